@@ -1,0 +1,2 @@
+//! Aeron-compatible media driver.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Records and replays streams; archive client.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Consensus module, service container and cluster client.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The embeddable engine: driver, archive, consensus and services in one builder.
+#![forbid(unsafe_code)]

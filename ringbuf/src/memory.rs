@@ -1,0 +1,92 @@
+//! The seam to mapped files: CnC, logs, loss report and mark files.
+
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+use crate::AtomicBuffer;
+
+/// Why a file could not be created, mapped or removed.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    /// The file system would not hold the file; nothing was created.
+    #[error("not enough space in {}: {required} bytes required, {usable} usable; free space or use smaller buffers", directory.display())]
+    Space {
+        /// Directory of the file.
+        directory: PathBuf,
+        /// Bytes the file needs.
+        required: u64,
+        /// Bytes the file system offers.
+        usable: u64,
+    },
+    /// Another process holds the lock.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The locked file.
+        path: PathBuf,
+    },
+    /// Anything else the system refuses.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl MemoryError {
+    /// True when the file was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
+/// How a file is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapMode {
+    /// Loads only; a store through the buffer is a bug that the system punishes.
+    ReadOnly,
+    /// Loads and stores.
+    ReadWrite,
+}
+
+/// Creates, maps and removes files that processes share.
+pub trait Memory: Clone + Send + 'static {
+    /// Held lock on a file; dropped or lost with its process, it is free.
+    type Lock: Send + 'static;
+
+    /// Creates a file of `length` zero bytes and maps it for reading and writing. Fails when the file exists and, after
+    /// asking for the free space, when the file system could not hold it also if `sparse`. With `sparse` false all
+    /// pages are allocated before this returns, so that no later store can fail.
+    fn create(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError>;
+
+    /// Maps an existing file whole.
+    fn map(&self, path: &Path, mode: MapMode) -> Result<AtomicBuffer, MemoryError>;
+
+    /// Length of an existing file in bytes.
+    fn length(&self, path: &Path) -> Result<usize, MemoryError>;
+
+    /// Removes a file; mappings of it stay valid. A missing file is no error.
+    fn remove(&self, path: &Path) -> Result<(), MemoryError>;
+
+    /// Creates a directory and its parents; an existing one is no error.
+    fn create_directory(&self, path: &Path) -> Result<(), MemoryError>;
+
+    /// Removes a directory with all it holds; a missing one is no error.
+    fn remove_directory(&self, path: &Path) -> Result<(), MemoryError>;
+
+    /// Names in a directory, sorted; empty when it does not exist.
+    fn list(&self, path: &Path) -> Result<Vec<String>, MemoryError>;
+
+    /// Usable bytes of the file system that holds `path`.
+    fn usable_space(&self, path: &Path) -> Result<u64, MemoryError>;
+
+    /// Takes an exclusive lock on a file, creating it when absent; [`MemoryError::Locked`] while another process, or
+    /// another holder in this one, has it. The lock ends with the process however it dies.
+    fn lock(&self, path: &Path) -> Result<Self::Lock, MemoryError>;
+
+    /// Writes the dirty pages of a mapping back to its file and waits for it.
+    fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError>;
+}

@@ -1,0 +1,149 @@
+//! The seam to the network: datagrams in, datagrams out, in the shape of submissions and completions.
+
+use std::net::SocketAddr;
+use thiserror::Error;
+
+use crate::AtomicBuffer;
+
+/// What a socket must be able to do before it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSpec {
+    /// Local address; port 0 lets the system choose. For multicast the group's port on the wildcard address.
+    pub bind: SocketAddr,
+    /// Fixed peer: only its datagrams are received, and submissions may leave out the destination.
+    pub connect: Option<SocketAddr>,
+    /// Group to join or to send to.
+    pub multicast: Option<Multicast>,
+    /// Bytes of SO_SNDBUF; 0 keeps the system's default.
+    pub sndbuf_length: usize,
+    /// Bytes of SO_RCVBUF; 0 keeps the system's default.
+    pub rcvbuf_length: usize,
+    /// Sets SO_REUSEADDR, for multicast receivers that share a port.
+    pub reuse_address: bool,
+}
+
+impl SocketSpec {
+    /// A unicast socket on `bind` with the system's buffers.
+    pub fn unicast(bind: SocketAddr) -> Self {
+        Self {
+            bind,
+            connect: None,
+            multicast: None,
+            sndbuf_length: 0,
+            rcvbuf_length: 0,
+            reuse_address: false,
+        }
+    }
+}
+
+/// Multicast membership of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Multicast {
+    /// The group's address and port.
+    pub group: SocketAddr,
+    /// Address of the interface to join and send on.
+    pub interface: SocketAddr,
+    /// Hops; `None` keeps the system's default.
+    pub ttl: Option<u8>,
+    /// Join the group (receivers) or only send to it.
+    pub join: bool,
+}
+
+/// Bytes of one datagram to send.
+#[derive(Debug, Clone, Copy)]
+pub enum SendBuffer<'a> {
+    /// A range of a log. The back end keeps the mapping alive until the completion is reported.
+    Log {
+        /// The mapped term or log.
+        buffer: &'a AtomicBuffer,
+        /// First byte.
+        offset: usize,
+        /// Number of bytes.
+        length: usize,
+    },
+    /// A control frame; copied on submission.
+    Copied(&'a [u8]),
+}
+
+/// Why the network refused.
+#[derive(Debug, Error)]
+pub enum TransportError {
+    /// The system refused to open, bind or join.
+    #[error("cannot open UDP socket on {address}: {source}")]
+    Open {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A name or port that does not resolve.
+    #[error("unresolved host: {name}")]
+    UnknownHost {
+        /// The name as written in the channel.
+        name: String,
+    },
+    /// A send or receive failed.
+    #[error("datagram {operation} failed on {local}: {source}")]
+    Io {
+        /// `send` or `receive`.
+        operation: &'static str,
+        /// Local address of the socket.
+        local: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// The submission queue of a socket is full: poll its completions, then submit again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("send queue is full; poll completions and retry")]
+pub struct QueueFull;
+
+/// Opens sockets and resolves names. Both may take long and are asked of the blocking-work agent only.
+pub trait Transport: Clone + Send + 'static {
+    /// A socket of this transport, owned by the one agent that uses it.
+    type Socket: Datagrams;
+
+    /// Opens a socket.
+    fn open(&self, spec: &SocketSpec) -> Result<Self::Socket, TransportError>;
+
+    /// Resolves a host name or literal to its first address (IPv4 preferred).
+    fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError>;
+
+    /// Local interface addresses with their prefix lengths, for `interface=` of channels.
+    fn interfaces(&self) -> Vec<(std::net::IpAddr, u8)>;
+
+    /// The system's (default, maximum) bytes of SO_SNDBUF and SO_RCVBUF.
+    fn buffer_limits(&self) -> BufferLimits;
+}
+
+/// Socket buffer lengths that the host grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BufferLimits {
+    /// SO_SNDBUF of a fresh socket, bytes.
+    pub default_sndbuf: usize,
+    /// Largest SO_SNDBUF granted, bytes.
+    pub max_sndbuf: usize,
+    /// SO_RCVBUF of a fresh socket, bytes.
+    pub default_rcvbuf: usize,
+    /// Largest SO_RCVBUF granted, bytes.
+    pub max_rcvbuf: usize,
+}
+
+/// A datagram socket with a submission queue.
+///
+/// Nothing here blocks or allocates after [`Transport::open`].
+pub trait Datagrams: Send + 'static {
+    /// The bound address, with the port the system chose.
+    fn local_address(&self) -> SocketAddr;
+
+    /// Queues one datagram. `token` comes back with its completion. `to` may be left out on a connected socket.
+    fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull>;
+
+    /// Pushes what is queued towards the network and reports finished submissions: the bytes sent, 0 when the system
+    /// had no room (a short send; the caller sends again from its position), or an error. Returns the completions.
+    fn complete(&mut self, visit: &mut dyn FnMut(u64, Result<usize, TransportError>)) -> usize;
+
+    /// Hands datagrams that have arrived to `visit` with their source, at most one batch; returns the bytes received.
+    fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError>;
+}

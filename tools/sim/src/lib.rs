@@ -1,0 +1,2 @@
+//! Whole nodes under a deterministic simulator.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The harrier command line.
+#![forbid(unsafe_code)]
