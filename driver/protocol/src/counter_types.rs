@@ -1,0 +1,368 @@
+//! Counter types with their keys and labels (spec 01 §3.6, 02 §5.7, 03 §6.4).
+
+use std::fmt::{self, Write};
+
+/// Bytes of a counter's key.
+pub const MAX_KEY_LENGTH: usize = 112;
+/// Bytes of a counter's label.
+pub const MAX_LABEL_LENGTH: usize = 380;
+
+/// Most bytes of a channel in a stream key.
+const STREAM_KEY_CHANNEL_OFFSET: usize = 20;
+/// Most bytes of a channel in a channel key.
+const CHANNEL_KEY_CHANNEL_OFFSET: usize = 4;
+const ADDRESS_KEY_TEXT_OFFSET: usize = 8;
+
+/// Type ids of counters.
+pub mod type_id {
+    #![allow(missing_docs)]
+    pub const SYSTEM: i32 = 0;
+    pub const PUBLISHER_LIMIT: i32 = 1;
+    pub const SENDER_POSITION: i32 = 2;
+    pub const RECEIVER_HWM: i32 = 3;
+    pub const SUBSCRIBER_POSITION: i32 = 4;
+    pub const RECEIVER_POSITION: i32 = 5;
+    pub const SEND_CHANNEL_STATUS: i32 = 6;
+    pub const RECEIVE_CHANNEL_STATUS: i32 = 7;
+    pub const SENDER_LIMIT: i32 = 9;
+    pub const PER_IMAGE: i32 = 10;
+    pub const CLIENT_HEARTBEAT: i32 = 11;
+    pub const PUBLISHER_POSITION: i32 = 12;
+    pub const SENDER_BACK_PRESSURE_EVENTS: i32 = 13;
+    pub const LOCAL_SOCKET_ADDRESS: i32 = 14;
+    pub const RESOLVER_NEIGHBORS: i32 = 15;
+    pub const RESOLVER_CACHE_ENTRIES: i32 = 16;
+    pub const FLOW_CONTROL_RECEIVERS: i32 = 17;
+    pub const MDC_DESTINATIONS: i32 = 18;
+    pub const SENDER_NAKS_RECEIVED: i32 = 19;
+    pub const RECEIVER_NAKS_SENT: i32 = 20;
+    pub const BOOTSTRAP_NEIGHBOR: i32 = 21;
+    pub const NAME_TABLE_ENTRY: i32 = 2001;
+
+    pub const RECORDING_POSITION: i32 = 100;
+    pub const ARCHIVE_ERROR_COUNT: i32 = 101;
+    pub const ARCHIVE_CONTROL_SESSIONS: i32 = 102;
+    pub const ARCHIVE_MAX_CYCLE_TIME: i32 = 103;
+    pub const ARCHIVE_CYCLE_TIME_EXCEEDED: i32 = 104;
+    pub const ARCHIVE_RECORDER_MAX_WRITE_TIME: i32 = 105;
+    pub const ARCHIVE_RECORDER_TOTAL_WRITE_BYTES: i32 = 106;
+    pub const ARCHIVE_RECORDER_TOTAL_WRITE_TIME: i32 = 107;
+    pub const ARCHIVE_REPLAYER_MAX_READ_TIME: i32 = 108;
+    pub const ARCHIVE_REPLAYER_TOTAL_READ_BYTES: i32 = 109;
+    pub const ARCHIVE_REPLAYER_TOTAL_READ_TIME: i32 = 110;
+    pub const ARCHIVE_RECORDING_SESSIONS: i32 = 111;
+    pub const ARCHIVE_REPLAY_SESSIONS: i32 = 112;
+    pub const ARCHIVE_CONTROL_SESSION: i32 = 113;
+    pub const PERSISTENT_SUBSCRIPTION_STATE: i32 = 114;
+    pub const PERSISTENT_SUBSCRIPTION_JOIN_DIFFERENCE: i32 = 115;
+    pub const PERSISTENT_SUBSCRIPTION_LIVE_LEFT: i32 = 116;
+    pub const PERSISTENT_SUBSCRIPTION_LIVE_JOINED: i32 = 117;
+}
+
+/// First words of the labels of counters on streams and channels (spec 01 §3.6).
+pub mod name {
+    #![allow(missing_docs)]
+    pub const PUBLISHER_LIMIT: &str = "pub-lmt";
+    pub const SENDER_POSITION: &str = "snd-pos";
+    pub const RECEIVER_HWM: &str = "rcv-hwm";
+    pub const SUBSCRIBER_POSITION: &str = "sub-pos";
+    pub const RECEIVER_POSITION: &str = "rcv-pos";
+    pub const SEND_CHANNEL_STATUS: &str = "snd-channel";
+    pub const RECEIVE_CHANNEL_STATUS: &str = "rcv-channel";
+    pub const SENDER_LIMIT: &str = "snd-lmt";
+    pub const CUBIC_RTT: &str = "rcv-cc-cubic-rtt";
+    pub const CUBIC_WINDOW: &str = "rcv-cc-cubic-wnd";
+    pub const CLIENT_HEARTBEAT: &str = "client-heartbeat";
+    pub const PUBLISHER_POSITION_CONCURRENT: &str = "pub-pos (concurrent)";
+    pub const PUBLISHER_POSITION_EXCLUSIVE: &str = "pub-pos (exclusive)";
+    pub const SENDER_BACK_PRESSURE_EVENTS: &str = "snd-bpe";
+    pub const SEND_LOCAL_SOCKET_ADDRESS: &str = "snd-local-sockaddr";
+    pub const RECEIVE_LOCAL_SOCKET_ADDRESS: &str = "rcv-local-sockaddr";
+    pub const FLOW_CONTROL_RECEIVERS: &str = "fc-receivers";
+    pub const MDC_DESTINATIONS: &str = "mdc-num-dest";
+    pub const SENDER_NAKS_RECEIVED: &str = "snd-naks-received";
+    pub const RECEIVER_NAKS_SENT: &str = "rcv-naks-sent";
+}
+
+/// Values of channel status counters (spec 01 §3.6).
+pub mod channel_status {
+    #![allow(missing_docs)]
+    pub const ERRORED: i64 = -1;
+    pub const INITIALIZING: i64 = 0;
+    pub const ACTIVE: i64 = 1;
+    pub const CLOSING: i64 = 2;
+    /// Counter id that stands for "no status": IPC and spies.
+    pub const NO_COUNTER_ID: i32 = -1;
+}
+
+/// A counter's key, built without allocation; what does not fit is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    bytes: [u8; MAX_KEY_LENGTH],
+    length: usize,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self { bytes: [0; MAX_KEY_LENGTH], length: 0 }
+    }
+}
+
+impl Key {
+    /// Key of one i64, such as a client id or an archive id.
+    pub fn of_i64(value: i64) -> Self {
+        Self::default().with(&value.to_le_bytes())
+    }
+
+    /// Key of one i32, such as a system counter's id.
+    pub fn of_i32(value: i32) -> Self {
+        Self::default().with(&value.to_le_bytes())
+    }
+
+    /// Key of counters on a stream.
+    pub fn stream(registration_id: i64, session_id: i32, stream_id: i32, channel: &str) -> Self {
+        Self::default()
+            .with(&registration_id.to_le_bytes())
+            .with(&session_id.to_le_bytes())
+            .with(&stream_id.to_le_bytes())
+            .with_text(channel)
+    }
+
+    /// Key of counters on a channel.
+    pub fn channel(channel: &str) -> Self {
+        Self::default().with_text(channel)
+    }
+
+    /// Key of a local socket address.
+    pub fn socket_address(channel_status_counter_id: i32, address: &str) -> Self {
+        Self::default().with(&channel_status_counter_id.to_le_bytes()).with_text(address)
+    }
+
+    /// Appends bytes, cut at the end of the key.
+    #[must_use]
+    pub fn with(mut self, bytes: &[u8]) -> Self {
+        let taken = bytes.len().min(MAX_KEY_LENGTH - self.length);
+        self.bytes[self.length..self.length + taken].copy_from_slice(&bytes[..taken]);
+        self.length += taken;
+        self
+    }
+
+    /// Appends an i32 length and text, cut so that the length tells what is there.
+    #[must_use]
+    pub fn with_text(self, text: &str) -> Self {
+        let taken = text.len().min((MAX_KEY_LENGTH - self.length).saturating_sub(4));
+        self.with(&(taken as i32).to_le_bytes()).with(&text.as_bytes()[..taken])
+    }
+
+    /// The bytes used.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Decoded key of counters on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamKey<'a> {
+    /// Registration id of the publication or subscription, correlation id of the image.
+    pub registration_id: i64,
+    /// Session id.
+    pub session_id: i32,
+    /// Stream id.
+    pub stream_id: i32,
+    /// Channel, at most 92 bytes of it.
+    pub channel: &'a [u8],
+}
+
+impl<'a> StreamKey<'a> {
+    /// Decodes a key; `None` when it is no stream key.
+    pub fn decode(key: &'a [u8]) -> Option<Self> {
+        Some(Self {
+            registration_id: i64_at(key, 0)?,
+            session_id: i32_at(key, 8)?,
+            stream_id: i32_at(key, 12)?,
+            channel: text_at(key, STREAM_KEY_CHANNEL_OFFSET - 4)?,
+        })
+    }
+}
+
+/// Channel of a channel key, at most 108 bytes of it.
+pub fn decode_channel_key(key: &[u8]) -> Option<&[u8]> {
+    text_at(key, CHANNEL_KEY_CHANNEL_OFFSET - 4)
+}
+
+/// Channel status counter id and address text of an address key.
+pub fn decode_address_key(key: &[u8]) -> Option<(i32, &[u8])> {
+    Some((i32_at(key, 0)?, text_at(key, ADDRESS_KEY_TEXT_OFFSET - 4)?))
+}
+
+/// Client id of a heartbeat key; also the archive id of the archive's simple counters.
+pub fn decode_i64_key(key: &[u8]) -> Option<i64> {
+    i64_at(key, 0)
+}
+
+fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
+    Some(i32::from_le_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+fn i64_at(bytes: &[u8], offset: usize) -> Option<i64> {
+    Some(i64::from_le_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
+}
+
+/// Only the length field tells what belongs to the key: bytes after it may be stale (spec 01 §3.6).
+fn text_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+    let length = usize::try_from(i32_at(bytes, offset)?).ok()?;
+    bytes.get(offset + 4..)?.get(..length)
+}
+
+/// A counter's label, built without allocation; what does not fit is cut.
+///
+/// ```
+/// use harrier_protocol::counter_types::{Label, name};
+///
+/// let label = Label::stream(name::SUBSCRIBER_POSITION, 3, 1001, 42, "aeron:ipc").joined_at(0);
+/// assert_eq!(label.as_str(), "sub-pos: 3 1001 42 aeron:ipc @0");
+/// ```
+#[derive(Clone, Copy)]
+pub struct Label {
+    bytes: [u8; MAX_LABEL_LENGTH],
+    length: usize,
+}
+
+impl Default for Label {
+    fn default() -> Self {
+        Self { bytes: [0; MAX_LABEL_LENGTH], length: 0 }
+    }
+}
+
+impl Label {
+    /// Any text: `Label::of(format_args!("Resolver cache entries: name={name}"))`.
+    pub fn of(text: fmt::Arguments<'_>) -> Self {
+        Self::default().and(text)
+    }
+
+    /// `<name>: <registration id> <session id> <stream id> <channel>`.
+    pub fn stream(name: &str, registration_id: i64, session_id: i32, stream_id: i32, channel: &str) -> Self {
+        Self::of(format_args!("{name}: {registration_id} {session_id} {stream_id} {channel}"))
+    }
+
+    /// Appends ` @<join position>`, as the labels of subscriber positions have it.
+    #[must_use]
+    pub fn joined_at(self, position: i64) -> Self {
+        self.and(format_args!(" @{position}"))
+    }
+
+    /// `<name>: <channel> `; the driver appends the bound address once it is known.
+    pub fn channel_status(name: &str, channel: &str) -> Self {
+        Self::of(format_args!("{name}: {channel} "))
+    }
+
+    /// `<name>: <channel status id> <address>`.
+    pub fn socket_address(name: &str, channel_status_counter_id: i32, address: &str) -> Self {
+        Self::of(format_args!("{name}: {channel_status_counter_id} {address}"))
+    }
+
+    /// `client-heartbeat: id=<client id>`; the client appends its name and version.
+    pub fn client_heartbeat(client_id: i64) -> Self {
+        Self::of(format_args!("{}: id={client_id}", name::CLIENT_HEARTBEAT))
+    }
+
+    /// Appends text.
+    #[must_use]
+    pub fn and(mut self, text: fmt::Arguments<'_>) -> Self {
+        // Cutting is how labels end; the writer never fails.
+        let _ = self.write_fmt(text);
+        self
+    }
+
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl Write for Label {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut taken = text.len().min(MAX_LABEL_LENGTH - self.length);
+        while !text.is_char_boundary(taken) {
+            taken -= 1;
+        }
+        self.bytes[self.length..self.length + taken].copy_from_slice(&text.as_bytes()[..taken]);
+        self.length += taken;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Metadata records of the golden counters that hold the examples of spec 01 §9.8: counters 46 and 49.
+    const GOLDEN: &[u8] = include_bytes!("../testdata/counters_46_to_49_metadata.bin");
+
+    fn record(counter_id: usize) -> (&'static [u8], &'static str) {
+        let record = &GOLDEN[(counter_id - 46) * 512..][..512];
+        let label_length = i32::from_le_bytes(record[128..132].try_into().unwrap()) as usize;
+        (&record[16..128], std::str::from_utf8(&record[132..132 + label_length]).unwrap())
+    }
+
+    #[test]
+    fn subscriber_position_is_the_golden_one() {
+        let (key, label) = record(49);
+        let ours = Key::stream(3, 1001, 42, "aeron:ipc");
+        assert_eq!(ours.as_bytes(), &key[..ours.as_bytes().len()]);
+        assert_eq!(
+            Label::stream(name::SUBSCRIBER_POSITION, 3, 1001, 42, "aeron:ipc").joined_at(0).as_str(),
+            label
+        );
+        let decoded = StreamKey::decode(key).unwrap();
+        assert_eq!(
+            (decoded.registration_id, decoded.stream_id, decoded.channel),
+            (3, 42, b"aeron:ipc".as_slice())
+        );
+    }
+
+    #[test]
+    fn a_long_channel_is_cut_in_the_key_but_not_in_the_label() {
+        let (key, label) = record(46);
+        let channel = label.strip_prefix("pub-pos (concurrent): 2 1001 42 ").unwrap();
+        assert_eq!(channel.len(), 93);
+        assert_eq!(Key::stream(2, 1001, 42, channel).as_bytes(), key);
+        assert_eq!(StreamKey::decode(key).unwrap().channel.len(), 92);
+        assert_eq!(Label::stream(name::PUBLISHER_POSITION_CONCURRENT, 2, 1001, 42, channel).as_str(), label);
+    }
+
+    #[test]
+    fn other_keys_and_labels() {
+        let key = Key::socket_address(5, "[::1]:1");
+        assert_eq!(decode_address_key(key.as_bytes()), Some((5, b"[::1]:1".as_slice())));
+        assert_eq!(decode_channel_key(Key::channel("aeron:udp").as_bytes()), Some(b"aeron:udp".as_slice()));
+        assert_eq!(decode_i64_key(Key::of_i64(-9).as_bytes()), Some(-9));
+        assert_eq!(Key::of_i32(44).as_bytes(), [44, 0, 0, 0]);
+        assert_eq!(Label::client_heartbeat(7).as_str(), "client-heartbeat: id=7");
+        assert_eq!(Label::channel_status("snd-channel", "aeron:udp").as_str(), "snd-channel: aeron:udp ");
+        assert_eq!(Label::default().and(format_args!("{}", "é".repeat(200))).as_str().len(), 380);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_of_others_never_panic(key in proptest::collection::vec(any::<u8>(), 0..=112)) {
+            let _ = StreamKey::decode(&key);
+            let _ = decode_channel_key(&key);
+            let _ = decode_address_key(&key);
+            let _ = decode_i64_key(&key);
+        }
+    }
+}

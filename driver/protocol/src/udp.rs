@@ -1,0 +1,214 @@
+//! Frames on the wire (spec 02 §1), checked as spec 02 §8 decides before anything in them is believed.
+
+use thiserror::Error;
+use zerocopy::little_endian::{I32, U16};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::resolution::ResolutionFrame;
+
+mod control;
+mod data;
+
+pub use control::{ErrorFrame, Nak, ResponseSetup, Rttm, Setup, StatusMessage};
+pub use data::{DataFrames, DataHeader};
+
+/// Bytes of the header that all frames share.
+pub const COMMON_HEADER_LENGTH: usize = 8;
+/// Bytes of a data frame's header, and of a heartbeat.
+pub const DATA_HEADER_LENGTH: usize = 32;
+/// Bytes of a SETUP frame.
+pub const SETUP_LENGTH: usize = 40;
+/// Bytes of a NAK frame.
+pub const NAK_LENGTH: usize = 28;
+/// Bytes of a status message without group tag.
+pub const STATUS_MESSAGE_LENGTH: usize = 36;
+/// Bytes of a status message with group tag.
+pub const STATUS_MESSAGE_TAGGED_LENGTH: usize = 44;
+/// Bytes of an ERR frame before its text.
+pub const ERROR_HEADER_LENGTH: usize = 40;
+/// Most bytes of an ERR frame's text.
+pub const MAX_ERROR_TEXT_LENGTH: usize = 1023;
+/// Bytes of an RTTM frame.
+pub const RTTM_LENGTH: usize = 40;
+/// Bytes of a RSP_SETUP frame.
+pub const RESPONSE_SETUP_LENGTH: usize = 20;
+/// Frames lie at multiples of this in a term and in a datagram.
+pub const FRAME_ALIGNMENT: usize = 32;
+/// The only version of frames.
+pub const FRAME_VERSION: u8 = 0;
+
+/// Types of frames.
+pub mod frame_type {
+    #![allow(missing_docs)]
+    pub const PAD: u16 = 0x00;
+    pub const DATA: u16 = 0x01;
+    pub const NAK: u16 = 0x02;
+    pub const SM: u16 = 0x03;
+    pub const ERR: u16 = 0x04;
+    pub const SETUP: u16 = 0x05;
+    pub const RTTM: u16 = 0x06;
+    pub const RES: u16 = 0x07;
+    pub const RSP_SETUP: u16 = 0x0B;
+    pub const EXT: u16 = 0xFFFF;
+}
+
+/// Flags of frames; their meaning depends on the type.
+pub mod flag {
+    #![allow(missing_docs)]
+    pub const BEGIN: u8 = 0x80;
+    pub const END: u8 = 0x40;
+    pub const UNFRAGMENTED: u8 = 0xC0;
+    pub const EOS: u8 = 0x20;
+    pub const REVOKED: u8 = 0x10;
+    pub const SETUP_SEND_RESPONSE: u8 = 0x80;
+    pub const SETUP_GROUP: u8 = 0x40;
+    pub const SM_SEND_SETUP: u8 = 0x80;
+    pub const SM_EOS: u8 = 0x40;
+    pub const ERR_GROUP_TAG: u8 = 0x08;
+    pub const RTTM_REPLY: u8 = 0x80;
+    pub const RES_SELF: u8 = 0x80;
+}
+
+/// Why a datagram is dropped (and counted as an invalid packet), or could not be encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// Shorter than a frame of its type.
+    #[error("datagram of {length} bytes, a frame of type {frame_type:#x} has {required}")]
+    Short {
+        /// Type of the frame, 0xFFFF when not even that was there.
+        frame_type: u16,
+        /// Bytes of the datagram.
+        length: usize,
+        /// Bytes required.
+        required: usize,
+    },
+    /// Another version of frames.
+    #[error("frame version {0} instead of 0")]
+    Version(u8),
+    /// The frame length does not fit the type or the datagram.
+    #[error("frame length {frame_length} does not fit a frame of type {frame_type:#x} in {length} bytes")]
+    FrameLength {
+        /// Type of the frame.
+        frame_type: u16,
+        /// Its length field.
+        frame_length: i32,
+        /// Bytes of the datagram.
+        length: usize,
+    },
+    /// The frames of a datagram do not follow one another in one term of one stream.
+    #[error("the frame at byte {offset} does not continue the first one")]
+    Discontinuous {
+        /// Offset of the frame in the datagram.
+        offset: usize,
+    },
+    /// A field is outside its range.
+    #[error("{field} is {value}, out of range")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// The caller's buffer is too small to encode into.
+    #[error("{required} bytes needed to encode the frame")]
+    BufferTooSmall {
+        /// Bytes needed.
+        required: usize,
+    },
+}
+
+/// A datagram's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// Data frames, padding or a heartbeat.
+    Data(DataFrames<'a>),
+    /// A stream's parameters.
+    Setup(Setup),
+    /// A gap.
+    Nak(Nak),
+    /// A receiver's position and window.
+    StatusMessage(StatusMessage),
+    /// A receiver's complaint.
+    Error(ErrorFrame<'a>),
+    /// Round trip time measurement.
+    Rttm(Rttm),
+    /// Name resolution.
+    Resolution(ResolutionFrame<'a>),
+    /// Which session answers a request stream.
+    ResponseSetup(ResponseSetup),
+    /// A type that is ignored without a counter.
+    Ignored(u16),
+}
+
+impl<'a> Frame<'a> {
+    /// Decodes a datagram and checks it by rules 1 to 4 and 6 to 8 of spec 02 §8. Rules that need the stream's
+    /// parameters are [`DataFrames::fits_term`], [`Setup::validate`] and [`StatusMessage::fits_stream`].
+    pub fn decode(datagram: &'a [u8]) -> Result<Self, FrameError> {
+        let length = datagram.len();
+        let (header, _) = CommonHeader::ref_from_prefix(datagram).map_err(|_| FrameError::Short {
+            frame_type: frame_type::EXT,
+            length,
+            required: COMMON_HEADER_LENGTH,
+        })?;
+        if header.version != FRAME_VERSION {
+            return Err(FrameError::Version(header.version));
+        }
+        match header.frame_type.get() {
+            frame_type::DATA | frame_type::PAD => DataFrames::decode(datagram).map(Self::Data),
+            frame_type::SETUP => Setup::decode(control(datagram, SETUP_LENGTH)?).map(Self::Setup),
+            frame_type::NAK => Nak::decode(control(datagram, NAK_LENGTH)?).map(Self::Nak),
+            frame_type::SM => {
+                StatusMessage::decode(control(datagram, STATUS_MESSAGE_LENGTH)?).map(Self::StatusMessage)
+            }
+            frame_type::ERR => ErrorFrame::decode(control(datagram, ERROR_HEADER_LENGTH)?).map(Self::Error),
+            frame_type::RTTM => Rttm::decode(control(datagram, RTTM_LENGTH)?).map(Self::Rttm),
+            frame_type::RES => {
+                ResolutionFrame::decode(control(datagram, COMMON_HEADER_LENGTH)?).map(Self::Resolution)
+            }
+            frame_type::RSP_SETUP => {
+                ResponseSetup::decode(control(datagram, RESPONSE_SETUP_LENGTH)?).map(Self::ResponseSetup)
+            }
+            other => Ok(Self::Ignored(other)),
+        }
+    }
+}
+
+/// The bytes of a control frame: its length must reach `minimum` and stay inside the datagram (rule 2).
+fn control(datagram: &[u8], minimum: usize) -> Result<&[u8], FrameError> {
+    let (header, _) = CommonHeader::ref_from_prefix(datagram).expect("checked by the caller");
+    let (frame_type, frame_length) = (header.frame_type.get(), header.frame_length.get());
+    if datagram.len() < minimum {
+        return Err(FrameError::Short { frame_type, length: datagram.len(), required: minimum });
+    }
+    match usize::try_from(frame_length) {
+        Ok(length) if (minimum..=datagram.len()).contains(&length) => Ok(&datagram[..length]),
+        _ => Err(FrameError::FrameLength { frame_type, frame_length, length: datagram.len() }),
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct CommonHeader {
+    frame_length: I32,
+    version: u8,
+    flags: u8,
+    frame_type: U16,
+}
+
+impl CommonHeader {
+    pub(crate) fn new(frame_type: u16, flags: u8, frame_length: usize) -> Self {
+        Self {
+            frame_length: (frame_length as i32).into(),
+            version: FRAME_VERSION,
+            flags,
+            frame_type: frame_type.into(),
+        }
+    }
+}
+
+fn put<T: IntoBytes + Immutable>(value: &T, buffer: &mut [u8]) -> Result<usize, FrameError> {
+    let required = size_of::<T>();
+    let target = buffer.get_mut(..required).ok_or(FrameError::BufferTooSmall { required })?;
+    target.copy_from_slice(value.as_bytes());
+    Ok(required)
+}

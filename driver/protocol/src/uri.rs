@@ -1,0 +1,372 @@
+//! Channel URIs: `[aeron-spy:]aeron:<media>[?key=value|key=value…]` (spec 01 §6).
+//!
+//! Grammar and typed values follow the Java driver where the released drivers differ (spec 01 §6.1, §6.4): an unknown
+//! key is ignored, the last of duplicate keys wins, a boolean is true only as `true`.
+
+use std::fmt;
+use thiserror::Error;
+
+use crate::ErrorCode;
+
+mod values;
+
+pub use values::{
+    ControlMode, Endpoint, Group, InitialPosition, MAX_MTU_LENGTH, MAX_TERM_LENGTH, MIN_TERM_LENGTH,
+    ResponseCorrelation, SessionId, Tags, TimestampOffset, parse_duration_ns, parse_size,
+};
+
+/// Most bytes of a URI.
+pub const MAX_URI_LENGTH: usize = 4095;
+
+/// Keys of parameters (spec 01 §6.3).
+pub mod key {
+    #![allow(missing_docs)]
+    pub const ENDPOINT: &str = "endpoint";
+    pub const INTERFACE: &str = "interface";
+    pub const CONTROL: &str = "control";
+    pub const CONTROL_MODE: &str = "control-mode";
+    pub const SESSION_ID: &str = "session-id";
+    pub const STREAM_ID: &str = "stream-id";
+    pub const TERM_LENGTH: &str = "term-length";
+    pub const INITIAL_TERM_ID: &str = "init-term-id";
+    pub const TERM_ID: &str = "term-id";
+    pub const TERM_OFFSET: &str = "term-offset";
+    pub const MTU: &str = "mtu";
+    pub const PUBLICATION_WINDOW: &str = "pub-wnd";
+    pub const LINGER: &str = "linger";
+    pub const SPARSE: &str = "sparse";
+    pub const EOS: &str = "eos";
+    pub const SPIES_SIMULATE_CONNECTION: &str = "ssc";
+    pub const MAX_RESEND: &str = "max-resend";
+    pub const TAGS: &str = "tags";
+    pub const ALIAS: &str = "alias";
+    pub const TTL: &str = "ttl";
+    pub const RELIABLE: &str = "reliable";
+    pub const TETHER: &str = "tether";
+    pub const REJOIN: &str = "rejoin";
+    pub const GROUP: &str = "group";
+    pub const RECEIVER_WINDOW: &str = "rcv-wnd";
+    pub const SOCKET_SNDBUF: &str = "so-sndbuf";
+    pub const SOCKET_RCVBUF: &str = "so-rcvbuf";
+    pub const NAK_DELAY: &str = "nak-delay";
+    pub const CONGESTION_CONTROL: &str = "cc";
+    pub const FLOW_CONTROL: &str = "fc";
+    pub const GROUP_TAG: &str = "gtag";
+    pub const UNTETHERED_WINDOW_LIMIT_TIMEOUT: &str = "untethered-window-limit-timeout";
+    pub const UNTETHERED_LINGER_TIMEOUT: &str = "untethered-linger-timeout";
+    pub const UNTETHERED_RESTING_TIMEOUT: &str = "untethered-resting-timeout";
+    pub const RESPONSE_CORRELATION_ID: &str = "response-correlation-id";
+    pub const RESPONSE_ENDPOINT: &str = "response-endpoint";
+    pub const CHANNEL_RECEIVE_TIMESTAMP_OFFSET: &str = "channel-rcv-ts-offset";
+    pub const CHANNEL_SEND_TIMESTAMP_OFFSET: &str = "channel-snd-ts-offset";
+    pub const MEDIA_RECEIVE_TIMESTAMP_OFFSET: &str = "media-rcv-ts-offset";
+    pub const ATS: &str = "ats";
+}
+
+/// Why a URI is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UriError {
+    /// Longer than 4095 bytes.
+    #[error("channel of {0} bytes; at most 4095 are allowed")]
+    TooLong(usize),
+    /// Not of the form `[aeron-spy:]aeron:<media>…`.
+    #[error("channel '{0}' must begin with aeron:udp, aeron:ipc or aeron-spy:aeron:udp")]
+    Scheme(String),
+    /// A parameter is not `key=value`.
+    #[error("parameter '{parameter}' of channel '{channel}' must be key=value")]
+    Parameter {
+        /// What was found.
+        parameter: String,
+        /// The channel.
+        channel: String,
+    },
+    /// A value is not of its key's type or outside its range.
+    #[error("{key}={value} is not valid: {rule}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What would be valid.
+        rule: &'static str,
+    },
+    /// Parameters that do not go together.
+    #[error("channel '{channel}': {rule}")]
+    Combination {
+        /// The channel.
+        channel: String,
+        /// What would be valid.
+        rule: &'static str,
+    },
+}
+
+impl UriError {
+    /// The code that a driver replies with (spec 01 §6.4, recommendation).
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidChannel
+    }
+}
+
+/// How a channel carries its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Media {
+    /// UDP.
+    Udp,
+    /// Shared memory of one host.
+    Ipc,
+}
+
+impl Media {
+    /// `udp` or `ipc`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Ipc => "ipc",
+        }
+    }
+}
+
+/// A parsed channel; displays canonically with the parameters in the order in which they were given or put.
+///
+/// ```
+/// use harrier_protocol::uri::{ChannelUri, key};
+///
+/// let mut uri = ChannelUri::parse("aeron:udp?endpoint=localhost:40456|term-length=64k").unwrap();
+/// assert_eq!(uri.endpoint().unwrap().unwrap().port, 40456);
+/// assert_eq!(uri.term_length().unwrap(), Some(65536));
+/// uri.put(key::SESSION_ID, -7);
+/// assert_eq!(uri.to_string(), "aeron:udp?endpoint=localhost:40456|term-length=64k|session-id=-7");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelUri {
+    is_spy: bool,
+    media: Media,
+    parameters: Vec<(String, String)>,
+}
+
+impl ChannelUri {
+    /// `aeron:udp`.
+    pub fn udp() -> Self {
+        Self { is_spy: false, media: Media::Udp, parameters: Vec::new() }
+    }
+
+    /// `aeron:ipc`.
+    pub fn ipc() -> Self {
+        Self { is_spy: false, media: Media::Ipc, parameters: Vec::new() }
+    }
+
+    /// Parses a channel.
+    pub fn parse(channel: &str) -> Result<Self, UriError> {
+        if channel.len() > MAX_URI_LENGTH {
+            return Err(UriError::TooLong(channel.len()));
+        }
+        let scheme = || UriError::Scheme(channel.to_owned());
+        let (is_spy, rest) = match channel.strip_prefix("aeron-spy:") {
+            Some(rest) => (true, rest),
+            None => (false, channel),
+        };
+        let rest = rest.strip_prefix("aeron:").ok_or_else(scheme)?;
+        let (media, parameters) = match rest.split_once('?') {
+            Some((media, parameters)) => (media, Some(parameters)),
+            None => (rest, None),
+        };
+        let media = match media {
+            "udp" => Media::Udp,
+            "ipc" if !is_spy => Media::Ipc,
+            _ => return Err(scheme()),
+        };
+        let mut uri = Self { is_spy, media, parameters: Vec::new() };
+        if let Some(parameters) = parameters {
+            for parameter in parameters.split('|') {
+                let (key, value) =
+                    parameter.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+                        UriError::Parameter { parameter: parameter.to_owned(), channel: channel.to_owned() }
+                    })?;
+                uri.put(key, value);
+            }
+        }
+        Ok(uri)
+    }
+
+    /// The medium.
+    pub fn media(&self) -> Media {
+        self.media
+    }
+
+    /// True for `aeron:ipc`.
+    pub fn is_ipc(&self) -> bool {
+        self.media == Media::Ipc
+    }
+
+    /// True for `aeron:udp`, also as a spy.
+    pub fn is_udp(&self) -> bool {
+        self.media == Media::Udp
+    }
+
+    /// True with the prefix `aeron-spy:`.
+    pub fn is_spy(&self) -> bool {
+        self.is_spy
+    }
+
+    /// Sets or removes the prefix `aeron-spy:`.
+    pub fn set_spy(&mut self, is_spy: bool) {
+        self.is_spy = is_spy;
+    }
+
+    /// The text of a parameter.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.parameters.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// True when the parameter is there, even if empty.
+    pub fn contains(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Sets a parameter; a new one goes to the end.
+    pub fn put(&mut self, key: &str, value: impl fmt::Display) {
+        let value = value.to_string();
+        match self.parameters.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => *old = value,
+            None => self.parameters.push((key.to_owned(), value)),
+        }
+    }
+
+    /// Sets a parameter, for chains.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.put(key, value);
+        self
+    }
+
+    /// Sets a parameter unless it is there.
+    pub fn put_if_absent(&mut self, key: &str, value: impl fmt::Display) {
+        if !self.contains(key) {
+            self.put(key, value);
+        }
+    }
+
+    /// Removes a parameter and returns its text.
+    pub fn remove(&mut self, key: &str) -> Option<String> {
+        let index = self.parameters.iter().position(|(name, _)| name == key)?;
+        Some(self.parameters.remove(index).1)
+    }
+
+    /// All parameters in order.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Sets `init-term-id`, `term-id`, `term-offset` and `term-length` so that a publication starts at `position`
+    /// (spec 01 §6.5).
+    pub fn set_initial_position(&mut self, position: i64, initial_term_id: i32, term_length: i32) {
+        let bits = term_length.trailing_zeros();
+        self.put(key::INITIAL_TERM_ID, initial_term_id);
+        self.put(key::TERM_ID, initial_term_id.wrapping_add((position >> bits) as i32));
+        self.put(key::TERM_OFFSET, position & (i64::from(term_length) - 1));
+        self.put(key::TERM_LENGTH, term_length);
+    }
+
+    /// Checks what can be checked without a driver's settings for a publication on `stream_id` (spec 01 §6.3, §6.4).
+    pub fn check_publication(&self, stream_id: i32) -> Result<(), UriError> {
+        if self.is_spy {
+            return Err(self.combination("aeron-spy: is only for subscriptions"));
+        }
+        self.check_common()?;
+        if self.stream_id()?.is_some_and(|own| own != stream_id) {
+            return Err(self.combination("stream-id must equal the stream id of the call"));
+        }
+        let term_length = self.term_length()?;
+        self.session_id()?;
+        self.initial_position()?;
+        self.linger_ns()?;
+        self.max_resend()?;
+        self.response_correlation()?;
+        self.timestamp_offset(key::CHANNEL_SEND_TIMESTAMP_OFFSET)?;
+        if let (Some(window), Some(term_length)) = (self.publication_window()?, term_length)
+            && window > term_length / 2
+        {
+            return Err(self.combination("pub-wnd must be at most half of term-length"));
+        }
+        let is_fixed_endpoint =
+            !matches!(self.control_mode(), Some(ControlMode::Dynamic | ControlMode::Manual));
+        if self.is_udp() && is_fixed_endpoint && self.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
+            return Err(self.combination("the endpoint of a publication must have a port"));
+        }
+        Ok(())
+    }
+
+    /// Checks what can be checked without a driver's settings for a subscription (spec 01 §6.3, §6.4).
+    pub fn check_subscription(&self) -> Result<(), UriError> {
+        self.check_common()?;
+        self.session_id()?;
+        self.initial_position()?;
+        self.receiver_window()?;
+        self.nak_delay_ns()?;
+        self.group_tag()?;
+        self.timestamp_offset(key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET)?;
+        if self.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET) {
+            return Err(self.combination("media-rcv-ts-offset is not supported"));
+        }
+        if self.is_udp() && self.control()?.is_some_and(|control| control.port == 0) {
+            return Err(self.combination("the control address of a subscription must have a port"));
+        }
+        Ok(())
+    }
+
+    fn check_common(&self) -> Result<(), UriError> {
+        self.mtu()?;
+        self.tags()?;
+        self.socket_sndbuf()?;
+        self.socket_rcvbuf()?;
+        self.ttl()?;
+        for key in [
+            key::UNTETHERED_WINDOW_LIMIT_TIMEOUT,
+            key::UNTETHERED_LINGER_TIMEOUT,
+            key::UNTETHERED_RESTING_TIMEOUT,
+        ] {
+            self.duration_ns(key)?;
+        }
+        if self.is_ipc() {
+            return Ok(());
+        }
+        let mode = self.control_mode();
+        let has_address = self.endpoint()?.is_some() || self.control()?.is_some();
+        let needs_none = matches!(mode, Some(ControlMode::Manual | ControlMode::Response));
+        if !has_address && !needs_none && !self.contains(key::TAGS) {
+            return Err(self.combination("UDP needs endpoint, control, tags or control-mode=manual|response"));
+        }
+        if mode == Some(ControlMode::Dynamic) && !self.contains(key::CONTROL) {
+            return Err(self.combination("control-mode=dynamic needs control"));
+        }
+        Ok(())
+    }
+
+    fn combination(&self, rule: &'static str) -> UriError {
+        UriError::Combination { channel: self.to_string(), rule }
+    }
+}
+
+impl fmt::Display for ChannelUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_spy {
+            f.write_str("aeron-spy:")?;
+        }
+        write!(f, "aeron:{}", self.media.name())?;
+        for (index, (key, value)) in self.parameters.iter().enumerate() {
+            write!(f, "{}{key}={value}", if index == 0 { '?' } else { '|' })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for ChannelUri {
+    type Err = UriError;
+
+    fn from_str(channel: &str) -> Result<Self, UriError> {
+        Self::parse(channel)
+    }
+}
+
+#[cfg(test)]
+mod tests;
