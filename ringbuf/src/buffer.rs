@@ -85,7 +85,7 @@ impl AtomicBuffer {
     /// `address..address + length` must be readable and writable (for a read-only mapping: readable, and the caller
     /// never stores) until `backing` is dropped, and aligned to 8 bytes. Nobody may hold a Rust reference into it.
     pub unsafe fn from_raw(address: NonNull<u8>, length: usize, backing: Arc<dyn Backing>) -> Self {
-        assert!(address.as_ptr() as usize % 8 == 0, "shared memory must be 8-byte aligned");
+        assert!((address.as_ptr() as usize).is_multiple_of(8), "shared memory must be 8-byte aligned");
         Self { address, length, backing }
     }
 
@@ -118,7 +118,7 @@ impl AtomicBuffer {
     fn word_i32(&self, offset: usize) -> &AtomicI32 {
         self.check(offset, 4);
         let pointer = self.address.as_ptr().wrapping_add(offset);
-        assert!(pointer as usize % 4 == 0, "32-bit word at unaligned offset {offset}");
+        assert!((pointer as usize).is_multiple_of(4), "32-bit word at unaligned offset {offset}");
         // SAFETY: in bounds, aligned, valid while `self.backing` lives; shared bytes are only accessed atomically.
         unsafe { AtomicI32::from_ptr(pointer.cast()) }
     }
@@ -127,7 +127,7 @@ impl AtomicBuffer {
     fn word_i64(&self, offset: usize) -> &AtomicI64 {
         self.check(offset, 8);
         let pointer = self.address.as_ptr().wrapping_add(offset);
-        assert!(pointer as usize % 8 == 0, "64-bit word at unaligned offset {offset}");
+        assert!((pointer as usize).is_multiple_of(8), "64-bit word at unaligned offset {offset}");
         // SAFETY: in bounds, aligned, valid while `self.backing` lives; shared bytes are only accessed atomically.
         unsafe { AtomicI64::from_ptr(pointer.cast()) }
     }

@@ -5,14 +5,33 @@
 //! agents, and the four seams behind which the world lives: [`Memory`], [`Storage`], [`Transport`] and [`Clock`].
 
 pub mod agent;
+pub mod append;
+pub mod assembly;
+pub mod broadcast;
 pub mod buffer;
+pub mod clean;
 pub mod clock;
+pub mod counters;
+pub mod error_log;
+pub mod frame;
+pub mod heap;
+pub mod idle;
 pub mod idmap;
+pub mod image_reader;
+pub mod logbuffer;
+pub mod loss_report;
+pub mod many_to_one;
 pub mod memory;
+pub mod one_to_one;
+pub mod position;
+pub mod rebuild;
 pub mod rng;
+pub mod runner;
+pub mod scan;
 pub mod shared_thread;
 pub mod storage;
 pub mod transport;
+pub mod unblock;
 
 pub use agent::{Agent, AgentError, Now};
 pub use buffer::{AtomicBuffer, Region};

@@ -26,6 +26,9 @@ pub use uri::ChannelUri;
 /// "No value" of ids, correlation ids, counter ids and timestamps (spec 01 §1).
 pub const NULL_VALUE: i64 = -1;
 
+/// Version of Aeron whose protocols and files these are.
+pub const AERON_VERSION: &str = "1.51.0";
+
 /// Packs a semantic version as the protocols carry it (spec 01 §1).
 pub const fn semantic_version(major: u8, minor: u8, patch: u8) -> i32 {
     ((major as i32) << 16) | ((minor as i32) << 8) | patch as i32

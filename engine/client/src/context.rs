@@ -1,0 +1,46 @@
+//! Settings of a client (spec 01 §5.1).
+
+use std::path::PathBuf;
+
+/// How a client finds its driver and how patient it is.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The driver's directory, which holds `cnc.dat`.
+    pub directory: PathBuf,
+    /// Name shown in the label of the client's heartbeat counter; at most 100 characters.
+    pub client_name: String,
+    /// How long the driver may be silent, and how long a command may stay unanswered.
+    pub driver_timeout_ms: i64,
+    /// Time between heartbeats to the driver.
+    pub keepalive_interval_ns: i64,
+    /// Longest time between two calls of `do_work`; 0 takes the driver's client liveness timeout.
+    pub inter_service_timeout_ns: i64,
+    /// Pace of the timeout checks.
+    pub idle_sleep_ns: i64,
+    /// Events handled per duty cycle.
+    pub event_limit: usize,
+    /// Image changes that a subscription may have waiting before the conductor holds them back itself.
+    pub image_change_capacity: usize,
+}
+
+impl Context {
+    /// Default settings for a driver's directory.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            client_name: String::new(),
+            driver_timeout_ms: 10_000,
+            keepalive_interval_ns: 500_000_000,
+            inter_service_timeout_ns: 0,
+            idle_sleep_ns: 16_000_000,
+            event_limit: 10,
+            image_change_capacity: 64,
+        }
+    }
+
+    /// Sets the name shown in the client's heartbeat counter.
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = name.into();
+        self
+    }
+}

@@ -1,0 +1,205 @@
+//! Receiving one session's stream (spec 01 §2.17).
+
+use harrier_ringbuf::image_reader::{Action, Block, Header, ImageReader};
+use harrier_ringbuf::logbuffer::LogBuffers;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A subscriber's view of one session of a stream.
+///
+/// Polled by one thread. It closes when the stream has ended and was drained, when the sender went silent, or when its
+/// subscription is removed; a closed image delivers nothing and keeps its last position.
+pub struct Image {
+    reader: ImageReader,
+    closed: Arc<AtomicBool>,
+    frozen: bool,
+    correlation_id: i64,
+    session_id: i32,
+    stream_id: i32,
+    subscription_registration_id: i64,
+    subscriber_position_id: i32,
+    join_position: i64,
+    source_identity: String,
+}
+
+/// What the driver said of an image.
+pub(crate) struct ImageFacts {
+    pub(crate) correlation_id: i64,
+    pub(crate) session_id: i32,
+    pub(crate) stream_id: i32,
+    pub(crate) subscription_registration_id: i64,
+    pub(crate) subscriber_position_id: i32,
+    pub(crate) source_identity: String,
+}
+
+impl Image {
+    pub(crate) fn new(reader: ImageReader, facts: ImageFacts, closed: Arc<AtomicBool>) -> Self {
+        let join_position = reader.position();
+        Self {
+            reader,
+            closed,
+            frozen: false,
+            correlation_id: facts.correlation_id,
+            session_id: facts.session_id,
+            stream_id: facts.stream_id,
+            subscription_registration_id: facts.subscription_registration_id,
+            subscriber_position_id: facts.subscriber_position_id,
+            join_position,
+            source_identity: facts.source_identity,
+        }
+    }
+
+    /// Id that the driver gave the image.
+    pub fn correlation_id(&self) -> i64 {
+        self.correlation_id
+    }
+
+    /// Session of the stream.
+    pub fn session_id(&self) -> i32 {
+        self.session_id
+    }
+
+    /// Stream id within the channel.
+    pub fn stream_id(&self) -> i32 {
+        self.stream_id
+    }
+
+    /// The subscription that it came through.
+    pub fn subscription_registration_id(&self) -> i64 {
+        self.subscription_registration_id
+    }
+
+    /// Id of the counter that holds this subscriber's position.
+    pub fn subscriber_position_id(&self) -> i32 {
+        self.subscriber_position_id
+    }
+
+    /// Position at which this subscriber joined the stream.
+    pub fn join_position(&self) -> i64 {
+        self.join_position
+    }
+
+    /// Where the stream comes from: `address:port`, or `aeron:ipc`.
+    pub fn source_identity(&self) -> &str {
+        &self.source_identity
+    }
+
+    /// Length of a term, bytes.
+    pub fn term_buffer_length(&self) -> usize {
+        self.reader.log().term_length()
+    }
+
+    /// Term id of the stream's first term.
+    pub fn initial_term_id(&self) -> i32 {
+        self.reader.log().initial_term_id()
+    }
+
+    /// Longest frame of the stream, header included, bytes.
+    pub fn mtu_length(&self) -> usize {
+        self.reader.log().mtu_length()
+    }
+
+    /// The log it reads.
+    pub fn log(&self) -> &LogBuffers {
+        self.reader.log()
+    }
+
+    /// Number of transports that feed the image now; 0 for IPC.
+    pub fn active_transport_count(&self) -> i32 {
+        if self.is_closed() { 0 } else { self.reader.log().active_transport_count() }
+    }
+
+    /// True when the publication was revoked, so that the stream may be cut short.
+    pub fn is_publication_revoked(&self) -> bool {
+        self.reader.log().is_publication_revoked()
+    }
+
+    /// True once nothing more will be delivered.
+    pub fn is_closed(&self) -> bool {
+        self.frozen || self.closed.load(Ordering::Acquire)
+    }
+
+    /// Position up to which messages have been consumed.
+    pub fn position(&self) -> i64 {
+        self.reader.position()
+    }
+
+    /// Position at which the stream ends; `i64::MAX` while that is not known.
+    pub fn end_of_stream_position(&self) -> i64 {
+        self.reader.log().end_of_stream_position()
+    }
+
+    /// True when everything up to the end of the stream has been consumed.
+    pub fn is_end_of_stream(&self) -> bool {
+        self.reader.is_end_of_stream()
+    }
+
+    /// Delivers up to `limit` frames to `handler`; returns how many.
+    #[inline]
+    pub fn poll(&mut self, limit: usize, handler: &mut impl FnMut(&[u8], &Header<'_>)) -> usize {
+        if self.check_closed() { 0 } else { self.reader.poll(limit, handler) }
+    }
+
+    /// As [`poll`](Self::poll), but `handler` decides what becomes of each frame.
+    #[inline]
+    pub fn controlled_poll(
+        &mut self,
+        limit: usize,
+        handler: &mut impl FnMut(&[u8], &Header<'_>) -> Action,
+    ) -> usize {
+        if self.check_closed() { 0 } else { self.reader.controlled_poll(limit, handler) }
+    }
+
+    /// As [`poll`](Self::poll), but stops before frames that start at or beyond `limit_position`.
+    #[inline]
+    pub fn bounded_poll(
+        &mut self,
+        limit_position: i64,
+        limit: usize,
+        handler: &mut impl FnMut(&[u8], &Header<'_>),
+    ) -> usize {
+        if self.check_closed() { 0 } else { self.reader.bounded_poll(limit_position, limit, handler) }
+    }
+
+    /// As [`controlled_poll`](Self::controlled_poll), but stops before frames that start at or beyond `limit_position`.
+    #[inline]
+    pub fn bounded_controlled_poll(
+        &mut self,
+        limit_position: i64,
+        limit: usize,
+        handler: &mut impl FnMut(&[u8], &Header<'_>) -> Action,
+    ) -> usize {
+        if self.check_closed() {
+            0
+        } else {
+            self.reader.bounded_controlled_poll(limit_position, limit, handler)
+        }
+    }
+
+    /// Hands whole frames, up to `max_bytes` of them and contiguous, to `handler`; returns their bytes.
+    #[inline]
+    pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
+        if self.check_closed() { 0 } else { self.reader.block_poll(max_bytes, handler) }
+    }
+
+    fn check_closed(&mut self) -> bool {
+        if !self.frozen && self.closed.load(Ordering::Acquire) {
+            self.reader.close();
+            self.frozen = true;
+        }
+        self.frozen
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("correlation_id", &self.correlation_id)
+            .field("session_id", &self.session_id)
+            .field("stream_id", &self.stream_id)
+            .field("source_identity", &self.source_identity)
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,517 @@
+//! The log of a publication or image: three terms and their metadata (spec 01 §2.1–2.3).
+
+use std::sync::atomic::Ordering;
+use thiserror::Error;
+
+use crate::frame::{
+    FLAGS_UNFRAGMENTED, FrameHeader, SESSION_ID_OFFSET, STREAM_ID_OFFSET, TERM_ID_OFFSET, TERM_OFFSET_OFFSET,
+};
+use crate::position::{
+    HEADER_LENGTH, MAX_MTU_LENGTH, PARTITION_COUNT, TERM_MAX_LENGTH, TERM_MIN_LENGTH, align,
+    compute_position, index_by_term_count, pack_tail, position_bits_to_shift, tail_offset, tail_term_id,
+    term_count,
+};
+use crate::{AtomicBuffer, Region};
+
+/// Bytes of the metadata at the end of the file.
+pub const METADATA_LENGTH: usize = 4_096;
+
+const ACTIVE_TERM_COUNT: usize = 24;
+const END_OF_STREAM_POSITION: usize = 128;
+const IS_CONNECTED: usize = 136;
+const ACTIVE_TRANSPORT_COUNT: usize = 140;
+const CORRELATION_ID: usize = 256;
+const INITIAL_TERM_ID: usize = 264;
+const DEFAULT_FRAME_HEADER_LENGTH: usize = 268;
+const MTU_LENGTH: usize = 272;
+const TERM_LENGTH: usize = 276;
+const PAGE_SIZE: usize = 280;
+const PUBLICATION_WINDOW_LENGTH: usize = 284;
+const RECEIVER_WINDOW_LENGTH: usize = 288;
+const SOCKET_SNDBUF_LENGTH: usize = 292;
+const OS_DEFAULT_SOCKET_SNDBUF_LENGTH: usize = 296;
+const OS_MAX_SOCKET_SNDBUF_LENGTH: usize = 300;
+const SOCKET_RCVBUF_LENGTH: usize = 304;
+const OS_DEFAULT_SOCKET_RCVBUF_LENGTH: usize = 308;
+const OS_MAX_SOCKET_RCVBUF_LENGTH: usize = 312;
+const MAX_RESEND: usize = 316;
+const DEFAULT_HEADER: usize = 320;
+const ENTITY_TAG: usize = 448;
+const RESPONSE_CORRELATION_ID: usize = 456;
+const LINGER_TIMEOUT_NS: usize = 464;
+const UNTETHERED_WINDOW_LIMIT_TIMEOUT_NS: usize = 472;
+const UNTETHERED_RESTING_TIMEOUT_NS: usize = 480;
+const GROUP: usize = 488;
+const IS_RESPONSE: usize = 489;
+const REJOIN: usize = 490;
+const RELIABLE: usize = 491;
+const SPARSE: usize = 492;
+const SIGNAL_EOS: usize = 493;
+const SPIES_SIMULATE_CONNECTION: usize = 494;
+const TETHER: usize = 495;
+const IS_PUBLICATION_REVOKED: usize = 496;
+const LOG_TYPE: usize = 497;
+/// Not aligned to 8: copied, never accessed as a word.
+const UNTETHERED_LINGER_TIMEOUT_NS: usize = 500;
+
+/// Why a buffer is no log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LogError {
+    /// Too short, or not the length that the term length asks for.
+    #[error("log of {length} bytes, {required} needed")]
+    Length {
+        /// Bytes there are.
+        length: usize,
+        /// Bytes needed.
+        required: usize,
+    },
+    /// A term length that is no power of two in 64 KiB..=1 GiB.
+    #[error("term length {0} is no power of two in 64 KiB..=1 GiB")]
+    TermLength(i64),
+    /// A page size that is no power of two in 4 KiB..=1 GiB.
+    #[error("page size {0} is no power of two in 4 KiB..=1 GiB")]
+    PageSize(i64),
+    /// An MTU that no frame can have.
+    #[error("mtu {0} is no multiple of 32 in 64..=65504")]
+    Mtu(i64),
+}
+
+/// What a log belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LogType {
+    /// A publication with many writers.
+    Concurrent = 0,
+    /// A publication with one writer.
+    Exclusive = 1,
+    /// The image of a network stream.
+    Image = 2,
+}
+
+/// Everything that a driver writes into the metadata before it announces a log (spec 01 §2.2).
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are those of the table in spec 01 §2.2")]
+pub struct LogSettings {
+    pub correlation_id: i64,
+    pub initial_term_id: i32,
+    pub session_id: i32,
+    pub stream_id: i32,
+    pub mtu_length: usize,
+    pub term_length: usize,
+    pub page_size: usize,
+    pub publication_window_length: i32,
+    pub receiver_window_length: i32,
+    pub socket_sndbuf_length: i32,
+    pub os_default_socket_sndbuf_length: i32,
+    pub os_max_socket_sndbuf_length: i32,
+    pub socket_rcvbuf_length: i32,
+    pub os_default_socket_rcvbuf_length: i32,
+    pub os_max_socket_rcvbuf_length: i32,
+    pub max_resend: i32,
+    pub entity_tag: i64,
+    pub response_correlation_id: i64,
+    pub linger_timeout_ns: i64,
+    pub untethered_window_limit_timeout_ns: i64,
+    pub untethered_resting_timeout_ns: i64,
+    pub untethered_linger_timeout_ns: i64,
+    pub group: bool,
+    pub is_response: bool,
+    pub rejoin: bool,
+    pub reliable: bool,
+    pub sparse: bool,
+    pub signal_eos: bool,
+    pub spies_simulate_connection: bool,
+    pub tether: bool,
+    pub log_type: LogType,
+    /// Term in which a publication starts.
+    pub start_term_id: i32,
+    /// Offset in that term.
+    pub start_term_offset: i32,
+}
+
+/// A mapped log; cloning shares it.
+#[derive(Debug, Clone)]
+pub struct LogBuffers<R: Region = AtomicBuffer> {
+    terms: [R; PARTITION_COUNT],
+    metadata: R,
+    term_length: usize,
+    initial_term_id: i32,
+    mtu_length: usize,
+}
+
+/// Bytes of a log file.
+pub fn file_length(term_length: usize, page_size: usize) -> usize {
+    align(PARTITION_COUNT * term_length + METADATA_LENGTH, page_size)
+}
+
+impl<R: Region> LogBuffers<R> {
+    /// Bytes of a log file.
+    pub fn file_length(term_length: usize, page_size: usize) -> usize {
+        file_length(term_length, page_size)
+    }
+
+    /// Opens a log that a driver has initialised.
+    ///
+    /// # Errors
+    /// Lengths that contradict the limits or each other.
+    pub fn map(buffer: R) -> Result<Self, LogError> {
+        let length = buffer.capacity();
+        if length < METADATA_LENGTH {
+            return Err(LogError::Length { length, required: METADATA_LENGTH });
+        }
+        let metadata = buffer.slice(length - METADATA_LENGTH, METADATA_LENGTH);
+        let int = |offset| metadata.load_i32(offset, Ordering::Acquire);
+        let term_length = check_term_length(i64::from(int(TERM_LENGTH)))?;
+        let page_size = check_page_size(i64::from(int(PAGE_SIZE)))?;
+        let mtu_length = check_mtu(i64::from(int(MTU_LENGTH)))?;
+        let required = file_length(term_length, page_size);
+        if length < required {
+            return Err(LogError::Length { length, required });
+        }
+        Ok(Self {
+            terms: terms(&buffer, term_length),
+            initial_term_id: int(INITIAL_TERM_ID),
+            metadata,
+            term_length,
+            mtu_length,
+        })
+    }
+
+    /// Writes the metadata of a fresh, zeroed log.
+    ///
+    /// # Errors
+    /// Lengths outside the limits, or a buffer of another length.
+    pub fn initialise(buffer: R, settings: &LogSettings) -> Result<Self, LogError> {
+        let term_length = check_term_length(settings.term_length as i64)?;
+        let page_size = check_page_size(settings.page_size as i64)?;
+        let mtu_length = check_mtu(settings.mtu_length as i64)?;
+        let (length, required) = (buffer.capacity(), file_length(term_length, page_size));
+        if length != required {
+            return Err(LogError::Length { length, required });
+        }
+        let log = Self {
+            terms: terms(&buffer, term_length),
+            metadata: buffer.slice(length - METADATA_LENGTH, METADATA_LENGTH),
+            term_length,
+            initial_term_id: settings.initial_term_id,
+            mtu_length,
+        };
+        log.write_settings(settings);
+        if settings.log_type != LogType::Image {
+            log.write_tails(settings);
+        }
+        log.metadata.store_i64(END_OF_STREAM_POSITION, i64::MAX, Ordering::Release);
+        Ok(log)
+    }
+
+    fn write_settings(&self, s: &LogSettings) {
+        let int = |offset, value: i32| self.metadata.store_i32(offset, value, Ordering::Relaxed);
+        int(INITIAL_TERM_ID, s.initial_term_id);
+        int(DEFAULT_FRAME_HEADER_LENGTH, HEADER_LENGTH as i32);
+        int(MTU_LENGTH, s.mtu_length as i32);
+        int(TERM_LENGTH, s.term_length as i32);
+        int(PAGE_SIZE, s.page_size as i32);
+        int(PUBLICATION_WINDOW_LENGTH, s.publication_window_length);
+        int(RECEIVER_WINDOW_LENGTH, s.receiver_window_length);
+        int(SOCKET_SNDBUF_LENGTH, s.socket_sndbuf_length);
+        int(OS_DEFAULT_SOCKET_SNDBUF_LENGTH, s.os_default_socket_sndbuf_length);
+        int(OS_MAX_SOCKET_SNDBUF_LENGTH, s.os_max_socket_sndbuf_length);
+        int(SOCKET_RCVBUF_LENGTH, s.socket_rcvbuf_length);
+        int(OS_DEFAULT_SOCKET_RCVBUF_LENGTH, s.os_default_socket_rcvbuf_length);
+        int(OS_MAX_SOCKET_RCVBUF_LENGTH, s.os_max_socket_rcvbuf_length);
+        int(MAX_RESEND, s.max_resend);
+        let long = |offset, value: i64| self.metadata.copy_in(offset, &value.to_le_bytes());
+        long(CORRELATION_ID, s.correlation_id);
+        long(ENTITY_TAG, s.entity_tag);
+        long(RESPONSE_CORRELATION_ID, s.response_correlation_id);
+        long(LINGER_TIMEOUT_NS, s.linger_timeout_ns);
+        long(UNTETHERED_WINDOW_LIMIT_TIMEOUT_NS, s.untethered_window_limit_timeout_ns);
+        long(UNTETHERED_RESTING_TIMEOUT_NS, s.untethered_resting_timeout_ns);
+        long(UNTETHERED_LINGER_TIMEOUT_NS, s.untethered_linger_timeout_ns);
+        let flags = [
+            (GROUP, s.group),
+            (IS_RESPONSE, s.is_response),
+            (REJOIN, s.rejoin),
+            (RELIABLE, s.reliable),
+            (SPARSE, s.sparse),
+            (SIGNAL_EOS, s.signal_eos),
+            (SPIES_SIMULATE_CONNECTION, s.spies_simulate_connection),
+            (TETHER, s.tether),
+        ];
+        for (offset, flag) in flags {
+            self.metadata.copy_in(offset, &[u8::from(flag)]);
+        }
+        self.metadata.copy_in(LOG_TYPE, &[s.log_type as u8]);
+        let mut header = FrameHeader([0; HEADER_LENGTH]);
+        header.0[crate::frame::FLAGS_OFFSET] = FLAGS_UNFRAGMENTED;
+        header.0[crate::frame::TYPE_OFFSET] = crate::frame::TYPE_DATA as u8;
+        if s.log_type != LogType::Image {
+            header.set_int(TERM_OFFSET_OFFSET, s.start_term_offset);
+        }
+        header.set_int(SESSION_ID_OFFSET, s.session_id);
+        header.set_int(STREAM_ID_OFFSET, s.stream_id);
+        header.set_int(TERM_ID_OFFSET, s.initial_term_id);
+        self.metadata.copy_in(DEFAULT_HEADER, &header.0);
+    }
+
+    fn write_tails(&self, s: &LogSettings) {
+        let count = term_count(s.start_term_id, s.initial_term_id);
+        for step in 0..PARTITION_COUNT as i32 {
+            let index = index_by_term_count(count.wrapping_add(step));
+            let tail = match step {
+                0 => pack_tail(s.start_term_id, s.start_term_offset),
+                _ => pack_tail(s.start_term_id.wrapping_add(step - PARTITION_COUNT as i32), 0),
+            };
+            self.metadata.store_i64(index * 8, tail, Ordering::Relaxed);
+        }
+        self.metadata.store_i32(ACTIVE_TERM_COUNT, count, Ordering::Relaxed);
+    }
+
+    /// Term of a partition.
+    #[inline(always)]
+    pub fn term(&self, index: usize) -> &R {
+        &self.terms[index]
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &R {
+        &self.metadata
+    }
+
+    /// Bytes of a term.
+    #[inline(always)]
+    pub fn term_length(&self) -> usize {
+        self.term_length
+    }
+
+    /// log2 of the term length.
+    #[inline(always)]
+    pub fn position_bits_to_shift(&self) -> u32 {
+        position_bits_to_shift(self.term_length)
+    }
+
+    /// Term id of the first term.
+    #[inline(always)]
+    pub fn initial_term_id(&self) -> i32 {
+        self.initial_term_id
+    }
+
+    /// Longest frame, header included, bytes.
+    #[inline(always)]
+    pub fn mtu_length(&self) -> usize {
+        self.mtu_length
+    }
+
+    /// Page size of the file.
+    pub fn page_size(&self) -> usize {
+        self.int(PAGE_SIZE) as usize
+    }
+
+    /// Tail counter of a partition.
+    #[inline(always)]
+    pub fn raw_tail_acquire(&self, index: usize) -> i64 {
+        self.metadata.load_i64(index * 8, Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_raw_tail_ordered(&self, index: usize, tail: i64) {
+        self.metadata.store_i64(index * 8, tail, Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(crate) fn fetch_add_raw_tail(&self, index: usize, length: usize) -> i64 {
+        self.metadata.fetch_add_i64(index * 8, length as i64)
+    }
+
+    #[inline(always)]
+    pub(crate) fn compare_and_set_raw_tail(&self, index: usize, current: i64, new: i64) -> bool {
+        self.metadata.compare_and_set_i64(index * 8, current, new)
+    }
+
+    /// Number of rotations.
+    #[inline(always)]
+    pub fn active_term_count(&self) -> i32 {
+        self.metadata.load_i32(ACTIVE_TERM_COUNT, Ordering::Acquire)
+    }
+
+    pub(crate) fn set_active_term_count_ordered(&self, count: i32) {
+        self.metadata.store_i32(ACTIVE_TERM_COUNT, count, Ordering::Release);
+    }
+
+    pub(crate) fn compare_and_set_active_term_count(&self, current: i32, new: i32) -> bool {
+        self.metadata.compare_and_set_i32(ACTIVE_TERM_COUNT, current, new)
+    }
+
+    /// Rotates to the term after the one with this count and id; whoever comes first does it (spec 01 §2.10).
+    pub fn rotate(&self, count: i32, term_id: i32) -> bool {
+        let next_count = count.wrapping_add(1);
+        let next_term_id = term_id.wrapping_add(1);
+        let index = index_by_term_count(next_count);
+        let expected = next_term_id.wrapping_sub(PARTITION_COUNT as i32);
+        loop {
+            let raw_tail = self.raw_tail_acquire(index);
+            if tail_term_id(raw_tail) != expected
+                || self.compare_and_set_raw_tail(index, raw_tail, pack_tail(next_term_id, 0))
+            {
+                break;
+            }
+        }
+        self.compare_and_set_active_term_count(count, next_count)
+    }
+
+    /// Position up to which writers have claimed space.
+    pub fn producer_position(&self) -> i64 {
+        let index = index_by_term_count(self.active_term_count());
+        let raw_tail = self.raw_tail_acquire(index);
+        let offset = tail_offset(raw_tail, self.term_length);
+        compute_position(
+            tail_term_id(raw_tail),
+            offset as i32,
+            self.position_bits_to_shift(),
+            self.initial_term_id,
+        )
+    }
+
+    /// Final position of the stream; `i64::MAX` while it goes on.
+    #[inline(always)]
+    pub fn end_of_stream_position(&self) -> i64 {
+        self.metadata.load_i64(END_OF_STREAM_POSITION, Ordering::Acquire)
+    }
+
+    /// Ends the stream.
+    pub fn set_end_of_stream_position(&self, position: i64) {
+        self.metadata.store_i64(END_OF_STREAM_POSITION, position, Ordering::Release);
+    }
+
+    /// True while the publication has a subscriber.
+    #[inline(always)]
+    pub fn is_connected(&self) -> bool {
+        self.metadata.load_i32(IS_CONNECTED, Ordering::Acquire) == 1
+    }
+
+    /// Says whether the publication has a subscriber.
+    pub fn set_connected(&self, is_connected: bool) {
+        self.metadata.store_i32(IS_CONNECTED, i32::from(is_connected), Ordering::Release);
+    }
+
+    /// Live transports that feed an image.
+    pub fn active_transport_count(&self) -> i32 {
+        self.metadata.load_i32(ACTIVE_TRANSPORT_COUNT, Ordering::Acquire)
+    }
+
+    /// Says how many live transports feed an image.
+    pub fn set_active_transport_count(&self, count: i32) {
+        self.metadata.store_i32(ACTIVE_TRANSPORT_COUNT, count, Ordering::Release);
+    }
+
+    /// True once the publication was revoked.
+    pub fn is_publication_revoked(&self) -> bool {
+        self.byte(IS_PUBLICATION_REVOKED) == 1
+    }
+
+    /// Marks the publication as revoked.
+    pub fn set_publication_revoked(&self) {
+        self.metadata.copy_in(IS_PUBLICATION_REVOKED, &[1]);
+    }
+
+    /// Registration id of a publication, correlation id of an image.
+    pub fn correlation_id(&self) -> i64 {
+        self.long(CORRELATION_ID)
+    }
+
+    /// Header that frames start from.
+    pub fn default_header(&self) -> [u8; HEADER_LENGTH] {
+        let mut bytes = [0; HEADER_LENGTH];
+        self.metadata.copy_out(DEFAULT_HEADER, &mut bytes);
+        bytes
+    }
+
+    /// All settings as they stand in the metadata, for tools and tests.
+    pub fn settings(&self) -> LogSettings {
+        let header = FrameHeader(self.default_header());
+        let flag = |offset| self.byte(offset) == 1;
+        LogSettings {
+            correlation_id: self.correlation_id(),
+            initial_term_id: self.initial_term_id,
+            session_id: header.session_id(),
+            stream_id: header.stream_id(),
+            mtu_length: self.mtu_length,
+            term_length: self.term_length,
+            page_size: self.page_size(),
+            publication_window_length: self.int(PUBLICATION_WINDOW_LENGTH),
+            receiver_window_length: self.int(RECEIVER_WINDOW_LENGTH),
+            socket_sndbuf_length: self.int(SOCKET_SNDBUF_LENGTH),
+            os_default_socket_sndbuf_length: self.int(OS_DEFAULT_SOCKET_SNDBUF_LENGTH),
+            os_max_socket_sndbuf_length: self.int(OS_MAX_SOCKET_SNDBUF_LENGTH),
+            socket_rcvbuf_length: self.int(SOCKET_RCVBUF_LENGTH),
+            os_default_socket_rcvbuf_length: self.int(OS_DEFAULT_SOCKET_RCVBUF_LENGTH),
+            os_max_socket_rcvbuf_length: self.int(OS_MAX_SOCKET_RCVBUF_LENGTH),
+            max_resend: self.int(MAX_RESEND),
+            entity_tag: self.long(ENTITY_TAG),
+            response_correlation_id: self.long(RESPONSE_CORRELATION_ID),
+            linger_timeout_ns: self.long(LINGER_TIMEOUT_NS),
+            untethered_window_limit_timeout_ns: self.long(UNTETHERED_WINDOW_LIMIT_TIMEOUT_NS),
+            untethered_resting_timeout_ns: self.long(UNTETHERED_RESTING_TIMEOUT_NS),
+            untethered_linger_timeout_ns: self.long(UNTETHERED_LINGER_TIMEOUT_NS),
+            group: flag(GROUP),
+            is_response: flag(IS_RESPONSE),
+            rejoin: flag(REJOIN),
+            reliable: flag(RELIABLE),
+            sparse: flag(SPARSE),
+            signal_eos: flag(SIGNAL_EOS),
+            spies_simulate_connection: flag(SPIES_SIMULATE_CONNECTION),
+            tether: flag(TETHER),
+            log_type: match self.byte(LOG_TYPE) {
+                1 => LogType::Exclusive,
+                2 => LogType::Image,
+                _ => LogType::Concurrent,
+            },
+            start_term_id: self.initial_term_id,
+            start_term_offset: header.term_offset(),
+        }
+    }
+
+    fn int(&self, offset: usize) -> i32 {
+        self.metadata.load_i32(offset, Ordering::Relaxed)
+    }
+
+    fn long(&self, offset: usize) -> i64 {
+        let mut bytes = [0; 8];
+        self.metadata.copy_out(offset, &mut bytes);
+        i64::from_le_bytes(bytes)
+    }
+
+    fn byte(&self, offset: usize) -> u8 {
+        let mut bytes = [0; 1];
+        self.metadata.copy_out(offset, &mut bytes);
+        bytes[0]
+    }
+}
+
+fn terms<R: Region>(buffer: &R, term_length: usize) -> [R; PARTITION_COUNT] {
+    std::array::from_fn(|index| buffer.slice(index * term_length, term_length))
+}
+
+fn check_term_length(value: i64) -> Result<usize, LogError> {
+    let length = usize::try_from(value).map_err(|_| LogError::TermLength(value))?;
+    if !length.is_power_of_two() || !(TERM_MIN_LENGTH..=TERM_MAX_LENGTH).contains(&length) {
+        return Err(LogError::TermLength(value));
+    }
+    Ok(length)
+}
+
+fn check_page_size(value: i64) -> Result<usize, LogError> {
+    let size = usize::try_from(value).map_err(|_| LogError::PageSize(value))?;
+    if !size.is_power_of_two() || !(METADATA_LENGTH..=TERM_MAX_LENGTH).contains(&size) {
+        return Err(LogError::PageSize(value));
+    }
+    Ok(size)
+}
+
+fn check_mtu(value: i64) -> Result<usize, LogError> {
+    let mtu = usize::try_from(value).map_err(|_| LogError::Mtu(value))?;
+    if mtu <= HEADER_LENGTH || mtu > MAX_MTU_LENGTH || mtu % HEADER_LENGTH != 0 {
+        return Err(LogError::Mtu(value));
+    }
+    Ok(mtu)
+}
