@@ -1,1 +1,15 @@
-//! The operating system behind the engine's traits: sockets, files, maps, clocks.
+//! The operating system behind the engine's seams: clocks, mapped files, files, sockets, cores.
+//!
+//! Chosen only where things are composed; the engine itself knows the traits of `harrier-ringbuf`.
+
+mod affinity;
+mod clock;
+mod file_storage;
+mod mapped_memory;
+mod udp;
+
+pub use affinity::{core_count, pin_current_thread};
+pub use clock::SystemClock;
+pub use file_storage::FileStorage;
+pub use mapped_memory::{FileLock, MappedMemory};
+pub use udp::{UdpSocket, UdpTransport};

@@ -1,0 +1,258 @@
+//! Files mapped into memory.
+
+use harrier_ringbuf::buffer::Backing;
+use harrier_ringbuf::memory::{MapMode, Memory, MemoryError};
+use harrier_ringbuf::{AtomicBuffer, Region};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Maps files of the host.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct MappedMemory;
+
+/// A lock that the system takes back when its process dies.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+struct Mapping {
+    address: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: a mapping is plain memory of the process; it is unmapped once, by whoever drops it last.
+unsafe impl Send for Mapping {}
+// SAFETY: `Mapping` itself gives no access.
+unsafe impl Sync for Mapping {}
+impl Backing for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this address and length, and unmapped only here.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
+    }
+}
+
+fn io(operation: &'static str, path: &Path, source: Error) -> MemoryError {
+    MemoryError::Io { operation, path: path.to_owned(), source }
+}
+
+fn map_file(file: &File, path: &Path, length: usize, mode: MapMode) -> Result<AtomicBuffer, MemoryError> {
+    if length == 0 {
+        return Ok(AtomicBuffer::heap(0));
+    }
+    let protection = match mode {
+        MapMode::ReadOnly => libc::PROT_READ,
+        MapMode::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    // SAFETY: a fresh shared mapping of an open file, at an address that the system chooses.
+    let address = unsafe {
+        libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io("map", path, Error::last_os_error()));
+    }
+    let Some(address) = NonNull::new(address.cast::<u8>()) else {
+        return Err(io("map", path, Error::from(ErrorKind::Other)));
+    };
+    let backing = Arc::new(Mapping { address, length });
+    // SAFETY: `backing` keeps the mapping for as long as any buffer on it lives; pages are aligned; no reference exists.
+    Ok(unsafe { AtomicBuffer::from_raw(address, length, backing) })
+}
+
+/// Usable bytes of the file system that holds `path`, which must exist.
+pub(crate) fn space(path: &Path) -> Result<(u64, u64), Error> {
+    let text = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::from(ErrorKind::InvalidInput))?;
+    // SAFETY: an all-zero statvfs is a valid value to be overwritten.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `text` is a C string and `stat` is valid for writing.
+    if unsafe { libc::statvfs(text.as_ptr(), &mut stat) } != 0 {
+        return Err(Error::last_os_error());
+    }
+    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Memory for MappedMemory {
+    type Lock = FileLock;
+
+    fn create(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError> {
+        let directory = parent(path);
+        let (usable, _) = space(directory).map_err(|error| io("ask the space for", path, error))?;
+        let required = length as u64;
+        let no_space = || MemoryError::Space { directory: directory.to_owned(), required, usable };
+        if required > usable {
+            return Err(no_space());
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|error| io("create", path, error))?;
+        let grown =
+            file.set_len(required).and_then(|()| if sparse { Ok(()) } else { allocate(&file, length) });
+        let mapped = grown.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSPC) => no_space(),
+            _ => io("allocate", path, error),
+        });
+        let mapped = mapped.and_then(|()| map_file(&file, path, length, MapMode::ReadWrite));
+        if mapped.is_err() {
+            let _best_effort = std::fs::remove_file(path);
+        }
+        mapped
+    }
+
+    fn map(&self, path: &Path, mode: MapMode) -> Result<AtomicBuffer, MemoryError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(mode == MapMode::ReadWrite)
+            .open(path)
+            .map_err(|error| io("open", path, error))?;
+        let length = file.metadata().map_err(|error| io("measure", path, error))?.len() as usize;
+        map_file(&file, path, length, mode)
+    }
+
+    fn length(&self, path: &Path) -> Result<usize, MemoryError> {
+        std::fs::metadata(path).map(|data| data.len() as usize).map_err(|error| io("measure", path, error))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), MemoryError> {
+        ignore_missing(std::fs::remove_file(path)).map_err(|error| io("remove", path, error))
+    }
+
+    fn create_directory(&self, path: &Path) -> Result<(), MemoryError> {
+        std::fs::create_dir_all(path).map_err(|error| io("create directory", path, error))
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<(), MemoryError> {
+        ignore_missing(std::fs::remove_dir_all(path)).map_err(|error| io("remove directory", path, error))
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<String>, MemoryError> {
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io("list", path, error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| io("list", path, error))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn usable_space(&self, path: &Path) -> Result<u64, MemoryError> {
+        space(path).map(|(usable, _)| usable).map_err(|error| io("ask the space of", path, error))
+    }
+
+    fn lock(&self, path: &Path) -> Result<FileLock, MemoryError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| io("open", path, error))?;
+        // SAFETY: the descriptor is open.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(FileLock { _file: file });
+        }
+        match Error::last_os_error() {
+            error if error.kind() == ErrorKind::WouldBlock => {
+                Err(MemoryError::Locked { path: path.to_owned() })
+            }
+            error => Err(io("lock", path, error)),
+        }
+    }
+
+    fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError> {
+        if buffer.capacity() == 0 {
+            return Ok(());
+        }
+        let page = 4_096_usize;
+        let start = buffer.as_ptr() as usize / page * page;
+        let length = buffer.as_ptr() as usize + buffer.capacity() - start;
+        // SAFETY: the pages belong to a mapping that `buffer` keeps alive.
+        if unsafe { libc::msync(start as *mut libc::c_void, length, libc::MS_SYNC) } != 0 {
+            return Err(io("flush", Path::new("a mapping"), Error::last_os_error()));
+        }
+        Ok(())
+    }
+}
+
+fn allocate(file: &File, length: usize) -> Result<(), Error> {
+    // SAFETY: the descriptor is open.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length as libc::off_t) } {
+        0 => Ok(()),
+        code => Err(Error::from_raw_os_error(code)),
+    }
+}
+
+fn ignore_missing(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    fn directory() -> tempfile::TempDir {
+        let base = if Path::new("/dev/shm").exists() { "/dev/shm" } else { "/tmp" };
+        tempfile::tempdir_in(base).unwrap()
+    }
+
+    #[test]
+    fn two_maps_share_a_file() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        let first = MappedMemory.create(&path, 8_192, false).unwrap();
+        let second = MappedMemory.map(&path, MapMode::ReadWrite).unwrap();
+        first.store_i64(4_096, 42, Ordering::Release);
+        assert_eq!(second.load_i64(4_096, Ordering::Acquire), 42);
+        MappedMemory.flush(&second.slice(4_104, 8)).unwrap();
+        MappedMemory.remove(&path).unwrap();
+        assert_eq!(first.load_i64(4_096, Ordering::Acquire), 42);
+        assert!(MappedMemory.map(&path, MapMode::ReadOnly).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_nothing() {
+        let directory = directory();
+        let usable = MappedMemory.usable_space(directory.path()).unwrap();
+        for sparse in [true, false] {
+            let path = directory.path().join("large");
+            let error = MappedMemory.create(&path, usable as usize + (1 << 20), sparse).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, MemoryError::Space { .. }), "{text}");
+            assert!(text.contains(&*directory.path().to_string_lossy()) && text.contains("bytes"), "{text}");
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn one_holder_of_a_lock() {
+        let directory = directory();
+        let path = directory.path().join("lock");
+        let lock = MappedMemory.lock(&path).unwrap();
+        assert!(matches!(MappedMemory.lock(&path), Err(MemoryError::Locked { .. })));
+        drop(lock);
+        MappedMemory.lock(&path).unwrap();
+    }
+}
