@@ -1,0 +1,152 @@
+//! The agent for what may block: resolving names, opening sockets, creating and removing log files (spec 02 §5.4).
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use harrier_protocol::uri::ChannelUri;
+use harrier_ringbuf::logbuffer::LogSettings;
+use harrier_ringbuf::transport::SocketSpec;
+use harrier_ringbuf::{Agent, AgentError, Memory, Now, Transport};
+
+use crate::channel::UdpChannel;
+use crate::failure::Failure;
+use crate::log_files::{self, LogFile};
+
+/// Something that may block.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Resolve the names of a channel.
+    Channel { uri: Box<ChannelUri>, text: String },
+    /// Open a socket.
+    Socket { spec: Box<SocketSpec> },
+    /// Create a log.
+    CreateLog { path: PathBuf, settings: Box<LogSettings>, low_space_threshold: u64 },
+    /// Remove a log.
+    Free(LogFile),
+}
+
+/// What came of a job.
+pub(crate) enum JobResult<T: Transport> {
+    Channel(Result<Box<UdpChannel>, Failure>),
+    Socket(Result<T::Socket, Failure>),
+    /// The log, and a warning when the file system runs low.
+    Log(Result<(LogFile, Option<String>), Failure>),
+    /// Bytes no longer mapped, or why the file is still there.
+    Freed(Result<usize, Failure>),
+}
+
+/// A job with the conductor's mark.
+type Marked<J> = (u64, J);
+
+/// The conductor's side of the executor.
+pub(crate) enum Executor<M: Memory, T: Transport> {
+    /// Jobs are done at once, by the conductor.
+    Inline { worker: Worker<M, T>, done: VecDeque<Marked<JobResult<T>>> },
+    /// Jobs go to an [`ExecutorAgent`].
+    Queued { jobs: rtrb::Producer<Marked<Job>>, results: rtrb::Consumer<Marked<JobResult<T>>> },
+}
+
+impl<M: Memory, T: Transport> Executor<M, T> {
+    /// An executor that does its jobs inside `submit`.
+    pub(crate) fn inline(memory: M, transport: T) -> Self {
+        Self::Inline { worker: Worker { memory, transport }, done: VecDeque::new() }
+    }
+
+    /// An executor whose jobs are done by the agent that is returned with it.
+    pub(crate) fn queued(memory: M, transport: T, capacity: usize) -> (Self, ExecutorAgent<M, T>) {
+        let (jobs, job_queue) = rtrb::RingBuffer::new(capacity);
+        let (result_queue, results) = rtrb::RingBuffer::new(capacity);
+        let agent = ExecutorAgent {
+            worker: Worker { memory, transport },
+            jobs: job_queue,
+            results: result_queue,
+            unsent: None,
+        };
+        (Self::Queued { jobs, results }, agent)
+    }
+
+    /// Hands over a job; it comes back when the queue is full.
+    pub(crate) fn submit(&mut self, mark: u64, job: Job) -> Result<(), Job> {
+        match self {
+            Self::Inline { worker, done } => {
+                done.push_back((mark, worker.run(job)));
+                Ok(())
+            }
+            Self::Queued { jobs, .. } => {
+                jobs.push((mark, job)).map_err(|rtrb::PushError::Full((_, job))| job)
+            }
+        }
+    }
+
+    /// The next finished job.
+    pub(crate) fn poll(&mut self) -> Option<Marked<JobResult<T>>> {
+        match self {
+            Self::Inline { done, .. } => done.pop_front(),
+            Self::Queued { results, .. } => results.pop().ok(),
+        }
+    }
+}
+
+/// Does the jobs.
+pub(crate) struct Worker<M: Memory, T: Transport> {
+    memory: M,
+    transport: T,
+}
+
+impl<M: Memory, T: Transport> Worker<M, T> {
+    fn run(&self, job: Job) -> JobResult<T> {
+        match job {
+            Job::Channel { uri, text } => {
+                JobResult::Channel(UdpChannel::resolve(*uri, &text, &self.transport).map(Box::new))
+            }
+            Job::Socket { spec } => JobResult::Socket(self.transport.open(&spec).map_err(|error| {
+                let failure = Failure::from(error);
+                Failure::new(failure.code, format!("failed to bind to {}: {}", spec.bind, failure.message))
+            })),
+            Job::CreateLog { path, settings, low_space_threshold } => {
+                JobResult::Log(log_files::create(&self.memory, &path, &settings).map(|file| {
+                    let directory = path.parent().unwrap_or(&path);
+                    let warning = log_files::low_space_warning(&self.memory, directory, low_space_threshold);
+                    (file, warning)
+                }))
+            }
+            Job::Free(file) => {
+                let length = file.length;
+                JobResult::Freed(log_files::free(&self.memory, file).map(|()| length).map_err(Failure::from))
+            }
+        }
+    }
+}
+
+/// The thread's side of a queued executor.
+pub struct ExecutorAgent<M: Memory, T: Transport> {
+    worker: Worker<M, T>,
+    jobs: rtrb::Consumer<Marked<Job>>,
+    results: rtrb::Producer<Marked<JobResult<T>>>,
+    unsent: Option<Marked<JobResult<T>>>,
+}
+
+impl<M: Memory, T: Transport> Agent for ExecutorAgent<M, T> {
+    fn role_name(&self) -> &str {
+        "aeron-executor"
+    }
+
+    fn do_work(&mut self, _now: &Now) -> Result<usize, AgentError> {
+        let result = match self.unsent.take() {
+            Some(result) => result,
+            None => match self.jobs.pop() {
+                Ok((mark, job)) => (mark, self.worker.run(job)),
+                Err(_) => return Ok(0),
+            },
+        };
+        if let Err(rtrb::PushError::Full(result)) = self.results.push(result) {
+            self.unsent = Some(result);
+            return Ok(0);
+        }
+        Ok(1)
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        None
+    }
+}

@@ -1,0 +1,99 @@
+//! Why a command is refused: the code and text of the error event (spec 02 §5.3).
+
+use harrier_protocol::ErrorCode;
+use harrier_protocol::uri::UriError;
+use harrier_ringbuf::MemoryError;
+use harrier_ringbuf::counters::CountersError;
+use harrier_ringbuf::logbuffer::LogError;
+use harrier_ringbuf::transport::TransportError;
+use thiserror::Error;
+
+/// A refused command.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("({}) {}\n{message}", head(*.code), description(*.code))]
+pub(crate) struct Failure {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub(crate) fn generic(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::GenericError, message)
+    }
+
+    pub(crate) fn channel(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidChannel, message)
+    }
+}
+
+/// The number in brackets: negative for the driver's own codes (spec 02 §5.3).
+fn head(code: ErrorCode) -> i32 {
+    -code.value()
+}
+
+fn description(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::InvalidChannel => "invalid channel",
+        ErrorCode::UnknownSubscription => "unknown subscription",
+        ErrorCode::UnknownPublication => "unknown publication",
+        ErrorCode::ChannelEndpointError => "channel endpoint error",
+        ErrorCode::UnknownCounter => "unknown counter",
+        ErrorCode::UnknownCommandTypeId => "unknown command type id",
+        ErrorCode::MalformedCommand => "malformed command",
+        ErrorCode::NotSupported => "not supported",
+        ErrorCode::UnknownHost => "unknown host",
+        ErrorCode::ResourceTemporarilyUnavailable => "resource temporarily unavailable",
+        ErrorCode::StorageSpace => "insufficient storage space",
+        ErrorCode::ImageRejected => "image rejected",
+        ErrorCode::PublicationRevoked => "publication revoked",
+        ErrorCode::GenericError | ErrorCode::Unknown | ErrorCode::Unused => "generic error, see message",
+    }
+}
+
+impl From<UriError> for Failure {
+    fn from(error: UriError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<CountersError> for Failure {
+    fn from(error: CountersError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        match error {
+            MemoryError::Space { directory, required, usable } => Self::new(
+                ErrorCode::StorageSpace,
+                format!(
+                    "insufficient usable storage for new log of length={required} usable={usable} in {}",
+                    directory.display()
+                ),
+            ),
+            other => Self::generic(other.to_string()),
+        }
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        match &error {
+            TransportError::UnknownHost { name } => {
+                Self::new(ErrorCode::UnknownHost, format!("Unable to resolve host=({name})"))
+            }
+            _ => Self::generic(error.to_string()),
+        }
+    }
+}
