@@ -1,0 +1,284 @@
+//! The CnC file: what clients find in the driver's directory, and how a driver takes the directory (spec 02 §5.14).
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use thiserror::Error;
+
+use harrier_protocol::cnc::{
+    CNC_FILE, CNC_HEADER_LENGTH, CNC_VERSION, CNC_VERSION_OFFSET, COUNTER_METADATA_RATIO, CncHeader,
+};
+use harrier_ringbuf::broadcast::Transmitter;
+use harrier_ringbuf::counters::CountersManager;
+use harrier_ringbuf::error_log::{self, DistinctErrorLog};
+use harrier_ringbuf::loss_report::LossReport;
+use harrier_ringbuf::many_to_one::ManyToOneRing;
+use harrier_ringbuf::memory::MapMode;
+use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
+
+use crate::context::{DriverContext, InvalidSetting};
+use crate::log_files::{IMAGES, PUBLICATIONS};
+
+/// File of the loss report, in the driver's directory.
+pub const LOSS_REPORT_FILE: &str = "loss-report.dat";
+
+/// Why a driver does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Another driver lives in the directory.
+    #[error("Active media driver detected: {}; stop it or choose another directory", path.display())]
+    ActiveDriver {
+        /// Its CnC file.
+        path: PathBuf,
+    },
+    /// The CnC file that is there is of another version.
+    #[error("CnC file {} has version {found}, not {CNC_VERSION}; remove the directory", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Version found.
+        found: i32,
+    },
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The directory could not be made or mapped.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The sections of the CnC file contradict each other.
+    #[error("cannot lay out the CnC file: {0}")]
+    Layout(String),
+}
+
+/// The mapped CnC file and loss report of a running driver.
+pub(crate) struct Cnc<M: Memory> {
+    header: AtomicBuffer,
+    pub(crate) to_driver: ManyToOneRing,
+    pub(crate) to_clients: Transmitter,
+    pub(crate) counters: CountersManager,
+    pub(crate) error_log: DistinctErrorLog,
+    pub(crate) loss_report: LossReport,
+    /// Bytes mapped for both files.
+    pub(crate) mapped_length: usize,
+    /// What the driver that was here before had recorded as errors.
+    pub(crate) previous_errors: Vec<String>,
+    _lock: M::Lock,
+}
+
+/// Name of the file that tells, by its lock, whether a driver of ours lives in the directory. It lies beside the
+/// directory, which a starting driver deletes.
+fn lock_path(directory: &Path) -> PathBuf {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    directory.with_file_name(name)
+}
+
+impl<M: Memory> Cnc<M> {
+    /// Takes the directory and writes its files; everything but the version, which [`publish`](Self::publish) adds.
+    pub(crate) fn create(context: &DriverContext, memory: &M, now: &Now) -> Result<Self, StartError> {
+        let directory = &context.directory;
+        let path = directory.join(CNC_FILE);
+        if let Some(parent) = directory.parent() {
+            memory.create_directory(parent)?;
+        }
+        let lock = match memory.lock(&lock_path(directory)) {
+            Ok(lock) => lock,
+            Err(MemoryError::Locked { .. }) => return Err(StartError::ActiveDriver { path }),
+            Err(error) => return Err(error.into()),
+        };
+        let mut previous_errors = Vec::new();
+        if !context.delete_directory_on_start {
+            previous_errors = check_previous(context, memory, &path, now)?;
+        }
+        memory.remove_directory(directory)?;
+        memory.create_directory(&directory.join(PUBLICATIONS))?;
+        memory.create_directory(&directory.join(IMAGES))?;
+        let page = context.file_page_size;
+        let loss_length = context.loss_report_buffer_length.next_multiple_of(page);
+        let loss_report = memory.create(&directory.join(LOSS_REPORT_FILE), loss_length, true)?;
+
+        let header = header(context, now);
+        let layout = header.layout().map_err(|error| StartError::Layout(error.to_string()))?;
+        let buffer = memory.create(&path, layout.file_length, true)?;
+        let bytes = header.encode();
+        buffer.copy_in(CNC_VERSION_OFFSET + 4, &bytes[CNC_VERSION_OFFSET + 4..]);
+        let section = |range: &std::ops::Range<usize>| buffer.slice(range.start, range.len());
+        let layout_error = |error: &dyn std::fmt::Display| StartError::Layout(error.to_string());
+        let to_driver =
+            ManyToOneRing::new(section(&layout.to_driver)).map_err(|error| layout_error(&error))?;
+        let to_clients =
+            Transmitter::new(section(&layout.to_clients)).map_err(|error| layout_error(&error))?;
+        let counters = CountersManager::new(
+            section(&layout.counters_metadata),
+            section(&layout.counters_values),
+            context.counters_free_to_reuse_timeout_ns / 1_000_000,
+        )
+        .map_err(|error| layout_error(&error))?;
+        // The first client's id is then 1 (spec 02 §5.14).
+        to_driver.next_correlation_id();
+        Ok(Self {
+            header: buffer.slice(0, CNC_HEADER_LENGTH),
+            to_driver,
+            to_clients,
+            counters,
+            error_log: DistinctErrorLog::new(section(&layout.error_log)),
+            loss_report: LossReport::new(loss_report),
+            mapped_length: layout.file_length + loss_length,
+            previous_errors,
+            _lock: lock,
+        })
+    }
+
+    /// Lets clients in: heartbeat first, version last.
+    pub(crate) fn publish(&self, now: &Now) {
+        self.to_driver.set_consumer_heartbeat_ms(now.epoch_ms);
+        self.header.store_i32(CNC_VERSION_OFFSET, CNC_VERSION, Ordering::Release);
+    }
+
+    /// Tells clients and a next driver that this one is gone.
+    pub(crate) fn retire(&self) {
+        self.to_driver.set_consumer_heartbeat_ms(-1);
+    }
+}
+
+fn header(context: &DriverContext, now: &Now) -> CncHeader {
+    CncHeader {
+        version: CNC_VERSION,
+        to_driver_length: context.conductor_buffer_length as i32,
+        to_clients_length: context.clients_buffer_length as i32,
+        counters_metadata_length: (context.counters_buffer_length * COUNTER_METADATA_RATIO) as i32,
+        counters_values_length: context.counters_buffer_length as i32,
+        error_log_length: context.error_buffer_length as i32,
+        client_liveness_timeout_ns: context.client_liveness_timeout_ns,
+        start_timestamp_ms: now.epoch_ms,
+        pid: i64::from(std::process::id()),
+        file_page_size: context.file_page_size as i32,
+    }
+}
+
+/// Refuses a directory whose driver is alive; returns the errors that a dead one recorded.
+fn check_previous<M: Memory>(
+    context: &DriverContext,
+    memory: &M,
+    path: &Path,
+    now: &Now,
+) -> Result<Vec<String>, StartError> {
+    let length = match memory.length(path) {
+        Ok(length) => length,
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    if length < CNC_HEADER_LENGTH {
+        return Ok(Vec::new());
+    }
+    let buffer = memory.map(path, MapMode::ReadOnly)?;
+    let version = buffer.load_i32(CNC_VERSION_OFFSET, Ordering::Acquire);
+    // Our lock is free, so a file without a version was left by a driver that died while it started.
+    if version == 0 {
+        return Ok(Vec::new());
+    }
+    let mut bytes = [0; CNC_HEADER_LENGTH];
+    buffer.copy_out(0, &mut bytes);
+    let Ok(header) = CncHeader::decode(&bytes) else {
+        return Err(StartError::Version { path: path.to_owned(), found: version });
+    };
+    let Ok(layout) = header.layout() else { return Ok(Vec::new()) };
+    if layout.check_file_length(length).is_err() {
+        return Ok(Vec::new());
+    }
+    let Ok(ring) = ManyToOneRing::new(buffer.slice(layout.to_driver.start, layout.to_driver.len())) else {
+        return Ok(Vec::new());
+    };
+    let heartbeat_ms = ring.consumer_heartbeat_ms();
+    let is_fresh = heartbeat_ms > 0 && now.epoch_ms - heartbeat_ms <= context.driver_timeout_ms;
+    // A driver of ours holds the lock as long as it lives: with the lock in hand only a peer's driver can be alive.
+    if is_fresh && !was_ours(memory, path, header.pid) {
+        return Err(StartError::ActiveDriver { path: path.to_owned() });
+    }
+    let mut errors = Vec::new();
+    error_log::read(
+        &buffer.slice(layout.error_log.start, layout.error_log.len()),
+        0,
+        &mut |count, first, last, text| {
+            errors.push(format!("{count} observations from {first} to {last} for:\n {text}"));
+        },
+    );
+    Ok(errors)
+}
+
+/// Name of the file that says which process of ours made the directory.
+const OWNER_FILE: &str = "harrier.pid";
+
+fn was_ours<M: Memory>(memory: &M, path: &Path, pid: i64) -> bool {
+    let Ok(buffer) = memory.map(&path.with_file_name(OWNER_FILE), MapMode::ReadOnly) else { return false };
+    buffer.capacity() >= 8 && buffer.load_i64(0, Ordering::Acquire) == pid
+}
+
+/// Marks the directory as made by this process, so that its death is known by the lock.
+pub(crate) fn write_owner<M: Memory>(memory: &M, directory: &Path) -> Result<(), MemoryError> {
+    let buffer = memory.create(&directory.join(OWNER_FILE), 8, true)?;
+    buffer.store_i64(0, i64::from(std::process::id()), Ordering::Release);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use harrier_ringbuf::heap::HeapMemory;
+
+    fn context() -> DriverContext {
+        DriverContext::new("/shm/aeron")
+    }
+
+    fn at(epoch_ms: i64) -> Now {
+        Now { ns: 0, epoch_ms }
+    }
+
+    #[test]
+    fn a_live_driver_keeps_its_directory() {
+        let memory = HeapMemory::new();
+        let first = Cnc::create(&context(), &memory, &at(1_000)).unwrap();
+        first.publish(&at(1_000));
+        assert!(matches!(
+            Cnc::create(&context(), &memory, &at(1_000)),
+            Err(StartError::ActiveDriver { .. })
+        ));
+    }
+
+    #[test]
+    fn a_peers_driver_is_known_by_its_heartbeat() {
+        let memory = HeapMemory::new();
+        let first = Cnc::create(&context(), &memory, &at(1_000)).unwrap();
+        first.publish(&at(1_000));
+        drop(first);
+        let again = |epoch_ms| Cnc::create(&context(), &memory, &at(epoch_ms)).map(|_| ());
+        assert!(matches!(again(11_000), Err(StartError::ActiveDriver { .. })));
+        again(11_001).unwrap();
+    }
+
+    #[test]
+    fn a_dead_driver_of_ours_is_known_at_once() {
+        let memory = HeapMemory::new();
+        let mut first = Cnc::create(&context(), &memory, &at(1_000)).unwrap();
+        write_owner(&memory, &context().directory).unwrap();
+        first.error_log.record(1_000, "it broke");
+        first.publish(&at(1_000));
+        drop(first);
+        let second = Cnc::create(&context(), &memory, &at(1_001)).unwrap();
+        assert!(second.previous_errors[0].contains("it broke"));
+    }
+
+    #[test]
+    fn a_cut_or_foreign_file_is_no_panic() {
+        let memory = HeapMemory::new();
+        let path = Path::new("/shm/aeron").join(CNC_FILE);
+        memory.create(&path, 100, true).unwrap();
+        Cnc::create(&context(), &memory, &at(1_000)).map(|_| ()).unwrap();
+        memory.remove(&path).unwrap();
+        let buffer = memory.create(&path, 4_096, true).unwrap();
+        buffer.store_i32(0, 0x0009_0000, Ordering::Release);
+        assert!(matches!(
+            Cnc::create(&context(), &memory, &at(1_000)),
+            Err(StartError::Version { found: 0x0009_0000, .. })
+        ));
+    }
+}
