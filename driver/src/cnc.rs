@@ -61,7 +61,7 @@ pub(crate) struct Cnc<M: Memory> {
     pub(crate) mapped_length: usize,
     /// What the driver that was here before had recorded as errors.
     pub(crate) previous_errors: Vec<String>,
-    _lock: M::Lock,
+    lock: M::Lock,
 }
 
 /// Name of the file that tells, by its lock, whether a driver of ours lives in the directory. It lies beside the
@@ -124,7 +124,7 @@ impl<M: Memory> Cnc<M> {
             loss_report: LossReport::new(loss_report),
             mapped_length: layout.file_length + loss_length,
             previous_errors,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -134,6 +134,36 @@ impl<M: Memory> Cnc<M> {
         self.header.store_i32(CNC_VERSION_OFFSET, CNC_VERSION, Ordering::Release);
     }
 
+    /// Distributes the sections; what ends the file stays together.
+    pub(crate) fn into_parts(self) -> CncParts<M> {
+        CncParts {
+            end: CncEnd { to_driver: self.to_driver.clone(), _lock: self.lock },
+            to_driver: self.to_driver,
+            to_clients: self.to_clients,
+            counters: self.counters,
+            error_log: self.error_log,
+            loss_report: self.loss_report,
+        }
+    }
+}
+
+/// The sections of a CnC file with their writers.
+pub(crate) struct CncParts<M: Memory> {
+    pub(crate) to_driver: ManyToOneRing,
+    pub(crate) to_clients: Transmitter,
+    pub(crate) counters: CountersManager,
+    pub(crate) error_log: DistinctErrorLog,
+    pub(crate) loss_report: LossReport,
+    pub(crate) end: CncEnd<M>,
+}
+
+/// Holds the directory until the driver closes.
+pub(crate) struct CncEnd<M: Memory> {
+    to_driver: ManyToOneRing,
+    _lock: M::Lock,
+}
+
+impl<M: Memory> CncEnd<M> {
     /// Tells clients and a next driver that this one is gone.
     pub(crate) fn retire(&self) {
         self.to_driver.set_consumer_heartbeat_ms(-1);
@@ -238,10 +268,7 @@ mod tests {
         let memory = HeapMemory::new();
         let first = Cnc::create(&context(), &memory, &at(1_000)).unwrap();
         first.publish(&at(1_000));
-        assert!(matches!(
-            Cnc::create(&context(), &memory, &at(1_000)),
-            Err(StartError::ActiveDriver { .. })
-        ));
+        assert!(matches!(Cnc::create(&context(), &memory, &at(1_000)), Err(StartError::ActiveDriver { .. })));
     }
 
     #[test]

@@ -78,8 +78,7 @@ impl Counters {
         let name = name::SUBSCRIBER_POSITION;
         let label =
             Label::stream(name, registration_id, session_id, stream_id, channel).joined_at(join_position);
-        let counter =
-            self.allocate(type_id::SUBSCRIBER_POSITION, &key, &label, registration_id, owner_id)?;
+        let counter = self.allocate(type_id::SUBSCRIBER_POSITION, &key, &label, registration_id, owner_id)?;
         self.manager.set_reference_id(counter.id(), source_id);
         counter.set_ordered(join_position);
         Ok(counter)
@@ -115,8 +114,7 @@ impl Counters {
         status_id: i32,
         bound: SocketAddr,
     ) -> Result<AtomicCounter, CountersError> {
-        let name =
-            if is_send { name::SEND_LOCAL_SOCKET_ADDRESS } else { name::RECEIVE_LOCAL_SOCKET_ADDRESS };
+        let name = if is_send { name::SEND_LOCAL_SOCKET_ADDRESS } else { name::RECEIVE_LOCAL_SOCKET_ADDRESS };
         let address = address_text(bound);
         let counter = self.allocate(
             type_id::LOCAL_SOCKET_ADDRESS,

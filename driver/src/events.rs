@@ -62,14 +62,9 @@ impl Events {
 
     fn send(&mut self, event: &Event<'_>) {
         let mut buffer = [0; MAX_EVENT_LENGTH];
-        let sent = event
-            .encode(&mut buffer)
-            .map_err(|error| error.to_string())
-            .and_then(|length| {
-                self.to_clients
-                    .transmit(event.type_id(), &buffer[..length])
-                    .map_err(|error| error.to_string())
-            });
+        let sent = event.encode(&mut buffer).map_err(|error| error.to_string()).and_then(|length| {
+            self.to_clients.transmit(event.type_id(), &buffer[..length]).map_err(|error| error.to_string())
+        });
         if let Err(error) = sent {
             self.record_error(&format!("cannot tell clients of event {:#x}: {error}", event.type_id()));
         }

@@ -56,7 +56,6 @@ pub(crate) struct IpcPublication {
     pub(crate) subscribers: Subscribers,
     pub(crate) references: u32,
     pub(crate) state: State,
-    start_position: i64,
     trip_limit: i64,
     consumer_position: i64,
     clean_position: i64,
@@ -88,7 +87,6 @@ impl IpcPublication {
             subscribers: Subscribers::default(),
             references: 0,
             state: State::Active,
-            start_position: position,
             trip_limit: 0,
             consumer_position: position,
             clean_position: position,
@@ -251,8 +249,8 @@ impl IpcPublication {
         let log = &self.file.log;
         let position = self.consumer_position;
         let bits = position_bits_to_shift(log.term_length());
-        let is_behind = log.producer_position() > position
-            || i64::from(log.active_term_count()) != position >> bits;
+        let is_behind =
+            log.producer_position() > position || i64::from(log.active_term_count()) != position >> bits;
         if position != self.checked_position || !is_behind {
             self.checked_position = position;
             self.checked_ns = now_ns;
@@ -267,11 +265,6 @@ impl IpcPublication {
             system.get(SystemCounter::UnblockedPublications).increment();
         }
         is_done
-    }
-
-    /// Position at which the stream began.
-    pub(crate) fn start_position(&self) -> i64 {
-        self.start_position
     }
 }
 

@@ -6,11 +6,37 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod cnc;
+mod conductor;
+pub mod configuration;
+mod congestion;
 pub mod context;
+mod counters;
+mod driver;
+mod events;
 mod executor;
 mod failure;
+mod flow_control;
+mod handover;
+mod interceptor;
+mod ipc_publication;
 mod log_files;
+mod loss_detector;
+mod network_publication;
 mod params;
+mod port_manager;
+mod publication_image;
+mod receiver;
+mod retransmit;
+mod sender;
+mod settings;
 mod subscribers;
 pub mod system_counters;
-// data plane
+
+pub use cnc::{LOSS_REPORT_FILE, StartError};
+pub use conductor::Conductor;
+pub use context::DriverContext;
+pub use driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, RunningDriver};
+pub use executor::ExecutorAgent;
+pub use receiver::Receiver;
+pub use sender::Sender;

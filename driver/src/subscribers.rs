@@ -204,7 +204,7 @@ mod tests {
         subscribers.add(1, counters[0].clone(), true, true, 0);
         subscribers.add(2, counters[1].clone(), false, true, 0);
         counters[0].set_ordered(640);
-        let mut step = |subscribers: &mut Subscribers, now_ns| {
+        let step = |subscribers: &mut Subscribers, now_ns| {
             let mut changes = Vec::new();
             subscribers.check_untethered(100, 640, &timeouts, now_ns, &mut changes);
             changes

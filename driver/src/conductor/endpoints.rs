@@ -1,0 +1,364 @@
+//! Sockets of channels: opened for the first user, closed after the last (spec 02 §2.2, §3.1, §5.6).
+
+use std::collections::BTreeMap;
+
+use harrier_protocol::counter_types::channel_status;
+use harrier_protocol::{ErrorCode, uri::key};
+use harrier_ringbuf::counters::AtomicCounter;
+use harrier_ringbuf::transport::SocketSpec;
+use harrier_ringbuf::{Datagrams, Memory, Transport};
+
+use super::Conductor;
+use super::pending::Pending;
+use crate::channel::UdpChannel;
+use crate::context::effective;
+use crate::executor::Job;
+use crate::failure::Failure;
+use crate::handover::{ReceiverCommand, SenderCommand};
+use crate::receiver::endpoint::ReceiveEndpoint as ReceiverEndpoint;
+use crate::sender::destinations::Destinations;
+use crate::sender::endpoint::SendEndpoint as SenderEndpoint;
+
+/// A send channel as the conductor has it.
+#[derive(Debug)]
+pub(super) struct SendEndpoint {
+    pub(super) id: u64,
+    pub(super) channel: UdpChannel,
+    pub(super) socket_name: String,
+    pub(super) status: AtomicCounter,
+    pub(super) references: usize,
+    is_closing: bool,
+    port: Option<u16>,
+}
+
+/// A receive channel as the conductor has it.
+#[derive(Debug)]
+pub(super) struct ReceiveEndpoint {
+    pub(super) id: u64,
+    pub(super) channel: UdpChannel,
+    pub(super) status: AtomicCounter,
+    pub(super) images: usize,
+    /// Subscriptions by stream and session.
+    interest: BTreeMap<(i32, Option<i32>), usize>,
+    is_closing: bool,
+    port: Option<u16>,
+}
+
+fn closing(name: &str) -> Failure {
+    Failure::new(
+        ErrorCode::ResourceTemporarilyUnavailable,
+        format!("{name} found in CLOSING state, please retry"),
+    )
+}
+
+impl<M: Memory, T: Transport> Conductor<M, T> {
+    /// The open endpoint that a publication's channel may use.
+    pub(super) fn find_send_endpoint(&self, channel: &UdpChannel) -> Result<Option<usize>, Failure> {
+        for (index, endpoint) in self.send_endpoints.iter().enumerate() {
+            if channel.matches(&endpoint.channel)? {
+                if endpoint.is_closing {
+                    return Err(closing("send_channel_endpoint"));
+                }
+                check_socket_buffers(channel, &endpoint.channel)?;
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The open endpoint that a subscription's channel may use.
+    pub(super) fn find_receive_endpoint(&self, channel: &UdpChannel) -> Result<Option<usize>, Failure> {
+        for (index, endpoint) in self.receive_endpoints.iter().enumerate() {
+            if channel.matches(&endpoint.channel)? {
+                if endpoint.is_closing {
+                    return Err(closing("receive_channel_endpoint"));
+                }
+                check_socket_buffers(channel, &endpoint.channel)?;
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens a socket for a channel.
+    pub(super) fn open_socket(
+        &mut self,
+        mut spec: SocketSpec,
+        channel: &UdpChannel,
+        pending: Pending,
+    ) -> Result<(), Failure> {
+        let sndbuf = channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
+        let rcvbuf = channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length);
+        spec.sndbuf_length = usize::try_from(sndbuf).unwrap_or(0);
+        spec.rcvbuf_length = usize::try_from(rcvbuf).unwrap_or(0);
+        self.submit_for_client(Job::Socket { spec: Box::new(spec) }, pending)
+    }
+
+    /// Refuses an MTU that one send of the socket does not take (spec 02 §2.10).
+    pub(super) fn check_mtu(&self, channel: &UdpChannel, mtu: i32) -> Result<(), Failure> {
+        let setting = channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
+        let sndbuf = effective(setting, self.limits.default_sndbuf, self.limits.max_sndbuf);
+        // The system grants twice what is asked for, the other half for its own books.
+        let granted = if setting > 0 { sndbuf * 2 } else { sndbuf };
+        if mtu as usize > granted {
+            return Err(Failure::generic(format!(
+                "MTU greater than SO_SNDBUF for channel: mtu={mtu} so-sndbuf={setting} channel={}",
+                channel.text
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a window that the socket cannot hold (spec 02 §3.17).
+    pub(super) fn check_window(&self, channel: &UdpChannel, window: i32) -> Result<(), Failure> {
+        let setting = channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length);
+        let rcvbuf = effective(setting, self.limits.default_rcvbuf, self.limits.max_rcvbuf);
+        if window as usize > rcvbuf {
+            return Err(Failure::generic(format!(
+                "Initial window greater than SO_RCVBUF for channel: rcv-wnd={window} so-rcvbuf={rcvbuf} \
+                 channel={}",
+                channel.text
+            )));
+        }
+        Ok(())
+    }
+
+    /// Chooses the local port of a sender's socket, where a range is set.
+    pub(super) fn choose_send_port(
+        &mut self,
+        spec: &mut SocketSpec,
+        has_control: bool,
+    ) -> Result<(), Failure> {
+        if spec.bind.port() != 0 {
+            self.send_ports.mark(spec.bind.port());
+        } else if has_control {
+            spec.bind.set_port(self.send_ports.allocate().map_err(Failure::generic)?);
+        }
+        Ok(())
+    }
+
+    /// Chooses the local port of a receiver's socket, where a range is set.
+    pub(super) fn choose_receive_port(&mut self, spec: &mut SocketSpec) -> Result<(), Failure> {
+        if spec.bind.port() != 0 {
+            self.receive_ports.mark(spec.bind.port());
+        } else {
+            spec.bind.set_port(self.receive_ports.allocate().map_err(Failure::generic)?);
+        }
+        Ok(())
+    }
+
+    /// Puts a publication's open socket to use; returns its place.
+    pub(super) fn add_send_endpoint(
+        &mut self,
+        registration_id: i64,
+        channel: UdpChannel,
+        socket: T::Socket,
+    ) -> Result<usize, Failure> {
+        let bound = socket.local_address();
+        let status = self.counters.channel_status(true, registration_id, &channel.text, Some(bound))?;
+        let address = self.counters.local_address(true, registration_id, status.id(), bound)?;
+        let mut counters = vec![status.clone(), address];
+        let destinations = if channel.is_multi_destination() {
+            let count = self.counters.destinations(registration_id, &channel.text)?;
+            counters.push(count.clone());
+            Some(Destinations::new(!channel.is_manual(), count))
+        } else {
+            None
+        };
+        let id = self.next_endpoint_id();
+        let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
+        let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
+        let resolves = channel.control_mode.is_none() && !is_connected;
+        let endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
+        self.send_endpoints.push(SendEndpoint {
+            id,
+            socket_name: channel.socket_name(id as i64),
+            channel,
+            status,
+            references: 0,
+            is_closing: false,
+            port: Some(bound.port()),
+        });
+        Ok(self.send_endpoints.len() - 1)
+    }
+
+    /// Puts a subscription's open socket to use; returns its place.
+    pub(super) fn add_receive_endpoint(
+        &mut self,
+        registration_id: i64,
+        channel: UdpChannel,
+        socket: T::Socket,
+    ) -> Result<usize, Failure> {
+        let bound = socket.local_address();
+        let status = self.counters.channel_status(false, registration_id, &channel.text, Some(bound))?;
+        let address = self.counters.local_address(false, registration_id, status.id(), bound)?;
+        let id = self.next_endpoint_id();
+        let receiver_id = self.next_receiver_id;
+        self.next_receiver_id = self.next_receiver_id.wrapping_add(1);
+        let group_tag = match channel.uri.group_tag()? {
+            Some(tag) => Some(tag),
+            None => self.context.receiver_group_tag,
+        };
+        let endpoint = ReceiverEndpoint::new(
+            id,
+            socket,
+            receiver_id,
+            group_tag,
+            channel.control,
+            vec![status.clone(), address],
+        );
+        self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
+        self.receive_endpoints.push(ReceiveEndpoint {
+            id,
+            channel,
+            status,
+            images: 0,
+            interest: BTreeMap::new(),
+            is_closing: false,
+            port: Some(bound.port()),
+        });
+        Ok(self.receive_endpoints.len() - 1)
+    }
+
+    fn next_endpoint_id(&mut self) -> u64 {
+        self.next_endpoint_id += 1;
+        self.next_endpoint_id
+    }
+
+    /// A publication no longer uses its endpoint.
+    pub(super) fn release_send_endpoint(&mut self, endpoint_id: u64) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
+            endpoint.references = endpoint.references.saturating_sub(1);
+        }
+        self.close_unused_send_endpoint(endpoint_id);
+    }
+
+    /// Closes an endpoint that has no users.
+    pub(super) fn close_unused_send_endpoint(&mut self, endpoint_id: u64) {
+        let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        else {
+            return;
+        };
+        if endpoint.references > 0 || endpoint.is_closing {
+            return;
+        }
+        endpoint.is_closing = true;
+        endpoint.status.set_ordered(channel_status::CLOSING);
+        self.tell_sender(SenderCommand::RemoveEndpoint { endpoint_id });
+    }
+
+    /// A subscription joins an endpoint.
+    pub(super) fn add_interest(&mut self, index: usize, stream_id: i32, session_id: Option<i32>) {
+        let endpoint = &mut self.receive_endpoints[index];
+        let count = endpoint.interest.entry((stream_id, session_id)).or_default();
+        *count += 1;
+        let (is_first, endpoint_id) = (*count == 1, endpoint.id);
+        if is_first {
+            self.tell_receiver(ReceiverCommand::AddInterest { endpoint_id, stream_id, session_id });
+        }
+    }
+
+    /// A subscription leaves an endpoint.
+    pub(super) fn remove_interest(&mut self, endpoint_id: u64, stream_id: i32, session_id: Option<i32>) {
+        let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        else {
+            return;
+        };
+        if let Some(count) = endpoint.interest.get_mut(&(stream_id, session_id)) {
+            *count -= 1;
+            if *count == 0 {
+                endpoint.interest.remove(&(stream_id, session_id));
+                self.tell_receiver(ReceiverCommand::RemoveInterest { endpoint_id, stream_id, session_id });
+            }
+        }
+        self.close_unused_receive_endpoint(endpoint_id);
+    }
+
+    /// Closes an endpoint that has neither subscriptions nor images.
+    pub(super) fn close_unused_receive_endpoint(&mut self, endpoint_id: u64) {
+        let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        else {
+            return;
+        };
+        if !endpoint.interest.is_empty() || endpoint.images > 0 || endpoint.is_closing {
+            return;
+        }
+        endpoint.is_closing = true;
+        endpoint.status.set_ordered(channel_status::CLOSING);
+        self.tell_receiver(ReceiverCommand::RemoveEndpoint { endpoint_id });
+    }
+
+    pub(super) fn on_send_endpoint_released(&mut self, endpoint: Box<SenderEndpoint<T::Socket>>) {
+        self.counters.free_all(&endpoint.counters);
+        if let Some(index) = self.send_endpoints.iter().position(|own| own.id == endpoint.id)
+            && let Some(port) = self.send_endpoints.remove(index).port
+        {
+            self.send_ports.free(port);
+        }
+    }
+
+    pub(super) fn on_receive_endpoint_released(&mut self, endpoint: Box<ReceiverEndpoint<T::Socket>>) {
+        self.counters.free_all(&endpoint.counters);
+        if let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id)
+            && let Some(port) = self.receive_endpoints.remove(index).port
+        {
+            self.receive_ports.free(port);
+        }
+    }
+
+    /// Starts resolving a name again that nobody was heard from (spec 02 §3.16).
+    pub(super) fn re_resolve(&mut self, endpoint_id: u64) {
+        let sends = self.send_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
+        let receives = self.receive_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
+        let Some((_, channel)) = sends.chain(receives).find(|(id, _)| *id == endpoint_id) else { return };
+        let job = Job::Channel { uri: Box::new(channel.uri.clone()), text: channel.text.clone() };
+        // When the executor is full the sender or receiver asks again.
+        let _later = self.submit(job, Pending::ReResolution { endpoint_id });
+    }
+
+    pub(super) fn on_re_resolved(&mut self, endpoint_id: u64, channel: Result<Box<UdpChannel>, Failure>) {
+        let channel = match channel {
+            Ok(channel) => channel,
+            Err(failure) => {
+                return self.events.record_error(&format!("could not re-resolve: {}", failure.message));
+            }
+        };
+        use crate::system_counters::SystemCounter::ResolutionChanges;
+        if let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
+            && own.channel.endpoint != channel.endpoint
+            && let Some(address) = channel.endpoint
+        {
+            own.channel.endpoint = Some(address);
+            self.system.get(ResolutionChanges).increment();
+            return self.tell_sender(SenderCommand::SetRemote { endpoint_id, address });
+        }
+        if let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id)
+            && own.channel.control != channel.control
+            && let Some(address) = channel.control
+        {
+            own.channel.control = Some(address);
+            self.system.get(ResolutionChanges).increment();
+            self.tell_receiver(ReceiverCommand::SetControl { endpoint_id, address });
+        }
+    }
+}
+
+/// Explicit buffer lengths must equal those the socket was opened with (spec 02 §2.11).
+fn check_socket_buffers(channel: &UdpChannel, existing: &UdpChannel) -> Result<(), Failure> {
+    for (key, own, other) in [
+        (key::SOCKET_SNDBUF, channel.uri.socket_sndbuf()?, existing.uri.socket_sndbuf()?),
+        (key::SOCKET_RCVBUF, channel.uri.socket_rcvbuf()?, existing.uri.socket_rcvbuf()?),
+    ] {
+        if let Some(own) = own
+            && other != Some(own)
+        {
+            let other = other.map_or_else(|| "OS default".to_owned(), |length| length.to_string());
+            return Err(Failure::generic(format!(
+                "{key}={own} does not match existing value of {other}: existingChannel={} channel={}",
+                existing.text, channel.text
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,596 @@
+//! Network subscriptions and the images they read (spec 02 §3).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use harrier_protocol::udp::{Setup, flag};
+use harrier_protocol::uri::Group;
+use harrier_protocol::{ErrorCode, counter_types};
+use harrier_ringbuf::logbuffer::{LogSettings, LogType};
+use harrier_ringbuf::position::compute_position;
+use harrier_ringbuf::{Memory, Transport};
+
+use super::Conductor;
+use super::pending::{AddSubscription, Pending};
+use super::subscriptions::{Source, Subscription};
+use crate::channel::{UdpChannel, address_text};
+use crate::congestion::{CongestionControl, CubicSettings};
+use crate::counters::StreamIdentity;
+use crate::events::ImageEvent;
+use crate::executor::Job;
+use crate::failure::Failure;
+use crate::handover::{ImageShared, ImageState, ReceiverCommand};
+use crate::log_files::{self, LogFile};
+use crate::loss_detector::{LossDetector, NakDelay};
+use crate::params::{self, SubscriptionParams};
+use crate::publication_image::{ImageCounters, ImageIdentity, PublicationImage};
+use crate::receiver::image::{ReceiveImage, ReceiveImageSetup};
+use crate::subscribers::{TetherChange, UntetheredTimeouts};
+
+/// Retry ratio that `nak-delay` is multiplied with, at least 1 µs (spec 02 §3.5).
+const MIN_NAK_DELAY_NS: i64 = 1_000;
+
+/// An image with what the conductor alone knows.
+pub(super) struct ImageEntry {
+    pub(super) image: PublicationImage,
+    pub(super) endpoint_id: u64,
+    rejoins: bool,
+    is_removing: bool,
+    untethered: UntetheredTimeouts,
+    log_file_name: String,
+}
+
+/// An image whose log is being created.
+#[derive(Debug)]
+pub(super) struct ImageRequest {
+    correlation_id: i64,
+    endpoint_id: u64,
+    setup: Setup,
+    source: SocketAddr,
+    control: SocketAddr,
+}
+
+impl<M: Memory, T: Transport> Conductor<M, T> {
+    pub(super) fn on_subscription_channel(
+        &mut self,
+        add: AddSubscription,
+        params: SubscriptionParams,
+        channel: Box<UdpChannel>,
+        is_spy: bool,
+    ) -> Result<(), Failure> {
+        if is_spy {
+            self.add_spy(add, params, channel);
+            return Ok(());
+        }
+        if channel.is_manual() || channel.is_response() {
+            return Err(Failure::new(
+                ErrorCode::NotSupported,
+                format!(
+                    "control-mode=manual|response is not supported for subscriptions: channel={}",
+                    add.channel
+                ),
+            ));
+        }
+        self.check_window(&channel, params.receiver_window)?;
+        self.check_conflicts(&add, &params, &channel)?;
+        match self.find_receive_endpoint(&channel)? {
+            Some(index) => {
+                self.join_endpoint(add, params, channel, index);
+                Ok(())
+            }
+            None => {
+                let mut spec = channel.receive_socket();
+                self.choose_receive_port(&mut spec)?;
+                let opened = (*channel).clone();
+                let params = Box::new(params);
+                self.open_socket(spec, &opened, Pending::SubscriptionSocket { add, params, channel })
+            }
+        }
+    }
+
+    /// Subscriptions of one stream and socket must agree (spec 02 §3.17).
+    fn check_conflicts(
+        &self,
+        add: &AddSubscription,
+        params: &SubscriptionParams,
+        channel: &UdpChannel,
+    ) -> Result<(), Failure> {
+        for other in &self.subscriptions {
+            let Source::Network { channel: own, .. } = &other.source else { continue };
+            let is_same = other.stream_id == add.stream_id
+                && other.params.session_id.is_some() == params.session_id.is_some()
+                && channel.matches(own)?;
+            if !is_same {
+                continue;
+            }
+            for (key, one, two) in [
+                ("reliable", params.is_reliable, other.params.is_reliable),
+                ("rejoin", params.rejoins, other.params.rejoins),
+            ] {
+                if one != two {
+                    return Err(Failure::generic(format!(
+                        "option conflicts with existing subscription: {key}={one} existingChannel={} channel={}",
+                        other.channel, add.channel
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_subscription_socket(
+        &mut self,
+        add: AddSubscription,
+        params: SubscriptionParams,
+        channel: Box<UdpChannel>,
+        socket: T::Socket,
+    ) -> Result<(), Failure> {
+        let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), socket)?;
+        self.join_endpoint(add, params, channel, index);
+        Ok(())
+    }
+
+    fn join_endpoint(
+        &mut self,
+        add: AddSubscription,
+        params: SubscriptionParams,
+        channel: Box<UdpChannel>,
+        index: usize,
+    ) {
+        let endpoint = &self.receive_endpoints[index];
+        let (endpoint_id, status_id) = (endpoint.id, endpoint.status.id());
+        self.add_interest(index, add.stream_id, params.session_id);
+        self.events.subscription_ready(add.correlation_id, status_id);
+        let registration_id = add.correlation_id;
+        let source = Source::Network { endpoint_id, channel };
+        self.subscriptions.push(Subscription::new(add, params, source));
+        for image in 0..self.images.len() {
+            if self.images[image].image.accepts_subscribers() {
+                self.link_image(image, registration_id);
+            }
+        }
+    }
+
+    /// Links a subscription to an image it wants.
+    fn link_image(&mut self, index: usize, registration_id: i64) {
+        let Some(subscription) =
+            self.subscriptions.iter().find(|subscription| subscription.registration_id == registration_id)
+        else {
+            return;
+        };
+        let entry = &mut self.images[index];
+        let image = &mut entry.image;
+        let is_match =
+            is_wanted(subscription, entry.endpoint_id, image.identity.stream_id, image.identity.session_id)
+                && !image.subscribers.contains(registration_id);
+        if !is_match {
+            return;
+        }
+        let join_position = image.join_position();
+        let stream = subscription.stream(image.identity.session_id);
+        let position =
+            match self.counters.subscriber_position(stream, join_position, image.identity.correlation_id) {
+                Ok(position) => position,
+                Err(error) => return self.events.record_error(&error.to_string()),
+            };
+        let position_id = position.id();
+        let params = &subscription.params;
+        image.subscribers.add(registration_id, position, params.is_tethered, params.rejoins, self.now.ns);
+        self.events.available_image(image_event(entry, registration_id, position_id));
+    }
+
+    /// A sender's SETUP for a stream that was wanted when the receiver looked.
+    pub(super) fn on_create_image(
+        &mut self,
+        endpoint_id: u64,
+        setup: Setup,
+        source: SocketAddr,
+        control: SocketAddr,
+    ) {
+        let (stream_id, session_id) = (setup.stream_id, setup.session_id);
+        let Some(subscription) = self
+            .subscriptions
+            .iter()
+            .find(|subscription| is_wanted(subscription, endpoint_id, stream_id, session_id))
+        else {
+            return self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id });
+        };
+        let window = subscription.params.receiver_window.min(setup.term_length / 2);
+        if setup.mtu > window {
+            return self.events.record_error(&format!(
+                "mtuLength={} > initialWindowLength={window} for session={session_id} stream={stream_id} from {source}",
+                setup.mtu
+            ));
+        }
+        let correlation_id = self.to_driver.next_correlation_id();
+        let settings = self.image_log_settings(subscription, &setup, correlation_id, window);
+        let job = Job::CreateLog {
+            path: log_files::image_path(&self.context.directory, correlation_id),
+            settings: Box::new(settings),
+            low_space_threshold: self.context.low_file_store_warning_threshold,
+        };
+        let request = ImageRequest { correlation_id, endpoint_id, setup, source, control };
+        if self.submit(job, Pending::ImageLog(Box::new(request))).is_err() {
+            self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id });
+        }
+    }
+
+    fn image_log_settings(
+        &self,
+        subscription: &Subscription,
+        setup: &Setup,
+        correlation_id: i64,
+        window: i32,
+    ) -> LogSettings {
+        let params = &subscription.params;
+        let channel = match &subscription.source {
+            Source::Network { channel, .. } => Some(channel),
+            _ => None,
+        };
+        let buffer = |length: Option<i32>, default: i32| length.unwrap_or(default);
+        let sndbuf = channel.and_then(|channel| channel.uri.socket_sndbuf().ok().flatten());
+        let rcvbuf = channel.and_then(|channel| channel.uri.socket_rcvbuf().ok().flatten());
+        let untethered = self.untethered_of(subscription);
+        LogSettings {
+            correlation_id,
+            initial_term_id: setup.initial_term_id,
+            session_id: setup.session_id,
+            stream_id: setup.stream_id,
+            mtu_length: setup.mtu as usize,
+            term_length: setup.term_length as usize,
+            page_size: self.context.file_page_size,
+            publication_window_length: 0,
+            receiver_window_length: window,
+            socket_sndbuf_length: buffer(sndbuf, self.context.socket_sndbuf_length),
+            os_default_socket_sndbuf_length: self.limits.default_sndbuf as i32,
+            os_max_socket_sndbuf_length: self.limits.max_sndbuf as i32,
+            socket_rcvbuf_length: buffer(rcvbuf, self.context.socket_rcvbuf_length),
+            os_default_socket_rcvbuf_length: self.limits.default_rcvbuf as i32,
+            os_max_socket_rcvbuf_length: self.limits.max_rcvbuf as i32,
+            max_resend: 0,
+            entity_tag: 0,
+            response_correlation_id: 0,
+            linger_timeout_ns: 0,
+            untethered_window_limit_timeout_ns: untethered.window_limit_ns,
+            untethered_resting_timeout_ns: untethered.resting_ns,
+            untethered_linger_timeout_ns: untethered.linger_ns,
+            group: is_group(params, setup),
+            is_response: false,
+            rejoin: params.rejoins,
+            reliable: params.is_reliable,
+            sparse: params.is_sparse,
+            signal_eos: false,
+            spies_simulate_connection: false,
+            tether: params.is_tethered,
+            log_type: LogType::Image,
+            start_term_id: setup.active_term_id,
+            start_term_offset: setup.term_offset,
+        }
+    }
+
+    fn untethered_of(&self, subscription: &Subscription) -> UntetheredTimeouts {
+        let of_channel = match &subscription.source {
+            Source::Network { channel, .. } => params::untethered(&channel.uri, &self.context).ok(),
+            _ => None,
+        };
+        of_channel.unwrap_or(UntetheredTimeouts {
+            window_limit_ns: self.context.untethered_window_limit_timeout_ns,
+            linger_ns: self.context.untethered_linger_ns(),
+            resting_ns: self.context.untethered_resting_timeout_ns,
+        })
+    }
+
+    pub(super) fn on_image_log(
+        &mut self,
+        request: ImageRequest,
+        log: Result<(LogFile, Option<String>), Failure>,
+    ) {
+        let (endpoint_id, stream_id, session_id) =
+            (request.endpoint_id, request.setup.stream_id, request.setup.session_id);
+        let outcome = log.and_then(|(file, warning)| {
+            self.on_mapped(file.length);
+            if let Some(warning) = warning {
+                self.events.record_error(&warning);
+            }
+            self.add_image(&request, file)
+        });
+        if let Err(failure) = outcome {
+            self.events.record_error(&failure.to_string());
+            self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id });
+        }
+    }
+
+    fn add_image(&mut self, request: &ImageRequest, file: LogFile) -> Result<(), Failure> {
+        let ImageRequest { correlation_id, endpoint_id, setup, source, control } = *request;
+        let wanted: Vec<i64> = self
+            .subscriptions
+            .iter()
+            .filter(|own| is_wanted(own, endpoint_id, setup.stream_id, setup.session_id))
+            .map(|own| own.registration_id)
+            .collect();
+        let Some(first) = self
+            .subscriptions
+            .iter()
+            .find(|own| is_wanted(own, endpoint_id, setup.stream_id, setup.session_id))
+        else {
+            self.closed_logs.push_back(file);
+            return Err(Failure::generic(format!(
+                "WARN: nobody wants session={} stream={} any more",
+                setup.session_id, setup.stream_id
+            )));
+        };
+        let params = first.params.clone();
+        let identity = ImageIdentity {
+            correlation_id,
+            session_id: setup.session_id,
+            stream_id: setup.stream_id,
+            channel: first.channel.clone(),
+            source: address_text(source),
+        };
+        let (owner_id, untethered) = (first.client_id, self.untethered_of(first));
+        let bits = file.log.position_bits_to_shift();
+        let join_position =
+            compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
+        let max_window = params.receiver_window.min(setup.term_length / 2);
+        let made = self.congestion(&params, max_window, setup.mtu).and_then(|congestion| {
+            Ok((congestion, self.image_counters(&identity, owner_id, join_position)?))
+        });
+        let (congestion, counters) = match made {
+            Ok(made) => made,
+            Err(failure) => {
+                self.closed_logs.push_back(file);
+                return Err(failure);
+            }
+        };
+        let shared = Arc::new(ImageShared::new());
+        let rtt_interval_ns = congestion.rtt_interval_ns();
+        let receive = ReceiveImage::new(
+            correlation_id,
+            endpoint_id,
+            setup.session_id,
+            setup.stream_id,
+            ReceiveImageSetup {
+                log: file.log.clone(),
+                is_reliable: params.is_reliable,
+                max_window,
+                initial_window: congestion.initial_window(),
+                join_position,
+                status_timeout_ns: self.context.status_message_timeout_ns,
+                liveness_timeout_ns: self.context.image_liveness_timeout_ns,
+                rtt_interval_ns,
+                high_water_mark: counters.high_water_mark.clone(),
+                rebuild_position: counters.rebuild_position.clone(),
+                naks_sent: counters.naks_sent.clone(),
+                shared: shared.clone(),
+                control,
+            },
+        );
+        let loss = LossDetector::new(self.nak_delay(&params, &setup));
+        let log_file_name = file.path.to_string_lossy().into_owned();
+        self.images.push(ImageEntry {
+            image: PublicationImage::new(identity, file, counters, shared, congestion, loss, join_position),
+            endpoint_id,
+            rejoins: params.rejoins,
+            is_removing: false,
+            untethered,
+            log_file_name,
+        });
+        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+            endpoint.images += 1;
+        }
+        let index = self.images.len() - 1;
+        self.tell_receiver(ReceiverCommand::AddImage(Box::new(receive)));
+        for registration_id in wanted {
+            self.link_image(index, registration_id);
+        }
+        Ok(())
+    }
+
+    fn congestion(
+        &self,
+        params: &SubscriptionParams,
+        max_window: i32,
+        mtu: i32,
+    ) -> Result<CongestionControl, Failure> {
+        let cubic = CubicSettings {
+            measures_rtt: self.context.cubic_measure_rtt,
+            initial_rtt_ns: self.context.cubic_initial_rtt_ns,
+            is_tcp_mode: self.context.cubic_tcp_mode,
+        };
+        CongestionControl::new(&params.congestion_control, max_window, mtu, cubic, self.now.ns)
+    }
+
+    fn image_counters(
+        &mut self,
+        identity: &ImageIdentity,
+        owner_id: i64,
+        join_position: i64,
+    ) -> Result<ImageCounters, Failure> {
+        use counter_types::{name, type_id};
+        let stream = StreamIdentity {
+            registration_id: identity.correlation_id,
+            owner_id,
+            session_id: identity.session_id,
+            stream_id: identity.stream_id,
+            channel: &identity.channel,
+        };
+        let high_water_mark =
+            self.counters.stream(type_id::RECEIVER_HWM, name::RECEIVER_HWM, stream, join_position)?;
+        let rebuild_position = self.counters.stream(
+            type_id::RECEIVER_POSITION,
+            name::RECEIVER_POSITION,
+            stream,
+            join_position,
+        )?;
+        let naks_sent =
+            self.counters.stream(type_id::RECEIVER_NAKS_SENT, name::RECEIVER_NAKS_SENT, stream, 0)?;
+        Ok(ImageCounters { high_water_mark, rebuild_position, naks_sent })
+    }
+
+    fn nak_delay(&mut self, params: &SubscriptionParams, setup: &Setup) -> NakDelay {
+        if !params.is_reliable {
+            return NakDelay::Static { first_ns: 0, retry_ns: 0 };
+        }
+        if is_group(params, setup) {
+            return NakDelay::Group {
+                max_backoff_ns: self.context.nak_multicast_max_backoff_ns,
+                group_size: self.context.nak_multicast_group_size,
+                rng: self.rng.fork(),
+            };
+        }
+        let ratio = self.context.nak_unicast_retry_delay_ratio;
+        match params.nak_delay_ns {
+            Some(delay_ns) => NakDelay::Static {
+                first_ns: delay_ns,
+                retry_ns: delay_ns.max(MIN_NAK_DELAY_NS).saturating_mul(ratio),
+            },
+            None => {
+                let first_ns = self.context.nak_unicast_delay_ns;
+                NakDelay::Static { first_ns, retry_ns: first_ns.saturating_mul(ratio) }
+            }
+        }
+    }
+
+    /// Takes a subscription off all images.
+    pub(super) fn unlink_images(&mut self, registration_id: i64) {
+        for entry in &mut self.images {
+            if let Some(subscriber) = entry.image.subscribers.remove(registration_id) {
+                self.counters.free(subscriber.position.id());
+            }
+        }
+    }
+
+    pub(super) fn reject_network_image(&mut self, image_id: i64, reason: &str) -> bool {
+        let is_known = self.images.iter().any(|entry| entry.image.identity.correlation_id == image_id);
+        if is_known {
+            let reason = reason.to_owned();
+            self.tell_receiver(ReceiverCommand::RejectImage { correlation_id: image_id, reason });
+        }
+        is_known
+    }
+
+    /// One timer run over all images (spec 02 §3.7).
+    pub(super) fn check_images(&mut self) {
+        for index in 0..self.images.len() {
+            let now_ns = self.now.ns;
+            let entry = &mut self.images[index];
+            let is_active = entry.image.shared.state() == ImageState::Active;
+            if is_active && entry.image.file.log.is_publication_revoked() {
+                entry.image.shared.advance(ImageState::Draining, now_ns);
+            } else if is_active {
+                self.check_image_tethers(index);
+            }
+            let entry = &mut self.images[index];
+            if entry.image.is_over(now_ns, self.context.status_message_timeout_ns) {
+                self.linger_image(index);
+            } else if !entry.is_removing
+                && entry.image.is_done(now_ns, self.context.image_liveness_timeout_ns)
+            {
+                entry.is_removing = true;
+                entry.image.shared.advance(ImageState::Done, now_ns);
+                let correlation_id = entry.image.identity.correlation_id;
+                self.tell_receiver(ReceiverCommand::RemoveImage { correlation_id });
+            }
+        }
+    }
+
+    fn check_image_tethers(&mut self, index: usize) {
+        let entry = &mut self.images[index];
+        let Some(limit) = entry.image.untethered_limit() else { return };
+        let mut changes = std::mem::take(&mut self.tether_changes);
+        changes.clear();
+        let join_position = entry.image.join_position();
+        entry.image.subscribers.check_untethered(
+            limit,
+            join_position,
+            &entry.untethered,
+            self.now.ns,
+            &mut changes,
+        );
+        let id = entry.image.identity.correlation_id;
+        for change in &changes {
+            match *change {
+                TetherChange::Unavailable { registration_id } => self.tell_unavailable(id, registration_id),
+                TetherChange::Available { registration_id, counter_id, .. } => {
+                    self.events.available_image(image_event(
+                        &self.images[index],
+                        registration_id,
+                        counter_id,
+                    ));
+                }
+                TetherChange::Removed { counter_id, .. } => self.counters.free(counter_id),
+            }
+        }
+        self.tether_changes = changes;
+    }
+
+    /// The image has ended: its subscribers hear of it, its session may come again.
+    fn linger_image(&mut self, index: usize) {
+        let entry = &mut self.images[index];
+        entry.image.shared.advance(ImageState::Linger, self.now.ns);
+        let identity = entry.image.identity.clone();
+        let (endpoint_id, rejoins) = (entry.endpoint_id, entry.rejoins);
+        let subscribers = entry.image.subscribers.drain();
+        for subscriber in subscribers {
+            self.counters.free(subscriber.position.id());
+            self.tell_unavailable(identity.correlation_id, subscriber.registration_id);
+        }
+        let entry = &mut self.images[index];
+        entry.is_removing = true;
+        entry.image.shared.advance(ImageState::Done, self.now.ns);
+        let correlation_id = identity.correlation_id;
+        self.tell_receiver(ReceiverCommand::RemoveImage { correlation_id });
+        if rejoins {
+            let (stream_id, session_id) = (identity.stream_id, identity.session_id);
+            self.tell_receiver(ReceiverCommand::RemoveCoolDown { endpoint_id, stream_id, session_id });
+        }
+    }
+
+    /// The receiver has let an image go: nothing writes its log any more.
+    pub(super) fn on_image_released(&mut self, correlation_id: i64) {
+        let Some(index) =
+            self.images.iter().position(|entry| entry.image.identity.correlation_id == correlation_id)
+        else {
+            return;
+        };
+        let mut entry = self.images.remove(index);
+        for subscriber in entry.image.subscribers.drain() {
+            self.counters.free(subscriber.position.id());
+        }
+        let counters = &entry.image.counters;
+        self.counters.free_all([&counters.high_water_mark, &counters.rebuild_position, &counters.naks_sent]);
+        self.closed_logs.push_back(entry.image.file);
+        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == entry.endpoint_id) {
+            endpoint.images = endpoint.images.saturating_sub(1);
+        }
+        self.close_unused_receive_endpoint(entry.endpoint_id);
+    }
+}
+
+fn is_wanted(subscription: &Subscription, endpoint_id: u64, stream_id: i32, session_id: i32) -> bool {
+    matches!(&subscription.source, Source::Network { endpoint_id: own, .. } if *own == endpoint_id)
+        && subscription.stream_id == stream_id
+        && subscription.wants(session_id)
+}
+
+/// Whether NAKs are delayed at random (spec 02 §3.5).
+fn is_group(params: &SubscriptionParams, setup: &Setup) -> bool {
+    match params.group {
+        Group::Yes => true,
+        Group::No => false,
+        Group::Infer => setup.flags & flag::SETUP_GROUP != 0,
+    }
+}
+
+fn image_event(entry: &ImageEntry, subscription_id: i64, position_id: i32) -> ImageEvent<'_> {
+    let identity = &entry.image.identity;
+    ImageEvent {
+        correlation_id: identity.correlation_id,
+        session_id: identity.session_id,
+        stream_id: identity.stream_id,
+        subscription_id,
+        position_id,
+        log_file: &entry.log_file_name,
+        source: &identity.source,
+    }
+}

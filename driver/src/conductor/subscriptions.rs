@@ -1,0 +1,132 @@
+//! Subscriptions of clients (spec 02 §5.3).
+
+use harrier_protocol::ErrorCode;
+use harrier_ringbuf::{Memory, Transport};
+
+use super::Conductor;
+use super::pending::AddSubscription;
+use crate::channel::UdpChannel;
+use crate::counters::StreamIdentity;
+use crate::failure::Failure;
+use crate::params::SubscriptionParams;
+
+/// Where a subscription's streams come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// IPC publications.
+    Ipc,
+    /// Network publications of this driver.
+    Spy(Box<UdpChannel>),
+    /// A socket.
+    Network { endpoint_id: u64, channel: Box<UdpChannel> },
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) registration_id: i64,
+    pub(super) client_id: i64,
+    pub(super) stream_id: i32,
+    pub(super) channel: String,
+    pub(super) params: SubscriptionParams,
+    /// The one session wanted; a response subscription wants none before it has learned it.
+    pub(super) session_id: Option<i32>,
+    pub(super) source: Source,
+}
+
+impl Subscription {
+    pub(super) fn new(add: AddSubscription, params: SubscriptionParams, source: Source) -> Self {
+        Self {
+            registration_id: add.correlation_id,
+            client_id: add.client_id,
+            stream_id: add.stream_id,
+            channel: add.channel,
+            session_id: params.session_id,
+            params,
+            source,
+        }
+    }
+
+    /// True when streams of this session are for the subscription.
+    pub(super) fn wants(&self, session_id: i32) -> bool {
+        match self.session_id {
+            Some(own) => own == session_id,
+            None => !self.params.is_response,
+        }
+    }
+
+    /// Identity of the subscription's position on a session.
+    pub(super) fn stream(&self, session_id: i32) -> StreamIdentity<'_> {
+        StreamIdentity {
+            registration_id: self.registration_id,
+            owner_id: self.client_id,
+            session_id,
+            stream_id: self.stream_id,
+            channel: &self.channel,
+        }
+    }
+}
+
+impl<M: Memory, T: Transport> Conductor<M, T> {
+    pub(super) fn on_remove_subscription(
+        &mut self,
+        correlation_id: i64,
+        registration_id: i64,
+    ) -> Result<(), Failure> {
+        if !self.close_subscription(registration_id) {
+            return Err(Failure::new(
+                ErrorCode::UnknownSubscription,
+                format!("unknown subscription: {registration_id}"),
+            ));
+        }
+        self.events.operation_success(correlation_id);
+        Ok(())
+    }
+
+    /// Takes a subscription off all its sources; false when there is none.
+    pub(super) fn close_subscription(&mut self, registration_id: i64) -> bool {
+        let Some(index) = self
+            .subscriptions
+            .iter()
+            .position(|subscription| subscription.registration_id == registration_id)
+        else {
+            return false;
+        };
+        let subscription = self.subscriptions.remove(index);
+        match subscription.source {
+            Source::Ipc => self.unlink_ipc_subscription(registration_id),
+            Source::Spy(_) => self.unlink_spy(registration_id),
+            Source::Network { endpoint_id, .. } => {
+                self.unlink_images(registration_id);
+                self.remove_interest(endpoint_id, subscription.stream_id, subscription.session_id);
+            }
+        }
+        true
+    }
+
+    pub(super) fn refuse_receive_destination(&self, registration_id: i64) -> Result<(), Failure> {
+        let is_known =
+            self.subscriptions.iter().any(|subscription| subscription.registration_id == registration_id);
+        Err(if is_known {
+            Failure::channel("channel does not allow manual control")
+        } else {
+            Failure::new(
+                ErrorCode::UnknownSubscription,
+                format!("unknown MDS subscription: {registration_id}"),
+            )
+        })
+    }
+
+    /// Drops a client's hold on a publication.
+    pub(super) fn release_publication(&mut self, publication_id: i64) {
+        if !self.release_ipc_publication(publication_id) {
+            self.release_network_publication(publication_id);
+        }
+    }
+
+    /// Marks a publication as revoked.
+    pub(super) fn revoke_publication(&mut self, publication_id: i64) {
+        self.revoke_ipc_publication(publication_id);
+        self.revoke_network_publication(publication_id);
+    }
+}

@@ -1,0 +1,265 @@
+//! Putting a driver together, and running it on threads (spec 02 §5.10, §5.14).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use harrier_ringbuf::idle::IdleStrategy;
+use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
+use harrier_ringbuf::shared_thread::ErrorSink;
+use harrier_ringbuf::{Agent, Clock, Memory, Now, SharedThread, Transport};
+
+use crate::cnc::{Cnc, StartError, write_owner};
+use crate::conductor::{Conductor, Queues};
+use crate::context::{Affinity, DriverContext, ThreadingMode};
+use crate::executor::{Executor, ExecutorAgent};
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::settings;
+use crate::system_counters::SystemCounters;
+
+/// Errors of agents on their way to the driver's error log. Only what fails takes the lock.
+#[derive(Debug, Default)]
+pub struct ErrorInbox {
+    filled: AtomicBool,
+    list: Mutex<Vec<String>>,
+}
+
+impl ErrorInbox {
+    /// Leaves an error for the conductor.
+    pub fn push(&self, text: String) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        self.filled.store(true, Ordering::Release);
+    }
+
+    /// Takes what has been left; `None` without a lock when there is nothing.
+    pub(crate) fn take(&self) -> Option<Vec<String>> {
+        if !self.filled.load(Ordering::Acquire) {
+            return None;
+        }
+        self.filled.store(false, Ordering::Relaxed);
+        Some(std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// What the owner of a driver and its agents share.
+#[derive(Debug, Clone, Default)]
+pub struct DriverHandle {
+    /// Set when an allowed TERMINATE_DRIVER was read.
+    pub is_terminating: Arc<AtomicBool>,
+    /// Errors for the driver's error log.
+    pub errors: Arc<ErrorInbox>,
+}
+
+impl DriverHandle {
+    /// A sink that puts agents' errors into the driver's error log.
+    pub fn error_sink(&self) -> ErrorSink {
+        let errors = self.errors.clone();
+        Box::new(move |role, error| errors.push(format!("{role}: {error}")))
+    }
+}
+
+/// Where the work that may block is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorMode {
+    /// By the conductor itself.
+    Inline,
+    /// By an agent of its own.
+    Queued,
+}
+
+/// The agents of a driver whose CnC file clients can open.
+pub struct Driver<M: Memory, T: Transport> {
+    /// Commands, counters, limits, timers.
+    pub conductor: Conductor<M, T>,
+    /// Sends what publications hold.
+    pub sender: Sender<T>,
+    /// Receives what subscriptions want.
+    pub receiver: Receiver<T>,
+    /// Does what may block, when the executor is queued.
+    pub executor: Option<ExecutorAgent<M, T>>,
+    /// Shared with the owner.
+    pub handle: DriverHandle,
+    /// Errors that the driver that was in the directory before had recorded.
+    pub previous_errors: Vec<String>,
+    context: DriverContext,
+}
+
+impl<M: Memory, T: Transport> Driver<M, T> {
+    /// Takes the directory, writes its files and makes the agents. Clients can connect when this returns; they are
+    /// answered once the agents run.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn build(
+        context: DriverContext,
+        memory: M,
+        transport: T,
+        mode: ExecutorMode,
+        now: &Now,
+    ) -> Result<Self, StartError> {
+        let limits = transport.buffer_limits();
+        context.validate(&limits)?;
+        let interceptor = settings::interceptor(&context)?;
+        let mut cnc = Cnc::create(&context, &memory, now)?;
+        write_owner(&memory, &context.directory)?;
+        let system = SystemCounters::allocate(&mut cnc.counters, &context, now.epoch_ms)
+            .map_err(|error| StartError::Layout(error.to_string()))?;
+        cnc.publish(now);
+        let previous_errors = std::mem::take(&mut cnc.previous_errors);
+        let capacity = context.command_queue_capacity;
+        let (to_sender, sender_commands) = rtrb::RingBuffer::new(capacity);
+        let (to_receiver, receiver_commands) = rtrb::RingBuffer::new(capacity);
+        let (sender_replies, from_sender) = rtrb::RingBuffer::new(capacity);
+        let (receiver_replies, from_receiver) = rtrb::RingBuffer::new(capacity);
+        let (executor, executor_agent) = match mode {
+            ExecutorMode::Inline => (Executor::inline(memory.clone(), transport), None),
+            ExecutorMode::Queued => {
+                let (executor, agent) = Executor::queued(memory.clone(), transport, capacity);
+                (executor, Some(agent))
+            }
+        };
+        let handle = DriverHandle::default();
+        let sender = Sender::new(settings::sender(&context), sender_commands, sender_replies, system.clone());
+        let receiver = Receiver::new(
+            settings::receiver(&context, interceptor),
+            receiver_commands,
+            receiver_replies,
+            system.clone(),
+        );
+        let queues = Queues { to_sender, to_receiver, from_sender, from_receiver };
+        let conductor = Conductor::new(
+            context.clone(),
+            limits,
+            memory,
+            cnc,
+            system,
+            executor,
+            queues,
+            handle.clone(),
+            now,
+        );
+        Ok(Self { conductor, sender, receiver, executor: executor_agent, handle, previous_errors, context })
+    }
+
+    /// The agents in the order in which they run on one thread: what arrives first, then what is decided, then what
+    /// leaves.
+    pub fn into_agents(self) -> Vec<Box<dyn Agent>> {
+        let mut agents: Vec<Box<dyn Agent>> =
+            vec![Box::new(self.receiver), Box::new(self.conductor), Box::new(self.sender)];
+        if let Some(executor) = self.executor {
+            agents.push(Box::new(executor));
+        }
+        agents
+    }
+
+    /// Runs the agents on threads as the threading mode says. With [`ThreadingMode::Invoker`] use
+    /// [`into_agents`](Self::into_agents) instead.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn launch<C: Clock + Clone + Send + 'static>(
+        self,
+        clock: C,
+        pin: fn(usize) -> bool,
+    ) -> std::io::Result<RunningDriver> {
+        let Self { conductor, sender, receiver, executor, handle, context, .. } = self;
+        let start = |name: &str, agents: Vec<Box<dyn Agent + Send>>, idle: &IdleStrategy, core: Affinity| {
+            run(name, agents, &clock, idle, core, pin, &handle)
+        };
+        let mut runners = match context.threading_mode {
+            ThreadingMode::Dedicated => vec![
+                start("sender", vec![Box::new(sender)], &context.sender_idle, context.sender_affinity)?,
+                start(
+                    "receiver",
+                    vec![Box::new(receiver)],
+                    &context.receiver_idle,
+                    context.receiver_affinity,
+                )?,
+                start(
+                    "driver-conductor",
+                    vec![Box::new(conductor)],
+                    &context.conductor_idle,
+                    context.conductor_affinity,
+                )?,
+            ],
+            ThreadingMode::SharedNetwork => vec![
+                start(
+                    "[sender,receiver]",
+                    vec![Box::new(sender), Box::new(receiver)],
+                    &context.shared_network_idle,
+                    context.sender_affinity,
+                )?,
+                start(
+                    "driver-conductor",
+                    vec![Box::new(conductor)],
+                    &context.conductor_idle,
+                    context.conductor_affinity,
+                )?,
+            ],
+            ThreadingMode::Shared | ThreadingMode::Invoker => vec![start(
+                "driver-shared",
+                vec![Box::new(receiver), Box::new(conductor), Box::new(sender)],
+                &context.shared_idle,
+                context.conductor_affinity,
+            )?],
+        };
+        if let Some(executor) = executor {
+            let idle = IdleStrategy::Sleep { period_ns: 1_000_000 };
+            runners.insert(0, start("aeron-executor", vec![Box::new(executor)], &idle, None)?);
+        }
+        Ok(RunningDriver { runners, handle })
+    }
+}
+
+fn run<C: Clock + Clone + Send + 'static>(
+    name: &str,
+    agents: Vec<Box<dyn Agent + Send>>,
+    clock: &C,
+    idle: &IdleStrategy,
+    core: Affinity,
+    pin: fn(usize) -> bool,
+    handle: &DriverHandle,
+) -> std::io::Result<AgentRunner> {
+    let (clock, idle, handle) = (clock.clone(), idle.clone(), handle.clone());
+    let thread_name = name.to_owned();
+    AgentRunner::start(name, move || {
+        if let Some(core) = core
+            && !pin(core)
+        {
+            handle.errors.push(format!("WARNING: cannot pin {thread_name} to core {core}"));
+        }
+        let thread = SharedThread::new(Box::new(ThreadPace::new(clock, idle)), handle.error_sink());
+        let agents = agents.into_iter().map(|agent| agent as Box<dyn Agent>).collect();
+        thread.install(agents).map_err(|error| error.to_string())?;
+        Ok(thread)
+    })
+}
+
+/// A driver on threads; dropping it stops it.
+#[derive(Debug)]
+pub struct RunningDriver {
+    runners: Vec<AgentRunner>,
+    handle: DriverHandle,
+}
+
+impl RunningDriver {
+    /// True when a client has ended the driver, or one of its agents has ended by itself.
+    pub fn is_ending(&self) -> bool {
+        self.handle.is_terminating.load(Ordering::Acquire)
+            || self.runners.iter().any(AgentRunner::is_finished)
+    }
+
+    /// Stops all agents, the conductor last.
+    ///
+    /// # Errors
+    /// Why an agent did not end normally.
+    pub fn stop(mut self) -> Result<(), String> {
+        let mut outcome = Ok(());
+        for runner in self.runners.drain(..) {
+            if let Err(error) = runner.stop() {
+                outcome = Err(error);
+            }
+        }
+        outcome
+    }
+}

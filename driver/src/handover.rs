@@ -1,0 +1,311 @@
+//! What conductor, sender and receiver hand each other: commands through queues, positions through shared words.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fence};
+
+use harrier_protocol::udp::Setup;
+use harrier_ringbuf::Transport;
+
+use crate::receiver::endpoint::ReceiveEndpoint;
+use crate::receiver::image::ReceiveImage;
+use crate::sender::destinations::Destination;
+use crate::sender::endpoint::SendEndpoint;
+use crate::sender::publication::SendPublication;
+
+/// Conductor to sender.
+pub(crate) enum SenderCommand<T: Transport> {
+    AddEndpoint(Box<SendEndpoint<T::Socket>>),
+    RemoveEndpoint {
+        endpoint_id: u64,
+    },
+    AddPublication(Box<SendPublication>),
+    RemovePublication {
+        registration_id: i64,
+    },
+    AddDestination {
+        endpoint_id: u64,
+        destination: Destination,
+    },
+    RemoveDestination {
+        endpoint_id: u64,
+        address: SocketAddr,
+    },
+    RemoveDestinationById {
+        endpoint_id: u64,
+        registration_id: i64,
+    },
+    /// A name has a new address.
+    SetRemote {
+        endpoint_id: u64,
+        address: SocketAddr,
+    },
+}
+
+/// Conductor to receiver.
+pub(crate) enum ReceiverCommand<T: Transport> {
+    AddEndpoint(Box<ReceiveEndpoint<T::Socket>>),
+    RemoveEndpoint {
+        endpoint_id: u64,
+    },
+    /// All sessions of a stream, or one.
+    AddInterest {
+        endpoint_id: u64,
+        stream_id: i32,
+        session_id: Option<i32>,
+    },
+    RemoveInterest {
+        endpoint_id: u64,
+        stream_id: i32,
+        session_id: Option<i32>,
+    },
+    AddImage(Box<ReceiveImage>),
+    /// The conductor makes no image for this session; a later SETUP may ask again.
+    RefuseImage {
+        endpoint_id: u64,
+        stream_id: i32,
+        session_id: i32,
+    },
+    /// An image that has ended may come again.
+    RemoveCoolDown {
+        endpoint_id: u64,
+        stream_id: i32,
+        session_id: i32,
+    },
+    /// Packets of this image are answered by error frames from now on.
+    RejectImage {
+        correlation_id: i64,
+        reason: String,
+    },
+    RemoveImage {
+        correlation_id: i64,
+    },
+    /// A control name has a new address.
+    SetControl {
+        endpoint_id: u64,
+        address: SocketAddr,
+    },
+}
+
+/// Sender and receiver to conductor.
+pub(crate) enum ConductorCommand<T: Transport> {
+    /// Somebody sends a stream that somebody wants.
+    CreateImage {
+        endpoint_id: u64,
+        setup: Setup,
+        source: SocketAddr,
+        control: SocketAddr,
+    },
+    /// The receiver no longer uses the image.
+    ImageReleased {
+        correlation_id: i64,
+    },
+    /// The sender no longer uses the publication.
+    PublicationReleased {
+        registration_id: i64,
+    },
+    /// The socket of an endpoint that was removed.
+    SendEndpointReleased {
+        endpoint: Box<SendEndpoint<T::Socket>>,
+    },
+    ReceiveEndpointReleased {
+        endpoint: Box<ReceiveEndpoint<T::Socket>>,
+    },
+    /// A receiver refuses a publication.
+    PublicationError {
+        registration_id: i64,
+        destination_id: i64,
+        receiver_id: i64,
+        group_tag: i64,
+        source: SocketAddr,
+        code: i32,
+        message: String,
+    },
+    /// No receiver has been heard for long: perhaps its name has another address now.
+    ReResolve {
+        endpoint_id: u64,
+    },
+    /// For the error log.
+    Error {
+        text: String,
+    },
+}
+
+/// What conductor and sender both know of a publication.
+#[derive(Debug, Default)]
+pub(crate) struct PublicationShared {
+    /// Written by the sender: a receiver lives.
+    pub(crate) has_receivers: AtomicBool,
+    /// Written by the sender: flow control has the receivers it asks for.
+    pub(crate) has_required_receivers: AtomicBool,
+    /// Written by the sender: the receiver of a unicast stream has seen its end.
+    pub(crate) is_eos_acknowledged: AtomicBool,
+    /// Written by the conductor: everything was published.
+    pub(crate) is_end_of_stream: AtomicBool,
+    /// Written by the conductor: spies that count as receivers.
+    pub(crate) has_connecting_spies: AtomicBool,
+    /// Written by the conductor: the furthest spy.
+    pub(crate) spy_position: AtomicI64,
+}
+
+/// States of an image (spec 02 §3.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum ImageState {
+    Init = 0,
+    Active = 1,
+    Draining = 2,
+    Linger = 3,
+    Done = 4,
+}
+
+/// What conductor and receiver both know of an image.
+#[derive(Debug)]
+pub(crate) struct ImageShared {
+    state: AtomicU8,
+    /// Monotonic ns at which the state was entered.
+    pub(crate) state_since_ns: AtomicI64,
+    /// Written by the receiver: all sources have ended.
+    pub(crate) is_end_of_stream: AtomicBool,
+    /// Written by the receiver: the last round trip measured, ns; 0 before the first.
+    pub(crate) rtt_ns: AtomicI64,
+    /// Written by the conductor: status messages it wants sent.
+    pub(crate) status: StatusSlot,
+    /// Written by the conductor: gaps it wants filled.
+    pub(crate) loss: LossSlot,
+}
+
+impl ImageShared {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: AtomicU8::new(ImageState::Init as u8),
+            state_since_ns: AtomicI64::new(0),
+            is_end_of_stream: AtomicBool::new(false),
+            rtt_ns: AtomicI64::new(0),
+            status: StatusSlot::default(),
+            loss: LossSlot::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> ImageState {
+        match self.state.load(Ordering::Acquire) {
+            0 => ImageState::Init,
+            1 => ImageState::Active,
+            2 => ImageState::Draining,
+            3 => ImageState::Linger,
+            _ => ImageState::Done,
+        }
+    }
+
+    /// Enters a later state; an earlier one is ignored, so that both agents may drive it.
+    pub(crate) fn advance(&self, state: ImageState, now_ns: i64) -> bool {
+        if self.state.fetch_max(state as u8, Ordering::AcqRel) >= state as u8 {
+            return false;
+        }
+        self.state_since_ns.store(now_ns, Ordering::Release);
+        true
+    }
+}
+
+/// The latest status message that the conductor wants sent (spec 02 §3.5): one slot, a newer one replaces an unread one.
+#[derive(Debug, Default)]
+pub(crate) struct StatusSlot {
+    begin: AtomicI64,
+    end: AtomicI64,
+    position: AtomicI64,
+    window: AtomicI32,
+}
+
+impl StatusSlot {
+    pub(crate) fn offer(&self, position: i64, window: i32) {
+        let change = self.begin.load(Ordering::Relaxed) + 1;
+        self.begin.store(change, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.position.store(position, Ordering::Relaxed);
+        self.window.store(window, Ordering::Relaxed);
+        self.end.store(change, Ordering::Release);
+    }
+
+    /// What was offered after `seen`; the new change number with position and window.
+    #[inline]
+    pub(crate) fn take(&self, seen: i64) -> Option<(i64, i64, i32)> {
+        let change = self.end.load(Ordering::Acquire);
+        if change == seen {
+            return None;
+        }
+        let position = self.position.load(Ordering::Relaxed);
+        let window = self.window.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        (self.begin.load(Ordering::Relaxed) == change).then_some((change, position, window))
+    }
+}
+
+/// A run of bytes to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MissingRange {
+    pub(crate) term_id: i32,
+    pub(crate) term_offset: i32,
+    pub(crate) length: i32,
+}
+
+/// The latest gap that the conductor wants filled; as [`StatusSlot`].
+#[derive(Debug, Default)]
+pub(crate) struct LossSlot {
+    begin: AtomicI64,
+    end: AtomicI64,
+    term_id: AtomicI32,
+    term_offset: AtomicI32,
+    length: AtomicI32,
+}
+
+impl LossSlot {
+    pub(crate) fn offer(&self, gap: MissingRange) {
+        let change = self.begin.load(Ordering::Relaxed) + 1;
+        self.begin.store(change, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.term_id.store(gap.term_id, Ordering::Relaxed);
+        self.term_offset.store(gap.term_offset, Ordering::Relaxed);
+        self.length.store(gap.length, Ordering::Relaxed);
+        self.end.store(change, Ordering::Release);
+    }
+
+    /// What was offered after `seen`, with the new change number.
+    #[inline]
+    pub(crate) fn take(&self, seen: i64) -> Option<(i64, MissingRange)> {
+        let change = self.end.load(Ordering::Acquire);
+        if change == seen {
+            return None;
+        }
+        let gap = MissingRange {
+            term_id: self.term_id.load(Ordering::Relaxed),
+            term_offset: self.term_offset.load(Ordering::Relaxed),
+            length: self.length.load(Ordering::Relaxed),
+        };
+        fence(Ordering::Acquire);
+        (self.begin.load(Ordering::Relaxed) == change).then_some((change, gap))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_gives_each_offer_once_and_the_latest() {
+        let slot = StatusSlot::default();
+        assert_eq!(slot.take(0), None);
+        slot.offer(64, 1_000);
+        slot.offer(128, 2_000);
+        assert_eq!(slot.take(0), Some((2, 128, 2_000)));
+        assert_eq!(slot.take(2), None);
+    }
+
+    #[test]
+    fn an_image_never_goes_back() {
+        let shared = ImageShared::new();
+        assert!(shared.advance(ImageState::Draining, 5));
+        assert!(!shared.advance(ImageState::Active, 6));
+        assert_eq!(shared.state(), ImageState::Draining);
+        assert_eq!(shared.state_since_ns.load(Ordering::Relaxed), 5);
+    }
+}

@@ -1,0 +1,227 @@
+//! The receiver: datagrams go into the logs of images, positions and gaps go back to the senders (spec 02 §3).
+
+mod dispatcher;
+pub(crate) mod endpoint;
+pub(crate) mod image;
+
+use harrier_protocol::udp::Frame;
+use harrier_ringbuf::{Agent, AgentError, Datagrams, Now, Transport};
+
+use crate::handover::{ConductorCommand, ReceiverCommand};
+use crate::interceptor::Interceptors;
+use crate::sender::Replies;
+use crate::system_counters::{CycleTracker, SystemCounter, SystemCounters};
+use dispatcher::Session;
+use endpoint::ReceiveEndpoint;
+use image::{ImageSlab, ReceiveImage};
+
+/// Time between two requests for a SETUP, and how long one is waited for, ns (spec 02 §2.1).
+pub(crate) const PENDING_SETUP_TIMEOUT_NS: i64 = 1_000_000_000;
+
+/// Parameters of the receiver.
+pub(crate) struct ReceiverSettings {
+    pub(crate) cycle_threshold_ns: i64,
+    pub(crate) re_resolution_interval_ns: i64,
+    pub(crate) stream_session_limit: usize,
+    pub(crate) interceptors: Interceptors,
+}
+
+/// The receiver of a driver.
+pub struct Receiver<T: Transport> {
+    settings: ReceiverSettings,
+    commands: rtrb::Consumer<ReceiverCommand<T>>,
+    replies: Replies<T>,
+    system: SystemCounters,
+    cycle: CycleTracker,
+    endpoints: Vec<Box<ReceiveEndpoint<T::Socket>>>,
+    images: ImageSlab,
+    next_check_ns: i64,
+}
+
+impl<T: Transport> Receiver<T> {
+    pub(crate) fn new(
+        settings: ReceiverSettings,
+        commands: rtrb::Consumer<ReceiverCommand<T>>,
+        replies: rtrb::Producer<ConductorCommand<T>>,
+        system: SystemCounters,
+    ) -> Self {
+        let cycle = CycleTracker::new(
+            system.get(SystemCounter::ReceiverMaxCycleTime).clone(),
+            system.get(SystemCounter::ReceiverCycleTimeThresholdExceeded).clone(),
+            settings.cycle_threshold_ns,
+        );
+        Self {
+            settings,
+            commands,
+            replies: Replies::new(replies, system.clone()),
+            system,
+            cycle,
+            endpoints: Vec::new(),
+            images: ImageSlab::default(),
+            next_check_ns: 0,
+        }
+    }
+
+    fn take_command(&mut self, now: &Now) -> usize {
+        let Ok(command) = self.commands.pop() else { return 0 };
+        match command {
+            ReceiverCommand::AddEndpoint(mut endpoint) => {
+                endpoint.start(now.ns, &self.system);
+                self.endpoints.push(endpoint);
+            }
+            ReceiverCommand::RemoveEndpoint { endpoint_id } => {
+                if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
+                    let endpoint = self.endpoints.swap_remove(index);
+                    self.replies.send(ConductorCommand::ReceiveEndpointReleased { endpoint });
+                }
+            }
+            ReceiverCommand::AddInterest { endpoint_id, stream_id, session_id } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    endpoint.dispatcher.add_interest(stream_id, session_id);
+                    endpoint.on_interest(stream_id, session_id, now.ns, &self.system);
+                }
+            }
+            ReceiverCommand::RemoveInterest { endpoint_id, stream_id, session_id } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    let images = &mut self.images;
+                    endpoint.dispatcher.remove_interest(stream_id, session_id, |index| {
+                        if let Some(image) = images.get_mut(index) {
+                            image.deactivate(now.ns);
+                        }
+                    });
+                }
+            }
+            ReceiverCommand::AddImage(image) => self.add_image(image, now),
+            ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id }
+            | ReceiverCommand::RemoveCoolDown { endpoint_id, stream_id, session_id } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    endpoint.dispatcher.forget(stream_id, session_id);
+                }
+            }
+            ReceiverCommand::RejectImage { correlation_id, reason } => {
+                if let Some(image) = self.images.by_id(correlation_id) {
+                    image.reject(reason);
+                }
+            }
+            ReceiverCommand::RemoveImage { correlation_id } => self.remove_image(correlation_id),
+            ReceiverCommand::SetControl { endpoint_id, address } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    endpoint.set_control(address);
+                }
+            }
+        }
+        1
+    }
+
+    fn add_image(&mut self, mut image: Box<ReceiveImage>, now: &Now) {
+        let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id) else { return };
+        let (stream_id, session_id) = (image.stream_id, image.session_id);
+        self.images.silence_others(image.endpoint_id, stream_id, session_id);
+        image.activate(now.ns);
+        let index = self.images.insert(image);
+        endpoint.dispatcher.set(stream_id, session_id, Session::Active(index));
+    }
+
+    fn remove_image(&mut self, correlation_id: i64) {
+        if let Some((index, image)) = self.images.remove(correlation_id) {
+            if let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id) {
+                let state = if image.has_ended() { None } else { Some(Session::CoolDown) };
+                endpoint.dispatcher.leave(image.stream_id, image.session_id, index, state);
+            }
+        }
+        self.replies.send(ConductorCommand::ImageReleased { correlation_id });
+    }
+
+    fn poll_sockets(&mut self, now: &Now) -> usize {
+        let mut bytes = 0;
+        for index in 0..self.endpoints.len() {
+            let Self { endpoints, images, replies, system, settings, .. } = self;
+            let ReceiveEndpoint { socket, dispatcher, outbox, id, control, .. } = &mut *endpoints[index];
+            let mut dispatch = dispatcher::Dispatch {
+                endpoint_id: *id,
+                explicit_control: *control,
+                session_limit: settings.stream_session_limit,
+                dispatcher,
+                outbox,
+                images,
+                replies,
+                system,
+                now_ns: now.ns,
+            };
+            let interceptors = &mut settings.interceptors;
+            let received = socket.receive(&mut |datagram, source| {
+                system.get(SystemCounter::BytesReceived).add(datagram.len() as i64);
+                if interceptors.drops(datagram, source) {
+                    return;
+                }
+                match Frame::decode(datagram) {
+                    Ok(frame) => dispatch.on_frame(&frame, source),
+                    Err(_) => system.get(SystemCounter::InvalidPackets).increment(),
+                }
+            });
+            match received {
+                Ok(count) => bytes += count,
+                Err(error) => {
+                    self.replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
+                }
+            }
+            let endpoint = &mut self.endpoints[index];
+            endpoint.note_activity(now.ns);
+            endpoint.flush_outbox(&self.system, now.ns);
+        }
+        bytes
+    }
+
+    fn service_images(&mut self, now: &Now) -> usize {
+        let Self { endpoints, images, system, .. } = self;
+        let mut work_count = 0;
+        images.for_each(|_, image| {
+            let Some(endpoint) = find(endpoints, image.endpoint_id) else { return };
+            work_count += image.service(endpoint, system, now.ns);
+        });
+        work_count
+    }
+
+    fn check_endpoints(&mut self, now_ns: i64) {
+        self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
+        for endpoint in &mut self.endpoints {
+            if endpoint.is_resolution_due(now_ns) {
+                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id: endpoint.id });
+            }
+        }
+    }
+}
+
+fn find<S: Datagrams>(endpoints: &mut [Box<ReceiveEndpoint<S>>], id: u64) -> Option<&mut ReceiveEndpoint<S>> {
+    endpoints.iter_mut().find(|endpoint| endpoint.id == id).map(Box::as_mut)
+}
+
+impl<T: Transport> Agent for Receiver<T> {
+    fn role_name(&self) -> &str {
+        "receiver"
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        self.cycle.observe(now.ns);
+        self.replies.flush();
+        let mut work_count = self.take_command(now);
+        work_count += self.poll_sockets(now);
+        work_count += self.service_images(now);
+        for endpoint in &mut self.endpoints {
+            endpoint.check_pending_setups(now.ns, &self.system);
+        }
+        if self.settings.re_resolution_interval_ns > 0 && now.ns > self.next_check_ns {
+            self.check_endpoints(now.ns);
+        }
+        Ok(work_count)
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        let images = self.images.next_deadline();
+        let setups = self.endpoints.iter().filter_map(|endpoint| endpoint.next_deadline()).min();
+        match (images, setups) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}

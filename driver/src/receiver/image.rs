@@ -1,0 +1,420 @@
+//! The receiver's half of an image (spec 02 §3.4–3.9).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use harrier_protocol::ErrorCode;
+use harrier_protocol::udp::{
+    DataFrames, ERROR_HEADER_LENGTH, ErrorFrame, MAX_ERROR_TEXT_LENGTH, NAK_LENGTH, Nak, RTTM_LENGTH, Rttm,
+    STATUS_MESSAGE_TAGGED_LENGTH, StatusMessage, flag,
+};
+use harrier_ringbuf::Datagrams;
+use harrier_ringbuf::counters::AtomicCounter;
+use harrier_ringbuf::logbuffer::LogBuffers;
+use harrier_ringbuf::position::{
+    compute_position, compute_term_id_from_position, compute_term_offset_from_position, index_by_position,
+};
+use harrier_ringbuf::rebuild::{fill_gap, insert};
+
+use super::endpoint::ReceiveEndpoint;
+use crate::handover::{ImageShared, ImageState, MissingRange};
+use crate::sender::DESTINATION_TIMEOUT_NS;
+use crate::system_counters::{SystemCounter, SystemCounters};
+
+/// What the conductor gives for an image.
+pub(crate) struct ReceiveImageSetup {
+    pub(crate) log: LogBuffers,
+    pub(crate) is_reliable: bool,
+    pub(crate) max_window: i32,
+    pub(crate) initial_window: i32,
+    pub(crate) join_position: i64,
+    pub(crate) status_timeout_ns: i64,
+    pub(crate) liveness_timeout_ns: i64,
+    /// Time between two measurements of the round trip; `None` when it is not measured.
+    pub(crate) rtt_interval_ns: Option<i64>,
+    pub(crate) high_water_mark: AtomicCounter,
+    pub(crate) rebuild_position: AtomicCounter,
+    pub(crate) naks_sent: AtomicCounter,
+    pub(crate) shared: Arc<ImageShared>,
+    pub(crate) control: SocketAddr,
+}
+
+/// An image as the receiver has it.
+pub(crate) struct ReceiveImage {
+    pub(crate) correlation_id: i64,
+    pub(crate) endpoint_id: u64,
+    pub(crate) session_id: i32,
+    pub(crate) stream_id: i32,
+    setup: ReceiveImageSetup,
+    bits: u32,
+    initial_term_id: i32,
+    term_length: i64,
+    last_status_position: i64,
+    next_status_position: i64,
+    window: i32,
+    status_change: i64,
+    loss_change: i64,
+    status_deadline_ns: i64,
+    last_packet_ns: i64,
+    last_rtt_ns: i64,
+    sends_status: bool,
+    has_eos: bool,
+    rejected: Option<String>,
+}
+
+impl ReceiveImage {
+    pub(crate) fn new(
+        correlation_id: i64,
+        endpoint_id: u64,
+        session_id: i32,
+        stream_id: i32,
+        setup: ReceiveImageSetup,
+    ) -> Self {
+        Self {
+            correlation_id,
+            endpoint_id,
+            session_id,
+            stream_id,
+            bits: setup.log.position_bits_to_shift(),
+            initial_term_id: setup.log.initial_term_id(),
+            term_length: setup.log.term_length() as i64,
+            last_status_position: setup.join_position,
+            next_status_position: setup.join_position,
+            window: setup.initial_window,
+            status_change: 0,
+            loss_change: 0,
+            status_deadline_ns: 0,
+            last_packet_ns: 0,
+            last_rtt_ns: 0,
+            sends_status: true,
+            has_eos: false,
+            rejected: None,
+            setup,
+        }
+    }
+
+    /// The receiver has taken the image; its first status message is due at once.
+    pub(crate) fn activate(&mut self, now_ns: i64) {
+        self.last_packet_ns = now_ns;
+        self.status_deadline_ns = now_ns - 1;
+        self.last_rtt_ns = now_ns;
+        self.setup.shared.advance(ImageState::Active, now_ns);
+        self.setup.log.set_active_transport_count(1);
+    }
+
+    /// Nobody subscribes any more, or nothing arrives any more.
+    pub(crate) fn deactivate(&mut self, now_ns: i64) {
+        if self.setup.shared.advance(ImageState::Draining, now_ns) {
+            self.status_deadline_ns = now_ns - 1;
+        }
+    }
+
+    pub(crate) fn reject(&mut self, reason: String) {
+        self.rejected = Some(reason);
+        self.status_deadline_ns = 0;
+    }
+
+    /// True when the stream came to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_eos
+    }
+
+    pub(crate) fn on_setup(&mut self, now_ns: i64) {
+        if self.rejected.is_none() {
+            self.last_packet_ns = now_ns;
+        }
+    }
+
+    /// A measured round trip, for the congestion control of the conductor.
+    pub(crate) fn on_round_trip(&mut self, rtt_ns: i64) {
+        self.setup.shared.rtt_ns.store(rtt_ns.max(1), Ordering::Release);
+    }
+
+    /// Takes one datagram (spec 02 §3.4).
+    #[inline]
+    pub(crate) fn on_data(&mut self, data: &DataFrames<'_>, system: &SystemCounters, now_ns: i64) {
+        let header = &data.first;
+        if self.rejected.is_some() {
+            return;
+        }
+        if !data.fits_term(self.term_length as usize) || header.term_id.wrapping_sub(self.initial_term_id) < 0
+        {
+            return system.get(SystemCounter::InvalidPackets).increment();
+        }
+        let position = compute_position(header.term_id, header.term_offset, self.bits, self.initial_term_id);
+        if data.is_heartbeat() {
+            return self.on_heartbeat(position, header.flags, system, now_ns);
+        }
+        let end = position + data.bytes.len() as i64;
+        if end > self.last_status_position + self.term_length / 2 {
+            return system.get(SystemCounter::FlowControlOverRuns).increment();
+        }
+        if position < self.last_status_position {
+            system.get(SystemCounter::FlowControlUnderRuns).increment();
+            if position >= self.last_status_position - i64::from(self.setup.max_window) {
+                self.last_packet_ns = now_ns;
+            }
+            return;
+        }
+        self.last_packet_ns = now_ns;
+        let term = self.setup.log.term(index_by_position(position, self.bits));
+        insert(term, header.term_offset as usize, data.bytes);
+        if end > self.setup.high_water_mark.get_plain() {
+            self.setup.high_water_mark.set_ordered(end);
+        }
+    }
+
+    fn on_heartbeat(&mut self, position: i64, flags: u8, system: &SystemCounters, now_ns: i64) {
+        if position > self.last_status_position + self.term_length / 2 {
+            return system.get(SystemCounter::FlowControlOverRuns).increment();
+        }
+        if position < (self.last_status_position - self.term_length).max(0) {
+            return system.get(SystemCounter::FlowControlUnderRuns).increment();
+        }
+        system.get(SystemCounter::HeartbeatsReceived).increment();
+        self.last_packet_ns = now_ns;
+        if position > self.setup.high_water_mark.get_plain() {
+            self.setup.high_water_mark.set_ordered(position);
+        }
+        if flags & flag::EOS != 0 && !self.has_eos {
+            self.has_eos = true;
+            if flags & flag::REVOKED != 0 {
+                self.setup.log.set_publication_revoked();
+                system.get(SystemCounter::PublicationImagesRevoked).increment();
+            }
+            self.setup.log.set_end_of_stream_position(position);
+            self.setup.shared.is_end_of_stream.store(true, Ordering::Release);
+        }
+    }
+
+    /// One turn: liveness, status messages, NAKs (spec 02 §3.0, 3).
+    #[inline]
+    pub(crate) fn service<S: Datagrams>(
+        &mut self,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        let state = self.setup.shared.state();
+        if state == ImageState::Active {
+            self.check_liveness(now_ns);
+        }
+        let mut work_count = 0;
+        if self.rejected.is_some() {
+            return self.send_error(endpoint, system, now_ns);
+        }
+        work_count += self.send_status(endpoint, system, now_ns);
+        if let Some((change, gap)) = self.setup.shared.loss.take(self.loss_change) {
+            self.loss_change = change;
+            work_count += self.on_loss(endpoint, gap, system, now_ns);
+        }
+        if self.setup.rtt_interval_ns.is_some_and(|interval_ns| now_ns > self.last_rtt_ns + interval_ns) {
+            self.last_rtt_ns = now_ns;
+            self.send_round_trip(endpoint, system, now_ns);
+        }
+        work_count
+    }
+
+    fn check_liveness(&mut self, now_ns: i64) {
+        let is_drained =
+            self.has_eos && self.setup.rebuild_position.get() >= self.setup.high_water_mark.get_plain();
+        if is_drained || now_ns > self.last_packet_ns + self.setup.liveness_timeout_ns {
+            self.setup.log.set_active_transport_count(0);
+            self.deactivate(now_ns);
+        }
+    }
+
+    fn is_heard(&self, now_ns: i64) -> bool {
+        now_ns <= self.last_packet_ns + DESTINATION_TIMEOUT_NS
+    }
+
+    fn send_status<S: Datagrams>(
+        &mut self,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        let mut is_due = self.sends_status && self.status_deadline_ns < now_ns;
+        if let Some((change, position, window)) = self.setup.shared.status.take(self.status_change) {
+            self.status_change = change;
+            self.next_status_position = position;
+            self.window = window;
+            is_due |= self.sends_status;
+        }
+        let state = self.setup.shared.state();
+        if !is_due || state > ImageState::Linger || (!self.is_heard(now_ns) && state == ImageState::Active) {
+            return 0;
+        }
+        let position = self.next_status_position;
+        let flags = if state >= ImageState::Draining { flag::SM_EOS } else { 0 };
+        let status = StatusMessage {
+            flags,
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            consumption_term_id: compute_term_id_from_position(position, self.bits, self.initial_term_id),
+            consumption_term_offset: compute_term_offset_from_position(position, self.bits),
+            receiver_window: self.window,
+            receiver_id: endpoint.outbox.receiver_id,
+            group_tag: endpoint.outbox.group_tag,
+        };
+        let mut buffer = [0; STATUS_MESSAGE_TAGGED_LENGTH];
+        let Ok(length) = status.encode(&mut buffer) else { return 0 };
+        endpoint.send(&buffer[..length], self.setup.control, system);
+        system.get(SystemCounter::StatusMessagesSent).increment();
+        self.last_status_position = position;
+        self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
+        1
+    }
+
+    fn send_error<S: Datagrams>(
+        &mut self,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        let Some(reason) = &self.rejected else { return 0 };
+        if self.status_deadline_ns >= now_ns || self.setup.shared.state() != ImageState::Active {
+            return 0;
+        }
+        let error = ErrorFrame {
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            receiver_id: endpoint.outbox.receiver_id,
+            group_tag: endpoint.outbox.group_tag,
+            code: ErrorCode::ImageRejected.value(),
+            text: reason.as_bytes(),
+        };
+        let mut buffer = [0; ERROR_HEADER_LENGTH + MAX_ERROR_TEXT_LENGTH];
+        if let Ok(length) = error.encode(&mut buffer) {
+            endpoint.send(&buffer[..length], self.setup.control, system);
+        }
+        system.get(SystemCounter::ErrorFramesSent).increment();
+        self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
+        1
+    }
+
+    fn on_loss<S: Datagrams>(
+        &mut self,
+        endpoint: &mut ReceiveEndpoint<S>,
+        gap: MissingRange,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        if self.setup.log.is_publication_revoked() {
+            return 0;
+        }
+        if !self.setup.is_reliable {
+            let position = compute_position(gap.term_id, gap.term_offset, self.bits, self.initial_term_id);
+            let term = self.setup.log.term(index_by_position(position, self.bits));
+            let header = self.setup.log.default_header();
+            if fill_gap(term, &header, gap.term_id, gap.term_offset as usize, gap.length as usize) {
+                system.get(SystemCounter::LossGapFills).increment();
+            }
+            return 1;
+        }
+        if !self.is_heard(now_ns) {
+            return 0;
+        }
+        let nak = Nak {
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            term_id: gap.term_id,
+            term_offset: gap.term_offset,
+            length: gap.length,
+        };
+        let mut buffer = [0; NAK_LENGTH];
+        let Ok(length) = nak.encode(&mut buffer) else { return 0 };
+        endpoint.send(&buffer[..length], self.setup.control, system);
+        system.get(SystemCounter::NaksSent).increment();
+        self.setup.naks_sent.increment();
+        1
+    }
+
+    fn send_round_trip<S: Datagrams>(
+        &self,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        let rttm = Rttm {
+            flags: flag::RTTM_REPLY,
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            echo_timestamp_ns: now_ns,
+            reception_delta_ns: 0,
+            receiver_id: endpoint.outbox.receiver_id,
+        };
+        let mut buffer = [0; RTTM_LENGTH];
+        if let Ok(length) = rttm.encode(&mut buffer) {
+            endpoint.send(&buffer[..length], self.setup.control, system);
+        }
+    }
+}
+
+/// The images of a receiver, at places that stay.
+#[derive(Default)]
+pub(crate) struct ImageSlab {
+    places: Vec<Option<Box<ReceiveImage>>>,
+}
+
+impl ImageSlab {
+    pub(crate) fn insert(&mut self, image: Box<ReceiveImage>) -> usize {
+        match self.places.iter().position(Option::is_none) {
+            Some(index) => {
+                self.places[index] = Some(image);
+                index
+            }
+            None => {
+                self.places.push(Some(image));
+                self.places.len() - 1
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut ReceiveImage> {
+        self.places.get_mut(index)?.as_deref_mut()
+    }
+
+    pub(crate) fn by_id(&mut self, correlation_id: i64) -> Option<&mut ReceiveImage> {
+        self.places
+            .iter_mut()
+            .filter_map(|place| place.as_deref_mut())
+            .find(|image| image.correlation_id == correlation_id)
+    }
+
+    pub(crate) fn remove(&mut self, correlation_id: i64) -> Option<(usize, Box<ReceiveImage>)> {
+        let index = self
+            .places
+            .iter()
+            .position(|place| place.as_ref().is_some_and(|image| image.correlation_id == correlation_id))?;
+        self.places[index].take().map(|image| (index, image))
+    }
+
+    /// Stops the status messages of older images of a session (spec 02 §3.3).
+    pub(crate) fn silence_others(&mut self, endpoint_id: u64, stream_id: i32, session_id: i32) {
+        for image in self.places.iter_mut().filter_map(|place| place.as_deref_mut()) {
+            if image.endpoint_id == endpoint_id
+                && image.stream_id == stream_id
+                && image.session_id == session_id
+                && image.setup.shared.state() != ImageState::Active
+            {
+                image.sends_status = false;
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn for_each(&mut self, mut visit: impl FnMut(usize, &mut ReceiveImage)) {
+        for (index, place) in self.places.iter_mut().enumerate() {
+            if let Some(image) = place {
+                visit(index, image);
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<i64> {
+        self.places.iter().flatten().map(|image| image.status_deadline_ns + 1).min()
+    }
+}

@@ -1,0 +1,181 @@
+//! Answering NAKs at the sender (spec 02 §2.7).
+
+/// A range of a term to send again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resend {
+    pub(crate) term_id: i32,
+    pub(crate) term_offset: i32,
+    pub(crate) length: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Free,
+    Delayed,
+    Lingering,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Action {
+    state: State,
+    range: Resend,
+    expires_ns: i64,
+}
+
+/// What became of a NAK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NakOutcome {
+    /// Send this now.
+    Resend(Resend),
+    /// It waits, or is already being answered.
+    Noted,
+    /// It names bytes that no term has.
+    Invalid,
+    /// All actions are taken.
+    Overflow,
+}
+
+/// Parameters of a publication's retransmits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetransmitSettings {
+    pub(crate) delay_ns: i64,
+    pub(crate) linger_ns: i64,
+    /// Actions at once; 1 when there is one receiver.
+    pub(crate) max_resend: usize,
+    /// More than one receiver: NAKs of all but the first are suppressed.
+    pub(crate) has_group_semantics: bool,
+    /// Most bytes of one resend.
+    pub(crate) max_length: i32,
+}
+
+/// The retransmits of one publication.
+#[derive(Debug)]
+pub(crate) struct RetransmitHandler {
+    settings: RetransmitSettings,
+    actions: Vec<Action>,
+    active: usize,
+}
+
+impl RetransmitHandler {
+    pub(crate) fn new(settings: RetransmitSettings) -> Self {
+        let range = Resend { term_id: 0, term_offset: 0, length: 0 };
+        let count = if settings.has_group_semantics { settings.max_resend } else { 1 };
+        let actions = vec![Action { state: State::Free, range, expires_ns: 0 }; count];
+        Self { settings, actions, active: 0 }
+    }
+
+    /// Takes a NAK.
+    pub(crate) fn on_nak(&mut self, nak: Resend, term_length: i32, now_ns: i64) -> NakOutcome {
+        let Resend { term_id, term_offset, length } = nak;
+        if term_offset < 0 || term_offset > term_length - 32 || length < 0 {
+            return NakOutcome::Invalid;
+        }
+        if length == 0 || self.is_answered(term_id, term_offset) {
+            return NakOutcome::Noted;
+        }
+        let length = length.min(term_length - term_offset).min(self.settings.max_length);
+        let range = Resend { term_id, term_offset, length };
+        let is_unicast = !self.settings.has_group_semantics;
+        let found = self.actions.iter_mut().find(|action| is_unicast || action.state == State::Free);
+        let Some(action) = found else { return NakOutcome::Overflow };
+        if action.state == State::Free {
+            self.active += 1;
+        }
+        action.range = range;
+        if self.settings.delay_ns == 0 {
+            action.state = State::Lingering;
+            action.expires_ns = now_ns + self.settings.linger_ns;
+            return NakOutcome::Resend(range);
+        }
+        action.state = State::Delayed;
+        action.expires_ns = now_ns + self.settings.delay_ns;
+        NakOutcome::Noted
+    }
+
+    fn is_answered(&self, term_id: i32, term_offset: i32) -> bool {
+        self.active > 0
+            && self.actions.iter().any(|action| {
+                let Resend { term_id: own, term_offset: begin, length } = action.range;
+                action.state != State::Free
+                    && own == term_id
+                    && begin <= term_offset
+                    && term_offset < begin + length
+            })
+    }
+
+    /// Lets delays and lingers pass; `resend` gets what is to be sent now.
+    pub(crate) fn on_time(&mut self, now_ns: i64, mut resend: impl FnMut(Resend)) {
+        if self.active == 0 {
+            return;
+        }
+        for action in &mut self.actions {
+            if action.state == State::Free || now_ns <= action.expires_ns {
+                continue;
+            }
+            if action.state == State::Delayed {
+                resend(action.range);
+                action.state = State::Lingering;
+                action.expires_ns = now_ns + self.settings.linger_ns;
+            } else {
+                action.state = State::Free;
+                self.active -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handler(delay_ns: i64, max_resend: usize, has_group_semantics: bool) -> RetransmitHandler {
+        RetransmitHandler::new(RetransmitSettings {
+            delay_ns,
+            linger_ns: 10,
+            max_resend,
+            has_group_semantics,
+            max_length: 4_096,
+        })
+    }
+
+    fn nak(term_offset: i32, length: i32) -> Resend {
+        Resend { term_id: 3, term_offset, length }
+    }
+
+    #[test]
+    fn a_nak_is_answered_once_while_it_lingers() {
+        let mut handler = handler(0, 1, false);
+        assert_eq!(handler.on_nak(nak(64, 128), 65_536, 0), NakOutcome::Resend(nak(64, 128)));
+        assert_eq!(handler.on_nak(nak(96, 32), 65_536, 5), NakOutcome::Noted);
+        assert_eq!(handler.on_nak(nak(512, 32), 65_536, 5), NakOutcome::Resend(nak(512, 32)));
+        handler.on_time(16, |_| unreachable!("nothing is delayed"));
+        assert_eq!(handler.on_nak(nak(512, 32), 65_536, 17), NakOutcome::Resend(nak(512, 32)));
+    }
+
+    #[test]
+    fn a_group_has_a_pool() {
+        let mut handler = handler(0, 2, true);
+        assert!(matches!(handler.on_nak(nak(0, 32), 65_536, 0), NakOutcome::Resend(_)));
+        assert!(matches!(handler.on_nak(nak(64, 32), 65_536, 0), NakOutcome::Resend(_)));
+        assert_eq!(handler.on_nak(nak(128, 32), 65_536, 0), NakOutcome::Overflow);
+    }
+
+    #[test]
+    fn a_delayed_resend_comes_later() {
+        let mut handler = handler(20, 1, false);
+        assert_eq!(handler.on_nak(nak(0, 32), 65_536, 0), NakOutcome::Noted);
+        let mut sent = Vec::new();
+        handler.on_time(20, |range| sent.push(range));
+        handler.on_time(21, |range| sent.push(range));
+        assert_eq!(sent, [nak(0, 32)]);
+    }
+
+    #[test]
+    fn ranges_outside_the_term_are_invalid_and_long_ones_cut() {
+        let mut handler = handler(0, 1, false);
+        for bad in [nak(-32, 32), nak(65_536, 32), nak(0, -1)] {
+            assert_eq!(handler.on_nak(bad, 65_536, 0), NakOutcome::Invalid);
+        }
+        assert_eq!(handler.on_nak(nak(0, i32::MAX), 65_536, 0), NakOutcome::Resend(nak(0, 4_096)));
+    }
+}

@@ -1,0 +1,272 @@
+//! The sender: what publications hold goes to the network, what receivers answer comes back (spec 02 §2.4).
+
+pub(crate) mod destinations;
+pub(crate) mod endpoint;
+pub(crate) mod publication;
+
+use harrier_protocol::udp::Frame;
+use harrier_ringbuf::{Agent, AgentError, Datagrams, Now, Transport};
+
+use crate::handover::{ConductorCommand, SenderCommand};
+use crate::system_counters::{CycleTracker, SystemCounter, SystemCounters};
+use endpoint::SendEndpoint;
+use publication::SendPublication;
+
+/// Parameters of the sender.
+#[derive(Debug, Clone)]
+pub(crate) struct SenderSettings {
+    pub(crate) status_poll_ratio: u32,
+    pub(crate) status_poll_timeout_ns: i64,
+    pub(crate) cycle_threshold_ns: i64,
+    pub(crate) re_resolution_interval_ns: i64,
+}
+
+/// No receiver for so long makes an address suspect, ns (spec 02 §2.1).
+pub(crate) const DESTINATION_TIMEOUT_NS: i64 = 5_000_000_000;
+
+/// The sender of a driver.
+pub struct Sender<T: Transport> {
+    settings: SenderSettings,
+    commands: rtrb::Consumer<SenderCommand<T>>,
+    replies: Replies<T>,
+    system: SystemCounters,
+    cycle: CycleTracker,
+    endpoints: Vec<Box<SendEndpoint<T::Socket>>>,
+    publications: Vec<Box<SendPublication>>,
+    next_publication: usize,
+    cycles_since_poll: u32,
+    next_poll_ns: i64,
+    next_check_ns: i64,
+    received: u64,
+}
+
+/// Commands to the conductor; those that must not be lost wait here while the queue is full.
+pub(crate) struct Replies<T: Transport> {
+    queue: rtrb::Producer<ConductorCommand<T>>,
+    waiting: Vec<ConductorCommand<T>>,
+    system: SystemCounters,
+}
+
+impl<T: Transport> Replies<T> {
+    pub(crate) fn new(queue: rtrb::Producer<ConductorCommand<T>>, system: SystemCounters) -> Self {
+        Self { queue, waiting: Vec::new(), system }
+    }
+
+    /// Sends a command, at once or as soon as there is room.
+    pub(crate) fn send(&mut self, command: ConductorCommand<T>) {
+        if !self.waiting.is_empty() {
+            return self.waiting.push(command);
+        }
+        if let Err(rtrb::PushError::Full(command)) = self.queue.push(command) {
+            self.system.get(SystemCounter::FailedConductorOffers).increment();
+            self.waiting.push(command);
+        }
+    }
+
+    /// Sends a command that will come again when it is lost now; false when it was.
+    pub(crate) fn try_send(&mut self, command: ConductorCommand<T>) -> bool {
+        let is_sent = self.waiting.is_empty() && self.queue.push(command).is_ok();
+        if !is_sent {
+            self.system.get(SystemCounter::FailedConductorOffers).increment();
+        }
+        is_sent
+    }
+
+    pub(crate) fn flush(&mut self) {
+        while !self.waiting.is_empty() && !self.queue.is_full() {
+            let command = self.waiting.remove(0);
+            if let Err(rtrb::PushError::Full(command)) = self.queue.push(command) {
+                self.waiting.insert(0, command);
+            }
+        }
+    }
+}
+
+impl<T: Transport> Sender<T> {
+    pub(crate) fn new(
+        settings: SenderSettings,
+        commands: rtrb::Consumer<SenderCommand<T>>,
+        replies: rtrb::Producer<ConductorCommand<T>>,
+        system: SystemCounters,
+    ) -> Self {
+        let cycle = CycleTracker::new(
+            system.get(SystemCounter::SenderMaxCycleTime).clone(),
+            system.get(SystemCounter::SenderCycleTimeThresholdExceeded).clone(),
+            settings.cycle_threshold_ns,
+        );
+        Self {
+            settings,
+            commands,
+            replies: Replies::new(replies, system.clone()),
+            system,
+            cycle,
+            endpoints: Vec::new(),
+            publications: Vec::new(),
+            next_publication: 0,
+            cycles_since_poll: 0,
+            next_poll_ns: 0,
+            next_check_ns: 0,
+            received: 0,
+        }
+    }
+
+    fn take_command(&mut self, now: &Now) -> usize {
+        let Ok(command) = self.commands.pop() else { return 0 };
+        match command {
+            SenderCommand::AddEndpoint(endpoint) => self.endpoints.push(endpoint),
+            SenderCommand::RemoveEndpoint { endpoint_id } => {
+                if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
+                    let endpoint = self.endpoints.swap_remove(index);
+                    self.replies.send(ConductorCommand::SendEndpointReleased { endpoint });
+                }
+            }
+            SenderCommand::AddPublication(mut publication) => {
+                publication.start(now.ns);
+                self.publications.push(publication);
+            }
+            SenderCommand::RemovePublication { registration_id } => {
+                self.publications.retain(|publication| publication.registration_id != registration_id);
+                self.replies.send(ConductorCommand::PublicationReleased { registration_id });
+            }
+            SenderCommand::AddDestination { endpoint_id, destination } => {
+                if let Some(endpoint) = self.endpoint(endpoint_id) {
+                    endpoint.add_destination(destination, now.ns);
+                }
+            }
+            SenderCommand::RemoveDestination { endpoint_id, address } => {
+                if let Some(endpoint) = self.endpoint(endpoint_id) {
+                    endpoint.remove_destination(address);
+                }
+            }
+            SenderCommand::RemoveDestinationById { endpoint_id, registration_id } => {
+                if let Some(endpoint) = self.endpoint(endpoint_id) {
+                    endpoint.remove_destination_by_id(registration_id);
+                }
+            }
+            SenderCommand::SetRemote { endpoint_id, address } => {
+                if let Some(endpoint) = self.endpoint(endpoint_id) {
+                    endpoint.set_remote(address);
+                }
+            }
+        }
+        1
+    }
+
+    fn endpoint(&mut self, id: u64) -> Option<&mut SendEndpoint<T::Socket>> {
+        self.endpoints.iter_mut().find(|endpoint| endpoint.id == id).map(Box::as_mut)
+    }
+
+    /// Calls every publication once, starting with another one each time.
+    fn send(&mut self, now: &Now) -> (usize, bool) {
+        let count = self.publications.len();
+        if count == 0 {
+            return (0, false);
+        }
+        let mut sent = 0;
+        let mut is_short = false;
+        if self.next_publication >= count {
+            self.next_publication = 0;
+        }
+        for step in 0..count {
+            let publication = &mut self.publications[(self.next_publication + step) % count];
+            let Some(endpoint) =
+                self.endpoints.iter_mut().find(|endpoint| endpoint.id == publication.endpoint_id)
+            else {
+                continue;
+            };
+            sent += publication.send(endpoint, &self.system, now.ns);
+            is_short |= endpoint.take_short_send();
+            if let Some(text) = endpoint.take_error() {
+                self.replies.try_send(ConductorCommand::Error { text });
+            }
+        }
+        self.next_publication += 1;
+        (sent, is_short)
+    }
+
+    fn poll_control(&mut self, now: &Now) -> usize {
+        self.cycles_since_poll = 0;
+        self.next_poll_ns = now.ns + self.settings.status_poll_timeout_ns;
+        let mut bytes = 0;
+        for index in 0..self.endpoints.len() {
+            let Self { endpoints, publications, replies, system, .. } = self;
+            let endpoint = &mut *endpoints[index];
+            let SendEndpoint { socket, control, .. } = endpoint;
+            let received = socket.receive(&mut |datagram, source| {
+                system.get(SystemCounter::BytesReceived).add(datagram.len() as i64);
+                match Frame::decode(datagram) {
+                    Ok(frame) => control.on_frame(&frame, source, publications, system, replies, now.ns),
+                    Err(_) => system.get(SystemCounter::InvalidPackets).increment(),
+                }
+            });
+            match received {
+                Ok(count) => bytes += count,
+                Err(error) => {
+                    self.replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
+                }
+            }
+            self.resend(index, now.ns);
+            let endpoint = &mut self.endpoints[index];
+            endpoint.reply_round_trips(&self.system);
+        }
+        self.received += bytes as u64;
+        bytes
+    }
+
+    /// Answers the NAKs that were read from an endpoint.
+    fn resend(&mut self, index: usize, now_ns: i64) {
+        let endpoint = &mut self.endpoints[index];
+        for publication in &mut self.publications {
+            if publication.endpoint_id == endpoint.id {
+                publication.answer_naks(endpoint, &self.system, now_ns);
+            }
+        }
+    }
+
+    /// Asks for the addresses of unicast endpoints again that nobody answers from.
+    fn check_endpoints(&mut self, now_ns: i64) {
+        self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
+        for endpoint in &mut self.endpoints {
+            let last_heard_ns = self
+                .publications
+                .iter()
+                .filter(|publication| publication.endpoint_id == endpoint.id)
+                .map(|publication| publication.last_status_ns())
+                .max();
+            let Some(last_heard_ns) = last_heard_ns else { continue };
+            if endpoint.is_resolution_due(last_heard_ns, now_ns) {
+                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id: endpoint.id });
+            }
+        }
+    }
+}
+
+impl<T: Transport> Agent for Sender<T> {
+    fn role_name(&self) -> &str {
+        "sender"
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        self.cycle.observe(now.ns);
+        self.replies.flush();
+        let mut work_count = self.take_command(now);
+        let (sent, is_short) = self.send(now);
+        work_count += sent;
+        self.cycles_since_poll += 1;
+        let is_poll_due = sent == 0
+            || is_short
+            || self.cycles_since_poll >= self.settings.status_poll_ratio
+            || now.ns >= self.next_poll_ns;
+        if is_poll_due {
+            work_count += self.poll_control(now);
+        }
+        if self.settings.re_resolution_interval_ns > 0 && now.ns > self.next_check_ns {
+            self.check_endpoints(now.ns);
+        }
+        Ok(work_count)
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        self.publications.iter().map(|publication| publication.next_deadline()).min()
+    }
+}

@@ -1,0 +1,334 @@
+//! A socket that publications send from and receivers answer to (spec 02 §2.2, §2.6–2.9).
+
+use std::net::SocketAddr;
+
+use harrier_protocol::udp::{ErrorFrame, Frame, Nak, RTTM_LENGTH, Rttm, StatusMessage};
+use harrier_ringbuf::counters::AtomicCounter;
+use harrier_ringbuf::transport::SendBuffer;
+use harrier_ringbuf::{AtomicBuffer, Datagrams, Transport};
+
+use super::destinations::{Destination, Destinations};
+use super::publication::SendPublication;
+use super::{DESTINATION_TIMEOUT_NS, Replies};
+use crate::handover::ConductorCommand;
+use crate::retransmit::Resend;
+use crate::system_counters::{SystemCounter, SystemCounters};
+
+/// Most datagrams of one send.
+pub(crate) const MAX_BATCH: usize = 4;
+
+/// Round trips that may be answered per poll.
+const MAX_ROUND_TRIPS: usize = 16;
+
+/// The socket of a send channel.
+pub(crate) struct SendEndpoint<S> {
+    pub(crate) id: u64,
+    pub(crate) socket: S,
+    pub(crate) control: Control,
+    /// Where unicast streams go; `None` when the socket is connected or has destinations.
+    remote: Option<SocketAddr>,
+    /// The endpoint is named, so its address may change.
+    resolves: bool,
+    last_resolution_ns: i64,
+    /// Status of the channel, freed by the conductor.
+    pub(crate) counters: Vec<AtomicCounter>,
+    is_short: bool,
+    error: Option<String>,
+}
+
+/// What the control side of an endpoint keeps.
+pub(crate) struct Control {
+    endpoint_id: u64,
+    pub(crate) destinations: Option<Destinations>,
+    round_trips: Vec<(Rttm, SocketAddr)>,
+}
+
+/// One datagram of a log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Slice {
+    pub(crate) offset: usize,
+    pub(crate) length: usize,
+}
+
+impl<S: Datagrams> SendEndpoint<S> {
+    /// An endpoint on an open socket. `remote` is left out when the socket is connected to it.
+    pub(crate) fn new(
+        id: u64,
+        socket: S,
+        remote: Option<SocketAddr>,
+        resolves: bool,
+        destinations: Option<Destinations>,
+        counters: Vec<AtomicCounter>,
+    ) -> Self {
+        Self {
+            id,
+            socket,
+            control: Control {
+                endpoint_id: id,
+                destinations,
+                round_trips: Vec::with_capacity(MAX_ROUND_TRIPS),
+            },
+            remote,
+            resolves,
+            last_resolution_ns: 0,
+            counters,
+            is_short: false,
+            error: None,
+        }
+    }
+
+    pub(crate) fn add_destination(&mut self, destination: Destination, now_ns: i64) {
+        if let Some(destinations) = &mut self.control.destinations {
+            destinations.add(destination, now_ns);
+        }
+    }
+
+    pub(crate) fn remove_destination(&mut self, address: SocketAddr) {
+        if let Some(destinations) = &mut self.control.destinations {
+            destinations.remove(address);
+        }
+    }
+
+    pub(crate) fn remove_destination_by_id(&mut self, registration_id: i64) {
+        if let Some(destinations) = &mut self.control.destinations {
+            destinations.remove_by_id(registration_id);
+        }
+    }
+
+    pub(crate) fn set_remote(&mut self, address: SocketAddr) {
+        self.remote = Some(address);
+    }
+
+    /// True when the name of the endpoint should be resolved again (spec 02 §3.16).
+    pub(crate) fn is_resolution_due(&mut self, last_heard_ns: i64, now_ns: i64) -> bool {
+        let since_ns = last_heard_ns.max(self.last_resolution_ns);
+        if !self.resolves || now_ns <= since_ns + DESTINATION_TIMEOUT_NS {
+            return false;
+        }
+        self.last_resolution_ns = now_ns;
+        true
+    }
+
+    pub(crate) fn take_short_send(&mut self) -> bool {
+        std::mem::take(&mut self.is_short)
+    }
+
+    pub(crate) fn take_error(&mut self) -> Option<String> {
+        self.error.take()
+    }
+
+    /// Sends datagrams of a term to all who want them; returns how many of them, from the first on, went out whole.
+    pub(crate) fn send_log(
+        &mut self,
+        term: &AtomicBuffer,
+        slices: &[Slice],
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        match &mut self.control.destinations {
+            None => self.send_slices_to(self.remote, term, slices, system),
+            Some(destinations) => {
+                destinations.begin_send(now_ns);
+                let count = destinations.len();
+                let mut sent = slices.len();
+                for index in 0..count {
+                    let Some(destinations) = &self.control.destinations else { break };
+                    let address = destinations.address(index);
+                    sent = sent.min(self.send_slices_to(Some(address), term, slices, system));
+                }
+                sent
+            }
+        }
+    }
+
+    fn send_slices_to(
+        &mut self,
+        to: Option<SocketAddr>,
+        term: &AtomicBuffer,
+        slices: &[Slice],
+        system: &SystemCounters,
+    ) -> usize {
+        let mut done = [false; MAX_BATCH];
+        for (token, slice) in slices.iter().enumerate() {
+            let bytes = SendBuffer::Log { buffer: term, offset: slice.offset, length: slice.length };
+            if self.socket.submit(token as u64, bytes, to).is_err() {
+                break;
+            }
+        }
+        let error = &mut self.error;
+        let mut sent_bytes = 0;
+        self.socket.complete(&mut |token, outcome| match outcome {
+            Ok(sent) if slices.get(token as usize).is_some_and(|slice| slice.length == sent) => {
+                done[token as usize] = true;
+                sent_bytes += sent;
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                error.get_or_insert_with(|| format!("WARN: failed to send datagram: {failure}"));
+            }
+        });
+        let whole = done.iter().take(slices.len()).take_while(|is_done| **is_done).count();
+        if whole < slices.len() {
+            self.is_short = true;
+            system.get(SystemCounter::ShortSends).increment();
+        }
+        system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
+        whole
+    }
+
+    /// Sends a frame of the sender's own to all who want it; false when one was short.
+    pub(crate) fn send_frame(&mut self, frame: &[u8], system: &SystemCounters, now_ns: i64) -> bool {
+        let count = match &mut self.control.destinations {
+            None => 1,
+            Some(destinations) => {
+                destinations.begin_send(now_ns);
+                destinations.len()
+            }
+        };
+        let mut is_whole = true;
+        for index in 0..count {
+            let to = match &self.control.destinations {
+                None => self.remote,
+                Some(destinations) => Some(destinations.address(index)),
+            };
+            is_whole &= self.send_copy(frame, to, system);
+        }
+        is_whole
+    }
+
+    fn send_copy(&mut self, frame: &[u8], to: Option<SocketAddr>, system: &SystemCounters) -> bool {
+        if self.socket.submit(0, SendBuffer::Copied(frame), to).is_err() {
+            self.is_short = true;
+            return false;
+        }
+        let error = &mut self.error;
+        let mut sent_bytes = 0;
+        self.socket.complete(&mut |_, outcome| match outcome {
+            Ok(sent) => sent_bytes += sent,
+            Err(failure) => {
+                error.get_or_insert_with(|| format!("WARN: failed to send datagram: {failure}"));
+            }
+        });
+        system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
+        if sent_bytes < frame.len() {
+            self.is_short = true;
+            system.get(SystemCounter::ShortSends).increment();
+        }
+        sent_bytes == frame.len()
+    }
+
+    /// Answers the round trip requests that were read (spec 02 §1.7).
+    pub(crate) fn reply_round_trips(&mut self, system: &SystemCounters) {
+        while let Some((request, source)) = self.control.round_trips.pop() {
+            let reply = Rttm { flags: 0, reception_delta_ns: 0, ..request };
+            let mut buffer = [0; RTTM_LENGTH];
+            if let Ok(length) = reply.encode(&mut buffer) {
+                let to = if self.remote.is_none() && self.control.destinations.is_none() {
+                    None
+                } else {
+                    Some(source)
+                };
+                self.send_copy(&buffer[..length], to, system);
+            }
+        }
+    }
+}
+
+impl Control {
+    /// Handles one frame that a receiver sent.
+    pub(crate) fn on_frame<T: Transport>(
+        &mut self,
+        frame: &Frame<'_>,
+        source: SocketAddr,
+        publications: &mut [Box<SendPublication>],
+        system: &SystemCounters,
+        replies: &mut Replies<T>,
+        now_ns: i64,
+    ) {
+        let find = |session_id: i32, stream_id: i32| {
+            move |publication: &&mut Box<SendPublication>| {
+                publication.session_id == session_id && publication.stream_id == stream_id
+            }
+        };
+        let id = self.endpoint_id;
+        let mut own = publications.iter_mut().filter(|publication| publication.endpoint_id == id);
+        match frame {
+            Frame::StatusMessage(status) => {
+                let publication = own.find(find(status.session_id, status.stream_id));
+                self.on_status(status, source, publication, system, now_ns);
+            }
+            Frame::Nak(nak) => {
+                let Nak { session_id, stream_id, term_id, term_offset, length } = *nak;
+                system.get(SystemCounter::NaksReceived).increment();
+                if let Some(publication) = own.find(find(session_id, stream_id)) {
+                    publication.on_nak(Resend { term_id, term_offset, length }, system, now_ns);
+                }
+            }
+            Frame::Error(error) => {
+                system.get(SystemCounter::ErrorFramesReceived).increment();
+                if let Some(publication) = own.find(find(error.session_id, error.stream_id)) {
+                    let destination_id = self
+                        .destinations
+                        .as_ref()
+                        .map_or(-1, |destinations| destinations.registration_id_of(source));
+                    if publication.on_error(error.receiver_id) {
+                        replies.send(publication_error(publication, error, destination_id, source));
+                    }
+                }
+            }
+            Frame::Rttm(rttm)
+                if rttm.flags & harrier_protocol::udp::flag::RTTM_REPLY != 0
+                    && self.round_trips.len() < MAX_ROUND_TRIPS
+                    && own.any(|publication| {
+                        publication.session_id == rttm.session_id && publication.stream_id == rttm.stream_id
+                    }) =>
+            {
+                self.round_trips.push((*rttm, source));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_status(
+        &mut self,
+        status: &StatusMessage,
+        source: SocketAddr,
+        publication: Option<&mut Box<SendPublication>>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        system.get(SystemCounter::StatusMessagesReceived).increment();
+        if let Some(publication) = &publication
+            && !status.is_send_setup()
+            && !publication.is_near(status)
+        {
+            return system.get(SystemCounter::StatusMessagesRejected).increment();
+        }
+        if let Some(destinations) = &mut self.destinations {
+            destinations.on_status(status.receiver_id, source, now_ns);
+        }
+        let Some(publication) = publication else { return };
+        if status.is_send_setup() {
+            publication.trigger_setup(status.group_tag, now_ns);
+        } else {
+            publication.on_status(status, self.destinations.is_some(), now_ns);
+        }
+    }
+}
+
+fn publication_error<T: Transport>(
+    publication: &SendPublication,
+    error: &ErrorFrame<'_>,
+    destination_id: i64,
+    source: SocketAddr,
+) -> ConductorCommand<T> {
+    ConductorCommand::PublicationError {
+        registration_id: publication.registration_id,
+        destination_id,
+        receiver_id: error.receiver_id,
+        group_tag: error.group_tag.unwrap_or(-1),
+        source,
+        code: error.code,
+        message: String::from_utf8_lossy(error.text).into_owned(),
+    }
+}

@@ -1,0 +1,442 @@
+//! The sender's half of a network publication (spec 02 §2.4–2.7).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use harrier_protocol::udp::{DATA_HEADER_LENGTH, DataHeader, SETUP_LENGTH, Setup, StatusMessage, flag};
+use harrier_ringbuf::counters::AtomicCounter;
+use harrier_ringbuf::logbuffer::LogBuffers;
+use harrier_ringbuf::position::{
+    HEADER_LENGTH, compute_position, compute_term_id_from_position, compute_term_offset_from_position,
+    index_by_position,
+};
+use harrier_ringbuf::scan::scan_for_availability;
+use harrier_ringbuf::{Datagrams, IdMap};
+
+use super::endpoint::{MAX_BATCH, SendEndpoint, Slice};
+use crate::flow_control::{FlowControl, ReceiverStatus};
+use crate::handover::PublicationShared;
+use crate::retransmit::{NakOutcome, Resend, RetransmitHandler};
+use crate::system_counters::{SystemCounter, SystemCounters};
+
+/// Time between SETUPs, ns (spec 02 §2.1).
+const SETUP_INTERVAL_NS: i64 = 100_000_000;
+/// Time between heartbeats, ns (spec 02 §2.1).
+const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
+/// NAKs that may wait for the end of a poll.
+const MAX_NAKS: usize = 16;
+/// Receivers that are remembered.
+const MAX_RECEIVERS: usize = 1_024;
+
+/// What the conductor gives for a publication.
+pub(crate) struct SendPublicationSetup {
+    pub(crate) registration_id: i64,
+    pub(crate) endpoint_id: u64,
+    pub(crate) session_id: i32,
+    pub(crate) stream_id: i32,
+    pub(crate) log: LogBuffers,
+    pub(crate) max_message_length: i64,
+    pub(crate) connection_timeout_ns: i64,
+    pub(crate) signals_eos: bool,
+    pub(crate) setup_flags: u8,
+    pub(crate) flow_control: FlowControl,
+    pub(crate) retransmit: RetransmitHandler,
+    pub(crate) sender_position: AtomicCounter,
+    pub(crate) sender_limit: AtomicCounter,
+    pub(crate) back_pressure_events: AtomicCounter,
+    pub(crate) naks_received: AtomicCounter,
+    pub(crate) receivers: Option<AtomicCounter>,
+    pub(crate) shared: Arc<PublicationShared>,
+}
+
+/// A publication as the sender has it.
+pub(crate) struct SendPublication {
+    pub(crate) registration_id: i64,
+    pub(crate) endpoint_id: u64,
+    pub(crate) session_id: i32,
+    pub(crate) stream_id: i32,
+    setup: SendPublicationSetup,
+    bits: u32,
+    initial_term_id: i32,
+    term_length: i64,
+    mtu: usize,
+    has_heard_receiver: bool,
+    is_setup_elicited: bool,
+    tracks_back_pressure: bool,
+    last_setup_ns: i64,
+    last_send_ns: i64,
+    last_status_ns: i64,
+    receivers: IdMap<i64, i64>,
+    naks: Vec<Resend>,
+}
+
+impl SendPublication {
+    pub(crate) fn new(setup: SendPublicationSetup) -> Self {
+        Self {
+            registration_id: setup.registration_id,
+            endpoint_id: setup.endpoint_id,
+            session_id: setup.session_id,
+            stream_id: setup.stream_id,
+            bits: setup.log.position_bits_to_shift(),
+            initial_term_id: setup.log.initial_term_id(),
+            term_length: setup.log.term_length() as i64,
+            mtu: setup.log.mtu_length(),
+            has_heard_receiver: false,
+            is_setup_elicited: false,
+            tracks_back_pressure: false,
+            last_setup_ns: 0,
+            last_send_ns: 0,
+            last_status_ns: 0,
+            receivers: IdMap::default(),
+            naks: Vec::with_capacity(MAX_NAKS),
+            setup,
+        }
+    }
+
+    /// Starts the clocks so that SETUP and heartbeat are due at once.
+    pub(crate) fn start(&mut self, now_ns: i64) {
+        self.last_setup_ns = now_ns - SETUP_INTERVAL_NS - 1;
+        self.last_send_ns = now_ns - HEARTBEAT_INTERVAL_NS - 1;
+        self.last_status_ns = now_ns;
+    }
+
+    pub(crate) fn last_status_ns(&self) -> i64 {
+        self.last_status_ns
+    }
+
+    pub(crate) fn next_deadline(&self) -> i64 {
+        if self.has_heard_receiver && !self.is_setup_elicited {
+            self.last_send_ns + HEARTBEAT_INTERVAL_NS + 1
+        } else {
+            self.last_setup_ns + SETUP_INTERVAL_NS + 1
+        }
+    }
+
+    /// One turn: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
+    #[inline]
+    pub(crate) fn send<S: Datagrams>(
+        &mut self,
+        endpoint: &mut SendEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        let position = self.setup.sender_position.get_plain();
+        if !self.has_heard_receiver || self.is_setup_elicited {
+            self.send_setup(endpoint, position, system, now_ns);
+        }
+        let sent = self.send_data(endpoint, position, system, now_ns);
+        if sent == 0 {
+            self.on_idle(endpoint, position, system, now_ns);
+        }
+        let mut due = [None; MAX_BATCH];
+        let mut count = 0;
+        self.setup.retransmit.on_time(now_ns, |range| {
+            if count < MAX_BATCH {
+                due[count] = Some(range);
+                count += 1;
+            }
+        });
+        for range in due.into_iter().flatten() {
+            self.resend(endpoint, range, system, now_ns);
+        }
+        sent
+    }
+
+    fn send_setup<S: Datagrams>(
+        &mut self,
+        endpoint: &mut SendEndpoint<S>,
+        position: i64,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        if now_ns <= self.last_setup_ns + SETUP_INTERVAL_NS {
+            return;
+        }
+        self.last_setup_ns = now_ns;
+        if self.is_setup_elicited {
+            self.setup.flow_control.on_setup(self.setup.sender_limit.get_plain(), now_ns);
+        }
+        let frame = Setup {
+            flags: self.setup.setup_flags,
+            term_offset: compute_term_offset_from_position(position, self.bits),
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            initial_term_id: self.initial_term_id,
+            active_term_id: compute_term_id_from_position(position, self.bits, self.initial_term_id),
+            term_length: self.term_length as i32,
+            mtu: self.mtu as i32,
+            ttl: 0,
+        };
+        let mut buffer = [0; SETUP_LENGTH];
+        if let Ok(length) = frame.encode(&mut buffer) {
+            endpoint.send_frame(&buffer[..length], system, now_ns);
+        }
+        if self.is_setup_elicited && self.setup.shared.has_receivers.load(Ordering::Relaxed) {
+            self.is_setup_elicited = false;
+        }
+    }
+
+    #[inline]
+    fn send_data<S: Datagrams>(
+        &mut self,
+        endpoint: &mut SendEndpoint<S>,
+        position: i64,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> usize {
+        let limit = self.setup.sender_limit.get_plain();
+        let term = self.setup.log.term(index_by_position(position, self.bits));
+        let mut slices = [Slice::default(); MAX_BATCH];
+        let mut ends = [0_i64; MAX_BATCH];
+        let mut count = 0;
+        let mut next = position;
+        let mut is_blocked = false;
+        while count < MAX_BATCH {
+            let offset = compute_term_offset_from_position(next, self.bits) as usize;
+            if count > 0 && offset == 0 {
+                break;
+            }
+            let window = limit - next;
+            if window <= 0 {
+                is_blocked = true;
+                break;
+            }
+            let available = scan_for_availability(term, offset, (window as usize).min(self.mtu));
+            if available.bytes <= 0 {
+                is_blocked = available.bytes < 0;
+                break;
+            }
+            slices[count] = Slice { offset, length: available.bytes as usize };
+            next += available.bytes as i64 + available.padding as i64;
+            ends[count] = next;
+            count += 1;
+        }
+        if is_blocked && count == 0 && self.tracks_back_pressure {
+            self.tracks_back_pressure = false;
+            self.setup.back_pressure_events.increment();
+            system.get(SystemCounter::SenderFlowControlLimits).increment();
+        }
+        if count == 0 {
+            return 0;
+        }
+        let sent = endpoint.send_log(term, &slices[..count], system, now_ns);
+        if sent == 0 {
+            return 0;
+        }
+        self.last_send_ns = now_ns;
+        self.tracks_back_pressure = true;
+        self.setup.sender_position.set_ordered(ends[sent - 1]);
+        (ends[sent - 1] - position) as usize
+    }
+
+    fn on_idle<S: Datagrams>(
+        &mut self,
+        endpoint: &mut SendEndpoint<S>,
+        position: i64,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        if self.has_heard_receiver && now_ns > self.last_send_ns + HEARTBEAT_INTERVAL_NS {
+            self.send_heartbeat(endpoint, position, system, now_ns);
+        }
+        let shared = &self.setup.shared;
+        let has_receivers = shared.has_receivers.load(Ordering::Relaxed);
+        let limit = self.setup.sender_limit.get_plain();
+        if !has_receivers && shared.has_connecting_spies.load(Ordering::Acquire) {
+            let spy_position = shared.spy_position.load(Ordering::Acquire);
+            if spy_position > position {
+                self.setup.sender_position.set_ordered(spy_position);
+            }
+            let position = position.max(spy_position);
+            self.setup.sender_limit.set_ordered(self.setup.flow_control.on_idle(position, now_ns));
+            self.last_send_ns = self.last_send_ns.max(now_ns - HEARTBEAT_INTERVAL_NS);
+        } else {
+            let new_limit = self.setup.flow_control.on_idle(limit, now_ns);
+            if new_limit != limit {
+                self.setup.sender_limit.set_ordered(new_limit);
+            }
+        }
+        if has_receivers {
+            let timeout_ns = self.setup.connection_timeout_ns;
+            self.receivers.retain(|_, last_ns| now_ns < *last_ns + timeout_ns);
+            self.update_receivers();
+        }
+    }
+
+    fn send_heartbeat<S: Datagrams>(
+        &mut self,
+        endpoint: &mut SendEndpoint<S>,
+        position: i64,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        self.last_send_ns = now_ns;
+        let flags = if self.setup.log.is_publication_revoked() {
+            flag::EOS | flag::REVOKED
+        } else if self.setup.signals_eos && self.setup.shared.is_end_of_stream.load(Ordering::Acquire) {
+            flag::EOS
+        } else {
+            0
+        };
+        let frame = DataHeader::heartbeat(
+            self.session_id,
+            self.stream_id,
+            compute_term_id_from_position(position, self.bits, self.initial_term_id),
+            compute_term_offset_from_position(position, self.bits),
+            flags,
+        );
+        let mut buffer = [0; DATA_HEADER_LENGTH];
+        if let Ok(length) = frame.encode(&mut buffer) {
+            endpoint.send_frame(&buffer[..length], system, now_ns);
+        }
+        system.get(SystemCounter::HeartbeatsSent).increment();
+    }
+
+    fn update_receivers(&mut self) {
+        let shared = &self.setup.shared;
+        shared.has_receivers.store(!self.receivers.is_empty(), Ordering::Release);
+        let has_required = self.setup.flow_control.has_required_receivers();
+        shared.has_required_receivers.store(has_required, Ordering::Release);
+        if let (Some(counter), Some(count)) =
+            (&self.setup.receivers, self.setup.flow_control.receiver_count())
+        {
+            counter.set_ordered(count as i64);
+        }
+    }
+
+    /// True when a status message speaks of where the stream is (spec 02 §2.6).
+    pub(crate) fn is_near(&self, status: &StatusMessage) -> bool {
+        if !status.fits_stream(self.initial_term_id, self.term_length as i32) {
+            return false;
+        }
+        let position = self.status_position(status);
+        let sender_position = self.setup.sender_position.get_plain();
+        (position - sender_position).abs() <= self.term_length / 2
+    }
+
+    fn status_position(&self, status: &StatusMessage) -> i64 {
+        compute_position(
+            status.consumption_term_id,
+            status.consumption_term_offset,
+            self.bits,
+            self.initial_term_id,
+        )
+    }
+
+    /// A receiver wants a SETUP.
+    pub(crate) fn trigger_setup(&mut self, group_tag: Option<i64>, now_ns: i64) {
+        if self.setup.shared.is_end_of_stream.load(Ordering::Acquire) {
+            return;
+        }
+        self.last_status_ns = now_ns;
+        self.is_setup_elicited = true;
+        self.setup.flow_control.on_trigger_setup(group_tag);
+    }
+
+    /// A receiver tells its position.
+    pub(crate) fn on_status(&mut self, status: &StatusMessage, is_multi_destination: bool, now_ns: i64) {
+        let is_eos = status.flags & flag::SM_EOS != 0;
+        self.last_status_ns = now_ns;
+        if is_eos {
+            self.receivers.remove(&status.receiver_id);
+            if !is_multi_destination {
+                self.setup.shared.is_eos_acknowledged.store(true, Ordering::Release);
+            }
+        } else if self.receivers.len() < MAX_RECEIVERS || self.receivers.contains_key(&status.receiver_id) {
+            self.receivers.insert(status.receiver_id, now_ns);
+        }
+        self.has_heard_receiver = true;
+        let receiver = ReceiverStatus {
+            receiver_id: status.receiver_id,
+            group_tag: status.group_tag,
+            position: self.status_position(status),
+            window: status.receiver_window,
+            is_eos,
+        };
+        let limit = self.setup.sender_limit.get_plain();
+        let new_limit = self.setup.flow_control.on_status(&receiver, limit, now_ns);
+        if new_limit != limit {
+            self.setup.sender_limit.set_ordered(new_limit);
+        }
+        self.update_receivers();
+        let log = &self.setup.log;
+        let shared = &self.setup.shared;
+        let is_connected = shared.has_receivers.load(Ordering::Relaxed)
+            && shared.has_required_receivers.load(Ordering::Relaxed)
+            && !shared.is_end_of_stream.load(Ordering::Acquire)
+            && !log.is_publication_revoked();
+        if is_connected && !log.is_connected() {
+            log.set_connected(true);
+        }
+    }
+
+    /// A receiver misses something.
+    pub(crate) fn on_nak(&mut self, nak: Resend, system: &SystemCounters, now_ns: i64) {
+        self.setup.naks_received.increment();
+        match self.setup.retransmit.on_nak(nak, self.term_length as i32, now_ns) {
+            NakOutcome::Resend(range) if self.naks.len() < MAX_NAKS => self.naks.push(range),
+            NakOutcome::Resend(_) | NakOutcome::Noted => {}
+            NakOutcome::Invalid => system.get(SystemCounter::InvalidPackets).increment(),
+            NakOutcome::Overflow => system.get(SystemCounter::RetransmitOverflow).increment(),
+        }
+    }
+
+    /// Sends what was asked for while the socket was read.
+    pub(crate) fn answer_naks<S: Datagrams>(
+        &mut self,
+        endpoint: &mut SendEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        while let Some(range) = self.naks.pop() {
+            self.resend(endpoint, range, system, now_ns);
+        }
+    }
+
+    fn resend<S: Datagrams>(
+        &self,
+        endpoint: &mut SendEndpoint<S>,
+        range: Resend,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        let sender_position = self.setup.sender_position.get_plain();
+        let position = compute_position(range.term_id, range.term_offset, self.bits, self.initial_term_id);
+        let bottom = sender_position - self.term_length / 2 - self.setup.max_message_length;
+        if position < bottom || position >= sender_position {
+            return;
+        }
+        let term = self.setup.log.term(index_by_position(position, self.bits));
+        let mut offset = range.term_offset as usize;
+        let mut remaining = range.length as usize;
+        let mut resent = 0;
+        while remaining >= HEADER_LENGTH && offset < self.term_length as usize {
+            let available = scan_for_availability(term, offset, remaining.min(self.mtu));
+            if available.bytes <= 0 {
+                break;
+            }
+            let length = available.bytes as usize;
+            if endpoint.send_log(term, &[Slice { offset, length }], system, now_ns) == 0 {
+                break;
+            }
+            let advanced = length + available.padding;
+            resent += advanced;
+            offset += advanced;
+            remaining = remaining.saturating_sub(advanced);
+        }
+        if resent > 0 {
+            system.get(SystemCounter::RetransmitsSent).increment();
+            system.get(SystemCounter::RetransmittedBytes).add(resent as i64);
+        }
+    }
+
+    /// A receiver refuses the stream; true when it was one of the living.
+    pub(crate) fn on_error(&mut self, receiver_id: i64) -> bool {
+        self.setup.flow_control.on_error(receiver_id);
+        let was_alive = self.receivers.remove(&receiver_id).is_some();
+        if was_alive {
+            self.update_receivers();
+        }
+        was_alive
+    }
+}
