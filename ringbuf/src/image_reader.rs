@@ -342,25 +342,32 @@ impl ImageReader {
         result
     }
 
+    /// Whole frames from the position on, up to `max_bytes` of them and contiguous, without consuming them: who is done
+    /// with them calls [`set_position`](Self::set_position). A padding frame comes alone, also when it is longer.
+    #[inline]
+    pub fn peek_block(&self, max_bytes: usize) -> Option<Block<'_>> {
+        if self.closed_at.is_some() {
+            return None;
+        }
+        let position = self.position.get_plain();
+        let term = self.log.term(index_by_position(position, self.bits));
+        let offset = (position & self.mask) as usize;
+        let length = crate::scan::block_scan(term, offset, max_bytes);
+        if length == 0 {
+            return None;
+        }
+        let frame = FrameHeader::read(term, offset);
+        Some(Block { term, offset, length, session_id: frame.session_id(), term_id: frame.term_id() })
+    }
+
     /// Hands whole frames, up to `max_bytes` of them and contiguous, to `handler` and consumes them; returns their
     /// bytes. A padding frame comes alone, also when it is longer.
     #[inline]
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
-        if self.closed_at.is_some() {
-            return 0;
-        }
-        let position = self.position.get_plain();
-        let term = self.log.term(index_by_position(position, self.bits));
-        let start = (position & self.mask) as usize;
-        let length = crate::scan::block_scan(term, start, max_bytes);
-        if length == 0 {
-            return 0;
-        }
-        let frame = FrameHeader::read(term, start);
-        let block =
-            Block { term, offset: start, length, session_id: frame.session_id(), term_id: frame.term_id() };
+        let Some(block) = self.peek_block(max_bytes) else { return 0 };
+        let length = block.length;
         handler(block);
-        self.position.set_ordered(position + length as i64);
+        self.position.set_ordered(self.position.get_plain() + length as i64);
         length
     }
 }

@@ -1,2 +1,33 @@
-//! Records and replays streams; archive client.
+//! The archive: records streams into files and replays them, byte for byte what Aeron's archive writes and sends.
+//!
+//! [`Archive`] is the server, one agent that lives beside a media driver; [`client::ArchiveClient`] asks it. The catalog
+//! can be read without either ([`catalog::Catalog::read`]).
 #![forbid(unsafe_code)]
+
+mod archive;
+mod auth;
+pub mod catalog;
+mod channel;
+mod checksum;
+pub mod client;
+pub mod codec;
+mod context;
+mod counters;
+mod descriptor;
+mod io;
+mod mark_file;
+mod recorder;
+mod recovery;
+mod replay;
+pub mod segment;
+mod session;
+mod task;
+
+pub use archive::{Archive, ArchiveError};
+pub use auth::{Authenticator, AuthorisationService};
+pub use checksum::Checksum;
+pub use codec::SourceLocation;
+pub use context::{ArchiveContext, InvalidSetting, SyncLevel};
+pub use descriptor::RecordingDescriptor;
+pub use mark_file::{MARK_FILE, MarkFileError};
+pub use recovery::{RecoveryError, find_stop_position};

@@ -183,6 +183,18 @@ impl Image {
         if self.check_closed() { 0 } else { self.reader.block_poll(max_bytes, handler) }
     }
 
+    /// Whole frames from the position on, up to `max_bytes` of them and contiguous, without consuming them: who is done
+    /// with them calls [`set_position`](Self::set_position).
+    #[inline]
+    pub fn peek_block(&mut self, max_bytes: usize) -> Option<Block<'_>> {
+        if self.check_closed() { None } else { self.reader.peek_block(max_bytes) }
+    }
+
+    /// Moves on within the present term, to its end at most; false when `position` cannot be moved to.
+    pub fn set_position(&mut self, position: i64) -> bool {
+        !self.check_closed() && self.reader.set_position(position)
+    }
+
     fn check_closed(&mut self) -> bool {
         if !self.frozen && self.closed.load(Ordering::Acquire) {
             self.reader.close();

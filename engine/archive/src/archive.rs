@@ -1,0 +1,309 @@
+//! The archive: one agent that records streams and replays them (spec 03).
+
+mod recordings;
+mod replays;
+mod requests;
+mod start;
+
+use std::collections::VecDeque;
+
+use harrier_client::{Aeron, ClientError, Counter, Subscription};
+use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::storage::{
+    FileId, Operation, Storage, StorageError, SyncLevel as FileSync, WriteBuffer,
+};
+use harrier_ringbuf::{Agent, AgentError, Memory, Now};
+use thiserror::Error;
+
+use crate::catalog::{Catalog, CatalogError, CatalogWrite};
+use crate::codec::Request;
+use crate::context::{ArchiveContext, InvalidSetting, SyncLevel};
+use crate::io::{Io, Ticket};
+use crate::mark_file::{MarkFile, MarkFileError};
+use crate::recorder::RecordingSession;
+use crate::recovery::RecoveryError;
+use crate::replay::ReplaySession;
+use crate::session::{ControlSession, SessionState};
+use crate::task::FileTask;
+use recordings::{EndingRecording, RecordingSubscription, SpaceCheck, StartingRecording};
+use start::Phase;
+
+/// Fragments taken from a control subscription per duty cycle.
+const FRAGMENT_LIMIT: usize = 10;
+
+/// Why an archive does not start, or ends.
+#[derive(Debug, Error)]
+pub enum ArchiveError {
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The directory belongs to another archive.
+    #[error(transparent)]
+    MarkFile(#[from] MarkFileError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The catalog is no catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A recording that was cut off could not be ended.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The driver is gone, or refuses.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// Catalog writes in flight.
+#[derive(Debug)]
+pub(crate) struct CatalogTicket(Vec<Ticket>);
+
+/// One of the streams on which clients ask.
+struct ControlStream {
+    registration_id: i64,
+    subscription: Option<Subscription>,
+    assembler: FragmentAssembler,
+}
+
+/// A request as it came.
+struct Incoming {
+    image_session_id: i32,
+    source_identity: String,
+    bytes: Vec<u8>,
+}
+
+/// The counters of the archive itself, once the driver has given them.
+#[derive(Default)]
+struct ArchiveCounters {
+    pending: Vec<i64>,
+    ready: Vec<Counter>,
+}
+
+/// Places in [`ArchiveCounters`].
+const ERRORS: usize = 0;
+const CONTROL_SESSIONS: usize = 1;
+const RECORDING_SESSIONS: usize = 2;
+const REPLAY_SESSIONS: usize = 3;
+
+/// An archive: conductor, recorder and replayer as one agent.
+///
+/// Made by [`Archive::launch`]; it connects to its driver in its first duty cycles and serves clients from then on.
+pub struct Archive<M: Memory, S: Storage> {
+    context: ArchiveContext,
+    memory: M,
+    mark: MarkFile<M>,
+    io: Io<S>,
+    catalog: Catalog,
+    catalog_file: FileId,
+    phase: Phase,
+    aeron: Option<Aeron>,
+    archive_id: i64,
+    now: Now,
+    counters: ArchiveCounters,
+    control: Vec<ControlStream>,
+    incoming: VecDeque<Incoming>,
+    sessions: Vec<ControlSession>,
+    next_session_id: i64,
+    subscriptions: Vec<RecordingSubscription>,
+    space_checks: Vec<SpaceCheck>,
+    starting: Vec<StartingRecording>,
+    recordings: Vec<RecordingSession>,
+    ending: Vec<EndingRecording>,
+    replays: Vec<ReplaySession>,
+    next_replay: i64,
+    tasks: Vec<FileTask>,
+    /// Catalog writes that nothing else waits for.
+    background: Vec<CatalogTicket>,
+}
+
+impl<M: Memory, S: Storage> Archive<M, S> {
+    /// True once clients are served.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Id of the archive; -1 before it is ready and when it was not set.
+    pub fn archive_id(&self) -> i64 {
+        self.archive_id
+    }
+
+    /// What the catalog holds.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    fn aeron(&mut self) -> &mut Aeron {
+        self.aeron.as_mut().expect("an archive that serves has its client")
+    }
+
+    fn record_error(&mut self, text: &str) {
+        self.mark.errors.record(self.now.epoch_ms, text);
+        self.add_to(ERRORS, 1);
+    }
+
+    fn add_to(&self, counter: usize, delta: i64) {
+        if let Some(counter) = self.counters.ready.get(counter) {
+            counter.add(delta);
+        }
+    }
+
+    fn session(&mut self, id: i64) -> Option<&mut ControlSession> {
+        self.sessions.iter_mut().find(|session| session.id == id)
+    }
+
+    /// Submits catalog writes, with a sync where the level asks for one.
+    fn write_catalog(&mut self, writes: Vec<CatalogWrite>) -> CatalogTicket {
+        let file = self.catalog_file;
+        let mut tickets: Vec<Ticket> = writes
+            .into_iter()
+            .map(|write| {
+                let bytes = WriteBuffer::Owned(write.bytes);
+                self.io.submit(Operation::Write { file, offset: write.offset, bytes })
+            })
+            .collect();
+        let level = match self.context.catalog_file_sync_level {
+            SyncLevel::None => return CatalogTicket(tickets),
+            SyncLevel::Data => FileSync::Data,
+            SyncLevel::All => FileSync::All,
+        };
+        tickets.push(self.io.submit(Operation::Sync { file, level }));
+        CatalogTicket(tickets)
+    }
+
+    /// True once all writes have finished; failures are recorded.
+    fn is_written(&mut self, ticket: &mut CatalogTicket) -> bool {
+        let mut failures = Vec::new();
+        ticket.0.retain(|own| match self.io.take(*own) {
+            None => true,
+            Some(Ok(_)) => false,
+            Some(Err(error)) => {
+                failures.push(error.to_string());
+                false
+            }
+        });
+        for failure in failures {
+            self.record_error(&failure);
+        }
+        ticket.0.is_empty()
+    }
+
+    fn poll_control(&mut self) -> usize {
+        let mut work_count = 0;
+        for stream in &mut self.control {
+            let Some(subscription) = &mut stream.subscription else { continue };
+            let assembler = &mut stream.assembler;
+            let incoming = &mut self.incoming;
+            work_count += subscription.poll(FRAGMENT_LIMIT, &mut |payload, header| {
+                assembler.on_fragment(payload, header, &mut |message, header| {
+                    incoming.push_back(Incoming {
+                        image_session_id: header.session_id(),
+                        source_identity: String::new(),
+                        bytes: message.to_vec(),
+                    });
+                });
+            });
+            for request in incoming.iter_mut().filter(|request| request.source_identity.is_empty()) {
+                if let Some(image) = subscription.image_by_session_id(request.image_session_id) {
+                    request.source_identity = image.source_identity().to_owned();
+                }
+            }
+        }
+        work_count
+    }
+
+    fn take_requests(&mut self) -> usize {
+        let mut work_count = 0;
+        while let Some(request) = self.incoming.pop_front() {
+            work_count += 1;
+            match Request::decode(&request.bytes) {
+                Ok(Some(decoded)) => {
+                    self.on_request(&decoded, request.image_session_id, &request.source_identity)
+                }
+                Ok(None) => {}
+                Err(error) => self.record_error(&format!("undecodable request: {error}")),
+            }
+        }
+        work_count
+    }
+
+    fn serve_sessions(&mut self) -> usize {
+        let Some(aeron) = &mut self.aeron else { return 0 };
+        let mut work_count = 0;
+        for session in &mut self.sessions {
+            work_count += session.do_work(aeron, &self.context.authenticator, self.now.ns);
+        }
+        work_count += self.continue_listings();
+        while let Some(index) = self.sessions.iter().position(|session| session.state == SessionState::Done) {
+            let mut session = self.sessions.swap_remove(index);
+            session.close();
+            self.add_to(CONTROL_SESSIONS, -1);
+        }
+        work_count
+    }
+
+    /// Sessions whose client's stream has gone end with it.
+    fn check_images(&mut self) {
+        for session in &mut self.sessions {
+            let id = session.image_session_id;
+            let is_there = self.control.iter_mut().any(|stream| {
+                stream.subscription.as_mut().is_some_and(|own| own.image_by_session_id(id).is_some())
+            });
+            if !is_there {
+                session.state = SessionState::Done;
+            }
+        }
+    }
+}
+
+impl<M: Memory, S: Storage> Agent for Archive<M, S> {
+    fn role_name(&self) -> &str {
+        "archive"
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        self.now = *now;
+        if self.phase != Phase::Running {
+            return self.go_on_starting().map_err(|error| AgentError::terminated(error.to_string()));
+        }
+        let mut work_count = match &mut self.aeron {
+            Some(aeron) => {
+                let work_count =
+                    aeron.do_work(now).map_err(|error| AgentError::terminated(error.to_string()))?;
+                while let Some(event) = aeron.poll_event() {
+                    if matches!(event, harrier_client::ClientEvent::UnavailableImage { .. }) {
+                        self.incoming.shrink_to(64);
+                    }
+                }
+                work_count
+            }
+            None => 0,
+        };
+        self.mark.update_activity(now);
+        work_count += self.io.poll();
+        work_count += self.poll_control();
+        work_count += self.take_requests();
+        self.check_images();
+        work_count += self.serve_sessions();
+        work_count += self.serve_recordings();
+        work_count += self.serve_replays();
+        work_count += self.serve_tasks();
+        Ok(work_count)
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        let pause_ns = if self.phase == Phase::Running { 50_000_000 } else { 1_000_000 };
+        Some(self.now.ns + pause_ns)
+    }
+
+    fn on_close(&mut self, now: &Now) {
+        self.now = *now;
+        self.end_all_recordings();
+        for session in &mut self.sessions {
+            session.close();
+        }
+        if let Some(aeron) = &mut self.aeron {
+            aeron.close();
+        }
+        self.mark.signal_terminated();
+    }
+}

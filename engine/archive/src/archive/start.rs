@@ -1,0 +1,203 @@
+//! Starting: directory, catalog, driver, counters, control streams (spec 03 §4.5, §6.1).
+
+use harrier_client::{Aeron, ClientError, Context};
+use harrier_protocol::counter_types::{Key, type_id};
+use harrier_protocol::uri::{ChannelUri, key};
+use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::storage::{
+    FileId, OpenMode, Operation, Output, Storage, SyncLevel as FileSync, WriteBuffer,
+};
+use harrier_ringbuf::{Memory, Now, Rng};
+
+use super::{Archive, ArchiveCounters, ArchiveError, ControlStream};
+use crate::catalog::{CATALOG_FILE, Catalog, CatalogWrite, RecordingState};
+use crate::context::{ArchiveContext, SyncLevel};
+use crate::counters;
+use crate::io::Io;
+use crate::mark_file::MarkFile;
+use crate::recovery::find_stop_position;
+
+/// How far the start has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Connecting { deadline_ns: i64 },
+    AwaitingResources,
+    Running,
+}
+
+impl<M: Memory, S: Storage> Archive<M, S> {
+    /// Takes the directory, reads the catalog and ends recordings that were cut off. Blocks on files, not on the driver:
+    /// the archive connects to it in its duty cycles.
+    ///
+    /// # Errors
+    /// See [`ArchiveError`].
+    pub fn launch(context: ArchiveContext, memory: M, storage: S, now: &Now) -> Result<Self, ArchiveError> {
+        context.validate()?;
+        let mark = MarkFile::take(&context, &memory, now)?;
+        let mut io = Io::new(storage);
+        io.blocking(Operation::CreateDirectory { path: context.archive_directory.clone() })?;
+        let (catalog, catalog_file) = open_catalog(&context, &mut io, now)?;
+        let first_session_id = i64::from(Rng::new(context.seed).next_i32() & i32::MAX);
+        Ok(Self {
+            phase: Phase::Connecting { deadline_ns: now.ns + context.driver_timeout_ns },
+            archive_id: context.archive_id.unwrap_or(-1),
+            next_session_id: first_session_id,
+            context,
+            memory,
+            mark,
+            io,
+            catalog,
+            catalog_file,
+            aeron: None,
+            now: *now,
+            counters: ArchiveCounters::default(),
+            control: Vec::new(),
+            incoming: Default::default(),
+            sessions: Vec::new(),
+            subscriptions: Vec::new(),
+            space_checks: Vec::new(),
+            starting: Vec::new(),
+            recordings: Vec::new(),
+            ending: Vec::new(),
+            replays: Vec::new(),
+            next_replay: 1,
+            tasks: Vec::new(),
+            background: Vec::new(),
+        })
+    }
+
+    pub(super) fn go_on_starting(&mut self) -> Result<usize, ArchiveError> {
+        match self.phase {
+            Phase::Connecting { deadline_ns } => self.connect(deadline_ns),
+            Phase::AwaitingResources => self.await_resources(),
+            Phase::Running => Ok(0),
+        }
+    }
+
+    fn connect(&mut self, deadline_ns: i64) -> Result<usize, ArchiveError> {
+        let context = Context::new(&self.context.aeron_directory).client_name("archive");
+        let mut aeron = match Aeron::connect(context, self.memory.clone(), &self.now) {
+            Ok(aeron) => aeron,
+            Err(ClientError::NotReady { .. }) if self.now.ns <= deadline_ns => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        if self.archive_id == -1 {
+            self.archive_id = aeron.next_correlation_id();
+        }
+        let id = self.archive_id;
+        let simple = [
+            (type_id::ARCHIVE_ERROR_COUNT, "Archive Errors"),
+            (type_id::ARCHIVE_CONTROL_SESSIONS, "Archive Control Sessions"),
+            (type_id::ARCHIVE_RECORDING_SESSIONS, "Archive Recording Sessions"),
+            (type_id::ARCHIVE_REPLAY_SESSIONS, "Archive Replay Sessions"),
+        ];
+        for (type_id, text) in simple {
+            let label = counters::label(text, id);
+            let pending = aeron.add_counter(type_id, Key::of_i64(id).as_bytes(), label.as_str())?;
+            self.counters.pending.push(pending);
+        }
+        let mut streams =
+            vec![(self.context.local_control_channel.clone(), self.context.local_control_stream_id)];
+        if let Some(channel) = &self.context.control_channel {
+            streams.push((channel.clone(), self.context.control_stream_id));
+        }
+        for (channel, stream_id) in streams {
+            let channel = with_sparse(&channel, self.context.control_term_buffer_sparse);
+            let registration_id = aeron.add_subscription(&channel, stream_id)?;
+            let assembler = FragmentAssembler::new();
+            self.control.push(ControlStream { registration_id, subscription: None, assembler });
+        }
+        self.mark.set_archive_id(id);
+        self.aeron = Some(aeron);
+        self.phase = Phase::AwaitingResources;
+        Ok(1)
+    }
+
+    fn await_resources(&mut self) -> Result<usize, ArchiveError> {
+        let Some(aeron) = &mut self.aeron else { return Ok(0) };
+        aeron.do_work(&self.now)?;
+        while let Some(id) = self.counters.pending.first().copied() {
+            let Some(counter) = aeron.counter(id)? else { return Ok(0) };
+            self.counters.ready.push(counter);
+            self.counters.pending.remove(0);
+        }
+        for stream in &mut self.control {
+            if stream.subscription.is_none() {
+                stream.subscription = aeron.subscription(stream.registration_id)?;
+            }
+        }
+        if self.control.iter().all(|stream| stream.subscription.is_some()) {
+            self.phase = Phase::Running;
+            self.mark.signal_ready(&self.now);
+        }
+        Ok(1)
+    }
+}
+
+fn with_sparse(channel: &str, is_sparse: bool) -> String {
+    match ChannelUri::parse(channel) {
+        Ok(mut uri) => {
+            uri.put_if_absent(key::SPARSE, is_sparse);
+            uri.to_string()
+        }
+        Err(_) => channel.to_owned(),
+    }
+}
+
+fn open_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    now: &Now,
+) -> Result<(Catalog, FileId), ArchiveError> {
+    let path = context.archive_directory.join(CATALOG_FILE);
+    let opened = io.blocking(Operation::Open { path, mode: OpenMode::CreateOrOpen })?;
+    let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
+    if length == 0 {
+        let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
+        write_blocking(io, file, write)?;
+        io.blocking(Operation::SetLength { file, length: catalog.capacity() as u64 })?;
+        sync_blocking(io, file, context)?;
+        return Ok((catalog, file));
+    }
+    let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
+    let Output::Data(bytes) = io.blocking(read)? else { unreachable!("reading a file reads it") };
+    let mut catalog = Catalog::read(&bytes, context.record_checksum)?;
+    let cut_off: Vec<i64> = catalog
+        .entries()
+        .iter()
+        .filter(|entry| entry.state == RecordingState::Valid && entry.descriptor.is_active())
+        .map(|entry| entry.descriptor.recording_id)
+        .collect();
+    for recording_id in cut_off {
+        let Some(recording) = catalog.get(recording_id) else { continue };
+        let directory = &context.archive_directory;
+        let stop = find_stop_position(io.storage(), directory, recording, context.record_checksum)?;
+        let write = catalog.update(recording_id, |recording| {
+            recording.stop_position = stop;
+            recording.stop_timestamp = now.epoch_ms;
+        });
+        if let Some(write) = write {
+            write_blocking(io, file, write)?;
+        }
+    }
+    sync_blocking(io, file, context)?;
+    Ok((catalog, file))
+}
+
+fn write_blocking<S: Storage>(io: &mut Io<S>, file: FileId, write: CatalogWrite) -> Result<(), ArchiveError> {
+    let bytes = WriteBuffer::Owned(write.bytes);
+    io.blocking(Operation::Write { file, offset: write.offset, bytes })?;
+    Ok(())
+}
+
+fn sync_blocking<S: Storage>(
+    io: &mut Io<S>,
+    file: FileId,
+    context: &ArchiveContext,
+) -> Result<(), ArchiveError> {
+    if context.catalog_file_sync_level > SyncLevel::None {
+        io.blocking(Operation::Sync { file, level: FileSync::All })?;
+        io.blocking(Operation::SyncDirectory { path: context.archive_directory.clone() })?;
+    }
+    Ok(())
+}

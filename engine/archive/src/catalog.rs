@@ -1,0 +1,323 @@
+//! The catalog: all recordings of an archive in one file (spec 03 §4.2–4.4).
+//!
+//! The file is kept whole in memory; every change names the bytes to write, and the caller submits them.
+
+use harrier_protocol::semantic_version_major;
+use thiserror::Error;
+
+use crate::checksum::Checksum;
+use crate::descriptor::{ALIGNMENT, ENTRY_HEADER_LENGTH, RecordingDescriptor};
+
+/// Name of the catalog file.
+pub const CATALOG_FILE: &str = "archive.catalog";
+/// Version of the files.
+pub const FILE_VERSION: i32 = harrier_protocol::semantic_version(3, 1, 0);
+/// Bytes of the file's header, and least capacity.
+pub const HEADER_LENGTH: usize = 32;
+const MAX_CAPACITY: usize = i32::MAX as usize;
+
+/// State of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordingState {
+    /// Found bad by a verification; not used.
+    Invalid,
+    /// In use.
+    Valid,
+    /// Purged.
+    Deleted,
+}
+
+/// Why a file is no catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CatalogError {
+    /// Shorter than a header.
+    #[error("catalog of {0} bytes has no header; restore it from a backup or remove the directory")]
+    Short(usize),
+    /// Another major version.
+    #[error("catalog has version {}.{}, this archive reads 3.x; migrate it with ArchiveTool", .0 >> 16, (.0 >> 8) & 0xFF)]
+    Version(i32),
+    /// A header that contradicts itself.
+    #[error("catalog header has {field}={value}")]
+    Header {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// An entry that contradicts itself.
+    #[error("catalog entry at {offset}: {reason}; run ArchiveTool verify")]
+    Entry {
+        /// Where it starts.
+        offset: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No room for another entry.
+    #[error("catalog is full at {MAX_CAPACITY} bytes; purge recordings and compact it")]
+    Full,
+}
+
+/// One entry.
+#[derive(Debug, Clone)]
+pub struct CatalogEntry {
+    /// Where it starts in the file.
+    pub offset: usize,
+    /// Its bytes, padding included.
+    pub length: usize,
+    /// Its state.
+    pub state: RecordingState,
+    /// Checksum in its header; 0 without one.
+    pub checksum: i32,
+    /// The recording.
+    pub descriptor: RecordingDescriptor,
+}
+
+/// Bytes to write into the catalog file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogWrite {
+    /// Where.
+    pub offset: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// The recordings of an archive.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    entries: Vec<CatalogEntry>,
+    next_recording_id: i64,
+    capacity: usize,
+    checksum: Option<Checksum>,
+}
+
+impl Catalog {
+    /// A catalog without entries, with the bytes of its file's header.
+    pub fn create(capacity: usize, checksum: Option<Checksum>) -> (Self, CatalogWrite) {
+        let catalog = Self {
+            entries: Vec::new(),
+            next_recording_id: 0,
+            capacity: capacity.max(HEADER_LENGTH),
+            checksum,
+        };
+        let write = catalog.header_write();
+        (catalog, write)
+    }
+
+    /// Reads a catalog file.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn read(bytes: &[u8], checksum: Option<Checksum>) -> Result<Self, CatalogError> {
+        if bytes.len() < HEADER_LENGTH {
+            return Err(CatalogError::Short(bytes.len()));
+        }
+        let version = int(bytes, 0);
+        if semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
+            return Err(CatalogError::Version(version));
+        }
+        let alignment = int(bytes, 16);
+        if alignment != ALIGNMENT as i32 {
+            return Err(CatalogError::Header { field: "alignment", value: i64::from(alignment) });
+        }
+        let mut entries: Vec<CatalogEntry> = Vec::new();
+        let mut offset = HEADER_LENGTH;
+        while let Some(entry) = read_entry(bytes, offset)? {
+            let id = entry.descriptor.recording_id;
+            if entries.last().is_some_and(|last| last.descriptor.recording_id >= id) {
+                return Err(CatalogError::Entry {
+                    offset,
+                    reason: format!("recording id {id} does not ascend"),
+                });
+            }
+            offset += entry.length;
+            entries.push(entry);
+        }
+        let after_last = entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
+        let next_recording_id = match long(bytes, 8) {
+            0 => after_last,
+            next if next < after_last => {
+                return Err(CatalogError::Header { field: "nextRecordingId", value: next });
+            }
+            next => next,
+        };
+        Ok(Self { entries, next_recording_id, capacity: bytes.len(), checksum })
+    }
+
+    /// All entries, of any state, by ascending recording id.
+    pub fn entries(&self) -> &[CatalogEntry] {
+        &self.entries
+    }
+
+    /// Bytes of the file.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Id that the next new recording gets.
+    pub fn next_recording_id(&self) -> i64 {
+        self.next_recording_id
+    }
+
+    fn index_of(&self, recording_id: i64) -> Option<usize> {
+        let index = self.entries.binary_search_by_key(&recording_id, |e| e.descriptor.recording_id).ok()?;
+        (self.entries[index].state == RecordingState::Valid).then_some(index)
+    }
+
+    /// A recording in use.
+    pub fn get(&self, recording_id: i64) -> Option<&RecordingDescriptor> {
+        self.index_of(recording_id).map(|index| &self.entries[index].descriptor)
+    }
+
+    /// Recordings in use from an id on.
+    pub fn valid_from(&self, recording_id: i64) -> impl Iterator<Item = &RecordingDescriptor> {
+        let first = self.entries.partition_point(|entry| entry.descriptor.recording_id < recording_id);
+        self.entries[first..]
+            .iter()
+            .filter(|entry| entry.state == RecordingState::Valid)
+            .map(|entry| &entry.descriptor)
+    }
+
+    /// Adds a recording; its id is set here. The writes are in the order that keeps the file whole (spec 03 §4.3): the
+    /// entry first, then the header.
+    ///
+    /// # Errors
+    /// [`CatalogError::Full`].
+    pub fn add(
+        &mut self,
+        mut descriptor: RecordingDescriptor,
+    ) -> Result<(i64, Vec<CatalogWrite>), CatalogError> {
+        let id = self.next_recording_id;
+        descriptor.recording_id = id;
+        let offset = self.end();
+        let length = descriptor.frame_length();
+        let mut writes = Vec::with_capacity(3);
+        if offset + length > self.capacity {
+            let grown = (self.capacity + self.capacity / 2).max(offset + length).min(MAX_CAPACITY);
+            if offset + length > grown {
+                return Err(CatalogError::Full);
+            }
+            writes.push(CatalogWrite { offset: grown as u64 - 1, bytes: vec![0] });
+            self.capacity = grown;
+        }
+        let mut entry =
+            CatalogEntry { offset, length, state: RecordingState::Valid, checksum: 0, descriptor };
+        writes.push(self.entry_write(&mut entry));
+        self.entries.push(entry);
+        self.next_recording_id += 1;
+        writes.push(self.header_write());
+        Ok((id, writes))
+    }
+
+    fn end(&self) -> usize {
+        self.entries.last().map_or(HEADER_LENGTH, |last| last.offset + last.length)
+    }
+
+    /// Changes a recording in use; `None` when there is none. Texts keep their bytes.
+    pub fn update(
+        &mut self,
+        recording_id: i64,
+        change: impl FnOnce(&mut RecordingDescriptor),
+    ) -> Option<CatalogWrite> {
+        let index = self.index_of(recording_id)?;
+        let mut entry = self.entries[index].clone();
+        change(&mut entry.descriptor);
+        assert!(entry.descriptor.frame_length() <= entry.length, "an update keeps the texts");
+        let write = self.entry_write(&mut entry);
+        self.entries[index] = entry;
+        Some(write)
+    }
+
+    /// Marks a recording as deleted.
+    pub fn delete(&mut self, recording_id: i64) -> Option<CatalogWrite> {
+        let index = self.index_of(recording_id)?;
+        self.entries[index].state = RecordingState::Deleted;
+        let state = RecordingState::Deleted as i32;
+        Some(CatalogWrite {
+            offset: self.entries[index].offset as u64 + 4,
+            bytes: state.to_le_bytes().to_vec(),
+        })
+    }
+
+    fn entry_write(&self, entry: &mut CatalogEntry) -> CatalogWrite {
+        let body = entry.descriptor.to_entry_body(entry.length - ENTRY_HEADER_LENGTH);
+        entry.checksum = self.checksum.map_or(0, |checksum| checksum.of(&body));
+        let mut bytes = vec![0; ENTRY_HEADER_LENGTH];
+        bytes[..4].copy_from_slice(&(body.len() as i32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&(entry.state as i32).to_le_bytes());
+        bytes[8..12].copy_from_slice(&entry.checksum.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        CatalogWrite { offset: entry.offset as u64, bytes }
+    }
+
+    fn header_write(&self) -> CatalogWrite {
+        let mut bytes = vec![0; HEADER_LENGTH];
+        bytes[..4].copy_from_slice(&FILE_VERSION.to_le_bytes());
+        bytes[4..8].copy_from_slice(&(HEADER_LENGTH as i32).to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.next_recording_id.to_le_bytes());
+        bytes[16..20].copy_from_slice(&(ALIGNMENT as i32).to_le_bytes());
+        CatalogWrite { offset: 0, bytes }
+    }
+
+    /// True when an entry's checksum is right; entries of archives without checksums have none to check.
+    pub fn is_checksum_right(&self, entry: &CatalogEntry) -> bool {
+        self.checksum.is_none_or(|checksum| {
+            let body = entry.descriptor.to_entry_body(entry.length - ENTRY_HEADER_LENGTH);
+            checksum.of(&body) == entry.checksum
+        })
+    }
+}
+
+fn int(bytes: &[u8], offset: usize) -> i32 {
+    bytes[offset..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word))
+}
+
+fn long(bytes: &[u8], offset: usize) -> i64 {
+    bytes[offset..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word))
+}
+
+fn read_entry(bytes: &[u8], offset: usize) -> Result<Option<CatalogEntry>, CatalogError> {
+    let Some(header) = bytes.get(offset..offset + ENTRY_HEADER_LENGTH) else { return Ok(None) };
+    let length = int(header, 0);
+    if length <= 0 {
+        return Ok(None);
+    }
+    let error = |reason: String| CatalogError::Entry { offset, reason };
+    let body = bytes
+        .get(offset + ENTRY_HEADER_LENGTH..)
+        .and_then(|rest| rest.get(..length as usize))
+        .ok_or_else(|| error(format!("{length} bytes run past the end of the file")))?;
+    let frame_length = ENTRY_HEADER_LENGTH + length as usize;
+    if !frame_length.is_multiple_of(ALIGNMENT) {
+        return Err(error(format!("{frame_length} bytes are not aligned")));
+    }
+    let state = match int(header, 4) {
+        0 => RecordingState::Invalid,
+        1 => RecordingState::Valid,
+        2 => RecordingState::Deleted,
+        other => return Err(error(format!("state {other} is unknown"))),
+    };
+    let descriptor = RecordingDescriptor::from_entry(body).map_err(|cause| error(cause.to_string()))?;
+    check_descriptor(&descriptor).map_err(error)?;
+    if descriptor.frame_length() > frame_length {
+        return Err(error("texts run past the entry".into()));
+    }
+    Ok(Some(CatalogEntry { offset, length: frame_length, state, checksum: int(header, 8), descriptor }))
+}
+
+fn check_descriptor(d: &RecordingDescriptor) -> Result<(), String> {
+    let is_length = |length: i32| length.count_ones() == 1 && (64 << 10..=1 << 30).contains(&length);
+    if !is_length(d.term_buffer_length) {
+        return Err(format!("term length {}", d.term_buffer_length));
+    }
+    if !is_length(d.segment_file_length) || d.segment_file_length < d.term_buffer_length {
+        return Err(format!("segment length {}", d.segment_file_length));
+    }
+    let is_position = |position: i64| position >= 0 && position % 32 == 0;
+    if !is_position(d.start_position) || (d.stop_position != -1 && !is_position(d.stop_position)) {
+        return Err(format!("positions {}..{}", d.start_position, d.stop_position));
+    }
+    if d.recording_id < 0 {
+        return Err(format!("recording id {}", d.recording_id));
+    }
+    Ok(())
+}

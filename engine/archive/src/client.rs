@@ -1,0 +1,343 @@
+//! Client of an archive: nothing waits, answers are polled (spec 03 §2.6, §2.7).
+
+mod connect;
+mod requests;
+
+pub use requests::ReplayOptions;
+
+use std::collections::VecDeque;
+
+use harrier_client::{Aeron, ClientError, ExclusivePublication, Subscription};
+use harrier_protocol::sbe::SbeError;
+use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::{Now, Rng};
+use thiserror::Error;
+
+use crate::codec::{ControlCode, Request, RequestBody, Response, Signal};
+use crate::descriptor::RecordingDescriptor;
+use connect::Stage;
+
+pub use crate::counters::{find_by_recording, find_by_session as find_recording_counter};
+
+/// Settings of an archive client (spec 03 §6.3). Times are ns.
+#[derive(Debug, Clone)]
+pub struct ArchiveClientContext {
+    /// Channel on which the archive listens.
+    pub control_request_channel: String,
+    /// Stream on which the archive listens.
+    pub control_request_stream_id: i32,
+    /// Channel on which the archive answers.
+    pub control_response_channel: String,
+    /// Stream on which the archive answers.
+    pub control_response_stream_id: i32,
+    /// How long connecting may take.
+    pub message_timeout_ns: i64,
+    /// Shown to the archive's authenticator.
+    pub credentials: Vec<u8>,
+    /// Answer to a challenge.
+    pub challenge_answer: Vec<u8>,
+    /// Name in the archive's counters; at most 100 characters.
+    pub client_name: String,
+    /// Bytes of the terms of the control streams.
+    pub control_term_buffer_length: i32,
+    /// Longest frame of the control streams.
+    pub control_mtu_length: i32,
+    /// Seed of the session id that both control streams carry.
+    pub seed: u64,
+}
+
+impl ArchiveClientContext {
+    /// A client on the archive's own driver.
+    pub fn ipc() -> Self {
+        Self {
+            control_request_channel: "aeron:ipc".into(),
+            control_request_stream_id: 10,
+            control_response_channel: "aeron:ipc".into(),
+            control_response_stream_id: 20,
+            message_timeout_ns: 10_000_000_000,
+            credentials: Vec::new(),
+            challenge_answer: Vec::new(),
+            client_name: String::new(),
+            control_term_buffer_length: 64 << 10,
+            control_mtu_length: 1_408,
+            seed: 0,
+        }
+    }
+
+    /// A client over UDP: `request` is the archive's channel, `response` one of its own.
+    pub fn udp(request: impl Into<String>, response: impl Into<String>) -> Self {
+        Self {
+            control_request_channel: request.into(),
+            control_response_channel: response.into(),
+            ..Self::ipc()
+        }
+    }
+}
+
+/// What can go wrong between a client and its archive.
+#[derive(Debug, Error)]
+pub enum ArchiveClientError {
+    /// The driver refused a stream, or is gone.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The archive did not answer in time.
+    #[error("no connection to the archive at {channel} within {timeout_ns} ns: {stage}; is it running?")]
+    Timeout {
+        /// The request channel.
+        channel: String,
+        /// The timeout.
+        timeout_ns: i64,
+        /// What was waited for.
+        stage: &'static str,
+    },
+    /// The archive refused the connection.
+    #[error("archive refused the connection: error {code}: {message}")]
+    Refused {
+        /// Error code of spec 03 §1.2.
+        code: i64,
+        /// The archive's words.
+        message: String,
+    },
+    /// The archive has gone, or has closed the session.
+    #[error("archive at {channel} is disconnected")]
+    Disconnected {
+        /// The request channel.
+        channel: String,
+    },
+    /// The request was not taken; try again.
+    #[error("the control stream is back-pressured; retry")]
+    BackPressured,
+    /// The client is not connected yet.
+    #[error("the client is not connected to the archive yet; poll it")]
+    NotConnected,
+    /// An answer that cannot be read.
+    #[error("undecodable answer of the archive: {0}")]
+    Answer(#[from] SbeError),
+}
+
+/// What an archive answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 03 §2.3")]
+pub enum ArchiveAnswer {
+    Ok { correlation_id: i64, relevant_id: i64 },
+    Error { correlation_id: i64, code: i64, message: String },
+    RecordingUnknown { correlation_id: i64, recording_id: i64 },
+    SubscriptionUnknown { correlation_id: i64, relevant_id: i64 },
+    Descriptor { correlation_id: i64, descriptor: Box<RecordingDescriptor> },
+    SubscriptionDescriptor { correlation_id: i64, subscription_id: i64, stream_id: i32, channel: String },
+    Signal { correlation_id: i64, recording_id: i64, subscription_id: i64, position: i64, signal: Signal },
+}
+
+impl ArchiveAnswer {
+    /// Correlation id of the request that is answered.
+    pub fn correlation_id(&self) -> i64 {
+        match self {
+            Self::Ok { correlation_id, .. }
+            | Self::Error { correlation_id, .. }
+            | Self::RecordingUnknown { correlation_id, .. }
+            | Self::SubscriptionUnknown { correlation_id, .. }
+            | Self::Descriptor { correlation_id, .. }
+            | Self::SubscriptionDescriptor { correlation_id, .. }
+            | Self::Signal { correlation_id, .. } => *correlation_id,
+        }
+    }
+}
+
+/// Fragments taken per poll.
+const FRAGMENT_LIMIT: usize = 10;
+
+/// A client of one archive. [`poll`](Self::poll) connects it and keeps it alive; requests return their correlation id at
+/// once, answers come from [`poll_answer`](Self::poll_answer).
+pub struct ArchiveClient {
+    context: ArchiveClientContext,
+    rng: Rng,
+    stage: Stage,
+    deadline_ns: Option<i64>,
+    subscription: Option<Subscription>,
+    publication: Option<ExclusivePublication>,
+    assembler: FragmentAssembler,
+    control_session_id: i64,
+    archive_id: i64,
+    answers: VecDeque<ArchiveAnswer>,
+    buffer: Vec<u8>,
+    now_ns: i64,
+}
+
+impl ArchiveClient {
+    /// A client that is not connected yet.
+    pub fn new(context: ArchiveClientContext) -> Self {
+        Self {
+            rng: Rng::new(context.seed),
+            context,
+            stage: Stage::Begin,
+            deadline_ns: None,
+            subscription: None,
+            publication: None,
+            assembler: FragmentAssembler::new(),
+            control_session_id: -1,
+            archive_id: -1,
+            answers: VecDeque::new(),
+            buffer: vec![0; 4_096],
+            now_ns: 0,
+        }
+    }
+
+    /// True once requests are taken.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.stage, Stage::Connected)
+    }
+
+    /// Id of the control session; -1 before the client is connected.
+    pub fn control_session_id(&self) -> i64 {
+        self.control_session_id
+    }
+
+    /// Id of the archive; -1 when it is not known.
+    pub fn archive_id(&self) -> i64 {
+        self.archive_id
+    }
+
+    /// Connects, or takes answers.
+    ///
+    /// # Errors
+    /// See [`ArchiveClientError`]; after one the client is of no use any more.
+    pub fn poll(&mut self, aeron: &mut Aeron, now: &Now) -> Result<usize, ArchiveClientError> {
+        self.now_ns = now.ns;
+        if !self.is_connected() {
+            return self.go_on_connecting(aeron, now.ns);
+        }
+        let work_count = self.read_answers()?;
+        if self.subscription.as_mut().is_some_and(|own| own.images().is_empty()) && self.answers.is_empty() {
+            return Err(ArchiveClientError::Disconnected {
+                channel: self.context.control_request_channel.clone(),
+            });
+        }
+        Ok(work_count)
+    }
+
+    /// The next answer.
+    pub fn poll_answer(&mut self) -> Option<ArchiveAnswer> {
+        self.answers.pop_front()
+    }
+
+    /// Ends the session and its streams.
+    pub fn close(&mut self) {
+        if self.control_session_id != -1 {
+            let request = Request {
+                control_session_id: self.control_session_id,
+                correlation_id: -1,
+                body: RequestBody::CloseSession,
+            };
+            // The archive notices by itself when this does not reach it.
+            let _unsent = self.offer(&request);
+        }
+        self.publication = None;
+        self.subscription = None;
+        self.control_session_id = -1;
+        self.stage = Stage::Closed;
+    }
+
+    fn read_answers(&mut self) -> Result<usize, ArchiveClientError> {
+        let Some(subscription) = &mut self.subscription else { return Ok(0) };
+        let (assembler, answers, session_id) =
+            (&mut self.assembler, &mut self.answers, self.control_session_id);
+        let mut failure = None;
+        let work_count = subscription.poll(FRAGMENT_LIMIT, &mut |payload, header| {
+            assembler.on_fragment(payload, header, &mut |message, _| match Response::decode(message) {
+                Ok(Some(response)) => answers.extend(answer_of(response, session_id)),
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
+            });
+        });
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(work_count),
+        }
+    }
+
+    /// Sends a request of the session; returns its correlation id.
+    fn request(&mut self, aeron: &Aeron, body: RequestBody<'_>) -> Result<i64, ArchiveClientError> {
+        if !self.is_connected() {
+            return Err(ArchiveClientError::NotConnected);
+        }
+        let correlation_id = aeron.next_correlation_id();
+        let request = Request { control_session_id: self.control_session_id, correlation_id, body };
+        self.offer(&request)?;
+        Ok(correlation_id)
+    }
+
+    fn offer(&mut self, request: &Request<'_>) -> Result<(), ArchiveClientError> {
+        let length = match request.encode(&mut self.buffer) {
+            Ok(length) => length,
+            Err(SbeError::BufferTooSmall { required, .. }) => {
+                self.buffer.resize(required, 0);
+                request.encode(&mut self.buffer)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(publication) = &mut self.publication else { return Err(ArchiveClientError::NotConnected) };
+        for _ in 0..3 {
+            match publication.offer(&self.buffer[..length]) {
+                Ok(_) => return Ok(()),
+                Err(OfferError::AdminAction) => {}
+                Err(OfferError::BackPressured) => return Err(ArchiveClientError::BackPressured),
+                Err(_) => {
+                    return Err(ArchiveClientError::Disconnected {
+                        channel: self.context.control_request_channel.clone(),
+                    });
+                }
+            }
+        }
+        Err(ArchiveClientError::BackPressured)
+    }
+}
+
+fn answer_of(response: Response<'_>, session_id: i64) -> Option<ArchiveAnswer> {
+    let (own, answer) = match response {
+        Response::Control { control_session_id, correlation_id, relevant_id, code, message, .. } => {
+            let answer = match code {
+                ControlCode::Ok => ArchiveAnswer::Ok { correlation_id, relevant_id },
+                ControlCode::Error => {
+                    ArchiveAnswer::Error { correlation_id, code: relevant_id, message: message.to_owned() }
+                }
+                ControlCode::RecordingUnknown => {
+                    ArchiveAnswer::RecordingUnknown { correlation_id, recording_id: relevant_id }
+                }
+                ControlCode::SubscriptionUnknown => {
+                    ArchiveAnswer::SubscriptionUnknown { correlation_id, relevant_id }
+                }
+            };
+            (control_session_id, answer)
+        }
+        Response::Descriptor { control_session_id, correlation_id, descriptor } => {
+            (control_session_id, ArchiveAnswer::Descriptor { correlation_id, descriptor })
+        }
+        Response::SubscriptionDescriptor {
+            control_session_id,
+            correlation_id,
+            subscription_id,
+            stream_id,
+            channel,
+        } => {
+            let channel = channel.to_owned();
+            let answer =
+                ArchiveAnswer::SubscriptionDescriptor { correlation_id, subscription_id, stream_id, channel };
+            (control_session_id, answer)
+        }
+        Response::Signal {
+            control_session_id,
+            correlation_id,
+            recording_id,
+            subscription_id,
+            position,
+            signal,
+        } => {
+            let answer =
+                ArchiveAnswer::Signal { correlation_id, recording_id, subscription_id, position, signal };
+            (control_session_id, answer)
+        }
+        Response::Challenge { .. } | Response::Ping { .. } => return None,
+    };
+    (own == session_id).then_some(answer)
+}

@@ -1,0 +1,224 @@
+//! The requests of a connected client (spec 03 §2.2, §2.8).
+
+use harrier_client::Aeron;
+
+use super::{ArchiveClient, ArchiveClientError};
+use crate::codec::{ReplayRequest, RequestBody, SourceLocation};
+
+/// What a replay may be given beyond its range.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReplayOptions {
+    /// Counter that limits the replay.
+    pub limit_counter_id: Option<i32>,
+    /// Most bytes read at once.
+    pub file_io_max_length: Option<i32>,
+}
+
+type Sent = Result<i64, ArchiveClientError>;
+
+impl ArchiveClient {
+    /// Records a stream whenever somebody publishes it. The answer's relevant id is the subscription id; signals follow.
+    ///
+    /// # Errors
+    /// As all requests: [`ArchiveClientError::BackPressured`] asks for a retry.
+    pub fn start_recording(
+        &mut self,
+        aeron: &Aeron,
+        channel: &str,
+        stream_id: i32,
+        location: SourceLocation,
+        auto_stop: bool,
+    ) -> Sent {
+        self.request(aeron, RequestBody::StartRecording { stream_id, location, auto_stop, channel })
+    }
+
+    /// Goes on with a recording that has stopped.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn extend_recording(
+        &mut self,
+        aeron: &Aeron,
+        recording_id: i64,
+        channel: &str,
+        stream_id: i32,
+        location: SourceLocation,
+        auto_stop: bool,
+    ) -> Sent {
+        self.request(
+            aeron,
+            RequestBody::ExtendRecording { recording_id, stream_id, location, auto_stop, channel },
+        )
+    }
+
+    /// Stops recording a channel.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_recording(&mut self, aeron: &Aeron, channel: &str, stream_id: i32) -> Sent {
+        self.request(aeron, RequestBody::StopRecording { stream_id, channel })
+    }
+
+    /// Stops what a start or extend request subscribed to.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_recording_by_subscription(&mut self, aeron: &Aeron, subscription_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StopRecordingSubscription { subscription_id })
+    }
+
+    /// Stops one recording. The answer's relevant id is 1 when it was active.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_recording_by_identity(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StopRecordingByIdentity { recording_id })
+    }
+
+    /// Replays `length` bytes from `position` on (-1: from the start; length -1: all, following a live recording; -2: what
+    /// is recorded now). The answer's relevant id is the replay session id, whose low 32 bits are the stream's session.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    #[expect(clippy::too_many_arguments, reason = "the parameters of the request")]
+    pub fn replay(
+        &mut self,
+        aeron: &Aeron,
+        recording_id: i64,
+        position: i64,
+        length: i64,
+        channel: &str,
+        stream_id: i32,
+        options: ReplayOptions,
+    ) -> Sent {
+        self.request(
+            aeron,
+            RequestBody::Replay(ReplayRequest {
+                recording_id,
+                position,
+                length,
+                limit_counter_id: options.limit_counter_id,
+                stream_id,
+                file_io_max_length: options.file_io_max_length.unwrap_or(-1),
+                replay_token: -1,
+                channel,
+            }),
+        )
+    }
+
+    /// Stops a replay.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_replay(&mut self, aeron: &Aeron, replay_session_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StopReplay { replay_session_id })
+    }
+
+    /// Stops all replays of a recording; -1: of all.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_all_replays(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StopAllReplays { recording_id })
+    }
+
+    /// Asks for one descriptor.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn list_recording(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::ListRecording { recording_id })
+    }
+
+    /// Asks for up to `count` descriptors from an id on.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn list_recordings(&mut self, aeron: &Aeron, from_recording_id: i64, count: i32) -> Sent {
+        self.request(aeron, RequestBody::ListRecordings { from_recording_id, count })
+    }
+
+    /// Asks for up to `count` descriptors of a stream whose channel contains `channel`.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn list_recordings_for_uri(
+        &mut self,
+        aeron: &Aeron,
+        from_recording_id: i64,
+        count: i32,
+        channel: &str,
+        stream_id: i32,
+    ) -> Sent {
+        self.request(
+            aeron,
+            RequestBody::ListRecordingsForUri { from_recording_id, count, stream_id, channel },
+        )
+    }
+
+    /// Asks for the id of the last recording of a session whose channel contains `channel`.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn find_last_matching_recording(
+        &mut self,
+        aeron: &Aeron,
+        min_recording_id: i64,
+        channel: &str,
+        stream_id: i32,
+        session_id: i32,
+    ) -> Sent {
+        self.request(
+            aeron,
+            RequestBody::FindLastMatchingRecording { min_recording_id, session_id, stream_id, channel },
+        )
+    }
+
+    /// Asks where a recording starts.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn start_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StartPosition { recording_id })
+    }
+
+    /// Asks how far an active recording has come; -1 when it is not active.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn recording_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::RecordingPosition { recording_id })
+    }
+
+    /// Asks where a recording has stopped; -1 when it is active.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StopPosition { recording_id })
+    }
+
+    /// Asks how far a recording has come, active or not.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn max_recorded_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::MaxRecordedPosition { recording_id })
+    }
+
+    /// Cuts a recording at a position; a DELETE signal tells when the files are gone.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn truncate_recording(&mut self, aeron: &Aeron, recording_id: i64, position: i64) -> Sent {
+        self.request(aeron, RequestBody::TruncateRecording { recording_id, position })
+    }
+
+    /// Deletes a recording; a DELETE signal tells when the files are gone.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn purge_recording(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::PurgeRecording { recording_id })
+    }
+}

@@ -1,0 +1,72 @@
+//! Messages of the archive's control protocol (spec 03 §1, §2).
+
+mod request;
+mod response;
+
+pub use request::{ReplayRequest, Request, RequestBody};
+pub use response::{ControlCode, Response, Signal};
+
+use harrier_protocol::sbe::{MessageHeader, SbeError};
+use harrier_protocol::semantic_version;
+
+/// Schema of all control messages and of the catalog.
+pub const SCHEMA_ID: u16 = 101;
+/// Version of that schema.
+pub const SCHEMA_VERSION: u16 = 13;
+/// Version of the protocol that clients and archives tell each other; only the major number counts.
+pub const PROTOCOL_VERSION: i32 = semantic_version(1, 12, 0);
+
+/// Where a recorded stream comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceLocation {
+    /// A publication on the archive's own driver.
+    Local,
+    /// Anywhere.
+    Remote,
+}
+
+impl SourceLocation {
+    fn from_wire(value: i32) -> Result<Self, SbeError> {
+        match value {
+            0 => Ok(Self::Local),
+            1 => Ok(Self::Remote),
+            _ => Err(SbeError::Enumeration { field: "source location", value }),
+        }
+    }
+
+    fn to_wire(self) -> i32 {
+        self as i32
+    }
+}
+
+/// Error codes of responses (spec 03 §1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of the table in spec 03 §1.2")]
+pub enum ArchiveErrorCode {
+    Generic = 0,
+    ActiveListing = 1,
+    ActiveRecording = 2,
+    ActiveSubscription = 3,
+    UnknownSubscription = 4,
+    UnknownRecording = 5,
+    UnknownReplay = 6,
+    MaxReplays = 7,
+    MaxRecordings = 8,
+    InvalidExtension = 9,
+    AuthenticationRejected = 10,
+    StorageSpace = 11,
+    UnknownReplication = 12,
+    UnauthorisedAction = 13,
+    ReplicationConnectionFailure = 14,
+    EmptyRecording = 15,
+    InvalidPosition = 16,
+}
+
+fn header(template_id: u16, block_length: u16) -> MessageHeader {
+    MessageHeader { block_length, template_id, schema_id: SCHEMA_ID, version: SCHEMA_VERSION }
+}
+
+/// A value of an optional field: absent fields read as -1 (spec 03 §1).
+fn or_null(value: i64, null: i64) -> i64 {
+    if value == null { -1 } else { value }
+}

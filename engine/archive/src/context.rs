@@ -1,0 +1,151 @@
+//! Settings of an archive (spec 03 §6.2).
+
+use std::path::PathBuf;
+use thiserror::Error;
+
+use crate::auth::{Authenticator, AuthorisationService};
+use crate::checksum::Checksum;
+
+/// Which crash written data survives (spec 03 §3.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyncLevel {
+    /// Of the process.
+    None,
+    /// Of the machine: the data is synced after each write.
+    Data,
+    /// Of the machine: data and metadata are synced after each write.
+    All,
+}
+
+impl SyncLevel {
+    /// The level of a number.
+    pub fn from_level(level: u32) -> Option<Self> {
+        [Self::None, Self::Data, Self::All].get(level as usize).copied()
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("archive setting {setting} {rule}")]
+pub struct InvalidSetting {
+    /// Name and value.
+    pub setting: String,
+    /// What would be valid.
+    pub rule: &'static str,
+}
+
+/// All settings of an archive. Times are ns, lengths bytes; names and defaults are those of spec 03 §6.2.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are the settings of the table in spec 03 §6.2")]
+pub struct ArchiveContext {
+    pub aeron_directory: PathBuf,
+    pub archive_directory: PathBuf,
+    pub archive_id: Option<i64>,
+    /// UDP channel on which remote clients ask; `None` serves local clients only.
+    pub control_channel: Option<String>,
+    pub control_stream_id: i32,
+    pub local_control_channel: String,
+    pub local_control_stream_id: i32,
+    pub control_term_buffer_length: i32,
+    pub control_mtu_length: i32,
+    pub control_term_buffer_sparse: bool,
+    pub recording_events_stream_id: i32,
+    pub segment_file_length: i32,
+    pub file_io_max_length: usize,
+    pub file_sync_level: SyncLevel,
+    pub catalog_file_sync_level: SyncLevel,
+    pub low_storage_space_threshold: u64,
+    pub max_concurrent_recordings: usize,
+    pub max_concurrent_replays: usize,
+    pub catalog_capacity: usize,
+    pub connect_timeout_ns: i64,
+    pub session_liveness_check_interval_ns: i64,
+    pub replay_linger_timeout_ns: i64,
+    pub record_checksum: Option<Checksum>,
+    pub replay_checksum: Option<Checksum>,
+    pub authenticator: Authenticator,
+    pub authorisation: AuthorisationService,
+    /// How long the driver may be absent at start, ns.
+    pub driver_timeout_ns: i64,
+    /// Control sessions at most.
+    pub max_control_sessions: usize,
+    /// Seed of control session ids and replay tokens.
+    pub seed: u64,
+}
+
+impl ArchiveContext {
+    /// Default settings on a driver's and an archive's directory.
+    pub fn new(aeron_directory: impl Into<PathBuf>, archive_directory: impl Into<PathBuf>) -> Self {
+        Self {
+            aeron_directory: aeron_directory.into(),
+            archive_directory: archive_directory.into(),
+            archive_id: None,
+            control_channel: None,
+            control_stream_id: 10,
+            local_control_channel: "aeron:ipc?term-length=64k".into(),
+            local_control_stream_id: 10,
+            control_term_buffer_length: 64 << 10,
+            control_mtu_length: 1_408,
+            control_term_buffer_sparse: true,
+            recording_events_stream_id: 30,
+            segment_file_length: 128 << 20,
+            file_io_max_length: 1 << 20,
+            file_sync_level: SyncLevel::None,
+            catalog_file_sync_level: SyncLevel::None,
+            low_storage_space_threshold: 128 << 20,
+            max_concurrent_recordings: 20,
+            max_concurrent_replays: 20,
+            catalog_capacity: 1 << 20,
+            connect_timeout_ns: 5_000_000_000,
+            session_liveness_check_interval_ns: 1_000_000_000,
+            replay_linger_timeout_ns: 5_000_000_000,
+            record_checksum: None,
+            replay_checksum: None,
+            authenticator: Authenticator::AllowAll,
+            authorisation: AuthorisationService::AllowAll,
+            driver_timeout_ns: 10_000_000_000,
+            max_control_sessions: 1_024,
+            seed: 0,
+        }
+    }
+
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        let invalid = |setting: String, rule| Err(InvalidSetting { setting, rule });
+        let length = self.segment_file_length;
+        if length.count_ones() != 1 || !(64 << 10..=1 << 30).contains(&length) {
+            return invalid(
+                format!("aeron.archive.segment.file.length={length}"),
+                "must be a power of two in 64 KiB..1 GiB",
+            );
+        }
+        if !self.file_io_max_length.is_power_of_two() || self.file_io_max_length < 64 << 10 {
+            return invalid(
+                format!("aeron.archive.file.io.max.length={}", self.file_io_max_length),
+                "must be a power of two of at least 64 KiB",
+            );
+        }
+        if self.catalog_file_sync_level < self.file_sync_level {
+            return invalid(
+                format!("aeron.archive.catalog.file.sync.level={:?}", self.catalog_file_sync_level),
+                "must be at least aeron.archive.file.sync.level",
+            );
+        }
+        if self.control_channel.as_ref().is_some_and(|channel| !channel.starts_with("aeron:udp")) {
+            return invalid(
+                format!("aeron.archive.control.channel={:?}", self.control_channel),
+                "must be a UDP channel",
+            );
+        }
+        if !self.local_control_channel.starts_with("aeron:ipc") {
+            return invalid(
+                format!("aeron.archive.local.control.channel={}", self.local_control_channel),
+                "must be an IPC channel",
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! The archive's mark file: who owns the directory (spec 03 §4.6).
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use harrier_protocol::sbe::{Encoder, MessageHeader};
+use harrier_protocol::semantic_version_major;
+use harrier_ringbuf::error_log::DistinctErrorLog;
+use harrier_ringbuf::memory::MapMode;
+use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
+use thiserror::Error;
+
+use crate::catalog::FILE_VERSION;
+use crate::context::ArchiveContext;
+
+/// Name of the mark file.
+pub const MARK_FILE: &str = "archive-mark.dat";
+const HEADER_LENGTH: usize = 8_192;
+const ERROR_BUFFER_LENGTH: usize = 1 << 20;
+const VERSION: usize = 8;
+const ACTIVITY: usize = 16;
+/// A mark younger than this belongs to a living archive, ms.
+const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
+
+/// Why a directory cannot be taken.
+#[derive(Debug, Error)]
+pub enum MarkFileError {
+    /// Another archive lives in it.
+    #[error("active mark file {}: another archive uses the directory; stop it or choose another", path.display())]
+    Active {
+        /// The mark file.
+        path: PathBuf,
+    },
+    /// A mark file of another version.
+    #[error("mark file {} has version {version:#x}, this archive reads 3.x; migrate the directory", path.display())]
+    Version {
+        /// The mark file.
+        path: PathBuf,
+        /// Version found.
+        version: i32,
+    },
+    /// The header does not fit.
+    #[error("channels and directory names are too long for the mark file")]
+    Header,
+    /// The file could not be created, mapped or locked.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// The mark file of a running archive.
+pub(crate) struct MarkFile<M: Memory> {
+    buffer: AtomicBuffer,
+    pub(crate) errors: DistinctErrorLog,
+    next_update_ms: i64,
+    _lock: M::Lock,
+}
+
+impl<M: Memory> MarkFile<M> {
+    /// Takes the directory. The archive is not ready before [`signal_ready`](Self::signal_ready).
+    pub(crate) fn take(context: &ArchiveContext, memory: &M, now: &Now) -> Result<Self, MarkFileError> {
+        let directory = &context.archive_directory;
+        memory.create_directory(directory)?;
+        let path = directory.join(MARK_FILE);
+        let lock = match memory.lock(&lock_path(directory)) {
+            Ok(lock) => lock,
+            Err(MemoryError::Locked { .. }) => return Err(MarkFileError::Active { path }),
+            Err(error) => return Err(error.into()),
+        };
+        let length = (HEADER_LENGTH + ERROR_BUFFER_LENGTH).next_multiple_of(4_096);
+        let buffer = match memory.map(&path, MapMode::ReadWrite) {
+            Ok(buffer) if buffer.capacity() >= length => {
+                check_previous(&buffer, &path, now)?;
+                buffer
+            }
+            Ok(_) => {
+                memory.remove(&path)?;
+                memory.create(&path, length, true)?
+            }
+            Err(error) if error.is_not_found() => memory.create(&path, length, true)?,
+            Err(error) => return Err(error.into()),
+        };
+        buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
+        write_header(&buffer, context, now)?;
+        let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
+        Ok(Self { buffer, errors, next_update_ms: 0, _lock: lock })
+    }
+
+    pub(crate) fn set_archive_id(&self, archive_id: i64) {
+        self.buffer.store_i64(64, archive_id, Ordering::Release);
+    }
+
+    /// The archive serves clients.
+    pub(crate) fn signal_ready(&self, now: &Now) {
+        self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
+        self.buffer.store_i32(VERSION, FILE_VERSION, Ordering::Release);
+    }
+
+    /// Shows that the archive lives, once a second.
+    pub(crate) fn update_activity(&mut self, now: &Now) {
+        if now.epoch_ms >= self.next_update_ms {
+            self.next_update_ms = now.epoch_ms + 1_000;
+            self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
+        }
+    }
+
+    /// The archive has stopped.
+    pub(crate) fn signal_terminated(&self) {
+        self.buffer.store_i64(ACTIVITY, -1, Ordering::Release);
+    }
+}
+
+fn lock_path(directory: &Path) -> PathBuf {
+    directory.join("archive-mark.lock")
+}
+
+/// Our lock is free: only an archive of another make can be alive, and it does not keep the lock file's company.
+fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<(), MarkFileError> {
+    let version = buffer.load_i32(VERSION, Ordering::Acquire);
+    if version != 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
+        return Err(MarkFileError::Version { path: path.to_owned(), version });
+    }
+    let activity_ms = buffer.load_i64(ACTIVITY, Ordering::Acquire);
+    let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
+    let is_ours = buffer.load_i64(HEADER_LENGTH - 8, Ordering::Acquire) == OWNER_MARK;
+    if is_fresh && !is_ours {
+        return Err(MarkFileError::Active { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// In the unused end of the header: the file was made by an archive that holds a lock while it lives.
+const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
+
+fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> Result<(), MarkFileError> {
+    let mut bytes = vec![0; HEADER_LENGTH - 8];
+    let header = MessageHeader { block_length: 128, template_id: 200, schema_id: 100, version: 2 };
+    let (control_channel, control_stream_id) =
+        (context.control_channel.as_deref().unwrap_or_default(), context.control_stream_id);
+    Encoder::new(&mut bytes, header)
+        .i64(8, -1)
+        .i64(16, now.epoch_ms)
+        .i64(24, i64::from(std::process::id()))
+        .i32(32, control_stream_id)
+        .i32(36, context.local_control_stream_id)
+        .i32(40, context.recording_events_stream_id)
+        .i32(44, HEADER_LENGTH as i32)
+        .i32(48, ERROR_BUFFER_LENGTH as i32)
+        .i64(56, context.archive_id.unwrap_or(-1))
+        .text(control_channel)
+        .text(&context.local_control_channel)
+        .text("")
+        .text(&context.aeron_directory.to_string_lossy())
+        .finish()
+        .map_err(|_| MarkFileError::Header)?;
+    buffer.copy_in(0, &bytes);
+    buffer.store_i64(HEADER_LENGTH - 8, OWNER_MARK, Ordering::Release);
+    Ok(())
+}

@@ -1,0 +1,434 @@
+//! One replay: blocks of segment files go into a publication (spec 03 §5.1, §5.2).
+
+use std::path::PathBuf;
+
+use harrier_client::{Aeron, ExclusivePublication};
+use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::counters::CountersReader;
+use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
+use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage};
+
+use crate::checksum::{Checksum, frame_length, is_padding};
+use crate::codec::ArchiveErrorCode;
+use crate::descriptor::RecordingDescriptor;
+use crate::io::{Io, Ticket};
+use crate::segment;
+
+/// A counter that limits a replay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LimitCounter {
+    pub(crate) id: i32,
+    /// Registration id of the counter when the replay began: another one means that it was reused.
+    pub(crate) registration_id: i64,
+}
+
+/// What a replay is made of.
+pub(crate) struct ReplaySetup {
+    pub(crate) control_session_id: i64,
+    pub(crate) correlation_id: i64,
+    pub(crate) sequence: i64,
+    pub(crate) recording: RecordingDescriptor,
+    pub(crate) position: i64,
+    pub(crate) stop_position: i64,
+    pub(crate) replay_limit: i64,
+    pub(crate) limit_counter: Option<LimitCounter>,
+    pub(crate) stream_id: i32,
+    pub(crate) publication_id: i64,
+    pub(crate) directory: PathBuf,
+    pub(crate) io_max_length: usize,
+    pub(crate) checksum: Option<Checksum>,
+    pub(crate) deadline_ns: i64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The publication is being added and the first header checked.
+    AwaitPublication,
+    Opening(Ticket),
+    Checking {
+        file: FileId,
+        ticket: Ticket,
+    },
+    AwaitConnection(FileId),
+    Idle(FileId),
+    Reading {
+        file: FileId,
+        ticket: Ticket,
+    },
+    /// Bytes that are read and not yet offered.
+    Offering(FileId),
+    Closing(Ticket),
+    Ended,
+}
+
+/// What the archive has to tell after a turn.
+#[derive(Debug)]
+pub(crate) enum ReplayEvent {
+    /// The replay has begun: its session id.
+    Started(i64),
+    /// It failed.
+    Failed(ArchiveErrorCode, String),
+}
+
+/// A replay in progress.
+pub(crate) struct ReplaySession {
+    pub(crate) setup: ReplaySetup,
+    publication: Option<ExclusivePublication>,
+    stage: Stage,
+    position: i64,
+    stop_position: i64,
+    replay_limit: i64,
+    file_base: i64,
+    buffer: Vec<u8>,
+    offered: usize,
+    is_aborted: bool,
+    has_started: bool,
+}
+
+impl ReplaySession {
+    pub(crate) fn new(setup: ReplaySetup) -> Self {
+        Self {
+            position: setup.position,
+            stop_position: setup.stop_position,
+            replay_limit: setup.replay_limit,
+            file_base: setup.recording.segment_base(setup.position),
+            buffer: Vec::new(),
+            offered: 0,
+            publication: None,
+            stage: Stage::AwaitPublication,
+            is_aborted: false,
+            has_started: false,
+            setup,
+        }
+    }
+
+    /// Id by which the replay is stopped; 0 before its publication is there.
+    pub(crate) fn session_id(&self) -> i64 {
+        self.publication
+            .as_ref()
+            .map_or(0, |publication| (self.setup.sequence << 32) | i64::from(publication.session_id() as u32))
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended)
+    }
+
+    /// Ends the replay at once.
+    pub(crate) fn abort(&mut self) {
+        self.is_aborted = true;
+    }
+
+    /// One turn.
+    pub(crate) fn do_work<S: Storage>(
+        &mut self,
+        io: &mut Io<S>,
+        aeron: &mut Aeron,
+        now_ns: i64,
+        event: &mut Option<ReplayEvent>,
+    ) -> usize {
+        match self.stage {
+            Stage::Ended => 0,
+            Stage::AwaitPublication => self.await_publication(io, aeron, event),
+            Stage::Opening(ticket)
+            | Stage::Checking { ticket, .. }
+            | Stage::Reading { ticket, .. }
+            | Stage::Closing(ticket) => match io.take(ticket) {
+                Some(Ok(output)) => {
+                    self.on_done(output, io, event);
+                    1
+                }
+                Some(Err(error)) => {
+                    self.fail(ArchiveErrorCode::Generic, error.to_string(), io, event);
+                    1
+                }
+                None => 0,
+            },
+            Stage::AwaitConnection(file) => self.await_connection(file, io, now_ns, event),
+            Stage::Idle(file) => self.read_next(file, io, aeron.counters()),
+            Stage::Offering(file) => self.offer(file, io, event),
+        }
+    }
+
+    fn await_publication<S: Storage>(
+        &mut self,
+        io: &mut Io<S>,
+        aeron: &mut Aeron,
+        event: &mut Option<ReplayEvent>,
+    ) -> usize {
+        match aeron.exclusive_publication(self.setup.publication_id) {
+            Ok(None) => 0,
+            Ok(Some(publication)) => {
+                self.publication = Some(publication);
+                self.open(io);
+                1
+            }
+            Err(error) => {
+                *event = Some(ReplayEvent::Failed(ArchiveErrorCode::Generic, error.to_string()));
+                self.stage = Stage::Ended;
+                1
+            }
+        }
+    }
+
+    fn open<S: Storage>(&mut self, io: &mut Io<S>) {
+        let path = segment::path(&self.setup.directory, self.setup.recording.recording_id, self.file_base);
+        self.stage = Stage::Opening(io.submit(Operation::Open { path, mode: OpenMode::Read }));
+    }
+
+    fn on_done<S: Storage>(&mut self, output: Output, io: &mut Io<S>, event: &mut Option<ReplayEvent>) {
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Opening(_) => {
+                let Output::Opened(file, _) = output else { return };
+                if self.has_started {
+                    self.stage = Stage::Idle(file);
+                } else {
+                    let offset = (self.position - self.file_base) as u64;
+                    let into = std::mem::take(&mut self.buffer);
+                    let read = Operation::Read { file, offset, length: HEADER_LENGTH, into };
+                    self.stage = Stage::Checking { file, ticket: io.submit(read) };
+                }
+            }
+            Stage::Checking { file, .. } => {
+                let Output::Data(bytes) = output else { return };
+                self.buffer = bytes;
+                self.on_first_header(file, io, event);
+            }
+            Stage::Reading { file, .. } => {
+                let Output::Data(bytes) = output else { return };
+                self.buffer = bytes;
+                self.offered = 0;
+                self.stage = Stage::Offering(file);
+                self.offer(file, io, event);
+            }
+            Stage::Closing(_) if !self.is_aborted && self.position < self.replay_limit => {
+                self.file_base = self.setup.recording.segment_base(self.position);
+                self.open(io);
+            }
+            _ => {
+                if self.is_aborted
+                    && let Some(publication) = &mut self.publication
+                {
+                    publication.revoke_on_close();
+                }
+                self.publication = None;
+            }
+        }
+    }
+
+    /// The start must be the start of a frame (spec 03 §5.1).
+    fn on_first_header<S: Storage>(&mut self, file: FileId, io: &mut Io<S>, event: &mut Option<ReplayEvent>) {
+        let recording = &self.setup.recording;
+        let needs_check = self.setup.position > recording.start_position
+            && self.setup.position != recording.stop_position
+            && self.position < self.stop_position;
+        if needs_check && !is_frame_of(&self.buffer, recording, self.position) {
+            let message = format!("position {} is not the start of a frame", self.position);
+            return self.fail_file(file, ArchiveErrorCode::InvalidPosition, message, io, event);
+        }
+        self.has_started = true;
+        *event = Some(ReplayEvent::Started(self.session_id()));
+        self.stage = Stage::AwaitConnection(file);
+    }
+
+    fn await_connection<S: Storage>(
+        &mut self,
+        file: FileId,
+        io: &mut Io<S>,
+        now_ns: i64,
+        event: &mut Option<ReplayEvent>,
+    ) -> usize {
+        if self.publication.as_ref().is_some_and(ExclusivePublication::is_connected) {
+            self.stage = Stage::Idle(file);
+            return 1;
+        }
+        if self.is_aborted {
+            self.close(file, io);
+        } else if now_ns > self.setup.deadline_ns {
+            let message = "no subscriber connected to the replay within the connect timeout".to_owned();
+            self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+        }
+        0
+    }
+
+    fn read_next<S: Storage>(&mut self, file: FileId, io: &mut Io<S>, counters: &CountersReader) -> usize {
+        let is_connected = self.publication.as_ref().is_some_and(|publication| publication.is_connected());
+        if self.is_aborted || !is_connected {
+            self.is_aborted = true;
+            self.close(file, io);
+            return 1;
+        }
+        if self.position >= self.stop_position {
+            self.follow(counters);
+        }
+        if self.position >= self.replay_limit {
+            self.close(file, io);
+            return 1;
+        }
+        let segment_end = self.file_base + i64::from(self.setup.recording.segment_file_length);
+        if self.position >= segment_end {
+            self.close(file, io);
+            return 1;
+        }
+        if self.position >= self.stop_position {
+            return 0;
+        }
+        let term_length = i64::from(self.setup.recording.term_buffer_length);
+        let rest_of_term = term_length - (self.position & (term_length - 1));
+        let length =
+            (self.stop_position - self.position).min(rest_of_term).min(self.setup.io_max_length as i64);
+        let offset = (self.position - self.file_base) as u64;
+        let into = std::mem::take(&mut self.buffer);
+        let read = Operation::Read { file, offset, length: length as usize, into };
+        self.stage = Stage::Reading { file, ticket: io.submit(read) };
+        1
+    }
+
+    /// Asks the limit counter how far the replay may go now.
+    fn follow(&mut self, counters: &CountersReader) {
+        let Some(limit) = self.setup.limit_counter else { return };
+        let is_same = counters.registration_id(limit.id) == limit.registration_id;
+        if !is_same {
+            self.replay_limit = self.replay_limit.min(self.stop_position);
+        } else if counters.is_allocated(limit.id) {
+            self.stop_position = self.stop_position.max(counters.value(limit.id)).min(self.replay_limit);
+        } else {
+            let last = counters.value(limit.id).max(self.stop_position);
+            self.stop_position = last.min(self.replay_limit);
+            self.replay_limit = self.stop_position;
+        }
+    }
+
+    fn offer<S: Storage>(&mut self, file: FileId, io: &mut Io<S>, event: &mut Option<ReplayEvent>) -> usize {
+        if self.is_aborted {
+            self.close(file, io);
+            return 1;
+        }
+        let Some(length) = frame_length(&self.buffer, self.offered) else {
+            return self.on_no_frame(file, io, event);
+        };
+        let outcome = if is_padding(&self.buffer, self.offered) {
+            let publication = self.publication.as_mut().expect("a replay that offers has its publication");
+            publication.append_padding(length - HEADER_LENGTH).map(|_| align(length, FRAME_ALIGNMENT))
+        } else {
+            match self.prepare_block() {
+                Ok(0) => return self.on_no_frame(file, io, event),
+                Ok(block) => {
+                    let bytes = &self.buffer[self.offered..self.offered + block];
+                    let publication =
+                        self.publication.as_mut().expect("a replay that offers has its publication");
+                    publication.offer_block(bytes).map(|_| block)
+                }
+                Err(message) => {
+                    self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+                    return 1;
+                }
+            }
+        };
+        match outcome {
+            Ok(advanced) => {
+                self.position += advanced as i64;
+                self.offered += advanced;
+                if self.offered >= self.buffer.len() || self.position >= self.replay_limit {
+                    self.stage = Stage::Idle(file);
+                }
+                1
+            }
+            Err(OfferError::BackPressured | OfferError::AdminAction) => 0,
+            Err(_) => {
+                self.is_aborted = true;
+                self.close(file, io);
+                1
+            }
+        }
+    }
+
+    /// What was read ends inside a frame, or in nothing.
+    fn on_no_frame<S: Storage>(
+        &mut self,
+        file: FileId,
+        io: &mut Io<S>,
+        event: &mut Option<ReplayEvent>,
+    ) -> usize {
+        if self.offered > 0 {
+            self.stage = Stage::Idle(file);
+            return 1;
+        }
+        let message = format!(
+            "no frame at position {} of recording {}",
+            self.position, self.setup.recording.recording_id
+        );
+        self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+        1
+    }
+
+    /// Makes the next run of whole data frames those of the replay's own stream; returns its bytes.
+    fn prepare_block(&mut self) -> Result<usize, String> {
+        let Some(publication) = &self.publication else { return Ok(0) };
+        let (session_id, stream_id) = (publication.session_id(), self.setup.stream_id);
+        let mut end = self.offered;
+        while self.position + ((end - self.offered) as i64) < self.replay_limit {
+            let Some(length) = frame_length(&self.buffer, end) else { break };
+            let aligned = align(length, FRAME_ALIGNMENT);
+            if is_padding(&self.buffer, end) || end + aligned > self.buffer.len() {
+                break;
+            }
+            let frame = &mut self.buffer[end..end + aligned];
+            if let Some(checksum) = self.setup.checksum {
+                let stored = i32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]);
+                if stored != checksum.of_frame(frame) && stored != session_id {
+                    return Err(format!("checksum mismatch at position {}", self.position));
+                }
+            }
+            frame[12..16].copy_from_slice(&session_id.to_le_bytes());
+            frame[16..20].copy_from_slice(&stream_id.to_le_bytes());
+            end += aligned;
+        }
+        Ok(end - self.offered)
+    }
+
+    fn close<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) {
+        self.stage = Stage::Closing(io.submit(Operation::Close { file }));
+    }
+
+    fn fail_file<S: Storage>(
+        &mut self,
+        file: FileId,
+        code: ArchiveErrorCode,
+        message: String,
+        io: &mut Io<S>,
+        event: &mut Option<ReplayEvent>,
+    ) {
+        *event = Some(ReplayEvent::Failed(code, message));
+        self.is_aborted = true;
+        self.close(file, io);
+    }
+
+    fn fail<S: Storage>(
+        &mut self,
+        code: ArchiveErrorCode,
+        message: String,
+        io: &mut Io<S>,
+        event: &mut Option<ReplayEvent>,
+    ) {
+        if let Stage::Checking { file, .. } | Stage::Reading { file, .. } = self.stage {
+            return self.fail_file(file, code, message, io, event);
+        }
+        *event = Some(ReplayEvent::Failed(code, message));
+        if let Some(publication) = &mut self.publication {
+            publication.revoke_on_close();
+        }
+        self.publication = None;
+        self.stage = Stage::Ended;
+    }
+}
+
+/// Whether bytes are the header of a recording's frame at a position.
+pub(crate) fn is_frame_of(bytes: &[u8], recording: &RecordingDescriptor, position: i64) -> bool {
+    if bytes.len() < HEADER_LENGTH {
+        return false;
+    }
+    let int = |offset: usize| bytes[offset..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
+    let term_length = i64::from(recording.term_buffer_length);
+    let term_id = recording.initial_term_id.wrapping_add((position / term_length) as i32);
+    int(8) == (position & (term_length - 1)) as i32 && int(16) == recording.stream_id && int(20) == term_id
+}

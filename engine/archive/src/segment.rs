@@ -1,0 +1,51 @@
+//! Segment files: names and arithmetic (spec 03 §3.5).
+
+use std::path::{Path, PathBuf};
+
+/// Suffix of segment files.
+pub const SUFFIX: &str = ".rec";
+
+/// Position of the first byte of the segment that holds `position`.
+pub fn base_position(start_position: i64, position: i64, term_length: i32, segment_length: i32) -> i64 {
+    let first = start_position - (start_position & (i64::from(term_length) - 1));
+    let length = i64::from(segment_length);
+    first + (position - first) / length * length
+}
+
+/// Name of a segment file.
+pub fn file_name(recording_id: i64, base_position: i64) -> String {
+    format!("{recording_id}-{base_position}{SUFFIX}")
+}
+
+/// Path of a segment file.
+pub fn path(directory: &Path, recording_id: i64, base_position: i64) -> PathBuf {
+    directory.join(file_name(recording_id, base_position))
+}
+
+/// Base position in a file name of a recording; `None` for other files.
+pub fn parse(name: &str, recording_id: i64) -> Option<i64> {
+    let rest = name.strip_suffix(SUFFIX)?.strip_prefix(&recording_id.to_string())?.strip_prefix('-')?;
+    rest.parse().ok().filter(|position| *position >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases_are_counted_from_the_first_term() {
+        let base = |position| base_position(65_536 + 96, position, 65_536, 131_072);
+        assert_eq!(base(65_536 + 96), 65_536);
+        assert_eq!(base(65_536 + 131_071), 65_536);
+        assert_eq!(base(65_536 + 131_072), 196_608);
+    }
+
+    #[test]
+    fn names_parse_back() {
+        assert_eq!(file_name(7, 131_072), "7-131072.rec");
+        assert_eq!(parse("7-131072.rec", 7), Some(131_072));
+        for other in ["17-0.rec", "7-.rec", "7-x.rec", "7-0.rec.del", "7--1.rec"] {
+            assert_eq!(parse(other, 7), None, "{other}");
+        }
+    }
+}
