@@ -4,6 +4,9 @@ use harrier_protocol::uri::parse_duration_ns;
 
 use crate::failure::Failure;
 
+/// Receivers that one group follows; more cannot join until some have gone.
+const MAX_GROUP_RECEIVERS: usize = 1_024;
+
 /// Window of the sender's receivers as seen by one status message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceiverStatus {
@@ -218,7 +221,8 @@ impl Group {
             min = min.min(receiver.limit);
         }
         let is_near = self.receivers.is_empty() || own_limit >= min - i64::from(status.window);
-        if !is_known && !status.is_eos && matches && is_near {
+        let has_room = self.receivers.len() < MAX_GROUP_RECEIVERS;
+        if !is_known && !status.is_eos && matches && is_near && has_room {
             self.receivers.push(Receiver {
                 id: status.receiver_id,
                 position: status.position,
@@ -240,7 +244,7 @@ impl Group {
 
     fn on_idle(&mut self, limit: i64, now_ns: i64) -> i64 {
         let timeout_ns = self.receiver_timeout_ns;
-        self.receivers.retain(|receiver| !receiver.is_eos && receiver.last_heard_ns + timeout_ns >= now_ns);
+        self.receivers.retain(|receiver| !receiver.is_eos && now_ns - receiver.last_heard_ns <= timeout_ns);
         if self.receivers.is_empty() || self.receivers.len() < self.min_size {
             return limit;
         }
@@ -302,6 +306,48 @@ mod tests {
         flow.on_setup(limit, 10);
         assert_eq!(flow.on_status(&status(1, 5_000, None), limit, 20), 1_000);
         assert_eq!(flow.on_status(&status(1, 5_000, None), limit, 110), 6_000);
+    }
+
+    #[test]
+    fn a_receiver_that_ends_or_refuses_no_longer_holds_the_group_back() {
+        let mut flow = FlowControl::group(Some("min"), &DEFAULTS).unwrap();
+        let mut limit = flow.on_status(&status(1, 0, None), 0, 0);
+        limit = flow.on_status(&status(2, 600, None), limit, 0);
+        assert_eq!(limit, 1_000);
+        limit = flow.on_status(&ReceiverStatus { is_eos: true, ..status(1, 0, None) }, limit, 1);
+        assert_eq!((limit, flow.receiver_count()), (1_000, Some(2)));
+        assert_eq!(flow.on_idle(limit, 2), 1_600);
+        flow.on_error(2);
+        assert_eq!(flow.on_idle(1_600, 3), 1_600);
+        assert_eq!(flow.receiver_count(), Some(0));
+    }
+
+    #[test]
+    fn a_receiver_far_behind_does_not_join() {
+        let mut flow = FlowControl::group(Some("min"), &DEFAULTS).unwrap();
+        let limit = flow.on_status(&status(1, 5_000, None), 0, 0);
+        assert_eq!(flow.on_status(&status(2, 3_900, None), limit, 0), 6_000);
+        assert_eq!(flow.receiver_count(), Some(1));
+        assert_eq!(flow.on_status(&status(2, 4_000, None), limit, 0), 6_000);
+        assert_eq!(flow.receiver_count(), Some(2));
+    }
+
+    #[test]
+    fn receivers_of_a_group_are_limited_in_number() {
+        let mut flow = FlowControl::group(Some("min,t:9223372036s"), &DEFAULTS).unwrap();
+        for id in 0..2 * MAX_GROUP_RECEIVERS as i64 {
+            flow.on_status(&status(id, 0, None), 0, i64::MAX / 2);
+        }
+        assert_eq!(flow.receiver_count(), Some(MAX_GROUP_RECEIVERS));
+        assert_eq!(flow.on_idle(1_000, i64::MAX - 1), 1_000);
+    }
+
+    #[test]
+    fn a_tag_of_another_group_counts_only_while_the_group_is_empty() {
+        let mut flow = FlowControl::group(Some("tagged,g:7"), &DEFAULTS).unwrap();
+        assert_eq!(flow.on_status(&status(1, 100, Some(8)), 5, 0), 1_100);
+        assert_eq!(flow.on_status(&status(2, 200, Some(7)), 1_100, 0), 1_200);
+        assert_eq!(flow.on_status(&status(1, 9_000, Some(8)), 1_200, 0), 1_200);
     }
 
     #[test]

@@ -192,8 +192,9 @@ impl MultiGapLoss {
             return false;
         }
         *highest = end;
-        let gap = (end - 1) & !(self.radix - 1);
-        gap >= self.radix && gap <= self.limit && begin < gap + self.length && end > gap
+        // The last gap that starts before the frame ends.
+        let gap = ((end - 1) & !(self.radix - 1)).min(self.limit);
+        gap >= self.radix && begin < gap + self.length && end > gap
     }
 }
 

@@ -218,7 +218,7 @@ impl NetworkPublication {
             State::Draining => self.drain(now_ns, system),
             State::Linger => {
                 let is_over = self.shared.is_eos_acknowledged.load(Ordering::Acquire)
-                    || now_ns > self.linger_since_ns + self.params.linger_ns;
+                    || now_ns - self.linger_since_ns > self.params.linger_ns;
                 if self.references > 0 || !is_over {
                     return Step::None;
                 }
@@ -257,7 +257,7 @@ impl NetworkPublication {
         if sender_position != self.checked_position || !is_behind {
             self.checked_position = sender_position;
             self.checked_ns = now_ns;
-        } else if now_ns > self.checked_ns + unblock_timeout_ns && self.unblock(system) {
+        } else if now_ns - self.checked_ns > unblock_timeout_ns && self.unblock(system) {
             self.checked_ns = now_ns;
         }
     }

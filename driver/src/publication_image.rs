@@ -113,7 +113,8 @@ impl PublicationImage {
             let begin = rebuild - offset as i64;
             let limit = (high_water_mark - begin).min(log.term_length() as i64) as usize;
             let (reached, gap) = gap_scan(log.term(index_by_position(rebuild, bits)), offset, limit);
-            new_rebuild = begin + reached as i64;
+            // Frames of a sender that contradicts itself may point past the end of the term.
+            new_rebuild = begin + (reached as i64).min(log.term_length() as i64);
             let gap = gap.map(|gap| MissingRange {
                 term_id: compute_term_id_from_position(rebuild, bits, log.initial_term_id()),
                 term_offset: gap.offset as i32,
@@ -205,7 +206,7 @@ impl PublicationImage {
     pub(crate) fn is_done(&self, now_ns: i64, liveness_timeout_ns: i64) -> bool {
         self.shared.state() == ImageState::Linger
             && (self.subscribers.is_empty()
-                || now_ns > self.shared.state_since_ns.load(Ordering::Acquire) + liveness_timeout_ns)
+                || now_ns - self.shared.state_since_ns.load(Ordering::Acquire) > liveness_timeout_ns)
     }
 
     /// Position below which an untethered subscriber is too slow.

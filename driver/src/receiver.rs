@@ -36,6 +36,7 @@ pub struct Receiver<T: Transport> {
     endpoints: Vec<Box<ReceiveEndpoint<T::Socket>>>,
     images: ImageSlab,
     next_check_ns: i64,
+    now_ns: i64,
 }
 
 impl<T: Transport> Receiver<T> {
@@ -59,6 +60,7 @@ impl<T: Transport> Receiver<T> {
             endpoints: Vec::new(),
             images: ImageSlab::default(),
             next_check_ns: 0,
+            now_ns: 0,
         }
     }
 
@@ -103,7 +105,7 @@ impl<T: Transport> Receiver<T> {
                     image.reject(reason);
                 }
             }
-            ReceiverCommand::RemoveImage { correlation_id } => self.remove_image(correlation_id),
+            ReceiverCommand::RemoveImage { correlation_id } => self.remove_image(correlation_id, now),
             ReceiverCommand::SetControl { endpoint_id, address } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
                     endpoint.set_control(address);
@@ -114,17 +116,25 @@ impl<T: Transport> Receiver<T> {
     }
 
     fn add_image(&mut self, mut image: Box<ReceiveImage>, now: &Now) {
-        let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id) else { return };
+        let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id) else {
+            let correlation_id = image.correlation_id;
+            return self.replies.send(ConductorCommand::ImageReleased { correlation_id });
+        };
         let (stream_id, session_id) = (image.stream_id, image.session_id);
         self.images.silence_others(image.endpoint_id, stream_id, session_id);
         image.activate(now.ns);
+        if !endpoint.dispatcher.wants(stream_id, session_id) {
+            // The subscription has gone while the image was made.
+            image.deactivate(now.ns);
+        }
         let index = self.images.insert(image);
         endpoint.dispatcher.set(stream_id, session_id, Session::Active(index));
     }
 
-    fn remove_image(&mut self, correlation_id: i64) {
-        if let Some((index, image)) = self.images.remove(correlation_id) {
+    fn remove_image(&mut self, correlation_id: i64, now: &Now) {
+        if let Some((index, mut image)) = self.images.remove(correlation_id) {
             if let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id) {
+                image.finish(endpoint, &self.system, now.ns);
                 let state = if image.has_ended() { None } else { Some(Session::CoolDown) };
                 endpoint.dispatcher.leave(image.stream_id, image.session_id, index, state);
             }
@@ -136,10 +146,9 @@ impl<T: Transport> Receiver<T> {
         let mut bytes = 0;
         for index in 0..self.endpoints.len() {
             let Self { endpoints, images, replies, system, settings, .. } = self;
-            let ReceiveEndpoint { socket, dispatcher, outbox, id, control, .. } = &mut *endpoints[index];
+            let ReceiveEndpoint { socket, dispatcher, outbox, id, .. } = &mut *endpoints[index];
             let mut dispatch = dispatcher::Dispatch {
                 endpoint_id: *id,
-                explicit_control: *control,
                 session_limit: settings.stream_session_limit,
                 dispatcher,
                 outbox,
@@ -161,13 +170,14 @@ impl<T: Transport> Receiver<T> {
             });
             match received {
                 Ok(count) => bytes += count,
-                Err(error) => {
+                Err(error) if self.endpoints[index].may_report(now.ns) => {
                     self.replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
                 }
+                Err(_) => {}
             }
             let endpoint = &mut self.endpoints[index];
             endpoint.note_activity(now.ns);
-            endpoint.flush_outbox(&self.system, now.ns);
+            endpoint.flush_outbox(&self.system);
         }
         bytes
     }
@@ -176,8 +186,12 @@ impl<T: Transport> Receiver<T> {
         let Self { endpoints, images, system, .. } = self;
         let mut work_count = 0;
         images.for_each(|_, image| {
-            let Some(endpoint) = find(endpoints, image.endpoint_id) else { return };
-            work_count += image.service(endpoint, system, now.ns);
+            let is_own = |endpoint: &Box<ReceiveEndpoint<T::Socket>>| endpoint.id == image.endpoint_id;
+            if !endpoints.get(image.endpoint_place).is_some_and(is_own) {
+                let Some(place) = endpoints.iter().position(is_own) else { return };
+                image.endpoint_place = place;
+            }
+            work_count += image.service(&mut endpoints[image.endpoint_place], system, now.ns);
         });
         work_count
     }
@@ -202,6 +216,7 @@ impl<T: Transport> Agent for Receiver<T> {
     }
 
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        self.now_ns = now.ns;
         self.cycle.observe(now.ns);
         self.replies.flush();
         let mut work_count = self.take_command(now);
@@ -217,7 +232,7 @@ impl<T: Transport> Agent for Receiver<T> {
     }
 
     fn next_deadline(&self) -> Option<i64> {
-        let images = self.images.next_deadline();
+        let images = self.images.next_deadline(self.now_ns);
         let setups = self.endpoints.iter().filter_map(|endpoint| endpoint.next_deadline()).min();
         match (images, setups) {
             (Some(a), Some(b)) => Some(a.min(b)),

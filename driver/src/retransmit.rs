@@ -1,5 +1,7 @@
 //! Answering NAKs at the sender (spec 02 §2.7).
 
+use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
+
 /// A range of a term to send again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resend {
@@ -67,7 +69,10 @@ impl RetransmitHandler {
     /// Takes a NAK.
     pub(crate) fn on_nak(&mut self, nak: Resend, term_length: i32, now_ns: i64) -> NakOutcome {
         let Resend { term_id, term_offset, length } = nak;
-        if term_offset < 0 || term_offset > term_length - 32 || length < 0 {
+        let last_offset = term_length - HEADER_LENGTH as i32;
+        // A frame length is read at the offset: one that is no frame's must not get that far (spec 02 §8).
+        let is_frame_offset = term_offset % FRAME_ALIGNMENT as i32 == 0;
+        if !(0..=last_offset).contains(&term_offset) || !is_frame_offset || length < 0 {
             return NakOutcome::Invalid;
         }
         if length == 0 || self.is_answered(term_id, term_offset) {
@@ -84,11 +89,11 @@ impl RetransmitHandler {
         action.range = range;
         if self.settings.delay_ns == 0 {
             action.state = State::Lingering;
-            action.expires_ns = now_ns + self.settings.linger_ns;
+            action.expires_ns = now_ns.saturating_add(self.settings.linger_ns);
             return NakOutcome::Resend(range);
         }
         action.state = State::Delayed;
-        action.expires_ns = now_ns + self.settings.delay_ns;
+        action.expires_ns = now_ns.saturating_add(self.settings.delay_ns);
         NakOutcome::Noted
     }
 
@@ -103,24 +108,31 @@ impl RetransmitHandler {
             })
     }
 
-    /// Lets delays and lingers pass; `resend` gets what is to be sent now.
-    pub(crate) fn on_time(&mut self, now_ns: i64, mut resend: impl FnMut(Resend)) {
+    /// Lets delays and lingers pass; returns the next range whose delay is over, until there is none.
+    #[inline]
+    pub(crate) fn next_due(&mut self, now_ns: i64) -> Option<Resend> {
         if self.active == 0 {
-            return;
+            return None;
         }
         for action in &mut self.actions {
             if action.state == State::Free || now_ns <= action.expires_ns {
                 continue;
             }
             if action.state == State::Delayed {
-                resend(action.range);
                 action.state = State::Lingering;
-                action.expires_ns = now_ns + self.settings.linger_ns;
-            } else {
-                action.state = State::Free;
-                self.active -= 1;
+                action.expires_ns = now_ns.saturating_add(self.settings.linger_ns);
+                return Some(action.range);
             }
+            action.state = State::Free;
+            self.active -= 1;
         }
+        None
+    }
+
+    /// When the earliest delay is over, ns; lingers end without anything to do.
+    pub(crate) fn next_deadline_ns(&self) -> Option<i64> {
+        let delayed = self.actions.iter().filter(|action| action.state == State::Delayed);
+        delayed.map(|action| action.expires_ns.saturating_add(1)).min()
     }
 }
 
@@ -148,7 +160,7 @@ mod tests {
         assert_eq!(handler.on_nak(nak(64, 128), 65_536, 0), NakOutcome::Resend(nak(64, 128)));
         assert_eq!(handler.on_nak(nak(96, 32), 65_536, 5), NakOutcome::Noted);
         assert_eq!(handler.on_nak(nak(512, 32), 65_536, 5), NakOutcome::Resend(nak(512, 32)));
-        handler.on_time(16, |_| unreachable!("nothing is delayed"));
+        assert_eq!((handler.next_due(16), handler.next_deadline_ns()), (None, None));
         assert_eq!(handler.on_nak(nak(512, 32), 65_536, 17), NakOutcome::Resend(nak(512, 32)));
     }
 
@@ -164,16 +176,36 @@ mod tests {
     fn a_delayed_resend_comes_later() {
         let mut handler = handler(20, 1, false);
         assert_eq!(handler.on_nak(nak(0, 32), 65_536, 0), NakOutcome::Noted);
-        let mut sent = Vec::new();
-        handler.on_time(20, |range| sent.push(range));
-        handler.on_time(21, |range| sent.push(range));
-        assert_eq!(sent, [nak(0, 32)]);
+        assert_eq!((handler.next_due(20), handler.next_deadline_ns()), (None, Some(21)));
+        assert_eq!(handler.next_due(21), Some(nak(0, 32)));
+        assert_eq!(handler.next_due(21), None);
+    }
+
+    #[test]
+    fn all_delayed_resends_of_a_pool_come() {
+        let mut handler = handler(20, 16, true);
+        for step in 0..16 {
+            assert_eq!(handler.on_nak(nak(step * 64, 32), 65_536, 0), NakOutcome::Noted);
+        }
+        let due: Vec<Resend> = std::iter::from_fn(|| handler.next_due(21)).collect();
+        assert_eq!(due, (0..16).map(|step| nak(step * 64, 32)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_group_suppresses_overlaps_and_frees_its_actions() {
+        let mut handler = handler(0, 2, true);
+        assert_eq!(handler.on_nak(nak(0, 128), 65_536, 0), NakOutcome::Resend(nak(0, 128)));
+        assert_eq!(handler.on_nak(nak(96, 512), 65_536, 1), NakOutcome::Noted);
+        let other_term = Resend { term_id: 4, ..nak(96, 32) };
+        assert_eq!(handler.on_nak(other_term, 65_536, 1), NakOutcome::Resend(other_term));
+        assert_eq!(handler.next_due(12), None);
+        assert_eq!(handler.on_nak(nak(96, 32), 65_536, 12), NakOutcome::Resend(nak(96, 32)));
     }
 
     #[test]
     fn ranges_outside_the_term_are_invalid_and_long_ones_cut() {
         let mut handler = handler(0, 1, false);
-        for bad in [nak(-32, 32), nak(65_536, 32), nak(0, -1)] {
+        for bad in [nak(-32, 32), nak(65_536, 32), nak(0, -1), nak(1, 32), nak(48, 32), nak(i32::MIN, 32)] {
             assert_eq!(handler.on_nak(bad, 65_536, 0), NakOutcome::Invalid);
         }
         assert_eq!(handler.on_nak(nak(0, i32::MAX), 65_536, 0), NakOutcome::Resend(nak(0, 4_096)));

@@ -37,7 +37,6 @@ pub struct Sender<T: Transport> {
     cycles_since_poll: u32,
     next_poll_ns: i64,
     next_check_ns: i64,
-    received: u64,
 }
 
 /// Commands to the conductor; those that must not be lost wait here while the queue is full.
@@ -106,7 +105,6 @@ impl<T: Transport> Sender<T> {
             cycles_since_poll: 0,
             next_poll_ns: 0,
             next_check_ns: 0,
-            received: 0,
         }
     }
 
@@ -169,14 +167,11 @@ impl<T: Transport> Sender<T> {
         }
         for step in 0..count {
             let publication = &mut self.publications[(self.next_publication + step) % count];
-            let Some(endpoint) =
-                self.endpoints.iter_mut().find(|endpoint| endpoint.id == publication.endpoint_id)
-            else {
-                continue;
-            };
+            let Some(place) = place_of(&self.endpoints, publication) else { continue };
+            let endpoint = &mut *self.endpoints[place];
             sent += publication.send(endpoint, &self.system, now.ns);
             is_short |= endpoint.take_short_send();
-            if let Some(text) = endpoint.take_error() {
+            if let Some(text) = endpoint.take_error(now.ns) {
                 self.replies.try_send(ConductorCommand::Error { text });
             }
         }
@@ -201,15 +196,17 @@ impl<T: Transport> Sender<T> {
             });
             match received {
                 Ok(count) => bytes += count,
-                Err(error) => {
-                    self.replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
-                }
+                Err(error) => endpoint.note_error(error),
             }
-            self.resend(index, now.ns);
+            if endpoint.take_naks() {
+                self.resend(index, now.ns);
+            }
             let endpoint = &mut self.endpoints[index];
             endpoint.reply_round_trips(&self.system);
+            if let Some(text) = endpoint.take_error(now.ns) {
+                self.replies.try_send(ConductorCommand::Error { text });
+            }
         }
-        self.received += bytes as u64;
         bytes
     }
 
@@ -239,6 +236,16 @@ impl<T: Transport> Sender<T> {
             }
         }
     }
+}
+
+/// Where a publication's endpoint is; mostly where it was the last time.
+#[inline]
+fn place_of<S>(endpoints: &[Box<SendEndpoint<S>>], publication: &mut SendPublication) -> Option<usize> {
+    let is_own = |endpoint: &Box<SendEndpoint<S>>| endpoint.id == publication.endpoint_id;
+    if !endpoints.get(publication.endpoint_place).is_some_and(is_own) {
+        publication.endpoint_place = endpoints.iter().position(is_own)?;
+    }
+    Some(publication.endpoint_place)
 }
 
 impl<T: Transport> Agent for Sender<T> {

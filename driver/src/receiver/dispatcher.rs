@@ -1,5 +1,6 @@
 //! Which datagram is for which image, and what happens to those that are for none (spec 02 §3.2).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use harrier_protocol::udp::{DataFrames, Frame, Rttm, Setup, flag};
@@ -18,7 +19,7 @@ const MAX_REMEMBERED: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Session {
     /// A SETUP was asked for.
-    PendingSetup { since_ns: i64 },
+    PendingSetup,
     /// The conductor makes an image.
     InitInProgress,
     /// Its image.
@@ -29,6 +30,15 @@ pub(crate) enum Session {
     NoInterest,
     /// Its SETUP was refused once; the error is recorded.
     Refused,
+    /// The stream had as many images as it may have; the error is recorded. It may try again when one has gone.
+    OverLimit,
+}
+
+impl Session {
+    /// Has an image or will soon have one.
+    fn has_image(self) -> bool {
+        matches!(self, Self::Active(_) | Self::InitInProgress)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +46,8 @@ struct Stream {
     wants_all: bool,
     wanted: IdSet<i32>,
     sessions: IdMap<i32, Session>,
-    active: usize,
+    /// Sessions that have an image or will soon have one.
+    images: usize,
 }
 
 impl Stream {
@@ -46,21 +57,22 @@ impl Stream {
 
     fn set(&mut self, session_id: i32, session: Session) {
         if self.sessions.len() >= MAX_REMEMBERED && !self.sessions.contains_key(&session_id) {
-            self.sessions
-                .retain(|_, session| matches!(session, Session::Active(_) | Session::InitInProgress));
+            self.sessions.retain(|_, session| session.has_image());
             if self.sessions.len() >= MAX_REMEMBERED {
                 return;
             }
         }
         let before = self.sessions.insert(session_id, session);
-        let is_active = |session: &Session| matches!(session, Session::Active(_));
-        self.active += usize::from(is_active(&session));
-        self.active -= usize::from(before.as_ref().is_some_and(is_active));
+        self.images += usize::from(session.has_image());
+        self.images -= usize::from(before.is_some_and(Session::has_image));
     }
 
     fn remove(&mut self, session_id: i32) -> Option<Session> {
         let removed = self.sessions.remove(&session_id);
-        self.active -= usize::from(matches!(removed, Some(Session::Active(_))));
+        if removed.is_some_and(Session::has_image) {
+            self.images -= 1;
+            self.sessions.retain(|_, session| *session != Session::OverLimit);
+        }
         removed
     }
 }
@@ -69,6 +81,15 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Dispatcher {
     streams: IdMap<i32, Stream>,
+    /// Requests for a SETUP, the oldest first; some of them may have been answered.
+    pending: VecDeque<Request>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    stream_id: i32,
+    session_id: i32,
+    since_ns: i64,
 }
 
 impl Dispatcher {
@@ -90,6 +111,10 @@ impl Dispatcher {
                 stream.sessions.retain(|_, session| *session != Session::NoInterest);
             }
         }
+    }
+
+    pub(crate) fn wants(&self, stream_id: i32, session_id: i32) -> bool {
+        self.streams.get(&stream_id).is_some_and(|stream| stream.wants(session_id))
     }
 
     /// Drops the interest; `deactivate` gets the images that nobody wants any more.
@@ -138,40 +163,36 @@ impl Dispatcher {
         if stream.sessions.get(&session_id) != Some(&Session::Active(index)) {
             return;
         }
-        match session {
-            Some(session) => stream.set(session_id, session),
-            None => {
-                stream.remove(session_id);
-            }
+        stream.remove(session_id);
+        if let Some(session) = session {
+            stream.set(session_id, session);
         }
     }
 
     /// Lets requests for a SETUP go that nobody answered.
     pub(crate) fn expire_setups(&mut self, now_ns: i64, timeout_ns: i64) {
-        for stream in self.streams.values_mut() {
-            stream.sessions.retain(|_, session| {
-                !matches!(session, Session::PendingSetup { since_ns } if now_ns > *since_ns + timeout_ns)
-            });
+        while let Some(request) = self.pending.front().copied() {
+            if now_ns <= request.since_ns + timeout_ns {
+                break;
+            }
+            self.pending.pop_front();
+            if let Some(stream) = self.streams.get_mut(&request.stream_id)
+                && stream.sessions.get(&request.session_id) == Some(&Session::PendingSetup)
+            {
+                stream.remove(request.session_id);
+            }
         }
     }
 
     /// When the earliest request for a SETUP ends, ns.
     pub(crate) fn next_expiry_ns(&self) -> Option<i64> {
-        self.streams
-            .values()
-            .flat_map(|stream| stream.sessions.values())
-            .filter_map(|session| match session {
-                Session::PendingSetup { since_ns } => Some(*since_ns),
-                _ => None,
-            })
-            .min()
+        self.pending.front().map(|request| request.since_ns)
     }
 }
 
 /// One endpoint's datagrams on their way to the images.
 pub(crate) struct Dispatch<'a, T: Transport> {
     pub(crate) endpoint_id: u64,
-    pub(crate) explicit_control: Option<SocketAddr>,
     pub(crate) session_limit: usize,
     pub(crate) dispatcher: &'a mut Dispatcher,
     pub(crate) outbox: &'a mut Outbox,
@@ -203,12 +224,17 @@ impl<T: Transport> Dispatch<'_, T> {
                     image.on_data(data, self.system, self.now_ns);
                 }
             }
-            None if header.flags & flag::EOS == 0 || !data.is_heartbeat() => {
-                if stream.wants(header.session_id) {
-                    stream.set(header.session_id, Session::PendingSetup { since_ns: self.now_ns });
-                    self.outbox.ask_for_setup(header.session_id, header.stream_id, source);
-                } else {
-                    stream.set(header.session_id, Session::NoInterest);
+            None if header.flags & flag::EOS == 0 => {
+                let (stream_id, session_id) = (header.stream_id, header.session_id);
+                if !stream.wants(session_id) {
+                    return stream.set(session_id, Session::NoInterest);
+                }
+                // As long as so many wait nobody else is asked; its next datagram asks again.
+                if self.dispatcher.pending.len() < MAX_REMEMBERED {
+                    stream.set(session_id, Session::PendingSetup);
+                    let since_ns = self.now_ns;
+                    self.dispatcher.pending.push_back(Request { stream_id, session_id, since_ns });
+                    self.outbox.ask_for_setup(session_id, stream_id, source);
                 }
             }
             _ => {}
@@ -224,7 +250,7 @@ impl<T: Transport> Dispatch<'_, T> {
                 }
                 return;
             }
-            Some(Session::PendingSetup { .. }) => {}
+            Some(Session::PendingSetup) => {}
             Some(_) => return,
             None if stream.wants(setup.session_id) => {}
             None => return stream.set(setup.session_id, Session::NoInterest),
@@ -238,9 +264,13 @@ impl<T: Transport> Dispatch<'_, T> {
             self.replies.try_send(ConductorCommand::Error { text });
             return;
         }
-        if stream.active >= self.session_limit {
-            stream.set(setup.session_id, Session::Refused);
-            let text = format!("exceeded session limit, stream-id={}", setup.stream_id);
+        if stream.images >= self.session_limit.min(MAX_REMEMBERED) {
+            stream.set(setup.session_id, Session::OverLimit);
+            let text = format!(
+                "exceeded session limit, streamId={} sessionId={} from {source}: \
+                 raise aeron.driver.stream.session.limit={}",
+                setup.stream_id, setup.session_id, self.session_limit
+            );
             self.replies.try_send(ConductorCommand::Error { text });
             return;
         }
@@ -248,7 +278,8 @@ impl<T: Transport> Dispatch<'_, T> {
             endpoint_id: self.endpoint_id,
             setup: *setup,
             source,
-            control: self.explicit_control.unwrap_or(source),
+            // Control frames go where the stream comes from (spec 02 §3.1).
+            control: source,
         };
         if self.replies.try_send(command) {
             stream.set(setup.session_id, Session::InitInProgress);
@@ -266,7 +297,7 @@ impl<T: Transport> Dispatch<'_, T> {
         if rttm.flags & flag::RTTM_REPLY != 0 {
             self.outbox.reply_round_trip(*rttm, source);
         } else {
-            image.on_round_trip(self.now_ns - rttm.echo_timestamp_ns - rttm.reception_delta_ns);
+            image.on_round_trip(rttm, self.now_ns);
         }
     }
 }
@@ -296,11 +327,24 @@ mod tests {
     fn an_unanswered_request_expires() {
         let mut dispatcher = Dispatcher::default();
         dispatcher.add_interest(7, None);
-        dispatcher.set(7, 1, Session::PendingSetup { since_ns: 5 });
+        dispatcher.set(7, 1, Session::PendingSetup);
+        dispatcher.pending.push_back(Request { stream_id: 7, session_id: 1, since_ns: 5 });
         dispatcher.expire_setups(15, 10);
         assert_eq!(dispatcher.next_expiry_ns(), Some(5));
         dispatcher.expire_setups(16, 10);
         assert_eq!(dispatcher.next_expiry_ns(), None);
+        assert!(dispatcher.streams[&7].sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_over_the_limit_may_come_when_another_has_gone() {
+        let mut dispatcher = Dispatcher::default();
+        dispatcher.add_interest(7, None);
+        dispatcher.set(7, 1, Session::Active(0));
+        dispatcher.set(7, 2, Session::OverLimit);
+        dispatcher.leave(7, 1, 0, Some(Session::CoolDown));
+        assert_eq!(dispatcher.streams[&7].sessions.get(&2), None);
+        assert_eq!(dispatcher.streams[&7].sessions.get(&1), Some(&Session::CoolDown));
     }
 
     #[test]
@@ -309,9 +353,9 @@ mod tests {
         dispatcher.add_interest(7, None);
         dispatcher.set(7, 1, Session::Active(3));
         dispatcher.forget(7, 1);
-        assert_eq!(dispatcher.streams[&7].active, 1);
+        assert_eq!(dispatcher.streams[&7].images, 1);
         dispatcher.leave(7, 1, 3, Some(Session::CoolDown));
-        assert_eq!(dispatcher.streams[&7].active, 0);
+        assert_eq!(dispatcher.streams[&7].images, 0);
         dispatcher.forget(7, 1);
         assert!(dispatcher.streams[&7].sessions.is_empty());
     }

@@ -10,6 +10,7 @@ use harrier_ringbuf::transport::SendBuffer;
 use super::PENDING_SETUP_TIMEOUT_NS;
 use super::dispatcher::Dispatcher;
 use crate::sender::DESTINATION_TIMEOUT_NS;
+use crate::sender::endpoint::ERROR_INTERVAL_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
 /// Frames that may wait for the end of a poll.
@@ -26,6 +27,7 @@ pub(crate) struct ReceiveEndpoint<S> {
     resolves: bool,
     last_request_ns: i64,
     last_heard_ns: i64,
+    next_error_ns: i64,
     /// Counters of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
 }
@@ -77,6 +79,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
             resolves: control.is_some(),
             last_request_ns: 0,
             last_heard_ns: 0,
+            next_error_ns: i64::MIN,
             counters,
         }
     }
@@ -129,12 +132,21 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         true
     }
 
+    /// True when a failed receive may be reported: at most once a second, for it fails again in every duty cycle.
+    pub(crate) fn may_report(&mut self, now_ns: i64) -> bool {
+        let may = now_ns >= self.next_error_ns;
+        if may {
+            self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
+        }
+        may
+    }
+
     /// Sends what had to wait while the socket was read.
-    pub(crate) fn flush_outbox(&mut self, system: &SystemCounters, _now_ns: i64) {
+    #[inline]
+    pub(crate) fn flush_outbox(&mut self, system: &SystemCounters) {
         while let Some(waiting) = self.outbox.frames.pop() {
             match waiting {
                 Waiting::SetupRequest { session_id, stream_id, to } => {
-                    let to = self.control.unwrap_or(to);
                     self.send_setup_request(session_id, stream_id, to, system);
                 }
                 Waiting::RoundTrip { rttm, to } => {
@@ -149,9 +161,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
 
     /// Asks again where the sender is known, and forgets requests that nobody answered (spec 02 §3.0, 4).
     pub(crate) fn check_pending_setups(&mut self, now_ns: i64, system: &SystemCounters) {
-        if self.dispatcher.next_expiry_ns().is_some_and(|since| now_ns > since + PENDING_SETUP_TIMEOUT_NS) {
-            self.dispatcher.expire_setups(now_ns, PENDING_SETUP_TIMEOUT_NS);
-        }
+        self.dispatcher.expire_setups(now_ns, PENDING_SETUP_TIMEOUT_NS);
         let is_due = now_ns > self.last_request_ns + PENDING_SETUP_TIMEOUT_NS;
         if self.control.is_some() && is_due && self.dispatcher.has_interest() {
             self.request_periodic_setup(now_ns, system);

@@ -22,6 +22,9 @@ use crate::handover::{ImageShared, ImageState, MissingRange};
 use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
+/// A round trip that takes longer is a stray reply, ns.
+const MAX_RTT_NS: i64 = 10_000_000_000;
+
 /// What the conductor gives for an image.
 pub(crate) struct ReceiveImageSetup {
     pub(crate) log: LogBuffers,
@@ -58,7 +61,13 @@ pub(crate) struct ReceiveImage {
     status_deadline_ns: i64,
     last_packet_ns: i64,
     last_rtt_ns: i64,
+    /// Last measured round trip, ns.
+    rtt_ns: i64,
+    /// Where its endpoint was found last.
+    pub(super) endpoint_place: usize,
     sends_status: bool,
+    /// A status message has told the sender that nobody receives any more.
+    has_sent_eos: bool,
     has_eos: bool,
     rejected: Option<String>,
 }
@@ -87,7 +96,10 @@ impl ReceiveImage {
             status_deadline_ns: 0,
             last_packet_ns: 0,
             last_rtt_ns: 0,
+            rtt_ns: 0,
+            endpoint_place: 0,
             sends_status: true,
+            has_sent_eos: false,
             has_eos: false,
             rejected: None,
             setup,
@@ -127,8 +139,13 @@ impl ReceiveImage {
     }
 
     /// A measured round trip, for the congestion control of the conductor.
-    pub(crate) fn on_round_trip(&mut self, rtt_ns: i64) {
-        self.setup.shared.rtt_ns.store(rtt_ns.max(1), Ordering::Release);
+    pub(crate) fn on_round_trip(&mut self, reply: &Rttm, now_ns: i64) {
+        let rtt_ns = now_ns.wrapping_sub(reply.echo_timestamp_ns).wrapping_sub(reply.reception_delta_ns);
+        // What is not of this clock was not measured.
+        if (0..=MAX_RTT_NS).contains(&rtt_ns) {
+            self.rtt_ns = rtt_ns;
+            self.setup.shared.rtt_ns.store(rtt_ns.max(1), Ordering::Release);
+        }
     }
 
     /// Takes one datagram (spec 02 §3.4).
@@ -158,6 +175,10 @@ impl ReceiveImage {
             return;
         }
         self.last_packet_ns = now_ns;
+        if self.setup.shared.state() > ImageState::Active {
+            // Its subscribers are told that it ends where it is.
+            return;
+        }
         let term = self.setup.log.term(index_by_position(position, self.bits));
         insert(term, header.term_offset as usize, data.bytes);
         if end > self.setup.high_water_mark.get_plain() {
@@ -209,17 +230,45 @@ impl ReceiveImage {
             self.loss_change = change;
             work_count += self.on_loss(endpoint, gap, system, now_ns);
         }
-        if self.setup.rtt_interval_ns.is_some_and(|interval_ns| now_ns > self.last_rtt_ns + interval_ns) {
+        if let Some(interval_ns) = self.setup.rtt_interval_ns
+            && state == ImageState::Active
+            && now_ns > self.last_rtt_ns + interval_ns.max(4 * self.rtt_ns)
+        {
             self.last_rtt_ns = now_ns;
             self.send_round_trip(endpoint, system, now_ns);
         }
         work_count
     }
 
+    /// The image is taken away: its sender hears of it, if it has not yet (spec 02 §2.8).
+    pub(crate) fn finish<S: Datagrams>(
+        &mut self,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        if !self.has_sent_eos && self.sends_status && self.rejected.is_none() {
+            self.write_status(flag::SM_EOS, endpoint, system, now_ns);
+        }
+    }
+
+    /// When there is something to do although nothing arrives, ns.
+    pub(crate) fn next_deadline_ns(&self, now_ns: i64) -> i64 {
+        let is_active = self.setup.shared.state() == ImageState::Active;
+        let liveness_ns = self.last_packet_ns.saturating_add(self.setup.liveness_timeout_ns);
+        let may_send = match &self.rejected {
+            Some(_) => is_active,
+            None => self.sends_status && (!is_active || self.is_heard(now_ns)),
+        };
+        let status_ns = if may_send { self.status_deadline_ns } else { i64::MAX - 1 };
+        let own_ns = if is_active { status_ns.min(liveness_ns) } else { status_ns };
+        own_ns.saturating_add(1)
+    }
+
     fn check_liveness(&mut self, now_ns: i64) {
         let is_drained =
             self.has_eos && self.setup.rebuild_position.get() >= self.setup.high_water_mark.get_plain();
-        if is_drained || now_ns > self.last_packet_ns + self.setup.liveness_timeout_ns {
+        if is_drained || now_ns - self.last_packet_ns > self.setup.liveness_timeout_ns {
             self.setup.log.set_active_transport_count(0);
             self.deactivate(now_ns);
         }
@@ -243,11 +292,23 @@ impl ReceiveImage {
             is_due |= self.sends_status;
         }
         let state = self.setup.shared.state();
-        if !is_due || state > ImageState::Linger || (!self.is_heard(now_ns) && state == ImageState::Active) {
+        let is_ending = state >= ImageState::Draining;
+        is_due |= is_ending && !self.has_sent_eos && self.sends_status;
+        if !is_due || state > ImageState::Linger || (!self.is_heard(now_ns) && !is_ending) {
             return 0;
         }
+        self.write_status(if is_ending { flag::SM_EOS } else { 0 }, endpoint, system, now_ns);
+        1
+    }
+
+    fn write_status<S: Datagrams>(
+        &mut self,
+        flags: u8,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
         let position = self.next_status_position;
-        let flags = if state >= ImageState::Draining { flag::SM_EOS } else { 0 };
         let status = StatusMessage {
             flags,
             session_id: self.session_id,
@@ -259,12 +320,12 @@ impl ReceiveImage {
             group_tag: endpoint.outbox.group_tag,
         };
         let mut buffer = [0; STATUS_MESSAGE_TAGGED_LENGTH];
-        let Ok(length) = status.encode(&mut buffer) else { return 0 };
+        let Ok(length) = status.encode(&mut buffer) else { return };
         endpoint.send(&buffer[..length], self.setup.control, system);
         system.get(SystemCounter::StatusMessagesSent).increment();
         self.last_status_position = position;
         self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
-        1
+        self.has_sent_eos |= flags & flag::SM_EOS != 0;
     }
 
     fn send_error<S: Datagrams>(
@@ -414,7 +475,7 @@ impl ImageSlab {
         }
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<i64> {
-        self.places.iter().flatten().map(|image| image.status_deadline_ns + 1).min()
+    pub(crate) fn next_deadline(&self, now_ns: i64) -> Option<i64> {
+        self.places.iter().flatten().map(|image| image.next_deadline_ns(now_ns)).min()
     }
 }

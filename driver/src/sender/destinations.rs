@@ -6,6 +6,9 @@ use harrier_ringbuf::counters::AtomicCounter;
 
 use super::DESTINATION_TIMEOUT_NS;
 
+/// Receivers that may add themselves to one publication; others have to wait until some are silent.
+const MAX_DYNAMIC_DESTINATIONS: usize = 1_024;
+
 /// Where copies of a stream go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Destination {
@@ -69,7 +72,7 @@ impl Destinations {
                 return;
             }
         }
-        if self.is_dynamic {
+        if self.is_dynamic && self.list.len() < MAX_DYNAMIC_DESTINATIONS {
             self.list.push(Tracked {
                 destination: Destination { registration_id: -1, address: source },
                 receiver_id: Some(receiver_id),
@@ -89,7 +92,7 @@ impl Destinations {
     pub(crate) fn begin_send(&mut self, now_ns: i64) {
         if self.is_dynamic {
             let before = self.list.len();
-            self.list.retain(|tracked| now_ns <= tracked.last_heard_ns + DESTINATION_TIMEOUT_NS);
+            self.list.retain(|tracked| now_ns - tracked.last_heard_ns <= DESTINATION_TIMEOUT_NS);
             if self.list.len() != before {
                 self.update_count();
             }

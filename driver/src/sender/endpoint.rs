@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use harrier_protocol::udp::{ErrorFrame, Frame, Nak, RTTM_LENGTH, Rttm, StatusMessage};
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SendBuffer;
-use harrier_ringbuf::{AtomicBuffer, Datagrams, Transport};
+use harrier_ringbuf::{AtomicBuffer, Datagrams, Transport, TransportError};
 
 use super::destinations::{Destination, Destinations};
 use super::publication::SendPublication;
@@ -20,6 +20,9 @@ pub(crate) const MAX_BATCH: usize = 4;
 /// Round trips that may be answered per poll.
 const MAX_ROUND_TRIPS: usize = 16;
 
+/// Time between two reports of a failing socket, ns.
+pub(crate) const ERROR_INTERVAL_NS: i64 = 1_000_000_000;
+
 /// The socket of a send channel.
 pub(crate) struct SendEndpoint<S> {
     pub(crate) id: u64,
@@ -33,7 +36,8 @@ pub(crate) struct SendEndpoint<S> {
     /// Status of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
     is_short: bool,
-    error: Option<String>,
+    error: Option<TransportError>,
+    next_error_ns: i64,
 }
 
 /// What the control side of an endpoint keeps.
@@ -41,6 +45,7 @@ pub(crate) struct Control {
     endpoint_id: u64,
     pub(crate) destinations: Option<Destinations>,
     round_trips: Vec<(Rttm, SocketAddr)>,
+    has_naks: bool,
 }
 
 /// One datagram of a log.
@@ -67,6 +72,7 @@ impl<S: Datagrams> SendEndpoint<S> {
                 endpoint_id: id,
                 destinations,
                 round_trips: Vec::with_capacity(MAX_ROUND_TRIPS),
+                has_naks: false,
             },
             remote,
             resolves,
@@ -74,6 +80,7 @@ impl<S: Datagrams> SendEndpoint<S> {
             counters,
             is_short: false,
             error: None,
+            next_error_ns: i64::MIN,
         }
     }
 
@@ -113,8 +120,24 @@ impl<S: Datagrams> SendEndpoint<S> {
         std::mem::take(&mut self.is_short)
     }
 
-    pub(crate) fn take_error(&mut self) -> Option<String> {
-        self.error.take()
+    /// What to record of a failed send or receive; at most once a second, for it fails again in every duty cycle.
+    pub(crate) fn take_error(&mut self, now_ns: i64) -> Option<String> {
+        let error = self.error.take()?;
+        if now_ns < self.next_error_ns {
+            return None;
+        }
+        self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
+        Some(format!("WARN: {error}"))
+    }
+
+    /// Keeps a failed receive for [`Self::take_error`].
+    pub(crate) fn note_error(&mut self, error: TransportError) {
+        self.error.get_or_insert(error);
+    }
+
+    /// True when NAKs were read since the last call.
+    pub(crate) fn take_naks(&mut self) -> bool {
+        std::mem::take(&mut self.control.has_naks)
     }
 
     /// Sends datagrams of a term to all who want them; returns how many of them, from the first on, went out whole.
@@ -164,7 +187,7 @@ impl<S: Datagrams> SendEndpoint<S> {
             }
             Ok(_) => {}
             Err(failure) => {
-                error.get_or_insert_with(|| format!("WARN: failed to send datagram: {failure}"));
+                error.get_or_insert(failure);
             }
         });
         let whole = done.iter().take(slices.len()).take_while(|is_done| **is_done).count();
@@ -206,7 +229,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         self.socket.complete(&mut |_, outcome| match outcome {
             Ok(sent) => sent_bytes += sent,
             Err(failure) => {
-                error.get_or_insert_with(|| format!("WARN: failed to send datagram: {failure}"));
+                error.get_or_insert(failure);
             }
         });
         system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
@@ -261,6 +284,7 @@ impl Control {
                 let Nak { session_id, stream_id, term_id, term_offset, length } = *nak;
                 system.get(SystemCounter::NaksReceived).increment();
                 if let Some(publication) = own.find(find(session_id, stream_id)) {
+                    self.has_naks = true;
                     publication.on_nak(Resend { term_id, term_offset, length }, system, now_ns);
                 }
             }
@@ -311,7 +335,7 @@ impl Control {
         if status.is_send_setup() {
             publication.trigger_setup(status.group_tag, now_ns);
         } else {
-            publication.on_status(status, self.destinations.is_some(), now_ns);
+            publication.on_status(status, now_ns);
         }
     }
 }

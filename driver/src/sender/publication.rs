@@ -11,7 +11,7 @@ use harrier_ringbuf::position::{
     index_by_position,
 };
 use harrier_ringbuf::scan::scan_for_availability;
-use harrier_ringbuf::{Datagrams, IdMap};
+use harrier_ringbuf::{AtomicBuffer, Datagrams, IdMap};
 
 use super::endpoint::{MAX_BATCH, SendEndpoint, Slice};
 use crate::flow_control::{FlowControl, ReceiverStatus};
@@ -24,7 +24,7 @@ const SETUP_INTERVAL_NS: i64 = 100_000_000;
 /// Time between heartbeats, ns (spec 02 §2.1).
 const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
 /// NAKs that may wait for the end of a poll.
-const MAX_NAKS: usize = 16;
+const MAX_NAKS: usize = 64;
 /// Receivers that are remembered.
 const MAX_RECEIVERS: usize = 1_024;
 
@@ -55,6 +55,8 @@ pub(crate) struct SendPublication {
     pub(crate) endpoint_id: u64,
     pub(crate) session_id: i32,
     pub(crate) stream_id: i32,
+    /// Where its endpoint was found last.
+    pub(super) endpoint_place: usize,
     setup: SendPublicationSetup,
     bits: u32,
     initial_term_id: i32,
@@ -77,6 +79,7 @@ impl SendPublication {
             endpoint_id: setup.endpoint_id,
             session_id: setup.session_id,
             stream_id: setup.stream_id,
+            endpoint_place: 0,
             bits: setup.log.position_bits_to_shift(),
             initial_term_id: setup.log.initial_term_id(),
             term_length: setup.log.term_length() as i64,
@@ -105,11 +108,19 @@ impl SendPublication {
     }
 
     pub(crate) fn next_deadline(&self) -> i64 {
-        if self.has_heard_receiver && !self.is_setup_elicited {
-            self.last_send_ns + HEARTBEAT_INTERVAL_NS + 1
-        } else {
-            self.last_setup_ns + SETUP_INTERVAL_NS + 1
-        }
+        let heartbeat_ns = self.last_send_ns + HEARTBEAT_INTERVAL_NS + 1;
+        let setup_ns = self.last_setup_ns + SETUP_INTERVAL_NS + 1;
+        let own_ns = match (self.has_heard_receiver, self.is_setup_elicited) {
+            (true, false) => heartbeat_ns,
+            (true, true) => heartbeat_ns.min(setup_ns),
+            (false, _) => setup_ns,
+        };
+        own_ns.min(self.resend_deadline())
+    }
+
+    /// When a delayed resend is due, ns.
+    fn resend_deadline(&self) -> i64 {
+        self.setup.retransmit.next_deadline_ns().unwrap_or(i64::MAX)
     }
 
     /// One turn: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
@@ -128,15 +139,7 @@ impl SendPublication {
         if sent == 0 {
             self.on_idle(endpoint, position, system, now_ns);
         }
-        let mut due = [None; MAX_BATCH];
-        let mut count = 0;
-        self.setup.retransmit.on_time(now_ns, |range| {
-            if count < MAX_BATCH {
-                due[count] = Some(range);
-                count += 1;
-            }
-        });
-        for range in due.into_iter().flatten() {
+        while let Some(range) = self.setup.retransmit.next_due(now_ns) {
             self.resend(endpoint, range, system, now_ns);
         }
         sent
@@ -249,7 +252,6 @@ impl SendPublication {
             }
             let position = position.max(spy_position);
             self.setup.sender_limit.set_ordered(self.setup.flow_control.on_idle(position, now_ns));
-            self.last_send_ns = self.last_send_ns.max(now_ns - HEARTBEAT_INTERVAL_NS);
         } else {
             let new_limit = self.setup.flow_control.on_idle(limit, now_ns);
             if new_limit != limit {
@@ -258,7 +260,9 @@ impl SendPublication {
         }
         if has_receivers {
             let timeout_ns = self.setup.connection_timeout_ns;
-            self.receivers.retain(|_, last_ns| now_ns < *last_ns + timeout_ns);
+            self.receivers.retain(|_, last_ns| now_ns - *last_ns < timeout_ns);
+        }
+        if has_receivers || self.setup.flow_control.receiver_count().is_some() {
             self.update_receivers();
         }
     }
@@ -334,12 +338,13 @@ impl SendPublication {
     }
 
     /// A receiver tells its position.
-    pub(crate) fn on_status(&mut self, status: &StatusMessage, is_multi_destination: bool, now_ns: i64) {
+    pub(crate) fn on_status(&mut self, status: &StatusMessage, now_ns: i64) {
         let is_eos = status.flags & flag::SM_EOS != 0;
         self.last_status_ns = now_ns;
         if is_eos {
             self.receivers.remove(&status.receiver_id);
-            if !is_multi_destination {
+            // One of several receivers that leaves does not end the stream for the others.
+            if self.setup.setup_flags & flag::SETUP_GROUP == 0 {
                 self.setup.shared.is_eos_acknowledged.store(true, Ordering::Release);
             }
         } else if self.receivers.len() < MAX_RECEIVERS || self.receivers.contains_key(&status.receiver_id) {
@@ -388,9 +393,37 @@ impl SendPublication {
         system: &SystemCounters,
         now_ns: i64,
     ) {
-        while let Some(range) = self.naks.pop() {
-            self.resend(endpoint, range, system, now_ns);
+        for index in 0..self.naks.len() {
+            self.resend(endpoint, self.naks[index], system, now_ns);
         }
+        self.naks.clear();
+    }
+
+    /// Cuts the frames from an offset on into datagrams, as many as one batch takes; with each the bytes of the term
+    /// up to its end, padding included.
+    fn slices(
+        &self,
+        term: &AtomicBuffer,
+        offset: usize,
+        length: usize,
+    ) -> ([Slice; MAX_BATCH], [usize; MAX_BATCH]) {
+        let mut slices = [Slice::default(); MAX_BATCH];
+        let mut ends = [0; MAX_BATCH];
+        let mut done = 0;
+        for (slice, end) in slices.iter_mut().zip(&mut ends) {
+            let remaining = length.saturating_sub(done);
+            if remaining < HEADER_LENGTH || offset + done >= self.term_length as usize {
+                break;
+            }
+            let available = scan_for_availability(term, offset + done, remaining.min(self.mtu));
+            if available.bytes <= 0 {
+                break;
+            }
+            *slice = Slice { offset: offset + done, length: available.bytes as usize };
+            done += slice.length + available.padding;
+            *end = done;
+        }
+        (slices, ends)
     }
 
     fn resend<S: Datagrams>(
@@ -403,24 +436,26 @@ impl SendPublication {
         let sender_position = self.setup.sender_position.get_plain();
         let position = compute_position(range.term_id, range.term_offset, self.bits, self.initial_term_id);
         let bottom = sender_position - self.term_length / 2 - self.setup.max_message_length;
-        if position < bottom || position >= sender_position {
+        // A term before the first one has no place in the log, however near the start of the stream is.
+        if position < bottom.max(0) || position >= sender_position {
             return;
         }
         let term = self.setup.log.term(index_by_position(position, self.bits));
         let mut offset = range.term_offset as usize;
         let mut remaining = range.length as usize;
         let mut resent = 0;
-        while remaining >= HEADER_LENGTH && offset < self.term_length as usize {
-            let available = scan_for_availability(term, offset, remaining.min(self.mtu));
-            if available.bytes <= 0 {
+        loop {
+            let (slices, ends) = self.slices(term, offset, remaining);
+            let count = ends.iter().take_while(|end| **end > 0).count();
+            if count == 0 {
                 break;
             }
-            let length = available.bytes as usize;
-            if endpoint.send_log(term, &[Slice { offset, length }], system, now_ns) == 0 {
-                break;
-            }
-            let advanced = length + available.padding;
+            let sent = endpoint.send_log(term, &slices[..count], system, now_ns);
+            let advanced = if sent == 0 { 0 } else { ends[sent - 1] };
             resent += advanced;
+            if sent < count {
+                break;
+            }
             offset += advanced;
             remaining = remaining.saturating_sub(advanced);
         }
