@@ -23,6 +23,8 @@ mod ipc_publication;
 mod log_files;
 mod loss_detector;
 mod network_publication;
+#[cfg(test)]
+mod network_tests;
 mod params;
 mod port_manager;
 mod publication_image;

@@ -132,12 +132,12 @@ impl<T: Transport> Receiver<T> {
     }
 
     fn remove_image(&mut self, correlation_id: i64, now: &Now) {
-        if let Some((index, mut image)) = self.images.remove(correlation_id) {
-            if let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id) {
-                image.finish(endpoint, &self.system, now.ns);
-                let state = if image.has_ended() { None } else { Some(Session::CoolDown) };
-                endpoint.dispatcher.leave(image.stream_id, image.session_id, index, state);
-            }
+        if let Some((index, mut image)) = self.images.remove(correlation_id)
+            && let Some(endpoint) = find(&mut self.endpoints, image.endpoint_id)
+        {
+            image.finish(endpoint, &self.system, now.ns);
+            let state = if image.has_ended() { None } else { Some(Session::CoolDown) };
+            endpoint.dispatcher.leave(image.stream_id, image.session_id, index, state);
         }
         self.replies.send(ConductorCommand::ImageReleased { correlation_id });
     }
@@ -186,9 +186,9 @@ impl<T: Transport> Receiver<T> {
         let Self { endpoints, images, system, .. } = self;
         let mut work_count = 0;
         images.for_each(|_, image| {
-            let is_own = |endpoint: &Box<ReceiveEndpoint<T::Socket>>| endpoint.id == image.endpoint_id;
-            if !endpoints.get(image.endpoint_place).is_some_and(is_own) {
-                let Some(place) = endpoints.iter().position(is_own) else { return };
+            let id = image.endpoint_id;
+            if !endpoints.get(image.endpoint_place).is_some_and(|endpoint| endpoint.id == id) {
+                let Some(place) = endpoints.iter().position(|endpoint| endpoint.id == id) else { return };
                 image.endpoint_place = place;
             }
             work_count += image.service(&mut endpoints[image.endpoint_place], system, now.ns);

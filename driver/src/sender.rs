@@ -32,6 +32,7 @@ pub struct Sender<T: Transport> {
     system: SystemCounters,
     cycle: CycleTracker,
     endpoints: Vec<Box<SendEndpoint<T::Socket>>>,
+    #[expect(clippy::vec_box, reason = "they come in boxes, and a removal moves the others")]
     publications: Vec<Box<SendPublication>>,
     next_publication: usize,
     cycles_since_poll: u32,
@@ -241,9 +242,9 @@ impl<T: Transport> Sender<T> {
 /// Where a publication's endpoint is; mostly where it was the last time.
 #[inline]
 fn place_of<S>(endpoints: &[Box<SendEndpoint<S>>], publication: &mut SendPublication) -> Option<usize> {
-    let is_own = |endpoint: &Box<SendEndpoint<S>>| endpoint.id == publication.endpoint_id;
-    if !endpoints.get(publication.endpoint_place).is_some_and(is_own) {
-        publication.endpoint_place = endpoints.iter().position(is_own)?;
+    let id = publication.endpoint_id;
+    if !endpoints.get(publication.endpoint_place).is_some_and(|endpoint| endpoint.id == id) {
+        publication.endpoint_place = endpoints.iter().position(|endpoint| endpoint.id == id)?;
     }
     Some(publication.endpoint_place)
 }

@@ -1,0 +1,594 @@
+//! A sender, a receiver, and what a conductor does for one publication and its images.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use harrier_protocol::udp::{Setup, flag};
+use harrier_protocol::uri::ChannelUri;
+use harrier_ringbuf::append::{ExclusiveAppender, OfferError};
+use harrier_ringbuf::counters::{AtomicCounter, CountersManager};
+use harrier_ringbuf::frame::{FrameHeader, TYPE_DATA, frame_length_acquire};
+use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType};
+use harrier_ringbuf::loss_report::{Loss, LossReport, read};
+use harrier_ringbuf::position::{
+    HEADER_LENGTH, align, compute_max_message_length, compute_position, index_by_position,
+};
+use harrier_ringbuf::{Agent, AtomicBuffer, Now, Region};
+
+use super::net::Net;
+use crate::congestion::{CongestionControl, CubicSettings};
+use crate::context::DriverContext;
+use crate::flow_control::FlowControl;
+use crate::handover::{ConductorCommand, ImageShared, ImageState, PublicationShared};
+use crate::handover::{ReceiverCommand, SenderCommand};
+use crate::interceptor::Interceptors;
+use crate::ipc_publication::{Identity, Step};
+use crate::log_files::LogFile;
+use crate::loss_detector::{LossDetector, NakDelay};
+use crate::network_publication::{NetworkPublication, PublicationCounters};
+use crate::params::PublicationParams;
+use crate::publication_image::{ImageCounters, ImageIdentity, PublicationImage};
+use crate::receiver::Receiver;
+use crate::receiver::endpoint::ReceiveEndpoint;
+use crate::receiver::image::{ReceiveImage, ReceiveImageSetup};
+use crate::retransmit::{RetransmitHandler, RetransmitSettings};
+use crate::sender::Sender;
+use crate::sender::destinations::Destinations;
+use crate::sender::endpoint::SendEndpoint;
+use crate::sender::publication::{SendPublication, SendPublicationSetup};
+use crate::settings;
+use crate::system_counters::{SystemCounter, SystemCounters};
+
+pub(super) const SESSION: i32 = 7;
+pub(super) const STREAM: i32 = 1_001;
+pub(super) const TERM_LENGTH: usize = 65_536;
+pub(super) const MTU: usize = 1_408;
+pub(super) const US: i64 = 1_000;
+pub(super) const MS: i64 = 1_000_000;
+pub(super) const SECOND: i64 = 1_000_000_000;
+/// Endpoint of the publication.
+const SEND_ENDPOINT: u64 = 1;
+const PUBLICATION: i64 = 50;
+
+pub(super) fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+pub(super) fn sender_address() -> SocketAddr {
+    address(1_000)
+}
+
+/// Address of the receive endpoint with this number, from 0.
+pub(super) fn receiver_address(number: u16) -> SocketAddr {
+    address(2_000 + number)
+}
+
+/// How a rig differs from a unicast stream with the defaults of a driver.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) channel: String,
+    pub(super) initial_term_id: i32,
+    pub(super) flow_control: Option<&'static str>,
+    pub(super) is_dynamic: bool,
+    pub(super) is_reliable: bool,
+    pub(super) receivers: u16,
+    pub(super) group_tag: Option<i64>,
+    pub(super) control: Option<SocketAddr>,
+    pub(super) congestion: &'static str,
+    pub(super) measures_rtt: bool,
+    pub(super) retransmit_delay_ns: i64,
+    pub(super) session_limit: i32,
+    pub(super) interceptors: (&'static str, &'static str, &'static str),
+    pub(super) queue: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            channel: "aeron:udp?endpoint=127.0.0.1:2000|term-length=64k".into(),
+            initial_term_id: 100,
+            flow_control: None,
+            is_dynamic: false,
+            is_reliable: true,
+            receivers: 1,
+            group_tag: None,
+            control: None,
+            congestion: "static",
+            measures_rtt: false,
+            retransmit_delay_ns: 0,
+            session_limit: i32::MAX,
+            interceptors: ("", "", ""),
+            queue: 64,
+        }
+    }
+}
+
+/// An image with the one subscriber that reads it.
+pub(super) struct Reader {
+    pub(super) image: PublicationImage,
+    pub(super) endpoint_id: u64,
+    pub(super) position: AtomicCounter,
+    /// A subscriber that does not read.
+    pub(super) is_stuck: bool,
+    pub(super) is_removing: bool,
+    part: Vec<u8>,
+    pub(super) messages: Vec<Vec<u8>>,
+}
+
+pub(super) struct Rig {
+    pub(super) net: Net,
+    pub(super) now: Now,
+    pub(super) system: SystemCounters,
+    pub(super) sender: Sender<Net>,
+    pub(super) receiver: Receiver<Net>,
+    pub(super) publication: NetworkPublication,
+    pub(super) appender: ExclusiveAppender,
+    pub(super) readers: Vec<Reader>,
+    pub(super) errors: Vec<String>,
+    pub(super) refusals: Vec<(i64, i32, String)>,
+    pub(super) requests: usize,
+    pub(super) released: Vec<i64>,
+    pub(super) resolutions: Vec<u64>,
+    pub(super) is_publication_gone: bool,
+    pub(super) makes_images: bool,
+    pub(super) takes_replies: bool,
+    options: Options,
+    context: DriverContext,
+    counters: CountersManager,
+    loss_report: LossReport,
+    losses: AtomicBuffer,
+    to_sender: rtrb::Producer<SenderCommand<Net>>,
+    to_receiver: rtrb::Producer<ReceiverCommand<Net>>,
+    from_sender: rtrb::Consumer<ConductorCommand<Net>>,
+    from_receiver: rtrb::Consumer<ConductorCommand<Net>>,
+    next_id: i64,
+    next_timer_ns: i64,
+}
+
+pub(super) fn log_settings(initial_term_id: i32, mtu: usize, log_type: LogType) -> LogSettings {
+    LogSettings {
+        correlation_id: PUBLICATION,
+        initial_term_id,
+        session_id: SESSION,
+        stream_id: STREAM,
+        mtu_length: mtu,
+        term_length: TERM_LENGTH,
+        page_size: 4_096,
+        publication_window_length: TERM_LENGTH as i32 / 2,
+        receiver_window_length: TERM_LENGTH as i32 / 2,
+        socket_sndbuf_length: 0,
+        os_default_socket_sndbuf_length: 0,
+        os_max_socket_sndbuf_length: 0,
+        socket_rcvbuf_length: 0,
+        os_default_socket_rcvbuf_length: 0,
+        os_max_socket_rcvbuf_length: 0,
+        max_resend: 16,
+        entity_tag: -1,
+        response_correlation_id: -1,
+        linger_timeout_ns: 5 * SECOND,
+        untethered_window_limit_timeout_ns: 5 * SECOND,
+        untethered_resting_timeout_ns: 10 * SECOND,
+        untethered_linger_timeout_ns: 5 * SECOND,
+        group: false,
+        is_response: false,
+        rejoin: true,
+        reliable: true,
+        sparse: true,
+        signal_eos: true,
+        spies_simulate_connection: false,
+        tether: true,
+        log_type,
+        start_term_id: initial_term_id,
+        start_term_offset: 0,
+    }
+}
+
+fn log_file(settings: &LogSettings) -> LogFile {
+    let length = LogBuffers::<AtomicBuffer>::file_length(TERM_LENGTH, settings.page_size);
+    let log = LogBuffers::initialise(AtomicBuffer::heap(length), settings).unwrap();
+    LogFile { path: "test.logbuffer".into(), log, length }
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub(super) fn with(options: Options) -> Self {
+        let mut context = DriverContext::new("/dev/shm/unused");
+        context.stream_session_limit = options.session_limit;
+        let (metadata, values) = (AtomicBuffer::heap(512 * 256), AtomicBuffer::heap(128 * 256));
+        let mut counters = CountersManager::new(metadata, values, 0).unwrap();
+        let system = SystemCounters::allocate(&mut counters, &context, 0).unwrap();
+        let net = Net::default();
+        let (to_sender, sender_commands) = rtrb::RingBuffer::new(64);
+        let (to_receiver, receiver_commands) = rtrb::RingBuffer::new(64);
+        let (sender_replies, from_sender) = rtrb::RingBuffer::new(options.queue);
+        let (receiver_replies, from_receiver) = rtrb::RingBuffer::new(options.queue);
+        let (names, loss, multi_gap) = options.interceptors;
+        let interceptors = Interceptors::parse(names, loss, "", multi_gap).unwrap();
+        let sender = Sender::new(settings::sender(&context), sender_commands, sender_replies, system.clone());
+        let receiver = Receiver::new(
+            settings::receiver(&context, interceptors),
+            receiver_commands,
+            receiver_replies,
+            system.clone(),
+        );
+        let mut next = |position: i64| counter(&mut counters, position);
+        let publication_counters = PublicationCounters {
+            publisher_position: next(0),
+            publisher_limit: next(0),
+            sender_position: next(0),
+            sender_limit: next(0),
+            back_pressure_events: next(0),
+            naks_received: next(0),
+            receivers: options.flow_control.map(|_| next(0)),
+        };
+        let uri = ChannelUri::parse(&options.channel).unwrap();
+        let params = PublicationParams::new(&uri, STREAM, &context).unwrap();
+        let file = log_file(&log_settings(options.initial_term_id, MTU, LogType::Exclusive));
+        let appender = ExclusiveAppender::new(file.log.clone());
+        let identity = Identity {
+            registration_id: PUBLICATION,
+            client_id: 1,
+            session_id: SESSION,
+            stream_id: STREAM,
+            channel: options.channel.clone(),
+            is_exclusive: true,
+        };
+        let now = Now { ns: SECOND, epoch_ms: 1_000 };
+        let shared = Arc::new(PublicationShared::default());
+        let losses = AtomicBuffer::heap(4_096);
+        let mut rig = Self {
+            publication: NetworkPublication::new(
+                identity,
+                params,
+                file,
+                publication_counters,
+                shared,
+                now.ns,
+            ),
+            net,
+            now,
+            system,
+            sender,
+            receiver,
+            appender,
+            readers: Vec::new(),
+            errors: Vec::new(),
+            refusals: Vec::new(),
+            requests: 0,
+            released: Vec::new(),
+            resolutions: Vec::new(),
+            is_publication_gone: false,
+            makes_images: true,
+            takes_replies: true,
+            options,
+            context,
+            counters,
+            loss_report: LossReport::new(losses.clone()),
+            losses,
+            to_sender,
+            to_receiver,
+            from_sender,
+            from_receiver,
+            next_id: 100,
+            next_timer_ns: 0,
+        };
+        rig.add_endpoints();
+        rig
+    }
+
+    fn add_endpoints(&mut self) {
+        let count = counter(&mut self.counters, 0);
+        let destinations = self.options.is_dynamic.then(|| Destinations::new(true, count));
+        let peer = (!self.options.is_dynamic).then(|| receiver_address(0));
+        let socket = self.net.socket(sender_address(), peer);
+        let endpoint = SendEndpoint::new(SEND_ENDPOINT, socket, None, false, destinations, Vec::new());
+        self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
+        let publication = self.send_publication();
+        self.tell_sender(SenderCommand::AddPublication(Box::new(publication)));
+        for number in 0..self.options.receivers {
+            let endpoint_id = 10 + u64::from(number);
+            let socket = self.net.socket(receiver_address(number), None);
+            let receiver_id = 900 + i64::from(number);
+            let (tag, control) = (self.options.group_tag, self.options.control);
+            let endpoint = ReceiveEndpoint::new(endpoint_id, socket, receiver_id, tag, control, Vec::new());
+            self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
+            self.add_interest(number, None);
+        }
+    }
+
+    fn send_publication(&self) -> SendPublication {
+        let defaults = settings::flow_control(&self.context);
+        let flow_control = match self.options.flow_control {
+            Some(text) => FlowControl::group(Some(text), &defaults).unwrap(),
+            None => FlowControl::unicast(&defaults),
+        };
+        let is_group = self.options.is_dynamic;
+        let counters = &self.publication.counters;
+        SendPublication::new(SendPublicationSetup {
+            registration_id: PUBLICATION,
+            endpoint_id: SEND_ENDPOINT,
+            session_id: SESSION,
+            stream_id: STREAM,
+            log: self.publication.file.log.clone(),
+            max_message_length: compute_max_message_length(TERM_LENGTH) as i64,
+            connection_timeout_ns: self.context.publication_connection_timeout_ns,
+            signals_eos: true,
+            setup_flags: if is_group { flag::SETUP_GROUP } else { 0 },
+            retransmit: RetransmitHandler::new(RetransmitSettings {
+                delay_ns: self.options.retransmit_delay_ns,
+                linger_ns: self.context.retransmit_unicast_linger_ns,
+                max_resend: 16,
+                has_group_semantics: is_group,
+                max_length: flow_control.retransmit_window_multiple * 32_768,
+            }),
+            flow_control,
+            sender_position: counters.sender_position.clone(),
+            sender_limit: counters.sender_limit.clone(),
+            back_pressure_events: counters.back_pressure_events.clone(),
+            naks_received: counters.naks_received.clone(),
+            receivers: counters.receivers.clone(),
+            shared: self.publication.shared.clone(),
+        })
+    }
+
+    pub(super) fn tell_sender(&mut self, command: SenderCommand<Net>) {
+        assert!(self.to_sender.push(command).is_ok());
+    }
+
+    pub(super) fn tell_receiver(&mut self, command: ReceiverCommand<Net>) {
+        assert!(self.to_receiver.push(command).is_ok());
+    }
+
+    pub(super) fn add_interest(&mut self, number: u16, session_id: Option<i32>) {
+        let endpoint_id = 10 + u64::from(number);
+        self.tell_receiver(ReceiverCommand::AddInterest { endpoint_id, stream_id: STREAM, session_id });
+    }
+
+    pub(super) fn remove_interest(&mut self, number: u16) {
+        let endpoint_id = 10 + u64::from(number);
+        let command = ReceiverCommand::RemoveInterest { endpoint_id, stream_id: STREAM, session_id: None };
+        self.tell_receiver(command);
+    }
+
+    pub(super) fn count(&self, counter: SystemCounter) -> i64 {
+        self.system.get(counter).get()
+    }
+
+    pub(super) fn new_counter(&mut self, value: i64) -> AtomicCounter {
+        counter(&mut self.counters, value)
+    }
+
+    pub(super) fn losses(&self) -> Vec<Loss> {
+        read(&self.losses)
+    }
+
+    pub(super) fn offer(&mut self, message: &[u8]) -> Result<i64, OfferError> {
+        self.appender.append(&[message], None, self.publication.counters.publisher_limit.get())
+    }
+
+    /// Offers until it is accepted.
+    pub(super) fn publish(&mut self, message: &[u8]) {
+        for _ in 0..200_000 {
+            match self.offer(message) {
+                Ok(_) => return,
+                Err(OfferError::BackPressured | OfferError::AdminAction) => self.step(10 * US),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("back-pressured for ever at {}", self.appender.position());
+    }
+
+    /// One duty cycle of everybody, `step_ns` after the last.
+    pub(super) fn step(&mut self, step_ns: i64) {
+        self.now.ns += step_ns;
+        self.now.epoch_ms = self.now.ns / MS;
+        self.conduct();
+        self.sender.do_work(&self.now).unwrap();
+        self.receiver.do_work(&self.now).unwrap();
+    }
+
+    /// Duty cycles for a time.
+    pub(super) fn run(&mut self, ns: i64, step_ns: i64) {
+        let end_ns = self.now.ns + ns;
+        while self.now.ns < end_ns {
+            self.step(step_ns);
+        }
+    }
+
+    /// Duty cycles until the stream is connected and read.
+    pub(super) fn connect(&mut self) {
+        for _ in 0..100_000 {
+            self.step(10 * US);
+            if self.publication.file.log.is_connected() && !self.readers.is_empty() {
+                return;
+            }
+        }
+        panic!("not connected: {:?}", self.errors);
+    }
+
+    fn conduct(&mut self) {
+        self.publication.track();
+        for reader in &mut self.readers {
+            if !reader.is_removing {
+                reader.image.track(&mut self.loss_report, self.now.ns, self.now.epoch_ms);
+                reader.poll();
+            }
+        }
+        while self.takes_replies {
+            let Ok(command) = self.from_receiver.pop().or_else(|_| self.from_sender.pop()) else { break };
+            self.on_command(command);
+        }
+        if self.now.ns >= self.next_timer_ns {
+            self.next_timer_ns = self.now.ns + MS;
+            self.on_timer();
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let step = self.publication.on_timer(self.now.ns, 15 * SECOND, &self.system, &mut Vec::new());
+        if step == Step::Done {
+            self.tell_sender(SenderCommand::RemovePublication { registration_id: PUBLICATION });
+        }
+        let now_ns = self.now.ns;
+        let mut gone = Vec::new();
+        for reader in self.readers.iter_mut().filter(|reader| !reader.is_removing) {
+            let shared = &reader.image.shared;
+            if shared.state() == ImageState::Active && reader.image.file.log.is_publication_revoked() {
+                shared.advance(ImageState::Draining, now_ns);
+            }
+            if reader.image.is_over(now_ns, self.context.status_message_timeout_ns) {
+                reader.image.shared.advance(ImageState::Done, now_ns);
+                reader.is_removing = true;
+                gone.push((reader.image.identity.correlation_id, reader.endpoint_id));
+            }
+        }
+        for (correlation_id, endpoint_id) in gone {
+            self.tell_receiver(ReceiverCommand::RemoveImage { correlation_id });
+            let (stream_id, session_id) = (STREAM, SESSION);
+            self.tell_receiver(ReceiverCommand::RemoveCoolDown { endpoint_id, stream_id, session_id });
+        }
+    }
+
+    fn on_command(&mut self, command: ConductorCommand<Net>) {
+        match command {
+            ConductorCommand::CreateImage { endpoint_id, setup, control, .. } => {
+                self.requests += 1;
+                if self.makes_images {
+                    self.create_image(endpoint_id, &setup, control);
+                }
+            }
+            ConductorCommand::ImageReleased { correlation_id } => {
+                self.readers.retain(|reader| reader.image.identity.correlation_id != correlation_id);
+                self.released.push(correlation_id);
+            }
+            ConductorCommand::PublicationReleased { .. } => self.is_publication_gone = true,
+            ConductorCommand::PublicationError { receiver_id, code, message, .. } => {
+                self.refusals.push((receiver_id, code, message));
+            }
+            ConductorCommand::Error { text } => self.errors.push(text),
+            ConductorCommand::ReResolve { endpoint_id } => self.resolutions.push(endpoint_id),
+            ConductorCommand::SendEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
+            ConductorCommand::ReceiveEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
+        }
+    }
+
+    fn create_image(&mut self, endpoint_id: u64, setup: &Setup, control: SocketAddr) {
+        self.next_id += 1;
+        let correlation_id = self.next_id;
+        let file = log_file(&log_settings(setup.initial_term_id, setup.mtu as usize, LogType::Image));
+        let bits = file.log.position_bits_to_shift();
+        let join = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
+        let cubic = CubicSettings {
+            measures_rtt: self.options.measures_rtt,
+            initial_rtt_ns: 100 * US,
+            is_tcp_mode: false,
+        };
+        let max_window = TERM_LENGTH as i32 / 2;
+        let congestion =
+            CongestionControl::new(self.options.congestion, max_window, setup.mtu, cubic, self.now.ns)
+                .unwrap();
+        let counters = ImageCounters {
+            high_water_mark: counter(&mut self.counters, join),
+            rebuild_position: counter(&mut self.counters, join),
+            naks_sent: counter(&mut self.counters, 0),
+        };
+        let shared = Arc::new(ImageShared::new());
+        let receive = ReceiveImage::new(
+            correlation_id,
+            endpoint_id,
+            setup.session_id,
+            setup.stream_id,
+            ReceiveImageSetup {
+                log: file.log.clone(),
+                is_reliable: self.options.is_reliable,
+                max_window,
+                initial_window: congestion.initial_window(),
+                join_position: join,
+                status_timeout_ns: self.context.status_message_timeout_ns,
+                liveness_timeout_ns: self.context.image_liveness_timeout_ns,
+                rtt_interval_ns: congestion.rtt_interval_ns(),
+                high_water_mark: counters.high_water_mark.clone(),
+                rebuild_position: counters.rebuild_position.clone(),
+                naks_sent: counters.naks_sent.clone(),
+                shared: shared.clone(),
+                control,
+            },
+        );
+        let delay = match self.options.is_reliable {
+            true => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
+            false => NakDelay::Static { first_ns: 0, retry_ns: 0 },
+        };
+        let identity = ImageIdentity {
+            correlation_id,
+            session_id: setup.session_id,
+            stream_id: setup.stream_id,
+            channel: self.options.channel.clone(),
+            source: control.to_string(),
+        };
+        let mut image = PublicationImage::new(
+            identity,
+            file,
+            counters,
+            shared,
+            congestion,
+            LossDetector::new(delay),
+            join,
+        );
+        let position = counter(&mut self.counters, join);
+        image.subscribers.add(1, position.clone(), true, true, self.now.ns);
+        self.readers.push(Reader {
+            image,
+            endpoint_id,
+            position,
+            is_stuck: false,
+            is_removing: false,
+            part: Vec::new(),
+            messages: Vec::new(),
+        });
+        self.tell_receiver(ReceiverCommand::AddImage(Box::new(receive)));
+    }
+}
+
+impl Reader {
+    /// Reads what is contiguous, as a client does.
+    pub(super) fn poll(&mut self) {
+        if self.is_stuck {
+            return;
+        }
+        let log = &self.image.file.log;
+        let bits = log.position_bits_to_shift();
+        let mut position = self.position.get();
+        loop {
+            let term = log.term(index_by_position(position, bits));
+            let offset = (position & (TERM_LENGTH as i64 - 1)) as usize;
+            let length = frame_length_acquire(term, offset);
+            if length <= 0 {
+                break;
+            }
+            let header = FrameHeader::read(term, offset);
+            if header.frame_type() == TYPE_DATA {
+                let mut payload = vec![0; length as usize - HEADER_LENGTH];
+                term.copy_out(offset + HEADER_LENGTH, &mut payload);
+                if header.flags() & flag::BEGIN != 0 {
+                    self.part.clear();
+                }
+                self.part.extend(payload);
+                if header.flags() & flag::END != 0 {
+                    self.messages.push(std::mem::take(&mut self.part));
+                }
+            }
+            position += align(length as usize, 32) as i64;
+        }
+        self.position.set_ordered(position);
+    }
+}
+
+fn counter(counters: &mut CountersManager, value: i64) -> AtomicCounter {
+    let id = counters.allocate(4, &[], "test", 0).unwrap();
+    let counter = counters.counter(id).unwrap();
+    counter.set_ordered(value);
+    counter
+}
