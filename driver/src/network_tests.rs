@@ -1,8 +1,10 @@
 //! Sender and receiver together, over a network in memory (spec 02 §2–§4, §8).
 
+mod golden;
 mod groups;
 mod hostile;
 mod net;
+mod reader;
 mod rig;
 
 use std::sync::atomic::Ordering;
@@ -13,7 +15,7 @@ use harrier_ringbuf::{Agent, Rng};
 use crate::handover::{ImageState, ReceiverCommand, SenderCommand};
 use crate::system_counters::SystemCounter as C;
 use net::Sent;
-use rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, receiver_address, sender_address};
+use rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, sender_address};
 
 fn message(number: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| (number * 31 + at) as u8).collect()
@@ -310,14 +312,30 @@ fn a_short_send_is_repeated_and_moves_nothing() {
     let mut rig = Rig::new();
     rig.connect();
     rig.run(MS, 10 * US);
-    rig.net.set_no_room(true);
+    rig.net.set_room(Some(0));
     rig.publish(b"x");
     rig.run(MS, 100 * US);
     assert_eq!(rig.publication.counters.sender_position.get(), 0);
     assert!(rig.count(C::ShortSends) >= 10);
-    rig.net.set_no_room(false);
+    rig.net.set_room(None);
     rig.run(MS, 100 * US);
     assert_eq!(rig.readers[0].messages, [b"x"]);
+}
+
+#[test]
+fn a_batch_that_is_sent_in_part_goes_on_where_it_ended() {
+    let mut rig = Rig::new();
+    rig.connect();
+    rig.run(MS, 10 * US);
+    rig.net.set_room(Some(1));
+    for number in 0..4 {
+        rig.offer(&message(number, 1_000)).unwrap();
+    }
+    rig.step(10 * US);
+    assert_eq!(rig.publication.counters.sender_position.get(), 1_056);
+    rig.run(MS, 10 * US);
+    assert_eq!(rig.readers[0].messages.len(), 4);
+    assert_eq!((rig.count(C::ShortSends), rig.count(C::NaksSent)), (3, 0));
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl<T: Transport> Receiver<T> {
         let mut work_count = 0;
         images.for_each(|_, image| {
             let id = image.endpoint_id;
-            if !endpoints.get(image.endpoint_place).is_some_and(|endpoint| endpoint.id == id) {
+            if endpoints.get(image.endpoint_place).is_none_or(|endpoint| endpoint.id != id) {
                 let Some(place) = endpoints.iter().position(|endpoint| endpoint.id == id) else { return };
                 image.endpoint_place = place;
             }

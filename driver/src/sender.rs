@@ -243,7 +243,7 @@ impl<T: Transport> Sender<T> {
 #[inline]
 fn place_of<S>(endpoints: &[Box<SendEndpoint<S>>], publication: &mut SendPublication) -> Option<usize> {
     let id = publication.endpoint_id;
-    if !endpoints.get(publication.endpoint_place).is_some_and(|endpoint| endpoint.id == id) {
+    if endpoints.get(publication.endpoint_place).is_none_or(|endpoint| endpoint.id != id) {
         publication.endpoint_place = endpoints.iter().position(|endpoint| endpoint.id == id)?;
     }
     Some(publication.endpoint_place)

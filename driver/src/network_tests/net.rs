@@ -29,7 +29,8 @@ struct State {
     waiting: BTreeMap<SocketAddr, VecDeque<(Vec<u8>, SocketAddr)>>,
     sent: Vec<Sent>,
     loses: Option<Rule>,
-    has_no_room: bool,
+    /// Datagrams that one call may send.
+    room: Option<usize>,
     fails: bool,
 }
 
@@ -52,9 +53,9 @@ impl Net {
         self.state().loses = Some(Box::new(rule));
     }
 
-    /// Every send is short from now on, or no longer.
-    pub(super) fn set_no_room(&self, has_no_room: bool) {
-        self.state().has_no_room = has_no_room;
+    /// The system takes so many datagrams of a batch from now on, or all.
+    pub(super) fn set_room(&self, room: Option<usize>) {
+        self.state().room = room;
     }
 
     /// Every send fails from now on, or no longer.
@@ -104,10 +105,10 @@ impl Datagrams for NetSocket {
 
     fn complete(&mut self, visit: &mut dyn FnMut(u64, Result<usize, TransportError>)) -> usize {
         let count = self.queue.len();
-        for (token, sent) in self.queue.drain(..) {
+        for (index, (token, sent)) in self.queue.drain(..).enumerate() {
             let mut state = self.net.state();
             let state = &mut *state;
-            if state.has_no_room {
+            if state.room.is_some_and(|room| index >= room) {
                 visit(token, Ok(0));
                 continue;
             }

@@ -7,15 +7,13 @@ use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::append::{ExclusiveAppender, OfferError};
 use harrier_ringbuf::counters::{AtomicCounter, CountersManager};
-use harrier_ringbuf::frame::{FrameHeader, TYPE_DATA, frame_length_acquire};
 use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType};
 use harrier_ringbuf::loss_report::{Loss, LossReport, read};
-use harrier_ringbuf::position::{
-    HEADER_LENGTH, align, compute_max_message_length, compute_position, index_by_position,
-};
-use harrier_ringbuf::{Agent, AtomicBuffer, Now, Region};
+use harrier_ringbuf::position::{compute_max_message_length, compute_position};
+use harrier_ringbuf::{Agent, AtomicBuffer, Now};
 
 use super::net::Net;
+use super::reader::Reader;
 use crate::congestion::{CongestionControl, CubicSettings};
 use crate::context::DriverContext;
 use crate::flow_control::FlowControl;
@@ -67,6 +65,7 @@ pub(super) fn receiver_address(number: u16) -> SocketAddr {
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) channel: String,
+    pub(super) session_id: i32,
     pub(super) initial_term_id: i32,
     pub(super) flow_control: Option<&'static str>,
     pub(super) is_dynamic: bool,
@@ -86,6 +85,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             channel: "aeron:udp?endpoint=127.0.0.1:2000|term-length=64k".into(),
+            session_id: SESSION,
             initial_term_id: 100,
             flow_control: None,
             is_dynamic: false,
@@ -101,18 +101,6 @@ impl Default for Options {
             queue: 64,
         }
     }
-}
-
-/// An image with the one subscriber that reads it.
-pub(super) struct Reader {
-    pub(super) image: PublicationImage,
-    pub(super) endpoint_id: u64,
-    pub(super) position: AtomicCounter,
-    /// A subscriber that does not read.
-    pub(super) is_stuck: bool,
-    pub(super) is_removing: bool,
-    part: Vec<u8>,
-    pub(super) messages: Vec<Vec<u8>>,
 }
 
 pub(super) struct Rig {
@@ -145,11 +133,16 @@ pub(super) struct Rig {
     next_timer_ns: i64,
 }
 
-pub(super) fn log_settings(initial_term_id: i32, mtu: usize, log_type: LogType) -> LogSettings {
+pub(super) fn log_settings(
+    session_id: i32,
+    initial_term_id: i32,
+    mtu: usize,
+    log_type: LogType,
+) -> LogSettings {
     LogSettings {
         correlation_id: PUBLICATION,
         initial_term_id,
-        session_id: SESSION,
+        session_id,
         stream_id: STREAM,
         mtu_length: mtu,
         term_length: TERM_LENGTH,
@@ -226,12 +219,13 @@ impl Rig {
         };
         let uri = ChannelUri::parse(&options.channel).unwrap();
         let params = PublicationParams::new(&uri, STREAM, &context).unwrap();
-        let file = log_file(&log_settings(options.initial_term_id, MTU, LogType::Exclusive));
+        let file =
+            log_file(&log_settings(options.session_id, options.initial_term_id, MTU, LogType::Exclusive));
         let appender = ExclusiveAppender::new(file.log.clone());
         let identity = Identity {
             registration_id: PUBLICATION,
             client_id: 1,
-            session_id: SESSION,
+            session_id: options.session_id,
             stream_id: STREAM,
             channel: options.channel.clone(),
             is_exclusive: true,
@@ -310,7 +304,7 @@ impl Rig {
         SendPublication::new(SendPublicationSetup {
             registration_id: PUBLICATION,
             endpoint_id: SEND_ENDPOINT,
-            session_id: SESSION,
+            session_id: self.options.session_id,
             stream_id: STREAM,
             log: self.publication.file.log.clone(),
             max_message_length: compute_max_message_length(TERM_LENGTH) as i64,
@@ -447,7 +441,7 @@ impl Rig {
         }
         for (correlation_id, endpoint_id) in gone {
             self.tell_receiver(ReceiverCommand::RemoveImage { correlation_id });
-            let (stream_id, session_id) = (STREAM, SESSION);
+            let (stream_id, session_id) = (STREAM, self.options.session_id);
             self.tell_receiver(ReceiverCommand::RemoveCoolDown { endpoint_id, stream_id, session_id });
         }
     }
@@ -478,7 +472,12 @@ impl Rig {
     fn create_image(&mut self, endpoint_id: u64, setup: &Setup, control: SocketAddr) {
         self.next_id += 1;
         let correlation_id = self.next_id;
-        let file = log_file(&log_settings(setup.initial_term_id, setup.mtu as usize, LogType::Image));
+        let file = log_file(&log_settings(
+            setup.session_id,
+            setup.initial_term_id,
+            setup.mtu as usize,
+            LogType::Image,
+        ));
         let bits = file.log.position_bits_to_shift();
         let join = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
         let cubic = CubicSettings {
@@ -539,50 +538,8 @@ impl Rig {
         );
         let position = counter(&mut self.counters, join);
         image.subscribers.add(1, position.clone(), true, true, self.now.ns);
-        self.readers.push(Reader {
-            image,
-            endpoint_id,
-            position,
-            is_stuck: false,
-            is_removing: false,
-            part: Vec::new(),
-            messages: Vec::new(),
-        });
+        self.readers.push(Reader::new(image, endpoint_id, position));
         self.tell_receiver(ReceiverCommand::AddImage(Box::new(receive)));
-    }
-}
-
-impl Reader {
-    /// Reads what is contiguous, as a client does.
-    pub(super) fn poll(&mut self) {
-        if self.is_stuck {
-            return;
-        }
-        let log = &self.image.file.log;
-        let bits = log.position_bits_to_shift();
-        let mut position = self.position.get();
-        loop {
-            let term = log.term(index_by_position(position, bits));
-            let offset = (position & (TERM_LENGTH as i64 - 1)) as usize;
-            let length = frame_length_acquire(term, offset);
-            if length <= 0 {
-                break;
-            }
-            let header = FrameHeader::read(term, offset);
-            if header.frame_type() == TYPE_DATA {
-                let mut payload = vec![0; length as usize - HEADER_LENGTH];
-                term.copy_out(offset + HEADER_LENGTH, &mut payload);
-                if header.flags() & flag::BEGIN != 0 {
-                    self.part.clear();
-                }
-                self.part.extend(payload);
-                if header.flags() & flag::END != 0 {
-                    self.messages.push(std::mem::take(&mut self.part));
-                }
-            }
-            position += align(length as usize, 32) as i64;
-        }
-        self.position.set_ordered(position);
     }
 }
 
