@@ -8,6 +8,7 @@ use harrier_ringbuf::Transport;
 
 use crate::receiver::endpoint::ReceiveEndpoint;
 use crate::receiver::image::ReceiveImage;
+use crate::receiver::transport::ReceiveTransport;
 use crate::sender::destinations::Destination;
 use crate::sender::endpoint::SendEndpoint;
 use crate::sender::publication::SendPublication;
@@ -78,6 +79,24 @@ pub(crate) enum ReceiverCommand<T: Transport> {
     },
     RemoveImage {
         correlation_id: i64,
+    },
+    /// A destination of a multi-destination subscription, on its open socket (spec 02 §3.12).
+    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor does not add destinations yet"))]
+    AddDestination {
+        endpoint_id: u64,
+        transport: Box<ReceiveTransport<T::Socket>>,
+    },
+    /// Its socket is closed.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor does not add destinations yet"))]
+    RemoveDestination {
+        endpoint_id: u64,
+        registration_id: i64,
+    },
+    /// The session that answers the image's request stream, until it is heard (spec 02 §2.12).
+    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no response channels yet"))]
+    SetResponseSession {
+        correlation_id: i64,
+        session_id: Option<i32>,
     },
     /// A control name has a new address.
     SetControl {

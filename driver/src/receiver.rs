@@ -3,6 +3,7 @@
 mod dispatcher;
 pub(crate) mod endpoint;
 pub(crate) mod image;
+pub(crate) mod transport;
 
 use harrier_protocol::udp::Frame;
 use harrier_ringbuf::{Agent, AgentError, Datagrams, Now, Transport};
@@ -14,6 +15,7 @@ use crate::system_counters::{CycleTracker, SystemCounter, SystemCounters};
 use dispatcher::Session;
 use endpoint::ReceiveEndpoint;
 use image::{ImageSlab, ReceiveImage};
+use transport::ReceiveTransport;
 
 /// Time between two requests for a SETUP, and how long one is waited for, ns (spec 02 §2.1).
 pub(crate) const PENDING_SETUP_TIMEOUT_NS: i64 = 1_000_000_000;
@@ -106,6 +108,17 @@ impl<T: Transport> Receiver<T> {
                 }
             }
             ReceiverCommand::RemoveImage { correlation_id } => self.remove_image(correlation_id, now),
+            ReceiverCommand::AddDestination { endpoint_id, transport } => {
+                self.add_destination(endpoint_id, transport, now);
+            }
+            ReceiverCommand::RemoveDestination { endpoint_id, registration_id } => {
+                self.remove_destination(endpoint_id, registration_id);
+            }
+            ReceiverCommand::SetResponseSession { correlation_id, session_id } => {
+                if let Some(image) = self.images.by_id(correlation_id) {
+                    image.set_response_session(session_id);
+                }
+            }
             ReceiverCommand::SetControl { endpoint_id, address } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
                     endpoint.set_control(address);
@@ -122,7 +135,8 @@ impl<T: Transport> Receiver<T> {
         };
         let (stream_id, session_id) = (image.stream_id, image.session_id);
         self.images.silence_others(image.endpoint_id, stream_id, session_id);
-        image.activate(now.ns);
+        let transport = endpoint.dispatcher.transport_of(stream_id, session_id);
+        image.activate(transport.unwrap_or_default(), now.ns);
         if !endpoint.dispatcher.wants(stream_id, session_id) {
             // The subscription has gone while the image was made.
             image.deactivate(now.ns);
@@ -142,43 +156,78 @@ impl<T: Transport> Receiver<T> {
         self.replies.send(ConductorCommand::ImageReleased { correlation_id });
     }
 
+    fn add_destination(&mut self, endpoint_id: u64, transport: Box<ReceiveTransport<T::Socket>>, now: &Now) {
+        let Some(endpoint) = find(&mut self.endpoints, endpoint_id) else { return };
+        let (index, preset) = endpoint.add_destination(transport, now.ns, &self.system);
+        let Some(address) = preset else { return };
+        self.images.for_each(|_, image| {
+            if image.endpoint_id == endpoint_id {
+                image.add_connection(index, address, now.ns);
+            }
+        });
+    }
+
+    fn remove_destination(&mut self, endpoint_id: u64, registration_id: i64) {
+        let Some(endpoint) = find(&mut self.endpoints, endpoint_id) else { return };
+        let Some(index) = endpoint.remove_destination(registration_id) else { return };
+        let transports = endpoint.transport_count();
+        self.images.for_each(|_, image| {
+            if image.endpoint_id == endpoint_id {
+                image.remove_connection(index, transports);
+            }
+        });
+    }
+
     fn poll_sockets(&mut self, now: &Now) -> usize {
         let mut bytes = 0;
-        for index in 0..self.endpoints.len() {
-            let Self { endpoints, images, replies, system, settings, .. } = self;
-            let ReceiveEndpoint { socket, dispatcher, outbox, id, .. } = &mut *endpoints[index];
-            let mut dispatch = dispatcher::Dispatch {
-                endpoint_id: *id,
-                session_limit: settings.stream_session_limit,
-                dispatcher,
-                outbox,
-                images,
-                replies,
-                system,
-                now_ns: now.ns,
-            };
-            let interceptors = &mut settings.interceptors;
-            let received = socket.receive(&mut |datagram, source| {
-                system.get(SystemCounter::BytesReceived).add(datagram.len() as i64);
-                if interceptors.drops(datagram, source) {
-                    return;
-                }
-                match Frame::decode(datagram) {
-                    Ok(frame) => dispatch.on_frame(&frame, source),
-                    Err(_) => system.get(SystemCounter::InvalidPackets).increment(),
-                }
-            });
-            match received {
-                Ok(count) => bytes += count,
-                Err(error) if self.endpoints[index].may_report(now.ns) => {
-                    self.replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
-                }
-                Err(_) => {}
+        for endpoint in 0..self.endpoints.len() {
+            for transport in 0..self.endpoints[endpoint].transports.len() {
+                bytes += self.poll_socket(endpoint, transport, now);
             }
-            let endpoint = &mut self.endpoints[index];
-            endpoint.note_activity(now.ns);
-            endpoint.flush_outbox(&self.system);
         }
+        bytes
+    }
+
+    fn poll_socket(&mut self, endpoint: usize, index: usize, now: &Now) -> usize {
+        let Self { endpoints, images, replies, system, settings, .. } = self;
+        let endpoint = &mut *endpoints[endpoint];
+        let transports = endpoint.transport_count();
+        let ReceiveEndpoint { transports: places, dispatcher, outbox, id, .. } = endpoint;
+        let Some(transport) = &mut places[index] else { return 0 };
+        let mut dispatch = dispatcher::Dispatch {
+            endpoint_id: *id,
+            transport: index,
+            group: transport.group,
+            transports,
+            session_limit: settings.stream_session_limit,
+            dispatcher,
+            outbox,
+            images,
+            replies,
+            system,
+            now_ns: now.ns,
+        };
+        let interceptors = &mut settings.interceptors;
+        let received = transport.socket.receive(&mut |datagram, source| {
+            system.get(SystemCounter::BytesReceived).add(datagram.len() as i64);
+            if interceptors.drops(datagram, source) {
+                return;
+            }
+            match Frame::decode(datagram) {
+                Ok(frame) => dispatch.on_frame(&frame, source),
+                Err(_) => system.get(SystemCounter::InvalidPackets).increment(),
+            }
+        });
+        let bytes = match received {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if transport.may_report(now.ns) {
+                    replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
+                }
+                0
+            }
+        };
+        endpoint.end_poll(index, system, now.ns);
         bytes
     }
 
@@ -199,7 +248,7 @@ impl<T: Transport> Receiver<T> {
     fn check_endpoints(&mut self, now_ns: i64) {
         self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
         for endpoint in &mut self.endpoints {
-            if endpoint.is_resolution_due(now_ns) {
+            if endpoint.transports.iter_mut().flatten().any(|one| one.is_resolution_due(now_ns)) {
                 self.replies.try_send(ConductorCommand::ReResolve { endpoint_id: endpoint.id });
             }
         }

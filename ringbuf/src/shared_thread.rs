@@ -157,6 +157,13 @@ impl SharedThread {
         }
     }
 
+    /// Drops all agents without closing them, as the death of their process would.
+    pub fn abandon(&self) {
+        for slot in self.slots() {
+            drop(slot.agent.take());
+        }
+    }
+
     fn end(&self, mut agent: Box<dyn Agent>) {
         let now = self.inner.pace.now();
         if catch_unwind(AssertUnwindSafe(|| agent.on_close(&now))).is_err() {

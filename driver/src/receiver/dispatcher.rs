@@ -7,7 +7,7 @@ use harrier_protocol::udp::{DataFrames, Frame, Rttm, Setup, flag};
 use harrier_ringbuf::{IdMap, IdSet, Transport};
 
 use super::endpoint::Outbox;
-use super::image::ImageSlab;
+use super::image::{Arrival, ImageSlab};
 use crate::handover::ConductorCommand;
 use crate::sender::Replies;
 use crate::system_counters::SystemCounters;
@@ -21,7 +21,7 @@ pub(crate) enum Session {
     /// A SETUP was asked for.
     PendingSetup,
     /// The conductor makes an image.
-    InitInProgress,
+    InitInProgress { transport: usize },
     /// Its image.
     Active(usize),
     /// Its image has gone; it may not come again yet.
@@ -37,7 +37,7 @@ pub(crate) enum Session {
 impl Session {
     /// Has an image or will soon have one.
     fn has_image(self) -> bool {
-        matches!(self, Self::Active(_) | Self::InitInProgress)
+        matches!(self, Self::Active(_) | Self::InitInProgress { .. })
     }
 }
 
@@ -143,6 +143,14 @@ impl Dispatcher {
         }
     }
 
+    /// Transport of the SETUP that an image was asked for with.
+    pub(crate) fn transport_of(&self, stream_id: i32, session_id: i32) -> Option<usize> {
+        match self.streams.get(&stream_id)?.sessions.get(&session_id)? {
+            Session::InitInProgress { transport } => Some(*transport),
+            _ => None,
+        }
+    }
+
     pub(crate) fn set(&mut self, stream_id: i32, session_id: i32, session: Session) {
         if let Some(stream) = self.streams.get_mut(&stream_id) {
             stream.set(session_id, session);
@@ -193,6 +201,10 @@ impl Dispatcher {
 /// One endpoint's datagrams on their way to the images.
 pub(crate) struct Dispatch<'a, T: Transport> {
     pub(crate) endpoint_id: u64,
+    /// Index of the transport that was read, its multicast control group, and how many transports there are.
+    pub(crate) transport: usize,
+    pub(crate) group: Option<SocketAddr>,
+    pub(crate) transports: usize,
     pub(crate) session_limit: usize,
     pub(crate) dispatcher: &'a mut Dispatcher,
     pub(crate) outbox: &'a mut Outbox,
@@ -214,14 +226,22 @@ impl<T: Transport> Dispatch<'_, T> {
         }
     }
 
+    /// Control frames go to the group, else where the stream comes from (spec 02 §3.1).
+    #[inline]
+    fn arrival(&self, source: SocketAddr) -> Arrival {
+        let address = self.group.unwrap_or(source);
+        Arrival { transport: self.transport, address, transports: self.transports }
+    }
+
     #[inline]
     fn on_data(&mut self, data: &DataFrames<'_>, source: SocketAddr) {
         let header = &data.first;
+        let arrival = self.arrival(source);
         let Some(stream) = self.dispatcher.streams.get_mut(&header.stream_id) else { return };
         match stream.sessions.get(&header.session_id) {
             Some(Session::Active(index)) => {
                 if let Some(image) = self.images.get_mut(*index) {
-                    image.on_data(data, self.system, self.now_ns);
+                    image.on_data(data, arrival, self.system, self.now_ns);
                 }
             }
             None if header.flags & flag::EOS == 0 => {
@@ -234,7 +254,7 @@ impl<T: Transport> Dispatch<'_, T> {
                     stream.set(session_id, Session::PendingSetup);
                     let since_ns = self.now_ns;
                     self.dispatcher.pending.push_back(Request { stream_id, session_id, since_ns });
-                    self.outbox.ask_for_setup(session_id, stream_id, source);
+                    self.outbox.ask_for_setup(session_id, stream_id, arrival.address);
                 }
             }
             _ => {}
@@ -242,11 +262,12 @@ impl<T: Transport> Dispatch<'_, T> {
     }
 
     fn on_setup(&mut self, setup: &Setup, source: SocketAddr) {
+        let arrival = self.arrival(source);
         let Some(stream) = self.dispatcher.streams.get_mut(&setup.stream_id) else { return };
         match stream.sessions.get(&setup.session_id) {
             Some(Session::Active(index)) => {
                 if let Some(image) = self.images.get_mut(*index) {
-                    image.on_setup(self.now_ns);
+                    image.on_setup(arrival, self.now_ns);
                 }
                 return;
             }
@@ -278,11 +299,10 @@ impl<T: Transport> Dispatch<'_, T> {
             endpoint_id: self.endpoint_id,
             setup: *setup,
             source,
-            // Control frames go where the stream comes from (spec 02 §3.1).
-            control: source,
+            control: arrival.address,
         };
         if self.replies.try_send(command) {
-            stream.set(setup.session_id, Session::InitInProgress);
+            stream.set(setup.session_id, Session::InitInProgress { transport: self.transport });
         }
     }
 

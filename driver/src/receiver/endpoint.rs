@@ -1,42 +1,35 @@
-//! A socket that subscriptions receive from (spec 02 §3.1, §3.2).
+//! The sockets that the subscriptions of a channel receive from (spec 02 §3.1, §3.2, §3.12).
 
 use std::net::SocketAddr;
 
 use harrier_protocol::udp::{RTTM_LENGTH, Rttm, STATUS_MESSAGE_TAGGED_LENGTH, StatusMessage, flag};
 use harrier_ringbuf::Datagrams;
 use harrier_ringbuf::counters::AtomicCounter;
-use harrier_ringbuf::transport::SendBuffer;
 
 use super::PENDING_SETUP_TIMEOUT_NS;
 use super::dispatcher::Dispatcher;
-use crate::sender::DESTINATION_TIMEOUT_NS;
-use crate::sender::endpoint::ERROR_INTERVAL_NS;
-use crate::system_counters::{SystemCounter, SystemCounters};
+use super::transport::ReceiveTransport;
+use crate::system_counters::SystemCounters;
 
 /// Frames that may wait for the end of a poll.
 const OUTBOX_CAPACITY: usize = 64;
 
-/// The socket of a receive channel.
+/// A receive channel: one socket, or one for each destination.
 pub(crate) struct ReceiveEndpoint<S> {
     pub(crate) id: u64,
-    pub(crate) socket: S,
-    pub(crate) dispatcher: Dispatcher,
-    pub(crate) outbox: Outbox,
-    /// Where a sender is asked for SETUPs although nothing was heard of it.
-    pub(crate) control: Option<SocketAddr>,
-    resolves: bool,
-    last_request_ns: i64,
-    last_heard_ns: i64,
-    next_error_ns: i64,
+    /// By index; a place whose destination has gone is used again.
+    pub(super) transports: Vec<Option<Box<ReceiveTransport<S>>>>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) outbox: Outbox,
     /// Counters of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
 }
 
-/// What an endpoint says of itself in every frame, and frames that wait while the socket is being read.
-pub(crate) struct Outbox {
-    pub(crate) receiver_id: i64,
-    pub(crate) group_tag: Option<i64>,
-    pub(crate) has_heard: bool,
+/// What an endpoint says of itself in every frame, and frames that wait while a socket is being read.
+pub(super) struct Outbox {
+    pub(super) receiver_id: i64,
+    pub(super) group_tag: Option<i64>,
+    pub(super) has_heard: bool,
     frames: Vec<Waiting>,
 }
 
@@ -46,13 +39,13 @@ enum Waiting {
 }
 
 impl Outbox {
-    pub(crate) fn ask_for_setup(&mut self, session_id: i32, stream_id: i32, to: SocketAddr) {
+    pub(super) fn ask_for_setup(&mut self, session_id: i32, stream_id: i32, to: SocketAddr) {
         if self.frames.len() < OUTBOX_CAPACITY {
             self.frames.push(Waiting::SetupRequest { session_id, stream_id, to });
         }
     }
 
-    pub(crate) fn reply_round_trip(&mut self, rttm: Rttm, to: SocketAddr) {
+    pub(super) fn reply_round_trip(&mut self, rttm: Rttm, to: SocketAddr) {
         if self.frames.len() < OUTBOX_CAPACITY {
             let rttm = Rttm { flags: 0, reception_delta_ns: 0, ..rttm };
             self.frames.push(Waiting::RoundTrip { rttm, to });
@@ -61,6 +54,7 @@ impl Outbox {
 }
 
 impl<S: Datagrams> ReceiveEndpoint<S> {
+    /// An endpoint on its own open socket; `control` is the channel's explicit control address.
     pub(crate) fn new(
         id: u64,
         socket: S,
@@ -69,90 +63,121 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         control: Option<SocketAddr>,
         counters: Vec<AtomicCounter>,
     ) -> Self {
+        let transport = ReceiveTransport::new(-1, socket, control, None);
+        Self::with_transports(id, vec![Some(Box::new(transport))], receiver_id, group_tag, counters)
+    }
+
+    /// An endpoint on such sockets: one of a multicast group, or none yet for `control-mode=manual`, whose destinations
+    /// come by command.
+    pub(crate) fn with_transports(
+        id: u64,
+        transports: Vec<Option<Box<ReceiveTransport<S>>>>,
+        receiver_id: i64,
+        group_tag: Option<i64>,
+        counters: Vec<AtomicCounter>,
+    ) -> Self {
         let frames = Vec::with_capacity(OUTBOX_CAPACITY);
         Self {
             id,
-            socket,
+            transports,
             dispatcher: Dispatcher::default(),
             outbox: Outbox { receiver_id, group_tag, has_heard: false, frames },
-            control,
-            resolves: control.is_some(),
-            last_request_ns: 0,
-            last_heard_ns: 0,
-            next_error_ns: i64::MIN,
             counters,
         }
     }
 
     /// The receiver has taken the endpoint.
-    pub(crate) fn start(&mut self, now_ns: i64, system: &SystemCounters) {
-        self.last_heard_ns = now_ns;
-        self.request_periodic_setup(now_ns, system);
-    }
-
-    fn request_periodic_setup(&mut self, now_ns: i64, system: &SystemCounters) {
-        if let Some(control) = self.control {
-            self.last_request_ns = now_ns;
-            self.send_setup_request(0, 0, control, system);
+    pub(super) fn start(&mut self, now_ns: i64, system: &SystemCounters) {
+        for index in 0..self.transports.len() {
+            self.start_transport(index, now_ns, system);
         }
     }
 
-    pub(crate) fn set_control(&mut self, address: SocketAddr) {
-        self.control = Some(address);
+    fn start_transport(&mut self, index: usize, now_ns: i64, system: &SystemCounters) {
+        let Some(transport) = &mut self.transports[index] else { return };
+        transport.start(now_ns);
+        if let Some(control) = transport.take_request(now_ns) {
+            self.send_setup_request(index, (0, 0), control, system);
+        }
     }
 
-    /// A subscription was added: one session is asked for at once where its sender is known.
-    pub(crate) fn on_interest(
+    /// Puts a destination to use; returns its index and the address that is preset for it.
+    pub(super) fn add_destination(
+        &mut self,
+        transport: Box<ReceiveTransport<S>>,
+        now_ns: i64,
+        system: &SystemCounters,
+    ) -> (usize, Option<SocketAddr>) {
+        let preset = transport.preset_address();
+        let index = self.transports.iter().position(Option::is_none).unwrap_or(self.transports.len());
+        match self.transports.get_mut(index) {
+            Some(place) => *place = Some(transport),
+            None => self.transports.push(Some(transport)),
+        }
+        self.start_transport(index, now_ns, system);
+        (index, preset)
+    }
+
+    /// Takes a destination away; returns where it was. Its socket is closed.
+    pub(super) fn remove_destination(&mut self, registration_id: i64) -> Option<usize> {
+        let index = self.transports.iter().position(|transport| {
+            transport.as_ref().is_some_and(|transport| transport.registration_id == registration_id)
+        })?;
+        self.transports[index] = None;
+        Some(index)
+    }
+
+    /// Number of sockets.
+    pub(super) fn transport_count(&self) -> usize {
+        self.transports.iter().flatten().count()
+    }
+
+    /// The control name has another address now.
+    pub(super) fn set_control(&mut self, address: SocketAddr) {
+        for transport in self.transports.iter_mut().flatten() {
+            if transport.control.is_some() {
+                transport.control = Some(address);
+            }
+        }
+    }
+
+    /// A subscription was added: its sender is asked at once where it is known.
+    pub(super) fn on_interest(
         &mut self,
         stream_id: i32,
         session_id: Option<i32>,
         now_ns: i64,
         system: &SystemCounters,
     ) {
-        match (self.control, session_id) {
-            (Some(control), Some(session_id)) => {
-                self.send_setup_request(session_id, stream_id, control, system);
+        for index in 0..self.transports.len() {
+            let Some(transport) = &mut self.transports[index] else { continue };
+            let (control, asked) = match session_id {
+                Some(session_id) => (transport.control, (session_id, stream_id)),
+                None => (transport.take_request(now_ns), (0, 0)),
+            };
+            if let Some(control) = control {
+                self.send_setup_request(index, asked, control, system);
             }
-            (Some(_), None) => self.request_periodic_setup(now_ns, system),
-            (None, _) => {}
         }
     }
 
-    pub(crate) fn note_activity(&mut self, now_ns: i64) {
-        if std::mem::take(&mut self.outbox.has_heard) {
-            self.last_heard_ns = now_ns;
-        }
-    }
-
-    pub(crate) fn is_resolution_due(&mut self, now_ns: i64) -> bool {
-        if !self.resolves || now_ns <= self.last_heard_ns + DESTINATION_TIMEOUT_NS {
-            return false;
-        }
-        self.last_heard_ns = now_ns;
-        true
-    }
-
-    /// True when a failed receive may be reported: at most once a second, for it fails again in every duty cycle.
-    pub(crate) fn may_report(&mut self, now_ns: i64) -> bool {
-        let may = now_ns >= self.next_error_ns;
-        if may {
-            self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
-        }
-        may
-    }
-
-    /// Sends what had to wait while the socket was read.
+    /// Notes what was heard while a socket was read, and sends what had to wait.
     #[inline]
-    pub(crate) fn flush_outbox(&mut self, system: &SystemCounters) {
+    pub(super) fn end_poll(&mut self, index: usize, system: &SystemCounters, now_ns: i64) {
+        if std::mem::take(&mut self.outbox.has_heard)
+            && let Some(transport) = &mut self.transports[index]
+        {
+            transport.note_heard(now_ns);
+        }
         while let Some(waiting) = self.outbox.frames.pop() {
             match waiting {
                 Waiting::SetupRequest { session_id, stream_id, to } => {
-                    self.send_setup_request(session_id, stream_id, to, system);
+                    self.send_setup_request(index, (session_id, stream_id), to, system);
                 }
                 Waiting::RoundTrip { rttm, to } => {
                     let mut buffer = [0; RTTM_LENGTH];
                     if let Ok(length) = rttm.encode(&mut buffer) {
-                        self.send(&buffer[..length], to, system);
+                        self.send(index, &buffer[..length], to, system);
                     }
                 }
             }
@@ -160,28 +185,31 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
     }
 
     /// Asks again where the sender is known, and forgets requests that nobody answered (spec 02 §3.0, 4).
-    pub(crate) fn check_pending_setups(&mut self, now_ns: i64, system: &SystemCounters) {
+    pub(super) fn check_pending_setups(&mut self, now_ns: i64, system: &SystemCounters) {
         self.dispatcher.expire_setups(now_ns, PENDING_SETUP_TIMEOUT_NS);
-        let is_due = now_ns > self.last_request_ns + PENDING_SETUP_TIMEOUT_NS;
-        if self.control.is_some() && is_due && self.dispatcher.has_interest() {
-            self.request_periodic_setup(now_ns, system);
+        if !self.dispatcher.has_interest() {
+            return;
+        }
+        for index in 0..self.transports.len() {
+            let Some(transport) = &mut self.transports[index] else { continue };
+            if let Some(control) = transport.take_due_request(now_ns) {
+                self.send_setup_request(index, (0, 0), control, system);
+            }
         }
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<i64> {
-        let expiry = self.dispatcher.next_expiry_ns();
-        let periodic = self.control.filter(|_| self.dispatcher.has_interest()).map(|_| self.last_request_ns);
-        let earliest = match (expiry, periodic) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        earliest.map(|since| since + PENDING_SETUP_TIMEOUT_NS + 1)
+    pub(super) fn next_deadline(&self) -> Option<i64> {
+        let expiry = self.dispatcher.next_expiry_ns().map(|since| since + PENDING_SETUP_TIMEOUT_NS + 1);
+        let has_interest = self.dispatcher.has_interest();
+        let requests = self.transports.iter().flatten().filter_map(|transport| transport.next_request_ns());
+        requests.filter(|_| has_interest).chain(expiry).min()
     }
 
+    /// Asks for a SETUP of a (session, stream); of (0, 0) for all on the channel.
     fn send_setup_request(
         &mut self,
-        session_id: i32,
-        stream_id: i32,
+        index: usize,
+        (session_id, stream_id): (i32, i32),
         to: SocketAddr,
         system: &SystemCounters,
     ) {
@@ -197,21 +225,21 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         };
         let mut buffer = [0; STATUS_MESSAGE_TAGGED_LENGTH];
         if let Ok(length) = status.encode(&mut buffer) {
-            self.send(&buffer[..length], to, system);
+            self.send(index, &buffer[..length], to, system);
         }
     }
 
-    /// Sends one control frame; true when it went out whole.
-    pub(crate) fn send(&mut self, frame: &[u8], to: SocketAddr, system: &SystemCounters) -> bool {
-        if self.socket.submit(0, SendBuffer::Copied(frame), Some(to)).is_err() {
-            return false;
+    /// Sends one control frame through a transport; false when it did not go out whole.
+    pub(super) fn send(
+        &mut self,
+        index: usize,
+        frame: &[u8],
+        to: SocketAddr,
+        system: &SystemCounters,
+    ) -> bool {
+        match self.transports.get_mut(index) {
+            Some(Some(transport)) => transport.send(frame, to, system),
+            _ => false,
         }
-        let mut sent_bytes = 0;
-        self.socket.complete(&mut |_, outcome| sent_bytes += outcome.unwrap_or(0));
-        system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
-        if sent_bytes < frame.len() {
-            system.get(SystemCounter::ShortSends).increment();
-        }
-        sent_bytes == frame.len()
     }
 }

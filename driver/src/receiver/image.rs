@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::udp::{
-    DataFrames, ERROR_HEADER_LENGTH, ErrorFrame, MAX_ERROR_TEXT_LENGTH, NAK_LENGTH, Nak, RTTM_LENGTH, Rttm,
-    STATUS_MESSAGE_TAGGED_LENGTH, StatusMessage, flag,
+    DataFrames, ERROR_HEADER_LENGTH, ErrorFrame, MAX_ERROR_TEXT_LENGTH, NAK_LENGTH, Nak,
+    RESPONSE_SETUP_LENGTH, RTTM_LENGTH, ResponseSetup, Rttm, STATUS_MESSAGE_TAGGED_LENGTH, StatusMessage,
+    flag,
 };
 use harrier_ringbuf::Datagrams;
 use harrier_ringbuf::counters::AtomicCounter;
@@ -18,8 +19,8 @@ use harrier_ringbuf::position::{
 use harrier_ringbuf::rebuild::{fill_gap, insert};
 
 use super::endpoint::ReceiveEndpoint;
+use super::transport::Connections;
 use crate::handover::{ImageShared, ImageState, MissingRange};
-use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
 /// A round trip that takes longer is a stray reply, ns.
@@ -41,6 +42,17 @@ pub(crate) struct ReceiveImageSetup {
     pub(crate) naks_sent: AtomicCounter,
     pub(crate) shared: Arc<ImageShared>,
     pub(crate) control: SocketAddr,
+}
+
+/// How a datagram came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// Index of the transport.
+    pub(super) transport: usize,
+    /// Where answers go: the control group of multicast, else the datagram's source.
+    pub(super) address: SocketAddr,
+    /// Transports of the endpoint.
+    pub(super) transports: usize,
 }
 
 /// An image as the receiver has it.
@@ -70,6 +82,9 @@ pub(crate) struct ReceiveImage {
     has_sent_eos: bool,
     has_eos: bool,
     rejected: Option<String>,
+    connections: Connections,
+    /// Session that answers a request stream; told with every status message until it is heard (spec 02 §2.12).
+    response_session: Option<i32>,
 }
 
 impl ReceiveImage {
@@ -102,12 +117,15 @@ impl ReceiveImage {
             has_sent_eos: false,
             has_eos: false,
             rejected: None,
+            connections: Connections::default(),
+            response_session: None,
             setup,
         }
     }
 
-    /// The receiver has taken the image; its first status message is due at once.
-    pub(crate) fn activate(&mut self, now_ns: i64) {
+    /// The receiver has taken the image, whose SETUP came through a transport; its first status message is due at once.
+    pub(super) fn activate(&mut self, transport: usize, now_ns: i64) {
+        self.connections.touch(transport, self.setup.control, now_ns);
         self.last_packet_ns = now_ns;
         self.status_deadline_ns = now_ns - 1;
         self.last_rtt_ns = now_ns;
@@ -132,10 +150,33 @@ impl ReceiveImage {
         self.has_eos
     }
 
-    pub(crate) fn on_setup(&mut self, now_ns: i64) {
+    pub(super) fn on_setup(&mut self, arrival: Arrival, now_ns: i64) {
         if self.rejected.is_none() {
-            self.last_packet_ns = now_ns;
+            self.touch(arrival, now_ns);
         }
+    }
+
+    #[inline]
+    fn touch(&mut self, arrival: Arrival, now_ns: i64) {
+        self.last_packet_ns = now_ns;
+        self.connections.touch(arrival.transport, arrival.address, now_ns);
+    }
+
+    /// A destination was added whose sender is known before it is heard: status messages go there too.
+    pub(super) fn add_connection(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
+        self.connections.touch(transport, address, now_ns);
+    }
+
+    /// A destination has gone; the stream may have ended in all that are left.
+    pub(super) fn remove_connection(&mut self, transport: usize, transports: usize) {
+        self.connections.remove(transport);
+        if transports > 0 {
+            self.check_end(transports);
+        }
+    }
+
+    pub(super) fn set_response_session(&mut self, session_id: Option<i32>) {
+        self.response_session = session_id;
     }
 
     /// A measured round trip, for the congestion control of the conductor.
@@ -150,7 +191,13 @@ impl ReceiveImage {
 
     /// Takes one datagram (spec 02 §3.4).
     #[inline]
-    pub(crate) fn on_data(&mut self, data: &DataFrames<'_>, system: &SystemCounters, now_ns: i64) {
+    pub(super) fn on_data(
+        &mut self,
+        data: &DataFrames<'_>,
+        arrival: Arrival,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
         let header = &data.first;
         if self.rejected.is_some() {
             return;
@@ -161,7 +208,7 @@ impl ReceiveImage {
         }
         let position = compute_position(header.term_id, header.term_offset, self.bits, self.initial_term_id);
         if data.is_heartbeat() {
-            return self.on_heartbeat(position, header.flags, system, now_ns);
+            return self.on_heartbeat(position, header.flags, arrival, system, now_ns);
         }
         let end = position + data.bytes.len() as i64;
         if end > self.last_status_position + self.term_length / 2 {
@@ -170,11 +217,11 @@ impl ReceiveImage {
         if position < self.last_status_position {
             system.get(SystemCounter::FlowControlUnderRuns).increment();
             if position >= self.last_status_position - i64::from(self.setup.max_window) {
-                self.last_packet_ns = now_ns;
+                self.touch(arrival, now_ns);
             }
             return;
         }
-        self.last_packet_ns = now_ns;
+        self.touch(arrival, now_ns);
         if self.setup.shared.state() > ImageState::Active {
             // Its subscribers are told that it ends where it is.
             return;
@@ -186,7 +233,14 @@ impl ReceiveImage {
         }
     }
 
-    fn on_heartbeat(&mut self, position: i64, flags: u8, system: &SystemCounters, now_ns: i64) {
+    fn on_heartbeat(
+        &mut self,
+        position: i64,
+        flags: u8,
+        arrival: Arrival,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
         if position > self.last_status_position + self.term_length / 2 {
             return system.get(SystemCounter::FlowControlOverRuns).increment();
         }
@@ -194,19 +248,30 @@ impl ReceiveImage {
             return system.get(SystemCounter::FlowControlUnderRuns).increment();
         }
         system.get(SystemCounter::HeartbeatsReceived).increment();
-        self.last_packet_ns = now_ns;
+        self.touch(arrival, now_ns);
         if position > self.setup.high_water_mark.get_plain() {
             self.setup.high_water_mark.set_ordered(position);
         }
         if flags & flag::EOS != 0 && !self.has_eos {
-            self.has_eos = true;
-            if flags & flag::REVOKED != 0 {
+            self.connections.set_eos(arrival.transport, position);
+            if self.check_end(arrival.transports) && flags & flag::REVOKED != 0 {
                 self.setup.log.set_publication_revoked();
                 system.get(SystemCounter::PublicationImagesRevoked).increment();
             }
+        }
+    }
+
+    /// The image ends when the stream has ended in all its connections.
+    fn check_end(&mut self, transports: usize) -> bool {
+        if !self.has_eos
+            && let Some(position) = self.connections.end_position(transports)
+        {
+            self.has_eos = true;
             self.setup.log.set_end_of_stream_position(position);
             self.setup.shared.is_end_of_stream.store(true, Ordering::Release);
+            return true;
         }
+        false
     }
 
     /// One turn: liveness, status messages, NAKs (spec 02 §3.0, 3).
@@ -275,7 +340,21 @@ impl ReceiveImage {
     }
 
     fn is_heard(&self, now_ns: i64) -> bool {
-        now_ns <= self.last_packet_ns + DESTINATION_TIMEOUT_NS
+        self.connections.targets(false, now_ns).next().is_some()
+    }
+
+    /// Sends a control frame to all senders that were heard lately, or with `is_all` to all.
+    fn send_to_senders<S: Datagrams>(
+        &self,
+        frame: &[u8],
+        is_all: bool,
+        endpoint: &mut ReceiveEndpoint<S>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) {
+        for (transport, address) in self.connections.targets(is_all, now_ns) {
+            endpoint.send(transport, frame, address, system);
+        }
     }
 
     fn send_status<S: Datagrams>(
@@ -284,7 +363,8 @@ impl ReceiveImage {
         system: &SystemCounters,
         now_ns: i64,
     ) -> usize {
-        let mut is_due = self.sends_status && self.status_deadline_ns < now_ns;
+        let is_timed_out = self.sends_status && self.status_deadline_ns < now_ns;
+        let mut is_due = is_timed_out;
         if let Some((change, position, window)) = self.setup.shared.status.take(self.status_change) {
             self.status_change = change;
             self.next_status_position = position;
@@ -296,6 +376,14 @@ impl ReceiveImage {
         is_due |= is_ending && !self.has_sent_eos && self.sends_status;
         if !is_due || state > ImageState::Linger || (!self.is_heard(now_ns) && !is_ending) {
             return 0;
+        }
+        if is_timed_out && let Some(response_session_id) = self.response_session {
+            let (session_id, stream_id) = (self.session_id, self.stream_id);
+            let frame = ResponseSetup { session_id, stream_id, response_session_id };
+            let mut buffer = [0; RESPONSE_SETUP_LENGTH];
+            if let Ok(length) = frame.encode(&mut buffer) {
+                self.send_to_senders(&buffer[..length], false, endpoint, system, now_ns);
+            }
         }
         self.write_status(if is_ending { flag::SM_EOS } else { 0 }, endpoint, system, now_ns);
         1
@@ -321,11 +409,16 @@ impl ReceiveImage {
         };
         let mut buffer = [0; STATUS_MESSAGE_TAGGED_LENGTH];
         let Ok(length) = status.encode(&mut buffer) else { return };
-        endpoint.send(&buffer[..length], self.setup.control, system);
+        let is_ending = flags & flag::SM_EOS != 0;
+        self.send_to_senders(&buffer[..length], is_ending, endpoint, system, now_ns);
         system.get(SystemCounter::StatusMessagesSent).increment();
+        if !is_ending {
+            let alive = self.connections.count_alive(self.setup.liveness_timeout_ns, now_ns);
+            self.setup.log.set_active_transport_count(alive as i32);
+        }
         self.last_status_position = position;
         self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
-        self.has_sent_eos |= flags & flag::SM_EOS != 0;
+        self.has_sent_eos |= is_ending;
     }
 
     fn send_error<S: Datagrams>(
@@ -348,7 +441,7 @@ impl ReceiveImage {
         };
         let mut buffer = [0; ERROR_HEADER_LENGTH + MAX_ERROR_TEXT_LENGTH];
         if let Ok(length) = error.encode(&mut buffer) {
-            endpoint.send(&buffer[..length], self.setup.control, system);
+            self.send_to_senders(&buffer[..length], true, endpoint, system, now_ns);
         }
         system.get(SystemCounter::ErrorFramesSent).increment();
         self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
@@ -386,7 +479,7 @@ impl ReceiveImage {
         };
         let mut buffer = [0; NAK_LENGTH];
         let Ok(length) = nak.encode(&mut buffer) else { return 0 };
-        endpoint.send(&buffer[..length], self.setup.control, system);
+        self.send_to_senders(&buffer[..length], false, endpoint, system, now_ns);
         system.get(SystemCounter::NaksSent).increment();
         self.setup.naks_sent.increment();
         1
@@ -408,7 +501,7 @@ impl ReceiveImage {
         };
         let mut buffer = [0; RTTM_LENGTH];
         if let Ok(length) = rttm.encode(&mut buffer) {
-            endpoint.send(&buffer[..length], self.setup.control, system);
+            self.send_to_senders(&buffer[..length], false, endpoint, system, now_ns);
         }
     }
 }

@@ -1,2 +1,14 @@
-//! Consensus module, service container and cluster client.
+//! The cluster: a log that clients' messages are put in order by, services that follow it, and the client that sends them.
+//!
+//! [`module::ConsensusModule`] and [`service::ServiceContainer`] are agents that live beside a media driver and an archive;
+//! [`client::ClusterClient`] is what an application talks to them with.
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod codec;
+pub mod mark;
+pub mod members;
+pub mod module;
+pub mod node_state;
+pub mod recording_log;
+pub mod service;

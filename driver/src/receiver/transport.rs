@@ -1,0 +1,185 @@
+//! The sockets of a receive endpoint, and where an image's control frames go through them (spec 02 §3.1, §3.12, §3.13).
+
+use std::net::SocketAddr;
+
+use harrier_ringbuf::Datagrams;
+use harrier_ringbuf::transport::SendBuffer;
+
+use super::PENDING_SETUP_TIMEOUT_NS;
+use crate::sender::DESTINATION_TIMEOUT_NS;
+use crate::sender::endpoint::ERROR_INTERVAL_NS;
+use crate::system_counters::{SystemCounter, SystemCounters};
+
+/// One socket of an endpoint: its own, or that of a destination of a multi-destination subscription.
+pub(crate) struct ReceiveTransport<S> {
+    /// Correlation id of the command that added the destination; -1 for the endpoint's own socket.
+    pub(crate) registration_id: i64,
+    pub(crate) socket: S,
+    /// Where a sender is asked for SETUPs although nothing was heard of it.
+    pub(super) control: Option<SocketAddr>,
+    /// Control group of a multicast channel: all control frames go there.
+    pub(super) group: Option<SocketAddr>,
+    last_request_ns: i64,
+    last_heard_ns: i64,
+    next_error_ns: i64,
+}
+
+impl<S: Datagrams> ReceiveTransport<S> {
+    /// An open socket. `control` is the channel's explicit control address, `group` the control group of multicast.
+    pub(crate) fn new(
+        registration_id: i64,
+        socket: S,
+        control: Option<SocketAddr>,
+        group: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            registration_id,
+            socket,
+            control,
+            group,
+            last_request_ns: 0,
+            last_heard_ns: 0,
+            next_error_ns: i64::MIN,
+        }
+    }
+
+    /// The receiver has taken the socket.
+    pub(super) fn start(&mut self, now_ns: i64) {
+        self.last_heard_ns = now_ns;
+    }
+
+    /// Where frames go before anything was heard; `None` when only a packet's source tells.
+    pub(super) fn preset_address(&self) -> Option<SocketAddr> {
+        self.group.or(self.control)
+    }
+
+    pub(super) fn note_heard(&mut self, now_ns: i64) {
+        self.last_heard_ns = now_ns;
+    }
+
+    /// The address to ask for SETUPs, when it is time to.
+    pub(super) fn take_due_request(&mut self, now_ns: i64) -> Option<SocketAddr> {
+        let control = self.control?;
+        (now_ns > self.last_request_ns + PENDING_SETUP_TIMEOUT_NS).then(|| {
+            self.last_request_ns = now_ns;
+            control
+        })
+    }
+
+    /// The address to ask for SETUPs at once.
+    pub(super) fn take_request(&mut self, now_ns: i64) -> Option<SocketAddr> {
+        self.last_request_ns = now_ns;
+        self.control
+    }
+
+    /// When SETUPs are asked for again, ns.
+    pub(super) fn next_request_ns(&self) -> Option<i64> {
+        self.control.map(|_| self.last_request_ns + PENDING_SETUP_TIMEOUT_NS + 1)
+    }
+
+    /// True when the control name should be resolved again (spec 02 §3.16).
+    pub(super) fn is_resolution_due(&mut self, now_ns: i64) -> bool {
+        if self.control.is_none() || now_ns <= self.last_heard_ns + DESTINATION_TIMEOUT_NS {
+            return false;
+        }
+        self.last_heard_ns = now_ns;
+        true
+    }
+
+    /// True when a failed receive may be reported: at most once a second, for it fails again in every duty cycle.
+    pub(super) fn may_report(&mut self, now_ns: i64) -> bool {
+        let may = now_ns >= self.next_error_ns;
+        if may {
+            self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
+        }
+        may
+    }
+
+    /// Sends one control frame; true when it went out whole.
+    pub(super) fn send(&mut self, frame: &[u8], to: SocketAddr, system: &SystemCounters) -> bool {
+        if self.socket.submit(0, SendBuffer::Copied(frame), Some(to)).is_err() {
+            return false;
+        }
+        let mut sent_bytes = 0;
+        self.socket.complete(&mut |_, outcome| sent_bytes += outcome.unwrap_or(0));
+        system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
+        if sent_bytes < frame.len() {
+            system.get(SystemCounter::ShortSends).increment();
+        }
+        sent_bytes == frame.len()
+    }
+}
+
+/// An image's sender as seen through one transport.
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    address: SocketAddr,
+    last_packet_ns: i64,
+    has_eos: bool,
+}
+
+/// The connections of an image, by transport.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    list: Vec<Option<Connection>>,
+    eos_position: i64,
+}
+
+impl Connections {
+    /// A packet has come through a transport; the first one tells where answers go.
+    #[inline]
+    pub(super) fn touch(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
+        match self.list.get_mut(transport) {
+            Some(Some(connection)) => connection.last_packet_ns = now_ns,
+            _ => self.add(transport, address, now_ns),
+        }
+    }
+
+    #[cold]
+    fn add(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
+        if self.list.len() <= transport {
+            self.list.resize(transport + 1, None);
+        }
+        self.list[transport] = Some(Connection { address, last_packet_ns: now_ns, has_eos: false });
+    }
+
+    /// A destination has gone.
+    pub(super) fn remove(&mut self, transport: usize) {
+        if let Some(connection) = self.list.get_mut(transport) {
+            *connection = None;
+        }
+    }
+
+    /// The sender's end has come through a transport.
+    pub(super) fn set_eos(&mut self, transport: usize, position: i64) {
+        self.eos_position = self.eos_position.max(position);
+        if let Some(Some(connection)) = self.list.get_mut(transport) {
+            connection.has_eos = true;
+        }
+    }
+
+    /// Where the stream ends, once its end has come through each of so many transports.
+    pub(super) fn end_position(&self, transports: usize) -> Option<i64> {
+        let mut connections = self.list.iter().flatten();
+        let have_ended = connections.clone().count() >= transports && connections.all(|one| one.has_eos);
+        have_ended.then_some(self.eos_position)
+    }
+
+    /// Where control frames go: to who was heard in the last 5 s, or with `is_all` to everybody.
+    pub(super) fn targets(
+        &self,
+        is_all: bool,
+        now_ns: i64,
+    ) -> impl Iterator<Item = (usize, SocketAddr)> + '_ {
+        self.list.iter().enumerate().filter_map(move |(transport, connection)| {
+            let connection = connection.as_ref()?;
+            let is_heard = is_all || now_ns <= connection.last_packet_ns + DESTINATION_TIMEOUT_NS;
+            is_heard.then_some((transport, connection.address))
+        })
+    }
+
+    /// Connections that were heard within a time.
+    pub(super) fn count_alive(&self, timeout_ns: i64, now_ns: i64) -> usize {
+        self.list.iter().flatten().filter(|one| now_ns - one.last_packet_ns <= timeout_ns).count()
+    }
+}

@@ -1,0 +1,110 @@
+//! Messages of a cluster (spec 04 §1).
+
+mod control;
+mod log;
+mod session;
+
+pub use control::{ModuleMessage, ServiceMessage};
+pub use log::{ClusterAction, LogMessage};
+pub use session::{Egress, Ingress, SessionHeader};
+
+use harrier_protocol::sbe::{MessageHeader, SbeError};
+use harrier_protocol::semantic_version;
+
+/// Schema of all messages on the wire, in the log and in snapshots.
+pub const SCHEMA_ID: u16 = 111;
+/// Version of that schema.
+pub const SCHEMA_VERSION: u16 = 16;
+/// Version of the protocol between clients and members.
+pub const PROTOCOL_VERSION: i32 = semantic_version(0, 3, 0);
+/// Bytes of the header before a session's payload.
+pub const SESSION_HEADER_LENGTH: usize = 32;
+
+/// How a connect went, or why a client hears of its session (spec 04 §1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
+pub enum EventCode {
+    Ok = 0,
+    Error,
+    Redirect,
+    AuthenticationRejected,
+    Closed,
+}
+
+/// Why a session ended (spec 04 §1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
+pub enum CloseReason {
+    ClientAction = 0,
+    ServiceAction,
+    Timeout,
+}
+
+impl CloseReason {
+    /// The reason as SessionEvents spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientAction => "CLIENT_ACTION",
+            Self::ServiceAction => "SERVICE_ACTION",
+            Self::Timeout => "TIMEOUT",
+        }
+    }
+}
+
+/// Unit of the cluster's clock (spec 04 §4.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
+pub enum TimeUnit {
+    Millis = 0,
+    Micros,
+    Nanos,
+}
+
+/// Role of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
+pub enum Role {
+    Follower = 0,
+    Candidate,
+    Leader,
+}
+
+fn enumeration<V: Copy>(values: &[V], value: i32, field: &'static str) -> Result<V, SbeError> {
+    usize::try_from(value)
+        .ok()
+        .and_then(|index| values.get(index))
+        .copied()
+        .ok_or(SbeError::Enumeration { field, value })
+}
+
+fn role(value: i32) -> Result<Role, SbeError> {
+    enumeration(&[Role::Follower, Role::Candidate, Role::Leader], value, "role")
+}
+
+fn close_reason(value: i32) -> Result<CloseReason, SbeError> {
+    let all = [CloseReason::ClientAction, CloseReason::ServiceAction, CloseReason::Timeout];
+    enumeration(&all, value, "close reason")
+}
+
+fn event_code(value: i32) -> Result<EventCode, SbeError> {
+    let all = [
+        EventCode::Ok,
+        EventCode::Error,
+        EventCode::Redirect,
+        EventCode::AuthenticationRejected,
+        EventCode::Closed,
+    ];
+    enumeration(&all, value, "event code")
+}
+
+/// A time unit; absent ones are milliseconds (spec 04 §4.13).
+fn time_unit(value: i32) -> Result<TimeUnit, SbeError> {
+    if value == harrier_protocol::sbe::NULL_I32 {
+        return Ok(TimeUnit::Millis);
+    }
+    enumeration(&[TimeUnit::Millis, TimeUnit::Micros, TimeUnit::Nanos], value, "time unit")
+}
+
+fn header(template_id: u16, block_length: u16) -> MessageHeader {
+    MessageHeader { block_length, template_id, schema_id: SCHEMA_ID, version: SCHEMA_VERSION }
+}

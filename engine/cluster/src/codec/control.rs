@@ -1,0 +1,201 @@
+//! Between services and the consensus module (spec 04 §1.5).
+
+use harrier_protocol::sbe::{Decoder, Encoder, SbeError};
+
+use super::{Role, SCHEMA_ID, SessionHeader, header, role};
+
+/// From services and tools to the consensus module, stream 105.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.5")]
+pub enum ServiceMessage<'a> {
+    /// A message for the log; its session is the service's id.
+    Offer {
+        header: SessionHeader,
+        payload: &'a [u8],
+    },
+    CloseSession {
+        session_id: i64,
+    },
+    ScheduleTimer {
+        correlation_id: i64,
+        deadline: i64,
+    },
+    CancelTimer {
+        correlation_id: i64,
+    },
+    Ack {
+        log_position: i64,
+        timestamp: i64,
+        ack_id: i64,
+        relevant_id: i64,
+        service_id: i32,
+    },
+    MembersQuery {
+        correlation_id: i64,
+        is_extended: bool,
+    },
+}
+
+impl<'a> ServiceMessage<'a> {
+    /// Decodes a message; `None` for templates that are ignored.
+    ///
+    /// # Errors
+    /// A message of another schema, or one that is cut.
+    pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
+        let m = Decoder::message(message)?;
+        m.header().expect_schema(SCHEMA_ID)?;
+        let b = m.block();
+        Ok(Some(match m.header().template_id {
+            1 => {
+                let (header, payload) = SessionHeader::decode(&m);
+                Self::Offer { header, payload }
+            }
+            30 => Self::CloseSession { session_id: b.i64(0, 0) },
+            31 => Self::ScheduleTimer { correlation_id: b.i64(0, 0), deadline: b.i64(8, 0) },
+            32 => Self::CancelTimer { correlation_id: b.i64(0, 0) },
+            33 => Self::Ack {
+                log_position: b.i64(0, 0),
+                timestamp: b.i64(8, 0),
+                ack_id: b.i64(16, 0),
+                relevant_id: b.i64(24, 0),
+                service_id: b.i32(32, 0),
+            },
+            34 => Self::MembersQuery { correlation_id: b.i64(0, 0), is_extended: b.i32(8, 5) == 1 },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Writes the message; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::Offer { header, payload } => super::Ingress::Message { header, payload }.encode(buffer),
+            Self::CloseSession { session_id } => {
+                Encoder::new(buffer, header(30, 8)).i64(0, session_id).finish()
+            }
+            Self::ScheduleTimer { correlation_id, deadline } => {
+                Encoder::new(buffer, header(31, 16)).i64(0, correlation_id).i64(8, deadline).finish()
+            }
+            Self::CancelTimer { correlation_id } => {
+                Encoder::new(buffer, header(32, 8)).i64(0, correlation_id).finish()
+            }
+            Self::Ack { log_position, timestamp, ack_id, relevant_id, service_id } => {
+                Encoder::new(buffer, header(33, 36))
+                    .i64(0, log_position)
+                    .i64(8, timestamp)
+                    .i64(16, ack_id)
+                    .i64(24, relevant_id)
+                    .i32(32, service_id)
+                    .finish()
+            }
+            Self::MembersQuery { correlation_id, is_extended } => Encoder::new(buffer, header(34, 12))
+                .i64(0, correlation_id)
+                .i32(8, i32::from(is_extended))
+                .finish(),
+        }
+    }
+}
+
+/// From the consensus module to services and tools, stream 104.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.5")]
+pub enum ModuleMessage<'a> {
+    JoinLog {
+        log_position: i64,
+        max_log_position: i64,
+        member_id: i32,
+        log_session_id: i32,
+        log_stream_id: i32,
+        is_startup: bool,
+        role: Role,
+        log_channel: &'a str,
+    },
+    TerminationPosition {
+        log_position: i64,
+    },
+    MembersResponse {
+        correlation_id: i64,
+        leader_member_id: i32,
+        active_members: &'a str,
+    },
+    RequestAck {
+        log_position: i64,
+    },
+}
+
+impl<'a> ModuleMessage<'a> {
+    /// Decodes a message; `None` for templates that services ignore.
+    ///
+    /// # Errors
+    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
+        let mut m = Decoder::message(message)?;
+        m.header().expect_schema(SCHEMA_ID)?;
+        let b = m.block();
+        Ok(Some(match m.header().template_id {
+            40 => Self::JoinLog {
+                log_position: b.i64(0, 0),
+                max_log_position: b.i64(8, 0),
+                member_id: b.i32(16, 0),
+                log_session_id: b.i32(20, 0),
+                log_stream_id: b.i32(24, 0),
+                is_startup: b.i32(28, 0) == 1,
+                role: role(b.i32(32, 0))?,
+                log_channel: m.text("log channel", 0)?,
+            },
+            41 => Self::MembersResponse {
+                correlation_id: b.i64(0, 0),
+                leader_member_id: b.i32(8, 0),
+                active_members: m.text("active members", 0)?,
+            },
+            42 => Self::TerminationPosition { log_position: b.i64(0, 0) },
+            108 => Self::RequestAck { log_position: b.i64(0, 0) },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Writes the message; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::JoinLog {
+                log_position,
+                max_log_position,
+                member_id,
+                log_session_id,
+                log_stream_id,
+                is_startup,
+                role,
+                log_channel,
+            } => Encoder::new(buffer, header(40, 40))
+                .i64(0, log_position)
+                .i64(8, max_log_position)
+                .i32(16, member_id)
+                .i32(20, log_session_id)
+                .i32(24, log_stream_id)
+                .i32(28, i32::from(is_startup))
+                .i32(32, role as i32)
+                .i32(36, 0)
+                .text(log_channel)
+                .finish(),
+            Self::TerminationPosition { log_position } => {
+                Encoder::new(buffer, header(42, 8)).i64(0, log_position).finish()
+            }
+            Self::MembersResponse { correlation_id, leader_member_id, active_members } => {
+                Encoder::new(buffer, header(41, 12))
+                    .i64(0, correlation_id)
+                    .i32(8, leader_member_id)
+                    .text(active_members)
+                    .text("")
+                    .finish()
+            }
+            Self::RequestAck { log_position } => {
+                Encoder::new(buffer, header(108, 8)).i64(0, log_position).finish()
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a leader writes into the log (spec 04 §1.4).
+
+use harrier_protocol::sbe::{Decoder, Encoder, NULL_I32, SbeError};
+
+use super::{CloseReason, SCHEMA_ID, SessionHeader, TimeUnit, close_reason, enumeration, header, time_unit};
+
+/// What the whole cluster does at a position of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
+pub enum ClusterAction {
+    Suspend = 0,
+    Resume,
+    Snapshot,
+}
+
+/// A message of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.4")]
+pub enum LogMessage<'a> {
+    Session {
+        header: SessionHeader,
+        payload: &'a [u8],
+    },
+    Timer {
+        leadership_term_id: i64,
+        correlation_id: i64,
+        timestamp: i64,
+    },
+    SessionOpen {
+        leadership_term_id: i64,
+        correlation_id: i64,
+        session_id: i64,
+        timestamp: i64,
+        response_stream_id: i32,
+        response_channel: &'a str,
+        principal: &'a [u8],
+    },
+    SessionClose {
+        leadership_term_id: i64,
+        session_id: i64,
+        timestamp: i64,
+        reason: CloseReason,
+    },
+    Action {
+        leadership_term_id: i64,
+        log_position: i64,
+        timestamp: i64,
+        action: ClusterAction,
+        flags: i32,
+    },
+    NewLeadershipTerm {
+        leadership_term_id: i64,
+        log_position: i64,
+        timestamp: i64,
+        term_base_log_position: i64,
+        leader_member_id: i32,
+        log_session_id: i32,
+        time_unit: TimeUnit,
+        app_version: i32,
+    },
+}
+
+impl<'a> LogMessage<'a> {
+    /// Decodes a message; `None` for templates that readers ignore.
+    ///
+    /// # Errors
+    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    #[inline]
+    pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
+        let mut m = Decoder::message(message)?;
+        m.header().expect_schema(SCHEMA_ID)?;
+        let b = m.block();
+        Ok(Some(match m.header().template_id {
+            1 => {
+                let (header, payload) = SessionHeader::decode(&m);
+                Self::Session { header, payload }
+            }
+            20 => Self::Timer {
+                leadership_term_id: b.i64(0, 0),
+                correlation_id: b.i64(8, 0),
+                timestamp: b.i64(16, 0),
+            },
+            21 => Self::SessionOpen {
+                leadership_term_id: b.i64(0, 0),
+                correlation_id: b.i64(8, 0),
+                session_id: b.i64(16, 0),
+                timestamp: b.i64(24, 0),
+                response_stream_id: b.i32(32, 0),
+                response_channel: m.text("response channel", 0)?,
+                principal: m.bytes("principal", 0)?,
+            },
+            22 => Self::SessionClose {
+                leadership_term_id: b.i64(0, 0),
+                session_id: b.i64(8, 0),
+                timestamp: b.i64(16, 0),
+                reason: close_reason(b.i32(24, 0))?,
+            },
+            23 => {
+                let all = [ClusterAction::Suspend, ClusterAction::Resume, ClusterAction::Snapshot];
+                let flags = b.i32(28, 11);
+                Self::Action {
+                    leadership_term_id: b.i64(0, 0),
+                    log_position: b.i64(8, 0),
+                    timestamp: b.i64(16, 0),
+                    action: enumeration(&all, b.i32(24, 0), "cluster action")?,
+                    flags: if flags == NULL_I32 { 0 } else { flags },
+                }
+            }
+            24 => Self::NewLeadershipTerm {
+                leadership_term_id: b.i64(0, 0),
+                log_position: b.i64(8, 0),
+                timestamp: b.i64(16, 0),
+                term_base_log_position: b.i64(24, 0),
+                leader_member_id: b.i32(32, 0),
+                log_session_id: b.i32(36, 0),
+                time_unit: time_unit(b.i32(40, 4))?,
+                app_version: b.version(44, 4),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Writes the message; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::Session { header, payload } => super::Ingress::Message { header, payload }.encode(buffer),
+            Self::Timer { leadership_term_id, correlation_id, timestamp } => {
+                Encoder::new(buffer, header(20, 24))
+                    .i64(0, leadership_term_id)
+                    .i64(8, correlation_id)
+                    .i64(16, timestamp)
+                    .finish()
+            }
+            Self::SessionOpen {
+                leadership_term_id,
+                correlation_id,
+                session_id,
+                timestamp,
+                response_stream_id,
+                response_channel,
+                principal,
+            } => Encoder::new(buffer, header(21, 36))
+                .i64(0, leadership_term_id)
+                .i64(8, correlation_id)
+                .i64(16, session_id)
+                .i64(24, timestamp)
+                .i32(32, response_stream_id)
+                .text(response_channel)
+                .bytes(principal)
+                .finish(),
+            Self::SessionClose { leadership_term_id, session_id, timestamp, reason } => {
+                Encoder::new(buffer, header(22, 28))
+                    .i64(0, leadership_term_id)
+                    .i64(8, session_id)
+                    .i64(16, timestamp)
+                    .i32(24, reason as i32)
+                    .finish()
+            }
+            Self::Action { leadership_term_id, log_position, timestamp, action, flags } => {
+                Encoder::new(buffer, header(23, 32))
+                    .i64(0, leadership_term_id)
+                    .i64(8, log_position)
+                    .i64(16, timestamp)
+                    .i32(24, action as i32)
+                    .i32(28, flags)
+                    .finish()
+            }
+            Self::NewLeadershipTerm {
+                leadership_term_id,
+                log_position,
+                timestamp,
+                term_base_log_position,
+                leader_member_id,
+                log_session_id,
+                time_unit,
+                app_version,
+            } => Encoder::new(buffer, header(24, 48))
+                .i64(0, leadership_term_id)
+                .i64(8, log_position)
+                .i64(16, timestamp)
+                .i64(24, term_base_log_position)
+                .i32(32, leader_member_id)
+                .i32(36, log_session_id)
+                .i32(40, time_unit as i32)
+                .i32(44, app_version)
+                .finish(),
+        }
+    }
+}

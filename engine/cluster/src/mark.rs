@@ -1,0 +1,196 @@
+//! Mark files of consensus modules and service containers (spec 04 §1.8, §6.3).
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use harrier_protocol::sbe::{Encoder, MessageHeader};
+use harrier_protocol::{semantic_version, semantic_version_major};
+use harrier_ringbuf::error_log::DistinctErrorLog;
+use harrier_ringbuf::memory::MapMode;
+use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
+use thiserror::Error;
+
+/// Version of mark files and of node-state.
+pub const FILE_VERSION: i32 = semantic_version(0, 3, 0);
+const HEADER_LENGTH: usize = 8_192;
+const ERROR_BUFFER_LENGTH: usize = 1 << 20;
+const VERSION: usize = 8;
+const ACTIVITY: usize = 16;
+const MEMBER_ID: usize = 64;
+const OWNER: usize = HEADER_LENGTH - 8;
+/// In the unused end of the header: the file was made by a component that holds a lock while it lives.
+const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
+const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
+
+/// Which component a mark file belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    /// A consensus module.
+    ConsensusModule,
+    /// The container of a service.
+    Container,
+}
+
+/// Why a directory cannot be taken.
+#[derive(Debug, Error)]
+pub enum MarkError {
+    /// Another component lives in it.
+    #[error("active mark file {}: another process uses the directory; stop it or choose another", path.display())]
+    Active {
+        /// The mark file.
+        path: PathBuf,
+    },
+    /// A mark file of another version.
+    #[error("mark file {} has version {version:#x}, this member reads 0.x", path.display())]
+    Version {
+        /// The mark file.
+        path: PathBuf,
+        /// Version found.
+        version: i32,
+    },
+    /// The header does not fit.
+    #[error("channels and directory names are too long for the mark file")]
+    Header,
+    /// The file could not be created, mapped or locked.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// What a mark file says of its component.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are those of spec 04 §1.8")]
+pub struct MarkFacts {
+    pub component: Component,
+    pub cluster_directory: PathBuf,
+    pub aeron_directory: PathBuf,
+    pub archive_stream_id: i32,
+    pub service_stream_id: i32,
+    pub module_stream_id: i32,
+    pub ingress_stream_id: i32,
+    pub member_id: i32,
+    pub service_id: i32,
+    pub cluster_id: i32,
+    pub control_channel: String,
+    pub ingress_channel: String,
+    pub service_name: String,
+}
+
+impl MarkFacts {
+    fn file_name(&self) -> String {
+        match self.component {
+            Component::ConsensusModule => "cluster-mark.dat".to_owned(),
+            Component::Container => format!("cluster-mark-service-{}.dat", self.service_id),
+        }
+    }
+}
+
+/// The mark file of a living component.
+pub struct MarkFile<M: Memory> {
+    buffer: AtomicBuffer,
+    /// The component's error log.
+    pub errors: DistinctErrorLog,
+    next_update_ms: i64,
+    _lock: M::Lock,
+}
+
+impl<M: Memory> MarkFile<M> {
+    /// Takes the directory.
+    ///
+    /// # Errors
+    /// See [`MarkError`].
+    pub fn take(facts: &MarkFacts, memory: &M, now: &Now) -> Result<Self, MarkError> {
+        memory.create_directory(&facts.cluster_directory)?;
+        let path = facts.cluster_directory.join(facts.file_name());
+        let lock = match memory.lock(&path.with_extension("lock")) {
+            Ok(lock) => lock,
+            Err(MemoryError::Locked { .. }) => return Err(MarkError::Active { path }),
+            Err(error) => return Err(error.into()),
+        };
+        let length = (HEADER_LENGTH + ERROR_BUFFER_LENGTH).next_multiple_of(4_096);
+        let buffer = match memory.map(&path, MapMode::ReadWrite) {
+            Ok(buffer) if buffer.capacity() >= length => {
+                check_previous(&buffer, &path, now)?;
+                buffer
+            }
+            Ok(_) => {
+                memory.remove(&path)?;
+                memory.create(&path, length, true)?
+            }
+            Err(error) if error.is_not_found() => memory.create(&path, length, true)?,
+            Err(error) => return Err(error.into()),
+        };
+        buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
+        write_header(&buffer, facts, now)?;
+        let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
+        Ok(Self { buffer, errors, next_update_ms: 0, _lock: lock })
+    }
+
+    /// The component works.
+    pub fn signal_ready(&self, now: &Now) {
+        self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
+        self.buffer.store_i32(VERSION, FILE_VERSION, Ordering::Release);
+    }
+
+    /// The member that a container belongs to.
+    pub fn set_member_id(&self, member_id: i32) {
+        self.buffer.store_i32(MEMBER_ID, member_id, Ordering::Release);
+    }
+
+    /// Shows that the component lives, once a second.
+    pub fn update_activity(&mut self, now: &Now) {
+        if now.epoch_ms >= self.next_update_ms {
+            self.next_update_ms = now.epoch_ms + 1_000;
+            self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
+        }
+    }
+
+    /// The component has stopped.
+    pub fn signal_terminated(&self) {
+        self.buffer.store_i64(ACTIVITY, -1, Ordering::Release);
+    }
+}
+
+/// Our lock is free: only a component of another make can be alive.
+fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<(), MarkError> {
+    let version = buffer.load_i32(VERSION, Ordering::Acquire);
+    if version > 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
+        return Err(MarkError::Version { path: path.to_owned(), version });
+    }
+    let activity_ms = buffer.load_i64(ACTIVITY, Ordering::Acquire);
+    let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
+    if is_fresh && buffer.load_i64(OWNER, Ordering::Acquire) != OWNER_MARK {
+        return Err(MarkError::Active { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn write_header(buffer: &AtomicBuffer, facts: &MarkFacts, now: &Now) -> Result<(), MarkError> {
+    let mut bytes = vec![0; OWNER];
+    let header = MessageHeader { block_length: 128, template_id: 200, schema_id: 110, version: 2 };
+    Encoder::new(&mut bytes, header)
+        .i32(4, if facts.component == Component::ConsensusModule { 1 } else { 2 })
+        .i64(8, -1)
+        .i64(16, now.epoch_ms)
+        .i64(24, i64::from(std::process::id()))
+        .i64(32, -1)
+        .i32(40, facts.archive_stream_id)
+        .i32(44, facts.service_stream_id)
+        .i32(48, facts.module_stream_id)
+        .i32(52, facts.ingress_stream_id)
+        .i32(56, facts.member_id)
+        .i32(60, facts.service_id)
+        .i32(64, HEADER_LENGTH as i32)
+        .i32(68, ERROR_BUFFER_LENGTH as i32)
+        .i32(72, facts.cluster_id)
+        .text(&facts.aeron_directory.to_string_lossy())
+        .text(&facts.control_channel)
+        .text(&facts.ingress_channel)
+        .text(&facts.service_name)
+        .text("")
+        .text(&facts.cluster_directory.to_string_lossy())
+        .finish()
+        .map_err(|_| MarkError::Header)?;
+    buffer.copy_in(0, &bytes);
+    buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
+    Ok(())
+}

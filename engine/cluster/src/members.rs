@@ -1,0 +1,91 @@
+//! Members of a cluster and their endpoints (spec 04 §2.2).
+
+use thiserror::Error;
+
+/// Why a member string is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("members '{text}': {reason}; give id,ingress,consensus,log,catchup,archive joined by |")]
+pub struct MembersError {
+    /// The string.
+    pub text: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the endpoints of spec 04 §2.2")]
+pub struct Member {
+    pub id: i32,
+    pub ingress: String,
+    pub consensus: String,
+    pub log: String,
+    pub catchup: String,
+    pub archive: String,
+}
+
+/// Parses a member string.
+///
+/// ```
+/// let members = harrier_cluster::members::parse("0,h:1,h:2,h:3,h:0,h:8010").unwrap();
+/// assert_eq!(members[0].ingress, "h:1");
+/// ```
+///
+/// # Errors
+/// Fields that are missing or malformed.
+pub fn parse(text: &str) -> Result<Vec<Member>, MembersError> {
+    let error = |reason: String| MembersError { text: text.to_owned(), reason };
+    let mut members: Vec<Member> = Vec::new();
+    for entry in text.split('|') {
+        let fields: Vec<&str> = entry.split(',').map(str::trim).collect();
+        if !(6..=8).contains(&fields.len()) {
+            return Err(error(format!("member '{entry}' has {} fields", fields.len())));
+        }
+        let id: i32 =
+            fields[0].parse().map_err(|_| error(format!("member id '{}' is no number", fields[0])))?;
+        if members.iter().any(|member| member.id == id) {
+            return Err(error(format!("member id {id} is given twice")));
+        }
+        if let Some(bad) =
+            fields[1..].iter().find(|field| harrier_protocol::uri::Endpoint::parse(field).is_none())
+        {
+            return Err(error(format!("endpoint '{bad}' is not host:port")));
+        }
+        members.push(Member {
+            id,
+            ingress: fields[1].to_owned(),
+            consensus: fields[2].to_owned(),
+            log: fields[3].to_owned(),
+            catchup: fields[4].to_owned(),
+            archive: fields[5].to_owned(),
+        });
+    }
+    Ok(members)
+}
+
+/// The list that clients get: `0=host:port,1=…`.
+pub fn ingress_endpoints(members: &[Member]) -> String {
+    let list: Vec<String> =
+        members.iter().map(|member| format!("{}={}", member.id, member.ingress)).collect();
+    list.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_strings_say_what_is_wrong() {
+        let reason = |text| parse(text).unwrap_err().reason;
+        assert!(reason("").contains("1 fields"));
+        assert!(reason("x,h:1,h:2,h:3,h:4,h:5").contains("is no number"));
+        assert!(reason("0,h,h:2,h:3,h:4,h:5").contains("'h' is not host:port"));
+        assert!(reason("0,h:1,h:2,h:3,h:4,h:5|0,h:1,h:2,h:3,h:4,h:5").contains("twice"));
+    }
+
+    #[test]
+    fn clients_get_the_members_in_order() {
+        let members = parse("1,a:1,a:2,a:3,a:4,a:5|0,b:1,b:2,b:3,b:4,b:5,b:6").unwrap();
+        assert_eq!(ingress_endpoints(&members), "1=a:1,0=b:1");
+    }
+}

@@ -1,0 +1,364 @@
+//! The consensus module as an agent (spec 04 §4.1).
+
+use std::collections::BTreeMap;
+
+use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientError};
+use harrier_client::{Aeron, ClientError, Subscription};
+use harrier_protocol::uri::UriError;
+use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::storage::{Operation, Storage, StorageError};
+use harrier_ringbuf::{Agent, AgentError, Memory, Now};
+use thiserror::Error;
+
+use super::acks::Acks;
+use super::clock::ClusterClock;
+use super::context::{ConsensusModuleContext, InvalidSetting};
+use super::counters::ModuleCounters;
+use super::link::ServiceLink;
+use super::log::{LogLost, LogPublisher, LogShape};
+use super::pending_messages::PendingMessages;
+use super::session::{LeaderFacts, Session};
+use super::start::Phase;
+use super::timers::Timers;
+use crate::mark::{MarkError, MarkFile};
+use crate::members::{self, Member};
+use crate::node_state::{NodeState, NodeStateError};
+use crate::recording_log::{RecordingLog, RecordingLogError};
+
+/// Time between two slow ticks, ns.
+const SLOW_TICK_NS: i64 = 10_000_000;
+
+/// Why a consensus module does not start, or ends.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The directory belongs to another consensus module.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// node-state.dat is unusable.
+    #[error(transparent)]
+    NodeState(#[from] NodeStateError),
+    /// recording.log is unusable.
+    #[error(transparent)]
+    RecordingLog(#[from] RecordingLogError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The driver is gone, or refuses.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The archive is gone, or refuses.
+    #[error(transparent)]
+    Archive(#[from] ArchiveClientError),
+    /// The archive refused a request that the member cannot do without.
+    #[error("archive refused to {request}: error {code}: {message}")]
+    ArchiveRefused {
+        /// What was asked.
+        request: &'static str,
+        /// Error code of spec 03 §1.2.
+        code: i64,
+        /// The archive's words.
+        message: String,
+    },
+    /// The archive does not know the recording that recording.log names.
+    #[error("archive has no recording {0} of the log; was its directory removed?")]
+    LogRecordingUnknown(i64),
+    /// A channel of the settings.
+    #[error(transparent)]
+    Channel(#[from] UriError),
+    /// The log publication is lost.
+    #[error(transparent)]
+    Log(#[from] LogLost),
+    /// Something did not come in time.
+    #[error("timed out {0}")]
+    Timeout(&'static str),
+    /// A service is out of step, or has failed to start.
+    #[error("service {service_id}: {reason}")]
+    Service {
+        /// The service.
+        service_id: i32,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The log could not be replayed.
+    #[error("log replay: {0}")]
+    Replay(String),
+}
+
+/// States of the module (spec 04 §2.4, counter 200).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ModuleState {
+    Init = 0,
+    Active = 1,
+    Suspended = 2,
+    Terminating = 5,
+    Closed = 6,
+}
+
+/// One of the streams on which clients send.
+pub(super) struct IngressStream {
+    pub(super) subscription: Subscription,
+    pub(super) assembler: FragmentAssembler,
+}
+
+/// The consensus module of one member.
+///
+/// Made by [`ConsensusModule::launch`]; it finds driver, archive and services in its duty cycles, replays the log, takes the
+/// lead and serves clients.
+pub struct ConsensusModule<M: Memory, S: Storage> {
+    pub(super) context: ConsensusModuleContext,
+    pub(super) member: Member,
+    pub(super) ingress_endpoints: String,
+    pub(super) memory: M,
+    pub(super) storage: S,
+    pub(super) writes_in_flight: usize,
+    pub(super) mark: MarkFile<M>,
+    pub(super) node_state: NodeState<M>,
+    pub(super) recording_log: RecordingLog,
+    pub(super) phase: Phase,
+    pub(super) state: ModuleState,
+    pub(super) now: Now,
+    pub(super) clock: ClusterClock,
+    pub(super) next_slow_tick_ns: i64,
+    pub(super) aeron: Option<Aeron>,
+    pub(super) archive: ArchiveClient,
+    pub(super) answer: Option<ArchiveAnswer>,
+    pub(super) counters: Option<ModuleCounters>,
+    pub(super) link: Option<ServiceLink>,
+    pub(super) log: Option<LogPublisher>,
+    pub(super) ingress: Vec<IngressStream>,
+    pub(super) acks: Acks,
+    pub(super) timers: Timers,
+    pub(super) pending_messages: Vec<PendingMessages>,
+    pub(super) sessions: BTreeMap<i64, Session>,
+    /// Sessions that are not in the log: connecting, challenged, to be rejected.
+    pub(super) pending_sessions: Vec<Session>,
+    pub(super) next_session_id: i64,
+    pub(super) leadership_term_id: i64,
+    pub(super) log_session_id: i32,
+    pub(super) recording_counter_id: i32,
+    pub(super) append_position: i64,
+    pub(super) commit_position: i64,
+    pub(super) termination_position: Option<i64>,
+    pub(super) is_term_committed: bool,
+    pub(super) log_recording_id: i64,
+    pub(super) log_shape: Option<LogShape>,
+}
+
+impl<M: Memory, S: Storage> ConsensusModule<M, S> {
+    /// Takes the directory and reads its files. Blocks on files, not on driver, archive or services.
+    ///
+    /// # Errors
+    /// See [`ModuleError`].
+    pub fn launch(
+        context: ConsensusModuleContext,
+        memory: M,
+        mut storage: S,
+        now: &Now,
+    ) -> Result<Self, ModuleError> {
+        let (all, member) = context.validate()?;
+        let mark = MarkFile::take(&super::start::mark_facts(&context, &member), &memory, now)?;
+        let directory = context.cluster_directory.clone();
+        storage.blocking(Operation::CreateDirectory { path: directory.clone() })?;
+        let node_state = NodeState::open(&memory, &directory, context.file_sync_level.is_some())?;
+        let recording_log = RecordingLog::open(&mut storage, &directory, context.file_sync_level)?;
+        let services = context.service_count;
+        Ok(Self {
+            ingress_endpoints: members::ingress_endpoints(&all),
+            archive: ArchiveClient::new(context.archive.clone()),
+            phase: Phase::Connect { deadline_ns: now.ns + context.startup_timeout_ns },
+            member,
+            memory,
+            storage,
+            writes_in_flight: 0,
+            mark,
+            node_state,
+            recording_log,
+            state: ModuleState::Init,
+            now: *now,
+            clock: ClusterClock::new(now),
+            next_slow_tick_ns: now.ns,
+            aeron: None,
+            answer: None,
+            counters: None,
+            link: None,
+            log: None,
+            ingress: Vec::new(),
+            acks: Acks::new(services),
+            timers: Timers::default(),
+            pending_messages: (0..services).map(PendingMessages::new).collect(),
+            sessions: BTreeMap::new(),
+            pending_sessions: Vec::new(),
+            next_session_id: 1,
+            leadership_term_id: -1,
+            log_session_id: -1,
+            recording_counter_id: -1,
+            append_position: 0,
+            commit_position: 0,
+            termination_position: None,
+            is_term_committed: false,
+            log_recording_id: -1,
+            log_shape: None,
+            context,
+        })
+    }
+
+    /// True while the member leads and serves clients.
+    pub fn is_leading(&self) -> bool {
+        matches!(self.phase, Phase::Leading)
+    }
+
+    /// True once a termination has been carried out.
+    pub fn is_closed(&self) -> bool {
+        self.state == ModuleState::Closed
+    }
+
+    /// Position up to which the log is safe.
+    pub fn commit_position(&self) -> i64 {
+        self.commit_position
+    }
+
+    pub(super) fn record_error(&mut self, text: &str) {
+        self.mark.errors.record(self.now.epoch_ms, text);
+        if let Some(counters) = &self.counters {
+            counters.errors.increment();
+        }
+    }
+
+    pub(super) fn time(&self) -> i64 {
+        self.clock.time(&self.now)
+    }
+
+    pub(super) fn leader_facts(&self) -> LeaderFacts {
+        LeaderFacts {
+            leadership_term_id: self.leadership_term_id,
+            member_id: self.context.member_id,
+            heartbeat_timeout_ns: self.context.leader_heartbeat_timeout_ns,
+        }
+    }
+
+    pub(super) fn enter(&mut self, state: ModuleState) {
+        self.state = state;
+        if let Some(counters) = &self.counters {
+            counters.state.set_ordered(state as i64);
+        }
+    }
+
+    /// Submits file operations; [`files_are_written`](Self::files_are_written) tells when they are done.
+    pub(super) fn write_files(&mut self, operations: Vec<Operation>) {
+        for operation in operations {
+            self.storage.submit(0, operation);
+            self.writes_in_flight += 1;
+        }
+    }
+
+    /// True once all submitted file operations are done.
+    pub(super) fn files_are_written(&mut self) -> Result<bool, ModuleError> {
+        if self.writes_in_flight == 0 {
+            return Ok(true);
+        }
+        let mut failure = None;
+        let done = self.storage.poll(&mut |_, outcome| {
+            if let Err(error) = outcome {
+                failure.get_or_insert(error);
+            }
+        });
+        self.writes_in_flight -= done;
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(self.writes_in_flight == 0),
+        }
+    }
+
+    fn work(&mut self) -> Result<usize, ModuleError> {
+        let mut work_count = 0;
+        if let Some(aeron) = &mut self.aeron {
+            work_count += aeron.do_work(&self.now)?;
+            while aeron.poll_event().is_some() {}
+        }
+        self.files_are_written()?;
+        let is_slow_tick = self.now.ns >= self.next_slow_tick_ns;
+        if is_slow_tick {
+            self.next_slow_tick_ns = self.now.ns + SLOW_TICK_NS;
+            self.mark.update_activity(&self.now);
+        }
+        if is_slow_tick || !self.is_leading() {
+            work_count += self.poll_archive()?;
+        }
+        work_count += self.poll_services();
+        if !self.is_leading() {
+            return Ok(work_count + self.go_on()?);
+        }
+        if is_slow_tick {
+            work_count += self.slow_tick()?;
+        }
+        work_count += self.lead()?;
+        Ok(work_count)
+    }
+
+    /// Keeps the archive's session alive; answers are kept until somebody takes them.
+    fn poll_archive(&mut self) -> Result<usize, ModuleError> {
+        if !self.phase.uses_archive() {
+            return Ok(0);
+        }
+        let Some(aeron) = &mut self.aeron else { return Ok(0) };
+        let work_count = self.archive.poll(aeron, &self.now)?;
+        while let Some(answer) = self.archive.poll_answer() {
+            match &answer {
+                ArchiveAnswer::Signal { .. } => {}
+                ArchiveAnswer::Error { code, message, .. } if self.is_leading() => {
+                    let text = format!("archive error {code}: {message}");
+                    self.record_error(&text);
+                }
+                _ => self.answer = Some(answer),
+            }
+        }
+        Ok(work_count)
+    }
+}
+
+impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {
+    fn role_name(&self) -> &str {
+        "consensus-module"
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        if self.is_closed() {
+            return Err(AgentError::terminated("expected termination"));
+        }
+        self.now = *now;
+        self.work().map_err(|error| {
+            let text = error.to_string();
+            self.record_error(&text);
+            self.tell_termination(0);
+            self.enter(ModuleState::Closed);
+            AgentError::terminated(text)
+        })
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        if !self.is_leading() {
+            return Some(self.now.ns + 1_000_000);
+        }
+        let timer_ns = self.timers.next_deadline().map(|deadline_ms| {
+            let left_ms = (deadline_ms - self.time()).max(0);
+            self.now.ns + left_ms.saturating_mul(1_000_000)
+        });
+        Some(timer_ns.map_or(self.next_slow_tick_ns, |timer_ns| timer_ns.min(self.next_slow_tick_ns)))
+    }
+
+    fn on_close(&mut self, now: &Now) {
+        self.now = *now;
+        for session in self.sessions.values_mut().chain(&mut self.pending_sessions) {
+            session.disconnect();
+        }
+        self.enter(ModuleState::Closed);
+        self.archive.close();
+        if let Some(aeron) = &mut self.aeron {
+            aeron.close();
+        }
+        self.mark.signal_terminated();
+    }
+}

@@ -1,0 +1,157 @@
+//! node-state.dat: the highest term that a member has stood for (spec 04 §6.4).
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use harrier_ringbuf::memory::MapMode;
+use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Region};
+use thiserror::Error;
+
+use crate::mark::FILE_VERSION;
+
+/// Name of the file.
+pub const NODE_STATE_FILE: &str = "node-state.dat";
+const FILE_LENGTH: usize = 1 << 20;
+const TERM_HEADER: usize = 8;
+const CANDIDATE_TERM: usize = 24;
+const TIMESTAMP: usize = 32;
+const LOG_POSITION: usize = 40;
+const FOOTER: usize = 48;
+
+/// Why a file is no node state.
+#[derive(Debug, Error)]
+pub enum NodeStateError {
+    /// Cut, damaged, or of another version.
+    #[error("node state {path}: {reason}; restore it from a backup")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The file could not be created or mapped.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// The mapped file.
+#[derive(Debug)]
+pub struct NodeState<M: Memory> {
+    buffer: AtomicBuffer,
+    memory: M,
+    is_synced: bool,
+}
+
+impl<M: Memory> NodeState<M> {
+    /// Opens or creates the file. With `is_synced` every change is written through.
+    ///
+    /// # Errors
+    /// See [`NodeStateError`].
+    pub fn open(memory: &M, directory: &Path, is_synced: bool) -> Result<Self, NodeStateError> {
+        let path = directory.join(NODE_STATE_FILE);
+        let buffer = match memory.map(&path, MapMode::ReadWrite) {
+            Ok(buffer) => buffer,
+            Err(error) if error.is_not_found() => {
+                let buffer = memory.create(&path, FILE_LENGTH, true)?;
+                initialise(&buffer);
+                buffer
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let corrupt = |reason| NodeStateError::Corrupt { path: path.display().to_string(), reason };
+        if buffer.capacity() < FOOTER + 16 {
+            return Err(corrupt("it is cut"));
+        }
+        if buffer.load_i32(0, Ordering::Acquire) >> 16 != FILE_VERSION >> 16 {
+            return Err(corrupt("its version is unknown"));
+        }
+        let template = |offset: usize| (buffer.load_i32(offset, Ordering::Acquire) as u32) >> 16;
+        if template(TERM_HEADER) != 301 || template(FOOTER) != 304 {
+            return Err(corrupt("its records are not where they belong"));
+        }
+        Ok(Self { buffer, memory: memory.clone(), is_synced })
+    }
+
+    /// The highest term that this member has stood or voted for; -1 for none.
+    pub fn candidate_term_id(&self) -> i64 {
+        self.buffer.load_i64(CANDIDATE_TERM, Ordering::Acquire)
+    }
+
+    /// Remembers a term before it is acted on.
+    ///
+    /// # Errors
+    /// A file that cannot be written through.
+    pub fn propose(&self, term_id: i64, log_position: i64, epoch_ms: i64) -> Result<(), NodeStateError> {
+        if term_id <= self.candidate_term_id() {
+            return Ok(());
+        }
+        self.buffer.store_i64(LOG_POSITION, log_position, Ordering::Relaxed);
+        self.buffer.store_i64(TIMESTAMP, epoch_ms, Ordering::Relaxed);
+        self.buffer.store_i64(CANDIDATE_TERM, term_id, Ordering::Release);
+        if self.is_synced {
+            self.memory.flush(&self.buffer)?;
+        }
+        Ok(())
+    }
+}
+
+fn initialise(buffer: &AtomicBuffer) {
+    let header = |offset: usize, block: u16, template: u16, length: i32| {
+        let mut bytes = Vec::with_capacity(16);
+        for word in [block, template, 112, 10] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        buffer.copy_in(offset, &bytes);
+    };
+    header(TERM_HEADER, 24, 301, 40);
+    buffer.store_i64(CANDIDATE_TERM, -1, Ordering::Relaxed);
+    header(FOOTER, 0, 304, 16);
+    buffer.store_i32(0, FILE_VERSION, Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use harrier_ringbuf::heap::HeapMemory;
+
+    #[test]
+    fn a_term_is_remembered_and_never_goes_back() {
+        let memory = HeapMemory::new();
+        let state = NodeState::open(&memory, Path::new("/c"), true).unwrap();
+        assert_eq!(state.candidate_term_id(), -1);
+        state.propose(1, 5_504, 9).unwrap();
+        state.propose(0, 0, 10).unwrap();
+        let again = NodeState::open(&memory, Path::new("/c"), true).unwrap();
+        assert_eq!(again.candidate_term_id(), 1);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_peer() {
+        let memory = HeapMemory::new();
+        let state = NodeState::open(&memory, Path::new("/c"), false).unwrap();
+        state.propose(1, 5_504, 0x01a2_0123_ea25).unwrap();
+        let mut bytes = [0; 72];
+        state.buffer.copy_out(0, &mut bytes);
+        let expected = "0003000000000000 18002d0170000a00 2800000000000000 0100000000000000 25ea2301a2010000 \
+                        8015000000000000 0000300170000a00 1000000000000000 0000000000000000";
+        let expected: Vec<u8> = expected
+            .split_whitespace()
+            .flat_map(|word| (0..8).map(|i| u8::from_str_radix(&word[i * 2..i * 2 + 2], 16).unwrap()))
+            .collect();
+        assert_eq!(bytes[..], expected[..]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let memory = HeapMemory::new();
+        drop(NodeState::open(&memory, Path::new("/c"), false).unwrap());
+        let buffer = memory.map(&Path::new("/c").join(NODE_STATE_FILE), MapMode::ReadWrite).unwrap();
+        buffer.store_i32(FOOTER, 0, Ordering::Relaxed);
+        assert!(matches!(
+            NodeState::open(&memory, Path::new("/c"), false),
+            Err(NodeStateError::Corrupt { .. })
+        ));
+    }
+}
