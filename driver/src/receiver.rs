@@ -35,6 +35,7 @@ pub struct Receiver<T: Transport> {
     replies: Replies<T>,
     system: SystemCounters,
     cycle: CycleTracker,
+    #[expect(clippy::vec_box, reason = "they come in boxes and go back in them")]
     endpoints: Vec<Box<ReceiveEndpoint<T::Socket>>>,
     images: ImageSlab,
     next_check_ns: i64,

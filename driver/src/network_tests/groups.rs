@@ -1,11 +1,13 @@
-//! Several receivers of one stream (spec 02 §2.9, §4).
+//! Several receivers of one stream, and several ways to one receiver (spec 02 §2.9, §3.12, §4).
 
 use std::sync::atomic::Ordering;
 
 use harrier_protocol::udp::{Frame, flag};
 
-use super::message;
-use super::rig::{MS, Options, Rig, SECOND, US, receiver_address, sender_address};
+use super::rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, address, receiver_address, sender_address};
+use super::{heartbeat_flags, is_data, message, publish_many};
+use crate::handover::{ImageState, ReceiverCommand};
+use crate::system_counters::SystemCounter as C;
 
 fn group() -> Options {
     Options {
@@ -87,4 +89,101 @@ fn tagged_receivers_carry_their_tag() {
     assert_eq!(status.bytes.len(), 44);
     let Frame::StatusMessage(status) = status.frame() else { unreachable!() };
     assert_eq!(status.group_tag, Some(5));
+}
+
+/// A subscription with two destinations that both receive the stream.
+fn two_ways() -> Rig {
+    let mut rig = Rig::with(Options { is_manual_receiver: true, receivers: 1, ..group() });
+    rig.add_destination(0);
+    rig.add_destination(1);
+    rig.run(250 * MS, 100 * US);
+    assert_eq!(rig.readers.len(), 1);
+    rig
+}
+
+#[test]
+fn a_stream_that_comes_twice_is_read_once_and_answered_both_ways() {
+    let mut rig = two_ways();
+    rig.net.take_sent();
+    let expected = publish_many(&mut rig, 60);
+    rig.run(300 * MS, 100 * US);
+    assert!(rig.readers[0].messages == expected);
+    assert_eq!(rig.readers[0].image.file.log.active_transport_count(), 2);
+    let sent = rig.net.take_sent();
+    for number in 0..2 {
+        let status = sent.iter().filter(|sent| {
+            sent.from == receiver_address(number) && matches!(sent.frame(), Frame::StatusMessage(_))
+        });
+        assert!(status.count() >= 2);
+    }
+}
+
+#[test]
+fn a_way_that_loses_everything_loses_nothing() {
+    let mut rig = two_ways();
+    rig.net.lose(|sent| is_data(sent) && sent.to == receiver_address(1));
+    let expected = publish_many(&mut rig, 60);
+    rig.run(10 * MS, 100 * US);
+    assert!(rig.readers[0].messages == expected);
+    assert_eq!(rig.count(C::RetransmitsSent), 0);
+}
+
+#[test]
+fn a_stream_ends_when_it_has_ended_in_all_ways_that_are_left() {
+    let mut rig = two_ways();
+    rig.net.lose(|sent| sent.to == receiver_address(1) && heartbeat_flags(sent) == Some(0xE0));
+    rig.publication.release();
+    rig.run(500 * MS, MS);
+    assert_eq!(rig.readers[0].image.shared.state(), ImageState::Active);
+    rig.tell_receiver(ReceiverCommand::RemoveDestination { endpoint_id: 10, registration_id: 301 });
+    rig.run(10 * MS, MS);
+    assert_eq!(rig.readers[0].image.shared.state(), ImageState::Draining);
+    assert_eq!(rig.readers[0].image.file.log.end_of_stream_position(), 0);
+}
+
+#[test]
+fn a_destination_that_was_removed_can_be_added_again() {
+    let mut rig = two_ways();
+    for number in [0, 1] {
+        let registration_id = 300 + i64::from(number);
+        rig.tell_receiver(ReceiverCommand::RemoveDestination { endpoint_id: 10, registration_id });
+        rig.run(10 * MS, MS);
+        rig.publish(b"while one is away");
+        rig.run(10 * MS, MS);
+        rig.add_destination(number);
+        rig.run(200 * MS, MS);
+    }
+    assert_eq!(rig.readers[0].messages.len(), 2);
+    rig.run(SECOND, MS);
+    assert_eq!(rig.readers[0].image.file.log.active_transport_count(), 2);
+}
+
+#[test]
+fn receivers_of_a_multicast_group_answer_to_its_control_group() {
+    let control_group = address(9_999);
+    let mut rig = Rig::with(Options { multicast: Some(control_group), ..Options::default() });
+    rig.run(250 * MS, MS);
+    let sent = rig.net.take_sent();
+    let mut answers = sent.iter().filter(|sent| sent.from == receiver_address(0)).peekable();
+    assert!(answers.peek().is_some());
+    assert!(answers.all(|sent| sent.to == control_group));
+}
+
+#[test]
+fn the_session_that_answers_is_told_with_each_timed_out_status_message() {
+    let mut rig = Rig::new();
+    rig.connect();
+    rig.run(MS, 100 * US);
+    let correlation_id = rig.readers[0].image.identity.correlation_id;
+    rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id: Some(77) });
+    rig.net.take_sent();
+    rig.run(SECOND, MS);
+    rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id: None });
+    rig.run(SECOND, MS);
+    let sent = rig.net.take_sent();
+    let told: Vec<_> = sent.iter().filter(|sent| matches!(sent.frame(), Frame::ResponseSetup(_))).collect();
+    assert!((4..=5).contains(&told.len()), "{}", told.len());
+    let Frame::ResponseSetup(frame) = told[0].frame() else { unreachable!() };
+    assert_eq!((frame.session_id, frame.stream_id, frame.response_session_id), (SESSION, STREAM, 77));
+    assert_eq!(told[0].to, sender_address());
 }

@@ -12,7 +12,7 @@ use harrier_ringbuf::loss_report::{Loss, LossReport, read};
 use harrier_ringbuf::position::{compute_max_message_length, compute_position};
 use harrier_ringbuf::{Agent, AtomicBuffer, Now};
 
-use super::net::Net;
+use super::net::{Net, NetSocket};
 use super::reader::Reader;
 use crate::congestion::{CongestionControl, CubicSettings};
 use crate::context::DriverContext;
@@ -29,6 +29,7 @@ use crate::publication_image::{ImageCounters, ImageIdentity, PublicationImage};
 use crate::receiver::Receiver;
 use crate::receiver::endpoint::ReceiveEndpoint;
 use crate::receiver::image::{ReceiveImage, ReceiveImageSetup};
+use crate::receiver::transport::ReceiveTransport;
 use crate::retransmit::{RetransmitHandler, RetransmitSettings};
 use crate::sender::Sender;
 use crate::sender::destinations::Destinations;
@@ -72,6 +73,10 @@ pub(super) struct Options {
     pub(super) is_reliable: bool,
     pub(super) receivers: u16,
     pub(super) group_tag: Option<i64>,
+    /// The first endpoint has no socket of its own; its destinations come by command.
+    pub(super) is_manual_receiver: bool,
+    /// Control group of the first endpoint.
+    pub(super) multicast: Option<SocketAddr>,
     pub(super) control: Option<SocketAddr>,
     pub(super) congestion: &'static str,
     pub(super) measures_rtt: bool,
@@ -92,6 +97,8 @@ impl Default for Options {
             is_reliable: true,
             receivers: 1,
             group_tag: None,
+            is_manual_receiver: false,
+            multicast: None,
             control: None,
             congestion: "static",
             measures_rtt: false,
@@ -284,13 +291,28 @@ impl Rig {
         self.tell_sender(SenderCommand::AddPublication(Box::new(publication)));
         for number in 0..self.options.receivers {
             let endpoint_id = 10 + u64::from(number);
-            let socket = self.net.socket(receiver_address(number), None);
             let receiver_id = 900 + i64::from(number);
-            let (tag, control) = (self.options.group_tag, self.options.control);
-            let endpoint = ReceiveEndpoint::new(endpoint_id, socket, receiver_id, tag, control, Vec::new());
+            let tag = self.options.group_tag;
+            let transports = match self.options.is_manual_receiver {
+                true => Vec::new(),
+                false => vec![Some(Box::new(self.transport(number, -1)))],
+            };
+            let endpoint =
+                ReceiveEndpoint::with_transports(endpoint_id, transports, receiver_id, tag, Vec::new());
             self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
             self.add_interest(number, None);
         }
+    }
+
+    fn transport(&self, number: u16, registration_id: i64) -> ReceiveTransport<NetSocket> {
+        let socket = self.net.socket(receiver_address(number), None);
+        ReceiveTransport::new(registration_id, socket, self.options.control, self.options.multicast)
+    }
+
+    /// Adds a destination to the first receive endpoint.
+    pub(super) fn add_destination(&mut self, number: u16) {
+        let transport = Box::new(self.transport(number, 300 + i64::from(number)));
+        self.tell_receiver(ReceiverCommand::AddDestination { endpoint_id: 10, transport });
     }
 
     fn send_publication(&self) -> SendPublication {
