@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use harrier_protocol::udp::{Frame, flag};
+use harrier_protocol::udp::{Frame, StatusMessage, flag};
 
 use super::rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, address, receiver_address, sender_address};
 use super::{heartbeat_flags, is_data, message, publish_many};
 use crate::handover::{ImageState, ReceiverCommand};
+use crate::receiver::transport::MulticastGroup;
 use crate::system_counters::SystemCounter as C;
 
 fn group() -> Options {
@@ -160,13 +161,15 @@ fn a_destination_that_was_removed_can_be_added_again() {
 
 #[test]
 fn receivers_of_a_multicast_group_answer_to_its_control_group() {
-    let control_group = address(9_999);
-    let mut rig = Rig::with(Options { multicast: Some(control_group), ..Options::default() });
+    let control = address(9_999);
+    let multicast = Some(MulticastGroup { control, ttl: 3 });
+    let mut rig = Rig::with(Options { multicast, ttl: 4, ..Options::default() });
     rig.run(250 * MS, MS);
+    assert_eq!(rig.count(C::PossibleTtlAsymmetry), 1);
     let sent = rig.net.take_sent();
     let mut answers = sent.iter().filter(|sent| sent.from == receiver_address(0)).peekable();
     assert!(answers.peek().is_some());
-    assert!(answers.all(|sent| sent.to == control_group));
+    assert!(answers.all(|sent| sent.to == control));
 }
 
 #[test]
@@ -186,4 +189,31 @@ fn the_session_that_answers_is_told_with_each_timed_out_status_message() {
     let Frame::ResponseSetup(frame) = told[0].frame() else { unreachable!() };
     assert_eq!((frame.session_id, frame.stream_id, frame.response_session_id), (SESSION, STREAM, 77));
     assert_eq!(told[0].to, sender_address());
+}
+
+#[test]
+fn a_response_publication_is_silent_until_it_is_asked_and_answers_only_then() {
+    let mut rig = Rig::with(Options { is_response: true, ..Options::default() });
+    rig.run(SECOND, MS);
+    assert!(rig.net.take_sent().is_empty());
+    let asker = receiver_address(0);
+    let ask = StatusMessage {
+        flags: flag::SM_SEND_SETUP,
+        session_id: SESSION,
+        stream_id: STREAM,
+        consumption_term_id: 0,
+        consumption_term_offset: 0,
+        receiver_window: 0,
+        receiver_id: 900,
+        group_tag: None,
+    };
+    let mut bytes = [0; 44];
+    let length = ask.encode(&mut bytes).unwrap();
+    rig.net.inject(asker, sender_address(), &bytes[..length]);
+    rig.connect();
+    let expected = publish_many(&mut rig, 20);
+    rig.run(10 * MS, 100 * US);
+    assert!(rig.readers[0].messages == expected);
+    let sent = rig.net.take_sent();
+    assert!(sent.iter().filter(|sent| sent.from == sender_address()).all(|sent| sent.to == asker));
 }

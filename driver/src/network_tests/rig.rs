@@ -29,7 +29,7 @@ use crate::publication_image::{ImageCounters, ImageIdentity, PublicationImage};
 use crate::receiver::Receiver;
 use crate::receiver::endpoint::ReceiveEndpoint;
 use crate::receiver::image::{ReceiveImage, ReceiveImageSetup};
-use crate::receiver::transport::ReceiveTransport;
+use crate::receiver::transport::{MulticastGroup, ReceiveTransport};
 use crate::retransmit::{RetransmitHandler, RetransmitSettings};
 use crate::sender::Sender;
 use crate::sender::destinations::Destinations;
@@ -75,8 +75,10 @@ pub(super) struct Options {
     pub(super) group_tag: Option<i64>,
     /// The first endpoint has no socket of its own; its destinations come by command.
     pub(super) is_manual_receiver: bool,
-    /// Control group of the first endpoint.
-    pub(super) multicast: Option<SocketAddr>,
+    pub(super) multicast: Option<MulticastGroup>,
+    /// Hops that the publication tells.
+    pub(super) ttl: i32,
+    pub(super) is_response: bool,
     pub(super) control: Option<SocketAddr>,
     pub(super) congestion: &'static str,
     pub(super) measures_rtt: bool,
@@ -99,6 +101,8 @@ impl Default for Options {
             group_tag: None,
             is_manual_receiver: false,
             multicast: None,
+            ttl: 0,
+            is_response: false,
             control: None,
             congestion: "static",
             measures_rtt: false,
@@ -283,11 +287,14 @@ impl Rig {
     fn add_endpoints(&mut self) {
         let count = counter(&mut self.counters, 0);
         let destinations = self.options.is_dynamic.then(|| Destinations::new(true, count));
-        let peer = (!self.options.is_dynamic).then(|| receiver_address(0));
+        let peer = (!self.options.is_dynamic && !self.options.is_response).then(|| receiver_address(0));
         let socket = self.net.socket(sender_address(), peer);
         let endpoint = SendEndpoint::new(SEND_ENDPOINT, socket, None, false, destinations, Vec::new());
         self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
-        let publication = self.send_publication();
+        let mut publication = self.send_publication().with_ttl(self.options.ttl);
+        if self.options.is_response {
+            publication = publication.responding();
+        }
         self.tell_sender(SenderCommand::AddPublication(Box::new(publication)));
         for number in 0..self.options.receivers {
             let endpoint_id = 10 + u64::from(number);

@@ -8,9 +8,10 @@ use harrier_ringbuf::{IdMap, IdSet, Transport};
 
 use super::endpoint::Outbox;
 use super::image::{Arrival, ImageSlab};
+use super::transport::MulticastGroup;
 use crate::handover::ConductorCommand;
 use crate::sender::Replies;
-use crate::system_counters::SystemCounters;
+use crate::system_counters::{SystemCounter, SystemCounters};
 
 /// Sessions that a stream remembers without an image; more are not looked at.
 const MAX_REMEMBERED: usize = 4_096;
@@ -201,9 +202,9 @@ impl Dispatcher {
 /// One endpoint's datagrams on their way to the images.
 pub(crate) struct Dispatch<'a, T: Transport> {
     pub(crate) endpoint_id: u64,
-    /// Index of the transport that was read, its multicast control group, and how many transports there are.
+    /// Index of the transport that was read, its multicast group, and how many transports there are.
     pub(crate) transport: usize,
-    pub(crate) group: Option<SocketAddr>,
+    pub(crate) group: Option<MulticastGroup>,
     pub(crate) transports: usize,
     pub(crate) session_limit: usize,
     pub(crate) dispatcher: &'a mut Dispatcher,
@@ -229,7 +230,7 @@ impl<T: Transport> Dispatch<'_, T> {
     /// Control frames go to the group, else where the stream comes from (spec 02 §3.1).
     #[inline]
     fn arrival(&self, source: SocketAddr) -> Arrival {
-        let address = self.group.unwrap_or(source);
+        let address = self.group.map_or(source, |group| group.control);
         Arrival { transport: self.transport, address, transports: self.transports }
     }
 
@@ -302,6 +303,9 @@ impl<T: Transport> Dispatch<'_, T> {
             control: arrival.address,
         };
         if self.replies.try_send(command) {
+            if self.group.is_some_and(|group| group.ttl < setup.ttl) {
+                self.system.get(SystemCounter::PossibleTtlAsymmetry).increment();
+            }
             stream.set(setup.session_id, Session::InitInProgress { transport: self.transport });
         }
     }

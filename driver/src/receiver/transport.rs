@@ -10,6 +10,15 @@ use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::sender::endpoint::ERROR_INTERVAL_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
+/// A multicast channel as its receivers know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MulticastGroup {
+    /// Control group: the data group's address with its last byte plus 1. All control frames go there.
+    pub(crate) control: SocketAddr,
+    /// Hops that control frames may take.
+    pub(crate) ttl: i32,
+}
+
 /// One socket of an endpoint: its own, or that of a destination of a multi-destination subscription.
 pub(crate) struct ReceiveTransport<S> {
     /// Correlation id of the command that added the destination; -1 for the endpoint's own socket.
@@ -17,20 +26,19 @@ pub(crate) struct ReceiveTransport<S> {
     pub(crate) socket: S,
     /// Where a sender is asked for SETUPs although nothing was heard of it.
     pub(super) control: Option<SocketAddr>,
-    /// Control group of a multicast channel: all control frames go there.
-    pub(super) group: Option<SocketAddr>,
+    pub(super) group: Option<MulticastGroup>,
     last_request_ns: i64,
     last_heard_ns: i64,
     next_error_ns: i64,
 }
 
 impl<S: Datagrams> ReceiveTransport<S> {
-    /// An open socket. `control` is the channel's explicit control address, `group` the control group of multicast.
+    /// An open socket. `control` is the channel's explicit control address, `group` is left out for unicast.
     pub(crate) fn new(
         registration_id: i64,
         socket: S,
         control: Option<SocketAddr>,
-        group: Option<SocketAddr>,
+        group: Option<MulticastGroup>,
     ) -> Self {
         Self {
             registration_id,
@@ -50,7 +58,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
 
     /// Where frames go before anything was heard; `None` when only a packet's source tells.
     pub(super) fn preset_address(&self) -> Option<SocketAddr> {
-        self.group.or(self.control)
+        self.group.map(|group| group.control).or(self.control)
     }
 
     pub(super) fn note_heard(&mut self, now_ns: i64) {

@@ -140,14 +140,19 @@ impl<S: Datagrams> SendEndpoint<S> {
         std::mem::take(&mut self.control.has_naks)
     }
 
-    /// Sends datagrams of a term to all who want them; returns how many of them, from the first on, went out whole.
+    /// Sends datagrams of a term to `only`, else to all who want them; returns how many of them, from the first on, went
+    /// out whole.
     pub(crate) fn send_log(
         &mut self,
         term: &AtomicBuffer,
         slices: &[Slice],
+        only: Option<SocketAddr>,
         system: &SystemCounters,
         now_ns: i64,
     ) -> usize {
+        if only.is_some() {
+            return self.send_slices_to(only, term, slices, system);
+        }
         match &mut self.control.destinations {
             None => self.send_slices_to(self.remote, term, slices, system),
             Some(destinations) => {
@@ -199,8 +204,17 @@ impl<S: Datagrams> SendEndpoint<S> {
         whole
     }
 
-    /// Sends a frame of the sender's own to all who want it; false when one was short.
-    pub(crate) fn send_frame(&mut self, frame: &[u8], system: &SystemCounters, now_ns: i64) -> bool {
+    /// Sends a frame of the sender's own to `only`, else to all who want it; false when one was short.
+    pub(crate) fn send_frame(
+        &mut self,
+        frame: &[u8],
+        only: Option<SocketAddr>,
+        system: &SystemCounters,
+        now_ns: i64,
+    ) -> bool {
+        if only.is_some() {
+            return self.send_copy(frame, only, system);
+        }
         let count = match &mut self.control.destinations {
             None => 1,
             Some(destinations) => {
@@ -333,7 +347,7 @@ impl Control {
         }
         let Some(publication) = publication else { return };
         if status.is_send_setup() {
-            publication.trigger_setup(status.group_tag, now_ns);
+            publication.trigger_setup(status.group_tag, source, now_ns);
         } else {
             publication.on_status(status, now_ns);
         }

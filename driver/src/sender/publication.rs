@@ -1,5 +1,6 @@
 //! The sender's half of a network publication (spec 02 §2.4–2.7).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -70,6 +71,19 @@ pub(crate) struct SendPublication {
     last_status_ns: i64,
     receivers: IdMap<i64, i64>,
     naks: Vec<Resend>,
+    ttl: i32,
+    respondent: Respondent,
+}
+
+/// Whether a publication answers one request stream, and where the requests come from (spec 02 §2.12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Respondent {
+    /// It is no response publication.
+    No,
+    /// Nobody has asked for it yet.
+    Unasked,
+    /// Who asked is its only destination.
+    Of(SocketAddr),
 }
 
 impl SendPublication {
@@ -92,7 +106,31 @@ impl SendPublication {
             last_status_ns: 0,
             receivers: IdMap::default(),
             naks: Vec::with_capacity(MAX_NAKS),
+            ttl: 0,
+            respondent: Respondent::No,
             setup,
+        }
+    }
+
+    /// Tells the hops of a multicast channel in its SETUPs.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no multicast channels yet"))]
+    pub(crate) fn with_ttl(mut self, ttl: i32) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Makes it a response publication: it is silent until somebody asks for its SETUP, who becomes its destination.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no response channels yet"))]
+    pub(crate) fn responding(mut self) -> Self {
+        self.respondent = Respondent::Unasked;
+        self
+    }
+
+    /// The only destination, of a response publication.
+    fn only(&self) -> Option<SocketAddr> {
+        match self.respondent {
+            Respondent::Of(address) => Some(address),
+            Respondent::No | Respondent::Unasked => None,
         }
     }
 
@@ -131,6 +169,9 @@ impl SendPublication {
         system: &SystemCounters,
         now_ns: i64,
     ) -> usize {
+        if self.respondent == Respondent::Unasked {
+            return 0;
+        }
         let position = self.setup.sender_position.get_plain();
         if !self.has_heard_receiver || self.is_setup_elicited {
             self.send_setup(endpoint, position, system, now_ns);
@@ -168,11 +209,11 @@ impl SendPublication {
             active_term_id: compute_term_id_from_position(position, self.bits, self.initial_term_id),
             term_length: self.term_length as i32,
             mtu: self.mtu as i32,
-            ttl: 0,
+            ttl: self.ttl,
         };
         let mut buffer = [0; SETUP_LENGTH];
         if let Ok(length) = frame.encode(&mut buffer) {
-            endpoint.send_frame(&buffer[..length], system, now_ns);
+            endpoint.send_frame(&buffer[..length], self.only(), system, now_ns);
         }
         if self.is_setup_elicited && self.setup.shared.has_receivers.load(Ordering::Relaxed) {
             self.is_setup_elicited = false;
@@ -222,7 +263,7 @@ impl SendPublication {
         if count == 0 {
             return 0;
         }
-        let sent = endpoint.send_log(term, &slices[..count], system, now_ns);
+        let sent = endpoint.send_log(term, &slices[..count], self.only(), system, now_ns);
         if sent == 0 {
             return 0;
         }
@@ -291,7 +332,7 @@ impl SendPublication {
         );
         let mut buffer = [0; DATA_HEADER_LENGTH];
         if let Ok(length) = frame.encode(&mut buffer) {
-            endpoint.send_frame(&buffer[..length], system, now_ns);
+            endpoint.send_frame(&buffer[..length], self.only(), system, now_ns);
         }
         system.get(SystemCounter::HeartbeatsSent).increment();
     }
@@ -328,9 +369,12 @@ impl SendPublication {
     }
 
     /// A receiver wants a SETUP.
-    pub(crate) fn trigger_setup(&mut self, group_tag: Option<i64>, now_ns: i64) {
+    pub(crate) fn trigger_setup(&mut self, group_tag: Option<i64>, source: SocketAddr, now_ns: i64) {
         if self.setup.shared.is_end_of_stream.load(Ordering::Acquire) {
             return;
+        }
+        if self.respondent != Respondent::No {
+            self.respondent = Respondent::Of(source);
         }
         self.last_status_ns = now_ns;
         self.is_setup_elicited = true;
@@ -450,7 +494,7 @@ impl SendPublication {
             if count == 0 {
                 break;
             }
-            let sent = endpoint.send_log(term, &slices[..count], system, now_ns);
+            let sent = endpoint.send_log(term, &slices[..count], self.only(), system, now_ns);
             let advanced = if sent == 0 { 0 } else { ends[sent - 1] };
             resent += advanced;
             if sent < count {
