@@ -31,6 +31,11 @@ impl ErrorInbox {
         self.filled.store(true, Ordering::Release);
     }
 
+    /// Takes what has been left.
+    pub fn drain(&self) -> Vec<String> {
+        self.take().unwrap_or_default()
+    }
+
     /// Takes what has been left; `None` without a lock when there is nothing.
     pub(crate) fn take(&self) -> Option<Vec<String>> {
         if !self.filled.load(Ordering::Acquire) {

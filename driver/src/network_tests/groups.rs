@@ -217,3 +217,31 @@ fn a_response_publication_is_silent_until_it_is_asked_and_answers_only_then() {
     let sent = rig.net.take_sent();
     assert!(sent.iter().filter(|sent| sent.from == sender_address()).all(|sent| sent.to == asker));
 }
+
+#[test]
+fn many_destinations_get_all_of_a_stream_in_spite_of_a_short_queue() {
+    let mut rig = Rig::with(Options { flow_control: Some("max"), receivers: 20, ..group() });
+    rig.run(250 * MS, 100 * US);
+    assert_eq!(rig.readers.len(), 20);
+    let expected = publish_many(&mut rig, 60);
+    rig.run(10 * MS, 100 * US);
+    assert!(rig.readers.iter().all(|reader| reader.messages == expected));
+    assert_eq!((rig.count(C::ShortSends), rig.count(C::NaksSent)), (0, 0));
+}
+
+#[test]
+fn a_short_send_to_one_destination_is_repeated_to_all() {
+    let mut rig = Rig::with(group());
+    rig.run(250 * MS, 100 * US);
+    let before = rig.count(C::ShortSends);
+    rig.net.set_room(Some(3));
+    for number in 0..2 {
+        rig.offer(&message(number, 1_000)).unwrap();
+    }
+    rig.step(10 * US);
+    assert_eq!(rig.count(C::ShortSends), before + 1);
+    assert_eq!(rig.publication.counters.sender_position.get(), 1_056);
+    rig.net.set_room(None);
+    rig.run(MS, 10 * US);
+    assert!(rig.readers.iter().all(|reader| reader.messages == [message(0, 1_000), message(1, 1_000)]));
+}

@@ -218,16 +218,7 @@ impl Rig {
             receiver_replies,
             system.clone(),
         );
-        let mut next = |position: i64| counter(&mut counters, position);
-        let publication_counters = PublicationCounters {
-            publisher_position: next(0),
-            publisher_limit: next(0),
-            sender_position: next(0),
-            sender_limit: next(0),
-            back_pressure_events: next(0),
-            naks_received: next(0),
-            receivers: options.flow_control.map(|_| next(0)),
-        };
+        let publication_counters = publication_counters(&mut counters, options.flow_control.is_some());
         let uri = ChannelUri::parse(&options.channel).unwrap();
         let params = PublicationParams::new(&uri, STREAM, &context).unwrap();
         let file =
@@ -577,4 +568,17 @@ fn counter(counters: &mut CountersManager, value: i64) -> AtomicCounter {
     let counter = counters.counter(id).unwrap();
     counter.set_ordered(value);
     counter
+}
+
+fn publication_counters(counters: &mut CountersManager, has_group: bool) -> PublicationCounters {
+    let mut next = || counter(counters, 0);
+    PublicationCounters {
+        publisher_position: next(),
+        publisher_limit: next(),
+        sender_position: next(),
+        sender_limit: next(),
+        back_pressure_events: next(),
+        naks_received: next(),
+        receivers: has_group.then(next),
+    }
 }

@@ -17,6 +17,9 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 /// Most datagrams of one send.
 pub(crate) const MAX_BATCH: usize = 4;
 
+/// Most destinations of one batch.
+const MAX_TARGETS: usize = 16;
+
 /// Round trips that may be answered per poll.
 const MAX_ROUND_TRIPS: usize = 16;
 
@@ -53,6 +56,21 @@ pub(crate) struct Control {
 pub(crate) struct Slice {
     pub(crate) offset: usize,
     pub(crate) length: usize,
+}
+
+/// What went out whole of one batch: a bit for each datagram, by target.
+#[derive(Default)]
+struct Completions {
+    masks: [u8; MAX_TARGETS],
+    bytes: usize,
+}
+
+impl Completions {
+    /// Datagrams, from the first on, that went to each of the first so many targets.
+    fn whole(&self, targets: usize) -> usize {
+        let whole = self.masks[..targets].iter().map(|mask| mask.trailing_ones() as usize);
+        whole.min().unwrap_or(MAX_BATCH)
+    }
 }
 
 impl<S: Datagrams> SendEndpoint<S> {
@@ -150,58 +168,79 @@ impl<S: Datagrams> SendEndpoint<S> {
         system: &SystemCounters,
         now_ns: i64,
     ) -> usize {
-        if only.is_some() {
-            return self.send_slices_to(only, term, slices, system);
+        let mut targets = [None; MAX_TARGETS];
+        if only.is_some() || self.control.destinations.is_none() {
+            targets[0] = only.or(self.remote);
+            return self.send_slices(&targets[..1], term, slices, system);
         }
-        match &mut self.control.destinations {
-            None => self.send_slices_to(self.remote, term, slices, system),
+        let count = match &mut self.control.destinations {
             Some(destinations) => {
                 destinations.begin_send(now_ns);
-                let count = destinations.len();
-                let mut sent = slices.len();
-                for index in 0..count {
-                    let Some(destinations) = &self.control.destinations else { break };
-                    let address = destinations.address(index);
-                    sent = sent.min(self.send_slices_to(Some(address), term, slices, system));
-                }
-                sent
+                destinations.len()
             }
+            None => 0,
+        };
+        let mut sent = slices.len();
+        let mut first = 0;
+        while first < count {
+            let batch = (count - first).min(MAX_TARGETS);
+            if let Some(destinations) = &self.control.destinations {
+                for (place, target) in targets[..batch].iter_mut().enumerate() {
+                    *target = Some(destinations.address(first + place));
+                }
+            }
+            sent = sent.min(self.send_slices(&targets[..batch], term, slices, system));
+            first += batch;
         }
+        sent
     }
 
-    fn send_slices_to(
+    /// Sends the same datagrams to several targets, in as few calls to the system as the socket's queue allows.
+    fn send_slices(
         &mut self,
-        to: Option<SocketAddr>,
+        targets: &[Option<SocketAddr>],
         term: &AtomicBuffer,
         slices: &[Slice],
         system: &SystemCounters,
     ) -> usize {
-        let mut done = [false; MAX_BATCH];
-        for (token, slice) in slices.iter().enumerate() {
-            let bytes = SendBuffer::Log { buffer: term, offset: slice.offset, length: slice.length };
-            if self.socket.submit(token as u64, bytes, to).is_err() {
-                break;
+        let mut sent = Completions::default();
+        'submit: for (target, to) in targets.iter().enumerate() {
+            for (index, slice) in slices.iter().enumerate() {
+                let token = (target * MAX_BATCH + index) as u64;
+                let bytes = SendBuffer::Log { buffer: term, offset: slice.offset, length: slice.length };
+                if self.socket.submit(token, bytes, *to).is_err() {
+                    self.complete(slices, &mut sent);
+                    if self.socket.submit(token, bytes, *to).is_err() {
+                        break 'submit;
+                    }
+                }
             }
         }
-        let error = &mut self.error;
-        let mut sent_bytes = 0;
-        self.socket.complete(&mut |token, outcome| match outcome {
-            Ok(sent) if slices.get(token as usize).is_some_and(|slice| slice.length == sent) => {
-                done[token as usize] = true;
-                sent_bytes += sent;
-            }
-            Ok(_) => {}
-            Err(failure) => {
-                error.get_or_insert(failure);
-            }
-        });
-        let whole = done.iter().take(slices.len()).take_while(|is_done| **is_done).count();
+        self.complete(slices, &mut sent);
+        let whole = sent.whole(targets.len()).min(slices.len());
         if whole < slices.len() {
             self.is_short = true;
             system.get(SystemCounter::ShortSends).increment();
         }
-        system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
+        system.get(SystemCounter::BytesSent).add(sent.bytes as i64);
         whole
+    }
+
+    fn complete(&mut self, slices: &[Slice], sent: &mut Completions) {
+        let error = &mut self.error;
+        self.socket.complete(&mut |token, outcome| {
+            let (target, index) = (token as usize / MAX_BATCH, token as usize % MAX_BATCH);
+            match outcome {
+                Ok(length) if slices.get(index).is_some_and(|slice| slice.length == length) => {
+                    sent.masks[target] |= 1 << index;
+                    sent.bytes += length;
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    error.get_or_insert(failure);
+                }
+            }
+        });
     }
 
     /// Sends a frame of the sender's own to `only`, else to all who want it; false when one was short.
