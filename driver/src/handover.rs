@@ -320,6 +320,31 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_is_never_read_torn() {
+        let (status, loss) = (StatusSlot::default(), LossSlot::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for value in 1..=50_000 {
+                    status.offer(i64::from(value), value);
+                    loss.offer(MissingRange { term_id: value, term_offset: value, length: value });
+                }
+            });
+            let (mut status_seen, mut loss_seen) = (0, 0);
+            while status_seen < 50_000 || loss_seen < 50_000 {
+                if let Some((change, position, window)) = status.take(status_seen) {
+                    assert!(change > status_seen && position == change && i64::from(window) == change);
+                    status_seen = change;
+                }
+                if let Some((change, gap)) = loss.take(loss_seen) {
+                    let value = change as i32;
+                    assert_eq!(gap, MissingRange { term_id: value, term_offset: value, length: value });
+                    loss_seen = change;
+                }
+            }
+        });
+    }
+
+    #[test]
     fn an_image_never_goes_back() {
         let shared = ImageShared::new();
         assert!(shared.advance(ImageState::Draining, 5));

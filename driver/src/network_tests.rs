@@ -3,6 +3,7 @@
 mod golden;
 mod groups;
 mod hostile;
+mod life;
 mod net;
 mod reader;
 mod rig;

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 
 use harrier_protocol::udp::{Frame, StatusMessage, flag};
 
+use harrier_ringbuf::Agent;
+
 use super::rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, address, receiver_address, sender_address};
 use super::{heartbeat_flags, is_data, message, publish_many};
 use crate::handover::{ImageState, ReceiverCommand};
@@ -196,6 +198,7 @@ fn a_response_publication_is_silent_until_it_is_asked_and_answers_only_then() {
     let mut rig = Rig::with(Options { is_response: true, ..Options::default() });
     rig.run(SECOND, MS);
     assert!(rig.net.take_sent().is_empty());
+    assert!(rig.sender.next_deadline().is_none_or(|deadline_ns| deadline_ns > rig.now.ns));
     let asker = receiver_address(0);
     let ask = StatusMessage {
         flags: flag::SM_SEND_SETUP,

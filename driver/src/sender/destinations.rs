@@ -110,3 +110,66 @@ impl Destinations {
         self.list[(self.first + index) % self.list.len()].destination.address
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use harrier_ringbuf::AtomicBuffer;
+    use harrier_ringbuf::counters::CountersManager;
+
+    fn counter() -> AtomicCounter {
+        let (metadata, values) = (AtomicBuffer::heap(512 * 8), AtomicBuffer::heap(128 * 8));
+        let mut manager = CountersManager::new(metadata, values, 0).unwrap();
+        let id = manager.allocate(18, &[], "mdc-num-dest", 0).unwrap();
+        manager.counter(id).unwrap()
+    }
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn manual_destinations_stay_and_are_known_by_receiver_or_address() {
+        let count = counter();
+        let mut destinations = Destinations::new(false, count.clone());
+        destinations.add(Destination { registration_id: 5, address: at(1) }, 0);
+        destinations.add(Destination { registration_id: 6, address: at(2) }, 0);
+        destinations.on_status(77, at(1), 10);
+        destinations.on_status(78, at(9), 10);
+        destinations.begin_send(i64::MAX / 2);
+        assert_eq!((destinations.len(), count.get()), (2, 2));
+        assert_eq!((destinations.registration_id_of(at(2)), destinations.registration_id_of(at(9))), (6, -1));
+        destinations.remove(at(2));
+        destinations.remove_by_id(5);
+        assert_eq!((destinations.len(), count.get()), (0, 0));
+    }
+
+    #[test]
+    fn every_send_starts_with_the_next_destination() {
+        let mut destinations = Destinations::new(false, counter());
+        for port in 1..=3 {
+            destinations.add(Destination { registration_id: i64::from(port), address: at(port) }, 0);
+        }
+        let mut firsts = Vec::new();
+        for _ in 0..4 {
+            destinations.begin_send(0);
+            firsts.push(destinations.address(0).port());
+        }
+        assert_eq!(firsts, [2, 3, 1, 2]);
+    }
+
+    #[test]
+    fn receivers_that_add_themselves_are_limited_and_time_out() {
+        let count = counter();
+        let mut destinations = Destinations::new(true, count.clone());
+        for receiver_id in 0..2 * MAX_DYNAMIC_DESTINATIONS as i64 {
+            destinations.on_status(receiver_id, at(7), 0);
+        }
+        assert_eq!(count.get(), MAX_DYNAMIC_DESTINATIONS as i64);
+        destinations.on_status(3, at(7), 1);
+        destinations.begin_send(DESTINATION_TIMEOUT_NS);
+        assert_eq!(count.get(), MAX_DYNAMIC_DESTINATIONS as i64);
+        destinations.begin_send(DESTINATION_TIMEOUT_NS + 1);
+        assert_eq!((count.get(), destinations.len()), (1, 1));
+    }
+}

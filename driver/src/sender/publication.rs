@@ -148,6 +148,9 @@ impl SendPublication {
     pub(crate) fn next_deadline(&self) -> i64 {
         let heartbeat_ns = self.last_send_ns + HEARTBEAT_INTERVAL_NS + 1;
         let setup_ns = self.last_setup_ns + SETUP_INTERVAL_NS + 1;
+        if self.respondent == Respondent::Unasked {
+            return i64::MAX;
+        }
         let own_ns = match (self.has_heard_receiver, self.is_setup_elicited) {
             (true, false) => heartbeat_ns,
             (true, true) => heartbeat_ns.min(setup_ns),
