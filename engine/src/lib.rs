@@ -1,2 +1,27 @@
 //! The embeddable engine: driver, archive, consensus and services in one builder.
+//!
+//! ```no_run
+//! use harrier::services::EchoService;
+//! use harrier::{Node, NodeContext};
+//!
+//! let members = "0,localhost:20110,localhost:20111,localhost:20112,localhost:0,localhost:8010";
+//! let context = NodeContext::new("/var/lib/harrier", "/dev/shm/aeron-harrier", 0, members);
+//! let node = Node::launch(context, vec![Box::new(|| Box::new(EchoService))]).unwrap();
+//! while !node.is_ready() {
+//!     std::thread::yield_now();
+//! }
+//! # node.stop().unwrap();
+//! ```
 #![forbid(unsafe_code)]
+
+mod node;
+pub mod services;
+
+pub use node::{Layout, Node, NodeContext, NodeError, ServiceFactory, default_idle};
+
+pub use harrier_archive as archive;
+pub use harrier_client as client;
+pub use harrier_cluster as cluster;
+pub use harrier_driver as driver;
+pub use harrier_platform as platform;
+pub use harrier_ringbuf as ringbuf;

@@ -85,3 +85,53 @@ pub trait ClusteredService {
         0
     }
 }
+
+impl ClusteredService for Box<dyn ClusteredService> {
+    fn on_start(&mut self, cluster: &mut Cluster<'_>) {
+        (**self).on_start(cluster);
+    }
+
+    fn on_session_open(&mut self, cluster: &mut Cluster<'_>, session: &ClientSession, timestamp: i64) {
+        (**self).on_session_open(cluster, session, timestamp);
+    }
+
+    fn on_session_close(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: &ClientSession,
+        timestamp: i64,
+        reason: CloseReason,
+    ) {
+        (**self).on_session_close(cluster, session, timestamp, reason);
+    }
+
+    fn on_session_message(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session_id: Option<i64>,
+        timestamp: i64,
+        message: &[u8],
+    ) {
+        (**self).on_session_message(cluster, session_id, timestamp, message);
+    }
+
+    fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, timestamp: i64) {
+        (**self).on_timer_event(cluster, correlation_id, timestamp);
+    }
+
+    fn on_role_change(&mut self, cluster: &mut Cluster<'_>, role: Role) {
+        (**self).on_role_change(cluster, role);
+    }
+
+    fn on_new_leadership_term(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
+        (**self).on_new_leadership_term(cluster, term);
+    }
+
+    fn on_terminate(&mut self, cluster: &mut Cluster<'_>) {
+        (**self).on_terminate(cluster);
+    }
+
+    fn do_background_work(&mut self, cluster: &mut Cluster<'_>) -> usize {
+        (**self).do_background_work(cluster)
+    }
+}

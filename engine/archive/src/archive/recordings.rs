@@ -173,6 +173,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         for recording in &mut self.recordings {
             work_count += recording.do_work(&mut self.io);
         }
+        // A storage that completes at once shall not cost another duty cycle.
+        if self.io.poll() > 0 {
+            for recording in &mut self.recordings {
+                work_count += recording.do_work(&mut self.io);
+            }
+        }
         while let Some(index) = self.recordings.iter().position(RecordingSession::has_ended) {
             let recording = self.recordings.swap_remove(index);
             self.end_recording(recording);

@@ -1,6 +1,8 @@
 //! The consensus module as an agent (spec 04 §4.1).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientError};
 use harrier_client::{Aeron, ClientError, Subscription};
@@ -143,6 +145,7 @@ pub struct ConsensusModule<M: Memory, S: Storage> {
     pub(super) commit_position: i64,
     pub(super) termination_position: Option<i64>,
     pub(super) is_term_committed: bool,
+    pub(super) ready: Arc<AtomicBool>,
     pub(super) log_recording_id: i64,
     pub(super) log_shape: Option<LogShape>,
 }
@@ -199,6 +202,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             commit_position: 0,
             termination_position: None,
             is_term_committed: false,
+            ready: Arc::default(),
             log_recording_id: -1,
             log_shape: None,
             context,
@@ -208,6 +212,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     /// True while the member leads and serves clients.
     pub fn is_leading(&self) -> bool {
         matches!(self.phase, Phase::Leading)
+    }
+
+    /// Set once the member leads and serves clients; for owners on other threads.
+    pub fn ready_flag(&self) -> Arc<AtomicBool> {
+        self.ready.clone()
     }
 
     /// True once a termination has been carried out.

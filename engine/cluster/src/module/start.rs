@@ -583,6 +583,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
         self.show_election(election::CLOSED);
         self.mark.signal_ready(&self.now);
+        self.ready.store(true, std::sync::atomic::Ordering::Release);
         Ok((Phase::Leading, true))
     }
 

@@ -1,0 +1,9 @@
+//! Services that come with the engine: small, complete, and of use in tests and demonstrations.
+
+pub mod book;
+mod book_service;
+mod echo;
+pub mod orders;
+
+pub use book_service::BookService;
+pub use echo::EchoService;

@@ -1,0 +1,276 @@
+//! Messages of the order book service (docs/protocol/order-book.md): fixed structs, little endian.
+
+use thiserror::Error;
+use zerocopy::little_endian::{I64, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a request and of a reply.
+pub const MESSAGE_LENGTH: usize = 48;
+
+/// Side of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// Wants to buy.
+    Buy = 0,
+    /// Wants to sell.
+    Sell = 1,
+}
+
+impl Side {
+    /// The side that this one trades with.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Buy => Self::Sell,
+            Self::Sell => Self::Buy,
+        }
+    }
+}
+
+/// What a request asks the book to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Trades with what matches; the rest stays in the book.
+    Limit {
+        /// Id by which the order is known.
+        id: u64,
+        /// Its side.
+        side: Side,
+        /// Worst price it trades at.
+        price: i64,
+        /// How much; greater than 0.
+        quantity: i64,
+    },
+    /// Trades with what matches; the rest is dropped.
+    ImmediateOrCancel {
+        /// Id of the order; it never enters the book.
+        id: u64,
+        /// Its side.
+        side: Side,
+        /// Worst price it trades at.
+        price: i64,
+        /// How much; greater than 0.
+        quantity: i64,
+    },
+    /// Takes some of an order out of the book; it keeps its place.
+    Reduce {
+        /// The order.
+        id: u64,
+        /// How much less; greater than 0.
+        quantity: i64,
+    },
+    /// Takes an order out of the book.
+    Cancel {
+        /// The order.
+        id: u64,
+    },
+    /// Asks for the digest of the book and changes nothing.
+    Digest,
+}
+
+/// A request: an order with its place in the session's sequence, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The session's number of the request.
+    pub sequence: u64,
+    /// The order.
+    pub order: Order,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Carried out.
+    Accepted = 0,
+    /// No such order is in the book.
+    UnknownOrder = 1,
+    /// The id is in the book already.
+    DuplicateOrder = 2,
+    /// A quantity that is not positive.
+    Invalid = 3,
+    /// The sequence was seen before: the request has been carried out already.
+    Repeated = 4,
+}
+
+/// A reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply {
+    /// The request that is answered.
+    pub sequence: u64,
+    /// What became of it.
+    pub status: Status,
+    /// How much was traded at once.
+    pub filled: i64,
+    /// The first order that was traded with; 0 for none.
+    pub first_match: u64,
+    /// Digest of the book, in replies to [`Order::Digest`]; else 0.
+    pub digest: u64,
+}
+
+/// Bytes that are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum OrderError {
+    /// Of another length.
+    #[error("message of {0} bytes; {MESSAGE_LENGTH} are needed")]
+    Length(usize),
+    /// A kind, side or status that is not defined.
+    #[error("{field} {value} is not defined")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u8,
+    },
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WireRequest {
+    kind: u8,
+    side: u8,
+    reserved: [u8; 6],
+    sequence: U64,
+    id: U64,
+    price: I64,
+    quantity: I64,
+    padding: [u8; 8],
+}
+const _: () = assert!(size_of::<WireRequest>() == MESSAGE_LENGTH);
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WireReply {
+    kind: u8,
+    status: u8,
+    reserved: [u8; 6],
+    sequence: U64,
+    filled: I64,
+    first_match: U64,
+    digest: U64,
+    padding: [u8; 8],
+}
+const _: () = assert!(size_of::<WireReply>() == MESSAGE_LENGTH);
+
+const REPLY_KIND: u8 = 0x80;
+
+impl Request {
+    /// The request as bytes.
+    pub fn encode(&self) -> [u8; MESSAGE_LENGTH] {
+        let (kind, side, id, price, quantity) = match self.order {
+            Order::Limit { id, side, price, quantity } => (1, side, id, price, quantity),
+            Order::Reduce { id, quantity } => (2, Side::Buy, id, 0, quantity),
+            Order::Cancel { id } => (3, Side::Buy, id, 0, 0),
+            Order::ImmediateOrCancel { id, side, price, quantity } => (4, side, id, price, quantity),
+            Order::Digest => (5, Side::Buy, 0, 0, 0),
+        };
+        let wire = WireRequest {
+            kind,
+            side: side as u8,
+            reserved: [0; 6],
+            sequence: self.sequence.into(),
+            id: id.into(),
+            price: price.into(),
+            quantity: quantity.into(),
+            padding: [0; 8],
+        };
+        wire.as_bytes().try_into().expect("a request has its length")
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// See [`OrderError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
+        let wire = WireRequest::ref_from_bytes(bytes).map_err(|_| OrderError::Length(bytes.len()))?;
+        let side = match wire.side {
+            0 => Side::Buy,
+            1 => Side::Sell,
+            value => return Err(OrderError::Value { field: "side", value }),
+        };
+        let (id, price, quantity) = (wire.id.get(), wire.price.get(), wire.quantity.get());
+        let order = match wire.kind {
+            1 => Order::Limit { id, side, price, quantity },
+            2 => Order::Reduce { id, quantity },
+            3 => Order::Cancel { id },
+            4 => Order::ImmediateOrCancel { id, side, price, quantity },
+            5 => Order::Digest,
+            value => return Err(OrderError::Value { field: "kind", value }),
+        };
+        Ok(Self { sequence: wire.sequence.get(), order })
+    }
+}
+
+impl Reply {
+    /// The reply as bytes.
+    pub fn encode(&self) -> [u8; MESSAGE_LENGTH] {
+        let wire = WireReply {
+            kind: REPLY_KIND,
+            status: self.status as u8,
+            reserved: [0; 6],
+            sequence: self.sequence.into(),
+            filled: self.filled.into(),
+            first_match: self.first_match.into(),
+            digest: self.digest.into(),
+            padding: [0; 8],
+        };
+        wire.as_bytes().try_into().expect("a reply has its length")
+    }
+
+    /// Reads a reply.
+    ///
+    /// # Errors
+    /// See [`OrderError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
+        let wire = WireReply::ref_from_bytes(bytes).map_err(|_| OrderError::Length(bytes.len()))?;
+        if wire.kind != REPLY_KIND {
+            return Err(OrderError::Value { field: "kind", value: wire.kind });
+        }
+        let all = [
+            Status::Accepted,
+            Status::UnknownOrder,
+            Status::DuplicateOrder,
+            Status::Invalid,
+            Status::Repeated,
+        ];
+        let status = *all
+            .get(usize::from(wire.status))
+            .ok_or(OrderError::Value { field: "status", value: wire.status })?;
+        Ok(Self {
+            sequence: wire.sequence.get(),
+            status,
+            filled: wire.filled.get(),
+            first_match: wire.first_match.get(),
+            digest: wire.digest.get(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_read_back() {
+        for order in [
+            Order::Limit { id: 7, side: Side::Sell, price: -3, quantity: 9 },
+            Order::ImmediateOrCancel { id: 8, side: Side::Buy, price: 3, quantity: 9 },
+            Order::Reduce { id: 7, quantity: 2 },
+            Order::Cancel { id: 7 },
+            Order::Digest,
+        ] {
+            let request = Request { sequence: 5, order };
+            assert_eq!(Request::decode(&request.encode()), Ok(request));
+        }
+        let reply = Reply { sequence: 5, status: Status::Repeated, filled: 4, first_match: 3, digest: 2 };
+        assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        assert_eq!(Request::decode(b"short"), Err(OrderError::Length(5)));
+        let mut bytes = Request { sequence: 1, order: Order::Digest }.encode();
+        bytes[0] = 9;
+        assert_eq!(Request::decode(&bytes), Err(OrderError::Value { field: "kind", value: 9 }));
+        bytes[1] = 2;
+        assert_eq!(Request::decode(&bytes), Err(OrderError::Value { field: "side", value: 2 }));
+    }
+}
