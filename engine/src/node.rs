@@ -54,6 +54,8 @@ pub struct NodeContext {
     pub sync_level: SyncLevel,
     /// Sessions at most.
     pub max_sessions: usize,
+    /// Time without a sign of life after which a client's session is closed, ns.
+    pub session_timeout_ns: i64,
     /// Seed of all ids that are drawn.
     pub seed: u64,
 }
@@ -80,6 +82,7 @@ impl NodeContext {
             segment_length: 128 << 20,
             sync_level: SyncLevel::None,
             max_sessions: 100,
+            session_timeout_ns: 10_000_000_000,
             seed: now.epoch_ms as u64 ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id()),
         }
     }
@@ -151,7 +154,8 @@ impl Node {
 
     /// True when a part has ended by itself, or the driver was told to end.
     pub fn is_ending(&self) -> bool {
-        self.handle.is_terminating.load(Ordering::Acquire) || self.runners.iter().any(AgentRunner::is_finished)
+        self.handle.is_terminating.load(Ordering::Acquire)
+            || self.runners.iter().any(AgentRunner::is_finished)
     }
 
     /// What parts have said when they ended; each text once.
@@ -200,7 +204,8 @@ impl Parts {
         let mut runners = Vec::new();
         runners.push(AgentRunner::start("harrier-node", move || {
             let thread = thread(idle, &handle, &failures);
-            let mut agents: Vec<Box<dyn Agent>> = vec![Box::new(receiver), Box::new(module), Box::new(archive)];
+            let mut agents: Vec<Box<dyn Agent>> =
+                vec![Box::new(receiver), Box::new(module), Box::new(archive)];
             for (context, factory) in containers.into_iter().zip(services) {
                 agents.push(container(context, factory, &thread)?);
             }
@@ -239,10 +244,7 @@ impl Parts {
         };
         runners.push(start("consensus-module", vec![Box::new(module)])?);
         runners.push(start("archive", vec![Box::new(archive)])?);
-        runners.push(start(
-            "media-driver",
-            vec![Box::new(receiver), Box::new(conductor), Box::new(sender)],
-        )?);
+        runners.push(start("media-driver", vec![Box::new(receiver), Box::new(conductor), Box::new(sender)])?);
         if let Some(executor) = executor {
             runners.push(background("aeron-executor", Box::new(executor))?);
         }
@@ -316,6 +318,7 @@ fn module_context(context: &NodeContext) -> ConsensusModuleContext {
     module.cluster_id = context.cluster_id;
     module.service_count = context.service_count;
     module.max_sessions = context.max_sessions;
+    module.session_timeout_ns = context.session_timeout_ns;
     module.log_channel = format!("aeron:udp?term-length={}", context.log_term_length);
     module.archive.control_response_stream_id = context.cluster_id * 100 + 120;
     module.archive.seed = context.seed.rotate_left(13);

@@ -1,0 +1,214 @@
+//! `harrier node`: one member of a cluster as a process.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use harrier::archive::SyncLevel;
+use harrier::cluster::members;
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
+use harrier::ringbuf::idle::IdleStrategy;
+use harrier::services::{BookService, EchoService};
+use harrier::{Layout, Node, NodeContext, ServiceFactory};
+use serde_json::json;
+
+use crate::CommandError;
+
+const EXAMPLES: &str = "\
+Examples:
+  harrier node --dir /var/lib/harrier --aeron-dir /dev/shm/aeron-node-0 --member-id 0 \\
+      --members 0,localhost:20110,localhost:20111,localhost:20112,localhost:0,localhost:8010
+  harrier node --service none --services 2 --layout threads --idle backoff …
+      the consensus module waits for services 0 and 1 in other processes
+
+When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0.";
+
+/// How often the main thread looks for signals and for the node's state.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
+
+/// Arguments of `harrier node`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct NodeArguments {
+    /// Directory of archive and cluster, on a disk that lasts.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Directory of the media driver, best below /dev/shm.
+    #[arg(long)]
+    pub aeron_dir: PathBuf,
+    /// Which of the members this is.
+    #[arg(long, default_value_t = 0)]
+    pub member_id: i32,
+    /// Members joined by '|', each id,ingress,consensus,log,catchup,archive with endpoints host:port.
+    #[arg(long)]
+    pub members: String,
+    /// Service that the node runs.
+    #[arg(long, value_enum, default_value_t = ServiceName::Echo)]
+    pub service: ServiceName,
+    /// Number of services; with `--service none` they are other processes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=127))]
+    pub services: u16,
+    /// Id of the cluster in counters.
+    #[arg(long, default_value_t = 0)]
+    pub cluster_id: i32,
+    /// How agents share threads.
+    #[arg(long, value_enum, default_value_t = LayoutName::Fused)]
+    pub layout: LayoutName,
+    /// What threads do without work: spin, yield, backoff, sleep-ns, sleep-ms or noop [default: by number of cores].
+    #[arg(long, value_parser = parse_idle)]
+    pub idle: Option<IdleStrategy>,
+    /// What a crash may cost: 0 survives crashes of the process, 1 (data) and 2 (data and metadata) those of the machine.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub sync_level: u8,
+    /// Time without a sign of life after which a client's session is closed, ms.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub session_timeout_ms: u32,
+    /// Sessions at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: u32,
+    /// Ends the node after this time with exit code 0.
+    #[arg(long)]
+    pub max_seconds: Option<u64>,
+}
+
+/// A service that a node can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceName {
+    /// Sends every message back.
+    Echo,
+    /// A limit order book.
+    Book,
+    /// None: services are other processes.
+    None,
+}
+
+/// How a node's agents share threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayoutName {
+    /// Driver, archive, consensus module and each service on a thread.
+    Threads,
+    /// All on one thread: the fastest arrangement on few cores.
+    Fused,
+}
+
+fn parse_idle(name: &str) -> Result<IdleStrategy, String> {
+    IdleStrategy::by_name(name).map_err(|error| error.to_string())
+}
+
+impl NodeArguments {
+    fn context(&self) -> NodeContext {
+        let mut context = NodeContext::new(&self.dir, &self.aeron_dir, self.member_id, self.members.as_str());
+        context.cluster_id = self.cluster_id;
+        context.service_count = usize::from(self.services);
+        context.layout = match self.layout {
+            LayoutName::Threads => Layout::Threads,
+            LayoutName::Fused => Layout::Fused,
+        };
+        if let Some(idle) = &self.idle {
+            context.idle = idle.clone();
+        }
+        context.sync_level = match self.sync_level {
+            0 => SyncLevel::None,
+            1 => SyncLevel::Data,
+            _ => SyncLevel::All,
+        };
+        context.session_timeout_ns = i64::from(self.session_timeout_ms) * 1_000_000;
+        context.max_sessions = self.max_sessions as usize;
+        context
+    }
+
+    fn factories(&self) -> Vec<ServiceFactory> {
+        (0..self.services)
+            .filter_map(|_| -> Option<ServiceFactory> {
+                match self.service {
+                    ServiceName::Echo => Some(Box::new(|| Box::new(EchoService))),
+                    ServiceName::Book => Some(Box::new(|| Box::new(BookService::default()))),
+                    ServiceName::None => None,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Runs the node until a signal, the time limit or its own end.
+///
+/// # Errors
+/// [`CommandError::Usage`] for members that cannot be; [`CommandError::Failed`] when a part does not start or fails.
+pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
+    let all = members::parse(&arguments.members).map_err(|error| CommandError::Usage(error.to_string()))?;
+    if all.len() != 1 {
+        return Err(CommandError::Usage(format!(
+            "members names {} members; this version runs clusters of one member",
+            all.len()
+        )));
+    }
+    if all[0].id != arguments.member_id {
+        return Err(CommandError::Usage(format!(
+            "member id {} is not among the members {}",
+            arguments.member_id, arguments.members
+        )));
+    }
+    let stop = stop_on_signals()?;
+    let started_ns = SystemClock.now().ns;
+    let node = Node::launch(arguments.context(), arguments.factories()).map_err(CommandError::failed)?;
+    let mut is_announced = false;
+    let limit_ns = arguments.max_seconds.map(|seconds| seconds.saturating_mul(1_000_000_000));
+    while !stop.load(Ordering::Relaxed) && !node.is_ending() {
+        if !is_announced && node.is_ready() {
+            is_announced = true;
+            announce(arguments, &members::ingress_endpoints(&all), &all[0].archive)?;
+        }
+        if limit_ns.is_some_and(|limit| (SystemClock.now().ns - started_ns) as u64 >= limit) {
+            break;
+        }
+        rest();
+    }
+    let has_failed = node.is_ending();
+    let mut failures = node.failures();
+    if let Err(error) = node.stop()
+        && failures.is_empty()
+    {
+        failures.push(error);
+    }
+    for failure in &failures {
+        eprintln!("harrier node: {failure}");
+    }
+    if has_failed {
+        return Err(CommandError::Failed("the node has ended by itself".into()));
+    }
+    Ok(())
+}
+
+/// A flag that SIGINT and SIGTERM set.
+pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>, CommandError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone()).map_err(CommandError::failed)?;
+    }
+    Ok(stop)
+}
+
+fn announce(arguments: &NodeArguments, ingress: &str, archive: &str) -> Result<(), CommandError> {
+    let line = json!({
+        "ready": true,
+        "member_id": arguments.member_id,
+        "ingress_endpoints": ingress,
+        "archive_endpoint": archive,
+        "dir": arguments.dir,
+        "aeron_dir": arguments.aeron_dir,
+        "pid": std::process::id(),
+    });
+    let mut out = std::io::stdout().lock();
+    // Whoever started the node may have closed its end already; the node serves all the same.
+    let _nobody_listens = writeln!(out, "{line}").and_then(|()| out.flush());
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the main thread only waits for signals")]
+pub(crate) fn rest() {
+    std::thread::sleep(LOOK_PERIOD);
+}
