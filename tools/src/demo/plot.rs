@@ -22,6 +22,7 @@ pub(super) fn draw(
     let mut chart = ChartBuilder::on(&root)
         .caption("Order round trip by percentile", ("sans-serif", 22))
         .margin(16)
+        .margin_right(40)
         .x_label_area_size(44)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..NINES, (low..high).log_scale())?;
