@@ -1,9 +1,9 @@
 //! The frame header (spec 01 §2.4).
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
-use crate::Region;
 use crate::position::HEADER_LENGTH;
+use crate::{Region, fence};
 
 /// Commit word: positive when published, negative while claimed, 0 when unwritten.
 pub const LENGTH_OFFSET: usize = 0;
