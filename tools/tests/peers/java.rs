@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
 use serde_json::Value;
 
+use crate::support::client::Client;
 use crate::support::process::Process;
-use crate::support::source;
+use crate::support::{PATIENCE_NS, source};
 
 /// Flags of every virtual machine: small, quick to start, open where Agrona needs it.
 const FLAGS: [&str; 5] = [
@@ -152,9 +155,36 @@ impl Java {
                 return reply;
             }
             let line = self.process.line();
-            let reply: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            self.replies.insert(reply["id"].as_u64().unwrap(), reply);
+            self.keep(&line);
         }
+    }
+
+    /// The outcome of a command, while a client of ours goes on with its duty cycles.
+    pub fn finish_beside(&mut self, pending: Pending, client: &mut Client) -> Value {
+        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+        while !self.is_done(&pending) && SystemClock.now().ns < deadline_ns {
+            client.work();
+        }
+        self.finish(pending)
+    }
+
+    /// Runs a command to its end, while a client of ours goes on with its duty cycles.
+    pub fn call_beside(&mut self, client: &mut Client, line: &str) -> Value {
+        let pending = self.begin(line);
+        self.finish_beside(pending, client)
+    }
+
+    /// True when a command has ended.
+    fn is_done(&mut self, pending: &Pending) -> bool {
+        for line in self.process.lines_so_far() {
+            self.keep(&line);
+        }
+        self.replies.contains_key(&pending.0)
+    }
+
+    fn keep(&mut self, line: &str) {
+        let reply: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        self.replies.insert(reply["id"].as_u64().unwrap(), reply);
     }
 
     /// Runs a command to its end.

@@ -8,3 +8,4 @@ mod ipc;
 mod java;
 #[path = "../support/mod.rs"]
 mod support;
+mod udp;

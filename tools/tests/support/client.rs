@@ -23,6 +23,12 @@ impl Client {
         Self { aeron }
     }
 
+    /// One duty cycle.
+    pub fn work(&mut self) {
+        self.aeron.do_work(&SystemClock.now()).unwrap();
+        std::thread::yield_now();
+    }
+
     /// Works until there is a value.
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
         let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
