@@ -3,6 +3,8 @@
 //! that a failure.
 #![forbid(unsafe_code)]
 
+mod archive;
+mod cluster;
 mod files;
 mod ipc;
 mod java;

@@ -85,6 +85,7 @@ final class ClusterSessions
             {
                 case "echo" -> echo(session, command);
                 case "keep-alive" -> keepAlive(session, command.number("millis"));
+                case "await-leader" -> awaitLeader(session, command.number("count"));
                 case "await-close" -> awaitClose(session);
                 case "state" -> describe(session);
                 case "close" ->
@@ -126,8 +127,7 @@ final class ClusterSessions
 
     /**
      * Sends numbered messages, at most {@code window} of them unanswered, and checks that each comes back once and in
-     * order. With {@code survive=true} the messages that a restart of the node lost are not waited for: the first
-     * message after it that is answered goes on.
+     * order.
      */
     private static Reply echo(final Session session, final Command command)
     {
@@ -180,6 +180,16 @@ final class ClusterSessions
             Thread.yield();
         }
         return describe(session).put("sent", sent);
+    }
+
+    private static Reply awaitLeader(final Session session, final long count)
+    {
+        final Wait wait = new Wait(count + " announcements of a leader");
+        while (session.newLeaders < count)
+        {
+            wait.idle(session.cluster.pollEgress());
+        }
+        return describe(session);
     }
 
     private static Reply awaitClose(final Session session)
