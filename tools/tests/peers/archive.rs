@@ -201,8 +201,31 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
     archive.connect_ipc(&mut java);
     assert_eq!(positions(&mut java, recording), [0, cut, -1, cut]);
     replay_and_check(&mut java, "aeron:ipc", recording, 0, 900);
+    find_a_flipped_bit(&mut archive, java);
+}
+
+/// A damaged byte in recording 0 is found by our replay and by the tool.
+fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Java) {
+    let path = archive.directory.join("archive").join("0-131072.rec");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100 * FRAME as usize + 50] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let damaged = (128 << 10) / FRAME + 100;
+    let replay = "archive-replay name=r recording=0 channel=aeron:ipc stream=77 position=0";
+    java.call(&format!("{replay} length={}", 900 * FRAME));
+    // The third term, with the damage, is read when there is room for it.
+    java.call(&format!("receive name=r length={LENGTH} count=400"));
+    let error = java.call("archive-error");
+    let expected = format!("checksum mismatch at position {}", damaged * FRAME);
+    assert!(error["error-text"].as_str().unwrap().contains(&expected), "{error}");
+    java.call("images name=r count=0");
     assert_eq!(java.exit(), "");
     archive.stop();
+    let folder = archive.directory.join("archive");
+    let arguments = [folder.to_str().unwrap(), "verify", "-a", "-checksum", "CRC-32C"];
+    let (status, output, _) =
+        Process::finish("ArchiveTool", &mut java::program(&[], "io.aeron.archive.ArchiveTool", &arguments));
+    assert!(!status.success() && output.contains("ERR: checksum failed"), "{status}\n{output}");
 }
 
 /// Recording 1: a replay bounded by a counter, then one that goes on into the live stream.

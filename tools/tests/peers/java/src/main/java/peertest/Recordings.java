@@ -108,6 +108,7 @@ final class Recordings
                 yield new Reply();
             }
             case "signals" -> signals(session, command.integer("count"));
+            case "error" -> error(archive);
             case "close" ->
             {
                 archive.close();
@@ -214,6 +215,18 @@ final class Recordings
             command.text("name"), (name) -> aeron.addCounter(1_001, name));
         counter.setRelease(command.number("value"));
         return new Reply().put("id", counter.id());
+    }
+
+    /** An error that belongs to no request. */
+    private static Reply error(final AeronArchive archive)
+    {
+        final Wait wait = new Wait("an error");
+        String text;
+        while ((text = archive.pollForErrorResponse()) == null)
+        {
+            wait.idle(0);
+        }
+        return new Reply().put("error-text", text);
     }
 
     private static Reply signals(final Session session, final int count)
