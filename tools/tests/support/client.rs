@@ -8,7 +8,7 @@ use harrier::ringbuf::Clock;
 use harrier::ringbuf::append::OfferError;
 use harrier::ringbuf::assembly::FragmentAssembler;
 
-use super::{PATIENCE_NS, messages};
+use super::{PATIENCE_NS, messages, until};
 
 /// A client whose duty cycle runs while something is waited for.
 pub struct Client {
@@ -17,9 +17,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the driver of a directory.
+    /// Connects to the driver of a directory, which may still be starting.
     pub fn connect(directory: &Path) -> Self {
-        let aeron = Aeron::connect(Context::new(directory), MappedMemory, &SystemClock.now()).unwrap();
+        let aeron = until("the driver", || {
+            match Aeron::connect(Context::new(directory), MappedMemory, &SystemClock.now()) {
+                Ok(aeron) => Some(aeron),
+                Err(ClientError::NotReady { .. }) => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
         Self { aeron }
     }
 

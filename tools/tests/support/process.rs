@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ pub struct Process {
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     errors: Arc<Mutex<String>>,
+    errors_end: Receiver<()>,
 }
 
 impl Process {
@@ -37,13 +38,16 @@ impl Process {
         });
         let errors = Arc::new(Mutex::new(String::new()));
         let (mut error_output, collected) = (child.stderr.take().unwrap(), errors.clone());
+        let (end, errors_end) = channel();
         spawn(move || {
+            // Dropped at the end of the output.
+            let _end: Sender<()> = end;
             let mut bytes = [0; 4_096];
             while let Ok(count @ 1..) = error_output.read(&mut bytes) {
                 collected.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         });
-        Self { name: name.to_owned(), input: child.stdin.take(), child, lines, errors }
+        Self { name: name.to_owned(), input: child.stdin.take(), child, lines, errors, errors_end }
     }
 
     /// Runs a program to its end; panics unless it ends well. Returns its standard output and errors.
@@ -111,10 +115,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the process and of what it wrote to standard error.
     pub fn wait(&mut self) -> ExitStatus {
         let name = format!("the end of {}", self.name);
-        until(&name, || self.child.try_wait().unwrap())
+        let status = until(&name, || self.child.try_wait().unwrap());
+        let _disconnected = self.errors_end.recv_timeout(Duration::from_nanos(PATIENCE_NS as u64));
+        status
     }
 
     /// Ends the process as a crash would.
