@@ -23,7 +23,7 @@ use crate::context::DriverContext;
 use crate::counters::Counters;
 use crate::driver::DriverHandle;
 use crate::events::Events;
-use crate::executor::{Executor, Job, JobResult};
+use crate::executor::{Executor, ExecutorFull, Job, JobResult};
 use crate::handover::{ConductorCommand, ReceiverCommand, SenderCommand};
 use crate::ipc_publication::IpcPublication;
 use crate::log_files::LogFile;
@@ -191,12 +191,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     /// Submits a job whose result is handled as `pending` says. A full executor is an error of the command.
-    fn submit(&mut self, job: Job, pending: Pending) -> Result<(), (Job, Pending)> {
+    fn submit(&mut self, job: Job, pending: Pending) -> Result<(), ExecutorFull> {
         let mark = self.next_mark;
         self.next_mark += 1;
-        if let Err(job) = self.executor.submit(mark, job) {
+        if self.executor.submit(mark, job).is_err() {
             self.system.get(SystemCounter::FailedExecutorOffers).increment();
-            return Err((job, pending));
+            return Err(ExecutorFull);
         }
         self.in_flight |= pending.is_client_command();
         self.pending.insert(mark, pending);
@@ -237,7 +237,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             let Some(file) = self.closed_logs.pop_front() else { break };
             let mark = self.next_mark;
             self.next_mark += 1;
-            if let Err(Job::Free(file)) = self.executor.submit(mark, Job::Free(file)) {
+            if let Err(job) = self.executor.submit(mark, Job::Free(file))
+                && let Job::Free(file) = *job
+            {
                 self.closed_logs.push_front(file);
                 break;
             }

@@ -35,6 +35,10 @@ pub(crate) enum JobResult<T: Transport> {
     Freed(Result<usize, Failure>),
 }
 
+/// The executor takes no more jobs for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExecutorFull;
+
 /// A job with the conductor's mark.
 type Marked<J> = (u64, J);
 
@@ -66,14 +70,14 @@ impl<M: Memory, T: Transport> Executor<M, T> {
     }
 
     /// Hands over a job; it comes back when the queue is full.
-    pub(crate) fn submit(&mut self, mark: u64, job: Job) -> Result<(), Job> {
+    pub(crate) fn submit(&mut self, mark: u64, job: Job) -> Result<(), Box<Job>> {
         match self {
             Self::Inline { worker, done } => {
                 done.push_back((mark, worker.run(job)));
                 Ok(())
             }
             Self::Queued { jobs, .. } => {
-                jobs.push((mark, job)).map_err(|rtrb::PushError::Full((_, job))| job)
+                jobs.push((mark, job)).map_err(|rtrb::PushError::Full((_, job))| Box::new(job))
             }
         }
     }

@@ -114,9 +114,8 @@ fn run(arguments: Arguments) -> Result<(), String> {
     if context.print_configuration {
         println!("{context:#?}");
     }
-    let driver =
-        Driver::build(context.clone(), MappedMemory, UdpTransport::default(), ExecutorMode::Queued, &now)
-            .map_err(|error| error.to_string())?;
+    let driver = Driver::build(context.clone(), MappedMemory, UdpTransport, ExecutorMode::Queued, &now)
+        .map_err(|error| error.to_string())?;
     save_errors(&context, &driver.previous_errors, now.epoch_ms);
     let running = driver.launch(clock, pin_current_thread).map_err(|error| error.to_string())?;
     if arguments.prints_ready {

@@ -1,7 +1,9 @@
 //! The `harrier` command line as a library: one module a subcommand.
 #![forbid(unsafe_code)]
 
+pub mod demo;
 pub mod node;
+pub mod orders;
 
 use thiserror::Error;
 

@@ -4,10 +4,12 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harrier_tools::node;
+use harrier_tools::{demo, node};
 
 const EXAMPLES: &str = "\
 Examples:
+  harrier demo
+      one node with an order book, a client, round-trip figures and a plot
   harrier node --dir /var/lib/harrier --aeron-dir /dev/shm/aeron-node-0 --member-id 0 \\
       --members 0,localhost:20110,localhost:20111,localhost:20112,localhost:0,localhost:8010
       one member of a cluster with an echo service
@@ -24,12 +26,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the main job: orders through a clustered order book, with a crash in the middle.
+    Demo(demo::DemoArguments),
     /// Runs one member of a cluster.
     Node(node::NodeArguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
     };
     match outcome {

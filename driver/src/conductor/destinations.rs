@@ -128,9 +128,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             ConductorCommand::PublicationReleased { registration_id } => {
                 self.on_publication_released(registration_id);
             }
-            ConductorCommand::SendEndpointReleased { endpoint } => self.on_send_endpoint_released(endpoint),
+            ConductorCommand::SendEndpointReleased { endpoint } => self.on_send_endpoint_released(&endpoint),
             ConductorCommand::ReceiveEndpointReleased { endpoint } => {
-                self.on_receive_endpoint_released(endpoint);
+                self.on_receive_endpoint_released(&endpoint);
             }
             ConductorCommand::PublicationError {
                 registration_id,

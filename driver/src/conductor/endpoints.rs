@@ -289,7 +289,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tell_receiver(ReceiverCommand::RemoveEndpoint { endpoint_id });
     }
 
-    pub(super) fn on_send_endpoint_released(&mut self, endpoint: Box<SenderEndpoint<T::Socket>>) {
+    pub(super) fn on_send_endpoint_released(&mut self, endpoint: &SenderEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
         if let Some(index) = self.send_endpoints.iter().position(|own| own.id == endpoint.id)
             && let Some(port) = self.send_endpoints.remove(index).port
@@ -298,7 +298,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    pub(super) fn on_receive_endpoint_released(&mut self, endpoint: Box<ReceiverEndpoint<T::Socket>>) {
+    pub(super) fn on_receive_endpoint_released(&mut self, endpoint: &ReceiverEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
         if let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id)
             && let Some(port) = self.receive_endpoints.remove(index).port

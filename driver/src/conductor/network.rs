@@ -105,12 +105,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     pub(super) fn on_publication_socket(
         &mut self,
         add: AddPublication,
-        channel: Box<UdpChannel>,
+        channel: UdpChannel,
         socket: T::Socket,
     ) -> Result<(), Failure> {
-        let index = self.add_send_endpoint(add.correlation_id, (*channel).clone(), socket)?;
+        let index = self.add_send_endpoint(add.correlation_id, channel.clone(), socket)?;
         let endpoint_id = self.send_endpoints[index].id;
-        let created = self.create_network_log(add, *channel, index);
+        let created = self.create_network_log(add, channel, index);
         if created.is_err() {
             self.close_unused_send_endpoint(endpoint_id);
         }

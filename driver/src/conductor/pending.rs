@@ -92,7 +92,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 channel.and_then(|channel| self.on_publication_channel(add, channel))
             }
             (Pending::PublicationSocket { add, channel }, JobResult::Socket(socket)) => {
-                socket.and_then(|socket| self.on_publication_socket(add, channel, socket))
+                socket.and_then(|socket| self.on_publication_socket(add, *channel, socket))
             }
             (Pending::NetworkLog(pending), JobResult::Log(log)) => {
                 let endpoint_id = pending.endpoint_id;

@@ -46,7 +46,7 @@ impl Sessions {
                 continue;
             }
             let first = self.used.range((stream_id, id, String::new())..).next();
-            if !first.is_some_and(|(stream, session, _)| (*stream, *session) == (stream_id, id)) {
+            if first.is_none_or(|(stream, session, _)| (*stream, *session) != (stream_id, id)) {
                 return id;
             }
         }

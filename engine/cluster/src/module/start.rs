@@ -40,7 +40,7 @@ pub(super) struct LogReplay {
 /// How far the start has come.
 pub(super) enum Phase {
     Connect { deadline_ns: i64 },
-    AwaitResources { counters: Option<PendingCounters>, link: Option<PendingLink>, deadline_ns: i64 },
+    AwaitResources { counters: Option<PendingCounters>, link: Option<Box<PendingLink>>, deadline_ns: i64 },
     ConnectArchive,
     AwaitDescriptor { correlation_id: i64, recording_id: i64 },
     AwaitRecoveryCounter { id: i64 },
@@ -174,12 +174,12 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             Err(error) => return Err(error.into()),
         };
         let counters = Some(PendingCounters::add(&mut aeron, self.context.cluster_id)?);
-        let link = Some(PendingLink::add(
+        let link = Some(Box::new(PendingLink::add(
             &mut aeron,
             &self.context.control_channel,
             self.context.service_stream_id,
             self.context.module_stream_id,
-        )?);
+        )?));
         self.aeron = Some(aeron);
         Ok((Phase::AwaitResources { counters, link, deadline_ns }, true))
     }
@@ -187,7 +187,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     fn await_resources(
         &mut self,
         mut counters: Option<PendingCounters>,
-        mut link: Option<PendingLink>,
+        mut link: Option<Box<PendingLink>>,
         deadline_ns: i64,
     ) -> Result<(Phase, bool), ModuleError> {
         let Some(aeron) = &mut self.aeron else { return Err(ModuleError::Timeout("waiting for the driver")) };
