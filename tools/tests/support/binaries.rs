@@ -109,6 +109,16 @@ impl OurNode {
         (self.process, self.ready) = (process, ready);
     }
 
+    /// The member string.
+    pub fn members(&self) -> &str {
+        &self.members
+    }
+
+    /// Has `count` messages echoed to a client of our own.
+    pub fn echo(&self, count: u64, length: usize) {
+        super::cluster::echo(&self.aeron_directory(), self.ingress_endpoints(), count, length);
+    }
+
     /// Ingress endpoints as clients want them.
     pub fn ingress_endpoints(&self) -> &str {
         self.ready["ingress_endpoints"].as_str().unwrap()

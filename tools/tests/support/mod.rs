@@ -3,6 +3,7 @@
 
 pub mod binaries;
 pub mod client;
+pub mod cluster;
 pub mod messages;
 pub mod process;
 
