@@ -84,14 +84,17 @@ fn a_node_ends_by_itself_after_its_time() {
 
 #[test]
 fn a_node_without_services_of_its_own_waits_for_them() {
-    let home = directory("node");
     let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-    let arguments = ["--service", "none", "--idle", "backoff", "--max-seconds", "1"].map(String::from);
     let members = format!("0,{}", endpoints.join(","));
+    let arguments = ["--service", "none", "--idle", "backoff"].map(String::from);
+    let home = directory("node");
     let mut command = support::binaries::node_command(home.path(), &members, &arguments);
+    command.args(["--max-seconds", "1"]);
     let (code, output, _) = finish(&mut command);
     assert_eq!((code, output.as_str()), (0, ""), "a node whose service is missing does not serve");
     // It can be ended while it waits.
+    let home = directory("node");
+    let mut command = support::binaries::node_command(home.path(), &members, &arguments);
     let mut process = Process::start("harrier node", &mut command);
     until("the driver of the node", || home.path().join("aeron/loss-report.dat").exists().then_some(()));
     process.signal("TERM");
