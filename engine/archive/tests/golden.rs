@@ -115,7 +115,9 @@ fn an_entry_is_written_as_the_peer_writes_it() {
 fn damaged_catalogs_are_errors_not_panics() {
     let bytes = catalog_bytes("plain/extended");
     for length in 0..bytes.len().min(600) {
-        drop(Catalog::read(&bytes[..length], None));
+        let is_read = Catalog::read(&bytes[..length], None).is_ok();
+        // A header alone is an empty catalog; the first entry ends at 288.
+        assert_eq!(is_read, length == 32 || length >= 288, "{length}");
     }
     for offset in 0..400 {
         for value in [0, 1, 0x7F, 0x80, 0xFF] {

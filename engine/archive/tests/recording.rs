@@ -251,6 +251,42 @@ fn a_truncated_recording_ends_at_the_cut() {
 }
 
 #[test]
+fn a_replay_names_the_position_of_a_damaged_frame() {
+    let checksum = |context: &mut ArchiveContext| {
+        context.record_checksum = Some(Checksum::Crc32c);
+        context.replay_checksum = Some(Checksum::Crc32c);
+    };
+    let mut world = World::new(checksum);
+    let start =
+        world.client.start_recording(&world.aeron, CHANNEL, STREAM_ID, SourceLocation::Local, true).unwrap();
+    world.ok(start);
+    let mut publication = world.publication(CHANNEL);
+    world.publish(&mut publication, 0..100, 96);
+    let (id, _) = world.signal(Signal::Start);
+    world.recorded(id, publication.position());
+    drop(publication);
+    world.signal(Signal::Stop);
+    let path = world.directory.path().join("archive").join(format!("{id}-0.rec"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[128 * 70 + 40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let subscription_id = world.aeron.add_subscription("aeron:ipc", 77).unwrap();
+    let _subscription =
+        world.until("the subscription", |world| world.aeron.subscription(subscription_id).unwrap());
+    let request = world
+        .client
+        .replay(&world.aeron, id, 0, 128 * 100, "aeron:ipc", 77, ReplayOptions::default())
+        .unwrap();
+    world.ok(request);
+    match world.answer(request) {
+        ArchiveAnswer::Error { message, .. } => {
+            assert!(message.contains("checksum mismatch at position 8960"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn refusals_carry_their_code() {
     let mut world = World::new(|context| context.max_concurrent_recordings = 1);
     let code = |world: &mut World, request: i64| match world.answer(request) {

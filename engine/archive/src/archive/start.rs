@@ -150,7 +150,7 @@ fn open_catalog<S: Storage>(
     now: &Now,
 ) -> Result<(Catalog, FileId), ArchiveError> {
     let path = context.archive_directory.join(CATALOG_FILE);
-    let opened = io.blocking(Operation::Open { path, mode: OpenMode::CreateOrOpen })?;
+    let opened = io.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
     let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
     if length == 0 {
         let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
@@ -161,7 +161,8 @@ fn open_catalog<S: Storage>(
     }
     let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
     let Output::Data(bytes) = io.blocking(read)? else { unreachable!("reading a file reads it") };
-    let mut catalog = Catalog::read(&bytes, context.record_checksum)?;
+    let mut catalog = Catalog::read(&bytes, context.record_checksum)
+        .map_err(|error| ArchiveError::Catalog { path, error })?;
     let cut_off: Vec<i64> = catalog
         .entries()
         .iter()
