@@ -2,6 +2,7 @@
 //!
 //! `MIRIFLAGS="-Zmiri-disable-weak-memory-emulation" cargo +nightly miri test -p harrier-ringbuf --test threads`. What
 //! reordering can do is the business of the loom models; Miri looks at bounds, lifetimes, alignment and data races.
+#![expect(clippy::disallowed_methods, reason = "threads are what is tested")]
 
 use std::thread;
 
