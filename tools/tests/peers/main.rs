@@ -8,6 +8,7 @@ mod cluster;
 mod files;
 mod ipc;
 mod java;
+mod sequences;
 #[path = "../support/mod.rs"]
 mod support;
 mod udp;

@@ -61,7 +61,10 @@ impl OurDriver {
         let mut command = harrier_driver();
         command.arg("--ready").arg(format!("-Daeron.dir={}", aeron_directory.display()));
         command.args(["-Daeron.threading.mode=SHARED", "-Daeron.shared.idle.strategy=backoff"]);
-        command.args(["-Daeron.timer.interval=20ms", "-Daeron.publication.linger.timeout=200ms"]);
+        command.arg("-Daeron.publication.linger.timeout=200ms");
+        if !settings.iter().any(|setting| setting.starts_with("aeron.timer.interval")) {
+            command.arg("-Daeron.timer.interval=20ms");
+        }
         command.args(["-Daeron.term.buffer.sparse.file=true"]);
         command.args(settings.iter().map(|setting| format!("-D{setting}")));
         let mut process = Process::start("harrier-driver", &mut command);

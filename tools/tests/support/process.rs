@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::{PATIENCE_NS, until};
@@ -19,9 +19,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program. Its three standard streams belong to this value.
+    /// Starts a program. Its three standard streams belong to this value, and where `setpriv` is installed it dies with
+    /// the thread that calls this, so that nothing is left when a test program is killed.
     pub fn start(name: &str, command: &mut Command) -> Self {
-        let mut child = command
+        let mut child = bound_to_this_thread(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -139,6 +140,32 @@ impl Drop for Process {
             eprintln!("--- errors of {}\n{errors}---", self.name);
         }
     }
+}
+
+fn bound_to_this_thread(command: &Command) -> Command {
+    static HAS_SETPRIV: OnceLock<bool> = OnceLock::new();
+    let has_setpriv = *HAS_SETPRIV.get_or_init(|| {
+        let probe = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
+        probe.is_ok_and(|output| output.status.success())
+    });
+    let mut bound = if has_setpriv {
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL"]).arg(command.get_program());
+        bound
+    } else {
+        Command::new(command.get_program())
+    };
+    bound.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        bound.current_dir(directory);
+    }
+    bound
 }
 
 #[expect(clippy::disallowed_methods, reason = "reading two pipes at once takes a thread for each")]

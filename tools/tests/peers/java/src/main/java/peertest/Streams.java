@@ -170,6 +170,21 @@ final class Streams
         return new Reply().put("next", next[0]);
     }
 
+    /** Takes fragments without a look at them. */
+    Reply drain(final Command command)
+    {
+        final Subscription subscription = subscriptions.get(command.text("name"));
+        final Wait wait = new Wait("fragments");
+        long left = command.number("fragments");
+        while (left > 0)
+        {
+            final int polled = subscription.poll((buffer, offset, length, header) -> {}, FRAGMENT_LIMIT);
+            left -= polled;
+            wait.idle(polled);
+        }
+        return new Reply().put("surplus", -left);
+    }
+
     Reply close(final Command command)
     {
         final String name = command.text("name");
