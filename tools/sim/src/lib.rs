@@ -1,2 +1,19 @@
 //! Whole nodes under a deterministic simulator.
+//!
+//! A run is made from a seed: hosts on a simulated network with disks that forget, processes that die at any call, and
+//! checkers that know what must survive. The same seed gives the same run.
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod disk;
+pub mod faults;
+pub mod history;
+pub mod kernel;
+pub mod ledger;
+pub mod memory;
+pub mod network;
+pub mod node;
+pub mod report;
+pub mod storage;
+pub mod trace;
+pub mod world;
