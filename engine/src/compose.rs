@@ -1,6 +1,6 @@
 //! The parts of a node and how they fit together, for any back ends: the host's, or those of a simulator.
 
-use harrier_archive::{Archive, ArchiveContext, SyncLevel};
+use harrier_archive::{Archive, ArchiveContext, Checksum, SyncLevel, TornTail};
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::service::{ClusteredService, ServiceContainer, ServiceContainerContext};
 use harrier_driver::context::DriverContext;
@@ -109,6 +109,11 @@ fn archive_context(context: &NodeContext) -> ArchiveContext {
     archive.segment_file_length = context.segment_length;
     archive.file_sync_level = context.sync_level;
     archive.catalog_file_sync_level = context.sync_level;
+    // What the machine's death tears was never acknowledged; checksums tell it from what was.
+    archive.torn_tail = TornTail::Cut;
+    if context.sync_level > SyncLevel::None {
+        archive.record_checksum = Some(Checksum::Crc32c);
+    }
     let own = harrier_cluster::members::parse(&context.members)
         .ok()
         .and_then(|members| members.into_iter().find(|member| member.id == context.member_id));

@@ -67,6 +67,13 @@ mod switch {
 #[cfg(feature = "planted-bugs")]
 pub use switch::{is_planted, plant};
 
+/// Whether this build can plant bugs.
+pub const IS_AVAILABLE: bool = cfg!(feature = "planted-bugs");
+
+/// Plants nothing: this build has no bugs to plant.
+#[cfg(not(feature = "planted-bugs"))]
+pub fn plant(_bug: Option<Bug>) {}
+
 /// Whether a bug is planted on this thread: never.
 #[cfg(not(feature = "planted-bugs"))]
 #[inline(always)]

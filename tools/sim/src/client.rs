@@ -34,6 +34,8 @@ pub struct Workload {
     pub longest: usize,
     /// One in so many answers is long; 0 for none.
     pub long_answer_period: u64,
+    /// The order with which the service writes a snapshot.
+    pub snapshot_order: Option<u64>,
     /// Visitors come until then, virtual ns.
     pub visitors_until_ns: i64,
 }
@@ -268,7 +270,8 @@ impl Clients {
             timer_ms: if sequence.is_multiple_of(7) { 1 + (sequence % 300) as u16 } else { 0 },
             is_forwarded: sequence.is_multiple_of(11),
             closes,
-            answer_length: if is_long { 20_000 } else { 0 },
+            is_snapshot: self.workload.snapshot_order == Some(sequence),
+            answer_length: if is_long { 7_000 } else { 0 },
         };
         let mut bytes = std::mem::take(&mut self.bytes);
         head.encode(&mut bytes);
@@ -384,7 +387,8 @@ impl Agent for Clients {
     fn next_deadline(&self) -> Option<i64> {
         let mut next_ns = self.aeron.as_ref().map_or(self.now_ns + 1_000_000, Aeron::next_deadline);
         let has_room = self.next_sequence <= self.applied + self.workload.window as u64;
-        if has_room && self.next_sequence <= self.workload.orders {
+        let is_connected = self.main.as_ref().is_some_and(ClusterClient::is_connected);
+        if is_connected && has_room && self.next_sequence <= self.workload.orders {
             next_ns = next_ns.min(self.next_send_ns);
         }
         let visit_ns = match &self.visitor {

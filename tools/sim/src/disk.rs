@@ -265,12 +265,12 @@ impl Content {
     }
 }
 
-/// Leaves a sector new, old, or in one of 16 cases partly new.
+/// Leaves a sector new, old, or partly new.
 fn tear(own: &mut [u8], old: &[u8; SECTOR], lost_of_8: u64, rng: &mut Rng, coverage: &mut Coverage) {
     if !rng.chance(lost_of_8, 8) {
         return;
     }
-    let begin = if rng.chance(1, 16) { rng.below(own.len() as u64) as usize } else { 0 };
+    let begin = if rng.chance(1, 3) { rng.below(own.len() as u64) as usize } else { 0 };
     coverage.hit(if begin > 0 { "crash tore a sector" } else { "crash lost a sector" });
     let length = own.len();
     own[begin..].copy_from_slice(&old[begin..length]);

@@ -2,7 +2,7 @@
 
 use harrier_ringbuf::Rng;
 
-use crate::kernel::{DiskPace, HostId, Kernel};
+use crate::kernel::{Death, DiskPace, HostId, Kernel};
 use crate::network::{Link, SendFaults};
 
 /// Faults end here, virtual ns; what follows must heal.
@@ -11,22 +11,61 @@ pub const FAULTS_END_NS: i64 = 10_000_000_000;
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Datagrams are lost, doubled and reordered.
-    Noise { from: HostId, to: HostId, loss_ppm: u64, duplicate_ppm: u64, jitter_ns: u64, latency_ns: u64 },
+    /// Datagrams of a link are lost, doubled and reordered.
+    Noise {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// What becomes of the link.
+        link: Link,
+    },
     /// Nothing passes in one direction.
-    Cut { from: HostId, to: HostId, duration_ns: i64 },
+    Cut {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// How long.
+        duration_ns: i64,
+    },
     /// Everything is held back and arrives at once.
-    Burst { from: HostId, to: HostId, duration_ns: i64 },
+    Burst {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// How long.
+        duration_ns: i64,
+    },
     /// The system has no room for sends.
-    NoRoom { host: HostId, short_ppm: u64, queue_capacity: usize },
-    /// The disk is slow.
-    SlowDisk { operation_ns: u64, sync_ns: u64 },
+    NoRoom {
+        /// The host.
+        host: HostId,
+        /// What becomes of its sends.
+        sends: SendFaults,
+    },
+    /// The node's disk is slow.
+    SlowDisk {
+        /// How slow.
+        pace: DiskPace,
+    },
     /// The calendar of a host jumps.
-    ClockJump { host: HostId, delta_ms: i64 },
-    /// The node's process dies at one of its next calls.
-    ProcessCrash { within_calls: u64, down_ns: i64 },
-    /// The node's machine loses its power at one of its next calls.
-    MachineCrash { within_calls: u64, down_ns: i64 },
+    ClockJump {
+        /// The host.
+        host: HostId,
+        /// How far, ms.
+        delta_ms: i64,
+    },
+    /// The node dies at one of its next calls.
+    Crash {
+        /// With its machine, or only the process.
+        of_machine: bool,
+        /// At which call.
+        death: Death,
+        /// How long it stays down.
+        down_ns: i64,
+    },
     /// A link, a host's sends or the disk are well again.
     Heal,
 }
@@ -41,8 +80,8 @@ impl Fault {
             Self::NoRoom { .. } => "fault: no room for sends",
             Self::SlowDisk { .. } => "fault: slow disk",
             Self::ClockJump { .. } => "fault: calendar jumped",
-            Self::ProcessCrash { .. } => "fault: process crash",
-            Self::MachineCrash { .. } => "fault: machine crash",
+            Self::Crash { of_machine: false, .. } => "fault: process crash",
+            Self::Crash { of_machine: true, .. } => "fault: machine crash",
             Self::Heal => "healed",
         }
     }
@@ -70,8 +109,14 @@ impl Plan {
         for _ in 0..rng.below(4) {
             faults.push((rng.below(FAULTS_END_NS as u64) as i64, draw_crash(rng, machine_crashes, 3_000)));
         }
-        if rng.chance(1, 3) {
-            faults.push((0, draw_crash(rng, machine_crashes, 300)));
+        match rng.below(4) {
+            0 => faults.push((0, draw_crash(rng, machine_crashes, 300))),
+            1 if machine_crashes => {
+                // The first start is when most that is on the disk is not safe yet.
+                let death = Death::AtSync(rng.below(16));
+                faults.push((0, Fault::Crash { of_machine: true, death, down_ns: 10_000_000 }));
+            }
+            _ => {}
         }
         for kind in kinds.into_iter().take(3 + rng.below(3) as usize) {
             for _ in 0..1 + rng.below(3) {
@@ -79,6 +124,30 @@ impl Plan {
             }
         }
         faults.push((FAULTS_END_NS, Fault::Heal));
+        faults.sort_by_key(|(at, _)| *at);
+        Self { faults, next: 0 }
+    }
+
+    /// Draws a plan for callbacks that wait: a slow client, a slow disk, and most times a crash in the midst.
+    pub fn draw_for_callbacks(rng: &mut Rng, end_ns: i64, machine_crashes: bool) -> Self {
+        let mut faults = Vec::new();
+        if rng.chance(2, 3) {
+            faults.push((rng.below(120_000_000) as i64, draw_crash(rng, machine_crashes, 4_000)));
+        }
+        for _ in 0..rng.below(3) {
+            let at = rng.below(200_000_000) as i64;
+            let duration_ns = rng.below(50_000_000) as i64;
+            faults.push((at, Fault::Cut { from: 1, to: 0, duration_ns }));
+        }
+        if rng.chance(1, 2) {
+            let link = Link {
+                latency_ns: 20_000 + rng.below(2_000_000),
+                loss_ppm: rng.below(20_000),
+                ..Link::CALM
+            };
+            faults.push((rng.below(50_000_000) as i64, Fault::Noise { from: 0, to: 1, link }));
+        }
+        faults.push((end_ns, Fault::Heal));
         faults.sort_by_key(|(at, _)| *at);
         Self { faults, next: 0 }
     }
@@ -105,13 +174,13 @@ impl Plan {
 }
 
 fn draw_crash(rng: &mut Rng, machine_crashes: bool, within: u64) -> Fault {
-    let within_calls = rng.below(within);
-    let down_ns = 10_000_000 + rng.below(600_000_000) as i64;
-    if machine_crashes && rng.chance(2, 3) {
-        Fault::MachineCrash { within_calls, down_ns }
+    let death = if machine_crashes && rng.chance(1, 3) {
+        Death::AtSync(rng.below(24))
     } else {
-        Fault::ProcessCrash { within_calls, down_ns }
-    }
+        Death::AtCall(rng.below(within))
+    };
+    let down_ns = 10_000_000 + rng.below(600_000_000) as i64;
+    Fault::Crash { of_machine: machine_crashes && rng.chance(2, 3), death, down_ns }
 }
 
 fn draw_fault(rng: &mut Rng, kind: u64, faults: &mut Vec<(i64, Fault)>) {
@@ -121,31 +190,27 @@ fn draw_fault(rng: &mut Rng, kind: u64, faults: &mut Vec<(i64, Fault)>) {
     let fault = match kind {
         0 => {
             heals_after_ns = Some(rng.below(4_000_000_000) as i64);
-            Fault::Noise {
-                from,
-                to,
+            let link = Link {
                 loss_ppm: [0, 10_000, 50_000, 200_000][rng.below(4) as usize],
                 duplicate_ppm: [0, 10_000, 100_000][rng.below(3) as usize],
                 jitter_ns: [0, 100_000, 5_000_000][rng.below(3) as usize],
                 latency_ns: [20_000, 1_000_000, 20_000_000][rng.below(3) as usize],
-            }
+                ..Link::CALM
+            };
+            Fault::Noise { from, to, link }
         }
         1 => Fault::Cut { from, to, duration_ns: rng.below(2_000_000_000) as i64 },
         2 => Fault::Burst { from, to, duration_ns: rng.below(300_000_000) as i64 },
         3 => {
             heals_after_ns = Some(rng.below(3_000_000_000) as i64);
-            Fault::NoRoom {
-                host: from,
-                short_ppm: rng.below(500_000),
-                queue_capacity: 1 + rng.below(4) as usize,
-            }
+            let sends =
+                SendFaults { short_ppm: rng.below(500_000), queue_capacity: 1 + rng.below(4) as usize };
+            Fault::NoRoom { host: from, sends }
         }
         4 => {
             heals_after_ns = Some(rng.below(2_000_000_000) as i64);
-            Fault::SlowDisk {
-                operation_ns: rng.below(5_000_000),
-                sync_ns: rng.below(60_000_000),
-            }
+            let pace = DiskPace { operation_ns: rng.below(5_000_000), sync_ns: rng.below(60_000_000) };
+            Fault::SlowDisk { pace }
         }
         _ => Fault::ClockJump { host: from, delta_ms: rng.below(4_000) as i64 - 2_000 },
     };
@@ -161,9 +226,10 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
     state.fault(fault.name(), &[]);
     let now_ns = state.now_ns;
     match *fault {
-        Fault::Noise { from, to, loss_ppm, duplicate_ppm, jitter_ns, latency_ns } => {
+        Fault::Noise { from, to, link: noise } => {
             let link = state.network.link_mut(from, to);
-            *link = Link { loss_ppm, duplicate_ppm, jitter_ns, latency_ns, ..*link };
+            let (cut_until_ns, held_until_ns) = (link.cut_until_ns, link.held_until_ns);
+            *link = Link { cut_until_ns, held_until_ns, ..noise };
         }
         Fault::Cut { from, to, duration_ns } => {
             state.network.link_mut(from, to).cut_until_ns = now_ns + duration_ns;
@@ -171,12 +237,8 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
         Fault::Burst { from, to, duration_ns } => {
             state.network.link_mut(from, to).held_until_ns = now_ns + duration_ns;
         }
-        Fault::NoRoom { host, short_ppm, queue_capacity } => {
-            *state.network.send_faults_mut(host) = SendFaults { short_ppm, queue_capacity };
-        }
-        Fault::SlowDisk { operation_ns, sync_ns } => {
-            state.hosts[0].disk_pace = DiskPace { operation_ns, sync_ns };
-        }
+        Fault::NoRoom { host, sends } => *state.network.send_faults_mut(host) = sends,
+        Fault::SlowDisk { pace } => state.hosts[0].disk_pace = pace,
         Fault::ClockJump { host, delta_ms } => state.hosts[host].epoch_offset_ms += delta_ms,
         Fault::Heal => {
             for (from, to) in [(0, 1), (1, 0)] {
@@ -187,6 +249,6 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
             }
             state.hosts[0].disk_pace = DiskPace::CALM;
         }
-        Fault::ProcessCrash { .. } | Fault::MachineCrash { .. } => {}
+        Fault::Crash { .. } => {}
     }
 }

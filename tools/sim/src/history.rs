@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use harrier_cluster::codec::CloseReason;
 
+use crate::snapshot::Snapshot;
+
 /// What kind of event of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
@@ -74,6 +76,8 @@ pub struct History {
     pub cursor: usize,
     /// Timers that are set and messages of the service that it waits for, in the present life.
     pub owed: usize,
+    /// The snapshot that was written whole.
+    pub snapshot: Option<Snapshot>,
     /// Broken rules; the first is the one that matters.
     pub violations: Vec<Violation>,
 }

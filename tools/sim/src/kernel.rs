@@ -17,11 +17,13 @@ pub type HostId = usize;
 /// Milliseconds since the epoch at which every run begins.
 const EPOCH_START_MS: i64 = 1_700_000_000_000;
 
-/// How often a process calls its host before it dies; `None` lives on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Death {
-    /// Calls to storage, network and memory that are still carried out.
-    pub calls_left: Option<u64>,
+/// At which of its calls a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// After so many calls to storage, network and memory.
+    AtCall(u64),
+    /// After so many syncs, when all that was written since the last one is unsafe.
+    AtSync(u64),
 }
 
 /// How slow a disk is, ns.
@@ -47,7 +49,7 @@ pub struct Host {
     /// How far its calendar is off, ms.
     pub epoch_offset_ms: i64,
     /// Its process's death.
-    pub death: Death,
+    pub death: Option<Death>,
     /// Set from the death of a process until the next one begins: its remains do nothing.
     pub is_dead: bool,
     monotonic_origin_ns: i64,
@@ -97,7 +99,7 @@ impl Kernel {
                 disk: Disk::default(),
                 disk_pace: DiskPace::CALM,
                 epoch_offset_ms: rng.below(2_000) as i64 - 1_000,
-                death: Death::default(),
+                death: None,
                 is_dead: false,
                 monotonic_origin_ns: rng.below(1_000_000_000_000) as i64,
             })
@@ -136,14 +138,27 @@ impl Kernel {
 
     /// Counts a call of a host's process; the call at which it dies does not return.
     pub fn enter(&self, host: HostId) {
+        self.count_down(host, false);
+    }
+
+    /// Counts a sync of a host's process; see [`enter`](Self::enter).
+    pub fn enter_sync(&self, host: HostId) {
+        self.count_down(host, true);
+    }
+
+    fn count_down(&self, host: HostId, is_sync: bool) {
         let mut state = self.state();
         let own = &mut state.hosts[host];
-        let Some(left) = own.death.calls_left.as_mut() else { return };
+        let left = match &mut own.death {
+            Some(Death::AtCall(left)) if !is_sync => left,
+            Some(Death::AtSync(left)) if is_sync => left,
+            _ => return,
+        };
         if *left > 0 {
             *left -= 1;
             return;
         }
-        own.death.calls_left = None;
+        own.death = None;
         own.is_dead = true;
         drop(state);
         resume_unwind(Box::new(ProcessDeath));

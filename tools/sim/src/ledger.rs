@@ -7,11 +7,12 @@ use std::rc::Rc;
 
 use harrier::services::book::Book;
 use harrier::services::orders::{MESSAGE_LENGTH, Request};
-use harrier_cluster::codec::CloseReason;
+use harrier_cluster::codec::{CloseReason, Role};
 use harrier_cluster::service::{ClientSession, Cluster, ClusterError, ClusteredService, LeadershipTerm};
 
 use crate::history::{Event, EventKind, History};
 use crate::kernel::Kernel;
+use crate::snapshot::{self, SnapshotPlace};
 use crate::trace::hash_bytes;
 
 /// Bytes before the order in a message, and of an answer.
@@ -34,6 +35,8 @@ pub struct Order {
     pub is_forwarded: bool,
     /// The service ends the session.
     pub closes: bool,
+    /// The service writes a snapshot, when it leads and none has been finished.
+    pub is_snapshot: bool,
     /// Bytes of the answer.
     pub answer_length: u32,
 }
@@ -46,7 +49,7 @@ impl Order {
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
         bytes.extend_from_slice(&self.timer_ms.to_le_bytes());
         bytes.push(u8::from(self.is_forwarded));
-        bytes.push(u8::from(self.closes));
+        bytes.push(u8::from(self.closes) | u8::from(self.is_snapshot) << 1);
         bytes.extend_from_slice(&self.answer_length.to_le_bytes());
     }
 
@@ -57,7 +60,8 @@ impl Order {
             sequence: u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
             timer_ms: u16::from_le_bytes(*bytes.get(16..)?.first_chunk()?),
             is_forwarded: *bytes.get(18)? != 0,
-            closes: *bytes.get(19)? != 0,
+            closes: *bytes.get(19)? & 1 != 0,
+            is_snapshot: *bytes.get(19)? & 2 != 0,
             answer_length: u32::from_le_bytes(*bytes.get(20..)?.first_chunk()?),
         })
     }
@@ -108,12 +112,17 @@ pub struct Ledger {
     applied: BTreeMap<i64, u64>,
     timers: BTreeMap<i64, i64>,
     forwarded: VecDeque<u64>,
+    snapshots: Option<SnapshotPlace>,
     scratch: Vec<u8>,
 }
 
 impl Ledger {
-    /// A service without state.
-    pub fn new(history: Rc<RefCell<History>>, kernel: Kernel) -> Self {
+    /// A service without state; it writes snapshots when there is a place for them.
+    pub fn new(
+        history: Rc<RefCell<History>>,
+        kernel: Kernel,
+        snapshots: Option<SnapshotPlace>,
+    ) -> Self {
         Self {
             history,
             kernel,
@@ -123,6 +132,7 @@ impl Ledger {
             applied: BTreeMap::new(),
             timers: BTreeMap::new(),
             forwarded: VecDeque::new(),
+            snapshots,
             scratch: Vec::new(),
         }
     }
@@ -176,6 +186,9 @@ impl Ledger {
             }
             self.follow_up(cluster, session_id, order);
         }
+        if order.is_snapshot && cluster.role() == Role::Leader {
+            self.write_snapshot(cluster);
+        }
         let answer = Answer {
             offer: order.offer,
             applied: self.applied[&session_id],
@@ -202,6 +215,21 @@ impl Ledger {
         }
         if order.closes {
             self.insist(cluster, "close", |cluster| cluster.close_client_session(session_id));
+        }
+    }
+
+    fn write_snapshot(&self, cluster: &mut Cluster<'_>) {
+        let Some(place) = &self.snapshots else { return };
+        if self.history.borrow().snapshot.is_some() {
+            return;
+        }
+        self.kernel.state().coverage.hit("snapshot begun");
+        match snapshot::write(place, cluster) {
+            Ok(written) => {
+                self.kernel.state().coverage.hit("snapshot finished");
+                self.history.borrow_mut().snapshot = Some(written);
+            }
+            Err(error) => self.violate("snapshot", error),
         }
     }
 

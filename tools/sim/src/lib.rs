@@ -4,6 +4,9 @@
 //! checkers that know what must survive. The same seed gives the same run.
 #![forbid(unsafe_code)]
 
+pub mod area;
+pub mod bugs;
+pub mod callback;
 pub mod client;
 pub mod disk;
 pub mod faults;
@@ -14,6 +17,7 @@ pub mod memory;
 pub mod network;
 pub mod node;
 pub mod report;
+pub mod snapshot;
 pub mod storage;
 pub mod trace;
 pub mod world;

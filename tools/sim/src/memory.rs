@@ -106,6 +106,7 @@ impl Memory for SimMemory {
 
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError> {
         self.kernel.enter(self.host);
+        self.kernel.enter_sync(self.host);
         let mut state = self.kernel.state();
         state.note("flush", &[self.host as u64]);
         state.hosts[self.host].disk.flush(buffer.as_ptr());

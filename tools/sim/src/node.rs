@@ -8,6 +8,7 @@ use std::rc::Rc;
 use harrier::NodeContext;
 use harrier::compose::{Composition, PartContexts};
 use harrier_archive::SyncLevel;
+use harrier_archive::catalog::Catalog;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_ringbuf::shared_thread::ProcessDeath;
@@ -15,12 +16,13 @@ use harrier_ringbuf::{AgentError, Rng};
 
 use crate::client::{Clients, Progress, Workload};
 use crate::faults::{self, FAULTS_END_NS, Fault, Plan};
-use crate::history::{History, Violation};
-use crate::kernel::{HostId, Kernel};
+use crate::history::History;
+use crate::kernel::{Death, HostId, Kernel};
 use crate::ledger::Ledger;
 use crate::memory::SimMemory;
 use crate::network::{SimTransport, address_of};
 use crate::report::Outcome;
+use crate::snapshot::{self, SnapshotPlace};
 use crate::storage::SimStorage;
 use crate::world::World;
 
@@ -30,28 +32,64 @@ const NODE: HostId = 0;
 const CLIENT: HostId = 1;
 /// After the faults all must be well within this time, virtual ns.
 const HEALING_NS: i64 = 45_000_000_000;
-/// Orders of a run.
-const ORDERS: u64 = 1_000;
+/// Bytes of a segment of a recording.
+const SEGMENT_LENGTH: usize = 128 << 10;
 
-/// How runs of this area are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+/// What a run is made of, besides its seed.
+#[derive(Debug, Clone)]
+pub struct Scenario {
     /// Which crashes acknowledged messages survive.
     pub sync_level: SyncLevel,
     /// Keeps the events as text.
     pub keep_lines: bool,
+    /// Orders of the main client.
+    pub orders: u64,
+    /// Longest pause between two orders, ns.
+    pub pause_ns: u64,
+    /// One in so many answers is long; 0 for none.
+    pub long_answer_period: u64,
+    /// Orders that may be unanswered.
+    pub window: usize,
+    /// Faults and visitors end then, virtual ns.
+    pub faults_end_ns: i64,
+    /// Whether clients come and go besides the main one.
+    pub has_visitors: bool,
+    /// The order with which the service writes a snapshot.
+    pub snapshot_order: Option<u64>,
+    /// Bytes of a snapshot.
+    pub snapshot_length: usize,
+    /// What goes wrong, and when.
+    pub plan: Plan,
+}
+
+impl Scenario {
+    /// A node that works for ten seconds, with the faults of `seed`.
+    pub fn draw(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Self {
+        let mut rng = Rng::new(seed ^ 0x0DE0_0000_0000_0001);
+        Self {
+            sync_level,
+            keep_lines,
+            orders: 1_000,
+            pause_ns: 24_000_000,
+            long_answer_period: [0, 50, 10][rng.below(3) as usize],
+            window: 1 + rng.below(40) as usize,
+            faults_end_ns: FAULTS_END_NS,
+            has_visitors: true,
+            snapshot_order: None,
+            snapshot_length: 0,
+            plan: Plan::draw(&mut rng, sync_level > SyncLevel::None),
+        }
+    }
 }
 
 struct Run {
     world: World,
     kernel: Kernel,
-    settings: Settings,
-    seed: u64,
+    scenario: Scenario,
     rng: Rng,
     node_memory: SimMemory,
     history: Rc<RefCell<History>>,
     progress: Rc<RefCell<Progress>>,
-    plan: Plan,
     /// Set when the node is down: when it starts again, virtual ns.
     starts_at_ns: Option<i64>,
     /// What befalls the node at its next death.
@@ -60,23 +98,18 @@ struct Run {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, settings: Settings) -> Outcome {
-    let mut rng = Rng::new(seed);
-    let kernel = Kernel::new(2, seed, settings.keep_lines);
-    let world = World::new(kernel.clone(), 2);
+pub fn run(seed: u64, scenario: Scenario) -> Outcome {
+    let kernel = Kernel::new(2, seed, scenario.keep_lines);
     let history = Rc::new(RefCell::new(History::default()));
     let progress = Rc::new(RefCell::new(Progress::default()));
-    let plan = Plan::draw(&mut rng, settings.sync_level > SyncLevel::None);
     let mut run = Run {
         node_memory: SimMemory::new(kernel.clone(), NODE),
-        world,
+        world: World::new(kernel.clone(), 2),
         kernel: kernel.clone(),
-        settings,
-        seed,
-        rng,
+        scenario,
+        rng: Rng::new(seed),
         history: history.clone(),
         progress: progress.clone(),
-        plan,
         starts_at_ns: Some(0),
         death: None,
         main_session: -1,
@@ -152,12 +185,13 @@ impl Run {
             aeron_directory: "/dev/shm/client".into(),
             ingress_endpoints: format!("0={}", endpoint(NODE, 20_110)),
             egress_channel: format!("aeron:udp?endpoint={}", endpoint(CLIENT, 0)),
-            orders: ORDERS,
-            pause_ns: 24_000_000,
-            window: 1 + self.rng.below(40) as usize,
+            orders: self.scenario.orders,
+            pause_ns: self.scenario.pause_ns,
+            window: self.scenario.window,
             longest: 4_000,
-            long_answer_period: [0, 50, 10][self.rng.below(3) as usize],
-            visitors_until_ns: FAULTS_END_NS,
+            long_answer_period: self.scenario.long_answer_period,
+            snapshot_order: self.scenario.snapshot_order,
+            visitors_until_ns: if self.scenario.has_visitors { self.scenario.faults_end_ns } else { 0 },
         };
         let (history, progress) = (self.history.clone(), self.progress.clone());
         let clients =
@@ -182,8 +216,8 @@ impl Run {
         let mut context = NodeContext::new("/var/node", "/dev/shm/node", 0, members);
         context.seed = self.rng.next_u64();
         context.log_term_length = 64 << 10;
-        context.segment_length = 128 << 10;
-        context.sync_level = self.settings.sync_level;
+        context.segment_length = SEGMENT_LENGTH as i32;
+        context.sync_level = self.scenario.sync_level;
         let mut contexts = PartContexts::of(&context, 1);
         small(&mut contexts.driver);
         contexts.archive.catalog_capacity = 4 << 10;
@@ -199,6 +233,14 @@ impl Run {
         let thread = self.world.thread(NODE, self.sink("node"));
         let (kernel, memory, history) = (self.kernel.clone(), self.node_memory.clone(), self.history.clone());
         let world = self.world.clone();
+        let place = self.scenario.snapshot_order.map(|_| SnapshotPlace {
+            kernel: kernel.clone(),
+            host: NODE,
+            memory: memory.clone(),
+            aeron_directory: "/dev/shm/node".into(),
+            length: self.scenario.snapshot_length,
+            seed: self.rng.next_u64(),
+        });
         let launch = move || -> Result<(), String> {
             let transport = SimTransport::new(kernel.clone(), NODE);
             let storage = || Ok(SimStorage::new(kernel.clone(), NODE));
@@ -206,7 +248,8 @@ impl Run {
             let parts =
                 Composition::build(contexts, &memory, transport, storage, ExecutorMode::Inline, &now)
                     .map_err(|error| error.to_string())?;
-            let service = Box::new(Ledger::new(history, kernel.clone()));
+            check_catalog(parts.archive.catalog(), &history);
+            let service = Box::new(Ledger::new(history, kernel.clone(), place));
             let waiter = || world.waiter(NODE, &thread);
             let agents =
                 parts.into_fused(vec![service], waiter, &now).map_err(|error| error.to_string())?;
@@ -229,35 +272,29 @@ impl Run {
         let fault = self.death.take();
         let mut state = self.kernel.state();
         let state = &mut *state;
-        let down_ns = match fault {
-            Some(Fault::MachineCrash { down_ns, .. }) => {
-                state.fault("fault: machine crash", &[]);
-                let host = &mut state.hosts[NODE];
-                host.disk.crash(&mut state.rng, &mut state.coverage);
-                down_ns
-            }
-            Some(Fault::ProcessCrash { down_ns, .. }) => {
-                state.fault("fault: process crash", &[]);
-                down_ns
-            }
-            _ => 10_000_000,
+        let Some(Fault::Crash { of_machine, down_ns, .. }) = fault else {
+            return self.starts_at_ns = Some(state.now_ns);
         };
+        state.coverage.hit(if of_machine { "machine crashed" } else { "process crashed" });
+        if of_machine {
+            let host = &mut state.hosts[NODE];
+            host.disk.crash(&mut state.rng, &mut state.coverage);
+        }
         self.starts_at_ns = Some(state.now_ns + down_ns);
     }
 
     fn apply_due_faults(&mut self) {
         let now_ns = self.kernel.state().now_ns;
-        while let Some(fault) = self.plan.due(now_ns) {
-            match fault {
-                Fault::ProcessCrash { within_calls, .. } | Fault::MachineCrash { within_calls, .. } => {
-                    // One death at a time.
-                    if self.death.is_none() {
-                        self.death = Some(fault);
-                        self.kernel.state().hosts[NODE].death.calls_left = Some(within_calls);
-                    }
+        while let Some(fault) = self.scenario.plan.due(now_ns) {
+            if let Fault::Crash { death, .. } = fault {
+                // One death at a time.
+                if self.death.is_some() {
+                    continue;
                 }
-                _ => faults::apply(&self.kernel, &fault),
+                self.death = Some(fault);
+                self.kernel.state().hosts[NODE].death = Some(death);
             }
+            faults::apply(&self.kernel, &fault);
         }
     }
 
@@ -282,16 +319,20 @@ impl Run {
             self.step();
             self.check_session();
             let now_ns = self.kernel.state().now_ns;
-            if now_ns > FAULTS_END_NS && self.is_settled() {
+            if now_ns > self.scenario.faults_end_ns && self.death.take().is_some() {
+                // It was to die at a call that it did not make.
+                self.kernel.state().hosts[NODE].death = None;
+            }
+            if now_ns > self.scenario.faults_end_ns && self.is_settled() {
                 break;
             }
-            if now_ns > FAULTS_END_NS + HEALING_NS {
+            if now_ns > self.scenario.faults_end_ns + HEALING_NS {
                 let progress = self.progress.borrow();
                 let history = self.history.borrow();
                 let open: Vec<i64> = history.open_sessions().collect();
                 let text = format!(
-                    "{} of {ORDERS} orders answered, {} timers and messages owed, sessions {open:?} open",
-                    progress.answered, history.owed
+                    "{} of {} orders answered, {} timers and messages owed, sessions {open:?} open",
+                    progress.answered, self.scenario.orders, history.owed
                 );
                 drop((progress, history));
                 self.violate("progress", text);
@@ -324,12 +365,8 @@ impl Run {
     /// The log into a fresh service: it must come to the same state.
     fn replay_once_more(&mut self) {
         let (digest, terms) = (self.history.borrow().digest(), self.history.borrow().terms());
-        let fault = if self.settings.sync_level > SyncLevel::None {
-            Fault::MachineCrash { within_calls: 0, down_ns: 50_000_000 }
-        } else {
-            Fault::ProcessCrash { within_calls: 0, down_ns: 50_000_000 }
-        };
-        self.death = Some(fault);
+        let of_machine = self.scenario.sync_level > SyncLevel::None;
+        self.death = Some(Fault::Crash { of_machine, death: Death::AtCall(0), down_ns: 50_000_000 });
         let events = self.history.borrow().events().len();
         self.on_death();
         let deadline_ns = self.kernel.state().now_ns + HEALING_NS;
@@ -341,15 +378,33 @@ impl Run {
             }
         }
         self.kernel.state().note("replayed", &[digest]);
+        self.check_snapshot();
+    }
+
+    fn check_snapshot(&self) {
+        if self.scenario.snapshot_order.is_none() || self.is_violated() {
+            return;
+        }
+        let Some(snapshot) = self.history.borrow().snapshot else {
+            return self.violate("snapshot", "was never finished");
+        };
+        let directory = Path::new("/var/node/archive");
+        let length = self.scenario.snapshot_length;
+        let state = self.kernel.state();
+        let disk = &state.hosts[NODE].disk;
+        if let Err(error) = snapshot::verify(disk, directory, &snapshot, length, SEGMENT_LENGTH) {
+            self.violate("snapshot", error);
+        }
     }
 }
 
-/// Text of a seed's violations.
-pub fn describe(violations: &[Violation]) -> String {
-    violations.iter().map(|violation| format!("[{}] {}", violation.checker, violation.text)).collect::<Vec<_>>().join("\n  ")
-}
-
-/// Directory of the node's archive, for checkers.
-pub fn archive_directory() -> &'static Path {
-    Path::new("/var/node/archive")
+/// Every recording in use is one that was added whole.
+fn check_catalog(catalog: &Catalog, history: &Rc<RefCell<History>>) {
+    for recording in catalog.valid_from(0) {
+        let texts = [&recording.stripped_channel, &recording.original_channel, &recording.source_identity];
+        if texts.iter().any(|text| text.is_empty() || text.contains('\0')) {
+            let text = format!("recording {} is believed: {recording:?}", recording.recording_id);
+            history.borrow_mut().violate("catalog", text);
+        }
+    }
 }

@@ -61,12 +61,12 @@ impl Summary {
     }
 
     /// A table for people.
-    pub fn table(&self, area: &str) -> String {
+    pub fn table(&self, area: &str, sync_level: u32) -> String {
         let mut text = String::new();
         let mean_ms = self.seconds * 1e3 / self.seeds.max(1) as f64;
         let _ = writeln!(
             text,
-            "{area}: {} seeds in {:.1} s ({mean_ms:.1} ms each), {:.0} s of virtual time, {} messages acknowledged",
+            "{area}, sync level {sync_level}: {} seeds in {:.1} s ({mean_ms:.1} ms each), {:.0} s of virtual time, {} messages acknowledged",
             self.seeds,
             self.seconds,
             self.virtual_ns as f64 / 1e9,
@@ -85,9 +85,9 @@ impl Summary {
     }
 
     /// One line of JSON.
-    pub fn json(&self, area: &str) -> String {
+    pub fn json(&self, area: &str, sync_level: u32) -> String {
         let mut text = format!(
-            "{{\"area\":{area:?},\"seeds\":{},\"failed\":{},\"divergent\":{},\"seconds\":{:.3},\"virtual_seconds\":{:.3},\"messages\":{}",
+            "{{\"area\":{area:?},\"sync_level\":{sync_level},\"seeds\":{},\"failed\":{},\"divergent\":{},\"seconds\":{:.3},\"virtual_seconds\":{:.3},\"messages\":{}",
             self.seeds,
             self.failures.len(),
             self.divergent.len(),

@@ -65,6 +65,13 @@ impl SimStorage {
         }
     }
 
+    fn enter(&self, operation: &Operation) {
+        self.kernel.enter(self.host);
+        if matches!(operation, Operation::Sync { .. } | Operation::SyncDirectory { .. }) {
+            self.kernel.enter_sync(self.host);
+        }
+    }
+
     /// Carries out what is due, in the order in which it takes effect.
     fn run_due(&mut self, now_ns: i64) {
         loop {
@@ -178,7 +185,7 @@ fn write(disk: &mut Disk, inode: Inode, offset: usize, bytes: &WriteBuffer) {
 
 impl Storage for SimStorage {
     fn submit(&mut self, token: u64, operation: Operation) {
-        self.kernel.enter(self.host);
+        self.enter(&operation);
         let path = self.path_of(&operation);
         let mut state = self.kernel.state();
         let earliest_ns = state.now_ns + Self::delay_ns(&mut state, self.host, &operation);
@@ -214,7 +221,7 @@ impl Storage for SimStorage {
     }
 
     fn blocking(&mut self, operation: Operation) -> Result<Output, StorageError> {
-        self.kernel.enter(self.host);
+        self.enter(&operation);
         self.run_due(i64::MAX);
         self.run(operation)
     }

@@ -190,6 +190,10 @@ impl World {
             .min();
         let mut state = self.kernel.state();
         let now_ns = state.now_ns;
+        state.coverage.hit(if work_count > 0 { "turn with work" } else { "turn without work" });
+        if work_count == 0 && deadline.is_some_and(|d| d <= now_ns + 200) {
+            state.coverage.hit("turn at a deadline that passed");
+        }
         if work_count > 0 {
             let cost_ns = 1 + state.rng.below(TURN_NS) as i64;
             state.now_ns = now_ns + cost_ns;
