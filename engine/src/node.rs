@@ -1,6 +1,8 @@
 //! A whole node: driver, archive, consensus module and services, composed for one host.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
@@ -13,7 +15,7 @@ use harrier_driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, StartError}
 use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport, core_count};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
-use harrier_ringbuf::{Agent, Clock, SharedThread};
+use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
 
 /// How a node's agents share threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,8 +206,13 @@ impl Parts {
         let mut runners = Vec::new();
         runners.push(AgentRunner::start("harrier-node", move || {
             let thread = thread(idle, &handle, &failures);
-            let mut agents: Vec<Box<dyn Agent>> =
-                vec![Box::new(receiver), Box::new(module), Box::new(archive)];
+            let module = Rc::new(RefCell::new(module));
+            let mut agents: Vec<Box<dyn Agent>> = vec![
+                Box::new(receiver),
+                Box::new(SharedModule(module.clone())),
+                Box::new(archive),
+                Box::new(Commit(module)),
+            ];
             for (context, factory) in containers.into_iter().zip(services) {
                 agents.push(container(context, factory, &thread)?);
             }
@@ -249,6 +256,48 @@ impl Parts {
             runners.push(background("aeron-executor", Box::new(executor))?);
         }
         Ok(runners)
+    }
+}
+
+/// The module of a fused node. Nobody borrows it across a wait: only a service's callback waits.
+struct SharedModule(Rc<RefCell<Module>>);
+
+impl Agent for SharedModule {
+    fn role_name(&self) -> &str {
+        "consensus-module"
+    }
+
+    fn on_start(&mut self, now: &Now) -> Result<(), AgentError> {
+        self.0.borrow_mut().on_start(now)
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        self.0.borrow_mut().do_work(now)
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        self.0.borrow().next_deadline()
+    }
+
+    fn on_close(&mut self, now: &Now) {
+        self.0.borrow_mut().on_close(now);
+    }
+}
+
+/// Commits what the archive has recorded in this pass, so that services see it in the same pass.
+struct Commit(Rc<RefCell<Module>>);
+
+impl Agent for Commit {
+    fn role_name(&self) -> &str {
+        "commit"
+    }
+
+    fn do_work(&mut self, _now: &Now) -> Result<usize, AgentError> {
+        Ok(self.0.borrow_mut().commit_recorded())
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        None
     }
 }
 
