@@ -146,11 +146,11 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         Ok(Self { conductor, sender, receiver, executor: executor_agent, handle, previous_errors, context })
     }
 
-    /// The agents in the order in which they run on one thread: what arrives first, then what is decided, then what
-    /// leaves.
+    /// The agents in the order in which they run on one thread with their application: what it has offered in the last
+    /// pass leaves first, what arrives is there when its turn comes.
     pub fn into_agents(self) -> Vec<Box<dyn Agent>> {
         let mut agents: Vec<Box<dyn Agent>> =
-            vec![Box::new(self.receiver), Box::new(self.conductor), Box::new(self.sender)];
+            vec![Box::new(self.sender), Box::new(self.conductor), Box::new(self.receiver)];
         if let Some(executor) = self.executor {
             agents.push(Box::new(executor));
         }

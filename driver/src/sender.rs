@@ -24,6 +24,10 @@ pub(crate) struct SenderSettings {
 /// No receiver for so long makes an address suspect, ns (spec 02 §2.1).
 pub(crate) const DESTINATION_TIMEOUT_NS: i64 = 5_000_000_000;
 
+/// Time between two looks at control sockets while nobody waits for a receiver, ns. Receivers speak a few times a second;
+/// their sockets must not hold up the streams in every duty cycle.
+const IDLE_POLL_NS: i64 = 5_000;
+
 /// The sender of a driver.
 pub struct Sender<T: Transport> {
     settings: SenderSettings,
@@ -37,6 +41,10 @@ pub struct Sender<T: Transport> {
     next_publication: usize,
     cycles_since_poll: u32,
     next_poll_ns: i64,
+    /// When control sockets are looked at although nothing else asks for it, ns.
+    next_idle_poll_ns: i64,
+    /// The last duty cycle did not look at them.
+    is_poll_owed: bool,
     next_check_ns: i64,
 }
 
@@ -105,6 +113,8 @@ impl<T: Transport> Sender<T> {
             next_publication: 0,
             cycles_since_poll: 0,
             next_poll_ns: 0,
+            next_idle_poll_ns: 0,
+            is_poll_owed: false,
             next_check_ns: 0,
         }
     }
@@ -180,9 +190,15 @@ impl<T: Transport> Sender<T> {
         (sent, is_short)
     }
 
+    /// True while a publication can send nothing before a receiver has spoken.
+    fn awaits_receivers(&self) -> bool {
+        self.publications.iter().any(|publication| publication.awaits_receivers())
+    }
+
     fn poll_control(&mut self, now: &Now) -> usize {
         self.cycles_since_poll = 0;
         self.next_poll_ns = now.ns + self.settings.status_poll_timeout_ns;
+        self.next_idle_poll_ns = now.ns + IDLE_POLL_NS;
         let mut bytes = 0;
         for index in 0..self.endpoints.len() {
             let Self { endpoints, publications, replies, system, .. } = self;
@@ -261,10 +277,14 @@ impl<T: Transport> Agent for Sender<T> {
         let (sent, is_short) = self.send(now);
         work_count += sent;
         self.cycles_since_poll += 1;
-        let is_poll_due = sent == 0
-            || is_short
-            || self.cycles_since_poll >= self.settings.status_poll_ratio
-            || now.ns >= self.next_poll_ns;
+        let is_poll_due = is_short
+            || now.ns >= self.next_poll_ns
+            || if sent == 0 {
+                now.ns >= self.next_idle_poll_ns || self.awaits_receivers()
+            } else {
+                self.cycles_since_poll >= self.settings.status_poll_ratio
+            };
+        self.is_poll_owed = !is_poll_due;
         if is_poll_due {
             work_count += self.poll_control(now);
         }
@@ -275,6 +295,7 @@ impl<T: Transport> Agent for Sender<T> {
     }
 
     fn next_deadline(&self) -> Option<i64> {
-        self.publications.iter().map(|publication| publication.next_deadline()).min()
+        let owed_ns = (self.is_poll_owed && !self.endpoints.is_empty()).then_some(self.next_idle_poll_ns);
+        self.publications.iter().map(|publication| publication.next_deadline()).chain(owed_ns).min()
     }
 }

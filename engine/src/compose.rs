@@ -7,6 +7,7 @@ use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_ringbuf::{Agent, Memory, Now, Storage, Transport, Waiter};
 
+use crate::fused;
 use crate::node::{NodeContext, NodeError};
 
 /// The settings of all parts of a node, each ready to be changed before [`Composition::build`].
@@ -84,7 +85,9 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
     {
         let Self { driver, archive, module, containers, memory } = self;
         let Driver { conductor, sender, receiver, executor, .. } = driver;
-        let mut agents: Vec<Box<dyn Agent>> = vec![Box::new(receiver), Box::new(module), Box::new(archive)];
+        let (module, commit) = fused::split(module);
+        let mut agents: Vec<Box<dyn Agent>> =
+            vec![Box::new(receiver), Box::new(module), Box::new(archive), Box::new(commit)];
         for (context, service) in containers.into_iter().zip(services) {
             agents.push(Box::new(ServiceContainer::launch(context, service, memory.clone(), waiter(), now)?));
         }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compose;
+mod fused;
 mod node;
 pub mod services;
 

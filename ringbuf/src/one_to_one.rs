@@ -74,9 +74,7 @@ impl<R: Region> Producer<R> {
         let aligned = align(record, ALIGNMENT);
         let mut index = (self.tail & (self.capacity as i64 - 1)) as usize;
         let to_end = self.capacity - index;
-        // The header that is zeroed must be free, also the one at the front behind a record that ends the buffer: an unread
-        // record may stand there.
-        let required = if aligned == self.capacity { aligned } else { aligned + NEXT_HEADER };
+        let required = if aligned == to_end { aligned } else { aligned + NEXT_HEADER };
         if !self.has_room(required as i64) {
             return Err(RingError::Full);
         }
@@ -95,8 +93,9 @@ impl<R: Region> Producer<R> {
             self.region.store_i32(index, padding as i32, Ordering::Release);
             index = 0;
         }
-        let next = (tail & (self.capacity as i64 - 1)) as usize;
-        self.region.store_i64(next, 0, Ordering::Relaxed);
+        // Behind the last record this falls into the trailer, which begins with unused bytes: the front of the ring may
+        // still hold a record that nobody has read.
+        self.region.store_i64(index + aligned, 0, Ordering::Relaxed);
         self.region.copy_in(index + RECORD_HEADER, message);
         self.region.store_i32(index + 4, type_id, Ordering::Relaxed);
         self.region.store_i32(index, record as i32, Ordering::Release);
@@ -158,5 +157,37 @@ impl<R: Region> Consumer<R> {
         }
         self.region.store_i64(self.capacity + HEAD, self.head, Ordering::Release);
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::many_to_one::TRAILER_LENGTH;
+
+    /// The last record ends with the buffer while the first still waits: nothing of the first may be touched.
+    #[test]
+    fn a_ring_filled_to_its_last_byte_loses_nothing() {
+        let (mut producer, mut consumer) = ring(AtomicBuffer::heap(1_024 + TRAILER_LENGTH)).unwrap();
+        let mut next = 0_u64;
+        for round in 0..10_u64 {
+            let mut written = 0;
+            while producer.write(1, &(round * 1_000 + written).to_le_bytes()).is_ok() {
+                written += 1;
+            }
+            assert!(written >= 63, "round {round} had room for {written} records of 16 bytes");
+            let mut expected = round * 1_000;
+            next += written;
+            let mut read = 0;
+            while read < written {
+                let count = consumer.read(7, &mut |_, bytes: &[u8]| {
+                    assert_eq!(bytes, expected.to_le_bytes());
+                    expected += 1;
+                });
+                assert!(count > 0, "record {read} of round {round} is lost");
+                read += count as u64;
+            }
+        }
+        assert!(next > 600);
     }
 }

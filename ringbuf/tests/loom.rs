@@ -41,7 +41,7 @@ fn whole(bytes: &[u8]) -> u8 {
 fn ring_region(capacity: usize) -> ShadowRegion {
     let region = ShadowRegion::new(capacity + many_to_one::TRAILER_LENGTH);
     region.words_32(0..capacity);
-    for at in [128, 256, 384, 512, 640] {
+    for at in [0, 128, 256, 384, 512, 640] {
         region.words_64(capacity + at..capacity + at + 8);
     }
     region

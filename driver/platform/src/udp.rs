@@ -44,6 +44,10 @@ pub struct UdpSocket {
     queue: Vec<Submission>,
     queued: usize,
     received: Box<[u8]>,
+    /// The last receive found several datagrams, or one right after another.
+    is_busy: bool,
+    /// The last receive found something.
+    was_received: bool,
 }
 
 fn storage_len() -> libc::socklen_t {
@@ -61,7 +65,7 @@ impl UdpSocket {
             })
             .collect();
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
-        Self { socket, local, queue, queued: 0, received }
+        Self { socket, local, queue, queued: 0, received, is_busy: false, was_received: false }
     }
 
     fn failure(&self, operation: &'static str, source: Error) -> TransportError {
@@ -172,6 +176,57 @@ impl Datagrams for UdpSocket {
     }
 
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
+        // Most receives find nothing or a single datagram, and the call for one costs the least; a stream of them is worth
+        // the call for many.
+        let (count, bytes) = if self.is_busy { self.receive_batch(visit)? } else { self.receive_one(visit)? };
+        self.is_busy = count > 1 || (count == 1 && self.was_received);
+        self.was_received = count > 0;
+        Ok(bytes)
+    }
+}
+
+impl UdpSocket {
+    /// Receives one datagram with the cheapest call; returns datagrams and bytes.
+    fn receive_one(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr),
+    ) -> Result<(usize, usize), TransportError> {
+        // SAFETY: an all-zero address is a valid value to be filled in below.
+        let mut address: libc::sockaddr_storage = unsafe { zeroed() };
+        let mut address_length = storage_len();
+        // SAFETY: the buffer has `MAX_DATAGRAM_LENGTH` bytes, and address and length are valid for writing.
+        let received = unsafe {
+            libc::recvfrom(
+                self.socket.as_raw_fd(),
+                self.received.as_mut_ptr().cast(),
+                MAX_DATAGRAM_LENGTH,
+                libc::MSG_DONTWAIT,
+                (&raw mut address).cast(),
+                &raw mut address_length,
+            )
+        };
+        if received < 0 {
+            return self.nothing_received(Error::last_os_error()).map(|()| (0, 0));
+        }
+        let length = received as usize;
+        if let Some(source) = socket_address(&address) {
+            visit(&self.received[..length], source);
+        }
+        Ok((1, length))
+    }
+
+    /// Tells an empty socket from a broken one.
+    fn nothing_received(&self, error: Error) -> Result<(), TransportError> {
+        let is_nothing =
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) || is_lost(&error);
+        if is_nothing { Ok(()) } else { Err(self.failure("receive", error)) }
+    }
+
+    /// Receives what is there with one call; returns datagrams and bytes.
+    fn receive_batch(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr),
+    ) -> Result<(usize, usize), TransportError> {
         // SAFETY: all-zero message headers and addresses are valid values to be filled in below.
         let mut addresses: [libc::sockaddr_storage; BATCH] = unsafe { zeroed() };
         // SAFETY: as above.
@@ -198,10 +253,7 @@ impl Datagrams for UdpSocket {
             )
         };
         if count < 0 {
-            let error = Error::last_os_error();
-            let is_nothing =
-                matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) || is_lost(&error);
-            return if is_nothing { Ok(0) } else { Err(self.failure("receive", error)) };
+            return self.nothing_received(Error::last_os_error()).map(|()| (0, 0));
         }
         let mut bytes = 0;
         for index in 0..count as usize {
@@ -211,11 +263,9 @@ impl Datagrams for UdpSocket {
             visit(&self.received[start..start + length], source);
             bytes += length;
         }
-        Ok(bytes)
+        Ok((count as usize, bytes))
     }
-}
 
-impl UdpSocket {
     /// Sends several submissions with one call; returns how many the system took.
     fn send_batch(&self, from: usize, to: usize) -> Result<usize, Error> {
         let count = (to - from).min(BATCH);

@@ -10,6 +10,9 @@ use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::sender::endpoint::ERROR_INTERVAL_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
+/// How long a socket that has received something is looked at in every duty cycle, ns.
+const ATTENTION_NS: i64 = 1_000_000;
+
 /// A multicast channel as its receivers know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MulticastGroup {
@@ -30,6 +33,8 @@ pub(crate) struct ReceiveTransport<S> {
     last_request_ns: i64,
     last_heard_ns: i64,
     next_error_ns: i64,
+    attention_until_ns: i64,
+    next_poll_ns: i64,
 }
 
 impl<S: Datagrams> ReceiveTransport<S> {
@@ -48,6 +53,8 @@ impl<S: Datagrams> ReceiveTransport<S> {
             last_request_ns: 0,
             last_heard_ns: 0,
             next_error_ns: i64::MIN,
+            attention_until_ns: i64::MIN,
+            next_poll_ns: i64::MIN,
         }
     }
 
@@ -92,6 +99,23 @@ impl<S: Datagrams> ReceiveTransport<S> {
         }
         self.last_heard_ns = now_ns;
         true
+    }
+
+    /// When the socket is looked at next, ns; in the past when it is now.
+    #[inline]
+    pub(super) fn next_poll_ns(&self) -> i64 {
+        self.next_poll_ns
+    }
+
+    /// The socket was looked at and gave `bytes`; while it is quiet it is left alone for `rest_ns`.
+    #[inline]
+    pub(super) fn note_poll(&mut self, bytes: usize, rest_ns: i64, now_ns: i64) {
+        if bytes > 0 {
+            self.attention_until_ns = now_ns + ATTENTION_NS;
+        }
+        if now_ns >= self.attention_until_ns {
+            self.next_poll_ns = now_ns + rest_ns;
+        }
     }
 
     /// True when a failed receive may be reported: at most once a second, for it fails again in every duty cycle.

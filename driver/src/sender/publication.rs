@@ -159,6 +159,14 @@ impl SendPublication {
         own_ns.min(self.resend_deadline())
     }
 
+    /// True while nothing can be sent before a receiver has spoken.
+    #[inline]
+    pub(super) fn awaits_receivers(&self) -> bool {
+        !self.has_heard_receiver
+            || self.is_setup_elicited
+            || self.setup.sender_limit.get_plain() <= self.setup.sender_position.get_plain()
+    }
+
     /// When a delayed resend is due, ns.
     fn resend_deadline(&self) -> i64 {
         self.setup.retransmit.next_deadline_ns().unwrap_or(i64::MAX)

@@ -1,0 +1,118 @@
+//! The benchmarks by name.
+
+use hdrhistogram::Histogram;
+use serde_json::Value;
+
+use crate::measurement::Measurement;
+use crate::{BenchError, cache_line, cluster, rings, rtt, throughput};
+
+/// What a benchmark is told.
+#[derive(Debug, Clone)]
+pub struct Parameters {
+    /// Bytes of payload of a message; at least 8.
+    pub size: usize,
+    /// Time before the measurement, s.
+    pub warmup_s: f64,
+    /// Time of the measurement, s.
+    pub seconds: f64,
+    /// Requests outstanding at most; only clusters.
+    pub window: usize,
+}
+
+/// What the body of a benchmark returns.
+pub(crate) struct Outcome {
+    pub(crate) parameters: Vec<(&'static str, Value)>,
+    pub(crate) latency: Option<Histogram<u64>>,
+    pub(crate) msgs_per_s: f64,
+}
+
+type Body = fn(&Parameters) -> Result<Outcome, BenchError>;
+
+/// A benchmark.
+pub struct Benchmark {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it measures.
+    pub about: &'static str,
+    /// Sizes that are measured when none is asked for, bytes.
+    pub sizes: &'static [usize],
+    body: Body,
+}
+
+const fn benchmark(
+    name: &'static str,
+    about: &'static str,
+    sizes: &'static [usize],
+    body: Body,
+) -> Benchmark {
+    Benchmark { name, about, sizes, body }
+}
+
+/// All benchmarks.
+pub const BENCHMARKS: [Benchmark; 10] = [
+    benchmark("ipc-rtt", "round trip through shared memory, one message in flight", &[32], rtt::ipc),
+    benchmark(
+        "ipc-throughput",
+        "messages through shared memory, exclusive publication",
+        &[32, 1_344],
+        throughput::ipc_exclusive,
+    ),
+    benchmark(
+        "ipc-throughput-concurrent",
+        "messages through shared memory, publication with many writers",
+        &[32, 1_344],
+        throughput::ipc_concurrent,
+    ),
+    benchmark("udp-rtt", "round trip over UDP, driver invoked in the client's thread", &[32], rtt::udp),
+    benchmark(
+        "udp-throughput",
+        "messages over UDP, driver on dedicated threads",
+        &[32, 1_344],
+        throughput::udp_dedicated,
+    ),
+    benchmark(
+        "udp-throughput-invoked",
+        "messages over UDP, driver invoked in the client's thread",
+        &[32, 1_344],
+        throughput::udp_invoked,
+    ),
+    benchmark("one-to-one", "ring from one thread to another", &[8, 64], rings::one_to_one),
+    benchmark("many-to-one", "ring for many writers, with one", &[8, 64], rings::many_to_one),
+    benchmark("rtrb", "the ring of the crate rtrb", &[8, 64], rings::rtrb),
+    benchmark("cluster-1", "echoes of a fused one-member cluster", &[32, 288], cluster::one_member),
+];
+
+/// Runs a benchmark in this process.
+///
+/// # Errors
+/// See [`BenchError`].
+pub fn run(name: &str, parameters: &Parameters) -> Result<Measurement, BenchError> {
+    let benchmark = find(name)?;
+    if parameters.size < 8 || parameters.window == 0 {
+        return Err(BenchError::Parameter(
+            "a message has at least 8 bytes, a window at least 1 request".into(),
+        ));
+    }
+    let cross_core_ns = cache_line::round_trip_ns();
+    let outcome = (benchmark.body)(parameters)?;
+    Ok(Measurement {
+        name: benchmark.name,
+        parameters: outcome.parameters,
+        latency: outcome.latency,
+        msgs_per_s: outcome.msgs_per_s,
+        size: parameters.size,
+        cross_core_ns,
+    })
+}
+
+/// The benchmark of this name.
+///
+/// # Errors
+/// [`BenchError::Unknown`].
+pub fn find(name: &str) -> Result<&'static Benchmark, BenchError> {
+    BENCHMARKS.iter().find(|benchmark| benchmark.name == name).ok_or_else(|| BenchError::Unknown {
+        what: "benchmark",
+        name: name.to_owned(),
+        known: BENCHMARKS.map(|benchmark| benchmark.name).join(", "),
+    })
+}

@@ -1,0 +1,243 @@
+//! What is compared with what, and the bars.
+
+use super::statistics::{Ratio, Tag};
+
+/// The other program of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The Java harness with these arguments.
+    Java(&'static str),
+    /// The C client and driver with this command.
+    C(&'static str),
+    /// Another benchmark of ours.
+    Own(&'static str),
+}
+
+impl Peer {
+    /// Name for tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Java(_) => "Java 1.51",
+            Self::C(_) => "C 1.54",
+            Self::Own(name) => name,
+        }
+    }
+}
+
+/// A figure and what it must be, as a ratio of ours to the peer's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bar {
+    /// Times: no more than this.
+    AtMost(f64),
+    /// Rates: no less than this.
+    AtLeast(f64),
+    /// Rates: no less than the first with near cores, the second with far ones.
+    AtLeastByTag(f64, f64),
+    /// Shown without a bar.
+    Shown,
+}
+
+impl Bar {
+    /// Whether a ratio holds the bar; `None` without one. `tolerance` is the share that the runner cannot tell apart.
+    pub fn holds(&self, tag: Tag, ratio: &Ratio, tolerance: f64) -> Option<bool> {
+        match *self {
+            Self::AtMost(most) => Some(ratio.median <= most * (1.0 + tolerance)),
+            Self::AtLeast(least) => Some(ratio.median >= least / (1.0 + tolerance)),
+            Self::AtLeastByTag(near, far) => {
+                let least = if tag == Tag::Near { near } else { far };
+                Some(ratio.median >= least / (1.0 + tolerance))
+            }
+            Self::Shown => None,
+        }
+    }
+
+    /// The bar for a tag, for tables.
+    pub fn text(&self, tag: Tag) -> String {
+        match *self {
+            Self::AtMost(most) => format!("≤ {most}"),
+            Self::AtLeast(least) => format!("≥ {least}"),
+            Self::AtLeastByTag(near, far) => format!("≥ {}", if tag == Tag::Near { near } else { far }),
+            Self::Shown => "–".to_owned(),
+        }
+    }
+}
+
+/// One of our runs; its figures go by `SIZE MODE`.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane {
+    /// Our benchmark.
+    pub benchmark: &'static str,
+    /// Bytes of a message.
+    pub size: usize,
+    /// Requests outstanding.
+    pub window: usize,
+    /// `closed`, `window` or `stream`.
+    pub mode: &'static str,
+    /// Figures and bars.
+    pub bars: &'static [(&'static str, Bar)],
+}
+
+impl Lane {
+    /// Name that both programs' figures of this lane go by.
+    pub fn key(&self) -> String {
+        format!("{} {}", self.size, self.mode)
+    }
+}
+
+/// Our program beside one peer.
+#[derive(Debug)]
+pub struct Comparison {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What is compared, for the report.
+    pub about: &'static str,
+    /// Our runs.
+    pub lanes: &'static [Lane],
+    /// The peer, which measures all lanes in one run.
+    pub peer: Peer,
+}
+
+const fn closed(benchmark: &'static str, size: usize, bars: &'static [(&'static str, Bar)]) -> Lane {
+    Lane { benchmark, size, window: 1, mode: "closed", bars }
+}
+
+const fn stream(benchmark: &'static str, size: usize, bars: &'static [(&'static str, Bar)]) -> Lane {
+    Lane { benchmark, size, window: 1, mode: "stream", bars }
+}
+
+const fn window(size: usize, bars: &'static [(&'static str, Bar)]) -> Lane {
+    Lane { benchmark: "cluster-1", size, window: 128, mode: "window", bars }
+}
+
+const RATE_SHOWN: &[(&str, Bar)] = &[("msgs_per_s", Bar::Shown)];
+const HALF: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(0.5)), ("p99_ns", Bar::AtMost(0.5))];
+const SAME_RATE: &[(&str, Bar)] = &[("msgs_per_s", Bar::AtLeast(1.0))];
+
+/// All comparisons.
+pub const COMPARISONS: &[Comparison] = &[
+    Comparison {
+        name: "udp-rtt",
+        about: "UDP round trip over loopback, one message in flight, driver invoked in the client's thread on both sides",
+        lanes: &[closed("udp-rtt", 32, &[("p50_ns", Bar::AtMost(1.0)), ("p99_ns", Bar::AtMost(1.1))])],
+        peer: Peer::Java("udp-rtt --size 32 --mode closed --driver invoker --idle spin"),
+    },
+    Comparison {
+        name: "ipc-rtt",
+        about: "IPC round trip, one message in flight, driver backs off, ping and echo spin",
+        lanes: &[closed("ipc-rtt", 32, &[("p50_ns", Bar::AtMost(1.1)), ("p99_ns", Bar::AtMost(1.1))])],
+        peer: Peer::C("ipc-rtt --size 32 --idle spin --api offer"),
+    },
+    Comparison {
+        name: "ipc-throughput",
+        about: "IPC, exclusive publication to one subscriber, driver backs off, both ends spin",
+        lanes: &[stream("ipc-throughput", 32, &[("msgs_per_s", Bar::AtLeastByTag(1.7, 2.5))])],
+        peer: Peer::Java("ipc-throughput --size 32 --driver-idle backoff --idle spin"),
+    },
+    Comparison {
+        name: "ipc-throughput-c",
+        about: "IPC, exclusive publication to one subscriber, beside the C client",
+        lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
+        peer: Peer::C("ipc-throughput --size 32 --idle spin --api offer --pub exclusive"),
+    },
+    Comparison {
+        name: "ipc-throughput-1344",
+        about: "IPC, exclusive publication to one subscriber, long messages",
+        lanes: &[stream("ipc-throughput", 1_344, RATE_SHOWN)],
+        peer: Peer::Java("ipc-throughput --size 1344 --driver-idle backoff --idle spin"),
+    },
+    Comparison {
+        name: "udp-throughput",
+        about: "UDP over loopback, driver invoked in the client's thread, 8 KiB MTU, 2 MiB buffers and window",
+        lanes: &[stream("udp-throughput-invoked", 1_344, RATE_SHOWN)],
+        peer: Peer::Java(
+            "udp-throughput --size 1344 --driver invoker --idle spin --mtu 8k --socket-buffer 2m --window 2m --term 64m",
+        ),
+    },
+    Comparison {
+        name: "cluster-1-32",
+        about: "cluster of one member, echo service; ours fused on one thread with the client's driver invoked, Java's parts on threads that yield",
+        lanes: &[closed("cluster-1", 32, HALF), window(32, SAME_RATE)],
+        peer: Peer::Java(
+            "cluster-client --spawn --members 1 --size 32 --mode closed,window --window-size 128 --driver-idle yield --archive-idle yield --node-idle yield --idle yield",
+        ),
+    },
+    Comparison {
+        name: "cluster-1-288",
+        about: "the same with messages of 288 bytes",
+        lanes: &[closed("cluster-1", 288, HALF), window(288, SAME_RATE)],
+        peer: Peer::Java(
+            "cluster-client --spawn --members 1 --size 288 --mode closed,window --window-size 128 --driver-idle yield --archive-idle yield --node-idle yield --idle yield",
+        ),
+    },
+    Comparison {
+        name: "ring-8-rtrb",
+        about: "one-to-one ring beside rtrb, messages of 8 bytes",
+        lanes: &[stream("one-to-one", 8, &[("msgs_per_s", Bar::AtLeast(0.3))])],
+        peer: Peer::Own("rtrb"),
+    },
+    Comparison {
+        name: "ring-64-rtrb",
+        about: "one-to-one ring beside rtrb, messages of 64 bytes",
+        lanes: &[stream("one-to-one", 64, &[("msgs_per_s", Bar::AtLeast(0.8))])],
+        peer: Peer::Own("rtrb"),
+    },
+    Comparison {
+        name: "ring-8-java",
+        about: "one-to-one ring beside Agrona's, messages of 8 bytes",
+        lanes: &[stream("one-to-one", 8, SAME_RATE)],
+        peer: Peer::Java("micro --only one-to-one --size 8 --rounds 1"),
+    },
+    Comparison {
+        name: "ring-64-java",
+        about: "one-to-one ring beside Agrona's, messages of 64 bytes",
+        lanes: &[stream("one-to-one", 64, SAME_RATE)],
+        peer: Peer::Java("micro --only one-to-one --size 64 --rounds 1"),
+    },
+    Comparison {
+        name: "aa-ipc-rtt",
+        about: "the same program on both sides: how far the ratio of times may be trusted",
+        lanes: &[closed("ipc-rtt", 32, &[("p50_ns", Bar::Shown), ("p99_ns", Bar::Shown)])],
+        peer: Peer::Own("ipc-rtt"),
+    },
+    Comparison {
+        name: "aa-udp-rtt",
+        about: "the same program on both sides, over UDP",
+        lanes: &[closed("udp-rtt", 32, &[("p50_ns", Bar::Shown), ("p99_ns", Bar::Shown)])],
+        peer: Peer::Own("udp-rtt"),
+    },
+    Comparison {
+        name: "aa-ring",
+        about: "the same program on both sides: how far the ratio of rates may be trusted",
+        lanes: &[stream("one-to-one", 64, RATE_SHOWN)],
+        peer: Peer::Own("one-to-one"),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_hold_by_tag_and_tolerance() {
+        let of = |median| Ratio { ours: 1.0, theirs: 1.0, median, low: median, high: median, pairs: 7 };
+        let by_tag = Bar::AtLeastByTag(1.7, 2.5);
+        assert_eq!(by_tag.holds(Tag::Near, &of(1.8), 0.0), Some(true));
+        assert_eq!(by_tag.holds(Tag::Far, &of(1.8), 0.0), Some(false));
+        assert_eq!(Bar::AtMost(1.0).holds(Tag::Near, &of(1.04), 0.0), Some(false));
+        assert_eq!(Bar::AtMost(1.0).holds(Tag::Near, &of(1.04), 0.06), Some(true));
+        assert_eq!(Bar::Shown.holds(Tag::Near, &of(9.0), 0.0), None);
+    }
+
+    #[test]
+    fn every_lane_is_a_benchmark_and_names_are_unique() {
+        let mut names: Vec<&str> = COMPARISONS.iter().map(|comparison| comparison.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), COMPARISONS.len());
+        for comparison in COMPARISONS {
+            for lane in comparison.lanes {
+                crate::benchmark::find(lane.benchmark).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Running the programs under comparison and reading what they print.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::plan::{Comparison, Peer};
+use super::statistics::Samples;
+use crate::BenchError;
+use crate::side::directory;
+use crate::stopwatch::{Stopwatch, rest};
+
+/// Runs the rest of its arguments in a session whose scheduling weight is the highest: where the kernel schedules by
+/// session, what else the machine does cannot take the cores away.
+const SHIELD: &str = r#"echo -20 > /proc/self/autogroup 2>/dev/null; exec "$@""#;
+/// Options of the JVM.
+const JVM: [&str; 6] = [
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseParallelGC",
+    "-Dagrona.disable.bounds.checks=true",
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:GuaranteedSafepointInterval=300000",
+];
+/// Longest that the C driver is waited for, ns.
+const DRIVER_PATIENCE_NS: u64 = 10_000_000_000;
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    /// Our binary; it measures when called with the name of a benchmark.
+    pub ours: PathBuf,
+    /// `peerbench.jar`.
+    pub java: PathBuf,
+    /// `peer-c`.
+    pub c: PathBuf,
+}
+
+impl Peers {
+    /// This binary, and the harnesses as their own build leaves them below `folder`; `HARRIER_PEER_JAR` and
+    /// `HARRIER_PEER_C` name others.
+    ///
+    /// # Errors
+    /// When the system does not tell which binary this is.
+    pub fn below(folder: &Path) -> Result<Self, BenchError> {
+        let named = |variable: &str, usual: PathBuf| std::env::var_os(variable).map_or(usual, PathBuf::from);
+        Ok(Self {
+            ours: std::env::current_exe()?,
+            java: named("HARRIER_PEER_JAR", folder.join("peers/java/target/peerbench.jar")),
+            c: named("HARRIER_PEER_C", folder.join("peers/c/target/release/peer-c")),
+        })
+    }
+
+    /// Why the peer of a comparison cannot be run here; `None` when it can.
+    pub fn missing(&self, comparison: &Comparison) -> Option<String> {
+        let (path, how) = match comparison.peer {
+            Peer::Java(_) => (&self.java, "run `mvn -q package` in benches/peers/java"),
+            Peer::C(_) => (&self.c, "run `cargo build --release -p peer-c` in benches/peers/c"),
+            Peer::Own(_) => return None,
+        };
+        (!path.is_file()).then(|| format!("{} is not there: {how}", path.display()))
+    }
+
+    /// Our runs, one after the other.
+    pub(super) fn run_ours(&self, comparison: &Comparison, quick: bool) -> Result<Samples, BenchError> {
+        self.run_own(comparison, None, quick)
+    }
+
+    /// The peer's run.
+    pub(super) fn run_peer(&self, comparison: &Comparison, quick: bool) -> Result<Samples, BenchError> {
+        match comparison.peer {
+            Peer::Java(arguments) => self.run_java(arguments, quick),
+            Peer::C(arguments) => self.run_c(arguments, quick),
+            Peer::Own(benchmark) => self.run_own(comparison, Some(benchmark), quick),
+        }
+    }
+
+    fn run_own(
+        &self,
+        comparison: &Comparison,
+        benchmark: Option<&str>,
+        quick: bool,
+    ) -> Result<Samples, BenchError> {
+        let mut samples = Samples::default();
+        for lane in comparison.lanes {
+            let (warmup, seconds) = if quick { ("0.2", "0.3") } else { ("0.7", "2") };
+            let mut command = shielded(&self.ours);
+            command.args(["run", benchmark.unwrap_or(lane.benchmark), "--json"]);
+            command.args(["--size", &lane.size.to_string(), "--window", &lane.window.to_string()]);
+            command.args(["--warmup", warmup, "--seconds", seconds]);
+            for object in output(command)? {
+                insert(&mut samples, &lane.key(), &object);
+            }
+        }
+        Ok(samples)
+    }
+
+    fn run_java(&self, arguments: &str, quick: bool) -> Result<Samples, BenchError> {
+        let mut command = shielded(Path::new("java"));
+        command.args(JVM).arg("-jar").arg(&self.java).args(arguments.split_whitespace());
+        // The JVM compiles while it warms up.
+        let warmup = match (quick, arguments.starts_with("cluster")) {
+            (true, false) => "0.5",
+            (false, false) => "3",
+            (true, true) => "4",
+            (false, true) => "8",
+        };
+        command.args(["--warmup", warmup, "--seconds", if quick { "0.5" } else { "2" }]);
+        let mut samples = Samples::default();
+        for object in output(command)? {
+            let kind = object["kind"].as_str();
+            if kind.is_some_and(|kind| kind != "one-to-one") || object["bench"] == "micro-ring-rtt" {
+                continue;
+            }
+            let size = object["size"].as_u64().unwrap_or(0);
+            insert(&mut samples, &format!("{size} {}", object["mode"].as_str().unwrap_or("stream")), &object);
+        }
+        Ok(samples)
+    }
+
+    fn run_c(&self, arguments: &str, quick: bool) -> Result<Samples, BenchError> {
+        let directory = directory()?;
+        let aeron = directory.path().join("aeron").to_string_lossy().into_owned();
+        let mut driver = shielded(&self.c);
+        driver.args(["driver", "--dir", &aeron, "--threading", "shared", "--idle", "backoff"]);
+        driver.args(["--duration-s", "60"]);
+        let driver = Running(driver.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        let stopwatch = Stopwatch::start();
+        while !Path::new(&aeron).join("cnc.dat").is_file() {
+            if stopwatch.ns() > DRIVER_PATIENCE_NS {
+                return Err(BenchError::Timeout("the C driver"));
+            }
+            rest(0.01);
+        }
+        rest(0.3);
+        let mut command = shielded(&self.c);
+        command.args(arguments.split_whitespace()).args(["--dir", &aeron]);
+        command.args(["--warmup-s", "1", "--time-s", if quick { "1" } else { "2" }]);
+        let objects = output(command);
+        drop(driver);
+        let mut samples = Samples::default();
+        for object in objects? {
+            let size = object["size"].as_u64().unwrap_or(0);
+            let mode = object["mode"].as_str().unwrap_or("stream");
+            let lane = format!("{size} {mode}");
+            insert(&mut samples, &lane, &object);
+            if let (Some(p50), Some(p99)) =
+                (object["rtt_ns"]["p50"].as_f64(), object["rtt_ns"]["p99"].as_f64())
+            {
+                samples.0.insert((lane.clone(), "p50_ns"), p50);
+                samples.0.insert((lane, "p99_ns"), p99);
+            }
+        }
+        Ok(samples)
+    }
+}
+
+/// A process that ends with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+fn shielded(program: &Path) -> Command {
+    let mut command = Command::new("setsid");
+    command.args(["-w", "sh", "-c", SHIELD, "sh"]).arg(program);
+    command
+}
+
+/// Runs a command to its end and returns the objects that it printed.
+fn output(mut command: Command) -> Result<Vec<Value>, BenchError> {
+    let text = format!("{:?}", command.get_args().skip(5).collect::<Vec<_>>());
+    let failed = |reason: String| BenchError::Program { program: text.clone(), reason };
+    let output = command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let objects: Vec<Value> = printed
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    if !output.status.success() || objects.is_empty() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let first: Vec<&str> = complaint.lines().take(3).collect();
+        return Err(failed(format!("{}: {} {}", output.status, printed.trim(), first.join(" / "))));
+    }
+    Ok(objects)
+}
+
+/// Takes the figures that programs print on the top level.
+fn insert(samples: &mut Samples, lane: &str, object: &Value) {
+    for (name, metric) in [
+        ("p50_ns", "p50_ns"),
+        ("p99_ns", "p99_ns"),
+        ("msgs_per_s", "msgs_per_s"),
+        ("ops_per_s", "msgs_per_s"),
+    ] {
+        if let Some(value) = object[name].as_f64() {
+            samples.0.insert((lane.to_owned(), metric), value);
+        }
+    }
+}
