@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod clients;
 mod cluster;
 mod files;
 mod ipc;
