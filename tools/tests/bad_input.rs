@@ -11,8 +11,9 @@ use std::process::Command;
 use harrier::client::ClientError;
 use support::binaries::{OurDriver, OurNode, harrier_driver, node_command};
 use support::client::Client;
+use support::ports::free_port;
 use support::process::Process;
-use support::{directory, free_port, until};
+use support::{directory, until};
 
 const INVALID_PACKETS: i32 = 14;
 const UNBLOCKED_PUBLICATIONS: i32 = 19;

@@ -5,8 +5,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use super::directory;
+use super::ports::free_port;
 use super::process::Process;
-use super::{directory, free_port};
 
 /// The `harrier` command.
 pub fn harrier() -> Command {
