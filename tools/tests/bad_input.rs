@@ -93,6 +93,32 @@ fn a_second_driver_on_the_same_directory_is_refused() {
 }
 
 #[test]
+fn what_a_driver_finds_in_its_directory_is_replaced_unless_it_is_of_another_version() {
+    let home = directory("driver");
+    let aeron = home.path().join("aeron");
+    std::fs::create_dir(&aeron).unwrap();
+    let mut command = harrier_driver();
+    command.arg("--ready").arg(format!("-Daeron.dir={}", aeron.display()));
+    let mut start = |bytes: &[u8]| {
+        std::fs::write(aeron.join("cnc.dat"), bytes).unwrap();
+        let mut driver = Process::start("harrier-driver", &mut command);
+        assert!(driver.line().contains("\"ready\":true"));
+        driver.signal("TERM");
+        assert_eq!(driver.wait().code(), Some(0), "{}", driver.errors());
+        std::fs::read(aeron.join("cnc.dat")).unwrap()
+    };
+    let whole = start(&[]);
+    for bytes in [&[0; 10][..], &[0; 4_096], &whole[..100_000], &whole] {
+        assert_eq!(start(bytes).len(), whole.len());
+    }
+    let mut other = whole;
+    other[2] = 9;
+    std::fs::write(aeron.join("cnc.dat"), &other).unwrap();
+    let error = fails(harrier_driver().arg(format!("-Daeron.dir={}", aeron.display())));
+    assert!(error.contains("cnc.dat has version"), "{error}");
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     for index in [0, 4] {
         let (members, ports) = free_members();

@@ -9,6 +9,7 @@ mod cluster;
 mod files;
 mod ipc;
 mod java;
+mod javas_driver;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;
