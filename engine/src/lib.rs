@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod compose;
 mod node;
 pub mod services;
 

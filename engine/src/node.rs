@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
-use harrier_archive::{Archive, ArchiveContext, ArchiveError, SyncLevel};
-use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext, ModuleError};
+use harrier_archive::{ArchiveError, SyncLevel};
+use harrier_cluster::module::ModuleError;
 use harrier_cluster::service::{ClusteredService, ContainerError, ServiceContainer, ServiceContainerContext};
-use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, StartError};
 use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport, core_count};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, Clock, SharedThread};
+
+use crate::compose::{Composition, PartContexts};
 
 /// How a node's agents share threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,7 @@ pub struct Node {
     failures: Arc<ErrorInbox>,
 }
 
-type Module = ConsensusModule<MappedMemory, FileStorage>;
+type HostParts = Composition<MappedMemory, FileStorage, UdpTransport>;
 
 impl Node {
     /// Starts all parts. They find each other in their first duty cycles: [`is_ready`](Self::is_ready) tells when clients
@@ -134,16 +135,14 @@ impl Node {
     /// See [`NodeError`].
     pub fn launch(context: NodeContext, services: Vec<ServiceFactory>) -> Result<Self, NodeError> {
         let now = SystemClock.now();
-        let driver =
-            Driver::build(driver_context(&context), MappedMemory, UdpTransport, ExecutorMode::Queued, &now)?;
-        let archive = Archive::launch(archive_context(&context), MappedMemory, storage(&context)?, &now)?;
-        let module_context = module_context(&context);
-        let module = ConsensusModule::launch(module_context, MappedMemory, storage(&context)?, &now)?;
-        let ready = module.ready_flag();
-        let handle = driver.handle.clone();
+        let contexts = PartContexts::of(&context, services.len());
+        let storage = || storage(&context);
+        let parts =
+            HostParts::build(contexts, &MappedMemory, UdpTransport, storage, ExecutorMode::Queued, &now)?;
+        let ready = parts.module.ready_flag();
+        let handle = parts.driver.handle.clone();
         let failures = Arc::new(ErrorInbox::default());
-        let parts = Parts { context, driver, archive, module, services, failures: failures.clone() };
-        let runners = parts.start()?;
+        let runners = Parts { context, parts, services, failures: failures.clone() }.start()?;
         Ok(Self { runners, ready, handle, failures })
     }
 
@@ -180,9 +179,7 @@ impl Node {
 
 struct Parts {
     context: NodeContext,
-    driver: Driver<MappedMemory, UdpTransport>,
-    archive: Archive<MappedMemory, FileStorage>,
-    module: Module,
+    parts: HostParts,
     services: Vec<ServiceFactory>,
     failures: Arc<ErrorInbox>,
 }
@@ -195,22 +192,16 @@ impl Parts {
         }
     }
 
-    /// One thread; its agents in the order of a message's way through the node.
     fn start_fused(self) -> Result<Vec<AgentRunner>, NodeError> {
-        let Self { context, driver, archive, module, services, failures } = self;
-        let Driver { conductor, sender, receiver, executor, handle, .. } = driver;
-        let containers = container_contexts(&context, services.len());
-        let idle = context.idle.clone();
+        let Self { context, mut parts, services, failures } = self;
+        let (handle, executor) = (parts.driver.handle.clone(), parts.driver.executor.take());
         let mut runners = Vec::new();
         runners.push(AgentRunner::start("harrier-node", move || {
-            let thread = thread(idle, &handle, &failures);
-            let mut agents: Vec<Box<dyn Agent>> =
-                vec![Box::new(receiver), Box::new(module), Box::new(archive)];
-            for (context, factory) in containers.into_iter().zip(services) {
-                agents.push(container(context, factory, &thread)?);
-            }
-            agents.push(Box::new(sender));
-            agents.push(Box::new(conductor));
+            let thread = thread(context.idle, &handle, &failures);
+            let services = services.into_iter().map(|factory| factory()).collect();
+            let agents = parts
+                .into_fused(services, || Box::new(thread.clone()), &SystemClock.now())
+                .map_err(|error| error.to_string())?;
             thread.install(agents).map_err(|error| error.to_string())?;
             Ok(thread)
         })?);
@@ -221,10 +212,11 @@ impl Parts {
     }
 
     fn start_threads(self) -> Result<Vec<AgentRunner>, NodeError> {
-        let Self { context, driver, archive, module, services, failures } = self;
+        let Self { context, parts, services, failures } = self;
+        let Composition { driver, archive, module, containers, .. } = parts;
         let Driver { conductor, sender, receiver, executor, handle, .. } = driver;
         let mut runners = Vec::new();
-        for (own, factory) in container_contexts(&context, services.len()).into_iter().zip(services) {
+        for (own, factory) in containers.into_iter().zip(services) {
             let (idle, handle, failures) = (context.idle.clone(), handle.clone(), failures.clone());
             let name = own.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
@@ -290,55 +282,4 @@ fn storage(context: &NodeContext) -> std::io::Result<FileStorage> {
         SyncLevel::None => Ok(FileStorage::inline()),
         _ => FileStorage::threaded(),
     }
-}
-
-fn driver_context(context: &NodeContext) -> DriverContext {
-    let mut driver = DriverContext::new(&context.aeron_directory);
-    driver.seed = context.seed;
-    driver
-}
-
-fn archive_context(context: &NodeContext) -> ArchiveContext {
-    let mut archive = ArchiveContext::new(&context.aeron_directory, context.directory.join("archive"));
-    archive.seed = context.seed.rotate_left(7);
-    archive.segment_file_length = context.segment_length;
-    archive.file_sync_level = context.sync_level;
-    archive.catalog_file_sync_level = context.sync_level;
-    let own = harrier_cluster::members::parse(&context.members)
-        .ok()
-        .and_then(|members| members.into_iter().find(|member| member.id == context.member_id));
-    archive.control_channel = own.map(|member| format!("aeron:udp?endpoint={}", member.archive));
-    archive
-}
-
-fn module_context(context: &NodeContext) -> ConsensusModuleContext {
-    let directory = context.directory.join("cluster");
-    let mut module =
-        ConsensusModuleContext::new(&context.aeron_directory, directory, context.member_id, &context.members);
-    module.cluster_id = context.cluster_id;
-    module.service_count = context.service_count;
-    module.max_sessions = context.max_sessions;
-    module.session_timeout_ns = context.session_timeout_ns;
-    module.log_channel = format!("aeron:udp?term-length={}", context.log_term_length);
-    module.archive.control_response_stream_id = context.cluster_id * 100 + 120;
-    module.archive.seed = context.seed.rotate_left(13);
-    module.seed = context.seed.rotate_left(21);
-    module.file_sync_level = match context.sync_level {
-        SyncLevel::None => None,
-        SyncLevel::Data => Some(harrier_ringbuf::storage::SyncLevel::Data),
-        SyncLevel::All => Some(harrier_ringbuf::storage::SyncLevel::All),
-    };
-    module
-}
-
-fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContainerContext> {
-    (0..count as i32)
-        .map(|service_id| {
-            let directory = context.directory.join("cluster");
-            let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
-            own.cluster_id = context.cluster_id;
-            own.service_name = format!("clustered-service-{}-{service_id}", context.cluster_id);
-            own
-        })
-        .collect()
 }

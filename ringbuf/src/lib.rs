@@ -23,6 +23,7 @@ pub mod loss_report;
 pub mod many_to_one;
 pub mod memory;
 pub mod one_to_one;
+pub mod planted;
 pub mod position;
 pub mod rebuild;
 pub mod rng;

@@ -1,7 +1,7 @@
 //! Several agents on one thread, where one may wait for the others from inside its own duty cycle.
 
 use std::cell::{Cell, OnceCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use crate::{Agent, AgentError, Now};
@@ -30,6 +30,12 @@ pub trait Pace {
 
 /// What becomes of an agent's error: the error log in production, a test's list elsewhere.
 pub type ErrorSink = Box<dyn Fn(&str, &AgentError)>;
+
+/// Panic payload of a process that dies: the thread drops all agents unclosed, as their process would, and the panic
+/// goes on to whoever runs the thread. Raised by back ends that simulate crashes, with
+/// [`resume_unwind`](std::panic::resume_unwind).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessDeath;
 
 struct Slot {
     agent: Cell<Option<Box<dyn Agent>>>,
@@ -110,6 +116,9 @@ impl SharedThread {
     }
 
     /// One pass over all agents that are not on the call stack, then a rest as the pace has it. Returns the work done.
+    ///
+    /// # Panics
+    /// Goes on with a [`ProcessDeath`]; all other panics of agents end here.
     pub fn run_once(&self) -> usize {
         let now = self.inner.pace.now();
         let mut work_count = 0;
@@ -124,6 +133,11 @@ impl SharedThread {
                         self.end(agent);
                         continue;
                     }
+                }
+                Err(payload) if payload.is::<ProcessDeath>() => {
+                    drop(agent);
+                    self.abandon();
+                    resume_unwind(payload);
                 }
                 Err(payload) => {
                     let error = AgentError::Terminated(format!("panicked: {}", panic_text(payload.as_ref())));

@@ -9,7 +9,7 @@ use harrier_ringbuf::Region;
 use harrier_ringbuf::append::{ConcurrentAppender, OfferError};
 use harrier_ringbuf::broadcast::{Receiver, Transmitter};
 use harrier_ringbuf::frame::{frame_length_acquire, frame_type, is_padding};
-use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType};
+use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings};
 use harrier_ringbuf::many_to_one::{self, ManyToOneRing};
 use harrier_ringbuf::position::HEADER_LENGTH;
 use harrier_ringbuf::unblock::unblock;
@@ -214,47 +214,10 @@ fn log(start_offset: usize) -> LogBuffers<ShadowRegion> {
     region.words_32(metadata + 488..metadata + 512);
     region.words_32(start_offset..(start_offset + 160).min(TERM_LENGTH));
     region.words_32(TERM_LENGTH..TERM_LENGTH + 96);
-    let log = LogBuffers::initialise(region, &settings(start_offset)).unwrap();
+    let settings = LogSettings { start_term_offset: start_offset as i32, ..LogSettings::default() };
+    let log = LogBuffers::initialise(region, &settings).unwrap();
     log.set_connected(true);
     log
-}
-
-fn settings(start_offset: usize) -> LogSettings {
-    LogSettings {
-        correlation_id: 1,
-        initial_term_id: 0,
-        session_id: 7,
-        stream_id: 8,
-        mtu_length: 1_408,
-        term_length: TERM_LENGTH,
-        page_size: 4_096,
-        publication_window_length: 0,
-        receiver_window_length: 0,
-        socket_sndbuf_length: 0,
-        os_default_socket_sndbuf_length: 0,
-        os_max_socket_sndbuf_length: 0,
-        socket_rcvbuf_length: 0,
-        os_default_socket_rcvbuf_length: 0,
-        os_max_socket_rcvbuf_length: 0,
-        max_resend: 16,
-        entity_tag: -1,
-        response_correlation_id: -1,
-        linger_timeout_ns: 0,
-        untethered_window_limit_timeout_ns: 0,
-        untethered_resting_timeout_ns: 0,
-        untethered_linger_timeout_ns: 0,
-        group: false,
-        is_response: false,
-        rejoin: true,
-        reliable: true,
-        sparse: true,
-        signal_eos: true,
-        spies_simulate_connection: false,
-        tether: true,
-        log_type: LogType::Concurrent,
-        start_term_id: 0,
-        start_term_offset: start_offset as i32,
-    }
 }
 
 /// Values of the committed frames of a term from `offset`, and where they end. Padding has no value.

@@ -23,39 +23,12 @@ const MESSAGES: usize = if cfg!(miri) { 40 } else { 20_000 };
 
 fn settings(log_type: LogType, start_term_offset: usize) -> LogSettings {
     LogSettings {
-        correlation_id: 1,
         initial_term_id: i32::MAX,
-        session_id: 7,
-        stream_id: 8,
-        mtu_length: 128,
-        term_length: TERM,
-        page_size: 4_096,
-        publication_window_length: 0,
-        receiver_window_length: 0,
-        socket_sndbuf_length: 0,
-        os_default_socket_sndbuf_length: 0,
-        os_max_socket_sndbuf_length: 0,
-        socket_rcvbuf_length: 0,
-        os_default_socket_rcvbuf_length: 0,
-        os_max_socket_rcvbuf_length: 0,
-        max_resend: 16,
-        entity_tag: -1,
-        response_correlation_id: -1,
-        linger_timeout_ns: 0,
-        untethered_window_limit_timeout_ns: 0,
-        untethered_resting_timeout_ns: 0,
-        untethered_linger_timeout_ns: 0,
-        group: false,
-        is_response: false,
-        rejoin: true,
-        reliable: true,
-        sparse: true,
-        signal_eos: true,
-        spies_simulate_connection: false,
-        tether: true,
-        log_type,
         start_term_id: i32::MAX,
         start_term_offset: start_term_offset as i32,
+        mtu_length: 128,
+        log_type,
+        ..LogSettings::default()
     }
 }
 

@@ -13,6 +13,7 @@ use harrier_protocol::udp::{
 use harrier_ringbuf::Datagrams;
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::logbuffer::LogBuffers;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::position::{
     compute_position, compute_term_id_from_position, compute_term_offset_from_position, index_by_position,
 };
@@ -467,7 +468,7 @@ impl ReceiveImage {
             }
             return 1;
         }
-        if !self.is_heard(now_ns) {
+        if !self.is_heard(now_ns) || is_planted(Bug::SkippedNak) {
             return 0;
         }
         let nak = Nak {

@@ -3,6 +3,7 @@
 //! The file is kept whole in memory; every change names the bytes to write, and the caller submits them.
 
 use harrier_protocol::semantic_version_major;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use thiserror::Error;
 
 use crate::checksum::Checksum;
@@ -81,6 +82,15 @@ pub struct CatalogWrite {
     pub bytes: Vec<u8>,
 }
 
+/// A newest entry that is not whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedEntry {
+    /// Id that it has, or would have had.
+    pub recording_id: i64,
+    /// What is wrong with it.
+    pub error: CatalogError,
+}
+
 /// The recordings of an archive.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -108,6 +118,21 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn read(bytes: &[u8], checksum: Option<Checksum>) -> Result<Self, CatalogError> {
+        match Self::recover(bytes, checksum)? {
+            (catalog, None) => Ok(catalog),
+            (_, Some(damaged)) => Err(damaged.error),
+        }
+    }
+
+    /// Reads a catalog file whose newest entry a crash of the machine may have torn; the catalog is without that entry.
+    /// The caller must make sure that nothing was recorded under its id.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn recover(
+        bytes: &[u8],
+        checksum: Option<Checksum>,
+    ) -> Result<(Self, Option<DamagedEntry>), CatalogError> {
         if bytes.len() < HEADER_LENGTH {
             return Err(CatalogError::Short(bytes.len()));
         }
@@ -121,26 +146,47 @@ impl Catalog {
         }
         let mut entries: Vec<CatalogEntry> = Vec::new();
         let mut offset = HEADER_LENGTH;
-        while let Some(entry) = read_entry(bytes, offset)? {
-            let id = entry.descriptor.recording_id;
-            if entries.last().is_some_and(|last| last.descriptor.recording_id >= id) {
-                return Err(CatalogError::Entry {
-                    offset,
-                    reason: format!("recording id {id} does not ascend"),
-                });
+        let mut damage = None;
+        loop {
+            match read_next(bytes, offset, entries.last(), checksum) {
+                Ok(None) => break,
+                Ok(Some(entry)) => {
+                    offset += entry.length;
+                    entries.push(entry);
+                }
+                Err(error) => {
+                    damage = Some(error);
+                    break;
+                }
             }
-            offset += entry.length;
-            entries.push(entry);
         }
         let after_last = entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
-        let next_recording_id = match long(bytes, 8) {
+        let next = long(bytes, 8);
+        if let Some(error) = damage {
+            // Only the entry that was being added when the machine died may be damaged; the header may know it or not.
+            if next > after_last + 1 {
+                return Err(error);
+            }
+            let catalog = Self { entries, next_recording_id: after_last, capacity: bytes.len(), checksum };
+            return Ok((catalog, Some(DamagedEntry { recording_id: after_last, error })));
+        }
+        let next_recording_id = match next {
             0 => after_last,
             next if next < after_last => {
                 return Err(CatalogError::Header { field: "nextRecordingId", value: next });
             }
             next => next,
         };
-        Ok(Self { entries, next_recording_id, capacity: bytes.len(), checksum })
+        Ok((Self { entries, next_recording_id, capacity: bytes.len(), checksum }, None))
+    }
+
+    /// Zeroes what lies behind the last entry, where it is not zero in `bytes`, the file as it was read: remains of an
+    /// entry that was being added are never to be read as one.
+    pub fn clear_rest(&self, bytes: &[u8]) -> Option<CatalogWrite> {
+        let end = self.end();
+        let rest = bytes.get(end..)?;
+        let last = rest.iter().rposition(|byte| *byte != 0)?;
+        Some(CatalogWrite { offset: end as u64, bytes: vec![0; last + 1] })
     }
 
     /// All entries, of any state, by ascending recording id.
@@ -273,6 +319,29 @@ fn int(bytes: &[u8], offset: usize) -> i32 {
 
 fn long(bytes: &[u8], offset: usize) -> i64 {
     bytes[offset..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word))
+}
+
+/// The entry at an offset, checked against the one before it.
+fn read_next(
+    bytes: &[u8],
+    offset: usize,
+    previous: Option<&CatalogEntry>,
+    checksum: Option<Checksum>,
+) -> Result<Option<CatalogEntry>, CatalogError> {
+    let Some(entry) = read_entry(bytes, offset)? else { return Ok(None) };
+    let error = |reason: String| CatalogError::Entry { offset, reason };
+    let d = &entry.descriptor;
+    let id = d.recording_id;
+    if previous.is_some_and(|last| last.descriptor.recording_id >= id) {
+        return Err(error(format!("recording id {id} does not ascend")));
+    }
+    // A torn entry has holes where its texts should be. Only archives with checksums can tell it from a strange one.
+    let texts = [&d.stripped_channel, &d.original_channel, &d.source_identity];
+    let has_holes = texts.iter().any(|text| text.is_empty() || text.contains('\0'));
+    if checksum.is_some() && has_holes && !is_planted(Bug::TornCatalogEntry) {
+        return Err(error(format!("texts of recording {id} have holes")));
+    }
+    Ok(Some(entry))
 }
 
 fn read_entry(bytes: &[u8], offset: usize) -> Result<Option<CatalogEntry>, CatalogError> {

@@ -24,6 +24,16 @@ impl SyncLevel {
     }
 }
 
+/// What becomes of the end of a recording that a crash of the machine may have torn (spec 03 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TornTail {
+    /// The archive does not start and asks for ArchiveTool, as Aeron does.
+    Refuse,
+    /// The recording ends before the first frame that is not whole, and what lies behind it is zeroed. With a record
+    /// checksum every frame of the last segment is checked. Nothing that was synced is lost.
+    Cut,
+}
+
 /// A setting that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("archive setting {setting} {rule}")]
@@ -63,6 +73,8 @@ pub struct ArchiveContext {
     pub replay_linger_timeout_ns: i64,
     pub record_checksum: Option<Checksum>,
     pub replay_checksum: Option<Checksum>,
+    /// Not among Aeron's settings.
+    pub torn_tail: TornTail,
     pub authenticator: Authenticator,
     pub authorisation: AuthorisationService,
     /// How long the driver may be absent at start, ns.
@@ -101,6 +113,7 @@ impl ArchiveContext {
             replay_linger_timeout_ns: 5_000_000_000,
             record_checksum: None,
             replay_checksum: None,
+            torn_tail: TornTail::Refuse,
             authenticator: Authenticator::AllowAll,
             authorisation: AuthorisationService::AllowAll,
             driver_timeout_ns: 10_000_000_000,

@@ -19,6 +19,9 @@ const HEADER_LENGTH: usize = 8_192;
 const ERROR_BUFFER_LENGTH: usize = 1 << 20;
 const VERSION: usize = 8;
 const ACTIVITY: usize = 16;
+const OWNER: usize = HEADER_LENGTH - 8;
+/// In the unused end of the header: the file was made by an archive that holds a lock while it lives.
+const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
 /// A mark younger than this belongs to a living archive, ms.
 const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 
@@ -80,6 +83,9 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
+        // Safe before there is any activity: after a crash of the machine a fresh stamp without it would be a peer's.
+        buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
+        memory.flush(&buffer)?;
         write_header(&buffer, context, now)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
         Ok(Self { buffer, errors, next_update_ms: 0, _lock: lock })
@@ -121,18 +127,15 @@ fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<(), M
     }
     let activity_ms = buffer.load_i64(ACTIVITY, Ordering::Acquire);
     let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
-    let is_ours = buffer.load_i64(HEADER_LENGTH - 8, Ordering::Acquire) == OWNER_MARK;
+    let is_ours = buffer.load_i64(OWNER, Ordering::Acquire) == OWNER_MARK;
     if is_fresh && !is_ours {
         return Err(MarkFileError::Active { path: path.to_owned() });
     }
     Ok(())
 }
 
-/// In the unused end of the header: the file was made by an archive that holds a lock while it lives.
-const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
-
 fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> Result<(), MarkFileError> {
-    let mut bytes = vec![0; HEADER_LENGTH - 8];
+    let mut bytes = vec![0; OWNER];
     let header = MessageHeader { block_length: 128, template_id: 200, schema_id: 100, version: 2 };
     let (control_channel, control_stream_id) =
         (context.control_channel.as_deref().unwrap_or_default(), context.control_stream_id);
@@ -153,6 +156,5 @@ fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> R
         .finish()
         .map_err(|_| MarkFileError::Header)?;
     buffer.copy_in(0, &bytes);
-    buffer.store_i64(HEADER_LENGTH - 8, OWNER_MARK, Ordering::Release);
     Ok(())
 }

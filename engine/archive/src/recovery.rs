@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, align};
-use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError};
+use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel};
 use thiserror::Error;
 
 use crate::checksum::{Checksum, frame_length, is_padding};
@@ -43,21 +43,67 @@ pub fn find_stop_position<S: Storage>(
     recording: &RecordingDescriptor,
     checksum: Option<Checksum>,
 ) -> Result<i64, RecoveryError> {
-    let Output::Names(names) = storage.blocking(Operation::List { path: directory.to_owned() })? else {
+    let Some((base, file, bytes)) = open_last_segment(storage, directory, recording, OpenMode::Read)? else {
         return Ok(recording.start_position);
+    };
+    storage.blocking(Operation::Close { file })?;
+    let end = scan(recording, base, &bytes, checksum)?;
+    Ok((base + end as i64).max(recording.start_position))
+}
+
+/// The stop position of a recording whose machine may have died: everything before the first frame that is not whole.
+/// What lies behind is zeroed, so that it is never taken for frames again. With `sync` the file is synced. Blocks.
+///
+/// # Errors
+/// A segment that cannot be read or written.
+pub fn cut_torn_tail<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+    recording: &RecordingDescriptor,
+    checksum: Option<Checksum>,
+    sync: Option<SyncLevel>,
+) -> Result<i64, StorageError> {
+    let Some((base, file, bytes)) = open_last_segment(storage, directory, recording, OpenMode::ReadWrite)?
+    else {
+        return Ok(recording.start_position);
+    };
+    let end = whole_end(recording, base, &bytes, checksum);
+    if bytes[end..].iter().any(|byte| *byte != 0) {
+        storage.blocking(Operation::SetLength { file, length: end as u64 })?;
+        let length = recording.segment_file_length as u64;
+        storage.blocking(Operation::SetLength { file, length })?;
+    }
+    if let Some(level) = sync {
+        storage.blocking(Operation::Sync { file, level })?;
+    }
+    storage.blocking(Operation::Close { file })?;
+    Ok((base + end as i64).max(recording.start_position))
+}
+
+/// The segment with the highest position: its position, its open file and its bytes.
+fn open_last_segment<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+    recording: &RecordingDescriptor,
+    mode: OpenMode,
+) -> Result<Option<(i64, FileId, Vec<u8>)>, StorageError> {
+    let Output::Names(names) = storage.blocking(Operation::List { path: directory.to_owned() })? else {
+        return Ok(None);
     };
     let id = recording.recording_id;
-    let Some(base) = names.iter().filter_map(|name| segment::parse(name, id)).max() else {
-        return Ok(recording.start_position);
-    };
+    let Some(base) = names.iter().filter_map(|name| segment::parse(name, id)).max() else { return Ok(None) };
     let path = segment::path(directory, id, base);
-    let opened = storage.blocking(Operation::Open { path, mode: OpenMode::Read })?;
-    let Output::Opened(file, file_length) = opened else { return Ok(recording.start_position) };
+    let Output::Opened(file, file_length) = storage.blocking(Operation::Open { path, mode })? else {
+        return Ok(None);
+    };
     let length = (file_length as usize).min(recording.segment_file_length as usize);
-    let found = read_segment(storage, file, length).map(|bytes| scan(recording, base, &bytes, checksum));
-    storage.blocking(Operation::Close { file })?;
-    let end = found??;
-    Ok((base + end as i64).max(recording.start_position))
+    match read_segment(storage, file, length) {
+        Ok(bytes) => Ok(Some((base, file, bytes))),
+        Err(error) => {
+            storage.blocking(Operation::Close { file })?;
+            Err(error)
+        }
+    }
 }
 
 fn read_segment<S: Storage>(storage: &mut S, file: FileId, length: usize) -> Result<Vec<u8>, StorageError> {
@@ -68,6 +114,51 @@ fn read_segment<S: Storage>(storage: &mut S, file: FileId, length: usize) -> Res
     }
 }
 
+/// Where the first frame of a segment begins.
+fn first_offset(recording: &RecordingDescriptor, base: i64) -> usize {
+    let start = recording.start_position;
+    let first_base = start - (start & (i64::from(recording.term_buffer_length) - 1));
+    if base == first_base { (start - base) as usize } else { 0 }
+}
+
+/// Follows the frames of a segment as long as they are whole; returns where they end.
+fn whole_end(recording: &RecordingDescriptor, base: i64, bytes: &[u8], checksum: Option<Checksum>) -> usize {
+    let mut offset = first_offset(recording, base).min(bytes.len());
+    while let Some(length) = frame_length(bytes, offset) {
+        let end = offset + align(length, FRAME_ALIGNMENT);
+        if end > recording.segment_file_length as usize
+            || !is_frame_at(bytes, offset, end, recording, base)
+            || !is_undamaged(bytes, offset, length, checksum)
+        {
+            break;
+        }
+        offset = end;
+    }
+    offset.min(bytes.len())
+}
+
+/// Whether the header is that of a frame of this recording at this place. Padding reaches to the end of its term.
+fn is_frame_at(bytes: &[u8], offset: usize, end: usize, recording: &RecordingDescriptor, base: i64) -> bool {
+    let int = |at: usize| bytes[offset + at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
+    let term_length = recording.term_buffer_length as usize;
+    let position = base + offset as i64;
+    let term_id = recording.initial_term_id.wrapping_add((position / term_length as i64) as i32);
+    int(8) as usize == offset % term_length
+        && int(16) == recording.stream_id
+        && int(20) == term_id
+        && (offset % term_length) + (end - offset) <= term_length
+        && (!is_padding(bytes, offset) || end.is_multiple_of(term_length))
+}
+
+/// Whether all of a frame is there, by its checksum. Without one only the process can have died, which tears nothing: to
+/// judge by pages of zeros would lose messages that hold zeros.
+fn is_undamaged(bytes: &[u8], offset: usize, length: usize, checksum: Option<Checksum>) -> bool {
+    let Some(checksum) = checksum.filter(|_| !is_padding(bytes, offset)) else { return true };
+    let end = offset + align(length, FRAME_ALIGNMENT);
+    let Some(frame) = bytes.get(offset..end) else { return false };
+    frame[12..16].first_chunk().map(|word| i32::from_le_bytes(*word)) == Some(checksum.of_frame(frame))
+}
+
 /// Follows the frames of a segment; returns where they end.
 fn scan(
     recording: &RecordingDescriptor,
@@ -75,9 +166,7 @@ fn scan(
     bytes: &[u8],
     checksum: Option<Checksum>,
 ) -> Result<usize, RecoveryError> {
-    let start = recording.start_position;
-    let first_base = start - (start & (i64::from(recording.term_buffer_length) - 1));
-    let mut offset = if base == first_base { (start - base) as usize } else { 0 };
+    let mut offset = first_offset(recording, base);
     let mut last = None;
     while let Some(length) = frame_length(bytes, offset) {
         let aligned = align(length, FRAME_ALIGNMENT);

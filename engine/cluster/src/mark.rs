@@ -120,6 +120,9 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
+        // Safe before there is any activity: after a crash of the machine a fresh stamp without it would be a peer's.
+        buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
+        memory.flush(&buffer)?;
         write_header(&buffer, facts, now)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
         Ok(Self { buffer, errors, next_update_ms: 0, _lock: lock })
@@ -191,6 +194,5 @@ fn write_header(buffer: &AtomicBuffer, facts: &MarkFacts, now: &Now) -> Result<(
         .finish()
         .map_err(|_| MarkError::Header)?;
     buffer.copy_in(0, &bytes);
-    buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
     Ok(())
 }

@@ -50,12 +50,13 @@ impl<M: Memory> NodeState<M> {
     pub fn open(memory: &M, directory: &Path, is_synced: bool) -> Result<Self, NodeStateError> {
         let path = directory.join(NODE_STATE_FILE);
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
-            Ok(buffer) => buffer,
-            Err(error) if error.is_not_found() => {
-                let buffer = memory.create(&path, FILE_LENGTH, true)?;
-                initialise(&buffer);
-                buffer
+            // Without a version the machine died before the file was whole.
+            Ok(buffer) if buffer.capacity() >= 4 && buffer.load_i32(0, Ordering::Acquire) != 0 => buffer,
+            Ok(_) => {
+                memory.remove(&path)?;
+                create(memory, &path, is_synced)?
             }
+            Err(error) if error.is_not_found() => create(memory, &path, is_synced)?,
             Err(error) => return Err(error.into()),
         };
         let corrupt = |reason| NodeStateError::Corrupt { path: path.display().to_string(), reason };
@@ -95,6 +96,20 @@ impl<M: Memory> NodeState<M> {
     }
 }
 
+/// Makes the file; its version, which says that it is whole, is written last.
+fn create<M: Memory>(memory: &M, path: &Path, is_synced: bool) -> Result<AtomicBuffer, MemoryError> {
+    let buffer = memory.create(path, FILE_LENGTH, true)?;
+    initialise(&buffer);
+    if is_synced {
+        memory.flush(&buffer)?;
+    }
+    buffer.store_i32(0, FILE_VERSION, Ordering::Release);
+    if is_synced {
+        memory.flush(&buffer)?;
+    }
+    Ok(buffer)
+}
+
 fn initialise(buffer: &AtomicBuffer) {
     let header = |offset: usize, block: u16, template: u16, length: i32| {
         let mut bytes = Vec::with_capacity(16);
@@ -108,7 +123,6 @@ fn initialise(buffer: &AtomicBuffer) {
     header(TERM_HEADER, 24, 301, 40);
     buffer.store_i64(CANDIDATE_TERM, -1, Ordering::Relaxed);
     header(FOOTER, 0, 304, 16);
-    buffer.store_i32(0, FILE_VERSION, Ordering::Release);
 }
 
 #[cfg(test)]
@@ -141,6 +155,14 @@ mod tests {
             .flat_map(|word| (0..8).map(|i| u8::from_str_radix(&word[i * 2..i * 2 + 2], 16).unwrap()))
             .collect();
         assert_eq!(bytes[..], expected[..]);
+    }
+
+    #[test]
+    fn a_file_that_was_being_made_is_made_anew() {
+        let memory = HeapMemory::new();
+        memory.create(&Path::new("/c").join(NODE_STATE_FILE), FILE_LENGTH, true).unwrap();
+        let state = NodeState::open(&memory, Path::new("/c"), true).unwrap();
+        assert_eq!(state.candidate_term_id(), -1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::{
     FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel, WriteBuffer,
 };
@@ -88,7 +89,8 @@ impl RecordingLog {
         if sync.is_some() {
             storage.blocking(Operation::SyncDirectory { path: directory.to_owned() })?;
         }
-        let entries = parse(&path, &bytes)?;
+        let bytes = without_torn_tail(&bytes);
+        let entries = parse(&path, bytes)?;
         let end = bytes.len().next_multiple_of(RECORD_LENGTH);
         Ok(Self { path, file, entries, end, sync })
     }
@@ -163,6 +165,9 @@ impl RecordingLog {
     }
 
     fn sync_operation(&self) -> Option<Operation> {
+        if is_planted(Bug::UnsyncedRecordingLog) {
+            return None;
+        }
         self.sync.map(|level| Operation::Sync { file: self.file, level })
     }
 
@@ -184,6 +189,15 @@ fn encode(entry: &Entry) -> Vec<u8> {
     let flag = if entry.is_valid { 0 } else { INVALID_FLAG };
     bytes[44..48].copy_from_slice(&(entry.entry_type as u32 | flag).to_le_bytes());
     bytes
+}
+
+/// The file without the term that was being appended when the machine died: the bytes of a record are written in order,
+/// so a torn one has no timestamp. Nothing was done in that term, and the next takes its place.
+fn without_torn_tail(bytes: &[u8]) -> &[u8] {
+    let Some(start) = bytes.len().checked_sub(RECORD_LENGTH) else { return bytes };
+    let last = &bytes[start..];
+    let is_torn = start.is_multiple_of(RECORD_LENGTH) && last[32..40] == [0; 8] && last[44..48] == [0; 4];
+    if is_torn { &bytes[..start] } else { bytes }
 }
 
 /// Reads the entries of a file.
@@ -273,6 +287,30 @@ mod tests {
         assert_eq!(again.entries(), log.entries());
         assert_eq!(again.entries()[0].log_position, 640);
         assert_eq!(again.last_term().unwrap().log_position, -1);
+    }
+
+    #[test]
+    fn a_term_that_was_being_appended_is_dropped_and_overwritten() {
+        for torn in [0, 8, 16, 31] {
+            let mut storage = HeapStorage::new();
+            let directory = Path::new("/c");
+            let mut log = RecordingLog::open(&mut storage, directory, None).unwrap();
+            for term in 0..2 {
+                let operations = log.append_term(7, term, 640 * term, 11);
+                run(&mut storage, operations);
+            }
+            let path = directory.join(RECORDING_LOG_FILE);
+            let mut bytes = storage.content(&path).unwrap();
+            bytes[RECORD_LENGTH + torn..].fill(0);
+            storage.put(&path, bytes);
+            let mut again = RecordingLog::open(&mut storage, directory, None).unwrap();
+            assert_eq!(again.last_term().map(|term| term.leadership_term_id), Some(0));
+            let operations = again.append_term(7, 2, 640, 12);
+            run(&mut storage, operations);
+            let last = RecordingLog::open(&mut storage, directory, None).unwrap();
+            assert_eq!(last.entries().len(), 2);
+            assert_eq!(last.last_term(), again.last_term());
+        }
     }
 
     #[test]

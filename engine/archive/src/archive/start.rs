@@ -1,21 +1,26 @@
 //! Starting: directory, catalog, driver, counters, control streams (spec 03 §4.5, §6.1).
 
+use std::path::Path;
+
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::{
     FileId, OpenMode, Operation, Output, Storage, SyncLevel as FileSync, WriteBuffer,
 };
 use harrier_ringbuf::{Memory, Now, Rng};
 
 use super::{Archive, ArchiveCounters, ArchiveError, ControlStream};
-use crate::catalog::{CATALOG_FILE, Catalog, CatalogWrite, RecordingState};
-use crate::context::{ArchiveContext, SyncLevel};
+use crate::catalog::{CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, RecordingState};
+use crate::context::{ArchiveContext, SyncLevel, TornTail};
 use crate::counters;
+use crate::descriptor::RecordingDescriptor;
 use crate::io::Io;
 use crate::mark_file::MarkFile;
-use crate::recovery::find_stop_position;
+use crate::recovery::{cut_torn_tail, find_stop_position};
+use crate::segment;
 
 /// How far the start has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,18 +166,20 @@ fn open_catalog<S: Storage>(
     }
     let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
     let Output::Data(bytes) = io.blocking(read)? else { unreachable!("reading a file reads it") };
-    let mut catalog = Catalog::read(&bytes, context.record_checksum)
-        .map_err(|error| ArchiveError::Catalog { path, error })?;
+    let mut catalog = recover_catalog(context, io, &path, &bytes)?;
+    if let Some(write) = catalog.clear_rest(&bytes) {
+        write_blocking(io, file, write)?;
+    }
     let cut_off: Vec<i64> = catalog
         .entries()
         .iter()
-        .filter(|entry| entry.state == RecordingState::Valid && entry.descriptor.is_active())
+        .filter(|entry| entry.state == RecordingState::Valid)
+        .filter(|entry| entry.descriptor.is_active() || may_be_torn(context, &catalog, entry))
         .map(|entry| entry.descriptor.recording_id)
         .collect();
     for recording_id in cut_off {
         let Some(recording) = catalog.get(recording_id) else { continue };
-        let directory = &context.archive_directory;
-        let stop = find_stop_position(io.storage(), directory, recording, context.record_checksum)?;
+        let stop = end_recording(context, io, recording)?;
         let write = catalog.update(recording_id, |recording| {
             recording.stop_position = stop;
             recording.stop_timestamp = now.epoch_ms;
@@ -183,6 +190,52 @@ fn open_catalog<S: Storage>(
     }
     sync_blocking(io, file, context)?;
     Ok((catalog, file))
+}
+
+/// Reads the catalog. An entry that was being added when the machine died, under whose id nothing was recorded, was never
+/// confirmed to anybody and is dropped.
+fn recover_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Catalog, ArchiveError> {
+    let unusable = |error| ArchiveError::Catalog { path: path.to_owned(), error };
+    let (catalog, damaged) = Catalog::recover(bytes, context.record_checksum).map_err(unusable)?;
+    let Some(damaged) = damaged else { return Ok(catalog) };
+    let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
+    else {
+        return Err(unusable(damaged.error));
+    };
+    if names.iter().any(|name| segment::parse(name, damaged.recording_id).is_some()) {
+        return Err(unusable(damaged.error));
+    }
+    Ok(catalog)
+}
+
+/// An update of an entry that the machine's death tore has a wrong checksum; its positions are not to be believed.
+fn may_be_torn(context: &ArchiveContext, catalog: &Catalog, entry: &CatalogEntry) -> bool {
+    context.torn_tail == TornTail::Cut
+        && !catalog.is_checksum_right(entry)
+        && !is_planted(Bug::TornCatalogEntry)
+}
+
+/// Where a recording ends that its archive did not stop.
+fn end_recording<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    recording: &RecordingDescriptor,
+) -> Result<i64, ArchiveError> {
+    let (directory, checksum) = (&context.archive_directory, context.record_checksum);
+    if context.torn_tail == TornTail::Refuse {
+        return Ok(find_stop_position(io.storage(), directory, recording, checksum)?);
+    }
+    let sync = match context.file_sync_level {
+        SyncLevel::None => None,
+        SyncLevel::Data => Some(FileSync::Data),
+        SyncLevel::All => Some(FileSync::All),
+    };
+    Ok(cut_torn_tail(io.storage(), directory, recording, checksum, sync)?)
 }
 
 fn write_blocking<S: Storage>(io: &mut Io<S>, file: FileId, write: CatalogWrite) -> Result<(), ArchiveError> {

@@ -3,6 +3,7 @@
 use harrier_protocol::semantic_version_major;
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::image_reader::Action;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::Storage;
 
 use super::agent::{ConsensusModule, ModuleError};
@@ -111,6 +112,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 if leadership_term_id == self.leadership_term_id
                     && let Some(session) = self.sessions.get_mut(&session_id)
                     && session.is_open()
+                    && !is_planted(Bug::LostClose)
                 {
                     session.begin_closing(CloseReason::ClientAction);
                     session.disconnect();

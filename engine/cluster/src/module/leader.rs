@@ -1,6 +1,7 @@
 //! What a leader does: timers, messages of services, sessions, commits (spec 04 §3.3–§3.5, §4.4–§4.11).
 
 use harrier_ringbuf::Memory;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::Storage;
 
 use super::acks::Ack;
@@ -35,7 +36,10 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     /// What is recorded is safe: a single member is its own quorum (spec 04 §4.4).
     #[inline]
     pub(super) fn update_commit_position(&mut self) -> usize {
-        let Some(recorded) = self.recorded_position() else { return 0 };
+        let Some(mut recorded) = self.recorded_position() else { return 0 };
+        if is_planted(Bug::EarlyCommit) {
+            recorded = self.log.as_ref().map_or(recorded, |log| log.position());
+        }
         if recorded <= self.commit_position {
             return 0;
         }
@@ -63,7 +67,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             if self.append(&event)?.is_none() {
                 break;
             }
-            self.timers.cancel(correlation_id);
+            if !is_planted(Bug::TimerFiresTwice) {
+                self.timers.cancel(correlation_id);
+            }
             count += 1;
         }
         Ok(count)

@@ -1,0 +1,154 @@
+//! The parts of a node and how they fit together, for any back ends: the host's, or those of a simulator.
+
+use harrier_archive::{Archive, ArchiveContext, Checksum, SyncLevel, TornTail};
+use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
+use harrier_cluster::service::{ClusteredService, ServiceContainer, ServiceContainerContext};
+use harrier_driver::context::DriverContext;
+use harrier_driver::{Driver, ExecutorMode};
+use harrier_ringbuf::{Agent, Memory, Now, Storage, Transport, Waiter};
+
+use crate::node::{NodeContext, NodeError};
+
+/// The settings of all parts of a node, each ready to be changed before [`Composition::build`].
+#[derive(Debug, Clone)]
+pub struct PartContexts {
+    /// Media driver.
+    pub driver: DriverContext,
+    /// Archive.
+    pub archive: ArchiveContext,
+    /// Consensus module.
+    pub module: ConsensusModuleContext,
+    /// One container for each service that the node runs.
+    pub containers: Vec<ServiceContainerContext>,
+}
+
+impl PartContexts {
+    /// What a node's settings mean to its parts; `service_count` services run in the node itself.
+    pub fn of(context: &NodeContext, service_count: usize) -> Self {
+        Self {
+            driver: driver_context(context),
+            archive: archive_context(context),
+            module: module_context(context),
+            containers: container_contexts(context, service_count),
+        }
+    }
+}
+
+/// The parts of a node; they find each other in their first duty cycles.
+pub struct Composition<M: Memory, S: Storage, T: Transport> {
+    /// Media driver.
+    pub driver: Driver<M, T>,
+    /// Archive.
+    pub archive: Archive<M, S>,
+    /// Consensus module.
+    pub module: ConsensusModule<M, S>,
+    /// Settings of the services' containers, which are made on the threads that run them.
+    pub containers: Vec<ServiceContainerContext>,
+    memory: M,
+}
+
+impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
+    /// Takes the directories, recovers what an earlier run has left in them and makes the parts. `storage` is called once
+    /// for each part that has files: the archive, then the consensus module.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn build(
+        contexts: PartContexts,
+        memory: &M,
+        transport: T,
+        mut storage: impl FnMut() -> std::io::Result<S>,
+        mode: ExecutorMode,
+        now: &Now,
+    ) -> Result<Self, NodeError> {
+        let PartContexts { driver, archive, module, containers } = contexts;
+        let driver = Driver::build(driver, memory.clone(), transport, mode, now)?;
+        let archive = Archive::launch(archive, memory.clone(), storage()?, now)?;
+        let module = ConsensusModule::launch(module, memory.clone(), storage()?, now)?;
+        Ok(Self { driver, archive, module, containers, memory: memory.clone() })
+    }
+
+    /// All agents of a fused node in the order of a message's way through it. `waiter` makes the way by which a
+    /// service's callback waits; `services` are those that the node runs itself.
+    ///
+    /// # Errors
+    /// A service whose directory is taken.
+    pub fn into_fused(
+        self,
+        services: Vec<Box<dyn ClusteredService>>,
+        mut waiter: impl FnMut() -> Box<dyn Waiter>,
+        now: &Now,
+    ) -> Result<Vec<Box<dyn Agent>>, NodeError>
+    where
+        S: 'static,
+    {
+        let Self { driver, archive, module, containers, memory } = self;
+        let Driver { conductor, sender, receiver, executor, .. } = driver;
+        let mut agents: Vec<Box<dyn Agent>> = vec![Box::new(receiver), Box::new(module), Box::new(archive)];
+        for (context, service) in containers.into_iter().zip(services) {
+            agents.push(Box::new(ServiceContainer::launch(context, service, memory.clone(), waiter(), now)?));
+        }
+        agents.push(Box::new(sender));
+        agents.push(Box::new(conductor));
+        if let Some(executor) = executor {
+            agents.push(Box::new(executor));
+        }
+        Ok(agents)
+    }
+}
+
+fn driver_context(context: &NodeContext) -> DriverContext {
+    let mut driver = DriverContext::new(&context.aeron_directory);
+    driver.seed = context.seed;
+    driver
+}
+
+fn archive_context(context: &NodeContext) -> ArchiveContext {
+    let mut archive = ArchiveContext::new(&context.aeron_directory, context.directory.join("archive"));
+    archive.seed = context.seed.rotate_left(7);
+    archive.segment_file_length = context.segment_length;
+    archive.file_sync_level = context.sync_level;
+    archive.catalog_file_sync_level = context.sync_level;
+    // What the machine's death tears was never acknowledged; checksums tell it from what was.
+    archive.torn_tail = TornTail::Cut;
+    if context.sync_level > SyncLevel::None {
+        archive.record_checksum = Some(Checksum::Crc32c);
+    }
+    let own = harrier_cluster::members::parse(&context.members)
+        .ok()
+        .and_then(|members| members.into_iter().find(|member| member.id == context.member_id));
+    archive.control_channel = own.map(|member| format!("aeron:udp?endpoint={}", member.archive));
+    archive
+}
+
+fn module_context(context: &NodeContext) -> ConsensusModuleContext {
+    let directory = context.directory.join("cluster");
+    let mut module =
+        ConsensusModuleContext::new(&context.aeron_directory, directory, context.member_id, &context.members);
+    module.cluster_id = context.cluster_id;
+    module.service_count = context.service_count;
+    module.max_sessions = context.max_sessions;
+    module.session_timeout_ns = context.session_timeout_ns;
+    module.log_channel = format!("aeron:udp?term-length={}", context.log_term_length);
+    module.archive.control_response_stream_id = context.cluster_id * 100 + 120;
+    module.archive.seed = context.seed.rotate_left(13);
+    module.seed = context.seed.rotate_left(21);
+    module.file_sync_level = match context.sync_level {
+        SyncLevel::None => None,
+        SyncLevel::Data => Some(harrier_ringbuf::storage::SyncLevel::Data),
+        SyncLevel::All => Some(harrier_ringbuf::storage::SyncLevel::All),
+    };
+    module
+}
+
+fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContainerContext> {
+    (0..count as i32)
+        .map(|service_id| {
+            let directory = context.directory.join("cluster");
+            let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
+            own.cluster_id = context.cluster_id;
+            own.service_name = format!("clustered-service-{}-{service_id}", context.cluster_id);
+            own
+        })
+        .collect()
+}

@@ -1,0 +1,82 @@
+//! Bugs that a simulator plants to prove that its checkers bite.
+//!
+//! Without the feature `planted-bugs` nothing can be planted and every question is answered `false` at compile time.
+
+/// A planted bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A gap counts as asked for although no NAK was sent.
+    SkippedNak,
+    /// The commit position follows what was appended, not what is recorded.
+    EarlyCommit,
+    /// Changes of recording.log are not synced.
+    UnsyncedRecordingLog,
+    /// A timer stays set after it has fired.
+    TimerFiresTwice,
+    /// A client's close is taken, but not put into the log.
+    LostClose,
+    /// An entry of the catalog is believed whatever its checksum says.
+    TornCatalogEntry,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::SkippedNak,
+        Self::EarlyCommit,
+        Self::UnsyncedRecordingLog,
+        Self::TimerFiresTwice,
+        Self::LostClose,
+        Self::TornCatalogEntry,
+    ];
+
+    /// Name for reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SkippedNak => "skipped-nak",
+            Self::EarlyCommit => "early-commit",
+            Self::UnsyncedRecordingLog => "unsynced-recording-log",
+            Self::TimerFiresTwice => "timer-fires-twice",
+            Self::LostClose => "lost-close",
+            Self::TornCatalogEntry => "torn-catalog-entry",
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug in all that this thread runs, or takes it out again.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether a bug is planted on this thread.
+    #[inline]
+    pub fn is_planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use switch::{is_planted, plant};
+
+/// Whether this build can plant bugs.
+pub const IS_AVAILABLE: bool = cfg!(feature = "planted-bugs");
+
+/// Plants nothing: this build has no bugs to plant.
+#[cfg(not(feature = "planted-bugs"))]
+pub fn plant(_bug: Option<Bug>) {}
+
+/// Whether a bug is planted on this thread: never.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn is_planted(_bug: Bug) -> bool {
+    false
+}

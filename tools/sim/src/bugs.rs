@@ -1,0 +1,69 @@
+//! Bugs that are planted to prove that the checkers bite.
+
+use harrier_archive::SyncLevel;
+use harrier_ringbuf::planted::{self, Bug};
+
+use crate::area::Area;
+use crate::history::Violation;
+
+/// Whether this build can plant bugs.
+pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
+
+/// All bugs.
+pub const ALL: [Bug; 6] = Bug::ALL;
+
+/// How a bug was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// The seed that showed it.
+    pub seed: u64,
+    /// The first broken rule.
+    pub violation: Violation,
+}
+
+/// The level at which a bug shows: what forgets to sync needs crashes of the machine.
+pub fn sync_level_of(bug: Bug) -> SyncLevel {
+    match bug {
+        Bug::UnsyncedRecordingLog | Bug::TornCatalogEntry | Bug::EarlyCommit => SyncLevel::Data,
+        Bug::SkippedNak | Bug::TimerFiresTwice | Bug::LostClose => SyncLevel::None,
+    }
+}
+
+/// Runs seeds with a bug planted until a checker finds it; `None` when none does.
+pub fn find(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
+    let sync_level = sync_level_of(bug);
+    for seed in from..from.saturating_add(seeds) {
+        planted::plant(Some(bug));
+        let outcome = Area::Node.run(seed, sync_level, false);
+        planted::plant(None);
+        if let Some(violation) = outcome.violations.into_iter().next() {
+            return Some(Found { seeds: seed - from + 1, seed, violation });
+        }
+    }
+    None
+}
+
+/// A line for a report.
+pub fn describe(bug: Bug, seeds: u64, found: Option<&Found>, json: bool) -> String {
+    match (found, json) {
+        (Some(found), true) => format!(
+            "{{\"bug\":{:?},\"caught\":true,\"seeds\":{},\"seed\":{},\"checker\":{:?}}}",
+            bug.name(),
+            found.seeds,
+            found.seed,
+            found.violation.checker
+        ),
+        (None, true) => format!("{{\"bug\":{:?},\"caught\":false,\"seeds\":{seeds}}}", bug.name()),
+        (Some(found), false) => format!(
+            "{:<24} caught after {:>3} seeds (seed {}) by [{}] {}",
+            bug.name(),
+            found.seeds,
+            found.seed,
+            found.violation.checker,
+            found.violation.text
+        ),
+        (None, false) => format!("{:<24} NOT caught in {seeds} seeds", bug.name()),
+    }
+}

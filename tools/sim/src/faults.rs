@@ -1,0 +1,251 @@
+//! What goes wrong in a run, and when: drawn from the seed.
+
+use harrier_ringbuf::Rng;
+
+use crate::kernel::{Death, DiskPace, HostId, Kernel};
+use crate::network::{Link, SendFaults};
+
+/// Faults end here, virtual ns; what follows must heal.
+pub const FAULTS_END_NS: i64 = 10_000_000_000;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Datagrams of a link are lost, doubled and reordered.
+    Noise {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// What becomes of the link.
+        link: Link,
+    },
+    /// Nothing passes in one direction.
+    Cut {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// How long.
+        duration_ns: i64,
+    },
+    /// Everything is held back and arrives at once.
+    Burst {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// How long.
+        duration_ns: i64,
+    },
+    /// The system has no room for sends.
+    NoRoom {
+        /// The host.
+        host: HostId,
+        /// What becomes of its sends.
+        sends: SendFaults,
+    },
+    /// The node's disk is slow.
+    SlowDisk {
+        /// How slow.
+        pace: DiskPace,
+    },
+    /// The calendar of a host jumps.
+    ClockJump {
+        /// The host.
+        host: HostId,
+        /// How far, ms.
+        delta_ms: i64,
+    },
+    /// The node dies at one of its next calls.
+    Crash {
+        /// With its machine, or only the process.
+        of_machine: bool,
+        /// At which call.
+        death: Death,
+        /// How long it stays down.
+        down_ns: i64,
+    },
+    /// A link, a host's sends or the disk are well again.
+    Heal,
+}
+
+impl Fault {
+    /// Name for reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Noise { .. } => "fault: noise on a link",
+            Self::Cut { .. } => "fault: link cut one way",
+            Self::Burst { .. } => "fault: link held back",
+            Self::NoRoom { .. } => "fault: no room for sends",
+            Self::SlowDisk { .. } => "fault: slow disk",
+            Self::ClockJump { .. } => "fault: calendar jumped",
+            Self::Crash { of_machine: false, .. } => "fault: process crash",
+            Self::Crash { of_machine: true, .. } => "fault: machine crash",
+            Self::Heal => "healed",
+        }
+    }
+}
+
+/// Faults in the order of their times.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    faults: Vec<(i64, Fault)>,
+    next: usize,
+}
+
+const KINDS: u64 = 6;
+
+impl Plan {
+    /// Draws a plan of at least three kinds of fault. Machines crash only when `machine_crashes` says that the node is
+    /// made for it.
+    pub fn draw(rng: &mut Rng, machine_crashes: bool) -> Self {
+        let mut faults = Vec::new();
+        let mut kinds: Vec<u64> = (0..KINDS).collect();
+        for index in (1..kinds.len()).rev() {
+            kinds.swap(index, rng.below(index as u64 + 1) as usize);
+        }
+        // Crashes are the point: nearly all runs have some.
+        for _ in 0..rng.below(4) {
+            faults.push((rng.below(FAULTS_END_NS as u64) as i64, draw_crash(rng, machine_crashes, 3_000)));
+        }
+        match rng.below(4) {
+            0 => faults.push((0, draw_crash(rng, machine_crashes, 300))),
+            1 if machine_crashes => {
+                // The first start is when most that is on the disk is not safe yet.
+                let death = Death::AtSync(rng.below(16));
+                faults.push((0, Fault::Crash { of_machine: true, death, down_ns: 10_000_000 }));
+            }
+            _ => {}
+        }
+        for kind in kinds.into_iter().take(3 + rng.below(3) as usize) {
+            for _ in 0..1 + rng.below(3) {
+                draw_fault(rng, kind, &mut faults);
+            }
+        }
+        faults.push((FAULTS_END_NS, Fault::Heal));
+        faults.sort_by_key(|(at, _)| *at);
+        Self { faults, next: 0 }
+    }
+
+    /// Draws a plan for callbacks that wait: a slow client, a slow disk, and most times a crash in the midst.
+    pub fn draw_for_callbacks(rng: &mut Rng, end_ns: i64, machine_crashes: bool) -> Self {
+        let mut faults = Vec::new();
+        if rng.chance(2, 3) {
+            faults.push((rng.below(120_000_000) as i64, draw_crash(rng, machine_crashes, 4_000)));
+        }
+        for _ in 0..rng.below(3) {
+            let at = rng.below(200_000_000) as i64;
+            let duration_ns = rng.below(50_000_000) as i64;
+            faults.push((at, Fault::Cut { from: 1, to: 0, duration_ns }));
+        }
+        if rng.chance(1, 2) {
+            let link =
+                Link { latency_ns: 20_000 + rng.below(2_000_000), loss_ppm: rng.below(20_000), ..Link::CALM };
+            faults.push((rng.below(50_000_000) as i64, Fault::Noise { from: 0, to: 1, link }));
+        }
+        faults.push((end_ns, Fault::Heal));
+        faults.sort_by_key(|(at, _)| *at);
+        Self { faults, next: 0 }
+    }
+
+    /// No faults at all.
+    pub fn none() -> Self {
+        Self { faults: Vec::new(), next: 0 }
+    }
+
+    /// The next fault that is due.
+    pub fn due(&mut self, now_ns: i64) -> Option<Fault> {
+        let (at, fault) = *self.faults.get(self.next)?;
+        if at > now_ns {
+            return None;
+        }
+        self.next += 1;
+        Some(fault)
+    }
+
+    /// All faults with their times.
+    pub fn faults(&self) -> &[(i64, Fault)] {
+        &self.faults
+    }
+}
+
+fn draw_crash(rng: &mut Rng, machine_crashes: bool, within: u64) -> Fault {
+    let death = if machine_crashes && rng.chance(1, 3) {
+        Death::AtSync(rng.below(24))
+    } else {
+        Death::AtCall(rng.below(within))
+    };
+    let down_ns = 10_000_000 + rng.below(600_000_000) as i64;
+    Fault::Crash { of_machine: machine_crashes && rng.chance(2, 3), death, down_ns }
+}
+
+fn draw_fault(rng: &mut Rng, kind: u64, faults: &mut Vec<(i64, Fault)>) {
+    let at = rng.below(FAULTS_END_NS as u64) as i64;
+    let (from, to) = if rng.chance(1, 2) { (0, 1) } else { (1, 0) };
+    let mut heals_after_ns = None;
+    let fault = match kind {
+        0 => {
+            heals_after_ns = Some(rng.below(4_000_000_000) as i64);
+            let link = Link {
+                loss_ppm: [0, 10_000, 50_000, 200_000][rng.below(4) as usize],
+                duplicate_ppm: [0, 10_000, 100_000][rng.below(3) as usize],
+                jitter_ns: [0, 100_000, 5_000_000][rng.below(3) as usize],
+                latency_ns: [20_000, 1_000_000, 20_000_000][rng.below(3) as usize],
+                ..Link::CALM
+            };
+            Fault::Noise { from, to, link }
+        }
+        1 => Fault::Cut { from, to, duration_ns: rng.below(2_000_000_000) as i64 },
+        2 => Fault::Burst { from, to, duration_ns: rng.below(300_000_000) as i64 },
+        3 => {
+            heals_after_ns = Some(rng.below(3_000_000_000) as i64);
+            let sends =
+                SendFaults { short_ppm: rng.below(500_000), queue_capacity: 1 + rng.below(4) as usize };
+            Fault::NoRoom { host: from, sends }
+        }
+        4 => {
+            heals_after_ns = Some(rng.below(2_000_000_000) as i64);
+            let pace = DiskPace { operation_ns: rng.below(5_000_000), sync_ns: rng.below(60_000_000) };
+            Fault::SlowDisk { pace }
+        }
+        _ => Fault::ClockJump { host: from, delta_ms: rng.below(4_000) as i64 - 2_000 },
+    };
+    faults.push((at, fault));
+    if let Some(after_ns) = heals_after_ns {
+        faults.push(((at + after_ns).min(FAULTS_END_NS), Fault::Heal));
+    }
+}
+
+/// Brings about all faults but crashes, which are their scenario's.
+pub fn apply(kernel: &Kernel, fault: &Fault) {
+    let mut state = kernel.state();
+    state.fault(fault.name(), &[]);
+    let now_ns = state.now_ns;
+    match *fault {
+        Fault::Noise { from, to, link: noise } => {
+            let link = state.network.link_mut(from, to);
+            let (cut_until_ns, held_until_ns) = (link.cut_until_ns, link.held_until_ns);
+            *link = Link { cut_until_ns, held_until_ns, ..noise };
+        }
+        Fault::Cut { from, to, duration_ns } => {
+            state.network.link_mut(from, to).cut_until_ns = now_ns + duration_ns;
+        }
+        Fault::Burst { from, to, duration_ns } => {
+            state.network.link_mut(from, to).held_until_ns = now_ns + duration_ns;
+        }
+        Fault::NoRoom { host, sends } => *state.network.send_faults_mut(host) = sends,
+        Fault::SlowDisk { pace } => state.hosts[0].disk_pace = pace,
+        Fault::ClockJump { host, delta_ms } => state.hosts[host].epoch_offset_ms += delta_ms,
+        Fault::Heal => {
+            for (from, to) in [(0, 1), (1, 0)] {
+                *state.network.link_mut(from, to) = Link::CALM;
+            }
+            for host in 0..2 {
+                *state.network.send_faults_mut(host) = SendFaults::default();
+            }
+            state.hosts[0].disk_pace = DiskPace::CALM;
+        }
+        Fault::Crash { .. } => {}
+    }
+}

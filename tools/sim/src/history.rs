@@ -1,0 +1,212 @@
+//! What the service of a node has been shown, over all its lives, and the rules that this must keep.
+
+use std::collections::BTreeMap;
+
+use harrier_cluster::codec::CloseReason;
+
+use crate::snapshot::Snapshot;
+
+/// What kind of event of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A leadership term began.
+    Term,
+    /// A session was opened.
+    Open,
+    /// A session was closed.
+    Close(CloseReason),
+    /// A client's message; the number counts its sender's offers.
+    Message {
+        /// The sender's number of the offer.
+        offer: u64,
+    },
+    /// A message of the service itself.
+    Forwarded,
+    /// A timer fired.
+    Timer,
+}
+
+/// One event of the log as the service saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Position of the log after it.
+    pub position: i64,
+    /// What it is.
+    pub kind: EventKind,
+    /// Its session; 0 for none.
+    pub session_id: i64,
+    /// Term, timer or hash of the payload.
+    pub detail: u64,
+    /// Cluster time.
+    pub timestamp: i64,
+}
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which checker found it.
+    pub checker: &'static str,
+    /// What is wrong.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct SessionFacts {
+    last_offer: u64,
+    is_closed: bool,
+}
+
+/// A client that ended its session.
+#[derive(Debug, Clone, Copy)]
+struct Goodbye {
+    incarnation: u64,
+}
+
+/// All events, and what has gone wrong with them.
+#[derive(Debug, Default)]
+pub struct History {
+    events: Vec<Event>,
+    digests: Vec<u64>,
+    by_offer: BTreeMap<(i64, u64), usize>,
+    sessions: BTreeMap<i64, SessionFacts>,
+    goodbyes: BTreeMap<i64, Goodbye>,
+    /// Number of the node's present life, from 1.
+    pub incarnation: u64,
+    /// Events that the present life has been shown.
+    pub cursor: usize,
+    /// Timers that are set and messages of the service that it waits for, in the present life.
+    pub owed: usize,
+    /// The snapshot that was written whole.
+    pub snapshot: Option<Snapshot>,
+    /// Broken rules; the first is the one that matters.
+    pub violations: Vec<Violation>,
+}
+
+impl History {
+    /// Notes a broken rule.
+    pub fn violate(&mut self, checker: &'static str, text: impl Into<String>) {
+        if self.violations.len() < 20 {
+            self.violations.push(Violation { checker, text: text.into() });
+        }
+    }
+
+    /// A new life begins: it is shown everything from the start.
+    pub fn begin_life(&mut self) {
+        self.incarnation += 1;
+        self.cursor = 0;
+        self.owed = 0;
+    }
+
+    /// All events.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The service has seen an event; `digest` is its state after it.
+    pub fn on_event(&mut self, event: Event, digest: u64) {
+        let index = self.cursor;
+        self.cursor += 1;
+        match self.events.get(index).copied() {
+            Some(before) if before != event => {
+                self.violate("replay", format!("event {index} was {before:?}, now it is {event:?}"));
+            }
+            Some(_) if self.digests[index] != digest => {
+                let before = self.digests[index];
+                self.violate("digest", format!("state after event {index} was {before:x}, now {digest:x}"));
+            }
+            Some(_) => {}
+            None => {
+                self.check_new(index, event);
+                self.events.push(event);
+                self.digests.push(digest);
+            }
+        }
+    }
+
+    fn check_new(&mut self, index: usize, event: Event) {
+        if let Some(last) = self.events.last().copied()
+            && (event.position <= last.position || event.timestamp < last.timestamp)
+        {
+            self.violate("order", format!("{event:?} after {last:?}"));
+        }
+        let id = event.session_id;
+        match event.kind {
+            EventKind::Open => {
+                if self.sessions.insert(id, SessionFacts::default()).is_some() {
+                    self.violate("sessions", format!("session {id} was opened twice"));
+                }
+            }
+            EventKind::Close(reason) => self.check_close(id, reason),
+            EventKind::Message { offer } => {
+                self.by_offer.insert((id, offer), index);
+                match self.sessions.get_mut(&id) {
+                    Some(session) if session.is_closed => {
+                        self.violate("sessions", format!("message {offer} of the closed session {id}"));
+                    }
+                    None => self.violate("sessions", format!("message of unknown session {id}")),
+                    Some(session) => {
+                        let last = std::mem::replace(&mut session.last_offer, offer);
+                        if offer <= last {
+                            let text = format!("session {id}: offer {offer} applied after {last}");
+                            self.violate("exactly-once", text);
+                        }
+                    }
+                }
+            }
+            EventKind::Term | EventKind::Forwarded | EventKind::Timer => {}
+        }
+    }
+
+    fn check_close(&mut self, id: i64, reason: CloseReason) {
+        match self.sessions.get_mut(&id) {
+            Some(session) if !session.is_closed => session.is_closed = true,
+            _ => self.violate("sessions", format!("session {id} was closed twice, or never opened")),
+        }
+        let is_undisturbed =
+            self.goodbyes.get(&id).is_some_and(|goodbye| goodbye.incarnation == self.incarnation);
+        if reason == CloseReason::Timeout && is_undisturbed {
+            self.violate("close", format!("the close of session {id} was lost: it was timed out"));
+        }
+    }
+
+    /// A client has ended its session and expects to see it closed.
+    pub fn on_goodbye(&mut self, session_id: i64) {
+        self.goodbyes.insert(session_id, Goodbye { incarnation: self.incarnation });
+    }
+
+    /// A client got the answer to an offer, with the service's digest.
+    pub fn on_answer(&mut self, session_id: i64, offer: u64, position: i64, digest: u64) {
+        let Some(index) = self.by_offer.get(&(session_id, offer)).copied() else {
+            return self
+                .violate("acknowledged", format!("offer {offer} of {session_id} was answered, not applied"));
+        };
+        if self.events[index].position != position || self.digests[index] != digest {
+            self.violate("acknowledged", format!("answer to offer {offer} is not that of event {index}"));
+        }
+    }
+
+    /// Whether a session has been closed in the log.
+    pub fn is_closed(&self, session_id: i64) -> bool {
+        self.sessions.get(&session_id).is_some_and(|session| session.is_closed)
+    }
+
+    /// Sessions that are open, in the log.
+    pub fn open_sessions(&self) -> impl Iterator<Item = i64> {
+        self.sessions.iter().filter(|(_, session)| !session.is_closed).map(|(id, _)| *id)
+    }
+
+    /// Whether the present life has been shown all there is.
+    pub fn has_caught_up(&self) -> bool {
+        self.cursor == self.events.len()
+    }
+
+    /// Digest after the last event.
+    pub fn digest(&self) -> u64 {
+        self.digests.last().copied().unwrap_or(0)
+    }
+
+    /// Number of leadership terms.
+    pub fn terms(&self) -> usize {
+        self.events.iter().filter(|event| event.kind == EventKind::Term).count()
+    }
+}

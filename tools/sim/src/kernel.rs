@@ -1,0 +1,171 @@
+//! What all simulated hosts share: time, randomness, the network, disks, and who dies when.
+
+use std::collections::BTreeSet;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use harrier_ringbuf::shared_thread::ProcessDeath;
+use harrier_ringbuf::{Now, Rng};
+
+use crate::disk::Disk;
+use crate::network::Network;
+use crate::trace::{Coverage, Trace};
+
+/// A simulated host by its number.
+pub type HostId = usize;
+
+/// Milliseconds since the epoch at which every run begins.
+const EPOCH_START_MS: i64 = 1_700_000_000_000;
+
+/// At which of its calls a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// After so many calls to storage, network and memory.
+    AtCall(u64),
+    /// After so many syncs, when all that was written since the last one is unsafe.
+    AtSync(u64),
+}
+
+/// How slow a disk is, ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskPace {
+    /// Longest delay of an operation.
+    pub operation_ns: u64,
+    /// Longest delay of a sync.
+    pub sync_ns: u64,
+}
+
+impl DiskPace {
+    /// A good disk.
+    pub const CALM: Self = Self { operation_ns: 30_000, sync_ns: 400_000 };
+}
+
+/// One host.
+pub struct Host {
+    /// Its files.
+    pub disk: Disk,
+    /// How slow its disk is now.
+    pub disk_pace: DiskPace,
+    /// How far its calendar is off, ms.
+    pub epoch_offset_ms: i64,
+    /// Its process's death.
+    pub death: Option<Death>,
+    /// Set from the death of a process until the next one begins: its remains do nothing.
+    pub is_dead: bool,
+    monotonic_origin_ns: i64,
+}
+
+/// The state behind all seams.
+pub struct State {
+    /// Virtual time, ns.
+    pub now_ns: i64,
+    /// Randomness of delays and of what crashes leave.
+    pub rng: Rng,
+    /// Hosts by number.
+    pub hosts: Vec<Host>,
+    /// The network between them.
+    pub network: Network,
+    /// Hash of what happened.
+    pub trace: Trace,
+    /// Counts of what happened.
+    pub coverage: Coverage,
+    /// Times at which a file operation completes, virtual ns.
+    pub wakes: BTreeSet<i64>,
+}
+
+impl State {
+    /// Adds an event to the trace.
+    pub fn note(&mut self, what: &'static str, numbers: &[u64]) {
+        self.trace.add(self.now_ns, what, numbers);
+    }
+
+    /// Counts and traces a fault.
+    pub fn fault(&mut self, what: &'static str, numbers: &[u64]) {
+        self.coverage.hit(what);
+        self.note(what, numbers);
+    }
+}
+
+/// A handle on the simulated world; clones share it.
+#[derive(Clone)]
+pub struct Kernel(Arc<Mutex<State>>);
+
+impl Kernel {
+    /// A world of `host_count` hosts whose randomness follows `seed`.
+    pub fn new(host_count: usize, seed: u64, keep_lines: bool) -> Self {
+        let mut rng = Rng::new(seed ^ 0x51D0_0000_0000_0001);
+        let hosts = (0..host_count)
+            .map(|_| Host {
+                disk: Disk::default(),
+                disk_pace: DiskPace::CALM,
+                epoch_offset_ms: rng.below(2_000) as i64 - 1_000,
+                death: None,
+                is_dead: false,
+                monotonic_origin_ns: rng.below(1_000_000_000_000) as i64,
+            })
+            .collect();
+        let network = Network::new(host_count, rng.fork());
+        Self(Arc::new(Mutex::new(State {
+            now_ns: 0,
+            rng,
+            hosts,
+            network,
+            trace: Trace::new(keep_lines),
+            coverage: Coverage::default(),
+            wakes: BTreeSet::new(),
+        })))
+    }
+
+    /// The state, for a moment.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A host's time.
+    pub fn now(&self, host: HostId) -> Now {
+        let state = self.state();
+        let own = &state.hosts[host];
+        Now {
+            ns: state.now_ns + own.monotonic_origin_ns,
+            epoch_ms: EPOCH_START_MS + state.now_ns / 1_000_000 + own.epoch_offset_ms,
+        }
+    }
+
+    /// Virtual time of a host's monotonic time.
+    pub fn virtual_ns(&self, host: HostId, monotonic_ns: i64) -> i64 {
+        monotonic_ns.saturating_sub(self.state().hosts[host].monotonic_origin_ns)
+    }
+
+    /// Counts a call of a host's process; the call at which it dies does not return.
+    pub fn enter(&self, host: HostId) {
+        self.count_down(host, false);
+    }
+
+    /// Counts a sync of a host's process; see [`enter`](Self::enter).
+    pub fn enter_sync(&self, host: HostId) {
+        self.count_down(host, true);
+    }
+
+    fn count_down(&self, host: HostId, is_sync: bool) {
+        let mut state = self.state();
+        let own = &mut state.hosts[host];
+        let left = match &mut own.death {
+            Some(Death::AtCall(left)) if !is_sync => left,
+            Some(Death::AtSync(left)) if is_sync => left,
+            _ => return,
+        };
+        if *left > 0 {
+            *left -= 1;
+            return;
+        }
+        own.death = None;
+        own.is_dead = true;
+        drop(state);
+        resume_unwind(Box::new(ProcessDeath));
+    }
+
+    /// Whether a host's process is dead, so that what is left of it must do nothing.
+    pub fn is_dead(&self, host: HostId) -> bool {
+        self.state().hosts[host].is_dead
+    }
+}

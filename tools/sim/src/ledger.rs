@@ -1,0 +1,296 @@
+//! The service under test: an order book that tells the checkers all it sees, sets timers, sends messages to itself and
+//! answers at length.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use harrier::services::book::Book;
+use harrier::services::orders::{MESSAGE_LENGTH, Request};
+use harrier_cluster::codec::{CloseReason, Role};
+use harrier_cluster::service::{ClientSession, Cluster, ClusterError, ClusteredService, LeadershipTerm};
+
+use crate::history::{Event, EventKind, History};
+use crate::kernel::Kernel;
+use crate::snapshot::{self, SnapshotPlace};
+use crate::trace::hash_bytes;
+
+/// Bytes before the order in a message, and of an answer.
+pub const HEADER_LENGTH: usize = 24;
+/// Bytes of an answer without filling.
+pub const ANSWER_LENGTH: usize = 32;
+/// Orders after which the digest takes in the whole book.
+const BOOK_DIGEST_PERIOD: u64 = 100;
+
+/// A message of the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// The sender's number of this offer.
+    pub offer: u64,
+    /// The sender's number of the order; a repeated order keeps it.
+    pub sequence: u64,
+    /// After how long a timer of this number fires, ms; 0 for none.
+    pub timer_ms: u16,
+    /// The service sends itself a message.
+    pub is_forwarded: bool,
+    /// The service ends the session.
+    pub closes: bool,
+    /// The service writes a snapshot, when it leads and none has been finished.
+    pub is_snapshot: bool,
+    /// Bytes of the answer.
+    pub answer_length: u32,
+}
+
+impl Order {
+    /// Writes the message's head.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.extend_from_slice(&self.offer.to_le_bytes());
+        bytes.extend_from_slice(&self.sequence.to_le_bytes());
+        bytes.extend_from_slice(&self.timer_ms.to_le_bytes());
+        bytes.push(u8::from(self.is_forwarded));
+        bytes.push(u8::from(self.closes) | u8::from(self.is_snapshot) << 1);
+        bytes.extend_from_slice(&self.answer_length.to_le_bytes());
+    }
+
+    /// Reads a message's head.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            offer: u64::from_le_bytes(*bytes.first_chunk()?),
+            sequence: u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
+            timer_ms: u16::from_le_bytes(*bytes.get(16..)?.first_chunk()?),
+            is_forwarded: *bytes.get(18)? != 0,
+            closes: *bytes.get(19)? & 1 != 0,
+            is_snapshot: *bytes.get(19)? & 2 != 0,
+            answer_length: u32::from_le_bytes(*bytes.get(20..)?.first_chunk()?),
+        })
+    }
+}
+
+/// An answer of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The offer that is answered.
+    pub offer: u64,
+    /// The last order of the session that was applied.
+    pub applied: u64,
+    /// Position of the log.
+    pub position: i64,
+    /// Digest of the service.
+    pub digest: u64,
+}
+
+impl Answer {
+    fn encode(&self, bytes: &mut Vec<u8>, length: usize) {
+        bytes.clear();
+        for word in [self.offer, self.applied, self.position as u64, self.digest] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.resize(length.max(ANSWER_LENGTH), 0);
+    }
+
+    /// Reads an answer.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        Some(Self { offer: word(0)?, applied: word(8)?, position: word(16)? as i64, digest: word(24)? })
+    }
+}
+
+/// The service of one life of a node.
+pub struct Ledger {
+    history: Rc<RefCell<History>>,
+    kernel: Kernel,
+    book: Book,
+    digest: u64,
+    /// Goes into the digest with the next event.
+    pending_digest: u64,
+    applied: BTreeMap<i64, u64>,
+    timers: BTreeMap<i64, i64>,
+    forwarded: VecDeque<u64>,
+    snapshots: Option<SnapshotPlace>,
+    scratch: Vec<u8>,
+}
+
+impl Ledger {
+    /// A service without state; it writes snapshots when there is a place for them.
+    pub fn new(history: Rc<RefCell<History>>, kernel: Kernel, snapshots: Option<SnapshotPlace>) -> Self {
+        Self {
+            history,
+            kernel,
+            book: Book::default(),
+            digest: 0,
+            pending_digest: 0,
+            applied: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            forwarded: VecDeque::new(),
+            snapshots,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn see(&mut self, cluster: &Cluster<'_>, kind: EventKind, session_id: i64, detail: u64, timestamp: i64) {
+        let event = Event { position: cluster.log_position(), kind, session_id, detail, timestamp };
+        let state = std::mem::take(&mut self.pending_digest);
+        for word in [event.position as u64, session_id as u64, detail, timestamp as u64, state] {
+            self.digest = (self.digest ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+        }
+        self.history.borrow_mut().on_event(event, self.digest);
+        self.kernel.state().note("event", &[event.position as u64, session_id as u64, detail]);
+    }
+
+    fn violate(&self, checker: &'static str, text: String) {
+        self.history.borrow_mut().violate(checker, text);
+    }
+
+    /// Calls until it is not back-pressured.
+    fn insist(
+        &self,
+        cluster: &mut Cluster<'_>,
+        what: &'static str,
+        mut call: impl FnMut(&mut Cluster<'_>) -> Result<(), ClusterError>,
+    ) {
+        loop {
+            match call(cluster) {
+                Ok(()) => return,
+                Err(error) if error.is_retryable() => cluster.idle(0),
+                // A session that a client has left, or whose stream is not back yet, is nobody's fault.
+                Err(ClusterError::Offer(_) | ClusterError::UnknownSession(_)) => return,
+                Err(error) => return self.violate("service", format!("{what}: {error}")),
+            }
+        }
+    }
+
+    fn apply(&mut self, cluster: &mut Cluster<'_>, session_id: i64, order: Order, message: &[u8]) {
+        let last = self.applied.entry(session_id).or_default();
+        let is_next = order.sequence == *last + 1;
+        if is_next {
+            *last = order.sequence;
+            let request = message.get(HEADER_LENGTH..HEADER_LENGTH + MESSAGE_LENGTH);
+            match request.map(Request::decode) {
+                Some(Ok(request)) => {
+                    self.book.apply(&request.order);
+                    if order.sequence.is_multiple_of(BOOK_DIGEST_PERIOD) {
+                        self.pending_digest ^= self.book.digest();
+                    }
+                }
+                _ => self.violate("intact", format!("offer {} holds no order", order.offer)),
+            }
+            self.follow_up(cluster, session_id, order);
+        }
+        if order.is_snapshot && cluster.role() == Role::Leader {
+            self.write_snapshot(cluster);
+        }
+        let answer = Answer {
+            offer: order.offer,
+            applied: self.applied[&session_id],
+            position: cluster.log_position(),
+            digest: self.digest,
+        };
+        let mut bytes = std::mem::take(&mut self.scratch);
+        answer.encode(&mut bytes, order.answer_length as usize);
+        self.insist(cluster, "answer", |cluster| cluster.send_to_session(session_id, &bytes).map(drop));
+        self.scratch = bytes;
+    }
+
+    fn follow_up(&mut self, cluster: &mut Cluster<'_>, session_id: i64, order: Order) {
+        if order.timer_ms > 0 {
+            let id = session_id << 32 | order.sequence as i64;
+            let deadline = cluster.time() + i64::from(order.timer_ms);
+            self.timers.insert(id, deadline);
+            self.insist(cluster, "timer", |cluster| cluster.schedule_timer(id, deadline));
+        }
+        if order.is_forwarded {
+            let number = (session_id as u64) << 32 | order.sequence;
+            self.forwarded.push_back(number);
+            self.insist(cluster, "forward", |cluster| cluster.offer(&number.to_le_bytes()).map(drop));
+        }
+        if order.closes {
+            self.insist(cluster, "close", |cluster| cluster.close_client_session(session_id));
+        }
+    }
+
+    fn write_snapshot(&self, cluster: &mut Cluster<'_>) {
+        let Some(place) = &self.snapshots else { return };
+        if self.history.borrow().snapshot.is_some() {
+            return;
+        }
+        self.kernel.state().coverage.hit("snapshot begun");
+        match snapshot::write(place, cluster) {
+            Ok(written) => {
+                self.kernel.state().coverage.hit("snapshot finished");
+                self.history.borrow_mut().snapshot = Some(written);
+            }
+            Err(error) => self.violate("snapshot", error),
+        }
+    }
+
+    fn tell_owed(&self) {
+        self.history.borrow_mut().owed = self.timers.len() + self.forwarded.len();
+    }
+}
+
+impl ClusteredService for Ledger {
+    fn on_session_open(&mut self, cluster: &mut Cluster<'_>, session: &ClientSession, timestamp: i64) {
+        self.see(cluster, EventKind::Open, session.id, 0, timestamp);
+    }
+
+    fn on_session_close(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: &ClientSession,
+        timestamp: i64,
+        reason: CloseReason,
+    ) {
+        self.see(cluster, EventKind::Close(reason), session.id, 0, timestamp);
+        self.kernel.state().coverage.hit(match reason {
+            CloseReason::ClientAction => "session closed by its client",
+            CloseReason::ServiceAction => "session closed by the service",
+            CloseReason::Timeout => "session timed out",
+        });
+    }
+
+    fn on_session_message(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session_id: Option<i64>,
+        timestamp: i64,
+        message: &[u8],
+    ) {
+        let detail = hash_bytes(message);
+        let Some(id) = session_id else {
+            self.see(cluster, EventKind::Forwarded, 0, detail, timestamp);
+            let number = message.first_chunk().map(|word| u64::from_le_bytes(*word));
+            if number != self.forwarded.pop_front() {
+                self.violate("forwarded", format!("message {number:?} of the service is not the next one"));
+            }
+            self.kernel.state().coverage.hit("message of the service");
+            return self.tell_owed();
+        };
+        let Some(order) = Order::decode(message) else {
+            return self.violate("intact", format!("a message of {} bytes", message.len()));
+        };
+        self.see(cluster, EventKind::Message { offer: order.offer }, id, detail, timestamp);
+        self.apply(cluster, id, order, message);
+        self.tell_owed();
+    }
+
+    fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, timestamp: i64) {
+        self.see(cluster, EventKind::Timer, 0, correlation_id as u64, timestamp);
+        match self.timers.remove(&correlation_id) {
+            None => self.violate("timers", format!("timer {correlation_id:#x} fired, but was not set")),
+            Some(deadline) if timestamp < deadline => {
+                self.violate(
+                    "timers",
+                    format!("timer {correlation_id:#x} fired at {timestamp}, not {deadline}"),
+                );
+            }
+            Some(_) => self.kernel.state().coverage.hit("timer fired"),
+        }
+        self.tell_owed();
+    }
+
+    fn on_new_leadership_term(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
+        self.see(cluster, EventKind::Term, 0, term.leadership_term_id as u64, term.timestamp);
+        self.kernel.state().coverage.hit("leadership term");
+    }
+}

@@ -1,0 +1,176 @@
+//! The simulator's command line.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use harrier_archive::SyncLevel;
+use harrier_sim::report::{Outcome, Summary};
+use harrier_sim::{area, bugs};
+
+const EXAMPLES: &str = "\
+Examples:
+  harrier-sim run --area node --seeds 500 --sync-level 2
+  harrier-sim run --area callback --seeds 1000 --seconds 60 --twice --json
+  harrier-sim seed 17 --sync-level 1       the events of one seed, to find out why it failed
+  harrier-sim bugs                         plants each known bug and shows which checker finds it
+
+Exit codes: 0 all is well, 1 a rule was broken, 2 wrong usage.";
+
+#[derive(Parser)]
+#[command(name = "harrier-sim", version, about = "Whole nodes under a deterministic simulator", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds and reports what was hit.
+    Run(RunArguments),
+    /// Runs one seed and prints its events.
+    Seed {
+        /// The seed.
+        seed: u64,
+        /// What is simulated.
+        #[arg(long, value_enum, default_value_t = AreaName::Node)]
+        area: AreaName,
+        /// Which crashes acknowledged messages survive.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
+        sync_level: u32,
+        /// Last events to print; all with 0.
+        #[arg(long, default_value_t = 200)]
+        last: usize,
+    },
+    /// Plants each known bug in turn and reports the seeds needed and the checker that found it.
+    Bugs {
+        /// Seeds at most for each bug.
+        #[arg(long, default_value_t = 500)]
+        seeds: u64,
+        /// First seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// One line of JSON for each bug.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value_t = AreaName::Node)]
+    area: AreaName,
+    /// Seeds at most.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Stops after this real time, s.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Which crashes acknowledged messages survive: 0 those of the process, 1 and 2 those of the machine.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
+    sync_level: u32,
+    /// Runs each seed twice and compares the traces.
+    #[arg(long)]
+    twice: bool,
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AreaName {
+    /// A whole node with its clients.
+    Node,
+    /// A service that waits inside its callbacks.
+    Callback,
+}
+
+impl AreaName {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Callback => "callback",
+        }
+    }
+
+    fn run(self, seed: u64, level: u32, keep_lines: bool) -> Outcome {
+        let sync_level = SyncLevel::from_level(level).unwrap_or(SyncLevel::None);
+        let area = match self {
+            Self::Node => area::Area::Node,
+            Self::Callback => area::Area::Callback,
+        };
+        area.run(seed, sync_level, keep_lines)
+    }
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(arguments) => run(&arguments),
+        Command::Seed { seed, area, sync_level, last } => replay(seed, area, sync_level, last),
+        Command::Bugs { seeds, from, json } => plant(seeds, from, json),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long the simulation takes is real time")]
+fn real_time() -> Instant {
+    Instant::now()
+}
+
+fn run(arguments: &RunArguments) -> ExitCode {
+    let begin = real_time();
+    let mut summary = Summary::default();
+    for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
+        let outcome = arguments.area.run(seed, arguments.sync_level, false);
+        if arguments.twice {
+            let again = arguments.area.run(seed, arguments.sync_level, false);
+            if again.trace_hash != outcome.trace_hash {
+                summary.divergent.push(seed);
+            }
+        }
+        summary.add(&outcome);
+        if arguments.seconds.is_some_and(|limit| begin.elapsed().as_secs_f64() >= limit) {
+            break;
+        }
+    }
+    summary.seconds = begin.elapsed().as_secs_f64();
+    if arguments.json {
+        println!("{}", summary.json(arguments.area.name(), arguments.sync_level));
+    } else {
+        print!("{}", summary.table(arguments.area.name(), arguments.sync_level));
+    }
+    if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(seed: u64, area: AreaName, sync_level: u32, last: usize) -> ExitCode {
+    let outcome = area.run(seed, sync_level, true);
+    let skipped = if last == 0 { 0 } else { outcome.lines.len().saturating_sub(last) };
+    for line in &outcome.lines[skipped..] {
+        println!("{line}");
+    }
+    println!("trace {:016x} after {} events", outcome.trace_hash, outcome.lines.len());
+    for violation in &outcome.violations {
+        println!("FAILED [{}] {}", violation.checker, violation.text);
+    }
+    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn plant(seeds: u64, from: u64, json: bool) -> ExitCode {
+    if !bugs::ARE_COMPILED_IN {
+        eprintln!("harrier-sim was built without its planted bugs; build it with --features planted-bugs");
+        return ExitCode::from(2);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for bug in bugs::ALL {
+        let found = bugs::find(bug, from, seeds);
+        if found.is_none() {
+            code = ExitCode::FAILURE;
+        }
+        println!("{}", bugs::describe(bug, seeds, found.as_ref(), json));
+    }
+    code
+}

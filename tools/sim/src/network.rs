@@ -1,0 +1,383 @@
+//! Datagrams between simulated hosts: late, lost, doubled, reordered, held back or cut off.
+
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Rng, Transport, TransportError};
+
+use crate::kernel::{HostId, Kernel, State};
+use crate::trace::hash_bytes;
+
+/// Datagrams taken with one call.
+const BATCH: usize = 16;
+/// Submissions that a socket holds when its host has no fault.
+const QUEUE_CAPACITY: usize = 64;
+/// Bytes that a socket holds for its reader.
+const RECEIVE_CAPACITY: usize = 256 << 10;
+/// First port that the system chooses.
+const FIRST_EPHEMERAL_PORT: u16 = 40_000;
+
+/// What befalls datagrams on the way from one host to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Shortest way, ns.
+    pub latency_ns: u64,
+    /// Longest addition to it, ns; above the pace of the sender it reorders.
+    pub jitter_ns: u64,
+    /// Lost, of a million.
+    pub loss_ppm: u64,
+    /// Doubled, of a million.
+    pub duplicate_ppm: u64,
+    /// Cut off until then, virtual ns.
+    pub cut_until_ns: i64,
+    /// Held back until then and let go at once, virtual ns.
+    pub held_until_ns: i64,
+}
+
+impl Link {
+    /// A link without faults.
+    pub const CALM: Self = Self {
+        latency_ns: 20_000,
+        jitter_ns: 0,
+        loss_ppm: 0,
+        duplicate_ppm: 0,
+        cut_until_ns: 0,
+        held_until_ns: 0,
+    };
+}
+
+/// Faults of a host's sending sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendFaults {
+    /// Sends for which the system has no room, of a million.
+    pub short_ppm: u64,
+    /// Submissions that a socket holds; 0 for the usual number.
+    pub queue_capacity: usize,
+}
+
+struct Datagram {
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: BTreeMap<(i64, u64), Datagram>,
+    bytes: usize,
+}
+
+/// All sockets and links.
+pub struct Network {
+    inboxes: BTreeMap<(HostId, u16), Inbox>,
+    links: BTreeMap<(HostId, HostId), Link>,
+    send_faults: Vec<SendFaults>,
+    next_port: u16,
+    sequence: u64,
+    rng: Rng,
+    pool: Vec<Vec<u8>>,
+    host_count: usize,
+}
+
+/// Address of a host.
+pub fn address_of(host: HostId) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, host as u8 + 1))
+}
+
+impl Network {
+    pub(crate) fn new(host_count: usize, rng: Rng) -> Self {
+        Self {
+            inboxes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            send_faults: vec![SendFaults::default(); host_count],
+            next_port: FIRST_EPHEMERAL_PORT,
+            sequence: 0,
+            rng,
+            pool: Vec::new(),
+            host_count,
+        }
+    }
+
+    /// The link from one host to another.
+    pub fn link_mut(&mut self, from: HostId, to: HostId) -> &mut Link {
+        self.links.entry((from, to)).or_insert(Link::CALM)
+    }
+
+    /// The faults of a host's sends.
+    pub fn send_faults_mut(&mut self, host: HostId) -> &mut SendFaults {
+        &mut self.send_faults[host]
+    }
+
+    /// When the next datagram arrives, virtual ns.
+    pub fn next_arrival_ns(&self) -> Option<i64> {
+        self.inboxes
+            .values()
+            .filter_map(|inbox| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
+            .min()
+    }
+
+    fn host_of(&self, from: HostId, address: IpAddr) -> Option<HostId> {
+        if address.is_loopback() {
+            return Some(from);
+        }
+        (0..self.host_count).find(|host| address_of(*host) == address)
+    }
+
+    fn take_bytes(&mut self) -> Vec<u8> {
+        self.pool.pop().unwrap_or_default()
+    }
+
+    fn give_bytes(&mut self, mut bytes: Vec<u8>) {
+        if self.pool.len() < 1_024 {
+            bytes.clear();
+            self.pool.push(bytes);
+        }
+    }
+}
+
+impl State {
+    /// Sends one datagram on its way.
+    fn send(&mut self, host: HostId, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let Some(target) = self.network.host_of(host, to.ip()) else {
+            self.coverage.hit("datagram to nowhere");
+            return self.network.give_bytes(bytes);
+        };
+        let now_ns = self.now_ns;
+        let link = if target == host {
+            Link { latency_ns: 1_000, ..Link::CALM }
+        } else {
+            *self.network.link_mut(host, target)
+        };
+        self.note("send", &[host as u64, target as u64, u64::from(to.port()), hash_bytes(&bytes)]);
+        if now_ns < link.cut_until_ns {
+            self.coverage.hit("datagram cut off");
+            return self.network.give_bytes(bytes);
+        }
+        if self.network.rng.below(1_000_000) < link.loss_ppm {
+            self.fault("datagram lost", &[]);
+            return self.network.give_bytes(bytes);
+        }
+        let copies = if self.network.rng.below(1_000_000) < link.duplicate_ppm { 2 } else { 1 };
+        if copies == 2 {
+            self.fault("datagram doubled", &[]);
+            let mut copy = self.network.take_bytes();
+            copy.extend_from_slice(&bytes);
+            self.deliver(target, from, to.port(), copy, &link);
+        }
+        self.deliver(target, from, to.port(), bytes, &link);
+    }
+
+    fn deliver(&mut self, target: HostId, from: SocketAddr, port: u16, bytes: Vec<u8>, link: &Link) {
+        let network = &mut self.network;
+        let jitter_ns = if link.jitter_ns > 0 { network.rng.below(link.jitter_ns) } else { 0 };
+        let mut at = self.now_ns + (link.latency_ns + jitter_ns) as i64;
+        if self.now_ns < link.held_until_ns {
+            self.coverage.hit("datagram held back");
+            at = at.max(link.held_until_ns);
+        }
+        let sequence = network.sequence;
+        network.sequence += 1;
+        let Some(inbox) = network.inboxes.get_mut(&(target, port)) else {
+            self.coverage.hit("datagram without a listener");
+            return network.give_bytes(bytes);
+        };
+        if inbox.bytes + bytes.len() > RECEIVE_CAPACITY {
+            self.coverage.hit("datagram dropped by a full socket");
+            return network.give_bytes(bytes);
+        }
+        if inbox.waiting.last_key_value().is_some_and(|((last, _), _)| *last > at) {
+            self.coverage.hit("datagram overtook another");
+        }
+        inbox.bytes += bytes.len();
+        inbox.waiting.insert((at, sequence), Datagram { from, bytes });
+    }
+}
+
+/// The network as one host's driver sees it.
+#[derive(Clone)]
+pub struct SimTransport {
+    kernel: Kernel,
+    host: HostId,
+}
+
+impl SimTransport {
+    /// The network of a host.
+    pub fn new(kernel: Kernel, host: HostId) -> Self {
+        Self { kernel, host }
+    }
+}
+
+impl Transport for SimTransport {
+    type Socket = SimSocket;
+
+    fn open(&self, spec: &SocketSpec) -> Result<SimSocket, TransportError> {
+        self.kernel.enter(self.host);
+        let fail = |kind: ErrorKind| TransportError::Open { address: spec.bind, source: Error::from(kind) };
+        if spec.multicast.is_some() {
+            return Err(fail(ErrorKind::Unsupported));
+        }
+        let ip = spec.bind.ip();
+        if !ip.is_unspecified() && !ip.is_loopback() && ip != address_of(self.host) {
+            return Err(fail(ErrorKind::AddrNotAvailable));
+        }
+        let mut state = self.kernel.state();
+        let network = &mut state.network;
+        let mut port = spec.bind.port();
+        if port == 0 {
+            while network.inboxes.contains_key(&(self.host, network.next_port)) {
+                network.next_port = network.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
+            }
+            port = network.next_port;
+            network.next_port = network.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
+        } else if network.inboxes.contains_key(&(self.host, port)) {
+            return Err(fail(ErrorKind::AddrInUse));
+        }
+        network.inboxes.insert((self.host, port), Inbox::default());
+        state.note("open socket", &[self.host as u64, u64::from(port)]);
+        let local = SocketAddr::new(ip, port);
+        let source = SocketAddr::new(if ip.is_unspecified() { address_of(self.host) } else { ip }, port);
+        let (kernel, host, peer) = (self.kernel.clone(), self.host, spec.connect);
+        Ok(SimSocket { kernel, host, local, source, peer, queue: Vec::new(), batch: Vec::new() })
+    }
+
+    fn resolve(&self, name: &str, port: u16) -> Result<SocketAddr, TransportError> {
+        let ip = if name == "localhost" { Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { name.parse() };
+        ip.map(|ip| SocketAddr::new(ip, port))
+            .map_err(|_| TransportError::UnknownHost { name: format!("{name}:{port}") })
+    }
+
+    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+        vec![(address_of(self.host), 24)]
+    }
+
+    fn buffer_limits(&self) -> BufferLimits {
+        BufferLimits {
+            default_sndbuf: 212_992,
+            max_sndbuf: 212_992,
+            default_rcvbuf: RECEIVE_CAPACITY,
+            max_rcvbuf: RECEIVE_CAPACITY,
+        }
+    }
+}
+
+enum Payload {
+    Log { buffer: AtomicBuffer, offset: usize, length: usize },
+    Copied(Vec<u8>),
+}
+
+/// A socket of a simulated host.
+pub struct SimSocket {
+    kernel: Kernel,
+    host: HostId,
+    local: SocketAddr,
+    source: SocketAddr,
+    peer: Option<SocketAddr>,
+    queue: Vec<(u64, SocketAddr, Payload)>,
+    batch: Vec<Datagram>,
+}
+
+impl Datagrams for SimSocket {
+    fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
+        let mut state = self.kernel.state();
+        let capacity = match state.network.send_faults[self.host].queue_capacity {
+            0 => QUEUE_CAPACITY,
+            capacity => capacity,
+        };
+        if self.queue.len() >= capacity {
+            state.coverage.hit("send queue full");
+            return Err(QueueFull);
+        }
+        let payload = match bytes {
+            SendBuffer::Log { buffer, offset, length } => {
+                Payload::Log { buffer: buffer.clone(), offset, length }
+            }
+            SendBuffer::Copied(bytes) => {
+                let mut copy = state.network.take_bytes();
+                copy.extend_from_slice(bytes);
+                Payload::Copied(copy)
+            }
+        };
+        let to = to.or(self.peer).expect("a destination, or a connected socket");
+        self.queue.push((token, to, payload));
+        Ok(())
+    }
+
+    fn complete(&mut self, visit: &mut dyn FnMut(u64, Result<usize, TransportError>)) -> usize {
+        if self.queue.is_empty() {
+            return 0;
+        }
+        self.kernel.enter(self.host);
+        let count = self.queue.len();
+        let mut is_full = false;
+        for (token, to, payload) in self.queue.drain(..) {
+            let mut state = self.kernel.state();
+            let short_ppm = state.network.send_faults[self.host].short_ppm;
+            if !is_full && short_ppm > 0 && state.network.rng.below(1_000_000) < short_ppm {
+                state.fault("short send", &[self.host as u64]);
+                is_full = true;
+            }
+            if is_full {
+                drop(state);
+                visit(token, Ok(0));
+                continue;
+            }
+            let bytes = match payload {
+                Payload::Copied(bytes) => bytes,
+                Payload::Log { buffer, offset, length } => {
+                    let mut bytes = state.network.take_bytes();
+                    bytes.resize(length, 0);
+                    buffer.copy_out(offset, &mut bytes);
+                    bytes
+                }
+            };
+            let length = bytes.len();
+            state.send(self.host, self.source, to, bytes);
+            drop(state);
+            visit(token, Ok(length));
+        }
+        count
+    }
+
+    fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        {
+            let mut state = self.kernel.state();
+            let now_ns = state.now_ns;
+            let Some(inbox) = state.network.inboxes.get_mut(&(self.host, self.local.port())) else {
+                return Ok(0);
+            };
+            while batch.len() < BATCH
+                && let Some(first) = inbox.waiting.first_entry()
+                && first.key().0 <= now_ns
+            {
+                let datagram = first.remove();
+                inbox.bytes -= datagram.bytes.len();
+                batch.push(datagram);
+            }
+        }
+        let mut length = 0;
+        if !batch.is_empty() {
+            self.kernel.enter(self.host);
+        }
+        for datagram in batch.drain(..) {
+            if self.peer.is_none_or(|peer| peer == datagram.from) {
+                length += datagram.bytes.len();
+                visit(&datagram.bytes, datagram.from);
+            }
+            self.kernel.state().network.give_bytes(datagram.bytes);
+        }
+        self.batch = batch;
+        Ok(length)
+    }
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        self.kernel.state().network.inboxes.remove(&(self.host, self.local.port()));
+    }
+}

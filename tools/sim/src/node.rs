@@ -1,0 +1,407 @@
+//! Area `node`: a whole node with its clients, through crashes and all that networks and disks do.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::rc::Rc;
+
+use harrier::NodeContext;
+use harrier::compose::{Composition, PartContexts};
+use harrier_archive::SyncLevel;
+use harrier_archive::catalog::Catalog;
+use harrier_driver::context::DriverContext;
+use harrier_driver::{Driver, ExecutorMode};
+use harrier_ringbuf::shared_thread::ProcessDeath;
+use harrier_ringbuf::{AgentError, Rng};
+
+use crate::client::{Clients, Progress, Workload};
+use crate::faults::{self, FAULTS_END_NS, Fault, Plan};
+use crate::history::History;
+use crate::kernel::{Death, HostId, Kernel};
+use crate::ledger::Ledger;
+use crate::memory::SimMemory;
+use crate::network::{SimTransport, address_of};
+use crate::report::Outcome;
+use crate::snapshot::{self, SnapshotPlace};
+use crate::storage::SimStorage;
+use crate::world::World;
+
+/// Host of the node.
+const NODE: HostId = 0;
+/// Host of the clients.
+const CLIENT: HostId = 1;
+/// After the faults all must be well within this time, virtual ns.
+const HEALING_NS: i64 = 45_000_000_000;
+/// Bytes of a segment of a recording.
+const SEGMENT_LENGTH: usize = 128 << 10;
+
+/// What a run is made of, besides its seed.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Which crashes acknowledged messages survive.
+    pub sync_level: SyncLevel,
+    /// Keeps the events as text.
+    pub keep_lines: bool,
+    /// Orders of the main client.
+    pub orders: u64,
+    /// Longest pause between two orders, ns.
+    pub pause_ns: u64,
+    /// One in so many answers is long; 0 for none.
+    pub long_answer_period: u64,
+    /// Orders that may be unanswered.
+    pub window: usize,
+    /// Faults and visitors end then, virtual ns.
+    pub faults_end_ns: i64,
+    /// Whether clients come and go besides the main one.
+    pub has_visitors: bool,
+    /// The order with which the service writes a snapshot.
+    pub snapshot_order: Option<u64>,
+    /// Bytes of a snapshot.
+    pub snapshot_length: usize,
+    /// What goes wrong, and when.
+    pub plan: Plan,
+}
+
+impl Scenario {
+    /// A node that works for ten seconds, with the faults of `seed`.
+    pub fn draw(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Self {
+        let mut rng = Rng::new(seed ^ 0x0DE0_0000_0000_0001);
+        Self {
+            sync_level,
+            keep_lines,
+            orders: 1_000,
+            pause_ns: 24_000_000,
+            long_answer_period: [0, 50, 10][rng.below(3) as usize],
+            window: 1 + rng.below(40) as usize,
+            faults_end_ns: FAULTS_END_NS,
+            has_visitors: true,
+            snapshot_order: None,
+            snapshot_length: 0,
+            plan: Plan::draw(&mut rng, sync_level > SyncLevel::None),
+        }
+    }
+}
+
+struct Run {
+    world: World,
+    kernel: Kernel,
+    scenario: Scenario,
+    rng: Rng,
+    node_memory: SimMemory,
+    history: Rc<RefCell<History>>,
+    progress: Rc<RefCell<Progress>>,
+    /// Set when the node is down: when it starts again, virtual ns.
+    starts_at_ns: Option<i64>,
+    /// What befalls the node at its next death.
+    death: Option<Fault>,
+    main_session: i64,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, scenario: Scenario) -> Outcome {
+    let kernel = Kernel::new(2, seed, scenario.keep_lines);
+    let history = Rc::new(RefCell::new(History::default()));
+    let progress = Rc::new(RefCell::new(Progress::default()));
+    let mut run = Run {
+        node_memory: SimMemory::new(kernel.clone(), NODE),
+        world: World::new(kernel.clone(), 2),
+        kernel: kernel.clone(),
+        scenario,
+        rng: Rng::new(seed),
+        history: history.clone(),
+        progress: progress.clone(),
+        starts_at_ns: Some(0),
+        death: None,
+        main_session: -1,
+    };
+    run.start_clients();
+    run.go();
+    run.world.kill(NODE);
+    run.world.kill(CLIENT);
+    let history = history.borrow();
+    let mut state = kernel.state();
+    let (terms, offers) = (history.terms() as u64, progress.borrow().offers);
+    state.coverage.add("orders offered", offers);
+    state.coverage.add("events of the log", history.events().len() as u64);
+    let (digest, now_ns) = (history.digest(), state.now_ns);
+    state.trace.add(now_ns, "end", &[digest, terms]);
+    Outcome {
+        seed,
+        trace_hash: state.trace.hash(),
+        virtual_ns: now_ns,
+        messages: progress.borrow().answered,
+        violations: history.violations.clone(),
+        coverage: std::mem::take(&mut state.coverage),
+        lines: state.trace.take_lines(),
+    }
+}
+
+fn endpoint(host: HostId, port: u16) -> String {
+    format!("{}:{port}", address_of(host))
+}
+
+/// A driver whose buffers are small: a run makes many of them.
+fn small(context: &mut DriverContext) {
+    context.conductor_buffer_length = (64 << 10) + 768;
+    context.clients_buffer_length = (64 << 10) + 128;
+    context.counters_buffer_length = 64 << 10;
+    context.error_buffer_length = 64 << 10;
+    context.loss_report_buffer_length = 64 << 10;
+    context.term_buffer_length = 64 << 10;
+    context.ipc_term_buffer_length = 64 << 10;
+    context.timer_interval_ns = 100_000_000;
+    context.publication_linger_timeout_ns = 3_000_000_000;
+}
+
+impl Run {
+    fn violate(&self, checker: &'static str, text: impl Into<String>) {
+        self.history.borrow_mut().violate(checker, text);
+    }
+
+    fn is_violated(&self) -> bool {
+        !self.history.borrow().violations.is_empty()
+    }
+
+    fn sink(&self, who: &'static str) -> Box<dyn Fn(&str, &AgentError)> {
+        let history = self.history.clone();
+        Box::new(move |role, error| {
+            history.borrow_mut().violate("agent error", format!("{who}: {role}: {error}"));
+        })
+    }
+
+    fn start_clients(&mut self) {
+        let memory = SimMemory::new(self.kernel.clone(), CLIENT);
+        let mut context = DriverContext::new("/dev/shm/client");
+        small(&mut context);
+        context.seed = self.rng.next_u64();
+        let transport = SimTransport::new(self.kernel.clone(), CLIENT);
+        let now = self.kernel.now(CLIENT);
+        let driver = Driver::build(context, memory.clone(), transport, ExecutorMode::Inline, &now);
+        let driver = match driver {
+            Ok(driver) => driver,
+            Err(error) => return self.violate("start", error.to_string()),
+        };
+        let workload = Workload {
+            aeron_directory: "/dev/shm/client".into(),
+            ingress_endpoints: format!("0={}", endpoint(NODE, 20_110)),
+            egress_channel: format!("aeron:udp?endpoint={}", endpoint(CLIENT, 0)),
+            orders: self.scenario.orders,
+            pause_ns: self.scenario.pause_ns,
+            window: self.scenario.window,
+            longest: 4_000,
+            long_answer_period: self.scenario.long_answer_period,
+            snapshot_order: self.scenario.snapshot_order,
+            visitors_until_ns: if self.scenario.has_visitors { self.scenario.faults_end_ns } else { 0 },
+        };
+        let (history, progress) = (self.history.clone(), self.progress.clone());
+        let clients = Clients::new(workload, self.kernel.clone(), memory, history, progress, self.rng.fork());
+        let thread = self.world.thread(CLIENT, self.sink("client"));
+        let mut agents = driver.into_agents();
+        agents.push(Box::new(clients));
+        if let Err(error) = self.world.start(CLIENT, thread, agents) {
+            self.violate("start", error.to_string());
+        }
+    }
+
+    fn node_contexts(&mut self) -> PartContexts {
+        let members = format!(
+            "0,{},{},{},{},{}",
+            endpoint(NODE, 20_110),
+            endpoint(NODE, 20_111),
+            endpoint(NODE, 20_112),
+            endpoint(NODE, 0),
+            endpoint(NODE, 8_010)
+        );
+        let mut context = NodeContext::new("/var/node", "/dev/shm/node", 0, members);
+        context.seed = self.rng.next_u64();
+        context.log_term_length = 64 << 10;
+        context.segment_length = SEGMENT_LENGTH as i32;
+        context.sync_level = self.scenario.sync_level;
+        let mut contexts = PartContexts::of(&context, 1);
+        small(&mut contexts.driver);
+        contexts.archive.catalog_capacity = 4 << 10;
+        contexts.archive.file_io_max_length = 64 << 10;
+        contexts.archive.low_storage_space_threshold = 0;
+        contexts
+    }
+
+    fn start_node(&mut self) {
+        self.history.borrow_mut().begin_life();
+        let contexts = self.node_contexts();
+        self.kernel.state().note("start node", &[self.history.borrow().incarnation]);
+        let thread = self.world.thread(NODE, self.sink("node"));
+        let (kernel, memory, history) = (self.kernel.clone(), self.node_memory.clone(), self.history.clone());
+        let world = self.world.clone();
+        let place = self.scenario.snapshot_order.map(|_| SnapshotPlace {
+            kernel: kernel.clone(),
+            host: NODE,
+            memory: memory.clone(),
+            aeron_directory: "/dev/shm/node".into(),
+            length: self.scenario.snapshot_length,
+            seed: self.rng.next_u64(),
+        });
+        let launch = move || -> Result<(), String> {
+            let transport = SimTransport::new(kernel.clone(), NODE);
+            let storage = || Ok(SimStorage::new(kernel.clone(), NODE));
+            let now = kernel.now(NODE);
+            let parts = Composition::build(contexts, &memory, transport, storage, ExecutorMode::Inline, &now)
+                .map_err(|error| error.to_string())?;
+            check_catalog(parts.archive.catalog(), &history);
+            let service = Box::new(Ledger::new(history, kernel.clone(), place));
+            let waiter = || world.waiter(NODE, &thread);
+            let agents = parts.into_fused(vec![service], waiter, &now).map_err(|error| error.to_string())?;
+            world.start(NODE, thread.clone(), agents).map_err(|error| error.to_string())
+        };
+        match catch_unwind(AssertUnwindSafe(launch)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.violate("start", error),
+            Err(payload) if payload.is::<ProcessDeath>() => {
+                self.kernel.state().coverage.hit("crash while starting");
+                self.on_death();
+            }
+            Err(_) => self.violate("panic", "while the node started"),
+        }
+    }
+
+    /// The node's process is dead; its machine may be too.
+    fn on_death(&mut self) {
+        self.world.kill(NODE);
+        let fault = self.death.take();
+        let mut state = self.kernel.state();
+        let state = &mut *state;
+        let Some(Fault::Crash { of_machine, down_ns, .. }) = fault else {
+            return self.starts_at_ns = Some(state.now_ns);
+        };
+        state.coverage.hit(if of_machine { "machine crashed" } else { "process crashed" });
+        if of_machine {
+            let host = &mut state.hosts[NODE];
+            host.disk.crash(&mut state.rng, &mut state.coverage);
+        }
+        self.starts_at_ns = Some(state.now_ns + down_ns);
+    }
+
+    fn apply_due_faults(&mut self) {
+        let now_ns = self.kernel.state().now_ns;
+        while let Some(fault) = self.scenario.plan.due(now_ns) {
+            if let Fault::Crash { death, .. } = fault {
+                // One death at a time.
+                if self.death.is_some() {
+                    continue;
+                }
+                self.death = Some(fault);
+                self.kernel.state().hosts[NODE].death = Some(death);
+            }
+            faults::apply(&self.kernel, &fault);
+        }
+    }
+
+    fn step(&mut self) {
+        self.apply_due_faults();
+        let now_ns = self.kernel.state().now_ns;
+        if self.starts_at_ns.is_some_and(|at| now_ns >= at) {
+            self.starts_at_ns = None;
+            self.start_node();
+        }
+        if self.world.step() == Some(NODE) {
+            self.on_death();
+        }
+        let ended = self.world.ended_count(NODE) + self.world.ended_count(CLIENT);
+        if ended > 0 && !self.is_violated() {
+            self.violate("agent error", "an agent ended");
+        }
+    }
+
+    fn go(&mut self) {
+        while !self.is_violated() {
+            self.step();
+            self.check_session();
+            let now_ns = self.kernel.state().now_ns;
+            if now_ns > self.scenario.faults_end_ns && self.death.take().is_some() {
+                // It was to die at a call that it did not make.
+                self.kernel.state().hosts[NODE].death = None;
+            }
+            if now_ns > self.scenario.faults_end_ns && self.is_settled() {
+                break;
+            }
+            if now_ns > self.scenario.faults_end_ns + HEALING_NS {
+                let progress = self.progress.borrow();
+                let history = self.history.borrow();
+                let open: Vec<i64> = history.open_sessions().collect();
+                let text = format!(
+                    "{} of {} orders answered, {} timers and messages owed, sessions {open:?} open",
+                    progress.answered, self.scenario.orders, history.owed
+                );
+                drop((progress, history));
+                self.violate("progress", text);
+            }
+        }
+        if !self.is_violated() {
+            self.replay_once_more();
+        }
+    }
+
+    fn check_session(&mut self) {
+        let session_id = self.progress.borrow().session_id;
+        if self.main_session != -1 && session_id != self.main_session {
+            self.violate("session", format!("session {} became {session_id}", self.main_session));
+        }
+        self.main_session = session_id;
+    }
+
+    /// All orders are answered, all timers have fired, all visitors have gone.
+    fn is_settled(&self) -> bool {
+        let history = self.history.borrow();
+        self.starts_at_ns.is_none()
+            && self.death.is_none()
+            && self.progress.borrow().is_done
+            && history.has_caught_up()
+            && history.owed == 0
+            && history.open_sessions().all(|id| id == self.main_session)
+    }
+
+    /// The log into a fresh service: it must come to the same state.
+    fn replay_once_more(&mut self) {
+        let (digest, terms) = (self.history.borrow().digest(), self.history.borrow().terms());
+        let of_machine = self.scenario.sync_level > SyncLevel::None;
+        self.death = Some(Fault::Crash { of_machine, death: Death::AtCall(0), down_ns: 50_000_000 });
+        let events = self.history.borrow().events().len();
+        self.on_death();
+        let deadline_ns = self.kernel.state().now_ns + HEALING_NS;
+        while !self.is_violated() && self.history.borrow().terms() == terms {
+            self.step();
+            if self.kernel.state().now_ns > deadline_ns {
+                let cursor = self.history.borrow().cursor;
+                self.violate("progress", format!("the last replay ended after {cursor} of {events} events"));
+            }
+        }
+        self.kernel.state().note("replayed", &[digest]);
+        self.check_snapshot();
+    }
+
+    fn check_snapshot(&self) {
+        if self.scenario.snapshot_order.is_none() || self.is_violated() {
+            return;
+        }
+        let Some(snapshot) = self.history.borrow().snapshot else {
+            return self.violate("snapshot", "was never finished");
+        };
+        let directory = Path::new("/var/node/archive");
+        let length = self.scenario.snapshot_length;
+        let state = self.kernel.state();
+        let disk = &state.hosts[NODE].disk;
+        if let Err(error) = snapshot::verify(disk, directory, &snapshot, length, SEGMENT_LENGTH) {
+            self.violate("snapshot", error);
+        }
+    }
+}
+
+/// Every recording in use is one that was added whole.
+fn check_catalog(catalog: &Catalog, history: &Rc<RefCell<History>>) {
+    for recording in catalog.valid_from(0) {
+        let texts = [&recording.stripped_channel, &recording.original_channel, &recording.source_identity];
+        if texts.iter().any(|text| text.is_empty() || text.contains('\0')) {
+            let text = format!("recording {} is believed: {recording:?}", recording.recording_id);
+            history.borrow_mut().violate("catalog", text);
+        }
+    }
+}

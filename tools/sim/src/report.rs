@@ -1,0 +1,109 @@
+//! What runs come to.
+
+use std::fmt::Write;
+
+use crate::history::Violation;
+use crate::trace::Coverage;
+
+/// What came of one seed.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Hash of everything that happened.
+    pub trace_hash: u64,
+    /// Virtual time that passed, ns.
+    pub virtual_ns: i64,
+    /// Messages that were acknowledged.
+    pub messages: u64,
+    /// Broken rules; empty when all is well.
+    pub violations: Vec<Violation>,
+    /// What was hit.
+    pub coverage: Coverage,
+    /// Events as text, when asked for.
+    pub lines: Vec<String>,
+}
+
+/// What came of many seeds.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Virtual time that passed, ns.
+    pub virtual_ns: i64,
+    /// Messages that were acknowledged.
+    pub messages: u64,
+    /// Seeds that broke a rule, with the first rule of each.
+    pub failures: Vec<(u64, Violation)>,
+    /// What was hit.
+    pub coverage: Coverage,
+    /// Real time, s.
+    pub seconds: f64,
+    /// Runs of a seed with other traces than its first run.
+    pub divergent: Vec<u64>,
+}
+
+impl Summary {
+    /// Adds a run.
+    pub fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.virtual_ns += outcome.virtual_ns;
+        self.messages += outcome.messages;
+        self.coverage.merge(&outcome.coverage);
+        if let Some(first) = outcome.violations.first() {
+            self.failures.push((outcome.seed, first.clone()));
+        }
+    }
+
+    /// True when nothing went wrong.
+    pub fn is_good(&self) -> bool {
+        self.failures.is_empty() && self.divergent.is_empty()
+    }
+
+    /// A table for people.
+    pub fn table(&self, area: &str, sync_level: u32) -> String {
+        let mut text = String::new();
+        let mean_ms = self.seconds * 1e3 / self.seeds.max(1) as f64;
+        let _ = writeln!(
+            text,
+            "{area}, sync level {sync_level}: {} seeds in {:.1} s ({mean_ms:.1} ms each), {:.0} s of virtual time, {} messages acknowledged",
+            self.seeds,
+            self.seconds,
+            self.virtual_ns as f64 / 1e9,
+            self.messages
+        );
+        for (name, count) in self.coverage.iter() {
+            let _ = writeln!(text, "  {count:>12}  {name}");
+        }
+        for (seed, violation) in &self.failures {
+            let _ = writeln!(text, "FAILED seed {seed}: [{}] {}", violation.checker, violation.text);
+        }
+        for seed in &self.divergent {
+            let _ = writeln!(text, "FAILED seed {seed}: two runs have different traces");
+        }
+        text
+    }
+
+    /// One line of JSON.
+    pub fn json(&self, area: &str, sync_level: u32) -> String {
+        let mut text = format!(
+            "{{\"area\":{area:?},\"sync_level\":{sync_level},\"seeds\":{},\"failed\":{},\"divergent\":{},\"seconds\":{:.3},\"virtual_seconds\":{:.3},\"messages\":{}",
+            self.seeds,
+            self.failures.len(),
+            self.divergent.len(),
+            self.seconds,
+            self.virtual_ns as f64 / 1e9,
+            self.messages
+        );
+        if let Some((seed, violation)) = self.failures.first() {
+            let _ = write!(text, ",\"first_failed\":{seed},\"checker\":{:?}", violation.checker);
+        }
+        text.push_str(",\"hits\":{");
+        for (index, (name, count)) in self.coverage.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let _ = write!(text, "{comma}{name:?}:{count}");
+        }
+        text.push_str("}}");
+        text
+    }
+}

@@ -1,0 +1,210 @@
+//! Hosts that take turns, and the clock that moves when they have nothing to do.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::{Rc, Weak};
+
+use harrier_ringbuf::shared_thread::{ErrorSink, Pace, ProcessDeath};
+use harrier_ringbuf::{Agent, AgentError, Now, SharedThread, Waiter};
+
+use crate::kernel::{HostId, Kernel};
+
+/// Longest time that passes between two turns although nobody wants to run, ns.
+const LONGEST_REST_NS: i64 = 20_000_000;
+/// Longest time that a turn with work takes, ns.
+const TURN_NS: u64 = 2_000;
+
+/// What the last pass of a host's thread came to.
+#[derive(Default)]
+struct Turn {
+    deadline_ns: Cell<Option<i64>>,
+}
+
+struct HostPace {
+    kernel: Kernel,
+    host: HostId,
+    turn: Rc<Turn>,
+}
+
+impl Pace for HostPace {
+    fn now(&self) -> Now {
+        self.kernel.now(self.host)
+    }
+
+    fn rest(&self, _work_count: usize, next_deadline: Option<i64>) {
+        self.turn.deadline_ns.set(next_deadline.map(|ns| self.kernel.virtual_ns(self.host, ns)));
+    }
+}
+
+#[derive(Default)]
+struct Hosts {
+    threads: RefCell<Vec<Option<SharedThread>>>,
+    turns: Vec<Rc<Turn>>,
+}
+
+/// All hosts of a run.
+#[derive(Clone)]
+pub struct World {
+    kernel: Kernel,
+    hosts: Rc<Hosts>,
+}
+
+/// How a callback on a host waits: all others go on, and time passes.
+struct HostWaiter {
+    thread: SharedThread,
+    host: HostId,
+    kernel: Kernel,
+    hosts: Weak<Hosts>,
+}
+
+impl Waiter for HostWaiter {
+    fn now(&self) -> Now {
+        self.kernel.now(self.host)
+    }
+
+    fn idle(&mut self, work_count: usize) {
+        self.kernel.state().coverage.hit("callback waited");
+        self.kernel.enter(self.host);
+        let own_work = self.thread.run_once();
+        if let Some(hosts) = self.hosts.upgrade() {
+            let world = World { kernel: self.kernel.clone(), hosts };
+            world.turn(Some(self.host), work_count + own_work);
+        }
+    }
+}
+
+impl World {
+    /// A world of `host_count` hosts without processes.
+    pub fn new(kernel: Kernel, host_count: usize) -> Self {
+        let hosts = Hosts {
+            threads: RefCell::new((0..host_count).map(|_| None).collect()),
+            turns: (0..host_count).map(|_| Rc::default()).collect(),
+        };
+        Self { kernel, hosts: Rc::new(hosts) }
+    }
+
+    /// The shared state.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// A thread for a host's process; its agents are still to be made.
+    pub fn thread(&self, host: HostId, on_error: ErrorSink) -> SharedThread {
+        let pace = HostPace { kernel: self.kernel.clone(), host, turn: self.hosts.turns[host].clone() };
+        self.kernel.state().hosts[host].is_dead = false;
+        SharedThread::new(Box::new(pace), on_error)
+    }
+
+    /// How callbacks on a host's thread wait.
+    pub fn waiter(&self, host: HostId, thread: &SharedThread) -> Box<dyn Waiter> {
+        Box::new(HostWaiter {
+            thread: thread.clone(),
+            host,
+            kernel: self.kernel.clone(),
+            hosts: Rc::downgrade(&self.hosts),
+        })
+    }
+
+    /// Starts a host's process.
+    ///
+    /// # Errors
+    /// The agent that does not start.
+    pub fn start(
+        &self,
+        host: HostId,
+        thread: SharedThread,
+        agents: Vec<Box<dyn Agent>>,
+    ) -> Result<(), AgentError> {
+        thread.install(agents)?;
+        self.hosts.threads.borrow_mut()[host] = Some(thread);
+        Ok(())
+    }
+
+    /// The death of a host's process: nothing is closed.
+    pub fn kill(&self, host: HostId) {
+        self.kernel.state().hosts[host].is_dead = true;
+        let thread = self.hosts.threads.borrow_mut()[host].take();
+        if let Some(thread) = thread {
+            thread.abandon();
+        }
+    }
+
+    /// A clean end of a host's process.
+    pub fn close(&self, host: HostId) {
+        let thread = self.hosts.threads.borrow_mut()[host].take();
+        if let Some(thread) = thread {
+            thread.close();
+        }
+    }
+
+    /// True while a host's process lives.
+    pub fn is_alive(&self, host: HostId) -> bool {
+        self.hosts.threads.borrow()[host].is_some()
+    }
+
+    /// Agents of a host that have ended by themselves.
+    pub fn ended_count(&self, host: HostId) -> usize {
+        self.hosts.threads.borrow()[host].as_ref().map_or(0, SharedThread::ended_count)
+    }
+
+    /// One turn of every host, then time moves. Returns the host whose process has died in it.
+    pub fn step(&self) -> Option<HostId> {
+        let before: Vec<bool> = self.hosts.threads.borrow().iter().map(Option::is_some).collect();
+        let died = catch_unwind(AssertUnwindSafe(|| self.turn(None, 0)));
+        match died {
+            Ok(()) => None,
+            Err(payload) if payload.is::<ProcessDeath>() => {
+                let dead = (0..before.len())
+                    .find(|host| before[*host] && self.kernel.is_dead(*host))
+                    .expect("a death has a host");
+                self.hosts.threads.borrow_mut()[dead] = None;
+                Some(dead)
+            }
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    fn turn(&self, except: Option<HostId>, work_before: usize) {
+        let count = self.hosts.turns.len();
+        let first = self.kernel.state().rng.below(count as u64) as usize;
+        let mut work_count = work_before;
+        for index in 0..count {
+            let host = (first + index) % count;
+            if Some(host) == except {
+                continue;
+            }
+            let thread = self.hosts.threads.borrow()[host].clone();
+            if let Some(thread) = thread {
+                work_count += thread.run_once();
+            }
+        }
+        self.advance(work_count);
+    }
+
+    fn advance(&self, work_count: usize) {
+        let threads = self.hosts.threads.borrow();
+        let turns = self.hosts.turns.iter().zip(threads.iter());
+        let deadline =
+            turns.filter(|(_, thread)| thread.is_some()).filter_map(|(turn, _)| turn.deadline_ns.get()).min();
+        let mut state = self.kernel.state();
+        let now_ns = state.now_ns;
+        state.coverage.hit(if work_count > 0 { "turn with work" } else { "turn without work" });
+        if work_count == 0 && deadline.is_some_and(|d| d <= now_ns + 200) {
+            state.coverage.hit("turn at a deadline that passed");
+        }
+        if work_count > 0 {
+            let cost_ns = 1 + state.rng.below(TURN_NS) as i64;
+            state.now_ns = now_ns + cost_ns;
+        } else {
+            let arrival = state.network.next_arrival_ns();
+            let wake = state.wakes.first().copied();
+            let next_ns = [deadline, arrival, wake].into_iter().flatten().min();
+            let next_ns = next_ns.unwrap_or(i64::MAX).clamp(now_ns + 200, now_ns + LONGEST_REST_NS);
+            state.now_ns = next_ns;
+        }
+        let now_ns = state.now_ns;
+        while state.wakes.first().is_some_and(|wake| *wake <= now_ns) {
+            state.wakes.pop_first();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A few seeds of every area, the same trace for the same seed, and planted bugs that are found.
+
+use harrier_archive::SyncLevel;
+use harrier_ringbuf::planted::Bug;
+use harrier_sim::area::Area;
+use harrier_sim::bugs;
+use harrier_sim::report::Summary;
+
+fn run(area: Area, sync_level: SyncLevel, seeds: std::ops::Range<u64>) -> Summary {
+    let mut summary = Summary::default();
+    for seed in seeds {
+        summary.add(&area.run(seed, sync_level, false));
+    }
+    assert!(summary.is_good(), "{}", summary.table("failed", sync_level as u32));
+    summary
+}
+
+#[test]
+fn acknowledged_messages_survive_crashes_of_the_process() {
+    let summary = run(Area::Node, SyncLevel::None, 1..13);
+    assert_eq!(summary.messages, 12_000);
+    for name in ["process crashed", "session went on in a new term", "timer fired", "datagram lost"] {
+        assert!(summary.coverage.get(name) > 0, "no {name}");
+    }
+}
+
+#[test]
+fn acknowledged_messages_survive_crashes_of_the_machine() {
+    let summary = run(Area::Node, SyncLevel::Data, 1..9);
+    run(Area::Node, SyncLevel::All, 100..108);
+    for name in ["machine crashed", "crash lost a sector", "crash lost a directory entry"] {
+        assert!(summary.coverage.get(name) > 0, "no {name}");
+    }
+}
+
+#[test]
+fn callbacks_wait_while_the_others_go_on() {
+    let summary = run(Area::Callback, SyncLevel::None, 1..9);
+    for name in ["callback waited", "snapshot finished", "process crashed"] {
+        assert!(summary.coverage.get(name) > 0, "no {name}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for (area, level) in [(Area::Node, SyncLevel::Data), (Area::Callback, SyncLevel::None)] {
+        for seed in 20..23 {
+            let (first, second) = (area.run(seed, level, false), area.run(seed, level, false));
+            assert_eq!(first.trace_hash, second.trace_hash, "{area:?} seed {seed}");
+            assert_ne!(first.trace_hash, area.run(seed + 1_000, level, false).trace_hash);
+        }
+    }
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for bug in
+        [Bug::SkippedNak, Bug::EarlyCommit, Bug::UnsyncedRecordingLog, Bug::TimerFiresTwice, Bug::LostClose]
+    {
+        let found = bugs::find(bug, 1, 60);
+        assert!(found.is_some(), "{} was not found", bug.name());
+    }
+}
