@@ -232,7 +232,7 @@ fn damaged_files_of_a_node_are_errors_that_name_them() {
         ("archive/archive.catalog", FLIPPED, "archive.catalog: catalog has version"),
         ("archive/archive.catalog", EMPTY, "archive has no recording 0 of the log"),
         ("archive/archive-mark.dat", FLIPPED, "archive-mark.dat has version"),
-        ("archive/0-0.rec", CUT, "log replay: it ended at 0 of "),
+        ("archive/0-0.rec", CUT, "the archive says: no frame at position 0 of recording 0"),
         ("cluster/recording.log", CUT, "recording.log entry at 0: cut after 40 bytes"),
         ("cluster/recording.log", FLIPPED, "recording.log entry at 0: unknown type"),
         ("cluster/cluster-mark.dat", FLIPPED, "cluster-mark.dat has version"),
