@@ -11,8 +11,9 @@ use std::process::Command;
 use harrier::client::ClientError;
 use support::binaries::{OurDriver, OurNode, harrier_driver, node_command};
 use support::client::Client;
+use support::ports::free_port;
 use support::process::Process;
-use support::{directory, free_port, until};
+use support::{directory, until};
 
 const INVALID_PACKETS: i32 = 14;
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
@@ -89,6 +90,32 @@ fn a_second_driver_on_the_same_directory_is_refused() {
     client.send(&mut publication, 0..10, 100);
     client.receive(&mut subscription, 0..10, 100);
     driver.stop();
+}
+
+#[test]
+fn what_a_driver_finds_in_its_directory_is_replaced_unless_it_is_of_another_version() {
+    let home = directory("driver");
+    let aeron = home.path().join("aeron");
+    std::fs::create_dir(&aeron).unwrap();
+    let mut command = harrier_driver();
+    command.arg("--ready").arg(format!("-Daeron.dir={}", aeron.display()));
+    let mut start = |bytes: &[u8]| {
+        std::fs::write(aeron.join("cnc.dat"), bytes).unwrap();
+        let mut driver = Process::start("harrier-driver", &mut command);
+        assert!(driver.line().contains("\"ready\":true"));
+        driver.signal("TERM");
+        assert_eq!(driver.wait().code(), Some(0), "{}", driver.errors());
+        std::fs::read(aeron.join("cnc.dat")).unwrap()
+    };
+    let whole = start(&[]);
+    for bytes in [&[0; 10][..], &[0; 4_096], &whole[..100_000], &whole] {
+        assert_eq!(start(bytes).len(), whole.len());
+    }
+    let mut other = whole;
+    other[2] = 9;
+    std::fs::write(aeron.join("cnc.dat"), &other).unwrap();
+    let error = fails(harrier_driver().arg(format!("-Daeron.dir={}", aeron.display())));
+    assert!(error.contains("cnc.dat has version"), "{error}");
 }
 
 #[test]
@@ -205,7 +232,7 @@ fn damaged_files_of_a_node_are_errors_that_name_them() {
         ("archive/archive.catalog", FLIPPED, "archive.catalog: catalog has version"),
         ("archive/archive.catalog", EMPTY, "archive has no recording 0 of the log"),
         ("archive/archive-mark.dat", FLIPPED, "archive-mark.dat has version"),
-        ("archive/0-0.rec", CUT, "log replay: it ended at 0 of "),
+        ("archive/0-0.rec", CUT, "the archive says: no frame at position 0 of recording 0"),
         ("cluster/recording.log", CUT, "recording.log entry at 0: cut after 40 bytes"),
         ("cluster/recording.log", FLIPPED, "recording.log entry at 0: unknown type"),
         ("cluster/cluster-mark.dat", FLIPPED, "cluster-mark.dat has version"),

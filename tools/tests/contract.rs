@@ -9,8 +9,9 @@ use std::process::Command;
 use serde_json::Value;
 use support::binaries::{OurNode, harrier, harrier_driver};
 use support::client::Client;
+use support::ports::free_port;
 use support::process::Process;
-use support::{directory, free_port, until};
+use support::{directory, until};
 
 fn finish(command: &mut Command) -> (i32, String, String) {
     let (status, output, errors) = Process::finish("command", command);
@@ -147,7 +148,8 @@ fn the_driver_takes_definitions_files_and_variables_in_that_order() {
         assert_eq!(process.wait().code(), Some(0));
         length
     };
-    let udp = "aeron:udp?endpoint=127.0.0.1:40999";
+    let udp = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
+    let udp = udp.as_str();
     let base = || {
         let mut command = harrier_driver();
         command.env("AERON_DIR", &aeron).env("AERON_TERM_BUFFER_LENGTH", "64k");

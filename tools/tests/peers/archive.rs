@@ -12,8 +12,9 @@ use harrier::ringbuf::{Agent, Clock, SharedThread};
 use serde_json::Value;
 
 use crate::java::{self, Java};
+use crate::support::directory;
+use crate::support::ports::free_port;
 use crate::support::process::Process;
-use crate::support::{directory, free_port};
 
 /// A message of 200 bytes takes a frame of 256.
 const LENGTH: usize = 200;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::java::{self, Java};
 use crate::support::binaries::OurNode;
 use crate::support::directory;
+use crate::support::process::Process;
 
 /// A Java client with its driver, and the directory of the driver.
 fn client() -> (Java, tempfile::TempDir) {
@@ -113,5 +114,27 @@ fn a_node_starts_again_from_its_log_and_keeps_the_sessions_that_were_open() {
     }
     java.call("cluster-close session=b");
     assert_eq!(java.exit(), "");
+    let description = cluster_tool(&node, "describe");
+    for text in ["componentType=CONSENSUS_MODULE", "componentType=CONTAINER", "memberId=0", "version=768"] {
+        assert!(description.contains(text), "{text} in {description}");
+    }
+    assert_eq!(cluster_tool(&node, "pid").trim(), node.process.id().to_string());
+    let errors = cluster_tool(&node, "errors");
+    assert!(!errors.contains("observations"), "{errors}");
     end(&mut node);
+    let terms = cluster_tool(&node, "recording-log");
+    assert_eq!(terms.matches("type=TERM, isValid=true").count(), 4, "{terms}");
+    let archive = node.directory().join("node/archive");
+    let verify = ["verify", "-a"];
+    let arguments = [&[archive.to_str().unwrap()], &verify[..]].concat();
+    let verified =
+        Process::run("ArchiveTool", &mut java::program(&[], "io.aeron.archive.ArchiveTool", &arguments)).0;
+    assert!(verified.contains("(recordingId=0) OK") && !verified.contains("ERR"), "{verified}");
+}
+
+/// What the released tool says of the node's cluster directory.
+fn cluster_tool(node: &OurNode, command: &str) -> String {
+    let cluster = node.directory().join("node/cluster");
+    let arguments = [cluster.to_str().unwrap(), command];
+    Process::run("ClusterTool", &mut java::program(&[], "io.aeron.cluster.ClusterTool", &arguments)).0
 }

@@ -8,7 +8,7 @@ use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::process::Process;
-use crate::support::{source, until};
+use crate::support::source;
 
 /// A driver with streams, a loss, an error, and counters that came and went.
 fn busy_driver() -> (OurDriver, Client, Vec<Box<dyn std::any::Any>>) {
@@ -111,43 +111,5 @@ fn the_released_tools_read_our_counters_errors_and_losses() {
     }
     drop(resources);
     assert_eq!(heartbeats.exit(), "");
-    driver.stop();
-}
-
-#[test]
-fn what_a_dead_java_client_held_is_given_back() {
-    if !java::is_available() {
-        return;
-    }
-    let driver =
-        OurDriver::start(&["aeron.client.liveness.timeout=2s", "aeron.publication.unblock.timeout=3s"]);
-    let mut alive = Java::client(&driver.directory);
-    let mut dying = Java::client(&driver.directory);
-    alive.call("subscribe name=s channel=aeron:ipc?term-length=64k stream=10");
-    alive.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
-    dying.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
-    dying.call("subscribe name=t channel=aeron:udp?endpoint=127.0.0.1:0 stream=11");
-    dying.call("connected name=p");
-    dying.call("send name=p length=100 count=10");
-    alive.call("receive name=s length=100 count=10");
-    dying.call("hang name=p length=200");
-    dying.kill();
-    alive.call("send name=p length=100 from=10 count=10");
-    alive.call("receive name=s length=100 from=10 count=10");
-    alive.call("close name=s");
-    alive.call("close name=p");
-    let mut watch = Client::connect(&driver.directory);
-    watch.until("the end of the dead client", |aeron| (aeron.counters().value(24) == 1).then_some(()));
-    assert_eq!(watch.aeron.counters().value(19), 1, "unblocked publications");
-    watch.until("the return of all counters but the system's and one heartbeat", |aeron| {
-        let mut kinds = Vec::new();
-        aeron.counters().for_each(&mut |id, type_id, _, _| kinds.extend((id > 45).then_some(type_id)));
-        (kinds == [11]).then_some(())
-    });
-    until("the removal of all logs", || {
-        let is_empty = |name| std::fs::read_dir(driver.directory.join(name)).unwrap().next().is_none();
-        (is_empty("publications") && is_empty("images")).then_some(())
-    });
-    assert_eq!(alive.exit(), "");
     driver.stop();
 }

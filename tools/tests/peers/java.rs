@@ -208,6 +208,16 @@ impl Java {
         self.process.errors()
     }
 
+    /// Sends a signal by its name, e.g. `STOP`.
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// What has come on standard error.
+    pub fn errors(&self) -> String {
+        self.process.errors()
+    }
+
     /// Ends the process as a crash would.
     pub fn kill(&mut self) {
         self.process.kill();

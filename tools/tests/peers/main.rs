@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod clients;
 mod cluster;
 mod files;
 mod ipc;
 mod java;
+mod javas_driver;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;

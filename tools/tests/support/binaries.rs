@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
+use super::directory;
+use super::ports::free_port;
 use super::process::Process;
-use super::{directory, free_port};
 
 /// The `harrier` command.
 pub fn harrier() -> Command {
@@ -26,22 +28,33 @@ pub fn harrier_driver() -> Command {
 fn driver_binary() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_harrier")).parent().unwrap();
     let binary = folder.join("harrier-driver");
-    if !binary.exists() {
+    let built = std::fs::metadata(&binary).and_then(|data| data.modified()).ok();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let changed =
+        [root.join("driver"), root.join("ringbuf/src")].iter().filter_map(|path| newest_source(path)).max();
+    if built < changed {
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             name => name,
         };
         let arguments = ["build", "--quiet", "--package", "harrier-driver", "--bin", "harrier-driver"];
-        Process::run(
-            "cargo",
-            Command::new(env!("CARGO"))
-                .args(arguments)
-                .args(["--profile", profile, "--target-dir"])
-                .arg(folder.parent().unwrap())
-                .current_dir(env!("CARGO_MANIFEST_DIR")),
-        );
+        let mut command = Command::new(env!("CARGO"));
+        command.args(arguments).args(["--profile", profile, "--target-dir"]).arg(folder.parent().unwrap());
+        let status = command.current_dir(root).status().unwrap();
+        assert!(status.success(), "building harrier-driver: {status}");
     }
     binary
+}
+
+/// When the youngest Rust file below a folder was written.
+fn newest_source(path: &Path) -> Option<SystemTime> {
+    let metadata = std::fs::metadata(path).ok()?;
+    if !metadata.is_dir() {
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        return if is_source { metadata.modified().ok() } else { None };
+    }
+    let entries = std::fs::read_dir(path).ok()?;
+    entries.filter_map(|entry| newest_source(&entry.ok()?.path())).max()
 }
 
 /// A `harrier-driver` that is ready for clients.

@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod client;
 pub mod cluster;
 pub mod messages;
+pub mod ports;
 pub mod process;
 
 use std::path::{Path, PathBuf};
@@ -36,11 +37,6 @@ pub fn rest() {
 /// A directory in shared memory that goes with its owner.
 pub fn directory(name: &str) -> tempfile::TempDir {
     tempfile::Builder::new().prefix(&format!("harrier-{name}-")).tempdir_in("/dev/shm").unwrap()
-}
-
-/// A UDP port of the loopback address that was free a moment ago.
-pub fn free_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A path below the sources of these tests.

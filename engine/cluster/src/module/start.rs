@@ -413,10 +413,12 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         if position < self.append_position {
             let is_closed = replay.image.as_ref().is_none_or(Image::is_closed);
             if is_closed {
-                return Err(ModuleError::Replay(format!(
-                    "it ended at {position} of {}",
-                    self.append_position
-                )));
+                let reason = match &self.answer {
+                    Some(ArchiveAnswer::Error { message, .. }) => format!("; the archive says: {message}"),
+                    _ => String::new(),
+                };
+                let end = self.append_position;
+                return Err(ModuleError::Replay(format!("it ended at {position} of {end}{reason}")));
             }
             return Ok((Phase::Replaying { channel_tag, replay }, false));
         }
