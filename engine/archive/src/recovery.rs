@@ -63,8 +63,7 @@ pub fn cut_torn_tail<S: Storage>(
     checksum: Option<Checksum>,
     sync: Option<SyncLevel>,
 ) -> Result<i64, StorageError> {
-    let Some((base, file, bytes)) =
-        open_last_segment(storage, directory, recording, OpenMode::ReadWrite)?
+    let Some((base, file, bytes)) = open_last_segment(storage, directory, recording, OpenMode::ReadWrite)?
     else {
         return Ok(recording.start_position);
     };
@@ -123,12 +122,7 @@ fn first_offset(recording: &RecordingDescriptor, base: i64) -> usize {
 }
 
 /// Follows the frames of a segment as long as they are whole; returns where they end.
-fn whole_end(
-    recording: &RecordingDescriptor,
-    base: i64,
-    bytes: &[u8],
-    checksum: Option<Checksum>,
-) -> usize {
+fn whole_end(recording: &RecordingDescriptor, base: i64, bytes: &[u8], checksum: Option<Checksum>) -> usize {
     let mut offset = first_offset(recording, base).min(bytes.len());
     while let Some(length) = frame_length(bytes, offset) {
         let end = offset + align(length, FRAME_ALIGNMENT);

@@ -2,8 +2,8 @@
 
 use harrier_archive::SyncLevel;
 
-use crate::report::Outcome;
 use crate::node::Scenario;
+use crate::report::Outcome;
 use crate::{callback, node};
 
 /// An area of simulation.

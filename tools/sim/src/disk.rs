@@ -231,8 +231,11 @@ impl Content {
     fn after_crash(self, rng: &mut Rng, coverage: &mut Coverage) -> Self {
         match self {
             Self::Plain { mut bytes, mut before, synced_length } => {
-                let length =
-                    if bytes.len() == synced_length || rng.chance(1, 2) { bytes.len() } else { synced_length };
+                let length = if bytes.len() == synced_length || rng.chance(1, 2) {
+                    bytes.len()
+                } else {
+                    synced_length
+                };
                 // Most crashes lose some of what was in flight; some lose all, some nothing.
                 let lost_of_8 = rng.below(9);
                 for (sector, old) in std::mem::take(&mut before) {
@@ -270,7 +273,7 @@ fn tear(own: &mut [u8], old: &[u8; SECTOR], lost_of_8: u64, rng: &mut Rng, cover
     if !rng.chance(lost_of_8, 8) {
         return;
     }
-    let begin = if rng.chance(1, 3) { rng.below(own.len() as u64) as usize } else { 0 };
+    let begin = if rng.chance(1, 2) { rng.below(own.len() as u64) as usize } else { 0 };
     coverage.hit(if begin > 0 { "crash tore a sector" } else { "crash lost a sector" });
     let length = own.len();
     own[begin..].copy_from_slice(&old[begin..length]);

@@ -92,12 +92,7 @@ impl Answer {
     /// Reads an answer.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        Some(Self {
-            offer: word(0)?,
-            applied: word(8)?,
-            position: word(16)? as i64,
-            digest: word(24)?,
-        })
+        Some(Self { offer: word(0)?, applied: word(8)?, position: word(16)? as i64, digest: word(24)? })
     }
 }
 
@@ -118,11 +113,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// A service without state; it writes snapshots when there is a place for them.
-    pub fn new(
-        history: Rc<RefCell<History>>,
-        kernel: Kernel,
-        snapshots: Option<SnapshotPlace>,
-    ) -> Self {
+    pub fn new(history: Rc<RefCell<History>>, kernel: Kernel, snapshots: Option<SnapshotPlace>) -> Self {
         Self {
             history,
             kernel,
@@ -288,7 +279,10 @@ impl ClusteredService for Ledger {
         match self.timers.remove(&correlation_id) {
             None => self.violate("timers", format!("timer {correlation_id:#x} fired, but was not set")),
             Some(deadline) if timestamp < deadline => {
-                self.violate("timers", format!("timer {correlation_id:#x} fired at {timestamp}, not {deadline}"));
+                self.violate(
+                    "timers",
+                    format!("timer {correlation_id:#x} fired at {timestamp}, not {deadline}"),
+                );
             }
             Some(_) => self.kernel.state().coverage.hit("timer fired"),
         }

@@ -109,11 +109,11 @@ impl Network {
         &mut self.send_faults[host]
     }
 
-    /// When the next datagram arrives, virtual ns.
-    pub fn next_arrival_ns(&self) -> Option<i64> {
+    /// When the next datagram arrives at a host, virtual ns.
+    pub fn next_arrival_ns(&self, host: HostId) -> Option<i64> {
         self.inboxes
-            .values()
-            .filter_map(|inbox| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
+            .range((host, 0)..=(host, u16::MAX))
+            .filter_map(|(_, inbox)| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
             .min()
     }
 
@@ -144,7 +144,11 @@ impl State {
             return self.network.give_bytes(bytes);
         };
         let now_ns = self.now_ns;
-        let link = if target == host { Link { latency_ns: 1_000, ..Link::CALM } } else { *self.network.link_mut(host, target) };
+        let link = if target == host {
+            Link { latency_ns: 1_000, ..Link::CALM }
+        } else {
+            *self.network.link_mut(host, target)
+        };
         self.note("send", &[host as u64, target as u64, u64::from(to.port()), hash_bytes(&bytes)]);
         if now_ns < link.cut_until_ns {
             self.coverage.hit("datagram cut off");
@@ -289,7 +293,9 @@ impl Datagrams for SimSocket {
             return Err(QueueFull);
         }
         let payload = match bytes {
-            SendBuffer::Log { buffer, offset, length } => Payload::Log { buffer: buffer.clone(), offset, length },
+            SendBuffer::Log { buffer, offset, length } => {
+                Payload::Log { buffer: buffer.clone(), offset, length }
+            }
             SendBuffer::Copied(bytes) => {
                 let mut copy = state.network.take_bytes();
                 copy.extend_from_slice(bytes);

@@ -56,7 +56,10 @@ struct Writer<'a, 'b> {
 
 impl Writer<'_, '_> {
     /// Lets the others go on until `ready` says so.
-    fn wait<T>(&mut self, mut ready: impl FnMut(&mut Self) -> Result<Option<T>, String>) -> Result<T, String> {
+    fn wait<T>(
+        &mut self,
+        mut ready: impl FnMut(&mut Self) -> Result<Option<T>, String>,
+    ) -> Result<T, String> {
         loop {
             let now = self.place.kernel.now(self.place.host);
             self.aeron.do_work(&now).map_err(|error| error.to_string())?;
@@ -88,12 +91,9 @@ pub fn write(place: &SnapshotPlace, cluster: &mut Cluster<'_>) -> Result<Snapsho
         ..ArchiveClientContext::ipc()
     });
     let mut writer = Writer { place, cluster, aeron, archive, answer: None };
-    let id = writer
-        .aeron
-        .add_exclusive_publication(CHANNEL, STREAM_ID)
-        .map_err(|error| error.to_string())?;
-    let mut publication = writer
-        .wait(|writer| writer.aeron.exclusive_publication(id).map_err(|error| error.to_string()))?;
+    let id = writer.aeron.add_exclusive_publication(CHANNEL, STREAM_ID).map_err(|error| error.to_string())?;
+    let mut publication =
+        writer.wait(|writer| writer.aeron.exclusive_publication(id).map_err(|error| error.to_string()))?;
     writer.wait(|writer| Ok(writer.archive.is_connected().then_some(())))?;
     let session_id = publication.session_id();
     let channel = format!("aeron:ipc?session-id={session_id}");
@@ -107,9 +107,8 @@ pub fn write(place: &SnapshotPlace, cluster: &mut Cluster<'_>) -> Result<Snapsho
         _ => Ok(None),
     })?;
     let archive_id = writer.archive.archive_id();
-    let (counter_id, recording_id) = writer.wait(|writer| {
-        Ok(find_recording_counter(writer.aeron.counters(), session_id, Some(archive_id)))
-    })?;
+    let (counter_id, recording_id) = writer
+        .wait(|writer| Ok(find_recording_counter(writer.aeron.counters(), session_id, Some(archive_id))))?;
     let mut chunk = vec![0; CHUNK_LENGTH];
     let mut end_position = 0;
     for number in 0..place.length.div_ceil(CHUNK_LENGTH) {

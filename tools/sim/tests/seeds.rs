@@ -54,7 +54,9 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [Bug::SkippedNak, Bug::EarlyCommit, Bug::UnsyncedRecordingLog, Bug::TimerFiresTwice, Bug::LostClose] {
+    for bug in
+        [Bug::SkippedNak, Bug::EarlyCommit, Bug::UnsyncedRecordingLog, Bug::TimerFiresTwice, Bug::LostClose]
+    {
         let found = bugs::find(bug, 1, 60);
         assert!(found.is_some(), "{} was not found", bug.name());
     }
