@@ -94,11 +94,11 @@ impl<M: Memory> Cnc<M> {
         memory.create_directory(&directory.join(IMAGES))?;
         let page = context.file_page_size;
         let loss_length = context.loss_report_buffer_length.next_multiple_of(page);
-        let loss_report = memory.create(&directory.join(LOSS_REPORT_FILE), loss_length, true)?;
+        let loss_report = memory.create(&directory.join(LOSS_REPORT_FILE), loss_length, false)?;
 
         let header = header(context, now);
         let layout = header.layout().map_err(|error| StartError::Layout(error.to_string()))?;
-        let buffer = memory.create(&path, layout.file_length, true)?;
+        let buffer = memory.create(&path, layout.file_length, false)?;
         let bytes = header.encode();
         buffer.copy_in(CNC_VERSION_OFFSET + 4, &bytes[CNC_VERSION_OFFSET + 4..]);
         let section = |range: &std::ops::Range<usize>| buffer.slice(range.start, range.len());
@@ -245,7 +245,7 @@ fn was_ours<M: Memory>(memory: &M, path: &Path, pid: i64) -> bool {
 
 /// Marks the directory as made by this process, so that its death is known by the lock.
 pub(crate) fn write_owner<M: Memory>(memory: &M, directory: &Path) -> Result<(), MemoryError> {
-    let buffer = memory.create(&directory.join(OWNER_FILE), 8, true)?;
+    let buffer = memory.create(&directory.join(OWNER_FILE), 8, false)?;
     buffer.store_i64(0, i64::from(std::process::id()), Ordering::Release);
     Ok(())
 }

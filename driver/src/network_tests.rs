@@ -416,6 +416,25 @@ fn an_image_comes_again_after_its_subscription_did() {
 }
 
 #[test]
+fn the_end_of_a_receiver_that_left_is_not_that_of_the_next() {
+    let mut rig = Rig::new();
+    rig.connect();
+    rig.remove_interest(0);
+    rig.run(2 * SECOND, MS);
+    rig.add_interest(0, None);
+    rig.run(300 * MS, MS);
+    let mut is_first = true;
+    rig.net.lose(move |sent| std::mem::take(&mut is_first) && is_data(sent));
+    rig.publish(b"the last message");
+    rig.publication.release();
+    rig.run(10 * MS, 100 * US);
+    assert!(!rig.is_publication_gone);
+    rig.run(150 * MS, 100 * US);
+    assert_eq!(rig.readers[0].messages, [b"the last message"]);
+    assert!(rig.is_publication_gone);
+}
+
+#[test]
 fn an_image_that_nobody_wants_any_more_is_given_back() {
     let mut rig = Rig::new();
     rig.makes_images = false;

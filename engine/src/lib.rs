@@ -26,3 +26,8 @@ pub use harrier_cluster as cluster;
 pub use harrier_driver as driver;
 pub use harrier_platform as platform;
 pub use harrier_ringbuf as ringbuf;
+
+/// The examples of the README are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeExamples;

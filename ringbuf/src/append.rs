@@ -436,7 +436,7 @@ impl<R: Region> ExclusiveAppender<R> {
         let word = i64::from_le_bytes([
             first[0], first[1], first[2], first[3], first[4], first[5], first[6], first[7],
         ]);
-        term.store_i64(at, word, Ordering::Release);
+        term.store_pair(at, word, Ordering::Release);
         self.term_offset = end;
         Ok(self.position())
     }

@@ -1,10 +1,10 @@
 //! Records from one transmitter to any number of receivers (spec 01 §3.5): events of a driver to its clients.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use thiserror::Error;
 
 use crate::position::align;
-use crate::{AtomicBuffer, Region};
+use crate::{AtomicBuffer, Region, fence};
 
 /// Bytes after the data.
 pub const TRAILER_LENGTH: usize = 128;

@@ -27,6 +27,17 @@ pub trait Region: Clone {
     fn load_i64(&self, offset: usize, order: Ordering) -> i64;
     /// Stores a 64-bit word.
     fn store_i64(&self, offset: usize, value: i64, order: Ordering);
+    /// Stores two 32-bit words that readers load one by one, as one 64-bit word: the low one is the commit word, and the
+    /// high one is seen with it. Miri, which knows no accesses of mixed size, gets two stores.
+    #[inline(always)]
+    fn store_pair(&self, offset: usize, value: i64, order: Ordering) {
+        if cfg!(miri) {
+            self.store_i32(offset + 4, (value >> 32) as i32, Ordering::Relaxed);
+            self.store_i32(offset, value as i32, order);
+        } else {
+            self.store_i64(offset, value, order);
+        }
+    }
     /// Replaces `current` by `new`; returns whether it did. Acquires and releases.
     fn compare_and_set_i64(&self, offset: usize, current: i64, new: i64) -> bool;
     /// Replaces `current` by `new`; returns whether it did. Acquires and releases.

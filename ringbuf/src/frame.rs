@@ -1,9 +1,9 @@
 //! The frame header (spec 01 §2.4).
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
-use crate::Region;
 use crate::position::HEADER_LENGTH;
+use crate::{Region, fence};
 
 /// Commit word: positive when published, negative while claimed, 0 when unwritten.
 pub const LENGTH_OFFSET: usize = 0;
@@ -137,7 +137,7 @@ impl HeaderTemplate {
     #[inline(always)]
     pub(crate) fn write<R: Region>(&self, term: &R, offset: usize, length: usize, term_id: i32) {
         let first = (self.version_flags_type << 32) | i64::from((-(length as i32)) as u32);
-        term.store_i64(offset, first, Ordering::Release);
+        term.store_pair(offset, first, Ordering::Release);
         fence(Ordering::Release);
         let second = (i64::from(self.session_id) << 32) | offset as i64;
         term.store_i64(offset + TERM_OFFSET_OFFSET, second, Ordering::Relaxed);

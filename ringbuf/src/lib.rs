@@ -43,3 +43,10 @@ pub use rng::Rng;
 pub use shared_thread::{SharedThread, Waiter};
 pub use storage::Storage;
 pub use transport::{Datagrams, Transport, TransportError};
+
+/// Orders memory accesses; under loom the model's own fence.
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::fence;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::fence;

@@ -129,6 +129,47 @@ pub struct LogSettings {
     pub start_term_offset: i32,
 }
 
+/// The smallest log of a concurrent publication, with the defaults of a driver and no ids.
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            correlation_id: 0,
+            initial_term_id: 0,
+            session_id: 0,
+            stream_id: 0,
+            mtu_length: 1_408,
+            term_length: TERM_MIN_LENGTH,
+            page_size: 4_096,
+            publication_window_length: 0,
+            receiver_window_length: 0,
+            socket_sndbuf_length: 0,
+            os_default_socket_sndbuf_length: 0,
+            os_max_socket_sndbuf_length: 0,
+            socket_rcvbuf_length: 0,
+            os_default_socket_rcvbuf_length: 0,
+            os_max_socket_rcvbuf_length: 0,
+            max_resend: 16,
+            entity_tag: -1,
+            response_correlation_id: -1,
+            linger_timeout_ns: 5_000_000_000,
+            untethered_window_limit_timeout_ns: 5_000_000_000,
+            untethered_resting_timeout_ns: 10_000_000_000,
+            untethered_linger_timeout_ns: 5_000_000_000,
+            group: false,
+            is_response: false,
+            rejoin: true,
+            reliable: true,
+            sparse: true,
+            signal_eos: true,
+            spies_simulate_connection: false,
+            tether: true,
+            log_type: LogType::Concurrent,
+            start_term_id: 0,
+            start_term_offset: 0,
+        }
+    }
+}
+
 /// A mapped log; cloning shares it.
 #[derive(Debug, Clone)]
 pub struct LogBuffers<R: Region = AtomicBuffer> {

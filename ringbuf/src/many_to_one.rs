@@ -1,10 +1,10 @@
 //! Ring of records from many producers to one consumer (spec 01 §3.4): commands of clients to a driver.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use thiserror::Error;
 
 use crate::position::align;
-use crate::{AtomicBuffer, Region};
+use crate::{AtomicBuffer, Region, fence};
 
 /// Bytes after the data.
 pub const TRAILER_LENGTH: usize = 768;

@@ -74,7 +74,9 @@ impl<R: Region> Producer<R> {
         let aligned = align(record, ALIGNMENT);
         let mut index = (self.tail & (self.capacity as i64 - 1)) as usize;
         let to_end = self.capacity - index;
-        let required = if aligned == to_end { aligned } else { aligned + NEXT_HEADER };
+        // The header that is zeroed must be free, also the one at the front behind a record that ends the buffer: an unread
+        // record may stand there.
+        let required = if aligned == self.capacity { aligned } else { aligned + NEXT_HEADER };
         if !self.has_room(required as i64) {
             return Err(RingError::Full);
         }

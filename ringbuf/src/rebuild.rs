@@ -21,7 +21,7 @@ pub fn insert<R: Region>(term: &R, offset: usize, packet: &[u8]) {
     term.copy_in(offset + 8, &first[8..]);
     let word =
         i64::from_le_bytes([first[0], first[1], first[2], first[3], first[4], first[5], first[6], first[7]]);
-    term.store_i64(offset + LENGTH_OFFSET, word, Ordering::Release);
+    term.store_pair(offset + LENGTH_OFFSET, word, Ordering::Release);
 }
 
 /// Fills a gap with padding, unless something has arrived in it; returns whether it did.

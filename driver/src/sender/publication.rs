@@ -394,8 +394,12 @@ impl SendPublication {
             if self.setup.setup_flags & flag::SETUP_GROUP == 0 {
                 self.setup.shared.is_eos_acknowledged.store(true, Ordering::Release);
             }
-        } else if self.receivers.len() < MAX_RECEIVERS || self.receivers.contains_key(&status.receiver_id) {
-            self.receivers.insert(status.receiver_id, now_ns);
+        } else {
+            // A receiver came after the one that left: its end is still to come.
+            self.setup.shared.is_eos_acknowledged.store(false, Ordering::Release);
+            if self.receivers.len() < MAX_RECEIVERS || self.receivers.contains_key(&status.receiver_id) {
+                self.receivers.insert(status.receiver_id, now_ns);
+            }
         }
         self.has_heard_receiver = true;
         let receiver = ReceiverStatus {

@@ -6,6 +6,7 @@ mod requests;
 mod start;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 
 use harrier_client::{Aeron, ClientError, Counter, Subscription};
 use harrier_ringbuf::assembly::FragmentAssembler;
@@ -44,8 +45,13 @@ pub enum ArchiveError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The catalog is no catalog.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    #[error("{}: {error}", path.display())]
+    Catalog {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: CatalogError,
+    },
     /// A recording that was cut off could not be ended.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),

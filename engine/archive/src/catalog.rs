@@ -345,12 +345,19 @@ fn read_next(
 }
 
 fn read_entry(bytes: &[u8], offset: usize) -> Result<Option<CatalogEntry>, CatalogError> {
-    let Some(header) = bytes.get(offset..offset + ENTRY_HEADER_LENGTH) else { return Ok(None) };
+    let error = |reason: String| CatalogError::Entry { offset, reason };
+    let Some(header) = bytes.get(offset..offset + ENTRY_HEADER_LENGTH) else {
+        // What is left has no room for an entry, so it holds nothing unless the file was cut.
+        let rest = bytes.get(offset..).unwrap_or_default();
+        if rest.iter().any(|byte| *byte != 0) {
+            return Err(error(format!("cut after {} bytes", rest.len())));
+        }
+        return Ok(None);
+    };
     let length = int(header, 0);
     if length <= 0 {
         return Ok(None);
     }
-    let error = |reason: String| CatalogError::Entry { offset, reason };
     let body = bytes
         .get(offset + ENTRY_HEADER_LENGTH..)
         .and_then(|rest| rest.get(..length as usize))

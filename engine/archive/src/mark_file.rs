@@ -77,9 +77,9 @@ impl<M: Memory> MarkFile<M> {
             }
             Ok(_) => {
                 memory.remove(&path)?;
-                memory.create(&path, length, true)?
+                memory.create(&path, length, false)?
             }
-            Err(error) if error.is_not_found() => memory.create(&path, length, true)?,
+            Err(error) if error.is_not_found() => memory.create(&path, length, false)?,
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);

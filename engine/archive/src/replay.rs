@@ -376,7 +376,8 @@ impl ReplaySession {
             if let Some(checksum) = self.setup.checksum {
                 let stored = i32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]);
                 if stored != checksum.of_frame(frame) && stored != session_id {
-                    return Err(format!("checksum mismatch at position {}", self.position));
+                    let position = self.position + (end - self.offered) as i64;
+                    return Err(format!("checksum mismatch at position {position}"));
                 }
             }
             frame[12..16].copy_from_slice(&session_id.to_le_bytes());

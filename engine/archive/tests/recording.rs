@@ -250,6 +250,109 @@ fn a_truncated_recording_ends_at_the_cut() {
     });
 }
 
+/// The stream of the golden recordings: three texts, one more with a reserved value, a message of three fragments.
+fn publish_golden(world: &mut World, publication: &mut ExclusivePublication) {
+    world.until("the connection", |_| publication.is_connected().then_some(()));
+    for number in 0..3 {
+        publication.offer(format!("hello archive {number}").as_bytes()).unwrap();
+    }
+    let mut claim = publication.try_claim(15).unwrap();
+    claim.put(0, b"hello archive 2");
+    claim.set_reserved_value(0x0102_0304_0506_0708);
+    claim.commit();
+    publication.offer(&(0..3_000).map(|at| at as u8).collect::<Vec<_>>()).unwrap();
+}
+
+/// Compares a segment of ours with one that the released archive wrote of the same stream.
+fn compare_with_golden(world: &World, stage: &str, segment: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(stage).join(segment);
+    let (ours, theirs) = (
+        std::fs::read(world.directory.path().join("archive").join(segment)).unwrap(),
+        std::fs::read(golden).unwrap(),
+    );
+    assert_eq!(ours.len(), theirs.len(), "{stage} {segment}");
+    let difference = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
+    assert_eq!(difference, None, "{stage} {segment}: first byte that differs");
+}
+
+#[test]
+fn segments_are_those_of_the_released_archive_byte_for_byte() {
+    for (run, checksum) in [("plain", None), ("crc32c", Some(Checksum::Crc32c))] {
+        let mut world = World::new(|context| {
+            (context.record_checksum, context.replay_checksum) = (checksum, checksum);
+        });
+        let local = SourceLocation::Local;
+        let start = world.client.start_recording(&world.aeron, "aeron:ipc", STREAM_ID, local, true).unwrap();
+        world.ok(start);
+        let same = "aeron:ipc?term-length=64k|session-id=287454020|init-term-id=10|term-id=10";
+        let mut publication = world.publication(&format!("{same}|term-offset=0"));
+        publish_golden(&mut world, &mut publication);
+        let (id, _) = world.signal(Signal::Start);
+        world.recorded(id, 3_360);
+        drop(publication);
+        assert_eq!(world.signal(Signal::Stop), (id, 3_360));
+        compare_with_golden(&world, &format!("{run}/stopped"), "0-0.rec");
+        world.until("the end of the publication, which frees its session", |world| {
+            let mut is_there = false;
+            world.aeron.counters().for_each(&mut |_, _, _, label| is_there |= label.contains(" 287454020 "));
+            (!is_there).then_some(())
+        });
+
+        let extend =
+            world.client.extend_recording(&world.aeron, id, "aeron:ipc", STREAM_ID, local, true).unwrap();
+        world.ok(extend);
+        let mut publication = world.publication(&format!("{same}|term-offset=3360"));
+        let mut message: Vec<u8> = (0..1_000).map(|at| at as u8).collect();
+        for number in 0..180_i32 {
+            message[..4].copy_from_slice(&number.to_le_bytes());
+            world.until("room", |_| publication.offer(&message).ok());
+        }
+        assert_eq!(publication.position(), 194_432);
+        world.recorded(id, 194_432);
+        drop(publication);
+        world.signal(Signal::Stop);
+        for segment in ["0-0.rec", "0-131072.rec"] {
+            compare_with_golden(&world, &format!("{run}/extended"), segment);
+        }
+    }
+}
+
+#[test]
+fn a_replay_names_the_position_of_a_damaged_frame() {
+    let checksum = |context: &mut ArchiveContext| {
+        context.record_checksum = Some(Checksum::Crc32c);
+        context.replay_checksum = Some(Checksum::Crc32c);
+    };
+    let mut world = World::new(checksum);
+    let start =
+        world.client.start_recording(&world.aeron, CHANNEL, STREAM_ID, SourceLocation::Local, true).unwrap();
+    world.ok(start);
+    let mut publication = world.publication(CHANNEL);
+    world.publish(&mut publication, 0..100, 96);
+    let (id, _) = world.signal(Signal::Start);
+    world.recorded(id, publication.position());
+    drop(publication);
+    world.signal(Signal::Stop);
+    let path = world.directory.path().join("archive").join(format!("{id}-0.rec"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[128 * 70 + 40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let subscription_id = world.aeron.add_subscription("aeron:ipc", 77).unwrap();
+    let _subscription =
+        world.until("the subscription", |world| world.aeron.subscription(subscription_id).unwrap());
+    let request = world
+        .client
+        .replay(&world.aeron, id, 0, 128 * 100, "aeron:ipc", 77, ReplayOptions::default())
+        .unwrap();
+    world.ok(request);
+    match world.answer(request) {
+        ArchiveAnswer::Error { message, .. } => {
+            assert!(message.contains("checksum mismatch at position 8960"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn refusals_carry_their_code() {
     let mut world = World::new(|context| context.max_concurrent_recordings = 1);

@@ -1,15 +1,17 @@
 //! Client of a cluster: nothing waits, everything is polled (spec 04 §3.1, §3.2).
 
+mod connect;
+
 use std::collections::BTreeMap;
 
 use harrier_client::{Aeron, ClientError, ExclusivePublication, Subscription};
-use harrier_protocol::uri::{ChannelUri, UriError, key};
+use harrier_protocol::uri::UriError;
 use harrier_ringbuf::Now;
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
 use thiserror::Error;
 
-use crate::codec::{Egress, EventCode, Ingress, PROTOCOL_VERSION, SessionHeader};
+use crate::codec::{Egress, EventCode, Ingress, SessionHeader};
 
 /// Settings of a cluster client (spec 04 §9.3). Times are ns.
 #[derive(Debug, Clone)]
@@ -188,7 +190,7 @@ impl ClusterClient {
     /// [`ClusterClientError::Endpoints`].
     pub fn new(context: ClusterClientContext) -> Result<Self, ClusterClientError> {
         Ok(Self {
-            endpoints: parse_endpoints(&context.ingress_endpoints)?,
+            endpoints: connect::parse_endpoints(&context.ingress_endpoints)?,
             context,
             stage: Stage::Begin,
             deadline_ns: None,
@@ -306,23 +308,6 @@ impl ClusterClient {
         Ok(false)
     }
 
-    fn check_deadline(&mut self) -> Result<(), ClusterClientError> {
-        let timeout_ns = self.context.message_timeout_ns;
-        let deadline_ns = *self.deadline_ns.get_or_insert(self.now_ns + timeout_ns);
-        if self.now_ns <= deadline_ns {
-            return Ok(());
-        }
-        let stage = match self.stage {
-            Stage::Begin | Stage::AwaitEgress { .. } => "adding the egress subscription",
-            Stage::AwaitIngress => "adding the ingress publications",
-            Stage::AwaitConnected => "connecting to the ingress",
-            Stage::SendConnect => "sending the connect request",
-            _ => "waiting for the connect response",
-        };
-        let endpoints = self.context.ingress_endpoints.clone();
-        Err(ClusterClientError::Timeout { endpoints, timeout_ns, stage })
-    }
-
     fn go_on(
         &mut self,
         aeron: &mut Aeron,
@@ -351,128 +336,6 @@ impl ClusterClient {
                 self.connect_step(stage, aeron, listener)
             }
         }
-    }
-
-    fn check_leader_deadline(&self, deadline_ns: i64, stage: &'static str) -> Result<(), ClusterClientError> {
-        if self.now_ns <= deadline_ns {
-            return Ok(());
-        }
-        let endpoints = self.context.ingress_endpoints.clone();
-        Err(ClusterClientError::Timeout { endpoints, timeout_ns: self.context.new_leader_timeout_ns, stage })
-    }
-
-    fn connect_step(
-        &mut self,
-        stage: Stage,
-        aeron: &mut Aeron,
-        listener: &mut impl EgressListener,
-    ) -> Result<usize, ClusterClientError> {
-        match stage {
-            Stage::Begin => {
-                let mut uri = ChannelUri::parse(&self.context.egress_channel)?;
-                if uri.is_udp() {
-                    uri.put(key::REJOIN, false);
-                }
-                let id = aeron.add_subscription(&uri.to_string(), self.context.egress_stream_id)?;
-                self.stage = Stage::AwaitEgress { id };
-            }
-            Stage::AwaitEgress { id } => {
-                let Some(subscription) = aeron.subscription(id)? else { return Ok(0) };
-                self.egress = Some(subscription);
-                self.add_ingress(aeron)?;
-                self.stage = Stage::AwaitIngress;
-            }
-            Stage::AwaitIngress => {
-                if !self.ingress_is_settled(aeron) {
-                    return Ok(0);
-                }
-                self.stage = Stage::AwaitConnected;
-            }
-            Stage::AwaitConnected => {
-                let is_connected =
-                    |own: &IngressStream| own.publication.as_ref().is_some_and(|p| p.is_connected());
-                let Some(index) = self.ingress.iter().position(is_connected) else { return Ok(0) };
-                self.leader = index;
-                self.stage = Stage::SendConnect;
-            }
-            Stage::SendConnect => return self.send_connect(aeron),
-            Stage::AwaitResponse { correlation_id } => {
-                return self.read_egress(aeron, listener, Some(correlation_id));
-            }
-            Stage::SendChallengeResponse => {
-                let correlation_id = aeron.next_correlation_id();
-                let answer = self.context.challenge_answer.clone();
-                let session_id = self.session_id;
-                let request = Ingress::ChallengeResponse { correlation_id, session_id, credentials: &answer };
-                if !self.send(&request)? {
-                    return Ok(0);
-                }
-                self.stage = Stage::AwaitResponse { correlation_id };
-            }
-            _ => {}
-        }
-        Ok(1)
-    }
-
-    fn add_ingress(&mut self, aeron: &mut Aeron) -> Result<(), ClusterClientError> {
-        self.ingress.clear();
-        self.leader = 0;
-        let template = ChannelUri::parse(&self.context.ingress_channel)?;
-        let mut channels: Vec<(i32, String)> = self
-            .endpoints
-            .iter()
-            .filter(|(id, _)| self.leader_member_id == -1 || **id == self.leader_member_id)
-            .map(|(id, endpoint)| (*id, template.clone().with(key::ENDPOINT, endpoint).to_string()))
-            .collect();
-        if channels.is_empty() {
-            channels.push((0, template.to_string()));
-        }
-        for (member_id, channel) in channels {
-            let pending = aeron.add_exclusive_publication(&channel, self.context.ingress_stream_id)?;
-            self.ingress.push(IngressStream { member_id, pending: Some(pending), publication: None });
-        }
-        Ok(())
-    }
-
-    fn ingress_is_settled(&mut self, aeron: &mut Aeron) -> bool {
-        for own in &mut self.ingress {
-            if let Some(id) = own.pending {
-                match aeron.exclusive_publication(id) {
-                    Ok(None) => {}
-                    Ok(publication) => {
-                        own.publication = publication;
-                        own.pending = None;
-                    }
-                    Err(_) => own.pending = None,
-                }
-            }
-        }
-        self.ingress.iter().all(|own| own.pending.is_none())
-    }
-
-    fn send_connect(&mut self, aeron: &mut Aeron) -> Result<usize, ClusterClientError> {
-        let Some(egress) = &self.egress else { return Ok(0) };
-        let Some(response_channel) = egress.resolved_channel(aeron.counters()) else { return Ok(0) };
-        let correlation_id = aeron.next_correlation_id();
-        let credentials = self.context.credentials.clone();
-        let client_info = format!(
-            "name={} version={} commit=harrier",
-            self.context.client_name,
-            harrier_protocol::AERON_VERSION
-        );
-        let request = Ingress::Connect {
-            correlation_id,
-            response_stream_id: self.context.egress_stream_id,
-            version: PROTOCOL_VERSION,
-            response_channel: &response_channel,
-            credentials: &credentials,
-            client_info: &client_info,
-        };
-        if !self.send(&request)? {
-            return Ok(0);
-        }
-        self.stage = Stage::AwaitResponse { correlation_id };
-        Ok(1)
     }
 
     /// Takes egress; `wanted` is the connect request that an answer is waited for.
@@ -543,7 +406,7 @@ impl ClusterClient {
                 self.leadership_term_id = term_id;
                 self.leader_member_id = leader;
                 if !self.endpoints.is_empty() {
-                    self.endpoints = parse_endpoints(&endpoints)?;
+                    self.endpoints = connect::parse_endpoints(&endpoints)?;
                     self.context.ingress_endpoints = endpoints;
                 }
                 self.assembler.clear();
@@ -551,58 +414,6 @@ impl ClusterClient {
                 let deadline_ns = self.now_ns + self.context.message_timeout_ns;
                 self.stage = Stage::Reconnecting { deadline_ns };
             }
-        }
-        Ok(())
-    }
-
-    fn on_connect_response(
-        &mut self,
-        session_id: i64,
-        term_id: i64,
-        leader: i32,
-        code: EventCode,
-        detail: &str,
-        aeron: &mut Aeron,
-    ) -> Result<(), ClusterClientError> {
-        match code {
-            EventCode::Ok => {
-                self.session_id = session_id;
-                self.leadership_term_id = term_id;
-                self.leader_member_id = leader;
-                let keep = self.leader;
-                let mut index = 0;
-                self.ingress.retain(|_| {
-                    index += 1;
-                    index - 1 == keep
-                });
-                self.leader = 0;
-                self.last_sent_ns = self.now_ns;
-                self.stage = Stage::Connected;
-                Ok(())
-            }
-            EventCode::Redirect => {
-                self.endpoints = parse_endpoints(detail)?;
-                self.leader_member_id = leader;
-                self.add_ingress(aeron)?;
-                self.stage = Stage::AwaitIngress;
-                Ok(())
-            }
-            code => Err(ClusterClientError::Refused { code, detail: detail.to_owned() }),
-        }
-    }
-
-    fn reconnect(&mut self, aeron: &mut Aeron) -> Result<(), ClusterClientError> {
-        if !self.ingress_is_settled(aeron) {
-            return Ok(());
-        }
-        let leader = self.leader_member_id;
-        if let Some(index) = self.ingress.iter().position(|own| own.member_id == leader) {
-            self.leader = index;
-        }
-        let request =
-            Ingress::KeepAlive { leadership_term_id: self.leadership_term_id, session_id: self.session_id };
-        if self.send(&request)? {
-            self.stage = Stage::Connected;
         }
         Ok(())
     }
@@ -653,16 +464,4 @@ fn news_of(message: &Egress<'_>, own_session: i64, wanted: Option<i64>) -> Optio
         }
         _ => None,
     }
-}
-
-fn parse_endpoints(text: &str) -> Result<BTreeMap<i32, String>, ClusterClientError> {
-    let invalid = || ClusterClientError::Endpoints(text.to_owned());
-    text.split(',')
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| {
-            let (id, endpoint) = entry.split_once('=').ok_or_else(invalid)?;
-            harrier_protocol::uri::Endpoint::parse(endpoint).ok_or_else(invalid)?;
-            Ok((id.trim().parse().map_err(|_| invalid())?, endpoint.to_owned()))
-        })
-        .collect()
 }

@@ -1,5 +1,7 @@
 //! Starting: directory, catalog, driver, counters, control streams (spec 03 §4.5, §6.1).
 
+use std::path::Path;
+
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, key};
@@ -153,7 +155,7 @@ fn open_catalog<S: Storage>(
     now: &Now,
 ) -> Result<(Catalog, FileId), ArchiveError> {
     let path = context.archive_directory.join(CATALOG_FILE);
-    let opened = io.blocking(Operation::Open { path, mode: OpenMode::CreateOrOpen })?;
+    let opened = io.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
     let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
     if length == 0 {
         return create_catalog(context, io, file);
@@ -163,7 +165,7 @@ fn open_catalog<S: Storage>(
     if is_unborn(context, io, &bytes)? {
         return create_catalog(context, io, file);
     }
-    let mut catalog = recover_catalog(context, io, &bytes)?;
+    let mut catalog = recover_catalog(context, io, &path, &bytes)?;
     if let Some(write) = catalog.clear_rest(&bytes) {
         write_blocking(io, file, write)?;
     }
@@ -223,16 +225,18 @@ fn is_unborn<S: Storage>(
 fn recover_catalog<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
+    path: &Path,
     bytes: &[u8],
 ) -> Result<Catalog, ArchiveError> {
-    let (catalog, damaged) = Catalog::recover(bytes, context.record_checksum)?;
+    let unusable = |error| ArchiveError::Catalog { path: path.to_owned(), error };
+    let (catalog, damaged) = Catalog::recover(bytes, context.record_checksum).map_err(unusable)?;
     let Some(damaged) = damaged else { return Ok(catalog) };
     let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
     else {
-        return Err(damaged.error.into());
+        return Err(unusable(damaged.error));
     };
     if names.iter().any(|name| segment::parse(name, damaged.recording_id).is_some()) {
-        return Err(damaged.error.into());
+        return Err(unusable(damaged.error));
     }
     Ok(catalog)
 }

@@ -1,0 +1,13 @@
+//! SBE messages of clients, consensus modules and services (spec 04 §1).
+#![no_main]
+
+use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|message: &[u8]| {
+    drop(format!("{:?}", Ingress::decode(message)));
+    drop(format!("{:?}", Egress::decode(message)));
+    drop(format!("{:?}", LogMessage::decode(message)));
+    drop(format!("{:?}", ServiceMessage::decode(message)));
+    drop(format!("{:?}", ModuleMessage::decode(message)));
+});

@@ -1,0 +1,16 @@
+//! Datagrams as both sockets of a driver decode them (spec 02 §8).
+#![no_main]
+
+use harrier_protocol::udp::Frame;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|datagram: &[u8]| {
+    match Frame::decode(datagram) {
+        Ok(Frame::Data(frames)) => {
+            assert!(frames.bytes.len() <= datagram.len());
+            let _fits = frames.fits_term(64 << 10);
+        }
+        Ok(frame) => drop(format!("{frame:?}")),
+        Err(error) => drop(error.to_string()),
+    }
+});

@@ -1,0 +1,117 @@
+//! The released Java cluster client, with its own Java driver, against our fused node.
+
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
+use serde_json::Value;
+
+use crate::java::{self, Java};
+use crate::support::binaries::OurNode;
+use crate::support::directory;
+
+/// A Java client with its driver, and the directory of the driver.
+fn client() -> (Java, tempfile::TempDir) {
+    let parent = directory("cluster-client");
+    (Java::with_driver(&parent.path().join("aeron"), &[]), parent)
+}
+
+fn fused() -> OurNode {
+    OurNode::start(&["--layout", "fused", "--service", "echo", "--idle", "yield"])
+}
+
+fn connect(java: &mut Java, node: &OurNode, session: &str) -> Value {
+    java.call(&format!("cluster-connect session={session} endpoints={}", node.ingress_endpoints()))
+}
+
+fn end(node: &mut OurNode) {
+    let signalled_ns = now_ns();
+    node.process.signal("TERM");
+    let status = node.process.wait();
+    assert_eq!(status.code(), Some(0), "{}", node.process.errors());
+    assert!(now_ns() - signalled_ns < 5_000_000_000, "{} ns", now_ns() - signalled_ns);
+}
+
+fn now_ns() -> i64 {
+    SystemClock.now().ns
+}
+
+#[test]
+fn a_hundred_thousand_echoes_come_back_right() {
+    if !java::is_available() {
+        return;
+    }
+    let mut node = fused();
+    let (mut java, _directory) = client();
+    let connected = connect(&mut java, &node, "a");
+    assert_eq!((connected["leader"].as_i64(), connected["closed"].as_bool()), (Some(0), Some(false)));
+    let echoed = java.call("cluster-echo session=a length=32 count=100000 window=256");
+    assert_eq!(echoed["received"], 100_000);
+    java.call("cluster-echo session=a length=1024 count=5000 window=64");
+    java.call("cluster-echo session=a length=20480 count=500 window=8");
+    let second = connect(&mut java, &node, "b");
+    assert_ne!(second["session"], connected["session"]);
+    let (first_echoes, second_echoes) = (
+        java.begin("cluster-echo session=a length=100 count=2000 window=16"),
+        java.begin("cluster-echo session=b length=200 count=2000 window=16"),
+    );
+    java.finish(first_echoes);
+    java.finish(second_echoes);
+    assert_eq!(java.call("cluster-close session=b")["closed"], true);
+    java.call("cluster-echo session=a length=32 count=100");
+    assert_eq!(java.call("cluster-close session=a")["closed"], true);
+    assert_eq!(java.exit(), "");
+    end(&mut node);
+}
+
+#[test]
+fn a_session_lives_on_keep_alives_and_ends_without() {
+    if !java::is_available() {
+        return;
+    }
+    let mut node =
+        OurNode::start(&["--layout", "threads", "--idle", "backoff", "--session-timeout-ms", "1500"]);
+    let (mut java, _directory) = client();
+    connect(&mut java, &node, "alive");
+    connect(&mut java, &node, "silent");
+    java.call("cluster-echo session=silent length=32 count=10");
+    let alive = java.call("cluster-keep-alive session=alive millis=3500");
+    assert_eq!((alive["closed"].as_bool(), alive["event"].is_null()), (Some(false), true), "{alive}");
+    java.call("cluster-echo session=alive length=32 count=10");
+    let silent = java.call("cluster-await-close session=silent");
+    assert!(silent["event"].as_str().unwrap().starts_with("CLOSED"), "{silent}");
+    assert_eq!(java.exit(), "");
+    end(&mut node);
+}
+
+#[test]
+fn a_node_starts_again_from_its_log_and_keeps_the_sessions_that_were_open() {
+    if !java::is_available() {
+        return;
+    }
+    let mut node = fused();
+    let (mut java, _directory) = client();
+    let before = connect(&mut java, &node, "a");
+    java.call("cluster-echo session=a length=100 count=1000");
+    java.call("cluster-close session=a");
+    end(&mut node);
+    node.restart();
+    let mut session = connect(&mut java, &node, "b");
+    assert!(session["session"].as_i64() > before["session"].as_i64(), "{before} {session}");
+    java.call("cluster-echo session=b length=100 count=1000");
+    for restart in 1..=2 {
+        node.process.kill();
+        let killed_ns = now_ns();
+        node.restart();
+        // What a client offers before it is told is lost with the node's old streams.
+        java.call(&format!("cluster-await-leader session=b count={restart}"));
+        let echoed = java.call("cluster-echo session=b length=100 count=1000");
+        assert!(now_ns() - killed_ns < 5_000_000_000, "{} ns", now_ns() - killed_ns);
+        assert_eq!(echoed["received"], 1_000);
+        assert_eq!(echoed["session"], session["session"]);
+        assert_eq!(echoed["newLeaders"], restart);
+        assert!(echoed["term"].as_i64() > session["term"].as_i64(), "{session} {echoed}");
+        session = echoed;
+    }
+    java.call("cluster-close session=b");
+    assert_eq!(java.exit(), "");
+    end(&mut node);
+}

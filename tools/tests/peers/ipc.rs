@@ -1,0 +1,67 @@
+//! Java publishers and subscribers over IPC through our driver; the released tools on our files.
+
+use crate::java::{self, Java};
+use crate::support::binaries::OurDriver;
+use crate::support::client::Client;
+
+/// (bytes of a message, messages) from a single frame to the longest message of a 16 MiB term.
+const SIZES: [(usize, u64); 5] = [(32, 20_000), (1_376, 2_000), (10_000, 500), (100_000, 50), (1 << 20, 8)];
+
+const CHANNEL: &str = "aeron:ipc?term-length=16m";
+
+#[test]
+fn java_talks_to_java_over_ipc() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let mut publisher = Java::client(&driver.directory);
+    let mut subscriber = Java::client(&driver.directory);
+    for exclusive in [true, false] {
+        subscriber.call(&format!("subscribe name=s channel={CHANNEL} stream=10"));
+        let published =
+            publisher.call(&format!("publish name=p channel={CHANNEL} stream=10 exclusive={exclusive}"));
+        assert_eq!(published["exclusive"], exclusive);
+        assert_eq!(published["termLength"], 16 << 20);
+        assert_eq!(published["maxMessage"], 2 << 20);
+        publisher.call("connected name=p");
+        for (length, count) in SIZES {
+            let receive = subscriber.begin(&format!("receive name=s length={length} count={count}"));
+            publisher.call(&format!("send name=p length={length} count={count}"));
+            subscriber.finish(receive);
+        }
+        let receive = subscriber.begin("receive name=s length=500 count=1000");
+        publisher.call("send name=p length=500 count=1000 claim=true");
+        subscriber.finish(receive);
+        publisher.call("close name=p");
+        subscriber.call("images name=s count=0");
+        subscriber.call("close name=s");
+    }
+    assert_eq!(publisher.exit(), "");
+    assert_eq!(subscriber.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn our_client_and_a_java_client_talk_over_ipc() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let mut java = Java::client(&driver.directory);
+    let mut client = Client::connect(&driver.directory);
+    java.call(&format!("subscribe name=s channel={CHANNEL} stream=10"));
+    java.call(&format!("publish name=p channel={CHANNEL} stream=11"));
+    let mut publication = client.exclusive(CHANNEL, 10);
+    let mut subscription = client.subscription(CHANNEL, 11);
+    for (length, count) in SIZES {
+        let receive = java.begin(&format!("receive name=s length={length} count={count}"));
+        client.send(&mut publication, 0..count, length);
+        java.finish(receive);
+        let send = java.begin(&format!("send name=p length={length} count={count}"));
+        client.receive(&mut subscription, 0..count, length);
+        java.finish(send);
+    }
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}

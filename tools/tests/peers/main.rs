@@ -1,0 +1,14 @@
+//! The project's processes against the released Java client, media driver and tools (Aeron 1.51.0): peers that know
+//! nothing of this code. A test is skipped, and says so, when Java or Maven is missing; HARRIER_REQUIRE_PEERS=1 makes
+//! that a failure.
+#![forbid(unsafe_code)]
+
+mod archive;
+mod cluster;
+mod files;
+mod ipc;
+mod java;
+mod sequences;
+#[path = "../support/mod.rs"]
+mod support;
+mod udp;

@@ -1,0 +1,196 @@
+//! Our driver and the released Java driver over UDP.
+
+use crate::java::{self, Java};
+use crate::support::binaries::OurDriver;
+use crate::support::client::Client;
+use crate::support::directory;
+
+/// (bytes of a message, messages): a frame alone in its datagram, frames that share one, fragments, the longest message
+/// a 16 MiB term has room for halved.
+const SIZES: [(usize, u64); 5] = [(32, 5_000), (1_376, 1_000), (10_000, 200), (100_000, 20), (1 << 20, 6)];
+
+const TERM: &str = "term-length=16m";
+
+/// Counters of the driver by id.
+const NAKS_SENT: i32 = 5;
+const NAKS_RECEIVED: i32 = 6;
+const RETRANSMITS_SENT: i32 = 11;
+const ERROR_FRAMES_RECEIVED: i32 = 38;
+const ERROR_FRAMES_SENT: i32 = 39;
+const PUBLICATIONS_REVOKED: i32 = 40;
+
+/// A Java client with the released driver in its process, and the directory that both use.
+fn java_with_driver(properties: &[&str]) -> (Java, tempfile::TempDir) {
+    let parent = directory("java");
+    (Java::with_driver(&parent.path().join("aeron"), properties), parent)
+}
+
+#[test]
+fn one_percent_loss_between_our_driver_and_javas_is_repaired() {
+    if !java::is_available() {
+        return;
+    }
+    // All kinds of frames are lost on our side, data also on the other.
+    let driver = OurDriver::start(&[
+        "aeron.udp.channel.incoming.interceptors=loss",
+        "aeron.udp.channel.transport.bindings.loss.args=rate=0.01|seed=11|recv-msg-mask=0xffff",
+    ]);
+    let (mut java, _directory) = java_with_driver(&[
+        "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
+        "aeron.debug.receive.data.loss.rate=0.01",
+        "aeron.debug.receive.data.loss.seed=13",
+    ]);
+    let mut client = Client::connect(&driver.directory);
+    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
+    let to_java = java.call("resolve name=s")["channel"].as_str().unwrap().to_owned();
+    let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 11);
+    let to_us = client.resolved(&subscription);
+    let mut publication = client.exclusive(&format!("{to_java}|{TERM}"), 10);
+    java.call(&format!("publish name=p channel={to_us}|{TERM} stream=11 exclusive=true"));
+    for (length, count) in SIZES {
+        let receive = java.begin(&format!("receive name=s length={length} count={count}"));
+        client.send(&mut publication, 0..count, length);
+        java.finish_beside(receive, &mut client);
+        let send = java.begin(&format!("send name=p length={length} count={count}"));
+        client.receive(&mut subscription, 0..count, length);
+        java.finish(send);
+    }
+    for counter in [NAKS_SENT, NAKS_RECEIVED, RETRANSMITS_SENT] {
+        assert!(client.aeron.counters().value(counter) > 0, "counter {counter}");
+    }
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn session_ids_and_initial_positions_reach_the_other_side() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let (mut java, _directory) = java_with_driver(&[]);
+    let mut client = Client::connect(&driver.directory);
+    let start = "session-id=-77|init-term-id=5|term-id=7|term-offset=4096|term-length=128k|mtu=8192";
+    let position = 2 * 131_072 + 4_096;
+
+    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
+    let resolved = java.call("resolve name=s");
+    let mut publication = client.exclusive(&format!("{}|{start}", resolved["channel"].as_str().unwrap()), 10);
+    assert_eq!((publication.session_id(), publication.position()), (-77, position));
+    let images = java.call("images name=s count=1");
+    let image = &images["images"][0];
+    assert_eq!((image["session"].as_i64(), image["join"].as_i64()), (Some(-77), Some(position)));
+    assert_eq!(image["termLength"], 131_072);
+    assert!(image["source"].as_str().unwrap().starts_with("127.0.0.1:"), "{image}");
+    client.send(&mut publication, 0..3, 16_000);
+    java.call("receive name=s length=16000 count=3");
+
+    let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0|session-id=-77", 11);
+    let channel = client.resolved(&subscription).replace("|session-id=-77", "");
+    let published = java.call(&format!("publish name=p channel={channel}|{start} stream=11 exclusive=true"));
+    assert_eq!((published["session"].as_i64(), published["position"].as_i64()), (Some(-77), Some(position)));
+    java.call("connected name=p");
+    let send = java.begin("send name=p length=16000 count=3");
+    client.receive(&mut subscription, 0..3, 16_000);
+    java.finish(send);
+    let image = &subscription.images()[0];
+    assert_eq!((image.session_id(), image.join_position()), (-77, position));
+    assert_eq!((image.term_buffer_length(), image.mtu_length()), (131_072, 8_192));
+    java.call("close name=p");
+    client.until("the end of the image", |_| {
+        subscription.poll(1, &mut |_, _| ());
+        subscription.images().is_empty().then_some(())
+    });
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn a_java_client_on_our_driver_has_spies_tags_and_wildcard_ports() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let mut java = Java::client(&driver.directory);
+    // A port that the system chose, as the client finds it out.
+    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
+    let resolved = java.call("resolve name=s");
+    let endpoint = resolved["endpoint"].as_str().unwrap();
+    assert_eq!(resolved["status"], 1);
+    assert_eq!(resolved["local"], endpoint);
+    assert!(resolved["channel"].as_str().unwrap().contains(&format!("endpoint={endpoint}")), "{resolved}");
+    // The same socket under its tag, without an address.
+    java.call("subscribe name=t channel=aeron:udp?tags=41 stream=11");
+    assert_eq!(java.call("resolve name=t")["local"], endpoint);
+    for (stream, name) in [(10, "s"), (11, "t")] {
+        java.call(&format!(
+            "publish name=p channel=aeron:udp?endpoint={endpoint}|term-length=64k stream={stream}"
+        ));
+        java.call("connected name=p");
+        java.call("send name=p length=3000 count=5");
+        java.call(&format!("receive name={name} length=3000 count=5"));
+        java.call("close name=p");
+        java.call(&format!("images name={name} count=0"));
+    }
+    // Nobody but a spy, which simulates the connection.
+    java.call(
+        "publish name=p channel=aeron:udp?control-mode=manual|tags=42|ssc=true|term-length=64k stream=12",
+    );
+    java.call("connected name=p is=false");
+    java.call("subscribe name=spy channel=aeron-spy:aeron:udp?tags=42 stream=12");
+    java.call("connected name=p");
+    java.call("send name=p length=3000 count=5");
+    java.call("receive name=spy length=3000 count=5");
+    // A destination beside the spy.
+    java.call("subscribe name=u channel=aeron:udp?endpoint=127.0.0.1:0 stream=12");
+    let channel = java.call("resolve name=u")["channel"].as_str().unwrap().to_owned();
+    java.call(&format!("destination name=p channel={channel}"));
+    java.call("images name=u count=1");
+    java.call("send name=p length=3000 count=5");
+    java.call("receive name=u length=3000 count=5");
+    java.call("receive name=spy length=3000 count=5");
+    // What cannot be is refused with the code that Java knows.
+    let refused = java.refused("publish name=q channel=aeron:udp?endpoint=127.0.0.1:0 stream=13");
+    assert_eq!(refused["code"], 1, "{refused}");
+    let refused = java.refused("publish name=q channel=aeron:udp?endpoint=nohost.invalid:40123 stream=13");
+    assert_eq!(refused["code"], 9, "{refused}");
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn a_rejected_image_and_a_revoked_publication_end_on_both_sides() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&["aeron.image.liveness.timeout=2s"]);
+    let (mut java, _directory) = java_with_driver(&["aeron.image.liveness.timeout=2s"]);
+    let mut client = Client::connect(&driver.directory);
+    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
+    let channel = java.call_beside(&mut client, "resolve name=s")["channel"].as_str().unwrap().to_owned();
+    let publication = client.exclusive(&channel, 10);
+    java.call_beside(&mut client, "images name=s count=1");
+    java.call_beside(&mut client, "reject name=s reason=not-wanted");
+    client
+        .until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_RECEIVED) > 0).then_some(()));
+    java.call_beside(&mut client, "images name=s count=0");
+    drop(publication);
+
+    let publication = client.exclusive(&channel, 10);
+    java.call_beside(&mut client, "images name=s count=1");
+    publication.revoke();
+    java.call_beside(&mut client, "images name=s count=0");
+    client.until("the count", |aeron| (aeron.counters().value(PUBLICATIONS_REVOKED) == 1).then_some(()));
+
+    let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 11);
+    let channel = client.resolved(&subscription);
+    java.call(&format!("publish name=p channel={channel} stream=11 exclusive=true"));
+    let image =
+        client.until("the image", |_| subscription.images().first().map(|image| image.correlation_id()));
+    let rejected = client.aeron.reject_image(image, 0, "not wanted").unwrap();
+    client.until("the rejection", |aeron| aeron.command_done(rejected).unwrap().then_some(()));
+    client.until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_SENT) > 0).then_some(()));
+    java.call_beside(&mut client, "connected name=p is=false");
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}

@@ -1,0 +1,157 @@
+//! The project's own programs as processes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::process::Process;
+use super::{directory, free_port};
+
+/// The `harrier` command.
+pub fn harrier() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_harrier"))
+}
+
+/// The `harrier-driver` command without a setting of the environment.
+pub fn harrier_driver() -> Command {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(BINARY.get_or_init(driver_binary));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AERON_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// `cargo test --workspace` builds the driver's binary; a test run of this package alone may have to do it here.
+fn driver_binary() -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_harrier")).parent().unwrap();
+    let binary = folder.join("harrier-driver");
+    if !binary.exists() {
+        let profile = match folder.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            name => name,
+        };
+        let arguments = ["build", "--quiet", "--package", "harrier-driver", "--bin", "harrier-driver"];
+        Process::run(
+            "cargo",
+            Command::new(env!("CARGO"))
+                .args(arguments)
+                .args(["--profile", profile, "--target-dir"])
+                .arg(folder.parent().unwrap())
+                .current_dir(env!("CARGO_MANIFEST_DIR")),
+        );
+    }
+    binary
+}
+
+/// A `harrier-driver` that is ready for clients.
+pub struct OurDriver {
+    /// The process.
+    pub process: Process,
+    /// The Aeron directory.
+    pub directory: PathBuf,
+    _parent: tempfile::TempDir,
+}
+
+impl OurDriver {
+    /// Starts a driver with settings beyond the defaults of tests, e.g. `aeron.mtu.length=8k`.
+    pub fn start(settings: &[&str]) -> Self {
+        let parent = directory("driver");
+        let aeron_directory = parent.path().join("aeron");
+        let mut command = harrier_driver();
+        command.arg("--ready").arg(format!("-Daeron.dir={}", aeron_directory.display()));
+        command.args(["-Daeron.threading.mode=SHARED", "-Daeron.shared.idle.strategy=backoff"]);
+        command.arg("-Daeron.publication.linger.timeout=200ms");
+        if !settings.iter().any(|setting| setting.starts_with("aeron.timer.interval")) {
+            command.arg("-Daeron.timer.interval=20ms");
+        }
+        command.args(["-Daeron.term.buffer.sparse.file=true"]);
+        command.args(settings.iter().map(|setting| format!("-D{setting}")));
+        let mut process = Process::start("harrier-driver", &mut command);
+        let line = process.line();
+        assert!(line.starts_with("{\"ready\":true"), "{line}");
+        Self { process, directory: aeron_directory, _parent: parent }
+    }
+
+    /// Ends the driver and checks that it ended well and had nothing to say.
+    pub fn stop(mut self) {
+        self.process.signal("TERM");
+        let status = self.process.wait();
+        assert!(status.success(), "{status}");
+        assert_eq!(self.process.errors(), "");
+        assert_eq!(self.process.lines_so_far(), Vec::<String>::new());
+    }
+}
+
+/// A `harrier node` of one member.
+pub struct OurNode {
+    /// The process.
+    pub process: Process,
+    /// Its line on standard output.
+    pub ready: serde_json::Value,
+    directory: tempfile::TempDir,
+    members: String,
+    arguments: Vec<String>,
+}
+
+impl OurNode {
+    /// Starts a node in a new directory with arguments beyond `--dir`, `--aeron-dir`, `--member-id` and `--members`, and
+    /// waits until it serves.
+    pub fn start(arguments: &[&str]) -> Self {
+        let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let members = format!("0,{}", endpoints.join(","));
+        let directory = directory("node");
+        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let (process, ready) = launch(directory.path(), &members, &arguments);
+        Self { process, ready, directory, members, arguments }
+    }
+
+    /// Starts the node again where it was; the process before must have ended.
+    pub fn restart(&mut self) {
+        let (process, ready) = launch(self.directory.path(), &self.members, &self.arguments);
+        (self.process, self.ready) = (process, ready);
+    }
+
+    /// The member string.
+    pub fn members(&self) -> &str {
+        &self.members
+    }
+
+    /// Has `count` messages echoed to a client of our own.
+    pub fn echo(&self, count: u64, length: usize) {
+        super::cluster::echo(&self.aeron_directory(), self.ingress_endpoints(), count, length);
+    }
+
+    /// Ingress endpoints as clients want them.
+    pub fn ingress_endpoints(&self) -> &str {
+        self.ready["ingress_endpoints"].as_str().unwrap()
+    }
+
+    /// Aeron directory of the node.
+    pub fn aeron_directory(&self) -> PathBuf {
+        self.directory.path().join("aeron")
+    }
+
+    /// Parent of all directories of the node.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+fn launch(directory: &Path, members: &str, arguments: &[String]) -> (Process, serde_json::Value) {
+    let mut process = Process::start("harrier node", &mut node_command(directory, members, arguments));
+    let line = process.line();
+    let ready: serde_json::Value =
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    assert_eq!(ready["ready"], true);
+    (process, ready)
+}
+
+/// The command of a node with its directories below `directory`.
+pub fn node_command(directory: &Path, members: &str, arguments: &[String]) -> Command {
+    let mut command = harrier();
+    command.args(["node", "--member-id", "0", "--members", members]);
+    command.arg("--dir").arg(directory.join("node")).arg("--aeron-dir").arg(directory.join("aeron"));
+    command.args(arguments);
+    command
+}

@@ -1,0 +1,49 @@
+//! Processes, directories and ports of whole-system tests.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+pub mod binaries;
+pub mod client;
+pub mod cluster;
+pub mod messages;
+pub mod process;
+
+use std::path::{Path, PathBuf};
+
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
+
+/// Longest that one condition is waited for; other tests may hold the processor meanwhile.
+pub const PATIENCE_NS: i64 = 60_000_000_000;
+
+/// Polls until there is a value; panics with `what` after [`PATIENCE_NS`].
+pub fn until<V>(what: &str, mut condition: impl FnMut() -> Option<V>) -> V {
+    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(SystemClock.now().ns < deadline_ns, "{what} did not come");
+        rest();
+    }
+}
+
+/// Lets others run between two looks at a condition.
+#[expect(clippy::disallowed_methods, reason = "a pause between two looks, not a wait for an outcome")]
+pub fn rest() {
+    std::thread::sleep(std::time::Duration::from_millis(1));
+}
+
+/// A directory in shared memory that goes with its owner.
+pub fn directory(name: &str) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix(&format!("harrier-{name}-")).tempdir_in("/dev/shm").unwrap()
+}
+
+/// A UDP port of the loopback address that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A path below the sources of these tests.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
+}
