@@ -59,6 +59,9 @@ const PATIENCE_NS: i64 = 1_500_000_000;
 /// Pause after an offer that was refused, ns.
 const RETRY_NS: i64 = 100_000;
 
+/// How often a visitor looks whether it has waited long enough, ns.
+const VISITOR_LOOK_NS: i64 = 20_000_000;
+
 struct Heard {
     answers: VecDeque<(i64, Answer)>,
     leaders: u64,
@@ -355,7 +358,7 @@ impl Clients {
                 }
                 work_count += 1;
             } else if visitor.answered == visitor.wanted && !visitor.closes_by_service {
-                self.history.borrow_mut().on_goodbye(session_id);
+                self.history.borrow_mut().on_goodbye(session_id, self.virtual_ns);
                 visitor.client.close();
                 self.kernel.state().note("goodbye", &[session_id as u64]);
                 self.leave();
@@ -392,8 +395,10 @@ impl Agent for Clients {
             next_ns = next_ns.min(self.next_send_ns);
         }
         let visit_ns = match &self.visitor {
-            Some(visitor) => visitor.next_ns.max(self.now_ns + 1_000_000),
-            None => self.now_ns + (self.next_visit_ns - self.virtual_ns).max(1_000_000),
+            Some(visitor) if visitor.next_ns > self.now_ns => visitor.next_ns,
+            Some(_) => self.now_ns + VISITOR_LOOK_NS,
+            None if self.virtual_ns >= self.workload.visitors_until_ns => i64::MAX,
+            None => self.now_ns + (self.next_visit_ns - self.virtual_ns).max(0),
         };
         Some(next_ns.min(visit_ns))
     }

@@ -273,7 +273,7 @@ fn tear(own: &mut [u8], old: &[u8; SECTOR], lost_of_8: u64, rng: &mut Rng, cover
     if !rng.chance(lost_of_8, 8) {
         return;
     }
-    let begin = if rng.chance(1, 3) { rng.below(own.len() as u64) as usize } else { 0 };
+    let begin = if rng.chance(1, 2) { rng.below(own.len() as u64) as usize } else { 0 };
     coverage.hit(if begin > 0 { "crash tore a sector" } else { "crash lost a sector" });
     let length = own.len();
     own[begin..].copy_from_slice(&old[begin..length]);

@@ -8,6 +8,9 @@ use crate::network::{Link, SendFaults};
 /// Faults end here, virtual ns; what follows must heal.
 pub const FAULTS_END_NS: i64 = 10_000_000_000;
 
+/// Time in which streams recover from what befell the network, ns.
+pub const AFTERMATH_NS: i64 = 500_000_000;
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -71,6 +74,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Until when datagrams may not come through, virtual ns; until it is healed, `i64::MAX`.
+    pub fn disturbs_network_until(&self, now_ns: i64) -> Option<i64> {
+        match *self {
+            Self::Noise { .. } | Self::NoRoom { .. } => Some(i64::MAX),
+            Self::Cut { duration_ns, .. } | Self::Burst { duration_ns, .. } => {
+                Some(now_ns + duration_ns + AFTERMATH_NS)
+            }
+            Self::Heal | Self::SlowDisk { .. } | Self::ClockJump { .. } | Self::Crash { .. } => None,
+        }
+    }
+
     /// Name for reports.
     pub fn name(&self) -> &'static str {
         match self {
@@ -109,14 +123,15 @@ impl Plan {
         for _ in 0..rng.below(4) {
             faults.push((rng.below(FAULTS_END_NS as u64) as i64, draw_crash(rng, machine_crashes, 3_000)));
         }
-        match rng.below(4) {
-            0 => faults.push((0, draw_crash(rng, machine_crashes, 300))),
-            1 if machine_crashes => {
-                // The first start is when most that is on the disk is not safe yet.
-                let death = Death::AtSync(rng.below(16));
-                faults.push((0, Fault::Crash { of_machine: true, death, down_ns: 10_000_000 }));
-            }
-            _ => {}
+        // The first start is when most that is on the disk is not safe yet.
+        let early = match rng.below(4) {
+            0 => Some(Death::AtCall(rng.below(300))),
+            1 if machine_crashes => Some(Death::AtSync { only_catalog: false, left: rng.below(16) }),
+            2 if machine_crashes => Some(Death::AtSync { only_catalog: true, left: rng.below(4) }),
+            _ => None,
+        };
+        if let Some(death) = early {
+            faults.push((0, Fault::Crash { of_machine: machine_crashes, death, down_ns: 10_000_000 }));
         }
         for kind in kinds.into_iter().take(3 + rng.below(3) as usize) {
             for _ in 0..1 + rng.below(3) {
@@ -172,7 +187,7 @@ impl Plan {
 
 fn draw_crash(rng: &mut Rng, machine_crashes: bool, within: u64) -> Fault {
     let death = if machine_crashes && rng.chance(1, 3) {
-        Death::AtSync(rng.below(24))
+        Death::AtSync { only_catalog: rng.chance(1, 4), left: rng.below(24) }
     } else {
         Death::AtCall(rng.below(within))
     };

@@ -56,10 +56,14 @@ struct SessionFacts {
     is_closed: bool,
 }
 
+/// In this time a client's last message arrives over a calm network, ns.
+const GOODBYE_NS: i64 = 1_000_000_000;
+
 /// A client that ended its session.
 #[derive(Debug, Clone, Copy)]
 struct Goodbye {
     incarnation: u64,
+    at_ns: i64,
 }
 
 /// All events, and what has gone wrong with them.
@@ -70,6 +74,7 @@ pub struct History {
     by_offer: BTreeMap<(i64, u64), usize>,
     sessions: BTreeMap<i64, SessionFacts>,
     goodbyes: BTreeMap<i64, Goodbye>,
+    network_is_calm_from_ns: i64,
     /// Number of the node's present life, from 1.
     pub incarnation: u64,
     /// Events that the present life has been shown.
@@ -169,9 +174,22 @@ impl History {
         }
     }
 
-    /// A client has ended its session and expects to see it closed.
-    pub fn on_goodbye(&mut self, session_id: i64) {
-        self.goodbyes.insert(session_id, Goodbye { incarnation: self.incarnation });
+    /// A client has ended its session and, when the network is calm, expects to see it closed.
+    pub fn on_goodbye(&mut self, session_id: i64, now_ns: i64) {
+        if now_ns >= self.network_is_calm_from_ns {
+            self.goodbyes.insert(session_id, Goodbye { incarnation: self.incarnation, at_ns: now_ns });
+        }
+    }
+
+    /// The network is disturbed until then: what was sent just now may not arrive before its sender has gone.
+    pub fn on_disturbance(&mut self, now_ns: i64, until_ns: i64) {
+        self.network_is_calm_from_ns = self.network_is_calm_from_ns.max(until_ns);
+        self.goodbyes.retain(|_, goodbye| goodbye.at_ns + GOODBYE_NS < now_ns);
+    }
+
+    /// All links are well again; streams have recovered by then.
+    pub fn on_heal(&mut self, calm_from_ns: i64) {
+        self.network_is_calm_from_ns = calm_from_ns;
     }
 
     /// A client got the answer to an offer, with the service's digest.

@@ -22,8 +22,13 @@ const EPOCH_START_MS: i64 = 1_700_000_000_000;
 pub enum Death {
     /// After so many calls to storage, network and memory.
     AtCall(u64),
-    /// After so many syncs, when all that was written since the last one is unsafe.
-    AtSync(u64),
+    /// After so many syncs, when all that was written since the last one has been carried out and is not safe.
+    AtSync {
+        /// Counts only syncs of the archive's catalog.
+        only_catalog: bool,
+        /// Syncs that are still carried out.
+        left: u64,
+    },
 }
 
 /// How slow a disk is, ns.
@@ -69,8 +74,10 @@ pub struct State {
     pub trace: Trace,
     /// Counts of what happened.
     pub coverage: Coverage,
-    /// Times at which a file operation completes, virtual ns.
-    pub wakes: BTreeSet<i64>,
+    /// Times at which a host's file operation completes, virtual ns.
+    pub wakes: BTreeSet<(i64, HostId)>,
+    /// Hosts with a file operation that has just completed.
+    pub woken: Vec<bool>,
 }
 
 impl State {
@@ -84,6 +91,13 @@ impl State {
         self.coverage.hit(what);
         self.note(what, numbers);
     }
+}
+
+/// True when nothing was left.
+fn count_down(left: &mut u64) -> bool {
+    let is_last = *left == 0;
+    *left = left.saturating_sub(1);
+    is_last
 }
 
 /// A handle on the simulated world; clones share it.
@@ -113,6 +127,7 @@ impl Kernel {
             trace: Trace::new(keep_lines),
             coverage: Coverage::default(),
             wakes: BTreeSet::new(),
+            woken: vec![false; host_count],
         })))
     }
 
@@ -138,30 +153,30 @@ impl Kernel {
 
     /// Counts a call of a host's process; the call at which it dies does not return.
     pub fn enter(&self, host: HostId) {
-        self.count_down(host, false);
-    }
-
-    /// Counts a sync of a host's process; see [`enter`](Self::enter).
-    pub fn enter_sync(&self, host: HostId) {
-        self.count_down(host, true);
-    }
-
-    fn count_down(&self, host: HostId, is_sync: bool) {
-        let mut state = self.state();
-        let own = &mut state.hosts[host];
-        let left = match &mut own.death {
-            Some(Death::AtCall(left)) if !is_sync => left,
-            Some(Death::AtSync(left)) if is_sync => left,
-            _ => return,
+        let is_last = match &mut self.state().hosts[host].death {
+            Some(Death::AtCall(left)) => count_down(left),
+            _ => false,
         };
-        if *left > 0 {
-            *left -= 1;
-            return;
+        if is_last {
+            self.die(host);
         }
-        own.death = None;
-        own.is_dead = true;
+    }
+
+    /// Counts a sync; true when the process must [`die`](Self::die) instead of being given it.
+    pub fn is_last_sync(&self, host: HostId, is_of_catalog: bool) -> bool {
+        match &mut self.state().hosts[host].death {
+            Some(Death::AtSync { only_catalog, left }) if is_of_catalog || !*only_catalog => count_down(left),
+            _ => false,
+        }
+    }
+
+    /// The death of a host's process, in the midst of a call.
+    pub fn die(&self, host: HostId) -> ! {
+        let mut state = self.state();
+        state.hosts[host].death = None;
+        state.hosts[host].is_dead = true;
         drop(state);
-        resume_unwind(Box::new(ProcessDeath));
+        resume_unwind(Box::new(ProcessDeath))
     }
 
     /// Whether a host's process is dead, so that what is left of it must do nothing.

@@ -11,6 +11,7 @@ pub mod client;
 pub mod disk;
 pub mod faults;
 pub mod history;
+pub mod inside;
 pub mod kernel;
 pub mod ledger;
 pub mod memory;

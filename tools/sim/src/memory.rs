@@ -106,7 +106,9 @@ impl Memory for SimMemory {
 
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError> {
         self.kernel.enter(self.host);
-        self.kernel.enter_sync(self.host);
+        if self.kernel.is_last_sync(self.host, false) {
+            self.kernel.die(self.host);
+        }
         let mut state = self.kernel.state();
         state.note("flush", &[self.host as u64]);
         state.hosts[self.host].disk.flush(buffer.as_ptr());

@@ -109,11 +109,11 @@ impl Network {
         &mut self.send_faults[host]
     }
 
-    /// When the next datagram arrives, virtual ns.
-    pub fn next_arrival_ns(&self) -> Option<i64> {
+    /// When the next datagram arrives at a host, virtual ns.
+    pub fn next_arrival_ns(&self, host: HostId) -> Option<i64> {
         self.inboxes
-            .values()
-            .filter_map(|inbox| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
+            .range((host, 0)..=(host, u16::MAX))
+            .filter_map(|(_, inbox)| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
             .min()
     }
 

@@ -17,6 +17,7 @@ use harrier_ringbuf::{AgentError, Rng};
 use crate::client::{Clients, Progress, Workload};
 use crate::faults::{self, FAULTS_END_NS, Fault, Plan};
 use crate::history::History;
+use crate::inside;
 use crate::kernel::{Death, HostId, Kernel};
 use crate::ledger::Ledger;
 use crate::memory::SimMemory;
@@ -30,6 +31,9 @@ use crate::world::World;
 const NODE: HostId = 0;
 /// Host of the clients.
 const CLIENT: HostId = 1;
+/// Directories of the drivers.
+const NODE_DRIVER: &str = "/dev/shm/node";
+const CLIENT_DRIVER: &str = "/dev/shm/client";
 /// After the faults all must be well within this time, virtual ns.
 const HEALING_NS: i64 = 45_000_000_000;
 /// Bytes of a segment of a recording.
@@ -88,6 +92,7 @@ struct Run {
     scenario: Scenario,
     rng: Rng,
     node_memory: SimMemory,
+    client_memory: SimMemory,
     history: Rc<RefCell<History>>,
     progress: Rc<RefCell<Progress>>,
     /// Set when the node is down: when it starts again, virtual ns.
@@ -104,6 +109,7 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     let progress = Rc::new(RefCell::new(Progress::default()));
     let mut run = Run {
         node_memory: SimMemory::new(kernel.clone(), NODE),
+        client_memory: SimMemory::new(kernel.clone(), CLIENT),
         world: World::new(kernel.clone(), 2),
         kernel: kernel.clone(),
         scenario,
@@ -116,6 +122,8 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     };
     run.start_clients();
     run.go();
+    inside::harvest(&kernel, NODE, &run.node_memory, NODE_DRIVER, &history);
+    inside::harvest(&kernel, CLIENT, &run.client_memory, CLIENT_DRIVER, &history);
     run.world.kill(NODE);
     run.world.kill(CLIENT);
     let history = history.borrow();
@@ -150,7 +158,6 @@ fn small(context: &mut DriverContext) {
     context.term_buffer_length = 64 << 10;
     context.ipc_term_buffer_length = 64 << 10;
     context.timer_interval_ns = 100_000_000;
-    context.publication_linger_timeout_ns = 3_000_000_000;
 }
 
 impl Run {
@@ -170,8 +177,8 @@ impl Run {
     }
 
     fn start_clients(&mut self) {
-        let memory = SimMemory::new(self.kernel.clone(), CLIENT);
-        let mut context = DriverContext::new("/dev/shm/client");
+        let memory = self.client_memory.clone();
+        let mut context = DriverContext::new(CLIENT_DRIVER);
         small(&mut context);
         context.seed = self.rng.next_u64();
         let transport = SimTransport::new(self.kernel.clone(), CLIENT);
@@ -182,7 +189,7 @@ impl Run {
             Err(error) => return self.violate("start", error.to_string()),
         };
         let workload = Workload {
-            aeron_directory: "/dev/shm/client".into(),
+            aeron_directory: CLIENT_DRIVER.into(),
             ingress_endpoints: format!("0={}", endpoint(NODE, 20_110)),
             egress_channel: format!("aeron:udp?endpoint={}", endpoint(CLIENT, 0)),
             orders: self.scenario.orders,
@@ -212,7 +219,7 @@ impl Run {
             endpoint(NODE, 0),
             endpoint(NODE, 8_010)
         );
-        let mut context = NodeContext::new("/var/node", "/dev/shm/node", 0, members);
+        let mut context = NodeContext::new("/var/node", NODE_DRIVER, 0, members);
         context.seed = self.rng.next_u64();
         context.log_term_length = 64 << 10;
         context.segment_length = SEGMENT_LENGTH as i32;
@@ -236,7 +243,7 @@ impl Run {
             kernel: kernel.clone(),
             host: NODE,
             memory: memory.clone(),
-            aeron_directory: "/dev/shm/node".into(),
+            aeron_directory: NODE_DRIVER.into(),
             length: self.scenario.snapshot_length,
             seed: self.rng.next_u64(),
         });
@@ -265,6 +272,7 @@ impl Run {
 
     /// The node's process is dead; its machine may be too.
     fn on_death(&mut self) {
+        inside::harvest(&self.kernel, NODE, &self.node_memory, NODE_DRIVER, &self.history);
         self.world.kill(NODE);
         let fault = self.death.take();
         let mut state = self.kernel.state();
@@ -290,6 +298,11 @@ impl Run {
                 }
                 self.death = Some(fault);
                 self.kernel.state().hosts[NODE].death = Some(death);
+            }
+            if let Some(until_ns) = fault.disturbs_network_until(now_ns) {
+                self.history.borrow_mut().on_disturbance(now_ns, until_ns);
+            } else if fault == Fault::Heal {
+                self.history.borrow_mut().on_heal(now_ns + faults::AFTERMATH_NS);
             }
             faults::apply(&self.kernel, &fault);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use harrier_archive::catalog::CATALOG_FILE;
 use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, StorageError, WriteBuffer};
 use harrier_ringbuf::{Region, Storage};
 
@@ -65,10 +66,16 @@ impl SimStorage {
         }
     }
 
-    fn enter(&self, operation: &Operation) {
+    /// Counts the call; a process that dies at a sync has had carried out all that it submitted before.
+    fn enter(&mut self, operation: &Operation) {
         self.kernel.enter(self.host);
-        if matches!(operation, Operation::Sync { .. } | Operation::SyncDirectory { .. }) {
-            self.kernel.enter_sync(self.host);
+        if !matches!(operation, Operation::Sync { .. } | Operation::SyncDirectory { .. }) {
+            return;
+        }
+        let is_of_catalog = self.path_of(operation).ends_with(CATALOG_FILE);
+        if self.kernel.is_last_sync(self.host, is_of_catalog) {
+            self.run_due(i64::MAX);
+            self.kernel.die(self.host);
         }
     }
 
@@ -193,7 +200,7 @@ impl Storage for SimStorage {
         let last = self.last_effect_ns.entry(path).or_default();
         *last = earliest_ns.max(*last + 1);
         let effect_ns = *last;
-        self.kernel.state().wakes.insert(effect_ns + REPORT_NS);
+        self.kernel.state().wakes.insert((effect_ns + REPORT_NS, self.host));
         self.pending.push_back(Pending { token, operation: Some(operation), effect_ns, result: None });
     }
 

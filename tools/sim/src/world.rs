@@ -18,6 +18,7 @@ const TURN_NS: u64 = 2_000;
 #[derive(Default)]
 struct Turn {
     deadline_ns: Cell<Option<i64>>,
+    work_count: Cell<usize>,
 }
 
 struct HostPace {
@@ -31,7 +32,8 @@ impl Pace for HostPace {
         self.kernel.now(self.host)
     }
 
-    fn rest(&self, _work_count: usize, next_deadline: Option<i64>) {
+    fn rest(&self, work_count: usize, next_deadline: Option<i64>) {
+        self.turn.work_count.set(work_count);
         self.turn.deadline_ns.set(next_deadline.map(|ns| self.kernel.virtual_ns(self.host, ns)));
     }
 }
@@ -92,6 +94,7 @@ impl World {
     pub fn thread(&self, host: HostId, on_error: ErrorSink) -> SharedThread {
         let pace = HostPace { kernel: self.kernel.clone(), host, turn: self.hosts.turns[host].clone() };
         self.kernel.state().hosts[host].is_dead = false;
+        self.hosts.turns[host].work_count.set(1);
         SharedThread::new(Box::new(pace), on_error)
     }
 
@@ -174,11 +177,21 @@ impl World {
                 continue;
             }
             let thread = self.hosts.threads.borrow()[host].clone();
-            if let Some(thread) = thread {
+            if let Some(thread) = thread.filter(|_| self.has_something_to_do(host)) {
                 work_count += thread.run_once();
             }
         }
         self.advance(work_count);
+    }
+
+    /// A host that found nothing to do finds nothing again before a time or an arrival that it waits for.
+    fn has_something_to_do(&self, host: HostId) -> bool {
+        let turn = &self.hosts.turns[host];
+        let state = self.kernel.state();
+        turn.work_count.get() > 0
+            || turn.deadline_ns.get().is_none_or(|deadline_ns| deadline_ns <= state.now_ns)
+            || state.woken[host]
+            || state.network.next_arrival_ns(host).is_some_and(|at| at <= state.now_ns)
     }
 
     fn advance(&self, work_count: usize) {
@@ -196,15 +209,20 @@ impl World {
             let cost_ns = 1 + state.rng.below(TURN_NS) as i64;
             state.now_ns = now_ns + cost_ns;
         } else {
-            let arrival = state.network.next_arrival_ns();
-            let wake = state.wakes.first().copied();
+            let arrival =
+                (0..self.hosts.turns.len()).filter_map(|host| state.network.next_arrival_ns(host)).min();
+            let wake = state.wakes.first().map(|(at, _)| *at);
             let next_ns = [deadline, arrival, wake].into_iter().flatten().min();
             let next_ns = next_ns.unwrap_or(i64::MAX).clamp(now_ns + 200, now_ns + LONGEST_REST_NS);
             state.now_ns = next_ns;
         }
         let now_ns = state.now_ns;
-        while state.wakes.first().is_some_and(|wake| *wake <= now_ns) {
+        state.woken.fill(false);
+        while let Some((at, host)) = state.wakes.first().copied()
+            && at <= now_ns
+        {
             state.wakes.pop_first();
+            state.woken[host] = true;
         }
     }
 }

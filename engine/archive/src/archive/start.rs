@@ -13,7 +13,7 @@ use harrier_ringbuf::storage::{
 use harrier_ringbuf::{Memory, Now, Rng};
 
 use super::{Archive, ArchiveCounters, ArchiveError, ControlStream};
-use crate::catalog::{CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, RecordingState};
+use crate::catalog::{self, CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, RecordingState};
 use crate::context::{ArchiveContext, SyncLevel, TornTail};
 use crate::counters;
 use crate::descriptor::RecordingDescriptor;
@@ -158,14 +158,13 @@ fn open_catalog<S: Storage>(
     let opened = io.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
     let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
     if length == 0 {
-        let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
-        write_blocking(io, file, write)?;
-        io.blocking(Operation::SetLength { file, length: catalog.capacity() as u64 })?;
-        sync_blocking(io, file, context)?;
-        return Ok((catalog, file));
+        return create_catalog(context, io, file);
     }
     let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
     let Output::Data(bytes) = io.blocking(read)? else { unreachable!("reading a file reads it") };
+    if is_unborn(context, io, &bytes)? {
+        return create_catalog(context, io, file);
+    }
     let mut catalog = recover_catalog(context, io, &path, &bytes)?;
     if let Some(write) = catalog.clear_rest(&bytes) {
         write_blocking(io, file, write)?;
@@ -190,6 +189,35 @@ fn open_catalog<S: Storage>(
     }
     sync_blocking(io, file, context)?;
     Ok((catalog, file))
+}
+
+fn create_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    file: FileId,
+) -> Result<(Catalog, FileId), ArchiveError> {
+    let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
+    write_blocking(io, file, write)?;
+    io.blocking(Operation::SetLength { file, length: catalog.capacity() as u64 })?;
+    sync_blocking(io, file, context)?;
+    Ok((catalog, file))
+}
+
+/// Whether the machine died while the catalog was being created: its header is not whole, and there is nothing else.
+fn is_unborn<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    bytes: &[u8],
+) -> Result<bool, ArchiveError> {
+    let has_entries = bytes.iter().skip(catalog::HEADER_LENGTH).any(|byte| *byte != 0);
+    if has_entries || Catalog::read(bytes, context.record_checksum).is_ok() {
+        return Ok(false);
+    }
+    let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
+    else {
+        return Ok(false);
+    };
+    Ok(!names.iter().any(|name| name.ends_with(segment::SUFFIX)))
 }
 
 /// Reads the catalog. An entry that was being added when the machine died, under whose id nothing was recorded, was never

@@ -331,12 +331,12 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let Some(log) = &mut self.log else { return Ok(()) };
         let Some(position) = log.append(&event)? else { return Ok(()) };
         self.clock.observe(timestamp);
-        let leader = self.leader_facts();
         let mut session = self.pending_sessions.remove(index);
         session.state = SessionState::Open;
         session.opened_log_position = position;
         session.last_activity_ms = self.now.epoch_ms;
-        session.owes_open_event = !session.send_event(leader, EventCode::Ok, "");
+        // A session that a crash could still undo is none: its client is told once the event is committed.
+        session.owes_open_event = true;
         self.sessions.insert(session.id, session);
         Ok(())
     }
@@ -365,6 +365,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 continue;
             }
             if session.owes_open_event {
+                if session.opened_log_position > self.commit_position {
+                    continue;
+                }
                 session.owes_open_event = !session.send_event(leader, EventCode::Ok, "");
                 work_count += 1;
             } else if session.owes_new_leader_event {
