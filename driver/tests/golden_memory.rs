@@ -19,8 +19,11 @@ use harrier_ringbuf::many_to_one::{self, ManyToOneRing};
 use harrier_ringbuf::position::HEADER_LENGTH;
 use harrier_ringbuf::{AtomicBuffer, Region};
 
+/// Decodes and encodes the content of the named file.
+type Check = fn(&str, &[u8]);
+
 /// What a name says of its file; the first that fits.
-const KINDS: [(&str, fn(&str, &[u8])); 17] = [
+const KINDS: [(&str, Check); 17] = [
     ("cnc_header", cnc_header),
     ("cnc.dat", cnc_file),
     ("logbuffer", log_file),
