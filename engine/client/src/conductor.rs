@@ -13,7 +13,7 @@ use harrier_ringbuf::image_reader::ImageReader;
 use harrier_ringbuf::logbuffer::LogBuffers;
 use harrier_ringbuf::many_to_one::ManyToOneRing;
 use harrier_ringbuf::memory::MapMode;
-use harrier_ringbuf::{AtomicBuffer, IdMap, Memory, MemoryError, Now};
+use harrier_ringbuf::{AtomicBuffer, IdMap, Memory, MemoryError, Now, Region};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +30,9 @@ use crate::{
 
 /// Longest command: a channel of 4095 bytes and its fixed fields.
 const COMMAND_CAPACITY: usize = 4_608;
+
+/// Pages of memory are touched in steps of this, bytes.
+const PAGE_BYTES: usize = 4_096;
 
 /// Longest client name, characters (spec 01 §5.1).
 const MAX_NAME_LENGTH: usize = 100;
@@ -798,6 +801,12 @@ impl Core {
 
     fn map_log(&self, file_name: &str) -> Result<LogBuffers, ClientError> {
         let buffer = (self.map)(Path::new(file_name))?;
+        if self.context.pre_touch_mapped_memory {
+            for offset in (0..buffer.capacity()).step_by(PAGE_BYTES) {
+                // Changes no word, and the processor must have the page for it.
+                buffer.compare_and_set_i32(offset, 0, 0);
+            }
+        }
         LogBuffers::map(buffer).map_err(|error| ClientError::Corrupt {
             directory: self.context.directory.clone(),
             detail: format!("log {file_name}: {error}"),
