@@ -49,13 +49,19 @@ const fn benchmark(
 }
 
 /// All benchmarks.
-pub const BENCHMARKS: [Benchmark; 10] = [
+pub const BENCHMARKS: [Benchmark; 11] = [
     benchmark("ipc-rtt", "round trip through shared memory, one message in flight", &[32], rtt::ipc),
     benchmark(
         "ipc-throughput",
         "messages through shared memory, exclusive publication",
         &[32, 1_344],
         throughput::ipc_exclusive,
+    ),
+    benchmark(
+        "ipc-throughput-invoked",
+        "messages through shared memory, driver invoked in the publisher's thread",
+        &[32, 1_344],
+        throughput::ipc_invoked,
     ),
     benchmark(
         "ipc-throughput-concurrent",

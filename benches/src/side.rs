@@ -24,7 +24,15 @@ pub(crate) fn directory() -> Result<tempfile::TempDir, BenchError> {
 /// Settings of a driver below `directory`.
 pub(crate) fn driver_context(directory: &Path, name: &str) -> DriverContext {
     let mut context = DriverContext::new(directory.join(name));
-    context.seed = Stopwatch::start().ns() ^ u64::from(std::process::id());
+    context.seed = u64::from(std::process::id());
+    context.term_buffer_sparse_file = false;
+    context
+}
+
+/// Settings of a client; no message pays for the first access to a page.
+fn client_context(directory: PathBuf) -> Context {
+    let mut context = Context::new(directory);
+    context.pre_touch_mapped_memory = true;
     context
 }
 
@@ -96,7 +104,7 @@ impl Invoked {
         let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)
             .map_err(BenchError::engine)?;
         let aeron =
-            Aeron::connect(Context::new(directory), MappedMemory, &now).map_err(BenchError::engine)?;
+            Aeron::connect(client_context(directory), MappedMemory, &now).map_err(BenchError::engine)?;
         Ok(Self { agents: driver.into_agents(), aeron })
     }
 }
@@ -132,7 +140,7 @@ impl Shared {
             .map_err(BenchError::engine)?
             .launch(SystemClock, pin_current_thread)?;
         let aeron =
-            Aeron::connect(Context::new(directory), MappedMemory, &now).map_err(BenchError::engine)?;
+            Aeron::connect(client_context(directory), MappedMemory, &now).map_err(BenchError::engine)?;
         Ok(Self { aeron, driver: Some(driver) })
     }
 }

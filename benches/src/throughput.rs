@@ -17,7 +17,7 @@ use crate::stopwatch::{Stopwatch, rest};
 const STREAM_ID: i32 = 1_003;
 const FRAGMENT_LIMIT: usize = 256;
 /// Messages that an invoked publisher offers between two duty cycles of its driver.
-const OFFERS_PER_CYCLE: u32 = 16;
+const OFFERS_PER_CYCLE: u32 = 64;
 
 /// Ports of this host that nobody uses now.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, BenchError> {
@@ -74,6 +74,38 @@ fn ipc<P: Offer>(
     outcome.parameters.push(("publication", json!(kind)));
     outcome.parameters.push(("driver", json!("shared, backoff")));
     Ok(outcome)
+}
+
+/// IPC with the driver in the publisher's thread: two threads on two cores.
+pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError> {
+    let directory = directory()?;
+    let (running, received) = (AtomicBool::new(true), Padded(AtomicU64::new(0)));
+    let stop = StopOnDrop(&running);
+    let size = parameters.size;
+    let (hand_over, taken) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let subscriber = scope.spawn(|| {
+            let taken = taken;
+            let Ok(mut subscription) = taken.recv() else { return Ok(()) };
+            subscribe(&mut Alone, &mut subscription, size, &running, &received)
+        });
+        let publisher = scope.spawn(|| {
+            let hand_over = hand_over;
+            let mut side = Invoked::new(driver_context(directory.path(), "driver"))?;
+            let subscription = side.subscription("aeron:ipc", STREAM_ID)?;
+            let mut publication = side.exclusive("aeron:ipc", STREAM_ID)?;
+            if hand_over.send(subscription).is_err() {
+                return Err(BenchError::Timeout("the subscriber"));
+            }
+            publish(&mut side, &mut publication, size, &running)
+        });
+        let msgs_per_s = rate(parameters, &received, &mut || Ok(()));
+        drop(stop);
+        join(publisher)?;
+        join(subscriber)?;
+        let parameters = vec![("driver", json!("invoked by the publisher"))];
+        Ok(Outcome { parameters, latency: None, msgs_per_s: msgs_per_s? })
+    })
 }
 
 /// UDP over loopback: dedicated threads that back off, long datagrams, large buffers and window.

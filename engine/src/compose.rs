@@ -103,6 +103,7 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
 fn driver_context(context: &NodeContext) -> DriverContext {
     let mut driver = DriverContext::new(&context.aeron_directory);
     driver.seed = context.seed;
+    driver.term_buffer_sparse_file = context.sparse_logs;
     driver
 }
 

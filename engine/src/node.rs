@@ -53,6 +53,9 @@ pub struct NodeContext {
     pub segment_length: i32,
     /// Which crash acknowledged messages survive.
     pub sync_level: SyncLevel,
+    /// Leaves the memory of logs to be taken when it is first written; each first store to a page then costs a message
+    /// several microseconds.
+    pub sparse_logs: bool,
     /// Sessions at most.
     pub max_sessions: usize,
     /// Time without a sign of life after which a client's session is closed, ns.
@@ -82,6 +85,7 @@ impl NodeContext {
             log_term_length: 16 << 20,
             segment_length: 128 << 20,
             sync_level: SyncLevel::None,
+            sparse_logs: false,
             max_sessions: 100,
             session_timeout_ns: 10_000_000_000,
             seed: now.epoch_ms as u64 ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id()),

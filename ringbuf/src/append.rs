@@ -59,6 +59,9 @@ impl OfferError {
     }
 }
 
+/// How far ahead of its own stores a sole writer asks for the memory: a reader that follows closely has looked at it.
+const AHEAD_BYTES: usize = 1_024;
+
 /// The parts of a message as one run of bytes, read in order.
 struct Gather<'a, 'b> {
     parts: &'a [&'b [u8]],
@@ -458,6 +461,7 @@ impl<R: Region> ExclusiveAppender<R> {
             return Err(self.end_of_term());
         }
         self.term_offset = end;
+        self.stream.log.term(self.index).expect_store(end + AHEAD_BYTES);
         Ok(offset)
     }
 

@@ -52,6 +52,9 @@ pub trait Region: Clone {
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
     /// Zeroes a range. Not atomic as a whole.
     fn zero(&self, offset: usize, length: usize);
+    /// Tells the processor that the word at `offset` will be stored soon. Outside the capacity it does nothing.
+    #[inline(always)]
+    fn expect_store(&self, _offset: usize) {}
     /// The part `offset..offset + length` as a region of its own.
     fn slice(&self, offset: usize, length: usize) -> Self;
 }
@@ -81,6 +84,21 @@ pub struct AtomicBuffer {
 unsafe impl Send for AtomicBuffer {}
 // SAFETY: as above; `&AtomicBuffer` gives no access that `AtomicBuffer` does not.
 unsafe impl Sync for AtomicBuffer {}
+
+/// Ends an access outside the buffer. Out of line with its numbers by value: a formatted assertion in place would store them
+/// to the stack on every access, and those stores crowd out the stores to shared memory.
+#[cold]
+#[inline(never)]
+fn outside(offset: usize, length: usize, capacity: usize) -> ! {
+    panic!("range {offset}+{length} outside a buffer of {capacity} bytes")
+}
+
+/// Ends an access to a word that is not naturally aligned.
+#[cold]
+#[inline(never)]
+fn unaligned(offset: usize) -> ! {
+    panic!("word at unaligned offset {offset}")
+}
 
 impl AtomicBuffer {
     /// Zeroed private memory, page aligned.
@@ -118,18 +136,18 @@ impl AtomicBuffer {
 
     #[inline(always)]
     fn check(&self, offset: usize, length: usize) {
-        assert!(
-            offset <= self.length && length <= self.length - offset,
-            "range {offset}+{length} outside a buffer of {} bytes",
-            self.length
-        );
+        if offset > self.length || length > self.length - offset {
+            outside(offset, length, self.length);
+        }
     }
 
     #[inline(always)]
     fn word_i32(&self, offset: usize) -> &AtomicI32 {
         self.check(offset, 4);
         let pointer = self.address.as_ptr().wrapping_add(offset);
-        assert!((pointer as usize).is_multiple_of(4), "32-bit word at unaligned offset {offset}");
+        if !(pointer as usize).is_multiple_of(4) {
+            unaligned(offset);
+        }
         // SAFETY: in bounds, aligned, valid while `self.backing` lives; shared bytes are only accessed atomically.
         unsafe { AtomicI32::from_ptr(pointer.cast()) }
     }
@@ -138,7 +156,9 @@ impl AtomicBuffer {
     fn word_i64(&self, offset: usize) -> &AtomicI64 {
         self.check(offset, 8);
         let pointer = self.address.as_ptr().wrapping_add(offset);
-        assert!((pointer as usize).is_multiple_of(8), "64-bit word at unaligned offset {offset}");
+        if !(pointer as usize).is_multiple_of(8) {
+            unaligned(offset);
+        }
         // SAFETY: in bounds, aligned, valid while `self.backing` lives; shared bytes are only accessed atomically.
         unsafe { AtomicI64::from_ptr(pointer.cast()) }
     }
@@ -210,6 +230,21 @@ impl Region for AtomicBuffer {
         unsafe { shared_copy::zero(self.address.as_ptr().add(offset), length) }
     }
 
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    fn expect_store(&self, offset: usize) {
+        if offset < self.length {
+            // SAFETY: a hint that changes neither memory nor registers; processors without it take it for no operation.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) self.address.as_ptr().wrapping_add(offset),
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
+        }
+    }
+
     fn slice(&self, offset: usize, length: usize) -> Self {
         self.check(offset, length);
         // SAFETY: in bounds, so the address stays inside the allocation (one past its end for an empty slice).
@@ -231,14 +266,42 @@ mod shared_copy {
     #[inline(always)]
     pub(super) unsafe fn write(to: *mut u8, bytes: &[u8]) {
         // SAFETY: the caller promises that `to` is valid for `bytes.len()` and that the ranges are disjoint.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+        unsafe { copy(bytes.as_ptr(), to, bytes.len()) }
     }
 
     #[cfg(not(miri))]
     #[inline(always)]
     pub(super) unsafe fn read(from: *const u8, bytes: &mut [u8]) {
         // SAFETY: the caller promises that `from` is valid for `bytes.len()` and that the ranges are disjoint.
-        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
+        unsafe { copy(from, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    /// Copies; short ranges, which most messages are, without a call: the first and the last so many bytes, which overlap
+    /// in the middle.
+    #[cfg(not(miri))]
+    #[inline(always)]
+    unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
+        // SAFETY: the caller promises that both are valid for `length` and disjoint; each branch copies pieces inside.
+        unsafe {
+            match length {
+                8..=16 => ends::<8>(from, to, length),
+                17..=32 => ends::<16>(from, to, length),
+                33..=64 => ends::<32>(from, to, length),
+                _ => std::ptr::copy_nonoverlapping(from, to, length),
+            }
+        }
+    }
+
+    /// Copies the first and the last `N` of at least `N` and at most `2 * N` bytes.
+    #[cfg(not(miri))]
+    #[inline(always)]
+    unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, length: usize) {
+        let last = length - N;
+        // SAFETY: the caller promises that both are valid for `length`, which is at least `N`, and disjoint.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, to, N);
+            std::ptr::copy_nonoverlapping(from.add(last), to.add(last), N);
+        }
     }
 
     #[cfg(not(miri))]

@@ -257,10 +257,9 @@ impl ImageReader {
             }
             let length = length as usize;
             let aligned = align(length, FRAME_ALIGNMENT);
-            assert!(
-                length >= HEADER_LENGTH && aligned <= term.capacity() - offset,
-                "frame of {length} bytes at {offset}"
-            );
+            if length < HEADER_LENGTH || aligned > term.capacity() - offset {
+                impossible_frame(length, offset);
+            }
             if is_padding(term, offset) {
                 offset += aligned;
                 progress.current += aligned as i64;
@@ -312,10 +311,9 @@ impl ImageReader {
             }
             let length = length as usize;
             let aligned = align(length, FRAME_ALIGNMENT);
-            assert!(
-                length >= HEADER_LENGTH && aligned <= term.capacity() - offset,
-                "frame of {length} bytes at {offset}"
-            );
+            if length < HEADER_LENGTH || aligned > term.capacity() - offset {
+                impossible_frame(length, offset);
+            }
             if is_padding(term, offset) {
                 offset += aligned;
                 position += aligned as i64;
@@ -370,6 +368,13 @@ impl ImageReader {
         self.position.set_ordered(self.position.get_plain() + length as i64);
         length
     }
+}
+
+/// Ends the reading of a log that somebody has overwritten.
+#[cold]
+#[inline(never)]
+fn impossible_frame(length: usize, offset: usize) -> ! {
+    panic!("frame of {length} bytes at {offset}")
 }
 
 struct Progress<'a> {

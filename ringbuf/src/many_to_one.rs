@@ -228,10 +228,9 @@ impl<R: Region> ManyToOneRing<R> {
                 break;
             }
             let length = length as usize;
-            assert!(
-                length >= RECORD_HEADER && length <= self.capacity - at,
-                "ring record of {length} bytes at {at}"
-            );
+            if length < RECORD_HEADER || length > self.capacity - at {
+                impossible_record(length, at);
+            }
             taken.bytes += align(length, ALIGNMENT);
             let type_id = self.region.load_i32(at + 4, Ordering::Relaxed);
             if type_id == PADDING_TYPE_ID {
@@ -343,6 +342,13 @@ impl<R: Region> Drop for Taken<'_, R> {
     }
 }
 
+/// Ends the reading of a ring that somebody has overwritten.
+#[cold]
+#[inline(never)]
+pub(crate) fn impossible_record(length: usize, index: usize) -> ! {
+    panic!("ring record of {length} bytes at {index}")
+}
+
 /// Hands a private copy of shared bytes to `handler`; short ones are copied to the stack.
 pub(crate) fn with_bytes<R: Region>(
     region: &R,
@@ -350,8 +356,14 @@ pub(crate) fn with_bytes<R: Region>(
     length: usize,
     handler: &mut impl FnMut(&[u8]),
 ) {
+    const SHORT: usize = 64;
     const ON_STACK: usize = 1_024;
-    if length <= ON_STACK {
+    if length <= SHORT {
+        // Most records; the array is cleared each time.
+        let mut bytes = [0; SHORT];
+        region.copy_out(offset, &mut bytes[..length]);
+        handler(&bytes[..length]);
+    } else if length <= ON_STACK {
         let mut bytes = [0; ON_STACK];
         region.copy_out(offset, &mut bytes[..length]);
         handler(&bytes[..length]);

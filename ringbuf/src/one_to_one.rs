@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::many_to_one::{
-    ALIGNMENT, HEAD, PADDING_TYPE_ID, RECORD_HEADER, RingError, TAIL, check_capacity, with_bytes,
+    ALIGNMENT, HEAD, PADDING_TYPE_ID, RECORD_HEADER, RingError, TAIL, check_capacity, impossible_record,
+    with_bytes,
 };
 use crate::position::align;
 use crate::{AtomicBuffer, Region};
@@ -144,7 +145,9 @@ impl<R: Region> Consumer<R> {
                 break;
             }
             let length = length as usize;
-            assert!(length <= self.capacity - index, "ring record of {length} bytes at {index}");
+            if length < RECORD_HEADER || length > self.capacity - index {
+                impossible_record(length, index);
+            }
             self.head += align(length, ALIGNMENT) as i64;
             let type_id = self.region.load_i32(index + 4, Ordering::Relaxed);
             if type_id == PADDING_TYPE_ID {

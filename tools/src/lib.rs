@@ -1,6 +1,7 @@
 //! The `harrier` command line as a library: one module a subcommand.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod demo;
 pub mod node;
 pub mod orders;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harrier_tools::{demo, node};
+use harrier_tools::{bench, demo, node};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures one thing on this machine.
+    Bench(bench::BenchArguments),
     /// Runs the main job: orders through a clustered order book, with a crash in the middle.
     Demo(demo::DemoArguments),
     /// Runs one member of a cluster.
@@ -34,6 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
     };

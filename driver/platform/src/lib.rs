@@ -3,12 +3,14 @@
 //! Chosen only where things are composed; the engine itself knows the traits of `harrier-ringbuf`.
 
 mod affinity;
+mod allocations;
 mod clock;
 mod file_storage;
 mod mapped_memory;
 mod udp;
 
 pub use affinity::{core_count, pin_current_thread};
+pub use allocations::CountingAllocator;
 pub use clock::SystemClock;
 pub use file_storage::FileStorage;
 pub use mapped_memory::{FileLock, MappedMemory};

@@ -83,6 +83,15 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Enters the pages of a mapping into the page table, so that the first store to each does not cost a fault.
+fn populate(buffer: &AtomicBuffer) {
+    if buffer.capacity() > 0 {
+        // SAFETY: the range is a whole mapping that `buffer` keeps alive; populating it changes no byte.
+        let _best_effort =
+            unsafe { libc::madvise(buffer.as_ptr().cast(), buffer.capacity(), libc::MADV_POPULATE_WRITE) };
+    }
+}
+
 impl Memory for MappedMemory {
     type Lock = FileLock;
 
@@ -107,6 +116,9 @@ impl Memory for MappedMemory {
             _ => io("allocate", path, error),
         });
         let mapped = mapped.and_then(|()| map_file(&file, path, length, MapMode::ReadWrite));
+        if !sparse && let Ok(buffer) = &mapped {
+            populate(buffer);
+        }
         if mapped.is_err() {
             let _best_effort = std::fs::remove_file(path);
         }

@@ -19,6 +19,9 @@ pub struct Context {
     pub idle_sleep_ns: i64,
     /// Events handled per duty cycle.
     pub event_limit: usize,
+    /// Touches every page of a log when it is mapped, so that no message pays for the first access to one. Takes a moment
+    /// per log, and gives a sparse log all its memory at once.
+    pub pre_touch_mapped_memory: bool,
     /// Image changes that a subscription may have waiting before the conductor holds them back itself.
     pub image_change_capacity: usize,
 }
@@ -34,6 +37,7 @@ impl Context {
             inter_service_timeout_ns: 0,
             idle_sleep_ns: 16_000_000,
             event_limit: 10,
+            pre_touch_mapped_memory: false,
             image_change_capacity: 64,
         }
     }

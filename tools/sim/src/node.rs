@@ -11,8 +11,8 @@ use harrier_archive::SyncLevel;
 use harrier_archive::catalog::Catalog;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_ringbuf::shared_thread::{ErrorSink, ProcessDeath};
 use harrier_ringbuf::Rng;
+use harrier_ringbuf::shared_thread::{ErrorSink, ProcessDeath};
 
 use crate::client::{Clients, Progress, Workload};
 use crate::faults::{self, FAULTS_END_NS, Fault, Plan};

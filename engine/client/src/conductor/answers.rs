@@ -2,6 +2,7 @@
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::event::{Event, PublicationReady};
+use harrier_ringbuf::Region;
 use harrier_ringbuf::append::{ConcurrentAppender, ExclusiveAppender};
 use harrier_ringbuf::image_reader::ImageReader;
 use harrier_ringbuf::logbuffer::LogBuffers;
@@ -18,6 +19,9 @@ use crate::{
     ClientError, ClientEvent, Counter, ExclusivePublication, Image, Publication, PublicationErrorFrame,
     Subscription,
 };
+
+/// Pages of memory are touched in steps of this, bytes.
+const PAGE_BYTES: usize = 4_096;
 
 impl Core {
     pub(super) fn on_event(&mut self, type_id: i32, body: &[u8]) -> Result<(), ClientError> {
@@ -269,6 +273,12 @@ impl Core {
 
     pub(super) fn map_log(&self, file_name: &str) -> Result<LogBuffers, ClientError> {
         let buffer = (self.map)(Path::new(file_name))?;
+        if self.context.pre_touch_mapped_memory {
+            for offset in (0..buffer.capacity()).step_by(PAGE_BYTES) {
+                // Changes no word, and the processor must have the page for it.
+                buffer.compare_and_set_i32(offset, 0, 0);
+            }
+        }
         LogBuffers::map(buffer).map_err(|error| ClientError::Corrupt {
             directory: self.context.directory.clone(),
             detail: format!("log {file_name}: {error}"),
