@@ -249,12 +249,30 @@ fn data_outside_the_window_is_counted() {
     let receiver = receiver_address(0);
     inject(&mut rig, receiver, &data(TERM_ID + 1, 0, 64));
     assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (1, 0));
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, 0, 0));
+    inject(&mut rig, receiver, &heartbeat(TERM_ID + 2, 0, 0));
     assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (2, 0));
     inject(&mut rig, receiver, &data(TERM_ID, 0, 64));
     assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (2, 1));
     assert_eq!(rig.count(C::InvalidPackets), 0);
     assert_eq!(rig.readers[0].messages.len(), 30);
+}
+
+/// Padding carries a sender past its window: a receiver that has lost all of the window learns of it by heartbeats only.
+#[test]
+fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
+    let mut rig = Rig::new();
+    rig.connect();
+    for number in 0..30 {
+        rig.publish(&[number; 1_000]);
+        rig.step(10 * US);
+    }
+    rig.run(300 * MS, MS);
+    assert_eq!(rig.count(C::NaksSent), 0);
+    let receiver = receiver_address(0);
+    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, 0, 0));
+    rig.run(2 * MS, 10 * US);
+    assert_eq!(rig.count(C::FlowControlOverRuns), 0);
+    assert!(rig.count(C::NaksSent) > 0);
 }
 
 #[test]

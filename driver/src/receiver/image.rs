@@ -242,7 +242,10 @@ impl ReceiveImage {
         system: &SystemCounters,
         now_ns: i64,
     ) {
-        if position > self.last_status_position + self.term_length / 2 {
+        // Padding may carry the sender past the window that it was granted. If all after our last status message is lost, its
+        // heartbeats are what tells of the gap: dropping them would end the stream.
+        let window_end = self.last_status_position + self.term_length / 2;
+        if position > window_end + self.term_length / 4 {
             return system.get(SystemCounter::FlowControlOverRuns).increment();
         }
         if position < (self.last_status_position - self.term_length).max(0) {
@@ -250,8 +253,9 @@ impl ReceiveImage {
         }
         system.get(SystemCounter::HeartbeatsReceived).increment();
         self.touch(arrival, now_ns);
-        if position > self.setup.high_water_mark.get_plain() {
-            self.setup.high_water_mark.set_ordered(position);
+        let mark = position.min(window_end);
+        if mark > self.setup.high_water_mark.get_plain() {
+            self.setup.high_water_mark.set_ordered(mark);
         }
         if flags & flag::EOS != 0 && !self.has_eos {
             self.connections.set_eos(arrival.transport, position);

@@ -358,7 +358,8 @@ impl Clients {
                 }
                 work_count += 1;
             } else if visitor.answered == visitor.wanted && !visitor.closes_by_service {
-                self.history.borrow_mut().on_goodbye(session_id, self.virtual_ns);
+                let term_id = visitor.client.leadership_term_id();
+                self.history.borrow_mut().on_goodbye(session_id, term_id, self.virtual_ns);
                 visitor.client.close();
                 self.kernel.state().note("goodbye", &[session_id as u64]);
                 self.leave();

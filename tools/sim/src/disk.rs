@@ -268,12 +268,12 @@ impl Content {
     }
 }
 
-/// Leaves a sector new, old, or partly new.
+/// Leaves a sector new, old, or new up to one of its words: no system tears an aligned word.
 fn tear(own: &mut [u8], old: &[u8; SECTOR], lost_of_8: u64, rng: &mut Rng, coverage: &mut Coverage) {
     if !rng.chance(lost_of_8, 8) {
         return;
     }
-    let begin = if rng.chance(1, 2) { rng.below(own.len() as u64) as usize } else { 0 };
+    let begin = if rng.chance(1, 2) { rng.below(own.len() as u64 / 8) as usize * 8 } else { 0 };
     coverage.hit(if begin > 0 { "crash tore a sector" } else { "crash lost a sector" });
     let length = own.len();
     own[begin..].copy_from_slice(&old[begin..length]);

@@ -174,9 +174,12 @@ impl History {
         }
     }
 
-    /// A client has ended its session and, when the network is calm, expects to see it closed.
-    pub fn on_goodbye(&mut self, session_id: i64, now_ns: i64) {
-        if now_ns >= self.network_is_calm_from_ns {
+    /// A client has ended its session. It expects to see it closed when the network is calm and the node's present life
+    /// leads the term that the client knows.
+    pub fn on_goodbye(&mut self, session_id: i64, term_id: i64, now_ns: i64) {
+        let term = self.events.iter().rev().find(|event| event.kind == EventKind::Term);
+        let is_known = self.has_caught_up() && term.is_some_and(|term| term.detail == term_id as u64);
+        if is_known && now_ns >= self.network_is_calm_from_ns {
             self.goodbyes.insert(session_id, Goodbye { incarnation: self.incarnation, at_ns: now_ns });
         }
     }
