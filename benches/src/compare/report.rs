@@ -117,15 +117,19 @@ impl Results {
             kernel.trim()
         );
         let tolerance = self.tolerance();
-        let _ = if tolerance > 0.0 {
-            writeln!(
-                text,
-                "\nA program beside itself was off by more than 5 %: all bars are widened by {:.0} %.",
+        let is_proven = COMPARISONS.iter().any(|own| is_aa(own) && !self.of(own).is_empty());
+        let trust = if !is_proven {
+            "No program was compared with itself here (`harrier-bench aa`): how far the ratios may be trusted is not known."
+                .to_owned()
+        } else if tolerance > 0.0 {
+            format!(
+                "A program beside itself was off by more than 5 %: all bars are widened by {:.0} %.",
                 tolerance * 100.0
             )
         } else {
-            writeln!(text, "\nA program beside itself was at 1 ± 0.05: bars are taken as they are.")
+            "A program beside itself was at 1 ± 0.05: bars are taken as they are.".to_owned()
         };
+        let _ = writeln!(text, "\n{trust}");
         for comparison in COMPARISONS {
             let list = self.of(comparison);
             if list.is_empty() {
@@ -261,6 +265,8 @@ mod tests {
         );
         assert!(results(1.05, 1.02).to_markdown().contains("**not held**"));
         let widened = results(1.05, 1.08).to_markdown();
+        let unproven = Results::default().to_markdown();
+        assert!(unproven.contains("compared with itself here"));
         assert!(widened.contains("held within the widened bar") && widened.contains("widened by 8 %"));
     }
 
