@@ -37,7 +37,9 @@ install_tools() {
     return 1
   fi
   rustup toolchain install >/dev/null 2>&1 || rustup show >/dev/null
-  rustup toolchain install nightly --profile minimal --component miri --component rust-src >/dev/null
+  # A nightly that can do it is kept: the newest one may lack a component.
+  cargo +nightly miri --version >/dev/null 2>&1 ||
+    rustup toolchain install nightly --profile minimal --component miri --component rust-src
   have cargo-fuzz || cargo install cargo-fuzz --locked --quiet
   have cc || debian build-essential
   { have java && have javac; } || debian openjdk-17-jdk-headless

@@ -33,7 +33,7 @@ pub type ErrorSink = Box<dyn Fn(&str, &AgentError)>;
 
 /// Panic payload of a process that dies: the thread drops all agents unclosed, as their process would, and the panic
 /// goes on to whoever runs the thread. Raised by back ends that simulate crashes, with
-/// [`resume_unwind`](std::panic::resume_unwind).
+/// [`resume_unwind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessDeath;
 

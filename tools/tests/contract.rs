@@ -20,10 +20,16 @@ fn finish(command: &mut Command) -> (i32, String, String) {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for arguments in [vec!["--help"], vec!["node", "--help"]] {
-        let (code, output, errors) = finish(harrier().args(&arguments));
-        assert_eq!((code, errors.as_str()), (0, ""), "{arguments:?}");
-        assert!(output.contains("Example") && output.contains("harrier node --dir"), "{output}");
+    for (command, example) in [
+        ("", "harrier node --dir"),
+        ("node", "harrier node --dir"),
+        ("demo", "harrier demo"),
+        ("bench", "harrier bench"),
+    ] {
+        let words = command.split_whitespace().chain(["--help"]);
+        let (code, output, errors) = finish(harrier().args(words));
+        assert_eq!((code, errors.as_str()), (0, ""), "{command}");
+        assert!(output.contains("Example") && output.contains(example), "{output}");
     }
     let (code, output, errors) = finish(harrier_driver().arg("--help"));
     assert_eq!((code, errors.as_str()), (0, ""));
@@ -54,6 +60,19 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     let (code, output, errors) = finish(harrier_driver().arg("-x"));
     assert_eq!((code, output.as_str()), (2, ""));
     assert!(errors.contains("-x"), "{errors}");
+}
+
+#[test]
+fn a_benchmark_prints_one_line_of_json() {
+    let words = ["bench", "one-to-one", "--size", "64", "--json", "--seconds", "0.05", "--warmup", "0.05"];
+    let (code, output, errors) = finish(harrier().args(words));
+    assert_eq!(code, 0, "{errors}");
+    let result: Value = serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"));
+    assert!(result["msgs_per_s"].as_f64().unwrap() > 0.0 && result["cross_core_ns"].as_f64().unwrap() > 0.0);
+    assert!(result.get("p50_ns").is_some() && result.get("p99_ns").is_some(), "{result}");
+    let (code, _, errors) = finish(harrier().args(["bench", "nothing"]));
+    assert_eq!(code, 2);
+    assert!(errors.contains("nothing"), "{errors}");
 }
 
 #[test]

@@ -9,6 +9,8 @@ use harrier_ringbuf::append::OfferError;
 use crate::auth::{Authenticator, Verdict};
 use crate::codec::{ArchiveErrorCode, ControlCode, PROTOCOL_VERSION, Response, Signal};
 
+/// Room for a ping: it is sent by the clock and takes no memory, bytes.
+const PING_CAPACITY: usize = 64;
 /// Time between two sends of the same answer, ns.
 const RESEND_INTERVAL_NS: i64 = 200_000_000;
 /// Answers that may wait for the client.
@@ -247,8 +249,10 @@ impl ControlSession {
         }
         if now_ns > self.next_ping_ns {
             self.next_ping_ns = now_ns + self.ping_interval_ns;
-            let bytes = encode(&Response::Ping { control_session_id: self.id });
-            self.try_send(&bytes);
+            let mut bytes = [0; PING_CAPACITY];
+            if let Ok(length) = (Response::Ping { control_session_id: self.id }).encode(&mut bytes) {
+                self.try_send(&bytes[..length]);
+            }
         }
         work_count
     }

@@ -345,8 +345,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     fn check_sessions(&mut self) -> Result<usize, ModuleError> {
         let mut work_count = 0;
         let timeout_ms = self.session_timeout_ms();
-        let ids: Vec<i64> = self.sessions.keys().rev().copied().collect();
-        for id in ids {
+        let mut end = i64::MAX;
+        while let Some(id) = self.sessions.range(..end).next_back().map(|(id, _)| *id) {
+            end = id;
             let leader = self.leader_facts();
             let Some(aeron) = &mut self.aeron else { break };
             let Some(session) = self.sessions.get_mut(&id) else { continue };
