@@ -122,3 +122,12 @@ pub fn find(name: &str) -> Result<&'static Benchmark, BenchError> {
         known: BENCHMARKS.map(|benchmark| benchmark.name).join(", "),
     })
 }
+
+/// Message lengths to measure, bytes: the one asked for, else the benchmark's own.
+///
+/// # Errors
+/// [`BenchError::Unknown`].
+pub fn sizes(name: &str, asked: Option<usize>) -> Result<Vec<usize>, BenchError> {
+    let own = find(name)?.sizes;
+    Ok(asked.map_or_else(|| own.to_vec(), |size| vec![size]))
+}

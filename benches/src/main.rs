@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use harrier_benches::benchmark::{BENCHMARKS, find};
+use harrier_benches::benchmark::{BENCHMARKS, sizes};
 use harrier_benches::compare::{COMPARISONS, CompareOptions, Comparison, Peers, Results, compare, folder};
 use harrier_benches::{BenchError, Parameters, round_trip_ns, run};
 
@@ -112,11 +112,7 @@ fn main() -> ExitCode {
 }
 
 fn run_benchmark(arguments: &RunArguments) -> Result<(), BenchError> {
-    let sizes = match arguments.size {
-        Some(size) => vec![size],
-        None => find(&arguments.name)?.sizes.to_vec(),
-    };
-    for size in sizes {
+    for size in sizes(&arguments.name, arguments.size)? {
         let parameters = Parameters {
             size,
             warmup_s: arguments.warmup,

@@ -48,11 +48,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), CommandError> {
         }
         return Ok(());
     }
-    let sizes = match arguments.size {
-        Some(size) => vec![size],
-        None => benchmark::find(&arguments.name).map_err(told)?.sizes.to_vec(),
-    };
-    for size in sizes {
+    for size in benchmark::sizes(&arguments.name, arguments.size).map_err(told)? {
         let parameters = Parameters {
             size,
             warmup_s: arguments.warmup,
