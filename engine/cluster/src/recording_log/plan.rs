@@ -67,6 +67,18 @@ pub struct RecoveryPlan {
 }
 
 impl RecoveryPlan {
+    /// The plan of a member that has nothing.
+    pub fn empty() -> Self {
+        Self {
+            snapshots: Vec::new(),
+            log: None,
+            last_leadership_term_id: -1,
+            last_term_base_log_position: 0,
+            appended_log_position: 0,
+            committed_log_position: 0,
+        }
+    }
+
     /// Makes the plan from the entries of recording.log; `extent` is what the archive says of the recording that the last
     /// term names ([`last_term`]).
     ///
@@ -168,7 +180,7 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
         .collect();
     let mut sets: Vec<Vec<Entry>> = Vec::new();
     let mut modules: Vec<&Entry> = standbys.iter().copied().filter(|entry| entry.service_id == -1).collect();
-    modules.sort_by(|a, b| b.log_position.cmp(&a.log_position));
+    modules.sort_by_key(|entry| std::cmp::Reverse(entry.log_position));
     for module in modules {
         if sets.iter().any(|set| set[0].archive_endpoint == module.archive_endpoint) {
             continue;
