@@ -150,6 +150,23 @@ pub struct MarkFile<M: Memory> {
     _lock: M::Lock,
 }
 
+/// The sign of life of a [`MarkFile`], for those who do not have the file itself.
+#[derive(Debug)]
+pub struct MarkActivity {
+    buffer: AtomicBuffer,
+    next_update_ms: i64,
+}
+
+impl MarkActivity {
+    /// Shows that the component lives, once a second.
+    pub fn update(&mut self, now: &Now) {
+        if now.epoch_ms >= self.next_update_ms {
+            self.next_update_ms = now.epoch_ms + 1_000;
+            self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
+        }
+    }
+}
+
 impl<M: Memory> MarkFile<M> {
     /// Takes the directory.
     ///
@@ -235,6 +252,11 @@ impl<M: Memory> MarkFile<M> {
             self.next_update_ms = now.epoch_ms + 1_000;
             self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
         }
+    }
+
+    /// A handle to the sign of life.
+    pub fn activity(&self) -> MarkActivity {
+        MarkActivity { buffer: self.buffer.clone(), next_update_ms: 0 }
     }
 
     /// The component has stopped.

@@ -10,7 +10,8 @@ use harrier_cluster::client::{ClusterClient, ClusterClientContext, ClusterClient
 use harrier_cluster::codec::{CloseReason, EventCode};
 use harrier_cluster::module::{AuthenticatorSupplier, ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::service::{
-    ClientSession, Cluster, ClusteredService, ServiceContainer, ServiceContainerContext,
+    ClientSession, Cluster, ClusteredService, Header, ServiceContainer, ServiceContainerContext,
+    ServiceFailure, SnapshotPublication,
 };
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
@@ -61,12 +62,15 @@ impl ClusteredService for Recorder {
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         _: i64,
         message: &[u8],
+        _: &Header<'_>,
     ) {
         let text = String::from_utf8_lossy(message).into_owned();
-        let Some(id) = session_id else { return self.note(format!("service message {text}")) };
+        let Some(id) = session.map(|session| session.id) else {
+            return self.note(format!("service message {text}"));
+        };
         match text.split_once(' ') {
             Some(("timer", delay_ms)) => {
                 let deadline = cluster.time() + delay_ms.parse::<i64>().unwrap();
@@ -82,6 +86,14 @@ impl ClusteredService for Recorder {
         }
         self.note(format!("message {id} {}", &text[..text.len().min(20)]));
         Self::reply(cluster, id, message);
+    }
+
+    fn on_take_snapshot(
+        &mut self,
+        _: &mut Cluster<'_>,
+        _: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        Ok(())
     }
 
     fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, _: i64) {
