@@ -5,7 +5,7 @@ mod log;
 mod session;
 mod snapshot;
 
-pub use control::{ModuleMessage, ServiceMessage};
+pub use control::{ActiveMember, ModuleMessage, ServiceMessage};
 pub use log::{ClusterAction, LogMessage};
 pub use session::{Egress, Ingress, SessionHeader};
 pub use snapshot::{SnapshotMark, SnapshotMarker, SnapshotMessage, snapshot_type};

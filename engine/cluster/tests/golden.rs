@@ -35,7 +35,7 @@ fn every_message_of_ours_reads_and_writes_back() {
             20..=24 => LogMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             30..=34 => ServiceMessage::decode(&bytes).unwrap().map_or(0, |m| m.encode(&mut buffer).unwrap()),
             100..=107 => SnapshotMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
-            40 | 42 | 108 => ModuleMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
+            40..=42 | 108 => ModuleMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             _ => 0,
         };
         if length > 0 {

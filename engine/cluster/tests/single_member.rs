@@ -8,7 +8,7 @@ use harrier_archive::{Archive, ArchiveContext};
 use harrier_client::{Aeron, Context};
 use harrier_cluster::client::{ClusterClient, ClusterClientContext, ClusterClientError, EgressListener};
 use harrier_cluster::codec::{CloseReason, EventCode};
-use harrier_cluster::module::{Authenticator, ConsensusModule, ConsensusModuleContext};
+use harrier_cluster::module::{AuthenticatorSupplier, ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, ServiceContainer, ServiceContainerContext,
     ServiceFailure, SnapshotPublication,
@@ -379,8 +379,7 @@ fn a_killed_node_comes_back_with_its_log_and_its_sessions() {
 #[test]
 fn credentials_are_checked() {
     let mut world = World::new(|context| {
-        context.authenticator =
-            Authenticator::Challenge { challenge: b"who".to_vec(), answer: b"me".to_vec() };
+        context.authenticator = AuthenticatorSupplier::challenge("who", "me");
     });
     let mut context = World::client_context(&world.ports);
     context.challenge_answer = b"me".to_vec();

@@ -195,7 +195,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
                 self.termination_position = Some(log_position);
             }
             ModuleMessage::RequestAck { log_position } => self.requested_ack_position = Some(log_position),
-            ModuleMessage::MembersResponse { .. } => {}
+            ModuleMessage::MembersResponse { .. } | ModuleMessage::MembersExtendedResponse { .. } => {}
         }
     }
 
