@@ -203,6 +203,7 @@ pub struct Module {
     pub egress_messages: Vec<String>,
     time: i64,
     pub leadership_term_id: i64,
+    pub is_standby: bool,
 }
 
 fn until<V>(host: &Host, what: &str, mut condition: impl FnMut() -> Option<V>) -> V {
@@ -252,6 +253,7 @@ impl Module {
             egress_messages: Vec::new(),
             time: FIRST_TIME,
             leadership_term_id: 0,
+            is_standby: false,
         }
     }
 
@@ -400,6 +402,7 @@ impl World {
             log_stream_id: 100,
             is_startup: role != Role::Leader,
             role,
+            is_standby: self.module.is_standby,
             log_channel: &format!("aeron:ipc?session-id={session_id}|alias=log"),
         });
     }

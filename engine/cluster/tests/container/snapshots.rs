@@ -132,6 +132,20 @@ fn a_snapshot_for_standby_nodes_is_not_taken() {
 }
 
 #[test]
+fn a_standby_node_takes_its_own_snapshots_and_those_of_all() {
+    let mut world = World::started();
+    world.module.is_standby = true;
+    world.join(0, Role::Follower, i64::MAX);
+    world.append_term();
+    let position = world.action(ClusterAction::Snapshot, 1);
+    let ack = world.ack(2);
+    assert_eq!(ack.log_position, position);
+    assert_ne!(ack.relevant_id, -1);
+    world.action(ClusterAction::Snapshot, 0);
+    assert_ne!(world.ack(3).relevant_id, -1);
+}
+
+#[test]
 fn two_services_take_their_snapshots_at_once() {
     let mut world = World::new(&Recovery::NONE);
     for service_id in 0..2 {
