@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aeron_directory;
+pub mod archive;
 pub mod bench;
 pub mod demo;
 pub mod errors;

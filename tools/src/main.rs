@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harrier_tools::{CommandError, bench, demo, errors, loss, node, stat, streams};
+use harrier_tools::{CommandError, archive, bench, demo, errors, loss, node, stat, streams};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows, verifies and changes the files of an archive.
+    Archive(archive::ArchiveArguments),
     /// Shows what each end of a driver's streams is behind.
     Backlog(streams::BacklogArguments),
     /// Measures one thing on this machine.
@@ -48,6 +50,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Archive(arguments) => archive::run(&arguments),
         Command::Backlog(arguments) => streams::run_backlog(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
