@@ -261,15 +261,7 @@ impl Catalog {
         descriptor.recording_id = id;
         let offset = self.end();
         let length = descriptor.frame_length();
-        let mut writes = Vec::with_capacity(3);
-        if offset + length > self.capacity {
-            let grown = (self.capacity + self.capacity / 2).max(offset + length).min(MAX_CAPACITY);
-            if offset + length > grown {
-                return Err(CatalogError::Full);
-            }
-            writes.push(CatalogWrite { offset: grown as u64 - 1, bytes: vec![0] });
-            self.capacity = grown;
-        }
+        let mut writes = self.grow_to(offset + length)?;
         let mut entry =
             CatalogEntry { offset, length, state: RecordingState::Valid, checksum: 0, descriptor };
         writes.push(self.entry_write(&mut entry));
@@ -296,6 +288,54 @@ impl Catalog {
         let write = self.entry_write(&mut entry);
         self.entries[index] = entry;
         Some(write)
+    }
+
+    /// Changes a recording in use, texts too. An entry that grows moves those behind it; one that shrinks keeps its bytes.
+    /// No writes when there is none.
+    ///
+    /// # Errors
+    /// [`CatalogError::Full`]; nothing has changed then.
+    pub fn replace(
+        &mut self,
+        recording_id: i64,
+        change: impl FnOnce(&mut RecordingDescriptor),
+    ) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let Some(index) = self.index_of(recording_id) else { return Ok(Vec::new()) };
+        let mut entry = self.entries[index].clone();
+        change(&mut entry.descriptor);
+        let growth = entry.descriptor.frame_length().saturating_sub(entry.length);
+        entry.length += growth;
+        let mut writes = self.grow_to(self.end() + growth)?;
+        let mut replaced = self.entry_write(&mut entry);
+        self.entries[index] = entry;
+        if growth > 0 {
+            // One write, so that the entries are never read half moved by a process that follows.
+            for at in index + 1..self.entries.len() {
+                let mut moved = self.entries[at].clone();
+                moved.offset += growth;
+                let checksum = moved.checksum;
+                let mut bytes = self.entry_write(&mut moved).bytes;
+                bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+                moved.checksum = checksum;
+                replaced.bytes.extend_from_slice(&bytes);
+                self.entries[at] = moved;
+            }
+        }
+        writes.push(replaced);
+        Ok(writes)
+    }
+
+    /// Makes room for entries up to an offset.
+    fn grow_to(&mut self, end: usize) -> Result<Vec<CatalogWrite>, CatalogError> {
+        if end <= self.capacity {
+            return Ok(Vec::new());
+        }
+        let grown = (self.capacity + self.capacity / 2).max(end).min(MAX_CAPACITY);
+        if end > grown {
+            return Err(CatalogError::Full);
+        }
+        self.capacity = grown;
+        Ok(vec![CatalogWrite { offset: grown as u64 - 1, bytes: vec![0] }])
     }
 
     /// Marks a recording as deleted.
