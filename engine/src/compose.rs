@@ -150,8 +150,8 @@ fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContain
         .map(|service_id| {
             let directory = context.directory.join("cluster");
             let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
-            own.cluster_id = context.cluster_id;
-            own.service_name = format!("clustered-service-{}-{service_id}", context.cluster_id);
+            own = own.for_cluster(context.cluster_id);
+            own.archive.seed = context.seed.rotate_left(29 + service_id as u32);
             own
         })
         .collect()

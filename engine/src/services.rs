@@ -2,6 +2,7 @@
 
 pub mod book;
 mod book_service;
+pub mod book_snapshot;
 mod echo;
 pub mod orders;
 

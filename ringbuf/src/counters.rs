@@ -295,6 +295,13 @@ impl CountersReader {
         self.metadata.copy_in(record + LABEL + length, &text.as_bytes()[..taken]);
         self.metadata.store_i32(record + LABEL_LENGTH, (length + taken) as i32, Ordering::Release);
     }
+
+    /// Sets the reference id of a counter; for the client that owns it.
+    pub fn set_reference_id(&self, id: i32, reference_id: i64) {
+        if let Ok(index) = self.check(id) {
+            self.values.store_i64(index * VALUE_LENGTH + REFERENCE_ID, reference_id, Ordering::Release);
+        }
+    }
 }
 
 /// Allocates and frees counters; only the driver does.
@@ -409,7 +416,7 @@ impl CountersManager {
 
     /// Sets the reference id of a counter.
     pub fn set_reference_id(&self, id: i32, reference_id: i64) {
-        self.set_value_long(id, REFERENCE_ID, reference_id);
+        self.reader.set_reference_id(id, reference_id);
     }
 
     /// Appends text to a label, as far as there is room.

@@ -3,10 +3,12 @@
 mod control;
 mod log;
 mod session;
+mod snapshot;
 
-pub use control::{ModuleMessage, ServiceMessage};
+pub use control::{ActiveMember, ModuleMessage, ServiceMessage};
 pub use log::{ClusterAction, LogMessage};
 pub use session::{Egress, Ingress, SessionHeader};
+pub use snapshot::{SnapshotMark, SnapshotMarker, SnapshotMessage, snapshot_type};
 
 use harrier_protocol::sbe::{MessageHeader, SbeError};
 use harrier_protocol::semantic_version;

@@ -12,3 +12,4 @@ pub mod module;
 pub mod node_state;
 pub mod recording_log;
 pub mod service;
+pub mod snapshot;

@@ -1,5 +1,10 @@
 //! Mark files of consensus modules and service containers (spec 04 §1.8, §6.3).
 
+mod header;
+mod old_errors;
+
+pub use header::MarkHeader;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -14,6 +19,7 @@ use thiserror::Error;
 pub const FILE_VERSION: i32 = semantic_version(0, 3, 0);
 const HEADER_LENGTH: usize = 8_192;
 const ERROR_BUFFER_LENGTH: usize = 1 << 20;
+const FILE_PAGE: usize = 4_096;
 const VERSION: usize = 8;
 const ACTIVITY: usize = 16;
 const MEMBER_ID: usize = 64;
@@ -21,6 +27,8 @@ const OWNER: usize = HEADER_LENGTH - 8;
 /// In the unused end of the header: the file was made by a component that holds a lock while it lives.
 const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
 const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
+/// Component type of a backup.
+const BACKUP: i32 = 3;
 
 /// Which component a mark file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +55,16 @@ pub enum MarkError {
         path: PathBuf,
         /// Version found.
         version: i32,
+    },
+    /// A file of another kind of component.
+    #[error("mark file {} belongs to a component of type {found}, not {expected}", path.display())]
+    Component {
+        /// The mark file.
+        path: PathBuf,
+        /// Type of this component.
+        expected: i32,
+        /// Type found.
+        found: i32,
     },
     /// The header does not fit.
     #[error("channels and directory names are too long for the mark file")]
@@ -76,10 +94,48 @@ pub struct MarkFacts {
 }
 
 impl MarkFacts {
-    fn file_name(&self) -> String {
+    fn file_name(&self, extension: &str) -> String {
         match self.component {
-            Component::ConsensusModule => "cluster-mark.dat".to_owned(),
-            Component::Container => format!("cluster-mark-service-{}.dat", self.service_id),
+            Component::ConsensusModule => format!("cluster-mark.{extension}"),
+            Component::Container => format!("cluster-mark-service-{}.{extension}", self.service_id),
+        }
+    }
+
+    fn component_name(&self) -> &'static str {
+        match self.component {
+            Component::ConsensusModule => "CONSENSUS_MODULE",
+            Component::Container => "CONTAINER",
+        }
+    }
+
+    fn component_type(&self) -> i32 {
+        match self.component {
+            Component::ConsensusModule => 1,
+            Component::Container => 2,
+        }
+    }
+}
+
+/// What can be chosen about a mark file.
+#[derive(Debug, Clone)]
+pub struct MarkOptions {
+    /// Where the file is, when not in the cluster's directory; a link there leads to it.
+    pub directory: Option<PathBuf>,
+    /// Bytes of the error log.
+    pub error_buffer_length: usize,
+    /// Name of what decides about clients.
+    pub authenticator: String,
+    /// Where services have their mark files, when not in the cluster's directory.
+    pub services_directory: Option<PathBuf>,
+}
+
+impl Default for MarkOptions {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            error_buffer_length: ERROR_BUFFER_LENGTH,
+            authenticator: String::new(),
+            services_directory: None,
         }
     }
 }
@@ -89,8 +145,26 @@ pub struct MarkFile<M: Memory> {
     buffer: AtomicBuffer,
     /// The component's error log.
     pub errors: DistinctErrorLog,
+    previous_candidate_term_id: i64,
     next_update_ms: i64,
     _lock: M::Lock,
+}
+
+/// The sign of life of a [`MarkFile`], for those who do not have the file itself.
+#[derive(Debug)]
+pub struct MarkActivity {
+    buffer: AtomicBuffer,
+    next_update_ms: i64,
+}
+
+impl MarkActivity {
+    /// Shows that the component lives, once a second.
+    pub fn update(&mut self, now: &Now) {
+        if now.epoch_ms >= self.next_update_ms {
+            self.next_update_ms = now.epoch_ms + 1_000;
+            self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
+        }
+    }
 }
 
 impl<M: Memory> MarkFile<M> {
@@ -99,33 +173,66 @@ impl<M: Memory> MarkFile<M> {
     /// # Errors
     /// See [`MarkError`].
     pub fn take(facts: &MarkFacts, memory: &M, now: &Now) -> Result<Self, MarkError> {
+        Self::take_with(facts, &MarkOptions::default(), memory, now)
+    }
+
+    /// Takes the directory, with what can be chosen. Errors that an earlier run has left are saved to a file of their own.
+    ///
+    /// # Errors
+    /// See [`MarkError`].
+    pub fn take_with(
+        facts: &MarkFacts,
+        options: &MarkOptions,
+        memory: &M,
+        now: &Now,
+    ) -> Result<Self, MarkError> {
         memory.create_directory(&facts.cluster_directory)?;
-        let path = facts.cluster_directory.join(facts.file_name());
+        let directory = options.directory.as_deref().unwrap_or(&facts.cluster_directory);
+        memory.create_directory(directory)?;
+        write_link(facts, directory, memory)?;
+        let path = directory.join(facts.file_name("dat"));
         let lock = match memory.lock(&path.with_extension("lock")) {
             Ok(lock) => lock,
             Err(MemoryError::Locked { .. }) => return Err(MarkError::Active { path }),
             Err(error) => return Err(error.into()),
         };
-        let length = (HEADER_LENGTH + ERROR_BUFFER_LENGTH).next_multiple_of(4_096);
+        let errors_length = options.error_buffer_length;
+        let length = (HEADER_LENGTH + errors_length).next_multiple_of(FILE_PAGE);
+        let mut previous_candidate_term_id = -1;
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
-            Ok(buffer) if buffer.capacity() >= length => {
-                check_previous(&buffer, &path, now)?;
-                buffer
-            }
-            Ok(_) => {
-                memory.remove(&path)?;
-                memory.create(&path, length, false)?
+            Ok(buffer) => {
+                if buffer.capacity() >= HEADER_LENGTH {
+                    previous_candidate_term_id = check_previous(&buffer, facts, &path, now)?;
+                    old_errors::save(&buffer, facts, memory, now)?;
+                }
+                if buffer.capacity() == length {
+                    buffer
+                } else {
+                    memory.remove(&path)?;
+                    memory.create(&path, length, false)?
+                }
             }
             Err(error) if error.is_not_found() => memory.create(&path, length, false)?,
             Err(error) => return Err(error.into()),
         };
-        buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
+        buffer.zero(0, length);
         // Safe before there is any activity: after a crash of the machine a fresh stamp without it would be a peer's.
         buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
         memory.flush(&buffer)?;
-        write_header(&buffer, facts, now)?;
-        let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
-        Ok(Self { buffer, errors, next_update_ms: 0, _lock: lock })
+        write_header(&buffer, facts, options, now)?;
+        let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, errors_length));
+        Ok(Self { buffer, errors, previous_candidate_term_id, next_update_ms: 0, _lock: lock })
+    }
+
+    /// The highest term that an earlier file says its member has stood for; -1 for none. Today's members keep it in
+    /// node-state.dat.
+    pub fn previous_candidate_term_id(&self) -> i64 {
+        self.previous_candidate_term_id
+    }
+
+    /// The component has failed to start.
+    pub fn signal_failed_start(&self) {
+        self.buffer.store_i32(VERSION, -1, Ordering::Release);
     }
 
     /// The component works.
@@ -147,31 +254,70 @@ impl<M: Memory> MarkFile<M> {
         }
     }
 
+    /// A handle to the sign of life.
+    pub fn activity(&self) -> MarkActivity {
+        MarkActivity { buffer: self.buffer.clone(), next_update_ms: 0 }
+    }
+
     /// The component has stopped.
     pub fn signal_terminated(&self) {
         self.buffer.store_i64(ACTIVITY, -1, Ordering::Release);
     }
 }
 
-/// Our lock is free: only a component of another make can be alive.
-fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<(), MarkError> {
-    let version = buffer.load_i32(VERSION, Ordering::Acquire);
-    if version > 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
-        return Err(MarkError::Version { path: path.to_owned(), version });
+/// In a directory that the mark file is not in, a link says where it is; in its own there is none (spec 04 §6).
+fn write_link<M: Memory>(facts: &MarkFacts, directory: &Path, memory: &M) -> Result<(), MarkError> {
+    let link = facts.cluster_directory.join(facts.file_name("lnk"));
+    match memory.remove(&link) {
+        Err(error) if !error.is_not_found() => return Err(error.into()),
+        _ => {}
     }
-    let activity_ms = buffer.load_i64(ACTIVITY, Ordering::Acquire);
-    let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
-    if is_fresh && buffer.load_i64(OWNER, Ordering::Acquire) != OWNER_MARK {
-        return Err(MarkError::Active { path: path.to_owned() });
+    if directory != facts.cluster_directory {
+        let text = directory.to_string_lossy();
+        memory.create(&link, text.len(), false)?.copy_in(0, text.as_bytes());
     }
     Ok(())
 }
 
-fn write_header(buffer: &AtomicBuffer, facts: &MarkFacts, now: &Now) -> Result<(), MarkError> {
+/// Our lock is free: only a component of another make can be alive. Returns the term that a file of old holds.
+fn check_previous(
+    buffer: &AtomicBuffer,
+    facts: &MarkFacts,
+    path: &Path,
+    now: &Now,
+) -> Result<i64, MarkError> {
+    let mut head = [0; 1_024];
+    buffer.copy_out(0, &mut head);
+    let Some(previous) = MarkHeader::parse(&head) else { return Ok(-1) };
+    let version = previous.version;
+    if version > 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
+        return Err(MarkError::Version { path: path.to_owned(), version });
+    }
+    let activity_ms = previous.activity_timestamp_ms;
+    let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
+    if is_fresh && buffer.load_i64(OWNER, Ordering::Acquire) != OWNER_MARK {
+        return Err(MarkError::Active { path: path.to_owned() });
+    }
+    let (expected, found) = (facts.component_type(), previous.component_type);
+    // Backups become members; files of before there were types have none.
+    let is_backup = facts.component == Component::ConsensusModule && found == BACKUP;
+    if version > 0 && found > 0 && found != expected && !is_backup {
+        return Err(MarkError::Component { path: path.to_owned(), expected, found });
+    }
+    Ok(if version > 0 { previous.candidate_term_id } else { -1 })
+}
+
+fn write_header(
+    buffer: &AtomicBuffer,
+    facts: &MarkFacts,
+    options: &MarkOptions,
+    now: &Now,
+) -> Result<(), MarkError> {
     let mut bytes = vec![0; OWNER];
     let header = MessageHeader { block_length: 128, template_id: 200, schema_id: 110, version: 2 };
+    let services_directory = options.services_directory.as_deref().unwrap_or(&facts.cluster_directory);
     Encoder::new(&mut bytes, header)
-        .i32(4, if facts.component == Component::ConsensusModule { 1 } else { 2 })
+        .i32(4, facts.component_type())
         .i64(8, -1)
         .i64(16, now.epoch_ms)
         .i64(24, i64::from(std::process::id()))
@@ -183,16 +329,19 @@ fn write_header(buffer: &AtomicBuffer, facts: &MarkFacts, now: &Now) -> Result<(
         .i32(56, facts.member_id)
         .i32(60, facts.service_id)
         .i32(64, HEADER_LENGTH as i32)
-        .i32(68, ERROR_BUFFER_LENGTH as i32)
+        .i32(68, options.error_buffer_length as i32)
         .i32(72, facts.cluster_id)
         .text(&facts.aeron_directory.to_string_lossy())
         .text(&facts.control_channel)
         .text(&facts.ingress_channel)
         .text(&facts.service_name)
-        .text("")
-        .text(&facts.cluster_directory.to_string_lossy())
+        .text(&options.authenticator)
+        .text(&services_directory.to_string_lossy())
         .finish()
         .map_err(|_| MarkError::Header)?;
     buffer.copy_in(0, &bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,15 @@ pub struct Member {
     pub archive: String,
 }
 
+impl Member {
+    /// The endpoints as the setting `member.endpoints` has them.
+    pub fn endpoints(&self) -> String {
+        [&self.ingress, &self.consensus, &self.log, &self.catchup, &self.archive]
+            .map(String::as_str)
+            .join(",")
+    }
+}
+
 /// Parses a member string.
 ///
 /// ```

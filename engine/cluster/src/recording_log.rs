@@ -1,4 +1,14 @@
-//! recording.log: the leadership terms of a member and its snapshots (spec 04 §6.1).
+//! recording.log: the leadership terms of a member and its snapshots (spec 04 §6.1, §6.2).
+//!
+//! [`parse`] reads a file, [`RecordingLog`] keeps one and says what to write, [`RecoveryPlan`] tells where a member begins.
+
+mod entry;
+mod plan;
+
+pub use entry::{Entry, EntryType, compare, parse};
+pub use plan::{
+    LogExtent, PlanError, PlannedLog, RecoveryPlan, last_term, latest_snapshot, standby_snapshots,
+};
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +18,10 @@ use harrier_ringbuf::storage::{
 };
 use thiserror::Error;
 
+use entry::{LOG_POSITION_OFFSET, RECORD_LENGTH, TYPE_OFFSET, without_torn_tail};
+
 /// Name of the file.
 pub const RECORDING_LOG_FILE: &str = "recording.log";
-const RECORD_LENGTH: usize = 64;
-const MAX_RECORD_LENGTH: usize = 4_096;
-const INVALID_FLAG: u32 = 1 << 31;
-const LOG_POSITION_OFFSET: u64 = 24;
 
 /// Why a file is no recording log.
 #[derive(Debug, Error)]
@@ -33,45 +41,21 @@ pub enum RecordingLogError {
     Storage(#[from] StorageError),
 }
 
-/// What an entry is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryType {
-    /// A leadership term.
-    Term,
-    /// A snapshot of a service, or of the consensus module.
-    Snapshot,
-    /// A snapshot that a standby took.
-    StandbySnapshot,
-}
-
-/// One entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §6.1")]
-pub struct Entry {
-    pub recording_id: i64,
-    pub leadership_term_id: i64,
-    pub term_base_log_position: i64,
-    /// -1 while a term is open.
-    pub log_position: i64,
-    pub timestamp: i64,
-    pub service_id: i32,
-    pub entry_type: EntryType,
-    pub is_valid: bool,
-    offset: usize,
-}
-
 /// The entries of the file and where the next goes.
+///
+/// What changes the file returns the operations that do it, in the order in which they are to be submitted.
 #[derive(Debug)]
 pub struct RecordingLog {
     path: PathBuf,
     file: FileId,
     entries: Vec<Entry>,
     end: usize,
+    next_index: usize,
     sync: Option<SyncLevel>,
 }
 
 impl RecordingLog {
-    /// Opens or creates the file. Blocks; for launches.
+    /// Opens or creates the file. Blocks; for launches and tools.
     ///
     /// # Errors
     /// See [`RecordingLogError`].
@@ -92,7 +76,8 @@ impl RecordingLog {
         let bytes = without_torn_tail(&bytes);
         let entries = parse(&path, bytes)?;
         let end = bytes.len().next_multiple_of(RECORD_LENGTH);
-        Ok(Self { path, file, entries, end, sync })
+        let next_index = entries.last().map_or(0, |entry| entry.entry_index + 1);
+        Ok(Self { path, file, entries, end, next_index, sync })
     }
 
     /// All entries that were not removed, in file order.
@@ -100,15 +85,20 @@ impl RecordingLog {
         &self.entries
     }
 
-    /// The last valid term.
-    pub fn last_term(&self) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.entry_type == EntryType::Term && entry.is_valid)
-            .max_by_key(|entry| entry.leadership_term_id)
+    /// All entries in their order, see [`compare`].
+    pub fn sorted_entries(&self) -> Vec<Entry> {
+        let mut entries = self.entries.clone();
+        entries.sort_by(compare);
+        entries
     }
 
-    /// Appends a term; the one before ends where this one begins. Returns the operations to submit, in order.
+    /// The last valid term.
+    pub fn last_term(&self) -> Option<&Entry> {
+        last_term(&self.entries)
+    }
+
+    /// Appends a term; the one before ends where this one begins, and terms between the two that were never led are
+    /// written as empty ones (spec 04 §6.1, "ensure coherent").
     pub fn append_term(
         &mut self,
         recording_id: i64,
@@ -117,27 +107,22 @@ impl RecordingLog {
         timestamp: i64,
     ) -> Vec<Operation> {
         let mut operations = Vec::new();
+        let mut next = 0;
         if let Some(previous) = self.last_term().map(|entry| entry.leadership_term_id) {
             operations.extend(self.write_position(previous, base));
+            next = previous + 1;
         }
-        let entry = Entry {
-            recording_id,
-            leadership_term_id,
-            term_base_log_position: base,
-            log_position: -1,
-            timestamp,
-            service_id: -1,
-            entry_type: EntryType::Term,
-            is_valid: true,
-            offset: self.end,
-        };
-        self.end += RECORD_LENGTH;
-        operations.push(Operation::Write {
-            file: self.file,
-            offset: entry.offset as u64,
-            bytes: WriteBuffer::Owned(encode(&entry)),
-        });
-        self.entries.push(entry);
+        let mut bytes = Vec::new();
+        let first = self.end as u64;
+        for term in next.min(leadership_term_id)..=leadership_term_id {
+            let mut entry = self.new_entry(EntryType::Term, recording_id, -1);
+            entry.leadership_term_id = term;
+            entry.term_base_log_position = base;
+            entry.log_position = if term == leadership_term_id { -1 } else { base };
+            entry.timestamp = timestamp;
+            bytes.extend(self.push(entry));
+        }
+        operations.push(self.write(first, bytes));
         operations.extend(self.sync_operation());
         operations
     }
@@ -150,18 +135,154 @@ impl RecordingLog {
         operations
     }
 
+    /// Appends a snapshot of the whole node. `recordings` are those of services 0, 1, …; the consensus module's entry is
+    /// written when those of the services are safe, for it is what makes the set count.
+    pub fn append_snapshot(
+        &mut self,
+        snapshot: &SnapshotPosition,
+        recordings: &[i64],
+        module_recording_id: i64,
+    ) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for (service_id, recording_id) in recordings.iter().enumerate().rev() {
+            operations.extend(self.append_snapshot_entry(snapshot, *recording_id, service_id as i32));
+        }
+        operations.extend(self.sync_operation());
+        operations.extend(self.append_snapshot_entry(snapshot, module_recording_id, -1));
+        operations.extend(self.sync_operation());
+        operations
+    }
+
+    /// Appends a snapshot, or makes an invalid entry of the same snapshot valid with the new recording.
+    fn append_snapshot_entry(
+        &mut self,
+        snapshot: &SnapshotPosition,
+        recording_id: i64,
+        service_id: i32,
+    ) -> Option<Operation> {
+        let mut entry = self.new_entry(EntryType::Snapshot, recording_id, service_id);
+        entry.leadership_term_id = snapshot.leadership_term_id;
+        entry.term_base_log_position = snapshot.term_base_log_position;
+        entry.log_position = snapshot.log_position;
+        entry.timestamp = snapshot.timestamp;
+        let invalid = self.entries.iter_mut().find(|own| !own.is_valid && own.is_same_snapshot(&entry));
+        if let Some(own) = invalid {
+            (entry.offset, entry.entry_index) = (own.offset, own.entry_index);
+            own.clone_from(&entry);
+            return Some(self.write(entry.offset as u64, entry.encode()));
+        }
+        let offset = self.end as u64;
+        let bytes = self.push(entry);
+        Some(self.write(offset, bytes))
+    }
+
+    /// Appends a snapshot that a standby has.
+    pub fn append_standby_snapshot(
+        &mut self,
+        snapshot: &SnapshotPosition,
+        recording_id: i64,
+        service_id: i32,
+        archive_endpoint: &str,
+    ) -> Vec<Operation> {
+        let mut entry = self.new_entry(EntryType::StandbySnapshot, recording_id, service_id);
+        entry.leadership_term_id = snapshot.leadership_term_id;
+        entry.term_base_log_position = snapshot.term_base_log_position;
+        entry.log_position = snapshot.log_position;
+        entry.timestamp = snapshot.timestamp;
+        entry.archive_endpoint = archive_endpoint.to_owned();
+        let offset = self.end as u64;
+        let bytes = self.push(entry);
+        let mut operations = vec![self.write(offset, bytes)];
+        operations.extend(self.sync_operation());
+        operations
+    }
+
+    /// Makes the latest snapshot of the node count no more. No operations when there is none, or no term that it was taken
+    /// in.
+    pub fn invalidate_latest_snapshot(&mut self) -> Vec<Operation> {
+        let latest = plan::latest_set(&self.entries);
+        self.invalidate(&latest)
+    }
+
+    /// Makes the snapshots in these recordings count no more.
+    pub fn invalidate_recordings(&mut self, recording_ids: &[i64]) -> Vec<Operation> {
+        let entries = self.entries.iter().enumerate();
+        let unknown: Vec<usize> = entries
+            .filter(|(_, entry)| entry.is_snapshot() && recording_ids.contains(&entry.recording_id))
+            .map(|(index, _)| index)
+            .collect();
+        self.invalidate(&unknown)
+    }
+
+    fn invalidate(&mut self, indices: &[usize]) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for index in indices {
+            let entry = &mut self.entries[*index];
+            entry.is_valid = false;
+            let (offset, word) = (entry.offset as u64 + TYPE_OFFSET, entry.type_word());
+            operations.push(self.write(offset, word.to_le_bytes().to_vec()));
+        }
+        if !operations.is_empty() {
+            operations.extend(self.sync_operation());
+        }
+        operations
+    }
+
+    /// A file that holds only the latest snapshot, as one of a log that begins anew; `None` when there is no snapshot
+    /// (spec 04 §6.6).
+    ///
+    /// # Errors
+    /// A snapshot that lacks a service.
+    pub fn seeded_from_latest_snapshot(&self, service_count: usize) -> Result<Option<Vec<u8>>, PlanError> {
+        let mut set = latest_snapshot(&self.entries, service_count)?;
+        if set.is_empty() {
+            return Ok(None);
+        }
+        for entry in &mut set {
+            (entry.term_base_log_position, entry.log_position) = (0, 0);
+        }
+        set.sort_by(compare);
+        Ok(Some(encode(&set)))
+    }
+
+    fn new_entry(&self, entry_type: EntryType, recording_id: i64, service_id: i32) -> Entry {
+        Entry {
+            recording_id,
+            leadership_term_id: -1,
+            term_base_log_position: 0,
+            log_position: -1,
+            timestamp: -1,
+            service_id,
+            entry_type,
+            is_valid: true,
+            archive_endpoint: String::new(),
+            entry_index: 0,
+            offset: 0,
+        }
+    }
+
+    /// Puts an entry behind the others; returns its bytes.
+    fn push(&mut self, mut entry: Entry) -> Vec<u8> {
+        (entry.offset, entry.entry_index) = (self.end, self.next_index);
+        self.end += entry.record_length();
+        self.next_index += 1;
+        let bytes = entry.encode();
+        self.entries.push(entry);
+        bytes
+    }
+
+    fn write(&self, offset: u64, bytes: Vec<u8>) -> Operation {
+        Operation::Write { file: self.file, offset, bytes: WriteBuffer::Owned(bytes) }
+    }
+
     fn write_position(&mut self, leadership_term_id: i64, position: i64) -> Option<Operation> {
-        let entry = self.entries.iter_mut().find(|entry| {
-            entry.entry_type == EntryType::Term
-                && entry.is_valid
-                && entry.leadership_term_id == leadership_term_id
-        })?;
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.is_term() && entry.leadership_term_id == leadership_term_id)?;
         entry.log_position = position;
-        Some(Operation::Write {
-            file: self.file,
-            offset: entry.offset as u64 + LOG_POSITION_OFFSET,
-            bytes: WriteBuffer::Owned(position.to_le_bytes().to_vec()),
-        })
+        let offset = entry.offset as u64 + LOG_POSITION_OFFSET;
+        Some(self.write(offset, position.to_le_bytes().to_vec()))
     }
 
     fn sync_operation(&self) -> Option<Operation> {
@@ -177,90 +298,20 @@ impl RecordingLog {
     }
 }
 
-fn encode(entry: &Entry) -> Vec<u8> {
-    let mut bytes = vec![0; RECORD_LENGTH];
-    let mut put = |offset: usize, value: i64| bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-    put(0, entry.recording_id);
-    put(8, entry.leadership_term_id);
-    put(16, entry.term_base_log_position);
-    put(24, entry.log_position);
-    put(32, entry.timestamp);
-    bytes[40..44].copy_from_slice(&entry.service_id.to_le_bytes());
-    let flag = if entry.is_valid { 0 } else { INVALID_FLAG };
-    bytes[44..48].copy_from_slice(&(entry.entry_type as u32 | flag).to_le_bytes());
-    bytes
+/// Where in the log a snapshot was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 04 §6.1")]
+pub struct SnapshotPosition {
+    pub leadership_term_id: i64,
+    pub term_base_log_position: i64,
+    pub log_position: i64,
+    /// Cluster time, in the unit of the cluster's clock.
+    pub timestamp: i64,
 }
 
-/// The file without the term that was being appended when the machine died: the bytes of a record are written in order,
-/// so a torn one has no timestamp. Nothing was done in that term, and the next takes its place.
-fn without_torn_tail(bytes: &[u8]) -> &[u8] {
-    let Some(start) = bytes.len().checked_sub(RECORD_LENGTH) else { return bytes };
-    let last = &bytes[start..];
-    let is_torn = start.is_multiple_of(RECORD_LENGTH) && last[32..40] == [0; 8] && last[44..48] == [0; 4];
-    if is_torn { &bytes[..start] } else { bytes }
-}
-
-/// Reads the entries of a file.
-///
-/// # Errors
-/// [`RecordingLogError::Entry`].
-pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, RecordingLogError> {
-    let mut entries = Vec::new();
-    let mut offset = 0;
-    let mut log_recording = None;
-    while offset < bytes.len() {
-        let error = |reason: String| RecordingLogError::Entry { path: path.to_owned(), offset, reason };
-        let record = bytes
-            .get(offset..offset + 48)
-            .ok_or_else(|| error(format!("cut after {} bytes", bytes.len() - offset)))?;
-        let long = |at: usize| record[at..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word));
-        let int = |at: usize| record[at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
-        let type_word = int(44);
-        if type_word == -1 {
-            offset += RECORD_LENGTH;
-            continue;
-        }
-        let is_valid = type_word as u32 & INVALID_FLAG == 0;
-        let (entry_type, length) = match type_word & i32::MAX {
-            0 => (EntryType::Term, RECORD_LENGTH),
-            1 => (EntryType::Snapshot, RECORD_LENGTH),
-            2 => {
-                let text = bytes.get(offset + 48..).and_then(|rest| rest.first_chunk::<4>());
-                let text = text.map_or(usize::MAX, |word| u32::from_le_bytes(*word) as usize);
-                if text > MAX_RECORD_LENGTH - 52 {
-                    return Err(error(format!("archive endpoint of {text} bytes")));
-                }
-                (EntryType::StandbySnapshot, (52 + text).next_multiple_of(RECORD_LENGTH))
-            }
-            other => return Err(error(format!("unknown type {other}"))),
-        };
-        let entry = Entry {
-            recording_id: long(0),
-            leadership_term_id: long(8),
-            term_base_log_position: long(16),
-            log_position: long(24),
-            timestamp: long(32),
-            service_id: int(40),
-            entry_type,
-            is_valid,
-            offset,
-        };
-        if entry.recording_id < 0 || entry.leadership_term_id < 0 || entry.term_base_log_position < 0 {
-            return Err(error("negative recording, term or position".into()));
-        }
-        if entry_type == EntryType::Term && is_valid {
-            if log_recording.is_some_and(|id| id != entry.recording_id) {
-                return Err(error(format!(
-                    "term in recording {} instead of {log_recording:?}",
-                    entry.recording_id
-                )));
-            }
-            log_recording = Some(entry.recording_id);
-        }
-        entries.push(entry);
-        offset += length;
-    }
-    Ok(entries)
+/// The bytes of a file that holds these entries, in this order.
+pub fn encode(entries: &[Entry]) -> Vec<u8> {
+    entries.iter().flat_map(Entry::encode).collect()
 }
 
 #[cfg(test)]
@@ -272,6 +323,10 @@ mod tests {
         for operation in operations {
             storage.blocking(operation).unwrap();
         }
+    }
+
+    fn position(log_position: i64) -> SnapshotPosition {
+        SnapshotPosition { leadership_term_id: 0, term_base_log_position: 0, log_position, timestamp: 7 }
     }
 
     #[test]
@@ -290,27 +345,93 @@ mod tests {
     }
 
     #[test]
-    fn a_term_that_was_being_appended_is_dropped_and_overwritten() {
-        for torn in [0, 8, 16, 31] {
+    fn terms_that_nobody_led_are_empty_ones() {
+        let mut storage = HeapStorage::new();
+        let mut log = RecordingLog::open(&mut storage, Path::new("/c"), None).unwrap();
+        let operations = log.append_term(7, 1, 0, 11);
+        run(&mut storage, operations);
+        let operations = log.append_term(7, 4, 640, 12);
+        run(&mut storage, operations);
+        let again = RecordingLog::open(&mut storage, Path::new("/c"), None).unwrap();
+        let facts: Vec<(i64, i64, i64)> = again
+            .entries()
+            .iter()
+            .map(|entry| (entry.leadership_term_id, entry.term_base_log_position, entry.log_position))
+            .collect();
+        assert_eq!(facts, [(0, 0, 0), (1, 0, 640), (2, 640, 640), (3, 640, 640), (4, 640, -1)]);
+    }
+
+    #[test]
+    fn records_that_were_being_appended_are_dropped_and_overwritten() {
+        for torn in [0, 8, 16, 24, 32, 40] {
             let mut storage = HeapStorage::new();
             let directory = Path::new("/c");
             let mut log = RecordingLog::open(&mut storage, directory, None).unwrap();
-            for term in 0..2 {
-                let operations = log.append_term(7, term, 640 * term, 11);
-                run(&mut storage, operations);
-            }
+            let operations = log.append_term(7, 0, 0, 11);
+            run(&mut storage, operations);
+            let operations = log.append_snapshot(&position(320), &[1, 2], 3);
+            run(&mut storage, operations);
             let path = directory.join(RECORDING_LOG_FILE);
             let mut bytes = storage.content(&path).unwrap();
             bytes[RECORD_LENGTH + torn..].fill(0);
             storage.put(&path, bytes);
             let mut again = RecordingLog::open(&mut storage, directory, None).unwrap();
-            assert_eq!(again.last_term().map(|term| term.leadership_term_id), Some(0));
-            let operations = again.append_term(7, 2, 640, 12);
+            assert_eq!(again.entries().len(), 1);
+            let operations = again.append_term(7, 1, 640, 12);
             run(&mut storage, operations);
             let last = RecordingLog::open(&mut storage, directory, None).unwrap();
             assert_eq!(last.entries().len(), 2);
             assert_eq!(last.last_term(), again.last_term());
         }
+    }
+
+    #[test]
+    fn snapshots_are_written_services_first_and_an_invalid_one_is_replaced() {
+        let mut storage = HeapStorage::new();
+        let directory = Path::new("/c");
+        let mut log = RecordingLog::open(&mut storage, directory, None).unwrap();
+        let operations = log.append_term(0, 0, 0, 11);
+        run(&mut storage, operations);
+        let operations = log.append_snapshot(&position(320), &[1, 2], 3);
+        run(&mut storage, operations);
+        let operations = log.append_snapshot(&position(640), &[4, 5], 6);
+        run(&mut storage, operations);
+        let ids = |log: &RecordingLog| {
+            let set = latest_snapshot(log.entries(), 2).unwrap();
+            set.iter().map(|entry| entry.recording_id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&log), [6, 4, 5]);
+        let services: Vec<i32> = log.entries().iter().map(|entry| entry.service_id).collect();
+        assert_eq!(services, [-1, 1, 0, -1, 1, 0, -1]);
+        let operations = log.invalidate_latest_snapshot();
+        assert_eq!(operations.len(), 3);
+        run(&mut storage, operations);
+        let mut again = RecordingLog::open(&mut storage, directory, None).unwrap();
+        assert_eq!(ids(&again), [3, 1, 2]);
+        let operations = again.append_snapshot(&position(640), &[7, 8], 9);
+        run(&mut storage, operations);
+        let last = RecordingLog::open(&mut storage, directory, None).unwrap();
+        assert_eq!((ids(&last), last.entries().len()), (vec![9, 7, 8], 7));
+        let mut last = last;
+        let operations = last.invalidate_recordings(&[7]);
+        run(&mut storage, operations);
+        assert!(latest_snapshot(last.entries(), 2).is_err());
+    }
+
+    #[test]
+    fn a_seed_holds_only_the_latest_snapshot_at_the_begin_of_a_log() {
+        let mut storage = HeapStorage::new();
+        let mut log = RecordingLog::open(&mut storage, Path::new("/c"), None).unwrap();
+        assert_eq!(log.seeded_from_latest_snapshot(1).unwrap(), None);
+        let operations = log.append_term(0, 0, 0, 11);
+        run(&mut storage, operations);
+        let operations = log.append_snapshot(&position(320), &[1], 3);
+        run(&mut storage, operations);
+        let bytes = log.seeded_from_latest_snapshot(1).unwrap().unwrap();
+        let entries = parse(Path::new("r"), &bytes).unwrap();
+        let facts: Vec<(i64, i64, i32)> =
+            entries.iter().map(|entry| (entry.recording_id, entry.log_position, entry.service_id)).collect();
+        assert_eq!(facts, [(1, 0, 0), (3, 0, -1)]);
     }
 
     #[test]

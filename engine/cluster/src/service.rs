@@ -1,28 +1,36 @@
 //! Clustered services and the container that runs them (spec 04 §7).
 
+mod claim;
 mod cluster;
 mod container;
 mod context;
+mod core;
+mod counters;
+mod error;
+mod image;
+mod join;
 mod log;
+mod session;
+mod snapshot;
+mod start;
+mod termination;
 
+pub use claim::ClusterClaim;
 pub use cluster::{Cluster, ClusterError};
-pub use container::{ContainerError, ServiceContainer};
-pub use context::ServiceContainerContext;
+pub use container::ServiceContainer;
+pub use context::{InvalidServiceSetting, ServiceContainerContext};
+pub use error::ContainerError;
+pub use image::SnapshotImage;
+pub use session::ClientSession;
+
+/// The stream of a snapshot: the archive records what is written to it.
+pub use harrier_client::ExclusivePublication as SnapshotPublication;
+pub use harrier_ringbuf::image_reader::Header;
 
 use crate::codec::{CloseReason, Role, TimeUnit};
 
-/// A client's session as a service sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientSession {
-    /// Id of the session.
-    pub id: i64,
-    /// Stream on which its client listens.
-    pub response_stream_id: i32,
-    /// Channel on which its client listens.
-    pub response_channel: String,
-    /// Who the client is, as the authenticator said.
-    pub principal: Vec<u8>,
-}
+/// Why a service cannot start or cannot take a snapshot; every error type converts with `?`, texts with `into()`.
+pub type ServiceFailure = Box<dyn std::error::Error>;
 
 /// A new leadership term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +48,22 @@ pub struct LeadershipTerm {
 
 /// A deterministic service: what it does depends on nothing but the log (spec 04 §7.4).
 ///
-/// Callbacks run on the container's thread, in the order of the log. One that has to wait for back pressure does so in
-/// [`Cluster::idle`] and nowhere else.
+/// Callbacks run on the container's thread, in the order of the log; after a restart they run again from the last
+/// snapshot on. One that has to wait does so in [`Cluster::idle`] and nowhere else. Timestamps are cluster time in
+/// [`Cluster::time_unit`]. A panic of a callback ends the container, and with it the node.
 pub trait ClusteredService {
-    /// The service starts with the state it was made with.
-    fn on_start(&mut self, _cluster: &mut Cluster<'_>) {}
+    /// The service starts: with the state that [`on_take_snapshot`](Self::on_take_snapshot) wrote into `snapshot`, or
+    /// without any. Sends nothing and schedules nothing.
+    ///
+    /// # Errors
+    /// The service cannot start; the node then ends.
+    fn on_start(
+        &mut self,
+        _cluster: &mut Cluster<'_>,
+        _snapshot: Option<&mut SnapshotImage<'_>>,
+    ) -> Result<(), ServiceFailure> {
+        Ok(())
+    }
 
     /// A client has opened a session.
     fn on_session_open(&mut self, _cluster: &mut Cluster<'_>, _session: &ClientSession, _timestamp: i64) {}
@@ -59,36 +78,54 @@ pub trait ClusteredService {
     ) {
     }
 
-    /// A message of a session, or with `None` of a service of the cluster.
+    /// A message of a session, or with `None` of a service of the cluster ([`Cluster::offer`]). `header` is the one of
+    /// the message in the log.
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         timestamp: i64,
         message: &[u8],
+        header: &Header<'_>,
     );
 
-    /// A timer has fired.
+    /// A timer has fired, at `timestamp` or a little earlier.
     fn on_timer_event(&mut self, _cluster: &mut Cluster<'_>, _correlation_id: i64, _timestamp: i64) {}
 
-    /// The member has another role.
+    /// The service writes its state; what it does not write is lost with the log before this position. May send, but
+    /// should not: whether a member takes a snapshot can differ between members.
+    ///
+    /// # Errors
+    /// There is no snapshot then; the service goes on.
+    fn on_take_snapshot(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure>;
+
+    /// The member has another role. Sends nothing and schedules nothing.
     fn on_role_change(&mut self, _cluster: &mut Cluster<'_>, _role: Role) {}
 
-    /// A term has begun.
-    fn on_new_leadership_term(&mut self, _cluster: &mut Cluster<'_>, _term: &LeadershipTerm) {}
-
-    /// The container ends.
+    /// The container ends. Sends nothing and schedules nothing.
     fn on_terminate(&mut self, _cluster: &mut Cluster<'_>) {}
 
-    /// Called in every duty cycle; returns the work done. Must not change the service's state.
-    fn do_background_work(&mut self, _cluster: &mut Cluster<'_>) -> usize {
+    /// A term has begun.
+    fn on_new_leadership_term_event(&mut self, _cluster: &mut Cluster<'_>, _term: &LeadershipTerm) {}
+
+    /// Called in every duty cycle, `now_ns` being monotonic; returns the work done. Must not change what callbacks of
+    /// the log depend on; sends nothing and schedules nothing.
+    fn do_background_work(&mut self, _cluster: &mut Cluster<'_>, _now_ns: i64) -> usize {
         0
     }
 }
 
-impl ClusteredService for Box<dyn ClusteredService> {
-    fn on_start(&mut self, cluster: &mut Cluster<'_>) {
-        (**self).on_start(cluster);
+impl<S: ClusteredService + ?Sized> ClusteredService for Box<S> {
+    fn on_start(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: Option<&mut SnapshotImage<'_>>,
+    ) -> Result<(), ServiceFailure> {
+        (**self).on_start(cluster, snapshot)
     }
 
     fn on_session_open(&mut self, cluster: &mut Cluster<'_>, session: &ClientSession, timestamp: i64) {
@@ -108,30 +145,39 @@ impl ClusteredService for Box<dyn ClusteredService> {
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         timestamp: i64,
         message: &[u8],
+        header: &Header<'_>,
     ) {
-        (**self).on_session_message(cluster, session_id, timestamp, message);
+        (**self).on_session_message(cluster, session, timestamp, message, header);
     }
 
     fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, timestamp: i64) {
         (**self).on_timer_event(cluster, correlation_id, timestamp);
     }
 
-    fn on_role_change(&mut self, cluster: &mut Cluster<'_>, role: Role) {
-        (**self).on_role_change(cluster, role);
+    fn on_take_snapshot(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        (**self).on_take_snapshot(cluster, snapshot)
     }
 
-    fn on_new_leadership_term(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
-        (**self).on_new_leadership_term(cluster, term);
+    fn on_role_change(&mut self, cluster: &mut Cluster<'_>, role: Role) {
+        (**self).on_role_change(cluster, role);
     }
 
     fn on_terminate(&mut self, cluster: &mut Cluster<'_>) {
         (**self).on_terminate(cluster);
     }
 
-    fn do_background_work(&mut self, cluster: &mut Cluster<'_>) -> usize {
-        (**self).do_background_work(cluster)
+    fn on_new_leadership_term_event(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
+        (**self).on_new_leadership_term_event(cluster, term);
+    }
+
+    fn do_background_work(&mut self, cluster: &mut Cluster<'_>, now_ns: i64) -> usize {
+        (**self).do_background_work(cluster, now_ns)
     }
 }

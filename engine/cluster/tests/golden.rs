@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage};
+use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage};
 use harrier_cluster::recording_log::{EntryType, parse};
 
 fn testdata(name: &str) -> Vec<u8> {
@@ -34,7 +34,8 @@ fn every_message_of_ours_reads_and_writes_back() {
             1 | 2 | 6 | 7 | 27 => Egress::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             20..=24 => LogMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             30..=34 => ServiceMessage::decode(&bytes).unwrap().map_or(0, |m| m.encode(&mut buffer).unwrap()),
-            40 | 42 | 108 => ModuleMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
+            100..=107 => SnapshotMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
+            40..=42 | 108 => ModuleMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             _ => 0,
         };
         if length > 0 {
@@ -45,9 +46,10 @@ fn every_message_of_ours_reads_and_writes_back() {
             let short = &bytes[..cut];
             let _client_side = (Ingress::decode(short), Egress::decode(short), LogMessage::decode(short));
             let _node_side = (ServiceMessage::decode(short), ModuleMessage::decode(short));
+            let _snapshot = SnapshotMessage::decode(short);
         }
     }
-    assert!(known >= 18, "{known}");
+    assert!(known >= 24, "{known}");
 }
 
 #[test]
@@ -60,4 +62,113 @@ fn the_recording_log_reads_as_the_specification_says() {
     assert_eq!(facts[0].3, EntryType::Term);
     assert_eq!(facts[1], (1, facts[1].1, 0, EntryType::Snapshot));
     assert_eq!(facts[2], (2, facts[1].1, -1, EntryType::Snapshot));
+}
+
+/// Payloads of the frames of a recording: flags and bytes. All of them lie in its first segment.
+fn frames(recording: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut rest = recording;
+    let mut frames = Vec::new();
+    while let Some(length) = rest.first_chunk().map(|word| i32::from_le_bytes(*word)).filter(|own| *own > 0) {
+        frames.push((rest[5], &rest[32..length as usize]));
+        rest = rest.get((length as usize).next_multiple_of(32)..).unwrap_or_default();
+    }
+    frames
+}
+
+fn text_of(message: &SnapshotMessage<'_>) -> String {
+    match *message {
+        SnapshotMessage::Marker(marker) => {
+            let (id, version) = (marker.type_id, marker.app_version);
+            format!(
+                "{:?} {id} at {} in {:?} of {version}",
+                marker.mark, marker.log_position, marker.time_unit
+            )
+        }
+        SnapshotMessage::ClientSession { session_id, response_channel, principal, .. } => {
+            format!("client {session_id} {response_channel} {}", String::from_utf8_lossy(principal))
+        }
+        SnapshotMessage::ClusterSession { session_id, opened_log_position, close_reason, .. } => {
+            format!("session {session_id} opened {opened_log_position} {close_reason:?}")
+        }
+        SnapshotMessage::ConsensusModule { next_session_id, .. } => format!("next session {next_session_id}"),
+        SnapshotMessage::Timer { correlation_id, deadline } => format!("timer {correlation_id} {deadline}"),
+        SnapshotMessage::PendingMessageTracker {
+            next_service_session_id,
+            log_service_session_id,
+            service_id,
+            ..
+        } => format!("tracker {service_id} {next_service_session_id:x} {log_service_session_id:x}"),
+        _ => panic!("{message:?}"),
+    }
+}
+
+/// A snapshot as text, with what the service has written behind it; what is read is also written back.
+fn snapshot(name: &str) -> (Vec<String>, Vec<Vec<u8>>) {
+    let recording = testdata(name);
+    let (mut texts, mut own, mut is_over) = (Vec::new(), Vec::new(), false);
+    for (flags, payload) in frames(&recording) {
+        assert_eq!(flags, 0xC0, "{name}");
+        if is_over {
+            own.push(payload.to_vec());
+            continue;
+        }
+        let message = SnapshotMessage::decode(payload).unwrap().unwrap();
+        let mut buffer = [0; 512];
+        let length = message.encode(&mut buffer).unwrap();
+        assert_eq!(buffer[..length], *payload, "{name}");
+        texts.push(text_of(&message));
+        is_over = texts.last().is_some_and(|text| text.starts_with("End"));
+    }
+    (texts, own)
+}
+
+#[test]
+fn snapshots_of_a_service_read_and_write_back() {
+    let udp = "aeron:udp?rejoin=false|endpoint=127.0.0.1";
+    let (texts, own) = snapshot("single/1-0.rec");
+    assert_eq!(
+        texts,
+        [
+            "Begin 2 at 4416 in Millis of 66051".to_owned(),
+            format!("client 1 {udp}:27120 "),
+            format!("client 2 {udp}:27121 P-me"),
+            "client 4 aeron:ipc P-cred-D".to_owned(),
+            "End 2 at 4416 in Millis of 66051".to_owned(),
+        ]
+    );
+    assert_eq!(own, [7_i32.to_le_bytes().to_vec()]);
+    let (texts, own) = snapshot("single/3-0.rec");
+    assert_eq!(texts.len(), 2);
+    assert_eq!(own.len(), 1);
+    for service in [1, 2] {
+        let (texts, _) = snapshot(&format!("multi/{service}-0.rec"));
+        assert_eq!(texts[0], "Begin 2 at 1152 in Nanos of 1");
+        assert_eq!(texts[1], format!("client 1 {udp}:27620 "));
+        assert_eq!(texts[2], "End 2 at 1152 in Nanos of 1");
+    }
+}
+
+#[test]
+fn snapshots_of_the_module_read_and_write_back() {
+    let (texts, own) = snapshot("single/2-0.rec");
+    assert_eq!(
+        texts,
+        [
+            "Begin 1 at 4416 in Millis of 66051",
+            "next session 5",
+            "session 1 opened 256 None",
+            "session 2 opened 4096 None",
+            "session 4 opened 4224 None",
+            "timer 4711 1795319046322",
+            "tracker 0 8000000000000002 8000000000000001",
+            "End 1 at 4416 in Millis of 66051",
+        ]
+    );
+    assert!(own.is_empty());
+    let (texts, _) = snapshot("single/4-0.rec");
+    assert_eq!(texts.first().unwrap(), "Begin 1 at 5504 in Millis of 66051");
+    let (texts, _) = snapshot("multi/3-0.rec");
+    let trackers: Vec<&String> = texts.iter().filter(|text| text.starts_with("tracker")).collect();
+    assert_eq!(trackers.len(), 2);
+    assert_eq!(trackers[1], "tracker 1 8100000000000002 8100000000000001");
 }

@@ -8,9 +8,10 @@ use harrier_archive::{Archive, ArchiveContext};
 use harrier_client::{Aeron, Context};
 use harrier_cluster::client::{ClusterClient, ClusterClientContext, ClusterClientError, EgressListener};
 use harrier_cluster::codec::{CloseReason, EventCode};
-use harrier_cluster::module::{Authenticator, ConsensusModule, ConsensusModuleContext};
+use harrier_cluster::module::{AuthenticatorSupplier, ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::service::{
-    ClientSession, Cluster, ClusteredService, ServiceContainer, ServiceContainerContext,
+    ClientSession, Cluster, ClusteredService, Header, ServiceContainer, ServiceContainerContext,
+    ServiceFailure, SnapshotPublication,
 };
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
@@ -61,12 +62,15 @@ impl ClusteredService for Recorder {
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         _: i64,
         message: &[u8],
+        _: &Header<'_>,
     ) {
         let text = String::from_utf8_lossy(message).into_owned();
-        let Some(id) = session_id else { return self.note(format!("service message {text}")) };
+        let Some(id) = session.map(|session| session.id) else {
+            return self.note(format!("service message {text}"));
+        };
         match text.split_once(' ') {
             Some(("timer", delay_ms)) => {
                 let deadline = cluster.time() + delay_ms.parse::<i64>().unwrap();
@@ -82,6 +86,14 @@ impl ClusteredService for Recorder {
         }
         self.note(format!("message {id} {}", &text[..text.len().min(20)]));
         Self::reply(cluster, id, message);
+    }
+
+    fn on_take_snapshot(
+        &mut self,
+        _: &mut Cluster<'_>,
+        _: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        Ok(())
     }
 
     fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, _: i64) {
@@ -367,8 +379,7 @@ fn a_killed_node_comes_back_with_its_log_and_its_sessions() {
 #[test]
 fn credentials_are_checked() {
     let mut world = World::new(|context| {
-        context.authenticator =
-            Authenticator::Challenge { challenge: b"who".to_vec(), answer: b"me".to_vec() };
+        context.authenticator = AuthenticatorSupplier::challenge("who", "me");
     });
     let mut context = World::client_context(&world.ports);
     context.challenge_answer = b"me".to_vec();

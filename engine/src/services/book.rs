@@ -92,12 +92,7 @@ impl Book {
         }
         let (filled, first_match) = self.trade(side, price, quantity);
         if filled < quantity {
-            let generation = self.next_generation;
-            self.next_generation += 1;
-            self.orders.insert(id, Resting { side, price, quantity: quantity - filled, generation });
-            let level = self.levels(side).entry(price).or_default();
-            level.line.push_back((id, generation));
-            level.live += 1;
+            self.rest(id, side, price, quantity - filled);
         }
         Outcome { status: Status::Accepted, filled, first_match }
     }
@@ -180,6 +175,40 @@ impl Book {
     /// True when the book holds no order.
     pub fn is_empty(&self) -> bool {
         self.orders.is_empty()
+    }
+
+    /// Quantity that was traded, and orders that were carried out.
+    pub fn totals(&self) -> (i64, u64) {
+        (self.traded, self.applied)
+    }
+
+    /// An empty book that goes on from these totals.
+    pub fn with_totals(traded: i64, applied: u64) -> Self {
+        Self { traded, applied, ..Self::default() }
+    }
+
+    /// All orders with side, price and quantity, in their places in line: bids then asks, by price.
+    pub fn orders(&self) -> impl Iterator<Item = (u64, Side, i64, i64)> {
+        self.bids.values().chain(self.asks.values()).flat_map(|level| &level.line).filter_map(
+            |(id, generation)| {
+                let order = self.orders.get(id).filter(|order| order.generation == *generation)?;
+                Some((*id, order.side, order.price, order.quantity))
+            },
+        )
+    }
+
+    /// Puts an order at the end of its line without trading; false when the book holds it already.
+    pub fn rest(&mut self, id: u64, side: Side, price: i64, quantity: i64) -> bool {
+        if self.orders.contains_key(&id) {
+            return false;
+        }
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        self.orders.insert(id, Resting { side, price, quantity, generation });
+        let level = self.levels(side).entry(price).or_default();
+        level.line.push_back((id, generation));
+        level.live += 1;
+        true
     }
 
     /// Digest of the whole state: every order in its place in line, and what has happened so far.

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use harrier_cluster::codec::CloseReason;
-use harrier_cluster::service::{ClientSession, Cluster, ClusteredService};
+use harrier_cluster::service::{
+    ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotImage, SnapshotPublication,
+};
 
 use super::book::Book;
+use super::book_snapshot::{self, BookReader};
 use super::orders::{Order, Reply, Request, Status};
 
 /// One book for all sessions. Requests of a session are numbered; a number that was seen is answered and not carried out
@@ -44,7 +47,59 @@ impl BookService {
     }
 }
 
+/// Sequences as one message of pairs.
+fn sequences_message(sequences: &BTreeMap<i64, u64>) -> Vec<u8> {
+    sequences.iter().flat_map(|(id, last)| [id.to_le_bytes(), last.to_le_bytes()]).flatten().collect()
+}
+
+fn read_sequences(message: &[u8]) -> Result<BTreeMap<i64, u64>, ServiceFailure> {
+    let pairs = message.chunks_exact(16);
+    if !pairs.remainder().is_empty() {
+        return Err("sequences of sessions are cut".into());
+    }
+    let word = |pair: &[u8], at: usize| pair[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    Ok(pairs.map(|pair| (word(pair, 0) as i64, word(pair, 8))).collect())
+}
+
 impl ClusteredService for BookService {
+    fn on_start(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: Option<&mut SnapshotImage<'_>>,
+    ) -> Result<(), ServiceFailure> {
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let mut sequences = None;
+        let mut reader = BookReader::default();
+        let mut failure: Option<ServiceFailure> = None;
+        snapshot.read_to_end(cluster, &mut |message| {
+            let outcome = match &sequences {
+                None => read_sequences(message).map(|read| sequences = Some(read)),
+                Some(_) => reader.on_message(message).map_err(Into::into),
+            };
+            if let Err(error) = outcome {
+                failure.get_or_insert(error);
+            }
+        })?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        self.sequences = sequences.unwrap_or_default();
+        self.book = reader.finish()?;
+        Ok(())
+    }
+
+    /// Sequences first, then the book.
+    fn on_take_snapshot(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        let mut put = |message: &[u8]| cluster.retry(|_| Ok(snapshot.offer(message)?)).map(drop);
+        put(&sequences_message(&self.sequences))?;
+        book_snapshot::write(&self.book, &mut put)?;
+        Ok(())
+    }
+
     fn on_session_close(
         &mut self,
         _cluster: &mut Cluster<'_>,
@@ -58,13 +113,14 @@ impl ClusteredService for BookService {
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         _timestamp: i64,
         message: &[u8],
+        _header: &Header<'_>,
     ) {
-        let (Some(id), Ok(request)) = (session_id, Request::decode(message)) else { return };
-        let reply = self.answer(id, &request).encode();
-        while let Err(error) = cluster.send_to_session(id, &reply) {
+        let (Some(session), Ok(request)) = (session, Request::decode(message)) else { return };
+        let reply = self.answer(session.id, &request).encode();
+        while let Err(error) = cluster.send_to_session(session.id, &reply) {
             if !error.is_retryable() {
                 return;
             }

@@ -1,6 +1,8 @@
 //! Sends every message back.
 
-use harrier_cluster::service::{Cluster, ClusteredService};
+use harrier_cluster::service::{
+    ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotPublication,
+};
 
 /// A service that answers each message of a session with the message itself.
 #[derive(Debug, Default, Clone, Copy)]
@@ -11,16 +13,25 @@ impl ClusteredService for EchoService {
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         _timestamp: i64,
         message: &[u8],
+        _header: &Header<'_>,
     ) {
-        let Some(id) = session_id else { return };
-        while let Err(error) = cluster.send_to_session(id, message) {
+        let Some(session) = session else { return };
+        while let Err(error) = cluster.send_to_session(session.id, message) {
             if !error.is_retryable() {
                 return;
             }
             cluster.idle(0);
         }
+    }
+    /// It has no state.
+    fn on_take_snapshot(
+        &mut self,
+        _cluster: &mut Cluster<'_>,
+        _snapshot: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        Ok(())
     }
 }

@@ -107,6 +107,15 @@ impl History {
         &self.events
     }
 
+    /// The present life begins with a snapshot taken after `seen` events, in the state that `digest` tells.
+    pub fn on_loaded(&mut self, seen: usize, digest: u64) {
+        let expected = seen.checked_sub(1).map_or(Some(0), |last| self.digests.get(last).copied());
+        if expected != Some(digest) {
+            self.violate("snapshot", format!("of {seen} events has state {digest:x}, not {expected:x?}"));
+        }
+        self.cursor = seen;
+    }
+
     /// The service has seen an event; `digest` is its state after it.
     pub fn on_event(&mut self, event: Event, digest: u64) {
         let index = self.cursor;

@@ -6,9 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use harrier::services::book::Book;
+use harrier::services::book_snapshot::{self, BookReader};
 use harrier::services::orders::{MESSAGE_LENGTH, Request};
 use harrier_cluster::codec::{CloseReason, Role};
-use harrier_cluster::service::{ClientSession, Cluster, ClusterError, ClusteredService, LeadershipTerm};
+use harrier_cluster::service::{
+    ClientSession, Cluster, ClusterError, ClusteredService, Header, LeadershipTerm, ServiceFailure,
+    SnapshotImage, SnapshotPublication,
+};
 
 use crate::history::{Event, EventKind, History};
 use crate::kernel::Kernel;
@@ -229,7 +233,84 @@ impl Ledger {
     }
 }
 
+/// What a snapshot holds besides the book: events seen, digests, then lists with their lengths.
+struct Words<'a>(&'a [u8]);
+
+impl Words<'_> {
+    fn next(&mut self) -> Result<u64, ServiceFailure> {
+        let (word, rest) = self.0.split_first_chunk().ok_or("the ledger's snapshot is cut")?;
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*word))
+    }
+}
+
+impl Ledger {
+    fn write_state(&self) -> Vec<u8> {
+        let mut words = vec![self.history.borrow().cursor as u64, self.digest, self.pending_digest];
+        words.push(self.applied.len() as u64);
+        words.extend(self.applied.iter().flat_map(|(id, last)| [*id as u64, *last]));
+        words.push(self.timers.len() as u64);
+        words.extend(self.timers.iter().flat_map(|(id, deadline)| [*id as u64, *deadline as u64]));
+        words.push(self.forwarded.len() as u64);
+        words.extend(&self.forwarded);
+        words.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn read_state(&mut self, state: &[u8]) -> Result<(), ServiceFailure> {
+        let mut words = Words(state);
+        let seen = words.next()? as usize;
+        (self.digest, self.pending_digest) = (words.next()?, words.next()?);
+        for _ in 0..words.next()? {
+            self.applied.insert(words.next()? as i64, words.next()?);
+        }
+        for _ in 0..words.next()? {
+            self.timers.insert(words.next()? as i64, words.next()? as i64);
+        }
+        for _ in 0..words.next()? {
+            self.forwarded.push_back(words.next()?);
+        }
+        self.history.borrow_mut().on_loaded(seen, self.digest);
+        self.tell_owed();
+        Ok(())
+    }
+}
+
 impl ClusteredService for Ledger {
+    fn on_start(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: Option<&mut SnapshotImage<'_>>,
+    ) -> Result<(), ServiceFailure> {
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let (mut state, mut reader, mut failure) = (None, BookReader::default(), None);
+        snapshot.read_to_end(cluster, &mut |message| {
+            if state.is_none() {
+                state = Some(message.to_vec());
+            } else if let Err(error) = reader.on_message(message) {
+                failure = Some(error);
+            }
+        })?;
+        if let Some(failure) = failure {
+            return Err(failure.into());
+        }
+        self.book = reader.finish()?;
+        self.read_state(&state.ok_or("the ledger's snapshot is empty")?)?;
+        self.kernel.state().coverage.hit("snapshot loaded by the service");
+        Ok(())
+    }
+
+    fn on_take_snapshot(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        let mut put = |message: &[u8]| cluster.retry(|_| Ok(snapshot.offer(message)?)).map(drop);
+        put(&self.write_state())?;
+        book_snapshot::write(&self.book, &mut put)?;
+        self.kernel.state().coverage.hit("snapshot taken by the service");
+        Ok(())
+    }
+
     fn on_session_open(&mut self, cluster: &mut Cluster<'_>, session: &ClientSession, timestamp: i64) {
         self.see(cluster, EventKind::Open, session.id, 0, timestamp);
     }
@@ -252,12 +333,13 @@ impl ClusteredService for Ledger {
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
-        session_id: Option<i64>,
+        session: Option<&ClientSession>,
         timestamp: i64,
         message: &[u8],
+        _: &Header<'_>,
     ) {
         let detail = hash_bytes(message);
-        let Some(id) = session_id else {
+        let Some(id) = session.map(|session| session.id) else {
             self.see(cluster, EventKind::Forwarded, 0, detail, timestamp);
             let number = message.first_chunk().map(|word| u64::from_le_bytes(*word));
             if number != self.forwarded.pop_front() {
@@ -289,7 +371,7 @@ impl ClusteredService for Ledger {
         self.tell_owed();
     }
 
-    fn on_new_leadership_term(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
+    fn on_new_leadership_term_event(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
         self.see(cluster, EventKind::Term, 0, term.leadership_term_id as u64, term.timestamp);
         self.kernel.state().coverage.hit("leadership term");
     }

@@ -98,6 +98,57 @@ impl<'a> ServiceMessage<'a> {
     }
 }
 
+/// A member as the extended answer to a members query names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 04 §1.5, message 43")]
+pub struct ActiveMember<'a> {
+    pub leadership_term_id: i64,
+    pub log_position: i64,
+    pub time_of_last_append_ns: i64,
+    pub member_id: i32,
+    pub ingress_endpoint: &'a str,
+    pub consensus_endpoint: &'a str,
+    pub log_endpoint: &'a str,
+    pub catchup_endpoint: &'a str,
+    pub archive_endpoint: &'a str,
+}
+
+/// Bytes of the block of an [`ActiveMember`].
+const ACTIVE_MEMBER_BLOCK: u16 = 28;
+
+impl<'a> ActiveMember<'a> {
+    /// Reads the members of an extended answer, active ones first; empty for other messages.
+    ///
+    /// # Errors
+    /// A message that is cut.
+    pub fn decode_all(message: &'a [u8]) -> Result<Vec<Self>, SbeError> {
+        let mut m = Decoder::message(message)?;
+        let mut all = Vec::new();
+        if m.header().template_id != MEMBERS_EXTENDED_RESPONSE {
+            return Ok(all);
+        }
+        for name in ["active members", "passive members"] {
+            let mut group = m.group(name, 0)?;
+            while let Some(b) = m.entry(name, &mut group)? {
+                all.push(Self {
+                    leadership_term_id: b.i64(0, 0),
+                    log_position: b.i64(8, 0),
+                    time_of_last_append_ns: b.i64(16, 0),
+                    member_id: b.i32(24, 0),
+                    ingress_endpoint: m.text("ingress endpoint", 0)?,
+                    consensus_endpoint: m.text("consensus endpoint", 0)?,
+                    log_endpoint: m.text("log endpoint", 0)?,
+                    catchup_endpoint: m.text("catchup endpoint", 0)?,
+                    archive_endpoint: m.text("archive endpoint", 0)?,
+                });
+            }
+        }
+        Ok(all)
+    }
+}
+
+const MEMBERS_EXTENDED_RESPONSE: u16 = 43;
+
 /// From the consensus module to services and tools, stream 104.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.5")]
@@ -119,6 +170,13 @@ pub enum ModuleMessage<'a> {
         correlation_id: i64,
         leader_member_id: i32,
         active_members: &'a str,
+    },
+    MembersExtendedResponse {
+        correlation_id: i64,
+        current_time_ns: i64,
+        leader_member_id: i32,
+        member_id: i32,
+        active_members: &'a [ActiveMember<'a>],
     },
     RequestAck {
         log_position: i64,
@@ -151,6 +209,14 @@ impl<'a> ModuleMessage<'a> {
                 active_members: m.text("active members", 0)?,
             },
             42 => Self::TerminationPosition { log_position: b.i64(0, 0) },
+            // Its members: [`ActiveMember::decode_all`].
+            MEMBERS_EXTENDED_RESPONSE => Self::MembersExtendedResponse {
+                correlation_id: b.i64(0, 0),
+                current_time_ns: b.i64(8, 0),
+                leader_member_id: b.i32(16, 0),
+                member_id: b.i32(20, 0),
+                active_members: &[],
+            },
             108 => Self::RequestAck { log_position: b.i64(0, 0) },
             _ => return Ok(None),
         }))
@@ -192,6 +258,34 @@ impl<'a> ModuleMessage<'a> {
                     .text(active_members)
                     .text("")
                     .finish()
+            }
+            Self::MembersExtendedResponse {
+                correlation_id,
+                current_time_ns,
+                leader_member_id,
+                member_id,
+                active_members,
+            } => {
+                let mut m = Encoder::new(buffer, header(MEMBERS_EXTENDED_RESPONSE, 24))
+                    .i64(0, correlation_id)
+                    .i64(8, current_time_ns)
+                    .i32(16, leader_member_id)
+                    .i32(20, member_id)
+                    .group(ACTIVE_MEMBER_BLOCK, active_members.len() as u16);
+                for member in active_members {
+                    m = m
+                        .entry(ACTIVE_MEMBER_BLOCK)
+                        .i64(0, member.leadership_term_id)
+                        .i64(8, member.log_position)
+                        .i64(16, member.time_of_last_append_ns)
+                        .i32(24, member.member_id)
+                        .text(member.ingress_endpoint)
+                        .text(member.consensus_endpoint)
+                        .text(member.log_endpoint)
+                        .text(member.catchup_endpoint)
+                        .text(member.archive_endpoint);
+                }
+                m.group(ACTIVE_MEMBER_BLOCK, 0).finish()
             }
             Self::RequestAck { log_position } => {
                 Encoder::new(buffer, header(108, 8)).i64(0, log_position).finish()

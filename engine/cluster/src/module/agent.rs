@@ -4,90 +4,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientError};
-use harrier_client::{Aeron, ClientError, Subscription};
-use harrier_protocol::uri::UriError;
+use harrier_archive::client::{ArchiveAnswer, ArchiveClient};
+use harrier_client::{Aeron, Counter, Subscription};
 use harrier_ringbuf::assembly::FragmentAssembler;
-use harrier_ringbuf::storage::{Operation, Storage, StorageError};
+use harrier_ringbuf::storage::{Operation, Storage};
 use harrier_ringbuf::{Agent, AgentError, Memory, Now};
-use thiserror::Error;
 
 use super::acks::Acks;
 use super::clock::ClusterClock;
-use super::context::{ConsensusModuleContext, InvalidSetting};
+use super::context::ConsensusModuleContext;
 use super::counters::ModuleCounters;
+use super::error::ModuleError;
 use super::link::ServiceLink;
-use super::log::{LogLost, LogPublisher, LogShape};
+use super::log::{LogPublisher, LogShape};
 use super::pending_messages::PendingMessages;
+use super::security::Authenticator;
+use super::services::{MembersQuery, ServiceClient};
 use super::session::{LeaderFacts, Session};
+use super::snapshot::ModuleSnapshot;
 use super::start::Phase;
 use super::timers::Timers;
-use crate::mark::{MarkError, MarkFile};
+use super::validation::Validation;
+use crate::mark::{MarkFile, MarkOptions};
 use crate::members::{self, Member};
-use crate::node_state::{NodeState, NodeStateError};
-use crate::recording_log::{RecordingLog, RecordingLogError};
+use crate::node_state::NodeState;
+use crate::recording_log::{RecordingLog, RecoveryPlan};
 
 /// Time between two slow ticks, ns.
 const SLOW_TICK_NS: i64 = 10_000_000;
-
-/// Why a consensus module does not start, or ends.
-#[derive(Debug, Error)]
-pub enum ModuleError {
-    /// A setting that cannot be.
-    #[error(transparent)]
-    Setting(#[from] InvalidSetting),
-    /// The directory belongs to another consensus module.
-    #[error(transparent)]
-    Mark(#[from] MarkError),
-    /// node-state.dat is unusable.
-    #[error(transparent)]
-    NodeState(#[from] NodeStateError),
-    /// recording.log is unusable.
-    #[error(transparent)]
-    RecordingLog(#[from] RecordingLogError),
-    /// A file could not be written.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The driver is gone, or refuses.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The archive is gone, or refuses.
-    #[error(transparent)]
-    Archive(#[from] ArchiveClientError),
-    /// The archive refused a request that the member cannot do without.
-    #[error("archive refused to {request}: error {code}: {message}")]
-    ArchiveRefused {
-        /// What was asked.
-        request: &'static str,
-        /// Error code of spec 03 §1.2.
-        code: i64,
-        /// The archive's words.
-        message: String,
-    },
-    /// The archive does not know the recording that recording.log names.
-    #[error("archive has no recording {0} of the log; was its directory removed?")]
-    LogRecordingUnknown(i64),
-    /// A channel of the settings.
-    #[error(transparent)]
-    Channel(#[from] UriError),
-    /// The log publication is lost.
-    #[error(transparent)]
-    Log(#[from] LogLost),
-    /// Something did not come in time.
-    #[error("timed out {0}")]
-    Timeout(&'static str),
-    /// A service is out of step, or has failed to start.
-    #[error("service {service_id}: {reason}")]
-    Service {
-        /// The service.
-        service_id: i32,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The log could not be replayed.
-    #[error("log replay: {0}")]
-    Replay(String),
-}
+/// Error code of an archive whose disk is full (spec 03 §1.2).
+const STORAGE_SPACE: i64 = 11;
 
 /// States of the module (spec 04 §2.4, counter 200).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +41,7 @@ pub(super) enum ModuleState {
     Init = 0,
     Active = 1,
     Suspended = 2,
+    Snapshot = 3,
     Terminating = 5,
     Closed = 6,
 }
@@ -103,14 +50,17 @@ pub(super) enum ModuleState {
 pub(super) struct IngressStream {
     pub(super) subscription: Subscription,
     pub(super) assembler: FragmentAssembler,
+    /// Sessions of the clients' streams that were there at the last look.
+    pub(super) known_sessions: Vec<i32>,
 }
 
 /// The consensus module of one member.
 ///
-/// Made by [`ConsensusModule::launch`]; it finds driver, archive and services in its duty cycles, replays the log, takes the
-/// lead and serves clients.
+/// Made by [`ConsensusModule::launch`]; it finds driver, archive and services in its duty cycles, loads the latest
+/// snapshot, replays the log, takes the lead and serves clients.
 pub struct ConsensusModule<M: Memory, S: Storage> {
     pub(super) context: ConsensusModuleContext,
+    pub(super) role_name: String,
     pub(super) member: Member,
     pub(super) ingress_endpoints: String,
     pub(super) memory: M,
@@ -119,30 +69,44 @@ pub struct ConsensusModule<M: Memory, S: Storage> {
     pub(super) mark: MarkFile<M>,
     pub(super) node_state: NodeState<M>,
     pub(super) recording_log: RecordingLog,
+    pub(super) plan: RecoveryPlan,
     pub(super) phase: Phase,
     pub(super) state: ModuleState,
     pub(super) now: Now,
+    last_cycle_ns: Option<i64>,
     pub(super) clock: ClusterClock,
     pub(super) next_slow_tick_ns: i64,
     pub(super) aeron: Option<Aeron>,
     pub(super) archive: ArchiveClient,
     pub(super) answer: Option<ArchiveAnswer>,
     pub(super) counters: Option<ModuleCounters>,
+    /// Tells services where to begin, until all of them have started.
+    pub(super) recovery_counter: Option<Counter>,
     pub(super) link: Option<ServiceLink>,
     pub(super) log: Option<LogPublisher>,
+    pub(super) log_channel_tag: i64,
     pub(super) ingress: Vec<IngressStream>,
     pub(super) acks: Acks,
+    pub(super) service_clients: Vec<ServiceClient>,
+    pub(super) members_queries: Vec<MembersQuery>,
     pub(super) timers: Timers,
     pub(super) pending_messages: Vec<PendingMessages>,
+    pub(super) authenticator: Box<dyn Authenticator + Send>,
     pub(super) sessions: BTreeMap<i64, Session>,
     /// Sessions that are not in the log: connecting, challenged, to be rejected.
     pub(super) pending_sessions: Vec<Session>,
     pub(super) next_session_id: i64,
+    /// Id after the last session that is in the log.
+    pub(super) next_logged_session_id: i64,
     pub(super) leadership_term_id: i64,
+    /// The term whose messages are read or written now, and where it begins.
+    pub(super) log_term: (i64, i64),
     pub(super) log_session_id: i32,
     pub(super) recording_counter_id: i32,
     pub(super) append_position: i64,
     pub(super) commit_position: i64,
+    pub(super) snapshot: Option<Box<ModuleSnapshot>>,
+    pub(super) validation: Option<Validation>,
     pub(super) termination_position: Option<i64>,
     pub(super) is_term_committed: bool,
     pub(super) ready: Arc<AtomicBool>,
@@ -162,15 +126,22 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         now: &Now,
     ) -> Result<Self, ModuleError> {
         let (all, member) = context.validate()?;
-        let mark = MarkFile::take(&super::start::mark_facts(&context, &member), &memory, now)?;
-        let directory = context.cluster_directory.clone();
-        storage.blocking(Operation::CreateDirectory { path: directory.clone() })?;
-        let node_state = NodeState::open(&memory, &directory, context.file_sync_level.is_some())?;
-        let recording_log = RecordingLog::open(&mut storage, &directory, context.file_sync_level)?;
+        let options = MarkOptions {
+            directory: context.mark_file_directory.clone(),
+            error_buffer_length: context.error_buffer_length,
+            authenticator: context.authenticator.name().to_owned(),
+            services_directory: context.services_directory.clone(),
+        };
+        let facts = super::start::mark_facts(&context, &member);
+        let mark = MarkFile::take_with(&facts, &options, &memory, now)?;
+        let files = open_files(&context, &memory, &mut storage, &mark, now);
+        let (node_state, recording_log) = files.inspect_err(|_| mark.signal_failed_start())?;
         let services = context.service_count;
         Ok(Self {
+            role_name: context.role_name(),
             ingress_endpoints: members::ingress_endpoints(&all),
             archive: ArchiveClient::new(context.archive.clone()),
+            authenticator: context.authenticator.make(),
             phase: Phase::Connect { deadline_ns: now.ns + context.startup_timeout_ns },
             member,
             memory,
@@ -179,27 +150,37 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             mark,
             node_state,
             recording_log,
+            plan: RecoveryPlan::empty(),
             state: ModuleState::Init,
             now: *now,
-            clock: ClusterClock::new(now),
+            last_cycle_ns: None,
+            clock: ClusterClock::new(now, context.time_unit),
             next_slow_tick_ns: now.ns,
             aeron: None,
             answer: None,
             counters: None,
+            recovery_counter: None,
             link: None,
             log: None,
+            log_channel_tag: -1,
             ingress: Vec::new(),
             acks: Acks::new(services),
+            service_clients: vec![ServiceClient::default(); services],
+            members_queries: Vec::new(),
             timers: Timers::default(),
             pending_messages: (0..services).map(PendingMessages::new).collect(),
             sessions: BTreeMap::new(),
             pending_sessions: Vec::new(),
             next_session_id: 1,
+            next_logged_session_id: 1,
             leadership_term_id: -1,
+            log_term: (-1, 0),
             log_session_id: -1,
             recording_counter_id: -1,
             append_position: 0,
             commit_position: 0,
+            snapshot: None,
+            validation: None,
             termination_position: None,
             is_term_committed: false,
             ready: Arc::default(),
@@ -299,11 +280,15 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         if is_slow_tick {
             self.next_slow_tick_ns = self.now.ns + SLOW_TICK_NS;
             self.mark.update_activity(&self.now);
+            self.check_service_clients()?;
         }
-        if is_slow_tick || !self.is_leading() {
+        if is_slow_tick || !self.is_leading() || self.snapshot.is_some() || self.validation.is_some() {
             work_count += self.poll_archive()?;
         }
         work_count += self.poll_services();
+        if self.state == ModuleState::Snapshot {
+            work_count += self.go_on_with_snapshot()?;
+        }
         if !self.is_leading() {
             return Ok(work_count + self.go_on()?);
         }
@@ -314,7 +299,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(work_count)
     }
 
-    /// Keeps the archive's session alive; answers are kept until somebody takes them.
+    /// Keeps the archive's session alive; answers go to whoever asked.
     fn poll_archive(&mut self) -> Result<usize, ModuleError> {
         if !self.phase.uses_archive() {
             return Ok(0);
@@ -322,22 +307,66 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let Some(aeron) = &mut self.aeron else { return Ok(0) };
         let work_count = self.archive.poll(aeron, &self.now)?;
         while let Some(answer) = self.archive.poll_answer() {
-            match &answer {
-                ArchiveAnswer::Signal { .. } => {}
-                ArchiveAnswer::Error { code, message, .. } if self.is_leading() => {
-                    let text = format!("archive error {code}: {message}");
-                    self.record_error(&text);
-                }
-                _ => self.answer = Some(answer),
-            }
+            self.on_archive_answer(answer)?;
         }
         Ok(work_count)
     }
+
+    fn on_archive_answer(&mut self, answer: ArchiveAnswer) -> Result<(), ModuleError> {
+        if let ArchiveAnswer::Error { code: STORAGE_SPACE, message, .. } = &answer {
+            return Err(ModuleError::StorageFull(message.clone()));
+        }
+        let is_taken = match &mut self.phase {
+            Phase::LoadSnapshot { loader } => loader.on_answer(&answer),
+            _ => false,
+        };
+        if is_taken
+            || self.snapshot.as_mut().is_some_and(|snapshot| snapshot.on_answer(&answer))
+            || self.validation.as_mut().is_some_and(|validation| validation.on_answer(&answer))
+        {
+            return Ok(());
+        }
+        match &answer {
+            ArchiveAnswer::Signal { .. } => {}
+            ArchiveAnswer::Error { code, message, .. } if self.is_leading() => {
+                let text = format!("archive error {code}: {message}");
+                self.record_error(&text);
+            }
+            _ => self.answer = Some(answer),
+        }
+        Ok(())
+    }
+
+    /// The time since the last duty cycle began.
+    #[inline]
+    fn observe_cycle(&mut self) {
+        let last = self.last_cycle_ns.replace(self.now.ns);
+        if let (Some(last_ns), Some(counters)) = (last, &self.counters) {
+            counters.cycle_time.observe(self.now.ns - last_ns);
+        }
+    }
+}
+
+fn open_files<M: Memory, S: Storage>(
+    context: &ConsensusModuleContext,
+    memory: &M,
+    storage: &mut S,
+    mark: &MarkFile<M>,
+    now: &Now,
+) -> Result<(NodeState<M>, RecordingLog), ModuleError> {
+    let directory = &context.cluster_directory;
+    storage.blocking(Operation::CreateDirectory { path: directory.clone() })?;
+    let node_state = NodeState::open(memory, directory, context.file_sync_level.is_some())?;
+    if node_state.candidate_term_id() == -1 {
+        node_state.propose(mark.previous_candidate_term_id(), 0, now.epoch_ms)?;
+    }
+    let recording_log = RecordingLog::open(storage, directory, context.file_sync_level)?;
+    Ok((node_state, recording_log))
 }
 
 impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {
     fn role_name(&self) -> &str {
-        "consensus-module"
+        &self.role_name
     }
 
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
@@ -345,6 +374,7 @@ impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {
             return Err(AgentError::terminated("expected termination"));
         }
         self.now = *now;
+        self.observe_cycle();
         self.work().map_err(|error| {
             let text = error.to_string();
             self.record_error(&text);
@@ -355,13 +385,11 @@ impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {
     }
 
     fn next_deadline(&self) -> Option<i64> {
-        if !self.is_leading() {
+        if !self.is_leading() || self.snapshot.is_some() {
             return Some(self.now.ns + 1_000_000);
         }
-        let timer_ns = self.timers.next_deadline().map(|deadline_ms| {
-            let left_ms = (deadline_ms - self.time()).max(0);
-            self.now.ns + left_ms.saturating_mul(1_000_000)
-        });
+        let until_ns = |deadline| self.now.ns.saturating_add(self.clock.until_ns(deadline, &self.now));
+        let timer_ns = self.timers.next_deadline().map(until_ns);
         Some(timer_ns.map_or(self.next_slow_tick_ns, |timer_ns| timer_ns.min(self.next_slow_tick_ns)))
     }
 

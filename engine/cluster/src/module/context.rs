@@ -5,9 +5,11 @@ use thiserror::Error;
 
 use harrier_archive::client::ArchiveClientContext;
 use harrier_protocol::semantic_version;
+use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::storage::SyncLevel;
 
-use super::authenticator::Authenticator;
+use super::security::{AuthenticatorSupplier, Authorisation};
+use crate::codec::TimeUnit;
 use crate::members::{self, Member, MembersError};
 
 /// A setting that cannot be.
@@ -26,37 +28,101 @@ pub enum InvalidSetting {
     },
 }
 
-/// All settings of a consensus module. Times are ns; names and defaults are those of spec 04 §9.1.
+/// Most services of a node.
+const MAX_SERVICES: usize = 10;
+/// Parameters of a channel that say where its stream begins.
+const POSITION_PARAMETERS: [&str; 3] = ["init-term-id", "term-id", "term-offset"];
+
+/// All settings of a consensus module. Times are ns; names and defaults are those of spec 04 §9.1, and
+/// [`apply`](Self::apply) takes them by their names.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are the settings of the table in spec 04 §9.1")]
 pub struct ConsensusModuleContext {
+    /// `aeron.dir`: directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// `aeron.cluster.dir`: recording.log, node-state.dat and, unless told otherwise, the mark file.
     pub cluster_directory: PathBuf,
+    /// `aeron.cluster.services.dir`: where services have their mark files; the cluster's directory when it is not set.
+    pub services_directory: Option<PathBuf>,
+    /// `aeron.cluster.mark.file.dir`: where the mark file is; the cluster's directory when it is not set.
+    pub mark_file_directory: Option<PathBuf>,
+    /// `aeron.cluster.member.id`.
     pub member_id: i32,
+    /// `aeron.cluster.members`: all members (spec 04 §2.2).
     pub members: String,
+    /// `aeron.cluster.member.endpoints`: what the member's own entry must be; empty for no check.
+    pub member_endpoints: String,
+    /// `aeron.cluster.appointed.leader.id`: the only member that may lead; -1 for any.
+    pub appointed_leader_id: i32,
+    /// `aeron.cluster.id`: id of the cluster in counters.
     pub cluster_id: i32,
+    /// `aeron.cluster.service.count`.
     pub service_count: usize,
+    /// `aeron.cluster.ingress.channel`: template; the member's endpoint is added.
     pub ingress_channel: String,
+    /// `aeron.cluster.ingress.stream.id`.
     pub ingress_stream_id: i32,
+    /// `aeron.cluster.ingress.fragment.limit`: fragments taken from a stream of clients in one duty cycle.
     pub ingress_fragment_limit: usize,
+    /// `aeron.cluster.ingress.ipc.allowed`: clients on the member's own driver may send over `aeron:ipc`.
     pub is_ipc_ingress_allowed: bool,
+    /// `aeron.cluster.egress.channel`: parameters that overwrite those of clients' response channels.
+    pub egress_channel: Option<String>,
+    /// `aeron.cluster.log.channel`: template of the log's publication.
     pub log_channel: String,
+    /// `aeron.cluster.log.stream.id`.
     pub log_stream_id: i32,
+    /// `aeron.cluster.log.fragment.limit`: fragments read from the log in one duty cycle.
+    pub log_fragment_limit: usize,
+    /// `aeron.cluster.replay.channel`.
     pub replay_channel: String,
+    /// `aeron.cluster.replay.stream.id`.
     pub replay_stream_id: i32,
+    /// `aeron.cluster.control.channel`: between consensus module and services.
     pub control_channel: String,
+    /// `aeron.cluster.service.stream.id`: from the consensus module to services.
     pub service_stream_id: i32,
+    /// `aeron.cluster.consensus.module.stream.id`: from services to the consensus module.
     pub module_stream_id: i32,
+    /// `aeron.cluster.snapshot.channel`.
+    pub snapshot_channel: String,
+    /// `aeron.cluster.snapshot.stream.id`.
+    pub snapshot_stream_id: i32,
+    /// `aeron.cluster.max.sessions`: sessions at most, connecting ones included.
     pub max_sessions: usize,
+    /// `aeron.cluster.session.timeout`: time without a sign of life after which a session is closed, ns.
     pub session_timeout_ns: i64,
+    /// `aeron.cluster.leader.heartbeat.timeout`, ns; clients learn of it.
     pub leader_heartbeat_timeout_ns: i64,
+    /// `aeron.cluster.leader.heartbeat.interval`, ns.
+    pub leader_heartbeat_interval_ns: i64,
+    /// `aeron.cluster.termination.timeout`: how long services may take to end, ns.
     pub termination_timeout_ns: i64,
+    /// How long services may take to a snapshot, ns. Without this limit a service that never answers would hold its node
+    /// for ever (spec 04 §10.3, DECISION). By name: `aeron.cluster.service.ack.timeout`.
+    pub service_ack_timeout_ns: i64,
+    /// `aeron.cluster.error.buffer.length`: bytes of the error log in the mark file.
+    pub error_buffer_length: usize,
+    /// `aeron.cluster.cycle.threshold`: duty cycles that take longer are counted, ns.
+    pub cycle_threshold_ns: i64,
+    /// `aeron.cluster.total.snapshot.threshold`: snapshots that take longer are counted, ns.
+    pub total_snapshot_threshold_ns: i64,
+    /// `aeron.cluster.clock`: unit of cluster time, the same on all members and for the life of the log.
+    pub time_unit: TimeUnit,
+    /// Version of the application; snapshots and logs of another major version are refused.
     pub app_version: i32,
+    /// `aeron.cluster.file.sync.level`: how far changes of recording.log and node-state.dat are written through.
     pub file_sync_level: Option<SyncLevel>,
+    /// `aeron.cluster.consensus.module.agent.role.name`; `consensus-module-<clusterId>-<memberId>` when it is empty.
+    pub agent_role_name: String,
+    /// The member's own archive.
     pub archive: ArchiveClientContext,
-    pub authenticator: Authenticator,
+    /// `aeron.cluster.authenticator.supplier`.
+    pub authenticator: AuthenticatorSupplier,
+    /// `aeron.cluster.authorisation.service.supplier`.
+    pub authorisation: Authorisation,
     /// How long the driver, the archive and the services may be absent at start, ns.
     pub startup_timeout_ns: i64,
+    /// Seed of what is drawn.
     pub seed: u64,
 }
 
@@ -71,31 +137,56 @@ impl ConsensusModuleContext {
         Self {
             aeron_directory: aeron_directory.into(),
             cluster_directory: cluster_directory.into(),
+            services_directory: None,
+            mark_file_directory: None,
             member_id,
             members: members.into(),
+            member_endpoints: String::new(),
+            appointed_leader_id: -1,
             cluster_id: 0,
             service_count: 1,
             ingress_channel: "aeron:udp?term-length=64k".into(),
             ingress_stream_id: 101,
             ingress_fragment_limit: 50,
             is_ipc_ingress_allowed: false,
+            egress_channel: None,
             log_channel: "aeron:udp?term-length=64m".into(),
             log_stream_id: 100,
+            log_fragment_limit: 50,
             replay_channel: "aeron:ipc".into(),
             replay_stream_id: 103,
             control_channel: "aeron:ipc?term-length=128k".into(),
             service_stream_id: 104,
             module_stream_id: 105,
+            snapshot_channel: "aeron:ipc?alias=snapshot".into(),
+            snapshot_stream_id: 107,
             max_sessions: 10,
             session_timeout_ns: 10_000_000_000,
             leader_heartbeat_timeout_ns: 10_000_000_000,
+            leader_heartbeat_interval_ns: 200_000_000,
             termination_timeout_ns: 10_000_000_000,
+            service_ack_timeout_ns: 600_000_000_000,
+            error_buffer_length: 1 << 20,
+            cycle_threshold_ns: 100_000_000,
+            total_snapshot_threshold_ns: 1_000_000_000,
+            time_unit: TimeUnit::Millis,
             app_version: semantic_version(0, 0, 1),
             file_sync_level: None,
+            agent_role_name: String::new(),
             archive: ArchiveClientContext { control_response_stream_id: 120, ..ArchiveClientContext::ipc() },
-            authenticator: Authenticator::AllowAll,
+            authenticator: AuthenticatorSupplier::allow_all(),
+            authorisation: Authorisation::backups_only(),
             startup_timeout_ns: 60_000_000_000,
             seed: 0,
+        }
+    }
+
+    /// Name of the agent.
+    pub fn role_name(&self) -> String {
+        if self.agent_role_name.is_empty() {
+            format!("consensus-module-{}-{}", self.cluster_id, self.member_id)
+        } else {
+            self.agent_role_name.clone()
         }
     }
 
@@ -105,8 +196,6 @@ impl ConsensusModuleContext {
     /// The first setting that cannot be.
     pub fn validate(&self) -> Result<(Vec<Member>, Member), InvalidSetting> {
         let members = members::parse(&self.members)?;
-        let invalid =
-            |setting: String, rule: &str| Err(InvalidSetting::Value { setting, rule: rule.to_owned() });
         let Some(own) = members.iter().find(|member| member.id == self.member_id).cloned() else {
             return invalid(format!("member.id={}", self.member_id), "is not among the members");
         };
@@ -116,12 +205,137 @@ impl ConsensusModuleContext {
                 "has several members; this version runs single-member clusters",
             );
         }
-        if self.service_count > 10 {
-            return invalid(format!("service.count={}", self.service_count), "must be at most 10");
+        if !self.member_endpoints.is_empty() && self.member_endpoints != own.endpoints() {
+            let rule = format!("is not what members says of member {}: {}", own.id, own.endpoints());
+            return invalid(format!("member.endpoints={}", self.member_endpoints), &rule);
         }
-        if ["init-term-id", "term-id", "term-offset"].iter().any(|key| self.log_channel.contains(key)) {
-            return invalid(format!("log.channel={}", self.log_channel), "must not name a position");
+        let appointed = self.appointed_leader_id;
+        if appointed != -1 && !members.iter().any(|member| member.id == appointed) {
+            return invalid(format!("appointed.leader.id={appointed}"), "is not among the members");
         }
+        self.validate_numbers()?;
+        self.validate_channels()?;
         Ok((members, own))
+    }
+
+    fn validate_numbers(&self) -> Result<(), InvalidSetting> {
+        let services = self.service_count;
+        if services == 0 || services > MAX_SERVICES {
+            return invalid(format!("service.count={services}"), "must be 1 to 10");
+        }
+        for (name, value) in
+            [("max.sessions", self.max_sessions), ("ingress.fragment.limit", self.ingress_fragment_limit)]
+        {
+            if value == 0 {
+                return invalid(format!("{name}=0"), "must be at least 1");
+            }
+        }
+        if self.log_fragment_limit == 0 {
+            return invalid("log.fragment.limit=0".into(), "must be at least 1");
+        }
+        for (name, value) in [
+            ("session.timeout", self.session_timeout_ns),
+            ("leader.heartbeat.timeout", self.leader_heartbeat_timeout_ns),
+            ("leader.heartbeat.interval", self.leader_heartbeat_interval_ns),
+            ("termination.timeout", self.termination_timeout_ns),
+            ("service.ack.timeout", self.service_ack_timeout_ns),
+        ] {
+            if value <= 0 {
+                return invalid(format!("{name}={value}ns"), "must be more than nothing");
+            }
+        }
+        if self.leader_heartbeat_interval_ns >= self.leader_heartbeat_timeout_ns {
+            let interval = self.leader_heartbeat_interval_ns;
+            let rule = format!("must be less than the timeout of {} ns", self.leader_heartbeat_timeout_ns);
+            return invalid(format!("leader.heartbeat.interval={interval}ns"), &rule);
+        }
+        if !(1 << 12..=1 << 30).contains(&self.error_buffer_length) {
+            let length = self.error_buffer_length;
+            return invalid(format!("error.buffer.length={length}"), "must be 4k to 1g");
+        }
+        Ok(())
+    }
+
+    fn validate_channels(&self) -> Result<(), InvalidSetting> {
+        let egress = self.egress_channel.as_deref().unwrap_or("aeron:udp");
+        for (name, channel) in [
+            ("ingress.channel", self.ingress_channel.as_str()),
+            ("egress.channel", egress),
+            ("log.channel", &self.log_channel),
+            ("replay.channel", &self.replay_channel),
+            ("control.channel", &self.control_channel),
+            ("snapshot.channel", &self.snapshot_channel),
+        ] {
+            if let Err(error) = ChannelUri::parse(channel) {
+                return invalid(format!("{name}={channel}"), &format!("is no channel: {error}"));
+            }
+        }
+        let log = &self.log_channel;
+        if ChannelUri::parse(log).is_ok_and(|uri| POSITION_PARAMETERS.iter().any(|key| uri.contains(key))) {
+            return invalid(format!("log.channel={log}"), "must not name a position");
+        }
+        for (name, channel) in [
+            ("archive control request channel", &self.archive.control_request_channel),
+            ("archive control response channel", &self.archive.control_response_channel),
+        ] {
+            if !channel.starts_with("aeron:ipc") {
+                return invalid(format!("{name}={channel}"), "must be IPC: the archive is the member's own");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn invalid<V>(setting: String, rule: &str) -> Result<V, InvalidSetting> {
+    Err(InvalidSetting::Value { setting, rule: rule.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMBERS: &str = "0,h:1,h:2,h:3,h:4,h:5";
+
+    fn refusal(change: impl FnOnce(&mut ConsensusModuleContext)) -> String {
+        let mut context = ConsensusModuleContext::new("/a", "/c", 0, MEMBERS);
+        context.validate().unwrap();
+        change(&mut context);
+        context.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_setting_that_cannot_be_is_named() {
+        assert!(refusal(|own| own.member_id = 1).contains("member.id=1 is not among"));
+        assert!(refusal(|own| own.member_endpoints = "h:1".into()).contains("h:1,h:2,h:3,h:4,h:5"));
+        assert!(refusal(|own| own.appointed_leader_id = 3).contains("appointed.leader.id=3"));
+        assert!(refusal(|own| own.service_count = 0).contains("service.count=0 must be 1 to 10"));
+        assert!(refusal(|own| own.service_count = 11).contains("service.count=11"));
+        assert!(refusal(|own| own.max_sessions = 0).contains("max.sessions=0"));
+        assert!(refusal(|own| own.ingress_fragment_limit = 0).contains("ingress.fragment.limit=0"));
+        assert!(refusal(|own| own.log_fragment_limit = 0).contains("log.fragment.limit=0"));
+        assert!(refusal(|own| own.session_timeout_ns = 0).contains("session.timeout=0ns"));
+        assert!(refusal(|own| own.termination_timeout_ns = -1).contains("termination.timeout=-1ns"));
+        let text = refusal(|own| own.leader_heartbeat_interval_ns = own.leader_heartbeat_timeout_ns);
+        assert!(text.contains("must be less than the timeout"), "{text}");
+        assert!(refusal(|own| own.error_buffer_length = 1).contains("error.buffer.length=1 must be 4k"));
+        assert!(
+            refusal(|own| own.ingress_channel = "udp".into()).contains("ingress.channel=udp is no channel")
+        );
+        let text = refusal(|own| own.log_channel = "aeron:udp?term-id=4".into());
+        assert!(text.contains("must not name a position"), "{text}");
+        let remote = "aeron:udp?endpoint=h:1";
+        let text = refusal(|own| own.archive.control_request_channel = remote.into());
+        assert!(text.contains("must be IPC"), "{text}");
+    }
+
+    #[test]
+    fn the_own_endpoints_may_be_given_twice() {
+        let mut context = ConsensusModuleContext::new("/a", "/c", 0, MEMBERS);
+        context.member_endpoints = "h:1,h:2,h:3,h:4,h:5".into();
+        (context.appointed_leader_id, context.cluster_id) = (0, 2);
+        context.validate().unwrap();
+        assert_eq!(context.role_name(), "consensus-module-2-0");
+        context.agent_role_name = "cm".into();
+        assert_eq!(context.role_name(), "cm");
     }
 }

@@ -1,20 +1,31 @@
 //! What clients send (spec 04 §3.3).
 
 use harrier_protocol::semantic_version_major;
+use harrier_protocol::uri::{ChannelUri, UriError};
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::image_reader::Action;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::Storage;
 
-use super::agent::{ConsensusModule, ModuleError};
-use super::counters::toggle;
-use super::session::{Session, SessionState};
+use super::agent::{ConsensusModule, IngressStream};
+use super::error::ModuleError;
+use super::session::{IngressLink, Session, SessionState};
 use crate::codec::{CloseReason, Egress, EventCode, Ingress, PROTOCOL_VERSION, SessionHeader};
+use crate::snapshot::version_text;
 
 /// The only kind of admin request.
 const ADMIN_SNAPSHOT: i32 = 0;
+/// Template of admin requests.
+const ADMIN_REQUEST: i32 = 26;
+/// Clients that wait to be turned away at most; more are not answered.
+const MAX_REJECTED: usize = 1_024;
+
 /// Codes of admin responses.
-const ADMIN_ERROR: i32 = 1;
+mod admin {
+    pub(super) const OK: i32 = 0;
+    pub(super) const ERROR: i32 = 1;
+    pub(super) const UNAUTHORISED_ACCESS: i32 = 2;
+}
 
 impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     /// Takes messages of clients; one that the log does not take now stays where it is.
@@ -24,28 +35,56 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let limit = self.context.ingress_fragment_limit;
         let mut failure = None;
         let mut work_count = 0;
-        for stream in &mut streams {
+        let pending = self.pending_sessions.len();
+        for (index, stream) in streams.iter_mut().enumerate() {
             let assembler = &mut stream.assembler;
             work_count += stream.subscription.controlled_poll(limit, &mut |payload, header| {
-                let ingress_session_id = header.session_id();
+                let link = IngressLink { stream: index, session_id: header.session_id() };
                 assembler.on_controlled_fragment(payload, header, &mut |message, _| {
-                    self.on_ingress(message, ingress_session_id).unwrap_or_else(|error| {
+                    self.on_ingress(message, link).unwrap_or_else(|error| {
                         failure.get_or_insert(error);
                         Action::Break
                     })
                 })
             });
         }
+        if failure.is_none() && self.pending_sessions.len() > pending {
+            failure = self.connect_new_sessions(pending, &mut streams).err();
+        }
         self.ingress = streams;
         failure.map_or(Ok(work_count), Err)
     }
 
+    /// Asks for the streams to clients that have just come.
+    fn connect_new_sessions(
+        &mut self,
+        first: usize,
+        streams: &mut [IngressStream],
+    ) -> Result<(), ModuleError> {
+        let Some(aeron) = &mut self.aeron else { return Ok(()) };
+        for session in &mut self.pending_sessions[first..] {
+            let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
+            let image =
+                streams.get_mut(stream).and_then(|own| own.subscription.image_by_session_id(session_id));
+            let source = image.map_or(String::new(), |image| image.source_identity().to_owned());
+            let space = if session.client_info.is_empty() { "" } else { " " };
+            let info =
+                format!("{}{space}sourceIdentity={source} sessionId={session_id}", session.client_info);
+            // A channel that cannot be is that client's trouble only.
+            if session.connect(aeron, self.context.cluster_id, &info).is_err() {
+                session.state = SessionState::Invalid;
+            }
+        }
+        self.next_slow_tick_ns = self.now.ns;
+        Ok(())
+    }
+
     #[inline]
-    fn on_ingress(&mut self, message: &[u8], ingress_session_id: i32) -> Result<Action, ModuleError> {
+    fn on_ingress(&mut self, message: &[u8], link: IngressLink) -> Result<Action, ModuleError> {
         match Ingress::decode(message) {
             Ok(Some(Ingress::Message { header, payload })) => self.on_message(header, payload),
             Ok(Some(request)) => {
-                self.on_request(&request, ingress_session_id)?;
+                self.on_request(&request, link)?;
                 Ok(Action::Continue)
             }
             Ok(None) => Ok(Action::Continue),
@@ -70,12 +109,12 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         if log.append_session(header, payload)?.is_none() {
             return Ok(Action::Abort);
         }
-        session.last_activity_ms = self.now.epoch_ms;
+        session.last_activity_ns = self.now.ns;
         self.clock.observe(timestamp);
         Ok(Action::Continue)
     }
 
-    fn on_request(&mut self, request: &Ingress<'_>, ingress_session_id: i32) -> Result<(), ModuleError> {
+    fn on_request(&mut self, request: &Ingress<'_>, link: IngressLink) -> Result<(), ModuleError> {
         match *request {
             Ingress::Connect {
                 correlation_id,
@@ -87,25 +126,35 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             } => {
                 let id = self.next_session_id;
                 self.next_session_id += 1;
-                let channel = response_channel.to_owned();
-                let mut session =
-                    Session::new(id, correlation_id, response_stream_id, channel, self.now.epoch_ms);
-                session.credentials = credentials.to_vec();
-                session.ingress_session_id = Some(ingress_session_id);
-                session.rejection = self.refusal(version);
-                let Some(aeron) = &mut self.aeron else { return Ok(()) };
-                let info = format!("{client_info} sessionId={ingress_session_id}");
-                session.connect(aeron, self.context.cluster_id, &info)?;
+                let channel = match self.egress_channel(response_channel) {
+                    Ok(channel) => channel,
+                    Err(error) => {
+                        let text = format!("response channel of a client: {error}");
+                        self.record_error(&text);
+                        return Ok(());
+                    }
+                };
+                let rejection = self.refusal(version);
+                let is_rejected = rejection.is_some();
+                if is_rejected && self.rejected_count() >= MAX_REJECTED {
+                    return Ok(());
+                }
+                let mut session = Session::new(id, correlation_id, response_stream_id, channel, self.now.ns);
+                session.ingress_link = Some(link);
+                session.rejection = rejection;
+                client_info.clone_into(&mut session.client_info);
                 self.pending_sessions.push(session);
-                self.next_slow_tick_ns = self.now.ns;
+                if !is_rejected {
+                    self.authenticator.on_connect_request(id, credentials, self.now.epoch_ms);
+                }
             }
             Ingress::KeepAlive { leadership_term_id, session_id } => {
                 if leadership_term_id == self.leadership_term_id
                     && let Some(session) = self.sessions.get_mut(&session_id)
                     && session.is_open()
                 {
-                    session.ingress_session_id.get_or_insert(ingress_session_id);
-                    session.last_activity_ms = self.now.epoch_ms;
+                    session.ingress_link.get_or_insert(link);
+                    session.last_activity_ns = self.now.ns;
                 }
             }
             Ingress::Close { leadership_term_id, session_id } => {
@@ -125,9 +174,8 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                     && session.state == SessionState::Challenged
                 {
                     session.correlation_id = correlation_id;
-                    session.credentials = credentials.to_vec();
-                    session.has_answer = true;
-                    session.last_activity_ms = self.now.epoch_ms;
+                    session.last_activity_ns = self.now.ns;
+                    self.authenticator.on_challenge_response(session_id, credentials, self.now.epoch_ms);
                     self.next_slow_tick_ns = self.now.ns;
                 }
             }
@@ -142,41 +190,63 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     /// Why a client that connects is turned away.
     fn refusal(&self, version: i32) -> Option<(EventCode, String)> {
         if semantic_version_major(version) != semantic_version_major(PROTOCOL_VERSION) {
-            let (major, minor, patch) = (version >> 16, (version >> 8) & 0xFF, version & 0xFF);
-            let detail = format!("invalid client version {major}.{minor}.{patch}, cluster is 0.3.0");
-            return Some((EventCode::Error, detail));
+            let (client, own) = (version_text(version), version_text(PROTOCOL_VERSION));
+            return Some((EventCode::Error, format!("invalid client version {client}, cluster is {own}")));
         }
-        if self.sessions.len() + self.pending_sessions.len() >= self.context.max_sessions {
+        let pending = self.pending_sessions.len() - self.rejected_count();
+        if self.sessions.len() + pending >= self.context.max_sessions {
             return Some((EventCode::Error, "concurrent session limit".to_owned()));
         }
         None
+    }
+
+    fn rejected_count(&self) -> usize {
+        self.pending_sessions.iter().filter(|session| session.rejection.is_some()).count()
+    }
+
+    /// Where a client is answered: its own channel with what the member's settings say of it (spec 04 §2.3).
+    fn egress_channel(&self, response_channel: &str) -> Result<String, UriError> {
+        let mut uri = ChannelUri::parse(response_channel)?;
+        let Some(own) = &self.context.egress_channel else { return Ok(response_channel.to_owned()) };
+        if uri.is_ipc() {
+            let is_allowed = self.context.is_ipc_ingress_allowed;
+            return Ok(if is_allowed { response_channel } else { own.as_str() }.to_owned());
+        }
+        for (key, value) in ChannelUri::parse(own)?.parameters() {
+            uri.put(key, value);
+        }
+        Ok(uri.to_string())
     }
 
     fn on_admin(&mut self, leadership_term_id: i64, session_id: i64, correlation_id: i64, request_type: i32) {
         if leadership_term_id != self.leadership_term_id {
             return;
         }
-        let message = if request_type == ADMIN_SNAPSHOT {
-            let is_neutral =
-                self.counters.as_ref().is_some_and(|own| own.control_toggle.get() == toggle::NEUTRAL);
-            let why = if is_neutral {
-                "snapshots are not supported by this version"
-            } else {
-                "toggle is not neutral"
-            };
-            format!("Failed to switch ClusterControl to the ToggleState.SNAPSHOT state: {why}")
-        } else {
-            format!("Unknown request type: {request_type}")
-        };
-        let Some(session) = self.sessions.get_mut(&session_id).filter(|session| session.is_open()) else {
+        let Some(session) = self.sessions.get(&session_id).filter(|session| session.is_open()) else {
             return;
         };
-        session.send(&Egress::AdminResponse {
-            session_id,
-            correlation_id,
-            request_type,
-            code: ADMIN_ERROR,
-            message: &message,
-        });
+        let is_authorised =
+            self.context.authorisation.is_authorised(ADMIN_REQUEST, request_type, &session.principal);
+        let (code, message) = if !is_authorised {
+            let name = if request_type == ADMIN_SNAPSHOT { "SNAPSHOT" } else { "NULL_VAL" };
+            (admin::UNAUTHORISED_ACCESS, format!("Execution of the {name} request was not authorised"))
+        } else if request_type != ADMIN_SNAPSHOT {
+            (admin::ERROR, format!("Unknown request type: {request_type}"))
+        } else if self.toggle_snapshot() {
+            self.next_slow_tick_ns = self.now.ns;
+            (admin::OK, String::new())
+        } else {
+            let text = "Failed to switch ClusterControl to the ToggleState.SNAPSHOT state";
+            (admin::ERROR, text.to_owned())
+        };
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            session.send(&Egress::AdminResponse {
+                session_id,
+                correlation_id,
+                request_type,
+                code,
+                message: &message,
+            });
+        }
     }
 }

@@ -15,16 +15,80 @@ struct Pending {
 /// The messages of one service.
 #[derive(Debug)]
 pub(super) struct PendingMessages {
+    service_id: usize,
     next_session_id: i64,
     log_session_id: i64,
     queue: VecDeque<Pending>,
     bytes: usize,
 }
 
+/// What a snapshot says of the messages of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tracker {
+    pub(super) next_session_id: i64,
+    pub(super) log_session_id: i64,
+}
+
 impl PendingMessages {
     pub(super) fn new(service_id: usize) -> Self {
         let log_session_id = i64::MIN | ((service_id as i64) << 56);
-        Self { next_session_id: log_session_id + 1, log_session_id, queue: VecDeque::new(), bytes: 0 }
+        let next_session_id = log_session_id + 1;
+        Self { service_id, next_session_id, log_session_id, queue: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Where the service's messages stand.
+    pub(super) fn tracker(&self) -> Tracker {
+        Tracker { next_session_id: self.next_session_id, log_session_id: self.log_session_id }
+    }
+
+    /// Takes over where a snapshot says that the messages stand.
+    pub(super) fn restore(&mut self, tracker: Tracker) {
+        self.next_session_id = tracker.next_session_id;
+        self.log_session_id = tracker.log_session_id;
+    }
+
+    /// Takes a message from a snapshot.
+    pub(super) fn restore_message(&mut self, session_id: i64, payload: &[u8]) {
+        self.bytes += payload.len();
+        self.queue.push_back(Pending { session_id, payload: payload.to_vec(), appended_position: None });
+    }
+
+    /// What contradicts itself in what a snapshot said (spec 04 §4.6).
+    pub(super) fn check(&self) -> Result<(), String> {
+        let mut expected = self.log_session_id;
+        for pending in &self.queue {
+            expected += 1;
+            if pending.session_id != expected {
+                let (service_id, found) = (self.service_id, pending.session_id);
+                return Err(format!(
+                    "message of service {service_id} has session id {found} instead of {expected}"
+                ));
+            }
+        }
+        if self.next_session_id != expected + 1 {
+            return Err(format!(
+                "next message of service {} has session id {} instead of {}",
+                self.service_id,
+                self.next_session_id,
+                expected + 1
+            ));
+        }
+        Ok(())
+    }
+
+    /// Goes on behind the log when the service has sent fewer messages than the log has of it; true when that was so. Its
+    /// own further messages would otherwise be taken for those that the log has.
+    pub(super) fn catch_up_with_log(&mut self) -> bool {
+        let is_behind = self.next_session_id <= self.log_session_id;
+        if is_behind {
+            self.next_session_id = self.log_session_id + 1;
+        }
+        is_behind
+    }
+
+    /// The waiting message with this index, as a snapshot holds it.
+    pub(super) fn waiting(&self, index: usize) -> Option<(i64, &[u8])> {
+        self.queue.get(index).map(|pending| (pending.session_id, pending.payload.as_slice()))
     }
 
     /// The service whose message has this session id.
@@ -90,6 +154,31 @@ impl PendingMessages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_snapshot_says_must_be_consecutive() {
+        let log_session_id = i64::MIN + 5;
+        let mut messages = PendingMessages::new(0);
+        messages.restore(Tracker { next_session_id: log_session_id + 3, log_session_id });
+        assert!(messages.check().unwrap_err().contains("next message of service 0"));
+        messages.restore_message(log_session_id + 1, b"a");
+        messages.restore_message(log_session_id + 2, b"b");
+        assert_eq!(messages.check(), Ok(()));
+        assert_eq!(messages.waiting(1), Some((log_session_id + 2, &b"b"[..])));
+        assert_eq!(messages.tracker().next_session_id, log_session_id + 3);
+        messages.restore_message(log_session_id + 4, b"c");
+        assert!(messages.check().unwrap_err().contains("instead of"));
+    }
+
+    #[test]
+    fn a_service_that_sent_nothing_in_replay_goes_on_behind_the_log() {
+        let mut messages = PendingMessages::new(0);
+        assert!(!messages.catch_up_with_log());
+        messages.on_replayed(i64::MIN + 9);
+        assert!(messages.catch_up_with_log() && !messages.catch_up_with_log());
+        assert!(messages.enqueue(b"next"));
+        assert_eq!(messages.waiting(0), Some((i64::MIN + 10, &b"next"[..])));
+    }
 
     #[test]
     fn messages_that_the_log_has_are_not_appended_again() {

@@ -2,6 +2,7 @@
 
 use harrier_client::{Aeron, ClientError, Counter, Publication};
 use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::counters::MAX_LABEL_LENGTH;
 
 use crate::codec::{CloseReason, Egress, EventCode, PROTOCOL_VERSION};
 
@@ -19,6 +20,13 @@ pub(super) enum SessionState {
     Invalid,
 }
 
+/// Which of the member's ingress streams, and the session of the client's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IngressLink {
+    pub(super) stream: usize,
+    pub(super) session_id: i32,
+}
+
 /// A session.
 pub(super) struct Session {
     pub(super) id: i64,
@@ -27,18 +35,18 @@ pub(super) struct Session {
     pub(super) response_stream_id: i32,
     pub(super) response_channel: String,
     pub(super) principal: Vec<u8>,
-    pub(super) credentials: Vec<u8>,
-    pub(super) has_answer: bool,
     pub(super) opened_log_position: i64,
-    pub(super) last_activity_ms: i64,
+    pub(super) last_activity_ns: i64,
     pub(super) close_reason: Option<CloseReason>,
     pub(super) rejection: Option<(EventCode, String)>,
     /// The client has not been told yet that the session is open.
     pub(super) owes_open_event: bool,
     /// The client has not been told yet of the new term.
     pub(super) owes_new_leader_event: bool,
-    /// Session of the ingress stream that the client sends on.
-    pub(super) ingress_session_id: Option<i32>,
+    /// The ingress stream that the client sends on: which of the member's, and the stream's session.
+    pub(super) ingress_link: Option<IngressLink>,
+    /// What the client says of itself.
+    pub(super) client_info: String,
     publication_id: Option<i64>,
     publication: Option<Publication>,
     counter_id: Option<i64>,
@@ -59,7 +67,7 @@ impl Session {
         correlation_id: i64,
         response_stream_id: i32,
         response_channel: String,
-        now_ms: i64,
+        now_ns: i64,
     ) -> Self {
         Self {
             id,
@@ -68,15 +76,14 @@ impl Session {
             response_stream_id,
             response_channel,
             principal: Vec::new(),
-            credentials: Vec::new(),
-            has_answer: false,
             opened_log_position: -1,
-            last_activity_ms: now_ms,
+            last_activity_ns: now_ns,
             close_reason: None,
             rejection: None,
             owes_open_event: false,
             owes_new_leader_event: false,
-            ingress_session_id: None,
+            ingress_link: None,
+            client_info: String::new(),
             publication_id: None,
             publication: None,
             counter_id: None,
@@ -98,8 +105,14 @@ impl Session {
         self.publication_id = Some(aeron.add_publication(&self.response_channel, self.response_stream_id)?);
         let mut key = cluster_id.to_le_bytes().to_vec();
         key.extend_from_slice(&self.id.to_le_bytes());
-        let mut label = format!("cluster-session: {info} - clusterId={cluster_id}");
-        label.truncate(harrier_ringbuf::counters::MAX_LABEL_LENGTH.min(label.len()));
+        let suffix = format!(" - clusterId={cluster_id}");
+        let mut label = format!("cluster-session: {info}");
+        let mut room = label.len().min(MAX_LABEL_LENGTH - suffix.len());
+        while !label.is_char_boundary(room) {
+            room -= 1;
+        }
+        label.truncate(room);
+        label.push_str(&suffix);
         self.counter_id = Some(aeron.add_counter(super::counters::type_id::SESSION, &key, &label)?);
         Ok(())
     }
@@ -119,10 +132,15 @@ impl Session {
                 }
             }
         }
+        // Its stream comes first: the counter refers to it.
         if let Some(id) = self.counter_id
+            && self.publication_id.is_none()
             && let Ok(Some(counter)) = aeron.counter(id)
         {
             counter.set_ordered(self.id);
+            if let Some(publication) = &self.publication {
+                aeron.counters().set_reference_id(counter.counter_id(), publication.registration_id());
+            }
             self.counter = Some(counter);
             self.counter_id = None;
         }
@@ -147,7 +165,6 @@ impl Session {
         if self.state == SessionState::Open {
             self.state = SessionState::Closing;
             self.close_reason = Some(reason);
-            self.last_activity_ms = 0;
         }
     }
 

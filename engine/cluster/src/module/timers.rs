@@ -7,12 +7,15 @@ use harrier_ringbuf::IdMap;
 /// All timers, by deadline and, for equal ones, by the order in which they were set.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    by_deadline: BTreeMap<(i64, u64), i64>,
-    by_id: IdMap<i64, (i64, u64)>,
+    by_deadline: BTreeMap<TimerKey, i64>,
+    by_id: IdMap<i64, TimerKey>,
     /// Timers whose events the log already has, although their service has not set them yet (replay).
     expired: IdMap<i64, u32>,
     next: u64,
 }
+
+/// Deadline, and the order in which timers were set.
+pub(super) type TimerKey = (i64, u64);
 
 impl Timers {
     /// Sets a timer, or sets it anew.
@@ -56,6 +59,16 @@ impl Timers {
     pub(super) fn next_deadline(&self) -> Option<i64> {
         self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline)
     }
+
+    /// The timer behind a key, with its own key: for a walk over all of them.
+    pub(super) fn after(&self, key: Option<TimerKey>) -> Option<(TimerKey, i64)> {
+        let begin = match key {
+            Some(key) => std::ops::Bound::Excluded(key),
+            None => std::ops::Bound::Unbounded,
+        };
+        let next = self.by_deadline.range((begin, std::ops::Bound::Unbounded)).next();
+        next.map(|(key, correlation_id)| (*key, *correlation_id))
+    }
 }
 
 #[cfg(test)]
@@ -69,12 +82,15 @@ mod tests {
         timers.schedule(2, 10);
         timers.schedule(1, 20);
         assert_eq!(timers.due(9), None);
+        let first = timers.after(None).unwrap();
+        assert_eq!((first.1, timers.after(Some(first.0)).unwrap().1), (2, 1));
         let mut fired = Vec::new();
         while let Some(id) = timers.due(100) {
             timers.cancel(id);
             fired.push(id);
         }
         assert_eq!(fired, [2, 1]);
+        assert_eq!(timers.after(None), None);
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! The cluster as a service's callbacks see it (spec 04 §7.2, §7.3).
 
-use std::collections::BTreeMap;
-
-use harrier_client::{Aeron, ExclusivePublication, Publication};
-use harrier_ringbuf::Waiter;
+use harrier_client::Aeron;
 use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::{Now, Waiter};
 use thiserror::Error;
 
-use super::ClientSession;
-use crate::codec::{Role, ServiceMessage, SessionHeader, TimeUnit};
+use super::claim::ClusterClaim;
+use super::core::Core;
+use super::session::ClientSession;
+use crate::codec::{Role, SESSION_HEADER_LENGTH, ServiceMessage, SessionHeader, TimeUnit};
 
 /// What an offer returns on members that do not lead: their egress goes nowhere.
 const MOCKED_OFFER: i64 = 1;
+/// Longest claim on members that do not lead, header included (spec 04 §7.3).
+const MOCKED_CLAIM_LENGTH: usize = 65_440 + SESSION_HEADER_LENGTH;
+/// Attempts at ending a session.
+const CLOSE_ATTEMPTS: usize = 3;
 
 /// Why the cluster refuses a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -34,84 +38,6 @@ impl ClusterError {
     }
 }
 
-/// A session with its stream to the client.
-pub(super) struct EgressSession {
-    pub(super) session: ClientSession,
-    pub(super) publication_id: Option<i64>,
-    pub(super) publication: Option<Publication>,
-    pub(super) is_closing: bool,
-}
-
-impl EgressSession {
-    pub(super) fn new(session: ClientSession) -> Self {
-        Self { session, publication_id: None, publication: None, is_closing: false }
-    }
-
-    /// Asks for the stream to the client.
-    pub(super) fn connect(&mut self, aeron: &mut Aeron) {
-        if self.publication.is_none() && self.publication_id.is_none() {
-            let session = &self.session;
-            self.publication_id =
-                aeron.add_publication(&session.response_channel, session.response_stream_id).ok();
-        }
-    }
-
-    /// True once the stream is there, or cannot be had.
-    pub(super) fn is_settled(&mut self, aeron: &mut Aeron) -> bool {
-        let Some(id) = self.publication_id else { return true };
-        match aeron.publication(id) {
-            Ok(None) => false,
-            Ok(publication) => {
-                self.publication = publication;
-                self.publication_id = None;
-                true
-            }
-            Err(_) => {
-                self.publication_id = None;
-                true
-            }
-        }
-    }
-
-    pub(super) fn disconnect(&mut self) {
-        self.publication = None;
-        self.publication_id = None;
-    }
-}
-
-/// What a container knows of the cluster.
-pub(super) struct Core {
-    pub(super) aeron: Aeron,
-    pub(super) to_module: ExclusivePublication,
-    pub(super) service_id: i32,
-    pub(super) sessions: BTreeMap<i64, EgressSession>,
-    pub(super) log_position: i64,
-    pub(super) time: i64,
-    pub(super) time_unit: TimeUnit,
-    pub(super) leadership_term_id: i64,
-    pub(super) member_id: i32,
-    pub(super) role: Role,
-    pub(super) buffer: Vec<u8>,
-}
-
-impl Core {
-    /// Tells the consensus module.
-    pub(super) fn send(&mut self, message: &ServiceMessage<'_>) -> Result<i64, OfferError> {
-        let length = match message.encode(&mut self.buffer) {
-            Ok(length) => length,
-            Err(harrier_protocol::sbe::SbeError::BufferTooSmall { required, .. }) => {
-                self.buffer.resize(required, 0);
-                message.encode(&mut self.buffer).map_err(|_| OfferError::Closed)?
-            }
-            Err(_) => return Err(OfferError::Closed),
-        };
-        match self.to_module.offer(&self.buffer[..length]) {
-            Err(OfferError::AdminAction) => self.to_module.offer(&self.buffer[..length]),
-            outcome => outcome,
-        }
-    }
-}
-
 /// The cluster, lent to a callback.
 pub struct Cluster<'a> {
     pub(super) core: &'a mut Core,
@@ -131,8 +57,8 @@ impl Cluster<'_> {
         self.core.time
     }
 
-    /// Unit of the cluster's clock.
-    pub fn time_unit(&self) -> TimeUnit {
+    /// Unit of the cluster's clock; `None` before the first leadership term of a log without a snapshot.
+    pub fn time_unit(&self) -> Option<TimeUnit> {
         self.core.time_unit
     }
 
@@ -141,7 +67,7 @@ impl Cluster<'_> {
         self.core.member_id
     }
 
-    /// Role of this member.
+    /// Role of this member; follower while a log is replayed.
     pub fn role(&self) -> Role {
         self.core.role
     }
@@ -151,27 +77,45 @@ impl Cluster<'_> {
         self.core.service_id
     }
 
+    /// The client of the media driver that the container works with, for streams of the service's own.
+    pub fn aeron(&mut self) -> &mut Aeron {
+        &mut self.core.aeron
+    }
+
     /// A session.
     pub fn client_session(&self, session_id: i64) -> Option<&ClientSession> {
-        self.core.sessions.get(&session_id).map(|own| &own.session)
+        self.core.sessions.get(&session_id).filter(|own| own.is_open).map(|own| own.session.as_ref())
     }
 
     /// All sessions by ascending id.
     pub fn client_sessions(&self) -> impl Iterator<Item = &ClientSession> {
-        self.core.sessions.values().map(|own| &own.session)
+        self.core.sessions.values().filter(|own| own.is_open).map(|own| own.session.as_ref())
+    }
+
+    /// True once the service has asked for a session's end.
+    pub fn is_closing(&self, session_id: i64) -> bool {
+        self.core.sessions.get(&session_id).is_some_and(|own| own.is_closing)
     }
 
     fn check_allowed(&self) -> Result<(), ClusterError> {
         self.silent.map_or(Ok(()), |callback| Err(ClusterError::NotAllowed(callback)))
     }
 
+    fn session_header(&self, session_id: i64) -> [u8; SESSION_HEADER_LENGTH] {
+        let core = &*self.core;
+        SessionHeader { leadership_term_id: core.leadership_term_id, session_id, timestamp: core.time }
+            .encode()
+    }
+
     /// Sends a message to a session's client; returns the position of its stream, or 1 on members that do not lead.
     ///
     /// # Errors
-    /// See [`ClusterError`]; retry a retryable one after [`idle`](Self::idle).
+    /// See [`ClusterError`]; retry a retryable one after [`idle`](Self::idle), but not for ever: a client that does not
+    /// listen must not hold up the cluster.
     #[inline]
     pub fn send_to_session(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
         self.check_allowed()?;
+        let header = self.session_header(session_id);
         let core = &mut *self.core;
         let session = core.sessions.get_mut(&session_id).ok_or(ClusterError::UnknownSession(session_id))?;
         if core.role != Role::Leader {
@@ -180,72 +124,138 @@ impl Cluster<'_> {
         let Some(publication) = &mut session.publication else {
             return Err(ClusterError::Offer(OfferError::NotConnected));
         };
-        let header =
-            SessionHeader { leadership_term_id: core.leadership_term_id, session_id, timestamp: core.time };
-        let header = header.encode();
         match publication.offer_parts(&[&header, message]) {
             Err(OfferError::AdminAction) => Ok(publication.offer_parts(&[&header, message])?),
             outcome => Ok(outcome?),
         }
     }
 
-    /// Puts a message of this service into the log; all members do, one of them is taken.
+    /// Claims a message of `length` bytes to a session's client, to be written in place.
+    ///
+    /// # Errors
+    /// As [`send_to_session`](Self::send_to_session); messages that do not fit in one frame cannot be claimed.
+    #[inline]
+    pub fn try_claim_to_session(
+        &mut self,
+        session_id: i64,
+        length: usize,
+    ) -> Result<ClusterClaim, ClusterError> {
+        self.check_allowed()?;
+        let header = self.session_header(session_id);
+        let core = &mut *self.core;
+        let session = core.sessions.get_mut(&session_id).ok_or(ClusterError::UnknownSession(session_id))?;
+        let required = length + SESSION_HEADER_LENGTH;
+        if core.role != Role::Leader {
+            let max = MOCKED_CLAIM_LENGTH;
+            return if required > max {
+                Err(ClusterError::Offer(OfferError::MessageTooLong { length: required, max }))
+            } else {
+                Ok(ClusterClaim::mocked(length, MOCKED_OFFER))
+            };
+        }
+        let Some(publication) = &mut session.publication else {
+            return Err(ClusterError::Offer(OfferError::NotConnected));
+        };
+        let claim = match publication.try_claim(required) {
+            Err(OfferError::AdminAction) => publication.try_claim(required)?,
+            outcome => outcome?,
+        };
+        Ok(ClusterClaim::new(claim, &header))
+    }
+
+    /// Puts a message of this service into the log, where all services of the cluster get it; all members do, one of
+    /// them is taken. Returns the position of the stream to the consensus module.
     ///
     /// # Errors
     /// See [`ClusterError`].
     pub fn offer(&mut self, message: &[u8]) -> Result<i64, ClusterError> {
         self.check_allowed()?;
-        let header = SessionHeader {
-            leadership_term_id: self.core.leadership_term_id,
-            session_id: i64::from(self.core.service_id),
-            timestamp: self.core.time,
-        };
-        Ok(self.core.send(&ServiceMessage::Offer { header, payload: message })?)
+        Ok(self.core.send_service_message(message)?)
     }
 
-    /// Sets a timer of this cluster, or sets it anew; `deadline` is in the cluster's time unit.
+    /// Claims a message of this service into the log, to be written in place; as [`offer`](Self::offer).
     ///
     /// # Errors
-    /// See [`ClusterError`].
+    /// See [`ClusterError`]; messages that do not fit in one frame cannot be claimed.
+    pub fn try_claim(&mut self, length: usize) -> Result<ClusterClaim, ClusterError> {
+        self.check_allowed()?;
+        let (claim, header) = self.core.claim_service_message(length)?;
+        Ok(ClusterClaim::new(claim, &header))
+    }
+
+    /// Sets a timer of this cluster, or sets it anew; `deadline` is in the cluster's time unit. Takes effect when the
+    /// consensus module reads it. Ids are shared by all services of the cluster.
+    ///
+    /// # Errors
+    /// See [`ClusterError`]; one attempt is made.
     pub fn schedule_timer(&mut self, correlation_id: i64, deadline: i64) -> Result<(), ClusterError> {
         self.check_allowed()?;
         self.core.send(&ServiceMessage::ScheduleTimer { correlation_id, deadline })?;
         Ok(())
     }
 
-    /// Takes a timer back.
+    /// Takes a timer back, unless it has fired by then.
     ///
     /// # Errors
-    /// See [`ClusterError`].
+    /// See [`ClusterError`]; one attempt is made.
     pub fn cancel_timer(&mut self, correlation_id: i64) -> Result<(), ClusterError> {
         self.check_allowed()?;
         self.core.send(&ServiceMessage::CancelTimer { correlation_id })?;
         Ok(())
     }
 
-    /// Ends a session.
+    /// Ends a session; the service hears of it when the log says so. A second call does nothing.
     ///
     /// # Errors
-    /// See [`ClusterError`].
+    /// See [`ClusterError`]; three attempts are made.
     pub fn close_client_session(&mut self, session_id: i64) -> Result<(), ClusterError> {
         self.check_allowed()?;
-        let session = self.core.sessions.get(&session_id).ok_or(ClusterError::UnknownSession(session_id))?;
-        if session.is_closing {
+        let is_closing =
+            self.core.sessions.get(&session_id).ok_or(ClusterError::UnknownSession(session_id))?.is_closing;
+        if is_closing {
             return Ok(());
         }
-        self.core.send(&ServiceMessage::CloseSession { session_id })?;
+        let mut attempts = 1;
+        while let Err(error) = self.core.send(&ServiceMessage::CloseSession { session_id }) {
+            if attempts == CLOSE_ATTEMPTS || !error.is_retryable() {
+                return Err(error.into());
+            }
+            attempts += 1;
+            self.idle(0);
+        }
         if let Some(session) = self.core.sessions.get_mut(&session_id) {
             session.is_closing = true;
         }
         Ok(())
     }
 
-    /// Lets the world go on while a callback waits: on a shared thread the other agents run, on one of its own the thread
-    /// rests.
+    /// Calls `attempt` until it is not back-pressured any more, [idling](Self::idle) in between.
+    ///
+    /// # Errors
+    /// What `attempt` returned last.
+    pub fn retry<V>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<V, ClusterError>,
+    ) -> Result<V, ClusterError> {
+        loop {
+            match attempt(self) {
+                Err(error) if error.is_retryable() => self.idle(0),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Lets the world go on while a callback waits: on a shared thread the other agents run, on one of its own the
+    /// thread rests. Keeps the container alive for driver, archive and consensus module. The only way to wait in a
+    /// callback.
     pub fn idle(&mut self, work_count: usize) {
         self.waiter.idle(work_count);
         let now = self.waiter.now();
-        // A client that has failed is found by the container's next duty cycle.
-        let _found_later = self.core.aeron.do_work(&now);
+        self.core.keep_alive(&now);
+    }
+
+    /// The present time of this host: for limits on waiting, never for the service's state.
+    pub fn now(&self) -> Now {
+        self.waiter.now()
     }
 }

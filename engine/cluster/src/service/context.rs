@@ -2,9 +2,34 @@
 
 use std::path::PathBuf;
 
+use harrier_archive::client::ArchiveClientContext;
 use harrier_protocol::semantic_version;
+use harrier_protocol::uri::{ChannelUri, parse_duration_ns, parse_size};
+use thiserror::Error;
 
-/// All settings of a service container. Times are ns; names and defaults are those of spec 04 §9.2.
+/// Most services of a node.
+const MAX_SERVICES: i32 = 10;
+
+/// A setting that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("service setting {setting} {rule}")]
+pub struct InvalidServiceSetting {
+    /// Name and value.
+    pub setting: String,
+    /// What would be valid.
+    pub rule: String,
+}
+
+/// All settings of a service container. Times are ns, lengths bytes; names and defaults are those of spec 04 §9.2.
+///
+/// ```
+/// use harrier_cluster::service::ServiceContainerContext;
+///
+/// let mut context = ServiceContainerContext::new("/dev/shm/aeron", "/var/lib/cluster", 1);
+/// context.apply(&mut |name| (name == "aeron.cluster.service.snapshot.threshold").then(|| "5s".into())).unwrap();
+/// assert_eq!(context.snapshot_threshold_ns, 5_000_000_000);
+/// assert_eq!(context.archive.control_response_stream_id, 122);
+/// ```
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are the settings of the table in spec 04 §9.2")]
 pub struct ServiceContainerContext {
@@ -16,9 +41,17 @@ pub struct ServiceContainerContext {
     pub control_channel: String,
     pub service_stream_id: i32,
     pub module_stream_id: i32,
+    pub replay_channel: String,
+    pub replay_stream_id: i32,
+    pub snapshot_channel: String,
+    pub snapshot_stream_id: i32,
     pub log_fragment_limit: usize,
     pub is_responder: bool,
+    pub cycle_threshold_ns: i64,
+    pub snapshot_threshold_ns: i64,
     pub app_version: i32,
+    /// How the container reaches the archive of its node; used while a snapshot is loaded or taken.
+    pub archive: ArchiveClientContext,
     /// How long the driver and the consensus module may be absent at start, ns.
     pub startup_timeout_ns: i64,
 }
@@ -35,14 +68,186 @@ impl ServiceContainerContext {
             cluster_directory: cluster_directory.into(),
             cluster_id: 0,
             service_id,
-            service_name: format!("clustered-service-0-{service_id}"),
+            service_name: String::new(),
             control_channel: "aeron:ipc?term-length=128k".into(),
             service_stream_id: 104,
             module_stream_id: 105,
+            replay_channel: "aeron:ipc".into(),
+            replay_stream_id: 103,
+            snapshot_channel: "aeron:ipc?alias=snapshot".into(),
+            snapshot_stream_id: 106,
             log_fragment_limit: 50,
             is_responder: true,
+            cycle_threshold_ns: 100_000_000,
+            snapshot_threshold_ns: 1_000_000_000,
             app_version: semantic_version(0, 0, 1),
+            archive: ArchiveClientContext::ipc(),
             startup_timeout_ns: 60_000_000_000,
+        }
+        .for_cluster(0)
+    }
+
+    /// Takes the cluster's id, and what follows from it: the service's name and the stream on which the archive answers.
+    #[must_use]
+    pub fn for_cluster(mut self, cluster_id: i32) -> Self {
+        self.cluster_id = cluster_id;
+        self.service_name = format!("clustered-service-{cluster_id}-{}", self.service_id);
+        self.archive.control_response_stream_id = cluster_id * 100 + 121 + self.service_id;
+        self
+    }
+
+    /// Takes settings by their names, as properties files and `-D` definitions have them (spec 04 §9.2); `value` is
+    /// asked for each.
+    ///
+    /// # Errors
+    /// The first value that cannot be read.
+    pub fn apply(
+        &mut self,
+        value: &mut dyn FnMut(&str) -> Option<String>,
+    ) -> Result<(), InvalidServiceSetting> {
+        let mut own = |name: &str| {
+            let name = format!("aeron.cluster.{name}");
+            value(&name).map(|text| (name, text))
+        };
+        read(&mut own, "service.id", &mut self.service_id, |text| text.parse().ok())?;
+        let mut cluster_id = self.cluster_id;
+        read(&mut own, "id", &mut cluster_id, |text| text.parse().ok())?;
+        *self = self.clone().for_cluster(cluster_id);
+        read(&mut own, "service.name", &mut self.service_name, |text| Some(text.to_owned()))?;
+        read(&mut own, "dir", &mut self.cluster_directory, |text| Some(text.into()))?;
+        for (name, channel) in [
+            ("control.channel", &mut self.control_channel),
+            ("replay.channel", &mut self.replay_channel),
+            ("snapshot.channel", &mut self.snapshot_channel),
+        ] {
+            read(&mut own, name, channel, |text| Some(text.to_owned()))?;
+        }
+        for (name, stream_id) in [
+            ("service.stream.id", &mut self.service_stream_id),
+            ("consensus.module.stream.id", &mut self.module_stream_id),
+            ("replay.stream.id", &mut self.replay_stream_id),
+            ("snapshot.stream.id", &mut self.snapshot_stream_id),
+        ] {
+            read(&mut own, name, stream_id, |text| text.parse().ok())?;
+        }
+        read(&mut own, "log.fragment.limit", &mut self.log_fragment_limit, |text| {
+            parse_size(text).and_then(|size| usize::try_from(size).ok())
+        })?;
+        read(&mut own, "service.responder", &mut self.is_responder, |text| text.parse().ok())?;
+        read(&mut own, "service.cycle.threshold", &mut self.cycle_threshold_ns, parse_duration_ns)?;
+        read(&mut own, "service.snapshot.threshold", &mut self.snapshot_threshold_ns, parse_duration_ns)
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn validate(&self) -> Result<(), InvalidServiceSetting> {
+        if !(0..MAX_SERVICES).contains(&self.service_id) {
+            return Err(invalid(format!("service.id={}", self.service_id), "must be from 0 to 9"));
+        }
+        for (name, channel) in [
+            ("control.channel", &self.control_channel),
+            ("replay.channel", &self.replay_channel),
+            ("snapshot.channel", &self.snapshot_channel),
+        ] {
+            if ChannelUri::parse(channel).is_err() {
+                return Err(invalid(format!("{name}={channel}"), "must be a channel"));
+            }
+        }
+        if self.log_fragment_limit == 0 {
+            return Err(invalid("log.fragment.limit=0".into(), "must be at least 1"));
+        }
+        let is_local = [&self.archive.control_request_channel, &self.archive.control_response_channel]
+            .iter()
+            .all(|channel| channel.starts_with("aeron:ipc"));
+        if !is_local {
+            let setting = format!("archive.control.channel={}", self.archive.control_request_channel);
+            return Err(invalid(setting, "must be IPC: snapshots go to the archive of the node"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(setting: String, rule: &str) -> InvalidServiceSetting {
+    InvalidServiceSetting { setting, rule: rule.to_owned() }
+}
+
+fn read<V>(
+    value: &mut dyn FnMut(&str) -> Option<(String, String)>,
+    name: &str,
+    target: &mut V,
+    parse: impl Fn(&str) -> Option<V>,
+) -> Result<(), InvalidServiceSetting> {
+    if let Some((name, text)) = value(name) {
+        *target = parse(text.trim()).ok_or_else(|| invalid(format!("{name}={text}"), "cannot be read"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(settings: &[(&str, &str)]) -> Result<ServiceContainerContext, InvalidServiceSetting> {
+        let mut context = ServiceContainerContext::new("aeron", "cluster", 0);
+        context.apply(&mut |name| {
+            let own = settings.iter().find(|(own, _)| name == format!("aeron.cluster.{own}"));
+            own.map(|(_, value)| (*value).to_owned())
+        })?;
+        context.validate()?;
+        Ok(context)
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let context = context(&[
+            ("id", "3"),
+            ("service.id", "2"),
+            ("dir", "/tmp/cluster"),
+            ("control.channel", "aeron:ipc?term-length=64k"),
+            ("service.stream.id", "204"),
+            ("consensus.module.stream.id", "205"),
+            ("replay.channel", "aeron:ipc?alias=replay"),
+            ("replay.stream.id", "203"),
+            ("snapshot.channel", "aeron:ipc?alias=own"),
+            ("snapshot.stream.id", "206"),
+            ("log.fragment.limit", "7"),
+            ("service.responder", "false"),
+            ("service.cycle.threshold", "20ms"),
+            ("service.snapshot.threshold", "3s"),
+        ])
+        .unwrap();
+        assert_eq!((context.cluster_id, context.service_id), (3, 2));
+        assert_eq!(context.service_name, "clustered-service-3-2");
+        assert_eq!(context.archive.control_response_stream_id, 423);
+        assert_eq!(context.cluster_directory, PathBuf::from("/tmp/cluster"));
+        assert_eq!(context.control_channel, "aeron:ipc?term-length=64k");
+        assert_eq!((context.service_stream_id, context.module_stream_id), (204, 205));
+        assert_eq!(
+            (context.replay_channel.as_str(), context.replay_stream_id),
+            ("aeron:ipc?alias=replay", 203)
+        );
+        assert_eq!(
+            (context.snapshot_channel.as_str(), context.snapshot_stream_id),
+            ("aeron:ipc?alias=own", 206)
+        );
+        assert_eq!((context.log_fragment_limit, context.is_responder), (7, false));
+        assert_eq!((context.cycle_threshold_ns, context.snapshot_threshold_ns), (20_000_000, 3_000_000_000));
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        for (name, value) in [
+            ("service.id", "10"),
+            ("service.id", "one"),
+            ("service.responder", "perhaps"),
+            ("log.fragment.limit", "0"),
+            ("snapshot.channel", "ipc"),
+            ("service.cycle.threshold", "soon"),
+        ] {
+            let error = context(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
         }
     }
 }

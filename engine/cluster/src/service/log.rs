@@ -1,13 +1,23 @@
 //! Following the log (spec 04 §7.1).
 
-use harrier_client::{Image, Subscription};
-use harrier_ringbuf::Waiter;
-use harrier_ringbuf::assembly::ImageFragmentAssembler;
-use harrier_ringbuf::image_reader::Action;
+use std::rc::Rc;
 
-use super::cluster::{Cluster, Core, EgressSession};
-use super::{ClientSession, ClusteredService, LeadershipTerm};
-use crate::codec::{LogMessage, Role};
+use harrier_client::{Image, Subscription};
+use harrier_protocol::semantic_version_major;
+use harrier_ringbuf::assembly::ImageFragmentAssembler;
+use harrier_ringbuf::image_reader::{Action, Header};
+use harrier_ringbuf::{Memory, Waiter};
+
+use super::container::ServiceContainer;
+use super::core::Core;
+use super::error::ContainerError;
+use super::session::{ClientSession, EgressSession};
+use super::{ClusteredService, LeadershipTerm};
+use crate::codec::{ClusterAction, LogMessage, Role, SessionHeader};
+use crate::snapshot::version_text;
+
+/// Flag of a snapshot that only standby nodes take (spec 04 §4.9).
+const STANDBY_SNAPSHOT: i32 = 1;
 
 /// A log that the container has joined.
 pub(super) struct ActiveLog {
@@ -18,41 +28,115 @@ pub(super) struct ActiveLog {
 }
 
 /// The parts of a container that handle an event of the log.
-pub(super) struct LogHandler<'a, T: ClusteredService> {
-    pub(super) core: &'a mut Core,
-    pub(super) service: &'a mut T,
-    pub(super) waiter: &'a mut dyn Waiter,
-    pub(super) is_responder: bool,
-    pub(super) app_version: i32,
-    pub(super) failure: Option<String>,
+struct LogHandler<'a, T: ClusteredService> {
+    core: &'a mut Core,
+    service: &'a mut T,
+    waiter: &'a mut dyn Waiter,
+    is_responder: bool,
+    is_standby: bool,
+    app_version: i32,
+    wants_snapshot: bool,
+    strange_close: Option<i64>,
+    failure: Option<ContainerError>,
+}
+
+impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
+    #[inline]
+    pub(super) fn poll_log(&mut self) -> Result<usize, ContainerError> {
+        if !self.has_joined() {
+            return Ok(0);
+        }
+        let (Some(core), Some(log), Some(commit)) = (&mut self.core, &mut self.log, &self.commit_position)
+        else {
+            return Ok(0);
+        };
+        let limit = commit.counter.get().min(log.max_position);
+        let mut handler = LogHandler {
+            core,
+            service: &mut self.service,
+            waiter: self.waiter.as_mut(),
+            is_responder: self.context.is_responder,
+            is_standby: self.is_standby,
+            app_version: self.context.app_version,
+            wants_snapshot: false,
+            strange_close: None,
+            failure: None,
+        };
+        let assembler = &mut log.assembler;
+        let work_count = log.image.bounded_controlled_poll(
+            limit,
+            self.context.log_fragment_limit,
+            &mut |payload, header| {
+                assembler.on_controlled_fragment(payload, header, &mut |message, header| {
+                    handler.on_message(message, header)
+                })
+            },
+        );
+        let LogHandler { wants_snapshot, strange_close, failure, .. } = handler;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if let Some(session_id) = strange_close {
+            self.record_error(&format!("close of unknown session {session_id}"));
+        }
+        if wants_snapshot {
+            self.begin_snapshot();
+        }
+        if work_count == 0 { Ok(self.check_end_of_log()) } else { Ok(work_count) }
+    }
+
+    fn check_end_of_log(&mut self) -> usize {
+        let Some(log) = &self.log else { return 0 };
+        let position = log.image.position();
+        let has_ended = position >= log.max_position || log.image.is_closed() || log.image.is_end_of_stream();
+        if !has_ended {
+            return 0;
+        }
+        self.log = None;
+        if let Some(core) = &mut self.core {
+            core.log_position = core.log_position.max(position);
+            core.disconnect_sessions();
+        }
+        self.change_role(Role::Follower);
+        1
+    }
 }
 
 impl<T: ClusteredService> LogHandler<'_, T> {
-    /// Handles one message; `position` is the position after it. Aborts while an event cannot be handled yet.
+    /// Handles one message. Aborts while an event cannot be handled yet.
     #[inline]
-    pub(super) fn on_message(&mut self, message: &[u8], position: i64) -> Action {
+    fn on_message(&mut self, message: &[u8], header: &Header<'_>) -> Action {
         match LogMessage::decode(message) {
-            Ok(Some(LogMessage::Session { header, payload })) => {
-                self.core.log_position = position;
-                self.core.time = header.timestamp;
-                let session_id = (header.session_id >= 0).then_some(header.session_id);
-                let is_known = session_id.is_none_or(|id| self.core.sessions.contains_key(&id));
-                if is_known {
-                    let mut cluster = Cluster { core: self.core, waiter: self.waiter, silent: None };
-                    self.service.on_session_message(&mut cluster, session_id, header.timestamp, payload);
-                }
+            Ok(Some(LogMessage::Session { header: own, payload })) => {
+                self.on_session_message(own, payload, header);
                 Action::Continue
             }
-            Ok(Some(event)) => self.on_event(&event, position),
+            Ok(Some(event)) => self.on_event(&event, header.position()),
             Ok(None) => {
-                self.core.log_position = position;
+                self.core.log_position = header.position();
                 Action::Continue
             }
             Err(error) => {
-                self.failure = Some(format!("undecodable log message before {position}: {error}"));
-                Action::Break
+                let position = header.position();
+                self.fail(ContainerError::Log(format!("undecodable message before {position}: {error}")))
             }
         }
+    }
+
+    fn fail(&mut self, error: ContainerError) -> Action {
+        self.failure = Some(error);
+        Action::Break
+    }
+
+    #[inline]
+    fn on_session_message(&mut self, own: SessionHeader, payload: &[u8], header: &Header<'_>) {
+        self.advance(header.position(), own.timestamp);
+        // Messages of services have negative ids (spec 04 §4.6).
+        let session = self.core.sessions.get(&own.session_id).map(|own| own.session.clone());
+        let service = &mut *self.service;
+        self.core.call(self.waiter, None, |cluster| {
+            service.on_session_message(cluster, session.as_deref(), own.timestamp, payload, header);
+        });
     }
 
     fn on_event(&mut self, event: &LogMessage<'_>, position: i64) -> Action {
@@ -65,64 +149,42 @@ impl<T: ClusteredService> LogHandler<'_, T> {
                 principal,
                 ..
             } => {
-                let session = ClientSession {
+                let session = || ClientSession {
                     id: session_id,
                     response_stream_id,
                     response_channel: response_channel.to_owned(),
                     principal: principal.to_vec(),
                 };
-                if !self.egress_is_settled(&session) {
-                    return Action::Abort;
-                }
-                self.advance(position, timestamp);
-                let mut cluster = Cluster { core: self.core, waiter: self.waiter, silent: None };
-                self.service.on_session_open(&mut cluster, &session, timestamp);
+                return self.on_session_open(session_id, session, timestamp, position);
             }
             LogMessage::SessionClose { session_id, timestamp, reason, .. } => {
                 self.advance(position, timestamp);
-                if let Some(mut own) = self.core.sessions.remove(&session_id) {
-                    own.disconnect();
-                    let mut cluster = Cluster { core: self.core, waiter: self.waiter, silent: None };
-                    self.service.on_session_close(&mut cluster, &own.session, timestamp, reason);
-                }
+                let Some(mut own) = self.core.sessions.remove(&session_id) else {
+                    self.strange_close = Some(session_id);
+                    return Action::Continue;
+                };
+                own.disconnect();
+                let service = &mut *self.service;
+                self.core.call(self.waiter, None, |cluster| {
+                    service.on_session_close(cluster, &own.session, timestamp, reason);
+                });
             }
             LogMessage::Timer { correlation_id, timestamp, .. } => {
                 self.advance(position, timestamp);
-                let mut cluster = Cluster { core: self.core, waiter: self.waiter, silent: None };
-                self.service.on_timer_event(&mut cluster, correlation_id, timestamp);
+                let service = &mut *self.service;
+                self.core.call(self.waiter, None, |cluster| {
+                    service.on_timer_event(cluster, correlation_id, timestamp);
+                });
             }
-            LogMessage::Action { timestamp, .. } => self.advance(position, timestamp),
-            LogMessage::NewLeadershipTerm {
-                leadership_term_id,
-                log_position,
-                timestamp,
-                term_base_log_position,
-                leader_member_id,
-                log_session_id,
-                time_unit,
-                app_version,
-            } => {
-                if app_version >> 16 != self.app_version >> 16 {
-                    self.failure =
-                        Some(format!("incompatible version: {:#x} log={app_version:#x}", self.app_version));
+            LogMessage::Action { timestamp, action, flags, .. } => {
+                self.advance(position, timestamp);
+                let is_for_us = flags == 0 || (self.is_standby && flags & STANDBY_SNAPSHOT != 0);
+                if action == ClusterAction::Snapshot && is_for_us {
+                    self.wants_snapshot = true;
                     return Action::Break;
                 }
-                self.advance(position, timestamp);
-                self.core.leadership_term_id = leadership_term_id;
-                self.core.time_unit = time_unit;
-                let term = LeadershipTerm {
-                    leadership_term_id,
-                    log_position,
-                    timestamp,
-                    term_base_log_position,
-                    leader_member_id,
-                    log_session_id,
-                    time_unit,
-                    app_version,
-                };
-                let mut cluster = Cluster { core: self.core, waiter: self.waiter, silent: None };
-                self.service.on_new_leadership_term(&mut cluster, &term);
             }
+            LogMessage::NewLeadershipTerm { .. } => return self.on_new_term(event, position),
             LogMessage::Session { .. } => {}
         }
         Action::Continue
@@ -134,15 +196,68 @@ impl<T: ClusteredService> LogHandler<'_, T> {
     }
 
     /// The stream to a client is there before its session is opened, so that the first callback can answer.
-    fn egress_is_settled(&mut self, session: &ClientSession) -> bool {
+    fn on_session_open(
+        &mut self,
+        session_id: i64,
+        session: impl FnOnce() -> ClientSession,
+        timestamp: i64,
+        position: i64,
+    ) -> Action {
         let core = &mut *self.core;
-        let own = core.sessions.entry(session.id).or_insert_with(|| {
-            let mut own = EgressSession::new(session.clone());
+        let own = core.sessions.entry(session_id).or_insert_with(|| {
+            let mut own = EgressSession::new(session());
             if core.role == Role::Leader && self.is_responder {
                 own.connect(&mut core.aeron);
             }
             own
         });
-        own.is_settled(&mut core.aeron)
+        if own.is_open {
+            return self.fail(ContainerError::Log(format!("session {session_id} was opened twice")));
+        }
+        if !own.is_settled(&mut core.aeron) {
+            return Action::Abort;
+        }
+        own.is_open = true;
+        let session = Rc::clone(&own.session);
+        self.advance(position, timestamp);
+        let service = &mut *self.service;
+        self.core.call(self.waiter, None, |cluster| service.on_session_open(cluster, &session, timestamp));
+        Action::Continue
+    }
+
+    fn on_new_term(&mut self, event: &LogMessage<'_>, position: i64) -> Action {
+        let LogMessage::NewLeadershipTerm {
+            leadership_term_id,
+            log_position,
+            timestamp,
+            term_base_log_position,
+            leader_member_id,
+            log_session_id,
+            time_unit,
+            app_version,
+        } = *event
+        else {
+            return Action::Continue;
+        };
+        if semantic_version_major(app_version) != semantic_version_major(self.app_version) {
+            let (own, log) = (version_text(self.app_version), version_text(app_version));
+            return self.fail(ContainerError::Log(format!("incompatible version: {own} log={log}")));
+        }
+        self.advance(position, timestamp);
+        self.core.leadership_term_id = leadership_term_id;
+        self.core.time_unit = Some(time_unit);
+        let term = LeadershipTerm {
+            leadership_term_id,
+            log_position,
+            timestamp,
+            term_base_log_position,
+            leader_member_id,
+            log_session_id,
+            time_unit,
+            app_version,
+        };
+        let service = &mut *self.service;
+        self.core.call(self.waiter, None, |cluster| service.on_new_leadership_term_event(cluster, &term));
+        Action::Continue
     }
 }

@@ -1,0 +1,307 @@
+//! What snapshots hold, of services and of the consensus module (spec 04 §1.7).
+
+use harrier_protocol::sbe::{Decoder, Encoder, NULL_I32, NULL_I64, SbeError};
+
+use super::{CloseReason, SCHEMA_ID, SessionHeader, TimeUnit, close_reason, enumeration, header, time_unit};
+
+/// Where in a snapshot a marker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
+pub enum SnapshotMark {
+    Begin = 0,
+    Section,
+    End,
+}
+
+/// Type ids of snapshots: whose state they hold.
+pub mod snapshot_type {
+    /// The consensus module's.
+    pub const MODULE: i64 = 1;
+    /// A service container's, with the service's own state behind it.
+    pub const SERVICE: i64 = 2;
+}
+
+/// A marker: the state between two of them is whole (spec 04 §6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 04 §1.7, message 100")]
+pub struct SnapshotMarker {
+    pub type_id: i64,
+    pub log_position: i64,
+    pub leadership_term_id: i64,
+    pub index: i32,
+    pub mark: SnapshotMark,
+    /// Milliseconds from writers older than schema version 4.
+    pub time_unit: TimeUnit,
+    /// 0 from writers older than schema version 4.
+    pub app_version: i32,
+}
+
+/// A message of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.7")]
+pub enum SnapshotMessage<'a> {
+    /// A service's message that waits for its place in the log; behind the tracker of its service (spec 04 §4.9).
+    Pending {
+        header: SessionHeader,
+        payload: &'a [u8],
+    },
+    Marker(SnapshotMarker),
+    ClientSession {
+        session_id: i64,
+        response_stream_id: i32,
+        response_channel: &'a str,
+        principal: &'a [u8],
+    },
+    ClusterSession {
+        session_id: i64,
+        correlation_id: i64,
+        opened_log_position: i64,
+        time_of_last_activity: i64,
+        /// `None` of a session that is open.
+        close_reason: Option<CloseReason>,
+        response_stream_id: i32,
+        response_channel: &'a str,
+    },
+    Timer {
+        correlation_id: i64,
+        deadline: i64,
+    },
+    ConsensusModule {
+        next_session_id: i64,
+        /// `None` from writers older than schema version 3.
+        next_service_session_id: Option<i64>,
+        /// `None` from writers older than schema version 3.
+        log_service_session_id: Option<i64>,
+        pending_message_capacity: i32,
+    },
+    ClusterMembers {
+        member_id: i32,
+        high_member_id: i32,
+        cluster_members: &'a str,
+    },
+    PendingMessageTracker {
+        next_service_session_id: i64,
+        log_service_session_id: i64,
+        pending_message_capacity: i32,
+        service_id: i32,
+    },
+}
+
+fn optional(value: i64) -> Option<i64> {
+    (value != NULL_I64).then_some(value)
+}
+
+impl<'a> SnapshotMessage<'a> {
+    /// Decodes a message; `None` for templates that readers skip.
+    ///
+    /// # Errors
+    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
+        let mut m = Decoder::message(message)?;
+        m.header().expect_schema(SCHEMA_ID)?;
+        let b = m.block();
+        Ok(Some(match m.header().template_id {
+            1 => {
+                let (header, payload) = SessionHeader::decode(&m);
+                Self::Pending { header, payload }
+            }
+            100 => Self::Marker(SnapshotMarker {
+                type_id: b.i64(0, 0),
+                log_position: b.i64(8, 0),
+                leadership_term_id: b.i64(16, 0),
+                index: b.i32(24, 0),
+                mark: enumeration(
+                    &[SnapshotMark::Begin, SnapshotMark::Section, SnapshotMark::End],
+                    b.i32(28, 0),
+                    "snapshot mark",
+                )?,
+                time_unit: time_unit(b.i32(32, 4))?,
+                app_version: b.version(36, 4),
+            }),
+            102 => Self::ClientSession {
+                session_id: b.i64(0, 0),
+                response_stream_id: b.i32(8, 0),
+                response_channel: m.text("response channel", 0)?,
+                principal: m.bytes("principal", 0)?,
+            },
+            103 => {
+                let reason = b.i32(32, 0);
+                Self::ClusterSession {
+                    session_id: b.i64(0, 0),
+                    correlation_id: b.i64(8, 0),
+                    opened_log_position: b.i64(16, 0),
+                    time_of_last_activity: b.i64(24, 0),
+                    close_reason: if reason == NULL_I32 { None } else { Some(close_reason(reason)?) },
+                    response_stream_id: b.i32(36, 0),
+                    response_channel: m.text("response channel", 0)?,
+                }
+            }
+            104 => Self::Timer { correlation_id: b.i64(0, 0), deadline: b.i64(8, 0) },
+            105 => Self::ConsensusModule {
+                next_session_id: b.i64(0, 0),
+                next_service_session_id: optional(b.i64(8, 3)),
+                log_service_session_id: optional(b.i64(16, 3)),
+                pending_message_capacity: b.version(24, 3),
+            },
+            106 => Self::ClusterMembers {
+                member_id: b.i32(0, 0),
+                high_member_id: b.i32(4, 0),
+                cluster_members: m.text("cluster members", 0)?,
+            },
+            107 => Self::PendingMessageTracker {
+                next_service_session_id: b.i64(0, 0),
+                log_service_session_id: b.i64(8, 0),
+                pending_message_capacity: b.version(16, 0),
+                service_id: b.i32(20, 0),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Writes the message; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::Pending { header, payload } => super::Ingress::Message { header, payload }.encode(buffer),
+            Self::Marker(marker) => marker.encode(buffer),
+            Self::ClientSession { session_id, response_stream_id, response_channel, principal } => {
+                Encoder::new(buffer, header(102, 12))
+                    .i64(0, session_id)
+                    .i32(8, response_stream_id)
+                    .text(response_channel)
+                    .bytes(principal)
+                    .finish()
+            }
+            Self::ClusterSession {
+                session_id,
+                correlation_id,
+                opened_log_position,
+                time_of_last_activity,
+                close_reason,
+                response_stream_id,
+                response_channel,
+            } => Encoder::new(buffer, header(103, 40))
+                .i64(0, session_id)
+                .i64(8, correlation_id)
+                .i64(16, opened_log_position)
+                .i64(24, time_of_last_activity)
+                .i32(32, close_reason.map_or(NULL_I32, |reason| reason as i32))
+                .i32(36, response_stream_id)
+                .text(response_channel)
+                .finish(),
+            Self::Timer { correlation_id, deadline } => {
+                Encoder::new(buffer, header(104, 16)).i64(0, correlation_id).i64(8, deadline).finish()
+            }
+            Self::ConsensusModule {
+                next_session_id,
+                next_service_session_id,
+                log_service_session_id,
+                pending_message_capacity,
+            } => Encoder::new(buffer, header(105, 28))
+                .i64(0, next_session_id)
+                .i64(8, next_service_session_id.unwrap_or(NULL_I64))
+                .i64(16, log_service_session_id.unwrap_or(NULL_I64))
+                .i32(24, pending_message_capacity)
+                .finish(),
+            Self::ClusterMembers { member_id, high_member_id, cluster_members } => {
+                Encoder::new(buffer, header(106, 8))
+                    .i32(0, member_id)
+                    .i32(4, high_member_id)
+                    .text(cluster_members)
+                    .finish()
+            }
+            Self::PendingMessageTracker {
+                next_service_session_id,
+                log_service_session_id,
+                pending_message_capacity,
+                service_id,
+            } => Encoder::new(buffer, header(107, 24))
+                .i64(0, next_service_session_id)
+                .i64(8, log_service_session_id)
+                .i32(16, pending_message_capacity)
+                .i32(20, service_id)
+                .finish(),
+        }
+    }
+}
+
+impl SnapshotMarker {
+    fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        Encoder::new(buffer, header(100, 40))
+            .i64(0, self.type_id)
+            .i64(8, self.log_position)
+            .i64(16, self.leadership_term_id)
+            .i32(24, self.index)
+            .i32(28, self.mark as i32)
+            .i32(32, self.time_unit as i32)
+            .i32(36, self.app_version)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use harrier_protocol::sbe::MessageHeader;
+
+    fn old(template_id: u16, block_length: u16, version: u16, block: &[u8]) -> Vec<u8> {
+        let header = MessageHeader { block_length, template_id, schema_id: SCHEMA_ID, version };
+        [&header.encode()[..], block].concat()
+    }
+
+    #[test]
+    fn markers_of_old_writers_are_in_milliseconds() {
+        let mut block = [0_u8; 32];
+        block[0] = 2;
+        let bytes = old(100, 32, 3, &block);
+        let Some(SnapshotMessage::Marker(marker)) = SnapshotMessage::decode(&bytes).unwrap() else {
+            panic!()
+        };
+        assert_eq!((marker.type_id, marker.mark), (snapshot_type::SERVICE, SnapshotMark::Begin));
+        assert_eq!((marker.time_unit, marker.app_version), (TimeUnit::Millis, 0));
+    }
+
+    #[test]
+    fn modules_of_old_writers_know_no_service_messages() {
+        let bytes = old(105, 8, 2, &9_i64.to_le_bytes());
+        let expected = SnapshotMessage::ConsensusModule {
+            next_session_id: 9,
+            next_service_session_id: None,
+            log_service_session_id: None,
+            pending_message_capacity: 0,
+        };
+        assert_eq!(SnapshotMessage::decode(&bytes), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn longer_blocks_of_newer_writers_are_read() {
+        let block: Vec<u8> =
+            [4_711_i64.to_le_bytes(), 5_i64.to_le_bytes(), 1_i64.to_le_bytes()].as_flattened().to_vec();
+        let bytes = old(104, 24, 17, &block);
+        let expected = SnapshotMessage::Timer { correlation_id: 4_711, deadline: 5 };
+        assert_eq!(SnapshotMessage::decode(&bytes), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn members_are_written_as_they_are_read() {
+        let members = SnapshotMessage::ClusterMembers {
+            member_id: 1,
+            high_member_id: 2,
+            cluster_members: "0,a:1,a:2,a:3,a:4,a:5",
+        };
+        let mut buffer = [0; 128];
+        let length = members.encode(&mut buffer).unwrap();
+        assert_eq!(SnapshotMessage::decode(&buffer[..length]), Ok(Some(members)));
+    }
+
+    #[test]
+    fn unknown_templates_are_skipped_and_wrong_values_refused() {
+        assert_eq!(SnapshotMessage::decode(&old(199, 0, 16, &[])), Ok(None));
+        let mut block = [0_u8; 40];
+        block[28] = 3;
+        let wrong = SbeError::Enumeration { field: "snapshot mark", value: 3 };
+        assert_eq!(SnapshotMessage::decode(&old(100, 40, 16, &block)), Err(wrong));
+    }
+}

@@ -1,0 +1,104 @@
+//! The header of a mark file, in its two layouts (spec 04 §1.8, §6.3).
+
+use harrier_protocol::sbe::{Decoder, MessageHeader};
+
+/// Length of the header's block.
+const BLOCK_LENGTH: usize = 128;
+const TEMPLATE_ID: u16 = 200;
+const SCHEMA_ID: u16 = 110;
+
+/// What a mark file says of its component. Older files, and those of other makers, have no message header before the
+/// fields and no texts behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 04 §1.8")]
+pub struct MarkHeader {
+    /// True for the layout without a message header.
+    pub is_legacy: bool,
+    /// 0 while the component starts, -1 when it has failed to.
+    pub version: i32,
+    pub component_type: i32,
+    /// Last sign of life, epoch ms; -1 after a clean end.
+    pub activity_timestamp_ms: i64,
+    pub start_timestamp_ms: i64,
+    pub pid: i64,
+    /// The highest term stood for, from times when the mark file held it; else -1.
+    pub candidate_term_id: i64,
+    pub archive_stream_id: i32,
+    pub service_stream_id: i32,
+    pub module_stream_id: i32,
+    pub ingress_stream_id: i32,
+    pub member_id: i32,
+    pub service_id: i32,
+    pub header_length: i32,
+    pub error_buffer_length: i32,
+    pub cluster_id: i32,
+    pub aeron_directory: String,
+    pub control_channel: String,
+    pub ingress_channel: String,
+    pub service_name: String,
+    pub authenticator: String,
+    pub services_directory: String,
+}
+
+/// True when the file begins with a message header.
+pub(super) fn has_message_header(first_words: [u16; 3]) -> bool {
+    first_words[1] == TEMPLATE_ID && first_words[2] == SCHEMA_ID
+}
+
+impl MarkHeader {
+    /// Reads the first bytes of a file; `None` when there are too few.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u16::from_le_bytes(*word));
+        let is_legacy = !has_message_header([word(0)?, word(2)?, word(4)?]);
+        let decoder = if is_legacy {
+            let header = MessageHeader {
+                block_length: BLOCK_LENGTH as u16,
+                template_id: TEMPLATE_ID,
+                schema_id: SCHEMA_ID,
+                version: 0,
+            };
+            Decoder::body(header, bytes.get(..BLOCK_LENGTH)?)
+        } else {
+            Decoder::message(bytes)
+        };
+        let mut m = decoder.ok()?;
+        let b = m.block();
+        let mut own = Self {
+            is_legacy,
+            version: b.i32(0, 0),
+            component_type: b.i32(4, 0),
+            activity_timestamp_ms: b.i64(8, 0),
+            start_timestamp_ms: b.i64(16, 0),
+            pid: b.i64(24, 0),
+            candidate_term_id: b.i64(32, 0),
+            archive_stream_id: b.i32(40, 0),
+            service_stream_id: b.i32(44, 0),
+            module_stream_id: b.i32(48, 0),
+            ingress_stream_id: b.i32(52, 0),
+            member_id: b.i32(56, 0),
+            service_id: b.i32(60, 0),
+            header_length: b.i32(64, 0),
+            error_buffer_length: b.i32(68, 0),
+            cluster_id: b.i32(72, 0),
+            aeron_directory: String::new(),
+            control_channel: String::new(),
+            ingress_channel: String::new(),
+            service_name: String::new(),
+            authenticator: String::new(),
+            services_directory: String::new(),
+        };
+        if !is_legacy {
+            for (what, since, text) in [
+                ("aeron directory", 0, &mut own.aeron_directory),
+                ("control channel", 0, &mut own.control_channel),
+                ("ingress channel", 0, &mut own.ingress_channel),
+                ("service name", 0, &mut own.service_name),
+                ("authenticator", 0, &mut own.authenticator),
+                ("services directory", 1, &mut own.services_directory),
+            ] {
+                *text = m.text(what, since).ok()?.to_owned();
+            }
+        }
+        Some(own)
+    }
+}

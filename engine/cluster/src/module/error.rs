@@ -1,0 +1,124 @@
+//! Why a consensus module does not start, or ends.
+
+use thiserror::Error;
+
+use harrier_archive::client::ArchiveClientError;
+use harrier_client::ClientError;
+use harrier_protocol::uri::UriError;
+use harrier_ringbuf::MemoryError;
+use harrier_ringbuf::storage::StorageError;
+
+use super::context::InvalidSetting;
+use super::log::LogLost;
+use crate::codec::TimeUnit;
+use crate::mark::MarkError;
+use crate::node_state::NodeStateError;
+use crate::recording_log::{PlanError, RecordingLogError};
+use crate::snapshot::SnapshotError;
+
+/// Why a consensus module does not start, or ends.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The directory belongs to another consensus module.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// node-state.dat is unusable.
+    #[error(transparent)]
+    NodeState(#[from] NodeStateError),
+    /// recording.log is unusable.
+    #[error(transparent)]
+    RecordingLog(#[from] RecordingLogError),
+    /// recording.log and the archive do not tell where to begin.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A file could not be mapped.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The driver is gone, or refuses.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Another consensus module of the cluster lives on the driver.
+    #[error(
+        "another consensus module with cluster id {0} is active on the media driver; stop it or choose another id"
+    )]
+    ActiveModule(i32),
+    /// The archive is gone, or refuses.
+    #[error(transparent)]
+    Archive(#[from] ArchiveClientError),
+    /// The archive refused a request that the member cannot do without.
+    #[error("archive refused to {request}: error {code}: {message}")]
+    ArchiveRefused {
+        /// What was asked.
+        request: &'static str,
+        /// Error code of spec 03 §1.2.
+        code: i64,
+        /// The archive's words.
+        message: String,
+    },
+    /// The archive's disk is full: nothing can be made safe any more.
+    #[error("archive has no storage space left: {0}")]
+    StorageFull(String),
+    /// The log is not recorded any more.
+    #[error("recording of the log has stopped at position {0}; see the archive's errors")]
+    RecordingStopped(i64),
+    /// The archive does not know the recording that recording.log names.
+    #[error("archive has no recording {0} of the log; was its directory removed?")]
+    LogRecordingUnknown(i64),
+    /// The log ends before the snapshot that is to be loaded.
+    #[error(
+        "log is recorded from {start} to {stop}, the snapshot was taken at {snapshot}; invalidate it or restore the archive"
+    )]
+    LogTooShort {
+        /// Begin of the recording.
+        start: i64,
+        /// End of the recording.
+        stop: i64,
+        /// Position of the snapshot.
+        snapshot: i64,
+    },
+    /// A snapshot could not be loaded.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A channel of the settings.
+    #[error(transparent)]
+    Channel(#[from] UriError),
+    /// The log publication is lost.
+    #[error(transparent)]
+    Log(#[from] LogLost),
+    /// Something did not come in time.
+    #[error("timed out {0}")]
+    Timeout(&'static str),
+    /// A service is out of step, has failed, or is gone.
+    #[error("service {service_id}: {reason}")]
+    Service {
+        /// The service.
+        service_id: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An application of another major version wrote the log.
+    #[error("incompatible version: {own} log={log}")]
+    Version {
+        /// Version of this application.
+        own: String,
+        /// Version in the log.
+        log: String,
+    },
+    /// The log counts time in another unit.
+    #[error("log has time unit {log:?} but the cluster's clock counts {own:?}")]
+    TimeUnit {
+        /// Unit of this member's clock.
+        own: TimeUnit,
+        /// Unit in the log.
+        log: TimeUnit,
+    },
+    /// The log could not be replayed.
+    #[error("log replay: {0}")]
+    Replay(String),
+}

@@ -1,0 +1,296 @@
+//! One entry of recording.log and its bytes (spec 04 §6.1).
+
+use std::cmp::Ordering;
+use std::path::Path;
+
+use super::RecordingLogError;
+
+/// Bytes of a record, except of standby snapshots.
+pub(super) const RECORD_LENGTH: usize = 64;
+const MAX_RECORD_LENGTH: usize = 4_096;
+/// Bytes before the archive endpoint of a standby snapshot.
+const ENDPOINT_OFFSET: usize = 52;
+const INVALID_FLAG: u32 = 1 << 31;
+/// Where a record has its log position.
+pub(super) const LOG_POSITION_OFFSET: u64 = 24;
+/// Where a record has its type.
+pub(super) const TYPE_OFFSET: u64 = 44;
+
+/// What an entry is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryType {
+    /// A leadership term.
+    Term,
+    /// A snapshot of a service, or of the consensus module.
+    Snapshot,
+    /// A snapshot that a standby took.
+    StandbySnapshot,
+}
+
+impl EntryType {
+    /// Snapshots come after the term they were taken in.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Term => 0,
+            Self::StandbySnapshot => 1,
+            Self::Snapshot => 2,
+        }
+    }
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 04 §6.1")]
+pub struct Entry {
+    pub recording_id: i64,
+    pub leadership_term_id: i64,
+    pub term_base_log_position: i64,
+    /// -1 while a term is open.
+    pub log_position: i64,
+    /// Cluster time, in the unit of the cluster's clock.
+    pub timestamp: i64,
+    /// -1 for terms and for snapshots of the consensus module.
+    pub service_id: i32,
+    pub entry_type: EntryType,
+    pub is_valid: bool,
+    /// Where a standby's snapshot can be had; empty for other entries.
+    pub archive_endpoint: String,
+    /// Ordinal in the file, removed entries counted.
+    pub entry_index: usize,
+    /// Where the record starts in the file, bytes.
+    pub offset: usize,
+}
+
+impl Entry {
+    /// True for a valid snapshot of the consensus module.
+    pub fn is_module_snapshot(&self) -> bool {
+        self.is_snapshot() && self.service_id == -1
+    }
+
+    /// True for a valid snapshot of this node.
+    pub fn is_snapshot(&self) -> bool {
+        self.is_valid && self.entry_type == EntryType::Snapshot
+    }
+
+    /// True for a valid term.
+    pub fn is_term(&self) -> bool {
+        self.is_valid && self.entry_type == EntryType::Term
+    }
+
+    /// Bytes that the record takes in the file.
+    pub fn record_length(&self) -> usize {
+        match self.entry_type {
+            EntryType::StandbySnapshot => {
+                (ENDPOINT_OFFSET + self.archive_endpoint.len()).next_multiple_of(RECORD_LENGTH)
+            }
+            _ => RECORD_LENGTH,
+        }
+    }
+
+    /// The record.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.record_length()];
+        let mut put =
+            |offset: usize, value: i64| bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        put(0, self.recording_id);
+        put(8, self.leadership_term_id);
+        put(16, self.term_base_log_position);
+        put(24, self.log_position);
+        put(32, self.timestamp);
+        bytes[40..44].copy_from_slice(&self.service_id.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.type_word().to_le_bytes());
+        if self.entry_type == EntryType::StandbySnapshot {
+            let endpoint = self.archive_endpoint.as_bytes();
+            bytes[48..52].copy_from_slice(&(endpoint.len() as u32).to_le_bytes());
+            bytes[ENDPOINT_OFFSET..ENDPOINT_OFFSET + endpoint.len()].copy_from_slice(endpoint);
+        }
+        bytes
+    }
+
+    /// The type with its flag, as the file has it.
+    pub(super) fn type_word(&self) -> u32 {
+        let flag = if self.is_valid { 0 } else { INVALID_FLAG };
+        self.entry_type as u32 | flag
+    }
+
+    /// The same snapshot, whatever its recording.
+    pub(super) fn is_same_snapshot(&self, other: &Self) -> bool {
+        self.entry_type == other.entry_type && self.is_same_set(other) && self.service_id == other.service_id
+    }
+
+    /// Of the same snapshot of a whole node.
+    pub(super) fn is_same_set(&self, other: &Self) -> bool {
+        self.leadership_term_id == other.leadership_term_id
+            && self.term_base_log_position == other.term_base_log_position
+            && self.log_position == other.log_position
+    }
+}
+
+/// The order in which entries follow each other whatever their place in the file: by term, a term before its snapshots,
+/// snapshots by position, and the consensus module's last (spec 04 §6.1).
+pub fn compare(a: &Entry, b: &Entry) -> Ordering {
+    let key =
+        |entry: &Entry| (entry.leadership_term_id, entry.term_base_log_position, entry.entry_type.rank());
+    key(a).cmp(&key(b)).then_with(|| match a.entry_type {
+        EntryType::Term => a.entry_index.cmp(&b.entry_index),
+        _ => a.log_position.cmp(&b.log_position).then(b.service_id.cmp(&a.service_id)),
+    })
+}
+
+/// The file without the records that were being appended when the machine died. The words of a record are written in
+/// order, so a torn one has no type; nothing was done upon it, and the next takes its place.
+pub(super) fn without_torn_tail(mut bytes: &[u8]) -> &[u8] {
+    while let Some(start) = bytes.len().checked_sub(RECORD_LENGTH) {
+        if !start.is_multiple_of(RECORD_LENGTH) || !is_torn(&bytes[start..]) {
+            break;
+        }
+        bytes = &bytes[..start];
+    }
+    bytes
+}
+
+/// No term belongs to a service: what looks like one is the record of something else without its last words.
+fn is_torn(record: &[u8]) -> bool {
+    record[40..48] == [0; 8]
+}
+
+/// Reads the entries of a file in its order. Removed entries are left out.
+///
+/// # Errors
+/// [`RecordingLogError::Entry`] for an entry that is cut, unknown, or of another log than the others.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, RecordingLogError> {
+    let mut entries = Vec::new();
+    let (mut offset, mut entry_index) = (0, 0);
+    let mut log_recording = None;
+    while offset < bytes.len() {
+        let error = |reason: String| RecordingLogError::Entry { path: path.to_owned(), offset, reason };
+        let record = bytes
+            .get(offset..offset + 48)
+            .ok_or_else(|| error(format!("cut after {} bytes", bytes.len() - offset)))?;
+        let read = read_record(record, &bytes[offset + 48..]).map_err(error)?;
+        let Some(mut entry) = read else {
+            offset += RECORD_LENGTH;
+            entry_index += 1;
+            continue;
+        };
+        if entry.recording_id < 0 || entry.leadership_term_id < 0 || entry.term_base_log_position < 0 {
+            return Err(error("negative recording, term or position".into()));
+        }
+        if entry.is_term() {
+            if log_recording.is_some_and(|id| id != entry.recording_id) {
+                return Err(error(format!(
+                    "term in recording {} instead of {log_recording:?}",
+                    entry.recording_id
+                )));
+            }
+            log_recording = Some(entry.recording_id);
+        }
+        (entry.offset, entry.entry_index) = (offset, entry_index);
+        offset += entry.record_length();
+        entry_index += 1;
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// One record; `None` for a free place.
+fn read_record(record: &[u8], rest: &[u8]) -> Result<Option<Entry>, String> {
+    let long = |at: usize| record[at..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word));
+    let int = |at: usize| record[at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
+    let type_word = int(44);
+    if type_word == -1 || is_torn(record) {
+        return Ok(None);
+    }
+    let mut archive_endpoint = String::new();
+    let entry_type = match type_word & i32::MAX {
+        0 => EntryType::Term,
+        1 => EntryType::Snapshot,
+        2 => {
+            let length =
+                rest.first_chunk::<4>().map_or(usize::MAX, |word| u32::from_le_bytes(*word) as usize);
+            if length > MAX_RECORD_LENGTH - ENDPOINT_OFFSET {
+                return Err(format!("archive endpoint of {length} bytes"));
+            }
+            let text = rest.get(4..4 + length).ok_or("archive endpoint is cut")?;
+            archive_endpoint = String::from_utf8_lossy(text).into_owned();
+            if archive_endpoint.len() != length {
+                return Err("archive endpoint is no text".into());
+            }
+            EntryType::StandbySnapshot
+        }
+        other => return Err(format!("unknown type {other}")),
+    };
+    Ok(Some(Entry {
+        recording_id: long(0),
+        leadership_term_id: long(8),
+        term_base_log_position: long(16),
+        log_position: long(24),
+        timestamp: long(32),
+        service_id: int(40),
+        entry_type,
+        is_valid: type_word as u32 & INVALID_FLAG == 0,
+        archive_endpoint,
+        entry_index: 0,
+        offset: 0,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(recording_id: i64, service_id: i32, entry_type: EntryType, index: usize) -> Entry {
+        Entry {
+            recording_id,
+            leadership_term_id: 1,
+            term_base_log_position: 64,
+            log_position: 640,
+            timestamp: 9,
+            service_id,
+            entry_type,
+            is_valid: true,
+            archive_endpoint: String::new(),
+            entry_index: index,
+            offset: index * RECORD_LENGTH,
+        }
+    }
+
+    #[test]
+    fn records_of_all_kinds_are_read_back() {
+        let mut standby = entry(70, 0, EntryType::StandbySnapshot, 2);
+        standby.archive_endpoint = "127.0.0.1:29999".into();
+        assert_eq!(standby.record_length(), 128);
+        let mut invalid = entry(2, -1, EntryType::Snapshot, 3);
+        (invalid.is_valid, invalid.offset) = (false, 256);
+        let all = [entry(0, -1, EntryType::Term, 0), entry(1, 0, EntryType::Snapshot, 1), standby, invalid];
+        let bytes: Vec<u8> = all.iter().flat_map(Entry::encode).collect();
+        assert_eq!(parse(Path::new("r"), &bytes).unwrap(), all);
+        assert_eq!(bytes[256 + 44..256 + 48], [1, 0, 0, 0x80]);
+    }
+
+    #[test]
+    fn a_standby_snapshot_that_is_cut_is_an_error() {
+        let mut standby = entry(70, 0, EntryType::StandbySnapshot, 0);
+        standby.archive_endpoint = "h:1".into();
+        let bytes = standby.encode();
+        for length in 1..ENDPOINT_OFFSET + 3 {
+            assert!(parse(Path::new("r"), &bytes[..length]).is_err(), "{length}");
+        }
+        let mut long = bytes.clone();
+        long[48..52].copy_from_slice(&5_000_u32.to_le_bytes());
+        assert!(parse(Path::new("r"), &long).unwrap_err().to_string().contains("5000 bytes"));
+    }
+
+    #[test]
+    fn the_consensus_modules_snapshot_sorts_behind_those_of_services_and_snapshots_behind_standbys() {
+        let mut all = [
+            entry(4, -1, EntryType::Snapshot, 0),
+            entry(3, 0, EntryType::Snapshot, 1),
+            entry(2, 1, EntryType::Snapshot, 2),
+            entry(9, -1, EntryType::StandbySnapshot, 3),
+            entry(0, -1, EntryType::Term, 4),
+        ];
+        all.sort_by(compare);
+        assert_eq!(all.map(|entry| entry.recording_id), [0, 9, 2, 3, 4]);
+    }
+}

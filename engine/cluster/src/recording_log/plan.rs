@@ -1,0 +1,297 @@
+//! Where a member begins after a restart (spec 04 §6.2).
+
+use thiserror::Error;
+
+use super::entry::{Entry, EntryType, compare};
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// A snapshot of the node lacks a service.
+    #[error("snapshot missing for service {service_id} at position {log_position}")]
+    MissingService {
+        /// The service.
+        service_id: i32,
+        /// Position of the snapshot.
+        log_position: i64,
+    },
+    /// recording.log names terms, but the archive was not asked for their recording.
+    #[error("archive has no recording {0} of the log; was its directory removed?")]
+    UnknownRecording(i64),
+}
+
+/// What an archive says of the recording of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of a recording descriptor, spec 03 §2.5")]
+pub struct LogExtent {
+    pub recording_id: i64,
+    pub start_position: i64,
+    /// -1 while it is being recorded.
+    pub stop_position: i64,
+    pub initial_term_id: i32,
+    pub term_buffer_length: i32,
+    pub mtu_length: i32,
+    pub session_id: i32,
+}
+
+/// The log of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedLog {
+    /// The last term in it.
+    pub leadership_term_id: i64,
+    /// Where that term begins.
+    pub term_base_log_position: i64,
+    /// Where that term ends, -1 while it is not known.
+    pub log_position: i64,
+    /// Where it is read from: the snapshot's position, or the begin of the recording.
+    pub start_position: i64,
+    /// The recording.
+    pub extent: LogExtent,
+}
+
+/// Where a member begins: the snapshots that are loaded and the log that is read after them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryPlan {
+    /// Snapshot of the consensus module, then those of services 0, 1, …; empty when there is none.
+    pub snapshots: Vec<Entry>,
+    /// The log, when there is one.
+    pub log: Option<PlannedLog>,
+    /// The last term; -1 for none.
+    pub last_leadership_term_id: i64,
+    /// Where the last term begins.
+    pub last_term_base_log_position: i64,
+    /// End of what is recorded.
+    pub appended_log_position: i64,
+    /// End of what is known to be safe.
+    pub committed_log_position: i64,
+}
+
+impl RecoveryPlan {
+    /// The plan of a member that has nothing.
+    pub fn empty() -> Self {
+        Self {
+            snapshots: Vec::new(),
+            log: None,
+            last_leadership_term_id: -1,
+            last_term_base_log_position: 0,
+            appended_log_position: 0,
+            committed_log_position: 0,
+        }
+    }
+
+    /// Makes the plan from the entries of recording.log; `extent` is what the archive says of the recording that the last
+    /// term names ([`last_term`]).
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn of(entries: &[Entry], service_count: usize, extent: Option<LogExtent>) -> Result<Self, PlanError> {
+        let snapshots = latest_snapshot(entries, service_count)?;
+        let module = snapshots.first();
+        let log = match last_term(entries) {
+            None => None,
+            Some(term) => {
+                let known = extent.filter(|extent| extent.recording_id == term.recording_id);
+                let extent = known.ok_or(PlanError::UnknownRecording(term.recording_id))?;
+                Some(PlannedLog {
+                    leadership_term_id: term.leadership_term_id,
+                    term_base_log_position: term.term_base_log_position,
+                    log_position: term.log_position,
+                    start_position: module.map_or(extent.start_position, |entry| entry.log_position),
+                    extent,
+                })
+            }
+        };
+        let from_snapshot = |value: fn(&Entry) -> i64, otherwise: i64| module.map_or(otherwise, value);
+        let position = from_snapshot(|entry| entry.log_position, 0);
+        Ok(Self {
+            last_leadership_term_id: log.as_ref().map_or_else(
+                || from_snapshot(|entry| entry.leadership_term_id, -1),
+                |log| log.leadership_term_id,
+            ),
+            last_term_base_log_position: log.as_ref().map_or_else(
+                || from_snapshot(|entry| entry.term_base_log_position, 0),
+                |log| log.term_base_log_position,
+            ),
+            appended_log_position: log.as_ref().map_or(position, |log| log.extent.stop_position),
+            committed_log_position: match &log {
+                Some(log) if log.log_position != -1 => log.log_position,
+                _ => position,
+            },
+            snapshots,
+            log,
+        })
+    }
+
+    /// Position from which the log is read.
+    pub fn start_position(&self) -> i64 {
+        self.snapshots.first().map_or(0, |entry| entry.log_position)
+    }
+}
+
+/// The last valid term.
+pub fn last_term(entries: &[Entry]) -> Option<&Entry> {
+    entries.iter().filter(|entry| entry.is_term()).max_by(|a, b| compare(a, b))
+}
+
+/// The latest snapshot of the whole node: the consensus module's, then those of services 0, 1, …; empty when there is
+/// none.
+///
+/// # Errors
+/// [`PlanError::MissingService`].
+pub fn latest_snapshot(entries: &[Entry], service_count: usize) -> Result<Vec<Entry>, PlanError> {
+    let found = entries.iter().filter(|entry| entry.is_module_snapshot()).max_by(|a, b| compare(a, b));
+    let Some(module) = found else { return Ok(Vec::new()) };
+    let mut set = vec![module.clone()];
+    for service_id in 0..service_count as i32 {
+        let own = entries
+            .iter()
+            .rev()
+            .find(|entry| entry.is_snapshot() && entry.is_same_set(module) && entry.service_id == service_id);
+        let own = own.ok_or(PlanError::MissingService { service_id, log_position: module.log_position })?;
+        set.push(own.clone());
+    }
+    Ok(set)
+}
+
+/// Valid snapshots, of this node or of standbys, at the highest position of any consensus module's: those that
+/// invalidating the latest snapshot is about. Empty when there is none, or no term that it was taken in.
+pub(super) fn latest_set(entries: &[Entry]) -> Vec<usize> {
+    let is_snapshot = |entry: &Entry| entry.is_valid && entry.entry_type != EntryType::Term;
+    let modules = entries.iter().filter(|entry| is_snapshot(entry) && entry.service_id == -1);
+    let Some(latest) = modules.max_by_key(|entry| entry.log_position) else { return Vec::new() };
+    let has_term =
+        entries.iter().any(|entry| entry.is_term() && entry.leadership_term_id == latest.leadership_term_id);
+    if !has_term {
+        return Vec::new();
+    }
+    let indices = entries.iter().enumerate();
+    indices
+        .filter(|(_, entry)| is_snapshot(entry) && entry.log_position == latest.log_position)
+        .map(|(index, _)| index)
+        .collect()
+}
+
+/// The newest complete standby set per endpoint, newest first: the consensus module's entry, then those of services 0, 1,
+/// … (spec 04 §6.1, §8.2).
+pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Entry>> {
+    let standbys: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.is_valid && entry.entry_type == EntryType::StandbySnapshot)
+        .collect();
+    let mut sets: Vec<Vec<Entry>> = Vec::new();
+    let mut modules: Vec<&Entry> = standbys.iter().copied().filter(|entry| entry.service_id == -1).collect();
+    modules.sort_by_key(|entry| std::cmp::Reverse(entry.log_position));
+    for module in modules {
+        if sets.iter().any(|set| set[0].archive_endpoint == module.archive_endpoint) {
+            continue;
+        }
+        let own = |service_id: i32| {
+            standbys.iter().rev().find(|entry| {
+                entry.is_same_set(module)
+                    && entry.service_id == service_id
+                    && entry.archive_endpoint == module.archive_endpoint
+            })
+        };
+        let services: Option<Vec<Entry>> =
+            (0..service_count as i32).map(|id| own(id).map(|entry| (*entry).clone())).collect();
+        if let Some(services) = services {
+            sets.push([vec![module.clone()], services].concat());
+        }
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(recording_id: i64, log_position: i64, service_id: i32, entry_type: EntryType) -> Entry {
+        Entry {
+            recording_id,
+            leadership_term_id: 0,
+            term_base_log_position: 0,
+            log_position,
+            timestamp: 1,
+            service_id,
+            entry_type,
+            is_valid: true,
+            archive_endpoint: String::new(),
+            entry_index: recording_id as usize,
+            offset: recording_id as usize * 64,
+        }
+    }
+
+    fn extent(recording_id: i64, stop_position: i64) -> LogExtent {
+        LogExtent {
+            recording_id,
+            start_position: 0,
+            stop_position,
+            initial_term_id: 0,
+            term_buffer_length: 65_536,
+            mtu_length: 1_408,
+            session_id: 3,
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_a_fresh_member() {
+        let plan = RecoveryPlan::of(&[], 1, None).unwrap();
+        assert_eq!((plan.last_leadership_term_id, plan.appended_log_position), (-1, 0));
+        assert_eq!((plan.committed_log_position, plan.snapshots.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_member_begins_at_its_latest_valid_snapshot() {
+        let mut all = vec![
+            entry(0, -1, -1, EntryType::Term),
+            entry(1, 320, 1, EntryType::Snapshot),
+            entry(2, 320, 0, EntryType::Snapshot),
+            entry(3, 320, -1, EntryType::Snapshot),
+            entry(4, 640, 1, EntryType::Snapshot),
+            entry(5, 640, 0, EntryType::Snapshot),
+            entry(6, 640, -1, EntryType::Snapshot),
+        ];
+        let plan = RecoveryPlan::of(&all, 2, Some(extent(0, 960))).unwrap();
+        let ids: Vec<i64> = plan.snapshots.iter().map(|entry| entry.recording_id).collect();
+        assert_eq!(ids, [6, 5, 4]);
+        assert_eq!((plan.start_position(), plan.appended_log_position), (640, 960));
+        assert_eq!((plan.committed_log_position, plan.last_leadership_term_id), (640, 0));
+        assert_eq!(latest_set(&all), [4, 5, 6]);
+        for index in latest_set(&all) {
+            all[index].is_valid = false;
+        }
+        assert_eq!(RecoveryPlan::of(&all, 2, Some(extent(0, 960))).unwrap().start_position(), 320);
+        all[0].log_position = 960;
+        assert_eq!(RecoveryPlan::of(&all, 2, Some(extent(0, 960))).unwrap().committed_log_position, 960);
+        assert_eq!(
+            RecoveryPlan::of(&all, 3, Some(extent(0, 960))),
+            Err(PlanError::MissingService { service_id: 2, log_position: 320 })
+        );
+        assert_eq!(RecoveryPlan::of(&all, 2, None), Err(PlanError::UnknownRecording(0)));
+    }
+
+    #[test]
+    fn a_snapshot_of_an_unknown_term_is_not_invalidated() {
+        assert!(latest_set(&[entry(1, 64, -1, EntryType::Snapshot)]).is_empty());
+    }
+
+    #[test]
+    fn standby_sets_are_the_newest_complete_ones_of_each_endpoint() {
+        let mut all = Vec::new();
+        for (id, position, service, endpoint) in [
+            (1, 64, 0, "a:1"),
+            (2, 64, -1, "a:1"),
+            (3, 128, -1, "a:1"),
+            (4, 96, 0, "b:1"),
+            (5, 96, -1, "b:1"),
+        ] {
+            let mut own = entry(id, position, service, EntryType::StandbySnapshot);
+            own.archive_endpoint = endpoint.into();
+            all.push(own);
+        }
+        let sets = standby_snapshots(&all, 1);
+        let ids: Vec<Vec<i64>> =
+            sets.iter().map(|set| set.iter().map(|entry| entry.recording_id).collect()).collect();
+        assert_eq!(ids, [vec![5, 4], vec![2, 1]]);
+    }
+}

@@ -1,0 +1,73 @@
+//! Messages of a service that are written in place (spec 04 §7.2, §7.3).
+
+use harrier_ringbuf::append::Claim;
+
+use crate::codec::SESSION_HEADER_LENGTH;
+
+/// A message that is being written in place. Commit it soon: it holds up every reader of its stream. Dropped, it is
+/// aborted.
+///
+/// On members that do not lead, a claim for a session goes nowhere; it is handled alike.
+#[must_use = "an unfinished claim holds up every reader"]
+pub struct ClusterClaim {
+    claim: Option<Claim>,
+    length: usize,
+    position: i64,
+}
+
+impl ClusterClaim {
+    /// Takes a claim of the whole message and writes its header.
+    pub(super) fn new(mut claim: Claim, header: &[u8; SESSION_HEADER_LENGTH]) -> Self {
+        claim.put(0, header);
+        let (length, position) = (claim.len() - SESSION_HEADER_LENGTH, claim.position());
+        Self { claim: Some(claim), length, position }
+    }
+
+    /// A claim that goes nowhere.
+    pub(super) fn mocked(length: usize, position: i64) -> Self {
+        Self { claim: None, length, position }
+    }
+
+    /// Bytes of the message.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True of a message without bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Position of the stream after the message; 1 on members that do not lead.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Writes bytes of the message.
+    ///
+    /// # Panics
+    /// Outside the claim.
+    #[inline]
+    pub fn put(&mut self, offset: usize, bytes: &[u8]) {
+        let is_inside = offset <= self.length && bytes.len() <= self.length - offset;
+        assert!(is_inside, "write outside the claim");
+        if let Some(claim) = &mut self.claim {
+            claim.put(SESSION_HEADER_LENGTH + offset, bytes);
+        }
+    }
+
+    /// Sends the message.
+    #[inline]
+    pub fn commit(self) {
+        if let Some(claim) = self.claim {
+            claim.commit();
+        }
+    }
+
+    /// Gives the message up.
+    pub fn abort(self) {
+        if let Some(claim) = self.claim {
+            claim.abort();
+        }
+    }
+}

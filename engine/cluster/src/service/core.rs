@@ -1,0 +1,155 @@
+//! What a container knows of the cluster, apart from the service itself.
+
+use std::collections::BTreeMap;
+
+use harrier_archive::client::ArchiveClient;
+use harrier_client::{Aeron, ExclusivePublication};
+use harrier_protocol::sbe::SbeError;
+use harrier_ringbuf::append::{Claim, OfferError};
+use harrier_ringbuf::{Now, Waiter};
+
+use super::cluster::Cluster;
+use super::session::EgressSession;
+use crate::codec::{Role, SESSION_HEADER_LENGTH, ServiceMessage, SessionHeader, TimeUnit};
+use crate::mark::MarkActivity;
+
+/// Attempts at something that the control stream's rotation may stop once.
+const ATTEMPTS: usize = 3;
+
+pub(super) struct Core {
+    pub(super) aeron: Aeron,
+    /// Connected while a snapshot is loaded or taken.
+    pub(super) archive: Option<ArchiveClient>,
+    pub(super) to_module: ExclusivePublication,
+    pub(super) activity: MarkActivity,
+    pub(super) service_id: i32,
+    pub(super) sessions: BTreeMap<i64, EgressSession>,
+    pub(super) log_position: i64,
+    pub(super) time: i64,
+    pub(super) time_unit: Option<TimeUnit>,
+    pub(super) leadership_term_id: i64,
+    pub(super) member_id: i32,
+    pub(super) role: Role,
+    pub(super) ack_id: i64,
+    /// A callback runs, or has panicked.
+    pub(super) is_in_callback: bool,
+    buffer: Vec<u8>,
+}
+
+impl Core {
+    pub(super) fn new(
+        aeron: Aeron,
+        to_module: ExclusivePublication,
+        activity: MarkActivity,
+        service_id: i32,
+    ) -> Self {
+        Self {
+            aeron,
+            archive: None,
+            to_module,
+            activity,
+            service_id,
+            sessions: BTreeMap::new(),
+            log_position: 0,
+            time: 0,
+            time_unit: None,
+            leadership_term_id: -1,
+            member_id: -1,
+            role: Role::Follower,
+            ack_id: 0,
+            is_in_callback: false,
+            buffer: vec![0; 4_096],
+        }
+    }
+
+    /// Tells the consensus module.
+    pub(super) fn send(&mut self, message: &ServiceMessage<'_>) -> Result<i64, OfferError> {
+        let length = match message.encode(&mut self.buffer) {
+            Ok(length) => length,
+            Err(SbeError::BufferTooSmall { required, .. }) => {
+                self.buffer.resize(required, 0);
+                message.encode(&mut self.buffer).map_err(|_| OfferError::Closed)?
+            }
+            Err(_) => return Err(OfferError::Closed),
+        };
+        let bytes = &self.buffer[..length];
+        attempt(&mut self.to_module, |publication| publication.offer(bytes))
+    }
+
+    fn header_of_service(&self) -> [u8; SESSION_HEADER_LENGTH] {
+        SessionHeader {
+            leadership_term_id: self.leadership_term_id,
+            session_id: i64::from(self.service_id),
+            timestamp: self.time,
+        }
+        .encode()
+    }
+
+    /// Sends a message of the service towards the log.
+    pub(super) fn send_service_message(&mut self, message: &[u8]) -> Result<i64, OfferError> {
+        let header = self.header_of_service();
+        attempt(&mut self.to_module, |publication| publication.offer_parts(&[&header, message]))
+    }
+
+    /// Claims a message of the service towards the log, with its header.
+    pub(super) fn claim_service_message(
+        &mut self,
+        length: usize,
+    ) -> Result<(Claim, [u8; SESSION_HEADER_LENGTH]), OfferError> {
+        let header = self.header_of_service();
+        let required = SESSION_HEADER_LENGTH + length;
+        let claim = attempt(&mut self.to_module, |publication| publication.try_claim(required))?;
+        Ok((claim, header))
+    }
+
+    /// Acks; the ack's id goes up once it is sent.
+    pub(super) fn send_ack(&mut self, log_position: i64, relevant_id: i64) -> bool {
+        let (timestamp, ack_id, service_id) = (self.time, self.ack_id, self.service_id);
+        let ack = ServiceMessage::Ack { log_position, timestamp, ack_id, relevant_id, service_id };
+        let is_sent = self.send(&ack).is_ok();
+        self.ack_id += i64::from(is_sent);
+        is_sent
+    }
+
+    /// Keeps everything alive that the container has while a callback waits.
+    pub(super) fn keep_alive(&mut self, now: &Now) {
+        // What has failed is found by the container's next duty cycle.
+        let _found_later = self.aeron.do_work(now);
+        if let Some(archive) = &mut self.archive {
+            let _found_later = archive.poll(&mut self.aeron, now);
+        }
+        self.activity.update(now);
+    }
+
+    /// Calls the service; `silent` names a callback that must not send.
+    pub(super) fn call<R>(
+        &mut self,
+        waiter: &mut dyn Waiter,
+        silent: Option<&'static str>,
+        callback: impl FnOnce(&mut Cluster<'_>) -> R,
+    ) -> R {
+        self.is_in_callback = true;
+        let result = callback(&mut Cluster { core: self, waiter, silent });
+        self.is_in_callback = false;
+        result
+    }
+
+    pub(super) fn disconnect_sessions(&mut self) {
+        self.sessions.values_mut().for_each(EgressSession::disconnect);
+    }
+}
+
+/// A rotation of the term is over at once.
+fn attempt<R>(
+    publication: &mut ExclusivePublication,
+    mut offer: impl FnMut(&mut ExclusivePublication) -> Result<R, OfferError>,
+) -> Result<R, OfferError> {
+    let mut outcome = offer(publication);
+    for _ in 1..ATTEMPTS {
+        if !matches!(outcome, Err(OfferError::AdminAction)) {
+            break;
+        }
+        outcome = offer(publication);
+    }
+    outcome
+}

@@ -1,0 +1,76 @@
+//! What a service finds in its snapshot (spec 04 §6.5, §7.1).
+
+use harrier_client::Image;
+use harrier_ringbuf::assembly::ImageFragmentAssembler;
+use harrier_ringbuf::image_reader::Header;
+
+use super::cluster::Cluster;
+use crate::snapshot::SnapshotError;
+
+/// Fragments taken per poll.
+const FRAGMENT_LIMIT: usize = 10;
+
+/// The stream of a snapshot behind the container's part: what the service wrote, message by message.
+///
+/// A service must know the end of its own state by what it wrote, for instance a count in front: a stream that ends
+/// early looks like a short one.
+pub struct SnapshotImage<'a> {
+    image: &'a mut Image,
+    assembler: ImageFragmentAssembler,
+    recording_id: i64,
+}
+
+impl<'a> SnapshotImage<'a> {
+    pub(super) fn new(image: &'a mut Image, recording_id: i64) -> Self {
+        Self { image, assembler: ImageFragmentAssembler::new(), recording_id }
+    }
+
+    /// Hands whole messages of up to `limit` frames to `handler`; returns the frames taken. With none taken,
+    /// [idle](Cluster::idle).
+    pub fn poll(&mut self, limit: usize, handler: &mut impl FnMut(&[u8], &Header<'_>)) -> usize {
+        let assembler = &mut self.assembler;
+        self.image.poll(limit, &mut |payload, header| assembler.on_fragment(payload, header, handler))
+    }
+
+    /// Hands all that is left to `handler`, message by message, waiting as it must.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Cut`] when the stream went away before its end.
+    pub fn read_to_end(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        handler: &mut impl FnMut(&[u8]),
+    ) -> Result<(), SnapshotError> {
+        loop {
+            let count = self.poll(FRAGMENT_LIMIT, &mut |message, _| handler(message));
+            if self.is_end_of_stream() {
+                return Ok(());
+            }
+            if count == 0 && self.image.is_closed() {
+                let (recording_id, position) = (self.recording_id, self.image.position());
+                return Err(SnapshotError::Cut { recording_id, position });
+            }
+            cluster.idle(count);
+        }
+    }
+
+    /// True when everything has been read.
+    pub fn is_end_of_stream(&self) -> bool {
+        self.image.is_end_of_stream()
+    }
+
+    /// True when nothing more will come, whether the end was reached or not.
+    pub fn is_closed(&self) -> bool {
+        self.image.is_closed()
+    }
+
+    /// Position in the snapshot up to which it was read.
+    pub fn position(&self) -> i64 {
+        self.image.position()
+    }
+
+    /// The stream itself, for polls of other kinds.
+    pub fn image(&mut self) -> &mut Image {
+        self.image
+    }
+}

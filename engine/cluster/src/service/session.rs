@@ -1,0 +1,71 @@
+//! Sessions of clients as a service sees them (spec 04 §7.2, §7.3).
+
+use std::rc::Rc;
+
+use harrier_client::{Aeron, Publication};
+
+/// A client's session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSession {
+    /// Id of the session.
+    pub id: i64,
+    /// Stream on which its client listens.
+    pub response_stream_id: i32,
+    /// Channel on which its client listens.
+    pub response_channel: String,
+    /// Who the client is, as the authenticator said.
+    pub principal: Vec<u8>,
+}
+
+/// A session with its stream to the client.
+pub(super) struct EgressSession {
+    pub(super) session: Rc<ClientSession>,
+    /// False while its stream is made, before the service hears of it.
+    pub(super) is_open: bool,
+    pub(super) is_closing: bool,
+    publication_id: Option<i64>,
+    pub(super) publication: Option<Publication>,
+}
+
+impl EgressSession {
+    pub(super) fn new(session: ClientSession) -> Self {
+        Self {
+            session: Rc::new(session),
+            is_open: false,
+            is_closing: false,
+            publication_id: None,
+            publication: None,
+        }
+    }
+
+    /// Asks for the stream to the client.
+    pub(super) fn connect(&mut self, aeron: &mut Aeron) {
+        if self.publication.is_none() && self.publication_id.is_none() {
+            let session = &self.session;
+            self.publication_id =
+                aeron.add_publication(&session.response_channel, session.response_stream_id).ok();
+        }
+    }
+
+    /// True once the stream is there, or cannot be had.
+    pub(super) fn is_settled(&mut self, aeron: &mut Aeron) -> bool {
+        let Some(id) = self.publication_id else { return true };
+        match aeron.publication(id) {
+            Ok(None) => false,
+            Ok(publication) => {
+                self.publication = publication;
+                self.publication_id = None;
+                true
+            }
+            Err(_) => {
+                self.publication_id = None;
+                true
+            }
+        }
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.publication = None;
+        self.publication_id = None;
+    }
+}

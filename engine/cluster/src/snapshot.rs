@@ -1,0 +1,129 @@
+//! Taking and loading snapshots through the archive, step by step (spec 04 §4.9, §4.14, §6.5).
+//!
+//! [`SnapshotTaker`] and [`SnapshotLoader`] never wait: their owner polls them in its duty cycle, hands them what the
+//! archive answers, and asks how far they have come. Containers and consensus modules share them.
+
+mod loader;
+mod markers;
+mod taker;
+
+pub use loader::SnapshotLoader;
+pub use markers::{MarkerCheck, SnapshotExpectation};
+pub use taker::SnapshotTaker;
+
+use harrier_archive::client::ArchiveClientError;
+use harrier_client::ClientError;
+use harrier_protocol::sbe::SbeError;
+use harrier_protocol::{semantic_version_major, semantic_version_minor, semantic_version_patch};
+use harrier_ringbuf::append::OfferError;
+use thiserror::Error;
+
+use crate::codec::TimeUnit;
+
+/// Error code of an archive whose disk is full (spec 03 §1.2).
+const STORAGE_SPACE: i64 = 11;
+
+/// Why a snapshot cannot be taken or loaded.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The driver is gone, or refuses a stream.
+    #[error("snapshot: {0}")]
+    Client(#[from] ClientError),
+    /// The archive is gone.
+    #[error("snapshot: {0}")]
+    Archive(#[from] ArchiveClientError),
+    /// The archive refused.
+    #[error("snapshot: archive refused to {request}: error {code}: {message}")]
+    Refused {
+        /// What was asked.
+        request: &'static str,
+        /// Error code of spec 03 §1.2.
+        code: i64,
+        /// The archive's words.
+        message: String,
+    },
+    /// A recording that recording.log names but the archive does not have.
+    #[error("snapshot: archive has no recording {0}; was its directory removed?")]
+    RecordingUnknown(i64),
+    /// The recording ended before all of the snapshot was in it.
+    #[error(
+        "snapshot: recording {recording_id} stopped before position {position}; see the archive's errors"
+    )]
+    RecordingStopped {
+        /// The recording.
+        recording_id: i64,
+        /// End of what was written.
+        position: i64,
+    },
+    /// The snapshot's stream takes nothing any more.
+    #[error("snapshot: {0}")]
+    Offer(#[from] OfferError),
+    /// Something did not come in time.
+    #[error("snapshot: timed out {0}; is the archive running?")]
+    Timeout(&'static str),
+    /// The snapshot ends before its END marker.
+    #[error("snapshot recording {recording_id} is cut short: it ends at {position} without its END marker")]
+    Cut {
+        /// The recording.
+        recording_id: i64,
+        /// Where it ends.
+        position: i64,
+    },
+    /// A message that is not one of a snapshot.
+    #[error("snapshot: undecodable message before position {position}: {error}")]
+    Undecodable {
+        /// Position after it.
+        position: i64,
+        /// What is wrong with it.
+        error: SbeError,
+    },
+    /// The state of somebody else.
+    #[error("snapshot has type {actual} instead of {expected} (1 consensus module, 2 service)")]
+    Type {
+        /// Type that the reader takes.
+        expected: i64,
+        /// Type found.
+        actual: i64,
+    },
+    /// BEGIN within a snapshot.
+    #[error("snapshot: BEGIN marker at position {0} within a snapshot that has begun")]
+    NestedBegin(i64),
+    /// END without BEGIN.
+    #[error("snapshot: END marker at position {0} without a BEGIN marker")]
+    EndWithoutBegin(i64),
+    /// State without BEGIN.
+    #[error("snapshot: message before position {0} comes before the BEGIN marker")]
+    NotBegun(i64),
+    /// The cluster's clock has another unit now.
+    #[error("snapshot has time unit {actual:?} but the cluster's clock counts {expected:?}")]
+    TimeUnit {
+        /// Unit of the cluster's clock.
+        expected: TimeUnit,
+        /// Unit of the snapshot.
+        actual: TimeUnit,
+    },
+    /// An application of another major version took the snapshot.
+    #[error("incompatible version: {} snapshot={}", version_text(*.own), version_text(*.snapshot))]
+    Version {
+        /// Version of the reader.
+        own: i32,
+        /// Version of the snapshot.
+        snapshot: i32,
+    },
+    /// State that cannot be.
+    #[error("snapshot: {0}")]
+    State(String),
+}
+
+impl SnapshotError {
+    /// True when the archive's disk is full: no later snapshot will succeed either.
+    pub fn is_storage_full(&self) -> bool {
+        matches!(self, Self::Refused { code: STORAGE_SPACE, .. })
+    }
+}
+
+/// A semantic version as people write it.
+pub fn version_text(version: i32) -> String {
+    let (major, minor) = (semantic_version_major(version), semantic_version_minor(version));
+    format!("{major}.{minor}.{}", semantic_version_patch(version))
+}
