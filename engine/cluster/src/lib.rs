@@ -14,3 +14,4 @@ pub mod node_state;
 pub mod recording_log;
 pub mod service;
 pub mod snapshot;
+pub mod tool;
