@@ -90,6 +90,7 @@ pub struct Node {
     pub listener: Option<SharedThread>,
     pub stub: Option<Stub>,
     directory: PathBuf,
+    ports: Vec<u16>,
 }
 
 /// A driver in a directory of its own, for clients that outlive a node.
@@ -179,7 +180,13 @@ impl Node {
             listener: None,
             stub: None,
             directory: directory.to_owned(),
+            ports: ports.to_vec(),
         })
+    }
+
+    /// Ports of the member's endpoints.
+    pub fn ports(&self) -> Vec<u16> {
+        self.ports.clone()
     }
 
     /// One pass over everything.
