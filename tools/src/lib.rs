@@ -1,10 +1,19 @@
 //! The `harrier` command line as a library: one module a subcommand.
 #![forbid(unsafe_code)]
 
+pub mod aeron_directory;
+pub mod archive;
 pub mod bench;
 pub mod demo;
+pub mod errors;
+pub mod loss;
 pub mod node;
 pub mod orders;
+pub mod print;
+pub mod stat;
+pub mod stream_table;
+pub mod streams;
+pub mod watch;
 
 use thiserror::Error;
 
@@ -17,6 +26,9 @@ pub enum CommandError {
     /// The work could not be done; exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Everything has been said; the exit code is the answer, as the command's help says.
+    #[error("")]
+    Answer(u8),
 }
 
 impl CommandError {
@@ -25,6 +37,7 @@ impl CommandError {
         match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
+            Self::Answer(code) => *code,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harrier_tools::{bench, demo, node};
+use harrier_tools::{CommandError, archive, bench, demo, errors, loss, node, stat, streams};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,8 +13,10 @@ Examples:
   harrier node --dir /var/lib/harrier --aeron-dir /dev/shm/aeron-node-0 --member-id 0 \\
       --members 0,localhost:20110,localhost:20111,localhost:20112,localhost:0,localhost:8010
       one member of a cluster with an echo service
+  harrier stat --aeron-dir /dev/shm/aeron-node-0
+      what that node's driver counts
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.";
+Exit codes: 0 done, 1 failed, 2 wrong usage; what else a command may end with, its own help says.";
 
 /// Messaging and replication engine: media driver, archive, consensus and clustered services.
 #[derive(Debug, Parser)]
@@ -26,22 +28,41 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows, verifies and changes the files of an archive.
+    Archive(archive::ArchiveArguments),
+    /// Shows what each end of a driver's streams is behind.
+    Backlog(streams::BacklogArguments),
     /// Measures one thing on this machine.
     Bench(bench::BenchArguments),
     /// Runs the main job: orders through a clustered order book, with a crash in the middle.
     Demo(demo::DemoArguments),
+    /// Shows the distinct errors of a driver.
+    Errors(errors::ErrorsArguments),
+    /// Shows which streams of a driver lost how much.
+    Loss(loss::LossArguments),
     /// Runs one member of a cluster.
     Node(node::NodeArguments),
+    /// Shows the counters of a driver.
+    Stat(stat::StatArguments),
+    /// Shows the streams of a driver with their positions.
+    Streams(streams::StreamsArguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Archive(arguments) => archive::run(&arguments),
+        Command::Backlog(arguments) => streams::run_backlog(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Errors(arguments) => errors::run(&arguments),
+        Command::Loss(arguments) => loss::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
+        Command::Stat(arguments) => stat::run(&arguments),
+        Command::Streams(arguments) => streams::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CommandError::Answer(code)) => ExitCode::from(code),
         Err(error) => {
             eprintln!("harrier: {error}");
             ExitCode::from(error.exit_code())

@@ -3,6 +3,7 @@
 mod recordings;
 mod replays;
 mod requests;
+mod segments;
 mod start;
 
 use std::collections::VecDeque;

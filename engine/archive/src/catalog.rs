@@ -35,7 +35,7 @@ pub enum CatalogError {
     #[error("catalog of {0} bytes has no header; restore it from a backup or remove the directory")]
     Short(usize),
     /// Another major version.
-    #[error("catalog has version {}.{}, this archive reads 3.x; migrate it with ArchiveTool", .0 >> 16, (.0 >> 8) & 0xFF)]
+    #[error("catalog has version {}.{}, this archive reads 3.x; migrate it with the released ArchiveTool", .0 >> 16, (.0 >> 8) & 0xFF)]
     Version(i32),
     /// A header that contradicts itself.
     #[error("catalog header has {field}={value}")]
@@ -46,7 +46,7 @@ pub enum CatalogError {
         value: i64,
     },
     /// An entry that contradicts itself.
-    #[error("catalog entry at {offset}: {reason}; run ArchiveTool verify")]
+    #[error("catalog entry at {offset}: {reason}; run harrier archive DIR verify")]
     Entry {
         /// Where it starts.
         offset: usize,
@@ -124,6 +124,17 @@ impl Catalog {
         }
     }
 
+    /// Reads a catalog file for a tool: the positions of entries may be any, so that a verification can find them wrong.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn inspect(bytes: &[u8]) -> Result<Self, CatalogError> {
+        match Self::read_entries(bytes, None, &|_| Ok(()))? {
+            (catalog, None) => Ok(catalog),
+            (_, Some(damaged)) => Err(damaged.error),
+        }
+    }
+
     /// Reads a catalog file whose newest entry a crash of the machine may have torn; the catalog is without that entry.
     /// The caller must make sure that nothing was recorded under its id.
     ///
@@ -132,6 +143,14 @@ impl Catalog {
     pub fn recover(
         bytes: &[u8],
         checksum: Option<Checksum>,
+    ) -> Result<(Self, Option<DamagedEntry>), CatalogError> {
+        Self::read_entries(bytes, checksum, &check_positions)
+    }
+
+    fn read_entries(
+        bytes: &[u8],
+        checksum: Option<Checksum>,
+        check: &dyn Fn(&RecordingDescriptor) -> Result<(), String>,
     ) -> Result<(Self, Option<DamagedEntry>), CatalogError> {
         if bytes.len() < HEADER_LENGTH {
             return Err(CatalogError::Short(bytes.len()));
@@ -148,7 +167,7 @@ impl Catalog {
         let mut offset = HEADER_LENGTH;
         let mut damage = None;
         loop {
-            match read_next(bytes, offset, entries.last(), checksum) {
+            match read_next(bytes, offset, entries.last(), checksum, check) {
                 Ok(None) => break,
                 Ok(Some(entry)) => {
                     offset += entry.length;
@@ -214,6 +233,12 @@ impl Catalog {
         self.index_of(recording_id).map(|index| &self.entries[index].descriptor)
     }
 
+    /// An entry of any state.
+    pub fn entry(&self, recording_id: i64) -> Option<&CatalogEntry> {
+        let index = self.entries.binary_search_by_key(&recording_id, |e| e.descriptor.recording_id).ok()?;
+        Some(&self.entries[index])
+    }
+
     /// Recordings in use from an id on.
     pub fn valid_from(&self, recording_id: i64) -> impl Iterator<Item = &RecordingDescriptor> {
         let first = self.entries.partition_point(|entry| entry.descriptor.recording_id < recording_id);
@@ -236,15 +261,7 @@ impl Catalog {
         descriptor.recording_id = id;
         let offset = self.end();
         let length = descriptor.frame_length();
-        let mut writes = Vec::with_capacity(3);
-        if offset + length > self.capacity {
-            let grown = (self.capacity + self.capacity / 2).max(offset + length).min(MAX_CAPACITY);
-            if offset + length > grown {
-                return Err(CatalogError::Full);
-            }
-            writes.push(CatalogWrite { offset: grown as u64 - 1, bytes: vec![0] });
-            self.capacity = grown;
-        }
+        let mut writes = self.grow_to(offset + length)?;
         let mut entry =
             CatalogEntry { offset, length, state: RecordingState::Valid, checksum: 0, descriptor };
         writes.push(self.entry_write(&mut entry));
@@ -271,6 +288,54 @@ impl Catalog {
         let write = self.entry_write(&mut entry);
         self.entries[index] = entry;
         Some(write)
+    }
+
+    /// Changes a recording in use, texts too. An entry that grows moves those behind it; one that shrinks keeps its bytes.
+    /// No writes when there is none.
+    ///
+    /// # Errors
+    /// [`CatalogError::Full`]; nothing has changed then.
+    pub fn replace(
+        &mut self,
+        recording_id: i64,
+        change: impl FnOnce(&mut RecordingDescriptor),
+    ) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let Some(index) = self.index_of(recording_id) else { return Ok(Vec::new()) };
+        let mut entry = self.entries[index].clone();
+        change(&mut entry.descriptor);
+        let growth = entry.descriptor.frame_length().saturating_sub(entry.length);
+        entry.length += growth;
+        let mut writes = self.grow_to(self.end() + growth)?;
+        let mut replaced = self.entry_write(&mut entry);
+        self.entries[index] = entry;
+        if growth > 0 {
+            // One write, so that the entries are never read half moved by a process that follows.
+            for at in index + 1..self.entries.len() {
+                let mut moved = self.entries[at].clone();
+                moved.offset += growth;
+                let checksum = moved.checksum;
+                let mut bytes = self.entry_write(&mut moved).bytes;
+                bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+                moved.checksum = checksum;
+                replaced.bytes.extend_from_slice(&bytes);
+                self.entries[at] = moved;
+            }
+        }
+        writes.push(replaced);
+        Ok(writes)
+    }
+
+    /// Makes room for entries up to an offset.
+    fn grow_to(&mut self, end: usize) -> Result<Vec<CatalogWrite>, CatalogError> {
+        if end <= self.capacity {
+            return Ok(Vec::new());
+        }
+        let grown = (self.capacity + self.capacity / 2).max(end).min(MAX_CAPACITY);
+        if end > grown {
+            return Err(CatalogError::Full);
+        }
+        self.capacity = grown;
+        Ok(vec![CatalogWrite { offset: grown as u64 - 1, bytes: vec![0] }])
     }
 
     /// Marks a recording as deleted.
@@ -327,10 +392,12 @@ fn read_next(
     offset: usize,
     previous: Option<&CatalogEntry>,
     checksum: Option<Checksum>,
+    check: &dyn Fn(&RecordingDescriptor) -> Result<(), String>,
 ) -> Result<Option<CatalogEntry>, CatalogError> {
     let Some(entry) = read_entry(bytes, offset)? else { return Ok(None) };
     let error = |reason: String| CatalogError::Entry { offset, reason };
     let d = &entry.descriptor;
+    check(d).map_err(error)?;
     let id = d.recording_id;
     if previous.is_some_and(|last| last.descriptor.recording_id >= id) {
         return Err(error(format!("recording id {id} does not ascend")));
@@ -388,12 +455,17 @@ fn check_descriptor(d: &RecordingDescriptor) -> Result<(), String> {
     if !is_length(d.segment_file_length) || d.segment_file_length < d.term_buffer_length {
         return Err(format!("segment length {}", d.segment_file_length));
     }
+    if d.recording_id < 0 {
+        return Err(format!("recording id {}", d.recording_id));
+    }
+    Ok(())
+}
+
+/// Why the positions of a recording cannot be.
+pub(crate) fn check_positions(d: &RecordingDescriptor) -> Result<(), String> {
     let is_position = |position: i64| position >= 0 && position % 32 == 0;
     if !is_position(d.start_position) || (d.stop_position != -1 && !is_position(d.stop_position)) {
         return Err(format!("positions {}..{}", d.start_position, d.stop_position));
-    }
-    if d.recording_id < 0 {
-        return Err(format!("recording id {}", d.recording_id));
     }
     Ok(())
 }

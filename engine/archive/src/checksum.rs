@@ -5,6 +5,8 @@ use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
 /// A checksum algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
+    /// CRC-32.
+    Crc32,
     /// CRC-32C.
     Crc32c,
 }
@@ -17,6 +19,7 @@ impl Checksum {
     /// The checksum with this name; legacy class names are accepted.
     pub fn by_name(name: &str) -> Option<Self> {
         match name {
+            "CRC-32" | "io.aeron.archive.checksum.Crc32" | "org.agrona.checksum.Crc32" => Some(Self::Crc32),
             "CRC-32C" | "io.aeron.archive.checksum.Crc32c" | "org.agrona.checksum.Crc32c" => {
                 Some(Self::Crc32c)
             }
@@ -27,6 +30,7 @@ impl Checksum {
     /// Of some bytes.
     pub fn of(self, bytes: &[u8]) -> i32 {
         match self {
+            Self::Crc32 => crc32fast::hash(bytes) as i32,
             Self::Crc32c => crc32c::crc32c(bytes) as i32,
         }
     }
@@ -69,7 +73,9 @@ mod tests {
     #[test]
     fn the_standard_check_value_holds() {
         assert_eq!(Checksum::Crc32c.of(b"123456789") as u32, 0xE306_9283);
+        assert_eq!(Checksum::Crc32.of(b"123456789") as u32, 0xCBF4_3926);
         assert_eq!(Checksum::by_name("CRC-32C"), Some(Checksum::Crc32c));
+        assert_eq!(Checksum::by_name("org.agrona.checksum.Crc32"), Some(Checksum::Crc32));
         assert_eq!(Checksum::by_name("MD5"), None);
     }
 

@@ -1,7 +1,7 @@
 //! The archive: records streams into files and replays them, byte for byte what Aeron's archive writes and sends.
 //!
 //! [`Archive`] is the server, one agent that lives beside a media driver; [`client::ArchiveClient`] asks it. The catalog
-//! can be read without either ([`catalog::Catalog::read`]).
+//! can be read without either ([`catalog::Catalog::read`]); [`tool`] works on the files of an archive that does not run.
 #![forbid(unsafe_code)]
 
 mod archive;
@@ -22,6 +22,7 @@ mod replay;
 pub mod segment;
 mod session;
 mod task;
+pub mod tool;
 
 pub use archive::{Archive, ArchiveError};
 pub use auth::{Authenticator, AuthorisationService};
@@ -29,5 +30,5 @@ pub use checksum::Checksum;
 pub use codec::SourceLocation;
 pub use context::{ArchiveContext, InvalidSetting, SyncLevel, TornTail};
 pub use descriptor::RecordingDescriptor;
-pub use mark_file::{MARK_FILE, MarkFileError};
+pub use mark_file::{ArchiveMark, MARK_FILE, MarkFileError};
 pub use recovery::{RecoveryError, cut_torn_tail, find_stop_position};

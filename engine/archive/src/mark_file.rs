@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use harrier_protocol::sbe::{Encoder, MessageHeader};
+use harrier_protocol::sbe::{Decoder, Encoder, MessageHeader};
 use harrier_protocol::semantic_version_major;
 use harrier_ringbuf::error_log::DistinctErrorLog;
 use harrier_ringbuf::memory::MapMode;
@@ -41,6 +41,14 @@ pub enum MarkFileError {
         path: PathBuf,
         /// Version found.
         version: i32,
+    },
+    /// A mark file that is cut.
+    #[error("mark file {} of {length} bytes is cut; restore it from a backup or remove it", path.display())]
+    Short {
+        /// The mark file.
+        path: PathBuf,
+        /// Bytes found.
+        length: usize,
     },
     /// The header does not fit.
     #[error("channels and directory names are too long for the mark file")]
@@ -115,6 +123,125 @@ impl<M: Memory> MarkFile<M> {
     }
 }
 
+/// What a mark file says of its archive (spec 03 §4.6).
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are those of spec 03 §4.6")]
+pub struct ArchiveMark {
+    pub path: PathBuf,
+    /// 0 while an archive starts.
+    pub version: i32,
+    /// Epoch ms; -1 after the archive has stopped in good order.
+    pub activity_ms: i64,
+    /// Epoch ms.
+    pub start_ms: i64,
+    pub pid: i64,
+    pub control_stream_id: i32,
+    pub local_control_stream_id: i32,
+    pub events_stream_id: i32,
+    pub archive_id: i64,
+    pub control_channel: String,
+    pub local_control_channel: String,
+    pub events_channel: String,
+    pub aeron_directory: PathBuf,
+    /// The error log; without capacity in files of old versions.
+    pub errors: AtomicBuffer,
+    is_ours: bool,
+}
+
+/// Name of the file that says in which directory the mark file is, when it is not in the archive's.
+const LINK_FILE: &str = "archive-mark.lnk";
+/// Bytes of the message header before the block.
+const MESSAGE_HEADER: usize = 8;
+const BLOCK: MessageHeader =
+    MessageHeader { block_length: 128, template_id: 200, schema_id: 100, version: 2 };
+
+impl ArchiveMark {
+    /// Reads the mark file of an archive's directory without a trace; `None` when there is none.
+    ///
+    /// # Errors
+    /// A file of another version, one that is cut, or one that cannot be mapped.
+    pub fn read<M: Memory>(memory: &M, directory: &Path) -> Result<Option<Self>, MarkFileError> {
+        let path = linked(memory, directory)?.join(MARK_FILE);
+        let buffer = match memory.map(&path, MapMode::ReadOnly) {
+            Ok(buffer) => buffer,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = vec![0; buffer.capacity().min(OWNER)];
+        buffer.copy_out(0, &mut bytes);
+        let is_framed = bytes.get(2..6).is_some_and(|ids| ids == [200, 0, 100, 0]);
+        // Files of old versions begin with the block; everything lies 8 bytes earlier.
+        let body = if is_framed { &bytes[MESSAGE_HEADER..] } else { &bytes[..] };
+        let short = || MarkFileError::Short { path: path.clone(), length: buffer.capacity() };
+        let mut mark = Decoder::body(BLOCK, body).map_err(|_| short())?;
+        let block = mark.block();
+        let version = block.i32(0, 0);
+        if version > 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
+            return Err(MarkFileError::Version { path: path.clone(), version });
+        }
+        let mut text = || mark.text("mark file text", 0).map(str::to_owned).map_err(|_| short());
+        let texts = [text()?, text()?, text()?, text()?];
+        let [control_channel, local_control_channel, events_channel, aeron_directory] = texts;
+        let (header, errors) = (block.i32(44, 0).max(0) as usize, block.i32(48, 0).max(0) as usize);
+        let has_errors = header >= bytes.len() && header + errors <= buffer.capacity();
+        Ok(Some(Self {
+            version,
+            activity_ms: block.i64(8, 0),
+            start_ms: block.i64(16, 0),
+            pid: block.i64(24, 0),
+            control_stream_id: block.i32(32, 0),
+            local_control_stream_id: block.i32(36, 0),
+            events_stream_id: block.i32(40, 0),
+            archive_id: block.i64(56, 0),
+            control_channel,
+            local_control_channel,
+            events_channel,
+            aeron_directory: aeron_directory.into(),
+            errors: if has_errors { buffer.slice(header, errors) } else { AtomicBuffer::heap(0) },
+            is_ours: buffer.capacity() >= HEADER_LENGTH
+                && buffer.load_i64(OWNER, Ordering::Acquire) == OWNER_MARK,
+            path,
+        }))
+    }
+
+    /// True while an archive has shown within the last 10 s that it lives. Whether one of ours does, its lock tells at
+    /// once.
+    pub fn is_active(&self, now_ms: i64) -> bool {
+        self.activity_ms > 0 && now_ms - self.activity_ms <= ACTIVITY_TIMEOUT_MS
+    }
+}
+
+fn linked<M: Memory>(memory: &M, directory: &Path) -> Result<PathBuf, MarkFileError> {
+    let link = match memory.map(&directory.join(LINK_FILE), MapMode::ReadOnly) {
+        Ok(buffer) => buffer,
+        Err(error) if error.is_not_found() => return Ok(directory.to_owned()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = vec![0; link.capacity()];
+    link.copy_out(0, &mut bytes);
+    Ok(PathBuf::from(String::from_utf8_lossy(&bytes).trim()))
+}
+
+/// Takes the directory from every archive for as long as the lock is held.
+///
+/// # Errors
+/// [`MarkFileError::Active`] while an archive lives in the directory.
+pub(crate) fn lock_out<M: Memory>(
+    memory: &M,
+    directory: &Path,
+    mark: Option<&ArchiveMark>,
+    now_ms: i64,
+) -> Result<M::Lock, MarkFileError> {
+    let path = mark.map_or_else(|| directory.join(MARK_FILE), |mark| mark.path.clone());
+    if mark.is_some_and(|mark| !mark.is_ours && mark.is_active(now_ms)) {
+        return Err(MarkFileError::Active { path });
+    }
+    match memory.lock(&lock_path(directory)) {
+        Err(MemoryError::Locked { .. }) => Err(MarkFileError::Active { path }),
+        other => Ok(other?),
+    }
+}
+
 fn lock_path(directory: &Path) -> PathBuf {
     directory.join("archive-mark.lock")
 }
@@ -136,10 +263,9 @@ fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<(), M
 
 fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> Result<(), MarkFileError> {
     let mut bytes = vec![0; OWNER];
-    let header = MessageHeader { block_length: 128, template_id: 200, schema_id: 100, version: 2 };
     let (control_channel, control_stream_id) =
         (context.control_channel.as_deref().unwrap_or_default(), context.control_stream_id);
-    Encoder::new(&mut bytes, header)
+    Encoder::new(&mut bytes, BLOCK)
         .i64(8, -1)
         .i64(16, now.epoch_ms)
         .i64(24, i64::from(std::process::id()))

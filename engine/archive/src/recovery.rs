@@ -18,7 +18,7 @@ const PAGE: usize = 4_096;
 pub enum RecoveryError {
     /// The last frame may be torn.
     #[error(
-        "recording {recording_id}: the frame at {offset} of segment {segment} may be torn; run ArchiveTool verify"
+        "recording {recording_id}: the frame at {offset} of segment {segment} may be torn; run harrier archive DIR verify"
     )]
     Torn {
         /// The recording.
@@ -115,7 +115,7 @@ fn read_segment<S: Storage>(storage: &mut S, file: FileId, length: usize) -> Res
 }
 
 /// Where the first frame of a segment begins.
-fn first_offset(recording: &RecordingDescriptor, base: i64) -> usize {
+pub(crate) fn first_offset(recording: &RecordingDescriptor, base: i64) -> usize {
     let start = recording.start_position;
     let first_base = start - (start & (i64::from(recording.term_buffer_length) - 1));
     if base == first_base { (start - base) as usize } else { 0 }
@@ -160,7 +160,7 @@ fn is_undamaged(bytes: &[u8], offset: usize, length: usize, checksum: Option<Che
 }
 
 /// Follows the frames of a segment; returns where they end.
-fn scan(
+pub(crate) fn scan(
     recording: &RecordingDescriptor,
     base: i64,
     bytes: &[u8],

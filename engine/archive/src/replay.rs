@@ -102,6 +102,11 @@ impl ReplaySession {
         }
     }
 
+    /// Where the segment begins that the replay reads.
+    pub(crate) fn segment_position(&self) -> i64 {
+        self.file_base
+    }
+
     /// Id by which the replay is stopped; 0 before its publication is there.
     pub(crate) fn session_id(&self) -> i64 {
         self.publication

@@ -1,35 +1,69 @@
-//! Work on segment files that takes several operations: cutting and deleting (spec 03 §3.8).
+//! Work on segment files that takes several operations: cutting, deleting, attaching, moving (spec 03 §3.8–3.10).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use harrier_ringbuf::position::HEADER_LENGTH;
-use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage};
+use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
+use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError};
 
 use crate::descriptor::RecordingDescriptor;
 use crate::io::{Io, Ticket};
 use crate::replay::is_frame_of;
+use crate::segment;
 
 /// One step of a task.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// The bytes at an offset of a file must be a frame of the recording at a position.
     CheckFrame { path: PathBuf, offset: u64, recording: Box<RecordingDescriptor>, position: i64 },
+    /// A file must be there, or must not.
+    Exists { path: PathBuf, is_wanted: bool },
+    /// Finds the segments below a recording's start; each is removed.
+    FindDetached { directory: PathBuf, recording: Box<RecordingDescriptor> },
+    /// Attaches the segment at `base`, and those below it as long as there are any.
+    Attach { directory: PathBuf, recording: Box<RecordingDescriptor>, base: i64 },
+    /// A file gets another name.
+    Move { from: PathBuf, to: PathBuf },
     /// Everything of a file from an offset on becomes zero.
     Cut { path: PathBuf, offset: u64, length: u64 },
     /// A file is removed.
     Remove { path: PathBuf },
+    /// A file that holds nothing is removed and not counted.
+    Clear { path: PathBuf },
+}
+
+impl Step {
+    /// True for steps that the client's answer waits for: when one fails, the request is refused.
+    fn is_awaited(&self) -> bool {
+        !matches!(self, Self::Cut { .. } | Self::Remove { .. } | Self::Clear { .. })
+    }
+
+    fn is_counted(&self) -> bool {
+        matches!(self, Self::Remove { .. } | Self::Move { .. })
+    }
+}
+
+/// An end of a recording that moves when a task is agreed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Start { recording_id: i64, position: i64 },
+    Stop { recording_id: i64, position: i64 },
 }
 
 #[derive(Debug)]
 enum Stage {
     Next,
     Opening(Ticket),
-    Reading { file: FileId, ticket: Ticket },
-    Shortening { file: FileId, ticket: Ticket },
-    Lengthening { file: FileId, ticket: Ticket },
-    Closing(Ticket),
-    Removing(Ticket),
+    Reading {
+        file: FileId,
+        ticket: Ticket,
+    },
+    Shortening {
+        file: FileId,
+        ticket: Ticket,
+    },
+    /// The operation that ends a step, or names in the directory.
+    Last(Ticket),
 }
 
 /// How a task stands after a turn.
@@ -37,11 +71,11 @@ enum Stage {
 pub(crate) enum Progress {
     /// Nothing new.
     Waiting,
-    /// The check that the rest depends on has been passed.
+    /// The steps that the answer depends on have been taken.
     Checked,
     /// All steps are done; the texts tell which files could not be removed.
     Done(Vec<String>),
-    /// The check failed: nothing was changed.
+    /// A step that the answer depends on failed.
     Refused(String),
 }
 
@@ -49,11 +83,14 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct FileTask {
     pub(crate) recording_id: i64,
+    pub(crate) other_recording_id: Option<i64>,
     pub(crate) control_session_id: i64,
     pub(crate) correlation_id: i64,
-    /// Position that the recording gets once the check is passed.
-    pub(crate) new_stop_position: Option<i64>,
+    /// What moves once the task is agreed to.
+    pub(crate) changes: Vec<Change>,
     pub(crate) file_count: i64,
+    /// The client hears when all is done.
+    pub(crate) has_signal: bool,
     steps: VecDeque<Step>,
     stage: Stage,
     failures: Vec<String>,
@@ -66,22 +103,29 @@ impl FileTask {
         correlation_id: i64,
         steps: Vec<Step>,
     ) -> Self {
-        let file_count = steps.iter().filter(|step| matches!(step, Step::Remove { .. })).count() as i64;
+        let file_count = steps.iter().filter(|step| step.is_counted()).count() as i64;
         Self {
             recording_id,
+            other_recording_id: None,
             control_session_id,
             correlation_id,
-            new_stop_position: None,
+            changes: Vec::new(),
             file_count,
+            has_signal: true,
             steps: steps.into(),
             stage: Stage::Next,
             failures: Vec::new(),
         }
     }
 
-    /// True when the task begins with a check.
+    /// True while files of a recording are worked on.
+    pub(crate) fn concerns(&self, recording_id: i64) -> bool {
+        self.recording_id == recording_id || self.other_recording_id == Some(recording_id)
+    }
+
+    /// True when the task begins with a step that its answer waits for.
     pub(crate) fn has_check(&self) -> bool {
-        matches!(self.steps.front(), Some(Step::CheckFrame { .. }))
+        self.steps.front().is_some_and(Step::is_awaited)
     }
 
     /// One turn.
@@ -91,77 +135,179 @@ impl FileTask {
             Stage::Opening(ticket)
             | Stage::Reading { ticket, .. }
             | Stage::Shortening { ticket, .. }
-            | Stage::Lengthening { ticket, .. }
-            | Stage::Closing(ticket)
-            | Stage::Removing(ticket) => ticket,
+            | Stage::Last(ticket) => ticket,
         };
         match io.take(ticket) {
             None => Progress::Waiting,
             Some(Ok(output)) => self.on_done(output, io),
-            Some(Err(error)) => {
-                if let Some(Step::CheckFrame { .. }) = self.steps.front() {
-                    return Progress::Refused(error.to_string());
-                }
-                self.failures.push(error.to_string());
-                self.steps.pop_front();
-                self.stage = Stage::Next;
-                Progress::Waiting
-            }
+            Some(Err(error)) => self.on_failed(&error),
         }
     }
 
     fn begin<S: Storage>(&mut self, io: &mut Io<S>) -> Progress {
+        let open = |path: PathBuf, mode: OpenMode| Operation::Open { path, mode };
         self.stage = match self.steps.front() {
             None => return Progress::Done(std::mem::take(&mut self.failures)),
-            Some(Step::CheckFrame { path, .. }) => {
-                Stage::Opening(io.submit(Operation::Open { path: path.clone(), mode: OpenMode::Read }))
+            Some(Step::CheckFrame { path, .. } | Step::Exists { path, .. }) => {
+                Stage::Opening(io.submit(open(path.clone(), OpenMode::Read)))
+            }
+            Some(Step::Attach { directory, recording, base }) => {
+                if *base < 0 {
+                    return self.step_taken();
+                }
+                let path = segment::path(directory, recording.recording_id, *base);
+                Stage::Opening(io.submit(open(path, OpenMode::Read)))
             }
             Some(Step::Cut { path, .. }) => {
-                Stage::Opening(io.submit(Operation::Open { path: path.clone(), mode: OpenMode::ReadWrite }))
+                Stage::Opening(io.submit(open(path.clone(), OpenMode::ReadWrite)))
             }
-            Some(Step::Remove { path }) => {
-                Stage::Removing(io.submit(Operation::Remove { path: path.clone() }))
+            Some(Step::FindDetached { directory, .. }) => {
+                Stage::Last(io.submit(Operation::List { path: directory.clone() }))
+            }
+            Some(Step::Move { from, to }) => {
+                Stage::Last(io.submit(Operation::Rename { from: from.clone(), to: to.clone() }))
+            }
+            Some(Step::Remove { path } | Step::Clear { path }) => {
+                Stage::Last(io.submit(Operation::Remove { path: path.clone() }))
             }
         };
         Progress::Waiting
     }
 
-    fn on_done<S: Storage>(&mut self, output: Output, io: &mut Io<S>) -> Progress {
-        match (&self.stage, self.steps.front()) {
-            (Stage::Opening(_), Some(Step::CheckFrame { offset, .. })) => {
-                let Output::Opened(file, _) = output else { return Progress::Waiting };
-                let read = Operation::Read { file, offset: *offset, length: HEADER_LENGTH, into: Vec::new() };
-                self.stage = Stage::Reading { file, ticket: io.submit(read) };
+    /// Goes on to the next step.
+    fn step_taken(&mut self) -> Progress {
+        let was_awaited = self.steps.pop_front().is_some_and(|step| step.is_awaited());
+        self.stage = Stage::Next;
+        if was_awaited && !self.has_check() { Progress::Checked } else { Progress::Waiting }
+    }
+
+    fn on_failed(&mut self, error: &StorageError) -> Progress {
+        match self.steps.front() {
+            Some(Step::Exists { is_wanted: false, .. } | Step::Attach { .. }) if error.is_not_found() => {
+                self.step_taken()
             }
-            (Stage::Reading { file, .. }, Some(Step::CheckFrame { recording, position, .. })) => {
-                let is_frame =
-                    matches!(&output, Output::Data(bytes) if is_frame_of(bytes, recording, *position));
-                io.submit_and_forget(Operation::Close { file: *file });
-                if !is_frame {
-                    return Progress::Refused(format!("position {position} is not the start of a frame"));
-                }
-                self.steps.pop_front();
-                self.stage = Stage::Next;
-                return Progress::Checked;
-            }
-            (Stage::Opening(_), Some(Step::Cut { offset, .. })) => {
-                let Output::Opened(file, _) = output else { return Progress::Waiting };
-                let ticket = io.submit(Operation::SetLength { file, length: *offset });
-                self.stage = Stage::Shortening { file, ticket };
-            }
-            (Stage::Shortening { file, .. }, Some(Step::Cut { length, .. })) => {
-                let file = *file;
-                let ticket = io.submit(Operation::SetLength { file, length: *length });
-                self.stage = Stage::Lengthening { file, ticket };
-            }
-            (Stage::Lengthening { file, .. }, _) => {
-                self.stage = Stage::Closing(io.submit(Operation::Close { file: *file }));
-            }
+            Some(step) if step.is_awaited() => Progress::Refused(error.to_string()),
             _ => {
-                self.steps.pop_front();
-                self.stage = Stage::Next;
+                self.failures.push(error.to_string());
+                self.step_taken()
             }
         }
+    }
+
+    fn on_done<S: Storage>(&mut self, output: Output, io: &mut Io<S>) -> Progress {
+        match (&self.stage, output) {
+            (Stage::Opening(_), Output::Opened(file, length)) => self.on_opened(file, length, io),
+            (Stage::Reading { file, .. }, Output::Data(bytes)) => {
+                let file = *file;
+                self.on_read(file, &bytes, io)
+            }
+            (Stage::Shortening { file, .. }, _) => {
+                let file = *file;
+                if let Some(Step::Cut { length, .. }) = self.steps.front() {
+                    let length = *length;
+                    self.stage = Stage::Last(io.submit(Operation::SetLength { file, length }));
+                    io.submit_and_forget(Operation::Close { file });
+                }
+                Progress::Waiting
+            }
+            (Stage::Last(_), Output::Names(names)) => self.on_names(&names),
+            _ => self.step_taken(),
+        }
+    }
+
+    fn on_opened<S: Storage>(&mut self, file: FileId, length: u64, io: &mut Io<S>) -> Progress {
+        let (offset, size) = match self.steps.front() {
+            Some(Step::CheckFrame { offset, .. }) => (*offset, HEADER_LENGTH),
+            Some(Step::Attach { recording, base, .. }) => {
+                if length != recording.segment_file_length as u64 {
+                    let name = segment::file_name(recording.recording_id, *base);
+                    io.submit_and_forget(Operation::Close { file });
+                    return Progress::Refused(format!("{name} has {length} bytes"));
+                }
+                (0, HEADER_LENGTH)
+            }
+            Some(Step::Cut { offset, .. }) => {
+                let ticket = io.submit(Operation::SetLength { file, length: *offset });
+                self.stage = Stage::Shortening { file, ticket };
+                return Progress::Waiting;
+            }
+            Some(Step::Exists { path, is_wanted: false }) => {
+                let refused = Progress::Refused(format!("{} is there already", path.display()));
+                io.submit_and_forget(Operation::Close { file });
+                return refused;
+            }
+            _ => {
+                io.submit_and_forget(Operation::Close { file });
+                return self.step_taken();
+            }
+        };
+        let read = Operation::Read { file, offset, length: size, into: Vec::new() };
+        self.stage = Stage::Reading { file, ticket: io.submit(read) };
         Progress::Waiting
+    }
+
+    fn on_read<S: Storage>(&mut self, file: FileId, bytes: &[u8], io: &mut Io<S>) -> Progress {
+        match self.steps.front() {
+            Some(Step::CheckFrame { recording, position, .. }) => {
+                let is_frame = is_frame_of(bytes, recording, *position);
+                let refused = format!("position {position} is not the start of a frame");
+                io.submit_and_forget(Operation::Close { file });
+                if is_frame { self.step_taken() } else { Progress::Refused(refused) }
+            }
+            Some(Step::Attach { recording, .. }) => {
+                let term_length = recording.term_buffer_length as usize;
+                let is_hole = bytes.first_chunk() == Some(&[0; 4]);
+                if bytes.len() == HEADER_LENGTH && is_hole {
+                    // The recording begins inside this segment's first term.
+                    let read = Operation::Read { file, offset: 0, length: term_length, into: Vec::new() };
+                    self.stage = Stage::Reading { file, ticket: io.submit(read) };
+                    return Progress::Waiting;
+                }
+                io.submit_and_forget(Operation::Close { file });
+                self.on_first_frame(bytes)
+            }
+            _ => Progress::Waiting,
+        }
+    }
+
+    /// Looks for the first frame of a segment that is to be attached.
+    fn on_first_frame(&mut self, bytes: &[u8]) -> Progress {
+        let Some(Step::Attach { recording, base, .. }) = self.steps.front_mut() else {
+            return Progress::Waiting;
+        };
+        let is_used = |offset: &usize| bytes[*offset..].first_chunk() != Some(&[0; 4]);
+        let offset = (0..bytes.len()).step_by(FRAME_ALIGNMENT).find(is_used);
+        let position = *base + offset.unwrap_or(0) as i64;
+        let is_frame = offset.is_some_and(|offset| is_frame_of(&bytes[offset..], recording, position));
+        if !is_frame {
+            let name = segment::file_name(recording.recording_id, *base);
+            return Progress::Refused(format!("{name} does not begin with a frame of the recording"));
+        }
+        let recording_id = recording.recording_id;
+        let is_lowest = position != *base || *base == 0;
+        *base -= i64::from(recording.segment_file_length);
+        self.changes = vec![Change::Start { recording_id, position }];
+        self.file_count += 1;
+        if is_lowest {
+            return self.step_taken();
+        }
+        self.stage = Stage::Next;
+        Progress::Waiting
+    }
+
+    fn on_names(&mut self, names: &[String]) -> Progress {
+        let Some(Step::FindDetached { directory, recording }) = self.steps.front() else {
+            return self.step_taken();
+        };
+        let id = recording.recording_id;
+        let first = recording.segment_base(recording.start_position);
+        let lowest = names.iter().filter_map(|name| segment::parse(name, id)).min().unwrap_or(first);
+        let removals: Vec<Step> = (lowest..first)
+            .step_by(recording.segment_file_length as usize)
+            .map(|base| Step::Remove { path: segment::path(directory, id, base) })
+            .collect();
+        self.file_count += removals.len() as i64;
+        self.steps.extend(removals);
+        self.step_taken()
     }
 }

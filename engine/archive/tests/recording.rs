@@ -250,6 +250,164 @@ fn a_truncated_recording_ends_at_the_cut() {
     });
 }
 
+/// Records messages of 128 bytes with the frame; returns the recording and where it stopped.
+fn record(world: &mut World, channel: &str, range: std::ops::Range<u64>) -> (i64, i64) {
+    let start =
+        world.client.start_recording(&world.aeron, channel, STREAM_ID, SourceLocation::Local, true).unwrap();
+    world.ok(start);
+    let mut publication = world.publication(channel);
+    world.publish(&mut publication, range, 96);
+    let position = publication.position();
+    let (id, _) = world.signal(Signal::Start);
+    world.recorded(id, position);
+    drop(publication);
+    assert_eq!(world.signal(Signal::Stop), (id, position));
+    (id, position)
+}
+
+fn refused(world: &mut World, correlation_id: i64, wanted: i64) -> String {
+    match world.answer(correlation_id) {
+        ArchiveAnswer::Error { code, message, .. } if code == wanted => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+const SEGMENT: i64 = 128 << 10;
+
+#[test]
+fn segments_are_detached_attached_and_deleted() {
+    let mut world = World::new(|_| ());
+    let (id, stop) = record(&mut world, CHANNEL, 0..3_500);
+    assert!(stop > 3 * SEGMENT);
+    let names = |world: &World| {
+        let folder = world.directory.path().join("archive");
+        (0..5).filter(|at| folder.join(format!("{id}-{}.rec", at * SEGMENT)).exists()).collect::<Vec<_>>()
+    };
+    let start_position = |world: &mut World| {
+        let request = world.client.start_position(&world.aeron, id).unwrap();
+        world.ok(request)
+    };
+    for (position, text) in [(SEGMENT + 64, "multiples"), (0, "first segment"), (4 * SEGMENT, "last segment")]
+    {
+        let bad = world.client.detach_segments(&world.aeron, id, position).unwrap();
+        let message = refused(&mut world, bad, 0);
+        assert!(message.contains(text), "{message}");
+    }
+    let detach = world.client.detach_segments(&world.aeron, id, 2 * SEGMENT).unwrap();
+    assert_eq!(world.ok(detach), 0);
+    assert_eq!((start_position(&mut world), names(&world)), (2 * SEGMENT, vec![0, 1, 2, 3]));
+    assert_eq!(world.replay(id, -1, -1, 1_000)[0], 2_048);
+    let attach = world.client.attach_segments(&world.aeron, id).unwrap();
+    assert_eq!(world.ok(attach), 2);
+    assert_eq!(start_position(&mut world), 0);
+    let purge = world.client.purge_segments(&world.aeron, id, SEGMENT).unwrap();
+    assert_eq!(world.ok(purge), 1);
+    assert_eq!(world.signal(Signal::Delete), (id, -1));
+    assert_eq!((start_position(&mut world), names(&world)), (SEGMENT, vec![1, 2, 3]));
+    let detach = world.client.detach_segments(&world.aeron, id, 3 * SEGMENT).unwrap();
+    assert_eq!(world.ok(detach), 0);
+    // A file that is no segment of the recording is not attached, and nothing changes.
+    let path = world.directory.path().join("archive").join(format!("{id}-{}.rec", 2 * SEGMENT));
+    let whole = std::fs::read(&path).unwrap();
+    for bad in [whole[..1_000].to_vec(), vec![0; whole.len()]] {
+        std::fs::write(&path, bad).unwrap();
+        let attach = world.client.attach_segments(&world.aeron, id).unwrap();
+        refused(&mut world, attach, 0);
+        assert_eq!(start_position(&mut world), 3 * SEGMENT);
+    }
+    let delete = world.client.delete_detached_segments(&world.aeron, id).unwrap();
+    assert_eq!(world.ok(delete), 2);
+    world.signal(Signal::Delete);
+    assert_eq!(names(&world), [3]);
+    let unknown = world.client.attach_segments(&world.aeron, 77).unwrap();
+    refused(&mut world, unknown, 5);
+}
+
+#[test]
+fn a_recording_that_begins_inside_a_term_is_attached_to_its_first_frame() {
+    let mut world = World::new(|_| ());
+    let channel = format!("{CHANNEL}|init-term-id=7|term-id=7|term-offset=4096");
+    let (id, _) = record(&mut world, &channel, 0..2_500);
+    let detach = world.client.detach_segments(&world.aeron, id, 2 * SEGMENT).unwrap();
+    assert_eq!(world.ok(detach), 0);
+    let attach = world.client.attach_segments(&world.aeron, id).unwrap();
+    assert_eq!(world.ok(attach), 2);
+    let start = world.client.start_position(&world.aeron, id).unwrap();
+    assert_eq!(world.ok(start), 4_096);
+    assert_eq!(world.replay(id, 4_096, -1, 2_500).len(), 2_500);
+}
+
+#[test]
+fn segments_move_to_a_recording_that_goes_on_where_they_end() {
+    let mut world = World::new(|_| ());
+    let fixed = format!("{CHANNEL}|init-term-id=7|term-id=7|term-offset=0");
+    let (first, stop) = record(&mut world, &fixed, 0..2_048);
+    assert_eq!(stop, 2 * SEGMENT);
+    let later = format!("{CHANNEL}|init-term-id=7|term-id=11|term-offset=0");
+    let (second, end) = record(&mut world, &later, 2_048..2_560);
+    let apart = world.client.migrate_segments(&world.aeron, first, first).unwrap();
+    assert!(refused(&mut world, apart, 0).contains("same"));
+    let migrate = world.client.migrate_segments(&world.aeron, first, second).unwrap();
+    assert_eq!(world.ok(migrate), 2);
+    assert_eq!(world.signal(Signal::Delete), (first, -1));
+    for (id, expected) in [(first, [0, 0]), (second, [0, end])] {
+        let start = world.client.start_position(&world.aeron, id).unwrap();
+        let start = world.ok(start);
+        let stop = world.client.stop_position(&world.aeron, id).unwrap();
+        assert_eq!([start, world.ok(stop)], expected);
+    }
+    let numbers = world.replay(second, 0, -1, 2_560);
+    assert!(numbers.iter().copied().eq(0..2_560));
+    let folder = world.directory.path().join("archive");
+    assert!(!folder.join(format!("{first}-{stop}.rec")).exists());
+    // The other way round: what comes later joins what was before.
+    let third = format!("{CHANNEL}|init-term-id=7|term-id=7|term-offset=0");
+    let (third, _) = record(&mut world, &third, 0..1_024);
+    let detach = world.client.detach_segments(&world.aeron, second, SEGMENT).unwrap();
+    assert_eq!(world.ok(detach), 0);
+    let migrate = world.client.migrate_segments(&world.aeron, second, third).unwrap();
+    assert_eq!(world.ok(migrate), 2);
+    world.signal(Signal::Delete);
+    assert!(world.replay(third, 0, -1, 2_560).iter().copied().eq(0..2_560));
+    let apart = world.client.migrate_segments(&world.aeron, second, third).unwrap();
+    assert!(refused(&mut world, apart, 0).contains("do not meet"));
+}
+
+#[test]
+fn a_channel_may_grow_and_moves_the_entries_behind_it() {
+    let mut world = World::new(|context| context.record_checksum = Some(Checksum::Crc32c));
+    let (first, _) = record(&mut world, CHANNEL, 0..10);
+    let (second, _) = record(&mut world, CHANNEL, 0..20);
+    let path = world.directory.path().join("archive/archive.catalog");
+    let before = std::fs::read(&path).unwrap();
+    let alias = "a-much-longer-alias-for-the-recording-so-the-frame-grows";
+    let long = format!("aeron:udp?endpoint=localhost:9999|alias={alias}|term-length=128k");
+    let update = world.client.update_channel(&world.aeron, first, &long).unwrap();
+    assert_eq!(world.ok(update), 0);
+    let after = world.until("the catalog", |_| {
+        let bytes = std::fs::read(&path).unwrap();
+        (bytes != before).then_some(bytes)
+    });
+    let length = |bytes: &[u8]| 32 + i32::from_le_bytes(*bytes[32..].first_chunk().unwrap()) as usize;
+    let (old, new) = (length(&before), length(&after));
+    assert!(new > old, "{old} {new}");
+    assert_eq!(after[32 + new..], before[32 + old..before.len() - (new - old)]);
+    let catalog = harrier_archive::catalog::Catalog::read(&after, Some(Checksum::Crc32c)).unwrap();
+    assert!(catalog.entries().iter().all(|entry| catalog.is_checksum_right(entry)));
+    let recording = catalog.get(first).unwrap();
+    assert_eq!(recording.original_channel, long);
+    assert_eq!(recording.stripped_channel, format!("aeron:udp?endpoint=localhost:9999|alias={alias}"));
+    let update = world.client.update_channel(&world.aeron, first, "aeron:ipc").unwrap();
+    assert_eq!(world.ok(update), 0);
+    assert_eq!(world.replay(second, 0, -1, 20).len(), 20);
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(length(&bytes), new);
+    let bad = world.client.update_channel(&world.aeron, first, "nonsense").unwrap();
+    refused(&mut world, bad, 0);
+    let unknown = world.client.update_channel(&world.aeron, 99, "aeron:ipc").unwrap();
+    assert!(matches!(world.answer(unknown), ArchiveAnswer::RecordingUnknown { .. }));
+}
+
 /// The stream of the golden recordings: three texts, one more with a reserved value, a message of three fragments.
 fn publish_golden(world: &mut World, publication: &mut ExclusivePublication) {
     world.until("the connection", |_| publication.is_connected().then_some(()));

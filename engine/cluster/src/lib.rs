@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod control;
 pub mod mark;
 pub mod members;
 pub mod module;
@@ -13,3 +14,4 @@ pub mod node_state;
 pub mod recording_log;
 pub mod service;
 pub mod snapshot;
+pub mod tool;

@@ -116,6 +116,11 @@ impl MarkFacts {
     }
 }
 
+/// True for a mark file whose maker holds a lock beside it while it lives.
+pub(crate) fn is_made_by_ours(buffer: &AtomicBuffer) -> bool {
+    buffer.capacity() >= HEADER_LENGTH && buffer.load_i64(OWNER, Ordering::Acquire) == OWNER_MARK
+}
+
 /// What can be chosen about a mark file.
 #[derive(Debug, Clone)]
 pub struct MarkOptions {

@@ -10,16 +10,16 @@ use crate::codec::{ArchiveErrorCode, ReplayRequest, Signal};
 use crate::descriptor::RecordingDescriptor;
 use crate::replay::{LimitCounter, ReplayEvent, ReplaySession, ReplaySetup};
 use crate::segment;
-use crate::task::{FileTask, Progress, Step};
+use crate::task::{Change, FileTask, Progress, Step};
 
 /// Replay everything and follow a live recording.
 const REPLAY_ALL_AND_FOLLOW: i64 = -1;
 /// Replay up to what is recorded now.
 const REPLAY_ALL_AND_STOP: i64 = -2;
 
-type Refusal = (ArchiveErrorCode, String);
+pub(super) type Refusal = (ArchiveErrorCode, String);
 
-fn refusal<V>(code: ArchiveErrorCode, message: impl Into<String>) -> Result<V, Refusal> {
+pub(super) fn refusal<V>(code: ArchiveErrorCode, message: impl Into<String>) -> Result<V, Refusal> {
     Err((code, message.into()))
 }
 
@@ -193,7 +193,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         if self.is_active(recording_id) || recording.is_active() {
             return refusal(ArchiveErrorCode::ActiveRecording, format!("recording {recording_id} is active"));
         }
-        if self.tasks.iter().any(|task| task.recording_id == recording_id) {
+        if self.tasks.iter().any(|task| task.concerns(recording_id)) {
             return refusal(
                 ArchiveErrorCode::Generic,
                 format!("another delete operation in progress for recording {recording_id}"),
@@ -237,11 +237,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             next += segment_length;
         }
         let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
-        task.new_stop_position = Some(position);
-        if !task.has_check() {
-            self.on_task_checked(&mut task);
-        }
-        self.tasks.push(task);
+        task.changes.push(Change::Stop { recording_id, position });
+        self.begin_task(task);
         Ok(())
     }
 
@@ -262,23 +259,41 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             steps.push(Step::Remove { path: segment::path(&directory, recording_id, base) });
             base += i64::from(recording.segment_file_length);
         }
-        let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
-        self.on_task_checked(&mut task);
-        self.tasks.push(task);
+        self.begin_task(FileTask::new(recording_id, session_id, correlation_id, steps));
         Ok(())
+    }
+
+    /// Starts a task. One that has nothing to check first is agreed to at once.
+    pub(super) fn begin_task(&mut self, mut task: FileTask) {
+        if !task.has_check() {
+            self.on_task_checked(&mut task);
+        }
+        self.tasks.push(task);
     }
 
     /// Nothing keeps the task from being done any more: the catalog follows, the client hears of it.
     fn on_task_checked(&mut self, task: &mut FileTask) {
-        if let Some(position) = task.new_stop_position.take() {
-            let write = self.catalog.update(task.recording_id, |own| own.stop_position = position);
-            let ticket = self.write_catalog(write.into_iter().collect());
-            self.background.push(ticket);
+        for change in std::mem::take(&mut task.changes) {
+            self.apply(change);
         }
         let (correlation_id, count) = (task.correlation_id, task.file_count);
         if let Some(session) = self.session(task.control_session_id) {
             session.send_ok(correlation_id, count);
         }
+    }
+
+    /// Moves an end of a recording in the catalog.
+    pub(super) fn apply(&mut self, change: Change) {
+        let write = match change {
+            Change::Start { recording_id, position } => {
+                self.catalog.update(recording_id, |own| own.start_position = position)
+            }
+            Change::Stop { recording_id, position } => {
+                self.catalog.update(recording_id, |own| own.stop_position = position)
+            }
+        };
+        let ticket = self.write_catalog(write.into_iter().collect());
+        self.background.push(ticket);
     }
 
     pub(super) fn serve_tasks(&mut self) -> usize {
@@ -306,7 +321,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         let code = ArchiveErrorCode::Generic;
                         self.refuse(task.control_session_id, task.correlation_id, code, &failure);
                     }
-                    if let Some(session) = self.session(task.control_session_id) {
+                    if task.has_signal
+                        && let Some(session) = self.session(task.control_session_id)
+                    {
                         session.send_signal(task.correlation_id, task.recording_id, -1, -1, Signal::Delete);
                     }
                     work_count += 1;

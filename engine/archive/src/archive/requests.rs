@@ -132,7 +132,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             RequestBody::PurgeRecording { recording_id } => {
                 self.purge(id, correlation_id, recording_id).map(|()| None)
             }
-            _ => self.on_query(id, correlation_id, body),
+            _ => self.on_segments(id, correlation_id, body),
         };
         match outcome {
             Ok(None) => {}
@@ -142,6 +142,36 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 }
             }
             Err((code, message)) => self.refuse(id, correlation_id, code, &message),
+        }
+    }
+
+    /// Requests that move the ends of recordings, and the one that changes a channel.
+    fn on_segments(
+        &mut self,
+        id: i64,
+        correlation_id: i64,
+        body: &RequestBody<'_>,
+    ) -> Result<Option<i64>, (ArchiveErrorCode, String)> {
+        match *body {
+            RequestBody::DetachSegments { recording_id, new_start_position } => {
+                self.detach_segments(recording_id, new_start_position).map(|()| Some(0))
+            }
+            RequestBody::DeleteDetachedSegments { recording_id } => {
+                self.delete_detached_segments(id, correlation_id, recording_id).map(|()| None)
+            }
+            RequestBody::PurgeSegments { recording_id, new_start_position } => {
+                self.purge_segments(id, correlation_id, recording_id, new_start_position).map(|()| None)
+            }
+            RequestBody::AttachSegments { recording_id } => {
+                self.attach_segments(id, correlation_id, recording_id).map(|()| None)
+            }
+            RequestBody::MigrateSegments { source_recording_id, target_recording_id } => self
+                .migrate_segments(id, correlation_id, source_recording_id, target_recording_id)
+                .map(|()| None),
+            RequestBody::UpdateChannel { recording_id, channel } => {
+                self.update_channel(id, correlation_id, recording_id, channel)
+            }
+            _ => self.on_query(id, correlation_id, body),
         }
     }
 

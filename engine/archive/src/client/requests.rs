@@ -221,4 +221,58 @@ impl ArchiveClient {
     pub fn purge_recording(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::PurgeRecording { recording_id })
     }
+
+    /// Begins a recording at a later segment; the files below stay. A position that no segment begins at is refused.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn detach_segments(&mut self, aeron: &Aeron, recording_id: i64, new_start_position: i64) -> Sent {
+        self.request(aeron, RequestBody::DetachSegments { recording_id, new_start_position })
+    }
+
+    /// Deletes the files below a recording's start. The answer's relevant id is their number; a DELETE signal follows.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn delete_detached_segments(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::DeleteDetachedSegments { recording_id })
+    }
+
+    /// Detaches segments and deletes them. The answer's relevant id is their number; a DELETE signal follows.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn purge_segments(&mut self, aeron: &Aeron, recording_id: i64, new_start_position: i64) -> Sent {
+        self.request(aeron, RequestBody::PurgeSegments { recording_id, new_start_position })
+    }
+
+    /// Attaches the segments below a recording's start that are there. The answer's relevant id is their number.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn attach_segments(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::AttachSegments { recording_id })
+    }
+
+    /// Moves all segments of a recording to another that begins where it ends, or ends where it begins. The answer's
+    /// relevant id is their number; a DELETE signal of the source follows.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn migrate_segments(
+        &mut self,
+        aeron: &Aeron,
+        source_recording_id: i64,
+        target_recording_id: i64,
+    ) -> Sent {
+        self.request(aeron, RequestBody::MigrateSegments { source_recording_id, target_recording_id })
+    }
+
+    /// Gives a recording another channel in the catalog.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn update_channel(&mut self, aeron: &Aeron, recording_id: i64, channel: &str) -> Sent {
+        self.request(aeron, RequestBody::UpdateChannel { recording_id, channel })
+    }
 }

@@ -1,0 +1,242 @@
+//! Segments that leave or join a recording, and recordings that change their channel (spec 03 §3.9, §3.10).
+
+use harrier_ringbuf::Memory;
+use harrier_ringbuf::storage::Storage;
+
+use super::Archive;
+use super::replays::{Refusal, refusal};
+use crate::channel;
+use crate::codec::{ArchiveErrorCode, ControlCode};
+use crate::descriptor::RecordingDescriptor;
+use crate::replay::ReplaySession;
+use crate::segment;
+use crate::task::{Change, FileTask, Step};
+
+impl<M: Memory, S: Storage> Archive<M, S> {
+    fn recording(&self, recording_id: i64) -> Result<RecordingDescriptor, Refusal> {
+        match self.catalog.get(recording_id) {
+            Some(recording) => Ok(recording.clone()),
+            None => {
+                refusal(ArchiveErrorCode::UnknownRecording, format!("unknown recording id: {recording_id}"))
+            }
+        }
+    }
+
+    fn check_no_task(&self, recording_id: i64) -> Result<(), Refusal> {
+        if self.tasks.iter().any(|task| task.concerns(recording_id)) {
+            return refusal(
+                ArchiveErrorCode::Generic,
+                format!("another delete operation in progress for recording {recording_id}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the recording may begin at a later segment.
+    fn check_detach(&self, recording: &RecordingDescriptor, new_start: i64) -> Result<(), Refusal> {
+        let id = recording.recording_id;
+        let invalid = |reason: String| {
+            refusal(
+                ArchiveErrorCode::Generic,
+                format!("cannot detach recording {id} to {new_start}: {reason}"),
+            )
+        };
+        let lowest =
+            recording.segment_base(recording.start_position) + i64::from(recording.segment_file_length);
+        if new_start < lowest {
+            return invalid(format!("the first segment that can begin it is at {lowest}"));
+        }
+        if new_start != recording.segment_base(new_start) {
+            return invalid(format!("segments begin at multiples of {}", recording.segment_file_length));
+        }
+        let end = self.active_position(id).unwrap_or(recording.stop_position);
+        let highest = recording.segment_base(end);
+        if new_start > highest {
+            return invalid(format!("the last segment begins at {highest}"));
+        }
+        let reads_below = |replay: &ReplaySession| {
+            replay.setup.recording.recording_id == id && replay.segment_position() < new_start
+        };
+        if self.replays.iter().any(reads_below) {
+            return invalid("a replay reads a segment below".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach_segments(&mut self, recording_id: i64, new_start: i64) -> Result<(), Refusal> {
+        let recording = self.recording(recording_id)?;
+        self.check_detach(&recording, new_start)?;
+        self.apply(Change::Start { recording_id, position: new_start });
+        Ok(())
+    }
+
+    pub(super) fn purge_segments(
+        &mut self,
+        session_id: i64,
+        correlation_id: i64,
+        recording_id: i64,
+        new_start: i64,
+    ) -> Result<(), Refusal> {
+        let recording = self.recording(recording_id)?;
+        self.check_detach(&recording, new_start)?;
+        self.check_no_task(recording_id)?;
+        let directory = self.context.archive_directory.clone();
+        let mut steps = Vec::new();
+        let mut base = recording.segment_base(recording.start_position);
+        while base < new_start {
+            steps.push(Step::Remove { path: segment::path(&directory, recording_id, base) });
+            base += i64::from(recording.segment_file_length);
+        }
+        let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
+        task.changes.push(Change::Start { recording_id, position: new_start });
+        self.begin_task(task);
+        Ok(())
+    }
+
+    pub(super) fn delete_detached_segments(
+        &mut self,
+        session_id: i64,
+        correlation_id: i64,
+        recording_id: i64,
+    ) -> Result<(), Refusal> {
+        let recording = Box::new(self.recording(recording_id)?);
+        self.check_no_task(recording_id)?;
+        let directory = self.context.archive_directory.clone();
+        let steps = vec![Step::FindDetached { directory, recording }];
+        self.begin_task(FileTask::new(recording_id, session_id, correlation_id, steps));
+        Ok(())
+    }
+
+    pub(super) fn attach_segments(
+        &mut self,
+        session_id: i64,
+        correlation_id: i64,
+        recording_id: i64,
+    ) -> Result<(), Refusal> {
+        let recording = Box::new(self.recording(recording_id)?);
+        self.check_no_task(recording_id)?;
+        let directory = self.context.archive_directory.clone();
+        let base =
+            recording.segment_base(recording.start_position) - i64::from(recording.segment_file_length);
+        let steps = vec![Step::Attach { directory, recording, base }];
+        let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
+        task.has_signal = false;
+        self.begin_task(task);
+        Ok(())
+    }
+
+    pub(super) fn migrate_segments(
+        &mut self,
+        session_id: i64,
+        correlation_id: i64,
+        source_id: i64,
+        target_id: i64,
+    ) -> Result<(), Refusal> {
+        let (source, target) = (self.recording(source_id)?, self.recording(target_id)?);
+        let join = self.check_migration(&source, &target)?;
+        self.check_no_task(source_id)?;
+        self.check_no_task(target_id)?;
+        let directory = self.context.archive_directory.clone();
+        let is_prepended = join == target.start_position;
+        let (mut checks, mut moves) = (Vec::new(), Vec::new());
+        let mut base = source.segment_base(source.start_position);
+        while base < source.stop_position {
+            let from = segment::path(&directory, source_id, base);
+            let to = segment::path(&directory, target_id, base);
+            checks.push(Step::Exists { path: from.clone(), is_wanted: true });
+            // The recorder rolls over as soon as a segment is full: what begins at the join is empty.
+            if is_prepended || base != join {
+                checks.push(Step::Exists { path: to.clone(), is_wanted: false });
+            }
+            moves.push(Step::Move { from, to });
+            base += i64::from(source.segment_file_length);
+        }
+        checks.extend(moves);
+        if is_prepended {
+            checks.push(Step::Clear { path: segment::path(&directory, source_id, join) });
+        }
+        let mut task = FileTask::new(source_id, session_id, correlation_id, checks);
+        task.other_recording_id = Some(target_id);
+        task.changes.push(match is_prepended {
+            true => Change::Start { recording_id: target_id, position: source.start_position },
+            false => Change::Stop { recording_id: target_id, position: source.stop_position },
+        });
+        task.changes.push(Change::Stop { recording_id: source_id, position: source.start_position });
+        self.begin_task(task);
+        Ok(())
+    }
+
+    /// Where the two recordings meet.
+    fn check_migration(
+        &self,
+        source: &RecordingDescriptor,
+        target: &RecordingDescriptor,
+    ) -> Result<i64, Refusal> {
+        let (from, to) = (source.recording_id, target.recording_id);
+        let invalid = |reason: String| {
+            refusal(ArchiveErrorCode::Generic, format!("cannot migrate segments of {from} to {to}: {reason}"))
+        };
+        if from == to {
+            return invalid("they are the same recording".into());
+        }
+        if self.is_active(from) || source.is_active() {
+            return invalid(format!("recording {from} is active"));
+        }
+        for (what, own, wanted) in [
+            ("segment length", source.segment_file_length, target.segment_file_length),
+            ("term length", source.term_buffer_length, target.term_buffer_length),
+            ("initial term id", source.initial_term_id, target.initial_term_id),
+            ("stream id", source.stream_id, target.stream_id),
+            ("mtu", source.mtu_length, target.mtu_length),
+        ] {
+            if own != wanted {
+                return invalid(format!("{what} {own} is not {wanted}"));
+            }
+        }
+        let join = if source.stop_position == target.start_position {
+            source.stop_position
+        } else if source.start_position == target.stop_position {
+            source.start_position
+        } else {
+            return invalid(format!(
+                "{}..{} and {}..{} do not meet",
+                source.start_position, source.stop_position, target.start_position, target.stop_position
+            ));
+        };
+        if join != source.segment_base(join) || join != target.segment_base(join) {
+            return invalid(format!("they meet at {join}, inside a segment"));
+        }
+        Ok(join)
+    }
+
+    pub(super) fn update_channel(
+        &mut self,
+        id: i64,
+        correlation_id: i64,
+        recording_id: i64,
+        channel: &str,
+    ) -> Result<Option<i64>, Refusal> {
+        let Some(session) = self.session(id) else { return Ok(None) };
+        if session.listing.is_some() {
+            return refusal(ArchiveErrorCode::ActiveListing, "active listing already in progress");
+        }
+        if self.catalog.get(recording_id).is_none() {
+            if let Some(session) = self.session(id) {
+                session.send_unknown(correlation_id, recording_id, ControlCode::RecordingUnknown);
+            }
+            return Ok(None);
+        }
+        let uri = channel::parse(channel).map_err(|error| (ArchiveErrorCode::Generic, error.to_string()))?;
+        let stripped = channel::strip(&uri).to_string();
+        let writes = self
+            .catalog
+            .replace(recording_id, |recording| {
+                recording.original_channel = channel.to_owned();
+                recording.stripped_channel = stripped;
+            })
+            .map_err(|error| (ArchiveErrorCode::Generic, error.to_string()))?;
+        let ticket = self.write_catalog(writes);
+        self.background.push(ticket);
+        Ok(Some(0))
+    }
+}

@@ -1,0 +1,69 @@
+//! Compacting a catalog: entries that are not valid go, with their segments (spec 03 §4.7).
+
+use harrier_ringbuf::Memory;
+use harrier_ringbuf::storage::{OpenMode, Operation, Output, Storage, SyncLevel};
+
+use super::ToolError;
+use super::editor::{ArchiveEditor, write};
+use crate::catalog::{CATALOG_FILE, HEADER_LENGTH, RecordingState};
+
+/// The new catalog until it is whole.
+const TEMPORARY_FILE: &str = "archive.catalog.compact";
+
+/// What a compaction has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// Entries that are gone.
+    pub deleted_entries: usize,
+    /// Bytes that those entries had.
+    pub reclaimed_bytes: usize,
+    /// Segment files that are gone.
+    pub deleted_segments: usize,
+}
+
+impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
+    /// Rewrites the catalog with its valid entries only, as short as it can be, and removes the segments of the others.
+    /// The next recording id stays.
+    ///
+    /// # Errors
+    /// A file that cannot be read, written or removed. The new catalog takes the old one's place before any segment goes.
+    pub fn compact(&mut self) -> Result<Compaction, ToolError> {
+        let mut done = Compaction { deleted_entries: 0, reclaimed_bytes: 0, deleted_segments: 0 };
+        let mut bytes = self.files.bytes[..HEADER_LENGTH].to_vec();
+        // A file of old writers may leave the id to its last entry, which may be about to go.
+        bytes[8..16].copy_from_slice(&self.files.catalog.next_recording_id().to_le_bytes());
+        let mut doomed = Vec::new();
+        for entry in self.files.catalog.entries().to_vec() {
+            if entry.state == RecordingState::Valid {
+                bytes.extend_from_slice(&self.files.bytes[entry.offset..entry.offset + entry.length]);
+                continue;
+            }
+            done.deleted_entries += 1;
+            done.reclaimed_bytes += entry.length;
+            let segments = self.files.segments(entry.descriptor.recording_id)?;
+            doomed.extend(segments.into_iter().map(|segment| segment.name));
+        }
+        self.replace_catalog(bytes)?;
+        done.deleted_segments = doomed.len();
+        self.remove(&doomed)?;
+        Ok(done)
+    }
+
+    fn replace_catalog(&mut self, bytes: Vec<u8>) -> Result<(), ToolError> {
+        let directory = self.files.directory.clone();
+        let path = directory.join(TEMPORARY_FILE);
+        let storage = &mut self.files.storage;
+        storage.blocking(Operation::Remove { path: path.clone() })?;
+        let open = Operation::Open { path: path.clone(), mode: OpenMode::CreateNew };
+        let Output::Opened(file, _) = storage.blocking(open)? else {
+            unreachable!("opening a file opens it")
+        };
+        let written = write(storage, file, 0, bytes)
+            .and_then(|()| storage.blocking(Operation::Sync { file, level: SyncLevel::All }).map(|_| ()));
+        storage.blocking(Operation::Close { file })?;
+        written?;
+        storage.blocking(Operation::Rename { from: path, to: directory.join(CATALOG_FILE) })?;
+        storage.blocking(Operation::SyncDirectory { path: directory })?;
+        self.read_again()
+    }
+}

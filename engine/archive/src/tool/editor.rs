@@ -1,0 +1,226 @@
+//! Changing the files of an archive that does not run.
+
+use std::path::Path;
+
+use harrier_ringbuf::position::{FRAME_ALIGNMENT, align};
+use harrier_ringbuf::storage::{
+    FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel, WriteBuffer,
+};
+use harrier_ringbuf::{Memory, Now};
+
+use super::{ArchiveFiles, SegmentFile, ToolError};
+use crate::catalog::{CATALOG_FILE, Catalog, CatalogEntry, RecordingState};
+use crate::checksum::{Checksum, frame_length, is_padding};
+use crate::descriptor::ENTRY_HEADER_LENGTH;
+use crate::mark_file::{ArchiveMark, lock_out};
+use crate::recovery;
+
+const STATE: usize = 4;
+const CHECKSUM: usize = 8;
+const STOP_TIMESTAMP: usize = 64;
+const STOP_POSITION: usize = 80;
+const SESSION_ID: usize = 12;
+
+/// The files of an archive, for changing. No archive can start while this lives.
+pub struct ArchiveEditor<M: Memory, S: Storage> {
+    pub(super) files: ArchiveFiles<S>,
+    pub(super) now_ms: i64,
+    _lock: M::Lock,
+}
+
+impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
+    /// Takes a directory.
+    ///
+    /// # Errors
+    /// [`MarkFileError::Active`](crate::MarkFileError::Active) while an archive lives in it; as [`ArchiveFiles::open`].
+    pub fn take(directory: &Path, memory: &M, storage: S, now: &Now) -> Result<Self, ToolError> {
+        // Opened before it is locked: a directory without an archive gets no lock file. Read again afterwards.
+        let files = ArchiveFiles::open(directory, storage)?;
+        let mark = ArchiveMark::read(memory, directory)?;
+        let lock = lock_out(memory, directory, mark.as_ref(), now.epoch_ms)?;
+        let files = ArchiveFiles::open(directory, files.storage)?;
+        Ok(Self { files, now_ms: now.epoch_ms, _lock: lock })
+    }
+
+    /// The files, for reading.
+    pub fn files(&mut self) -> &mut ArchiveFiles<S> {
+        &mut self.files
+    }
+
+    /// Makes a recording valid or invalid; false when it is so already.
+    ///
+    /// # Errors
+    /// [`ToolError::Unknown`], [`ToolError::Deleted`], or a file that cannot be written.
+    pub fn set_valid(&mut self, recording_id: i64, is_valid: bool) -> Result<bool, ToolError> {
+        let entry = self.files.entry(recording_id)?;
+        let wanted = if is_valid { RecordingState::Valid } else { RecordingState::Invalid };
+        if entry.state == RecordingState::Deleted {
+            return Err(ToolError::Deleted(recording_id));
+        }
+        if entry.state == wanted {
+            return Ok(false);
+        }
+        let offset = entry.offset;
+        self.write_catalog(&[(offset + STATE, (wanted as i32).to_le_bytes().to_vec())])?;
+        Ok(true)
+    }
+
+    /// Writes where a recording ends. The entry's checksum stays what it was (spec 03 §4.3).
+    pub(super) fn set_stop(&mut self, offset: usize, position: i64) -> Result<(), ToolError> {
+        let timestamp = self.now_ms.to_le_bytes().to_vec();
+        self.write_catalog(&[
+            (offset + STOP_TIMESTAMP, timestamp),
+            (offset + STOP_POSITION, position.to_le_bytes().to_vec()),
+        ])
+    }
+
+    /// Computes and writes the checksums of catalog entries, and of the data frames in the last segment of each recording,
+    /// or in all. Returns the number of segment files written.
+    ///
+    /// # Errors
+    /// [`ToolError::Unknown`], or a file that cannot be read or written.
+    pub fn checksum(
+        &mut self,
+        checksum: Checksum,
+        recording_id: Option<i64>,
+        all_segments: bool,
+    ) -> Result<usize, ToolError> {
+        let mut count = 0;
+        for entry in self.chosen(recording_id)? {
+            let (offset, id) = (entry.offset, entry.descriptor.recording_id);
+            let body = &self.files.bytes[offset + ENTRY_HEADER_LENGTH..offset + entry.length];
+            self.write_catalog(&[(offset + CHECKSUM, checksum.of(body).to_le_bytes().to_vec())])?;
+            let segments = self.files.segments(id)?;
+            let first = if all_segments { 0 } else { segments.len().saturating_sub(1) };
+            for segment in &segments[first..] {
+                self.stamp_segment(&entry, segment, checksum)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    fn stamp_segment(
+        &mut self,
+        entry: &CatalogEntry,
+        segment: &SegmentFile,
+        checksum: Checksum,
+    ) -> Result<(), ToolError> {
+        let Some(base) = segment.base_position else { return Ok(()) };
+        let bytes = self.files.read_segment(&entry.descriptor, &segment.name)?;
+        let mut offset = recovery::first_offset(&entry.descriptor, base);
+        let mut stamps = Vec::new();
+        while let Some(length) = frame_length(&bytes, offset) {
+            let end = (offset + align(length, FRAME_ALIGNMENT)).min(bytes.len());
+            if !is_padding(&bytes, offset) {
+                let sum = checksum.of_frame(&bytes[offset..end]);
+                stamps.push((offset + SESSION_ID, sum.to_le_bytes().to_vec()));
+            }
+            offset = end;
+        }
+        let path = self.files.directory.join(&segment.name);
+        self.with_file(&path, |storage, file| {
+            stamps.into_iter().try_for_each(|(offset, bytes)| write(storage, file, offset, bytes))
+        })
+    }
+
+    /// Segment files of recordings, of any state, that lie outside their positions or whose names say none.
+    ///
+    /// # Errors
+    /// [`ToolError::Unknown`], or a directory that cannot be read.
+    pub fn orphaned_segments(&mut self, recording_id: Option<i64>) -> Result<Vec<String>, ToolError> {
+        let mut orphans = Vec::new();
+        for entry in self.chosen(recording_id)? {
+            let recording = &entry.descriptor;
+            let first = recording.segment_base(recording.start_position);
+            let last = match recording.stop_position {
+                -1 => i64::MAX,
+                stop => recording.segment_base(stop),
+            };
+            let is_orphan = |base: Option<i64>| base.is_none_or(|base| base < first || base > last);
+            let segments = self.files.segments(recording.recording_id)?;
+            orphans
+                .extend(segments.into_iter().filter(|own| is_orphan(own.base_position)).map(|own| own.name));
+        }
+        Ok(orphans)
+    }
+
+    /// Removes files of the directory.
+    ///
+    /// # Errors
+    /// A file that cannot be removed; those before it are gone.
+    pub fn remove(&mut self, names: &[String]) -> Result<(), ToolError> {
+        for name in names {
+            let path = self.files.directory.join(name);
+            self.files.storage.blocking(Operation::Remove { path })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the catalog more bytes.
+    ///
+    /// # Errors
+    /// [`ToolError::Capacity`], or a file that cannot be written.
+    pub fn set_capacity(&mut self, capacity: u64) -> Result<(), ToolError> {
+        let present = self.files.bytes.len() as u64;
+        if capacity < present || capacity > i32::MAX as u64 {
+            return Err(ToolError::Capacity { wanted: capacity, present });
+        }
+        let path = self.files.directory.join(CATALOG_FILE);
+        self.with_file(&path, |storage, file| {
+            storage.blocking(Operation::SetLength { file, length: capacity }).map(|_| ())
+        })?;
+        self.read_again()
+    }
+
+    /// Entries that a command is about: one, or all.
+    pub(super) fn chosen(&self, recording_id: Option<i64>) -> Result<Vec<CatalogEntry>, ToolError> {
+        match recording_id {
+            Some(id) => Ok(vec![self.files.entry(id)?.clone()]),
+            None => Ok(self.files.catalog.entries().to_vec()),
+        }
+    }
+
+    fn write_catalog(&mut self, writes: &[(usize, Vec<u8>)]) -> Result<(), ToolError> {
+        let path = self.files.directory.join(CATALOG_FILE);
+        self.with_file(&path, |storage, file| {
+            writes.iter().try_for_each(|(offset, bytes)| write(storage, file, *offset, bytes.clone()))
+        })?;
+        self.read_again()
+    }
+
+    /// Opens a file, has it changed, syncs and closes it.
+    pub(super) fn with_file(
+        &mut self,
+        path: &Path,
+        change: impl FnOnce(&mut S, FileId) -> Result<(), StorageError>,
+    ) -> Result<(), ToolError> {
+        let storage = &mut self.files.storage;
+        let open = Operation::Open { path: path.to_owned(), mode: OpenMode::ReadWrite };
+        let Output::Opened(file, _) = storage.blocking(open)? else {
+            unreachable!("opening a file opens it")
+        };
+        let changed = change(storage, file)
+            .and_then(|()| storage.blocking(Operation::Sync { file, level: SyncLevel::All }).map(|_| ()));
+        storage.blocking(Operation::Close { file })?;
+        Ok(changed?)
+    }
+
+    pub(super) fn read_again(&mut self) -> Result<(), ToolError> {
+        let path = self.files.directory.join(CATALOG_FILE);
+        self.files.bytes = super::read_file(&mut self.files.storage, &path, u64::MAX)?;
+        self.files.catalog =
+            Catalog::inspect(&self.files.bytes).map_err(|error| ToolError::Catalog { path, error })?;
+        Ok(())
+    }
+}
+
+pub(super) fn write<S: Storage>(
+    storage: &mut S,
+    file: FileId,
+    offset: usize,
+    bytes: Vec<u8>,
+) -> Result<(), StorageError> {
+    let bytes = WriteBuffer::Owned(bytes);
+    storage.blocking(Operation::Write { file, offset: offset as u64, bytes }).map(|_| ())
+}

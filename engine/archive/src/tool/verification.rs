@@ -1,0 +1,243 @@
+//! Verifying recordings: positions, segments, frames and checksums (spec 03 §4.7).
+
+use harrier_ringbuf::Memory;
+use harrier_ringbuf::position::{FRAME_ALIGNMENT, align};
+use harrier_ringbuf::storage::{Operation, Storage};
+
+use super::editor::ArchiveEditor;
+use super::{SegmentFile, ToolError};
+use crate::catalog::{CatalogEntry, RecordingState, check_positions};
+use crate::checksum::{Checksum, frame_length, is_padding};
+use crate::descriptor::{ENTRY_HEADER_LENGTH, RecordingDescriptor};
+use crate::recovery::{self, RecoveryError};
+
+/// What to do with a last frame of which a page may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TornAnswer {
+    /// The recording is faulty.
+    Refuse,
+    /// The recording ends before the frame; its bytes are zeroed.
+    Truncate,
+    /// The frame is whole.
+    Keep,
+}
+
+/// How thoroughly to verify.
+#[derive(Debug, Clone, Copy)]
+pub struct VerifyOptions {
+    /// Every segment instead of the last.
+    pub all_segments: bool,
+    /// Checksums of entries and frames too.
+    pub checksum: Option<Checksum>,
+    /// What to do with a last frame that may be torn.
+    pub torn: TornAnswer,
+}
+
+/// What a verification has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Purged: there is nothing to verify.
+    Deleted,
+    /// The recording is whole.
+    Good {
+        /// Stop position that was written, when the catalog had another.
+        corrected_stop: Option<i64>,
+        /// The entry was invalid and is valid now.
+        became_valid: bool,
+    },
+    /// The last frame may be torn: to be asked again with another [`TornAnswer`]. The entry was left as it was.
+    Torn {
+        /// Name of the segment file.
+        segment: String,
+        /// Offset of the frame in it.
+        offset: usize,
+    },
+    /// The recording is not whole; its entry is invalid now.
+    Faulty {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What stands against a recording.
+enum Objection {
+    Torn { segment: String, offset: usize },
+    Fault(String),
+    Error(ToolError),
+}
+
+impl From<ToolError> for Objection {
+    fn from(error: ToolError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
+    /// Verifies one recording and writes what comes of it: stop position and state.
+    ///
+    /// # Errors
+    /// [`ToolError::Unknown`], or a file that cannot be read or written.
+    pub fn verify(&mut self, recording_id: i64, options: &VerifyOptions) -> Result<Verdict, ToolError> {
+        let entry = self.files.entry(recording_id)?.clone();
+        if entry.state == RecordingState::Deleted {
+            return Ok(Verdict::Deleted);
+        }
+        let segments = self.files.segments(recording_id)?;
+        match self.examine(&entry, &segments, options) {
+            Ok(stop) => self.accept(&entry, stop, !segments.is_empty()),
+            Err(Objection::Torn { segment, offset }) => Ok(Verdict::Torn { segment, offset }),
+            Err(Objection::Error(error)) => Err(error),
+            Err(Objection::Fault(reason)) => {
+                self.set_valid(recording_id, false)?;
+                Ok(Verdict::Faulty { reason })
+            }
+        }
+    }
+
+    fn accept(&mut self, entry: &CatalogEntry, stop: i64, has_segments: bool) -> Result<Verdict, ToolError> {
+        let corrected_stop = (stop != entry.descriptor.stop_position).then_some(stop);
+        if let Some(stop) = corrected_stop {
+            self.set_stop(entry.offset, stop)?;
+        }
+        let became_valid = has_segments && self.set_valid(entry.descriptor.recording_id, true)?;
+        Ok(Verdict::Good { corrected_stop, became_valid })
+    }
+
+    /// Where the recording ends.
+    fn examine(
+        &mut self,
+        entry: &CatalogEntry,
+        segments: &[SegmentFile],
+        options: &VerifyOptions,
+    ) -> Result<i64, Objection> {
+        let recording = &entry.descriptor;
+        let (start, stop) = (recording.start_position, recording.stop_position);
+        check_positions(recording).map_err(Objection::Fault)?;
+        if stop != -1 && stop < start {
+            return Err(Objection::Fault(format!("stopPosition={stop} is before startPosition={start}")));
+        }
+        self.check_entry(entry, options)?;
+        let Some(last) = segments.iter().rev().find(|segment| segment.base_position.is_some()) else {
+            return if stop == -1 || stop == start {
+                Ok(start)
+            } else {
+                Err(Objection::Fault(format!("no segment file of {} bytes is there", stop - start)))
+            };
+        };
+        let last_base = last.base_position.unwrap_or_default();
+        let limit = last_base + i64::from(recording.segment_file_length);
+        for (what, position) in [("startPosition", start), ("stopPosition", stop)] {
+            if position > limit {
+                return Err(Objection::Fault(format!(
+                    "{what}={position} lies behind the last segment, which ends at {limit}"
+                )));
+            }
+        }
+        let end = self.find_end(recording, last, options)?.max(start);
+        let mut next = recording.segment_base(start);
+        for segment in segments {
+            let Some(base) = segment.base_position.filter(|base| *base >= recording.segment_base(start))
+            else {
+                continue;
+            };
+            if !options.all_segments && base != last_base {
+                continue;
+            }
+            if options.all_segments && base != next {
+                return Err(Objection::Fault(format!("segment file of position {next} is missing")));
+            }
+            self.check_segment(recording, segment, base, end, options)?;
+            next = base + i64::from(recording.segment_file_length);
+        }
+        Ok(end)
+    }
+
+    fn check_entry(&self, entry: &CatalogEntry, options: &VerifyOptions) -> Result<(), Objection> {
+        let Some(checksum) = options.checksum else { return Ok(()) };
+        let body = &self.files.bytes[entry.offset + ENTRY_HEADER_LENGTH..entry.offset + entry.length];
+        let computed = checksum.of(body);
+        if computed == entry.checksum {
+            return Ok(());
+        }
+        Err(Objection::Fault(format!("invalid catalog checksum: {computed} (recorded {})", entry.checksum)))
+    }
+
+    fn find_end(
+        &mut self,
+        recording: &RecordingDescriptor,
+        last: &SegmentFile,
+        options: &VerifyOptions,
+    ) -> Result<i64, Objection> {
+        let base = last.base_position.unwrap_or_default();
+        let bytes = self.files.read_segment(recording, &last.name).map_err(ToolError::from)?;
+        match recovery::scan(recording, base, &bytes, options.checksum) {
+            Ok(end) => Ok(base + end as i64),
+            Err(RecoveryError::Torn { segment, offset, .. }) => match options.torn {
+                TornAnswer::Refuse => Err(Objection::Torn { segment, offset }),
+                TornAnswer::Keep => {
+                    let length = frame_length(&bytes, offset).unwrap_or(0);
+                    Ok(base + (offset + align(length, FRAME_ALIGNMENT)) as i64)
+                }
+                TornAnswer::Truncate => {
+                    let path = self.files.directory.join(&last.name);
+                    let length = recording.segment_file_length as u64;
+                    self.with_file(&path, |storage, file| {
+                        storage.blocking(Operation::SetLength { file, length: offset as u64 })?;
+                        storage.blocking(Operation::SetLength { file, length }).map(|_| ())
+                    })?;
+                    Ok(base + offset as i64)
+                }
+            },
+            Err(RecoveryError::Storage(error)) => Err(ToolError::from(error).into()),
+        }
+    }
+
+    /// Follows the frames of a segment up to the recording's end.
+    fn check_segment(
+        &mut self,
+        recording: &RecordingDescriptor,
+        segment: &SegmentFile,
+        base: i64,
+        end: i64,
+        options: &VerifyOptions,
+    ) -> Result<(), Objection> {
+        let bytes = self.files.read_segment(recording, &segment.name).map_err(ToolError::from)?;
+        let segment_length = i64::from(recording.segment_file_length);
+        let limit = (end - base).clamp(0, segment_length) as usize;
+        let fault = |reason: String| Err(Objection::Fault(format!("file {}: {reason}", segment.name)));
+        let mut offset = recovery::first_offset(recording, base);
+        while offset < limit {
+            let Some(length) = frame_length(&bytes, offset) else {
+                return fault(format!("no frame at {offset}, the recording goes on to {limit}"));
+            };
+            let int =
+                |at: usize| bytes[offset + at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
+            let position = base + offset as i64;
+            let term_length = i64::from(recording.term_buffer_length);
+            let term_id = recording.initial_term_id.wrapping_add((position / term_length) as i32);
+            let expected = ((position % term_length) as i32, term_id, recording.stream_id);
+            let found = (int(8), int(20), int(16));
+            if found != expected {
+                return fault(format!(
+                    "frame at {offset} has termOffset={} termId={} streamId={}, expected {} {} {}",
+                    found.0, found.1, found.2, expected.0, expected.1, expected.2
+                ));
+            }
+            let next = offset + align(length, FRAME_ALIGNMENT);
+            if next as i64 > segment_length {
+                return fault(format!("frame at {offset} of {length} bytes runs past the segment"));
+            }
+            if let Some(checksum) = options.checksum.filter(|_| !is_padding(&bytes, offset)) {
+                let computed = bytes.get(offset..next).map(|frame| checksum.of_frame(frame));
+                if computed != Some(int(12)) {
+                    return fault(format!(
+                        "frame at {offset} has checksum {}, computed {computed:?}",
+                        int(12)
+                    ));
+                }
+            }
+            offset = next;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! What operators do with a member (spec 04 §6.6): its files at any time, and questions and commands while it runs.
+//!
+//! [`ClusterMark`] and the functions of this module read and change files; [`MembersQuery`], [`ModuleCounters`],
+//! [`PlanQuery`] and [`SnapshotQuery`] talk to a running member and are polled.
+
+mod control;
+mod files;
+mod members;
+mod queries;
+
+pub use control::{ControlError, ModuleCounters, ToggleCommand, backup_query_deadline};
+pub use files::{
+    ClusterFilesError, ClusterMark, Seeded, invalidate_latest_snapshot, marks, module_mark,
+    recording_log_entries, seed_recording_log_from_snapshot, sort_recording_log,
+};
+pub use members::{ClusterMember, ClusterMembers, MembersQuery};
+pub use queries::{ArchiveLink, PlanQuery, QueryError, SnapshotQuery};

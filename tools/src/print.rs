@@ -1,0 +1,147 @@
+//! Text for standard output: whole documents, so that a closed pipe ends a command and never panics.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+use serde_json::Value;
+
+use crate::CommandError;
+
+/// Writes text to standard output.
+///
+/// # Errors
+/// [`CommandError::Answer`] with 0 when nobody reads any more: `harrier stat | head` has done its work.
+pub fn text(text: &str) -> Result<(), CommandError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(CommandError::Answer(0)),
+        Err(error) => Err(CommandError::failed(error)),
+    }
+}
+
+/// Writes a value as one line.
+///
+/// # Errors
+/// As [`text`].
+pub fn json(value: &Value) -> Result<(), CommandError> {
+    text(&format!("{value}\n"))
+}
+
+/// A number with commas between groups of three digits.
+///
+/// ```
+/// assert_eq!(harrier_tools::print::grouped(-1_234_567), "-1,234,567");
+/// assert_eq!(harrier_tools::print::grouped(999), "999");
+/// ```
+pub fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if number < 0 {
+        grouped.push('-');
+    }
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A point in time as `2026-11-22 02:37:57.123+0000`; times that cannot be are given as their number.
+///
+/// ```
+/// assert_eq!(harrier_tools::print::timestamp(1_700_000_000_123), "2023-11-14 22:13:20.123+0000");
+/// ```
+pub fn timestamp(epoch_ms: i64) -> String {
+    let Some((date, time)) = date_and_time(epoch_ms) else { return epoch_ms.to_string() };
+    format!("{date} {time}.{:03}+0000", epoch_ms % 1_000)
+}
+
+/// The time of day as `02:37:57`, UTC.
+pub fn time_of_day(epoch_ms: i64) -> String {
+    date_and_time(epoch_ms).map_or_else(|| epoch_ms.to_string(), |(_, time)| time)
+}
+
+fn date_and_time(epoch_ms: i64) -> Option<(String, String)> {
+    // Years before 1970 and after 9999 are no times of anything that Aeron writes.
+    if !(0..253_402_300_800_000).contains(&epoch_ms) {
+        return None;
+    }
+    let (days, second) = (epoch_ms / 86_400_000, epoch_ms / 1_000 % 86_400);
+    // Days are counted from 1 March of year 0, so that the leap day is the last of its year.
+    let from_march = days + 719_468;
+    let (era, day_of_era) = (from_march / 146_097, from_march % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let time = format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60);
+    Some((format!("{year:04}-{month:02}-{day:02}"), time))
+}
+
+/// Bytes in the largest unit that keeps three digits: `1.5 MiB`.
+pub fn bytes(count: i64) -> String {
+    let mut value = count as f64;
+    let mut unit = 0;
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    while value.abs() >= 1_024.0 && unit + 1 < UNITS.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Nanoseconds in a readable unit: `12.3 µs`.
+pub fn duration(ns: i64) -> String {
+    match ns {
+        ..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.1} s", ns as f64 / 1e9),
+    }
+}
+
+/// An error log as text, in the shape that operators of Aeron know.
+pub fn errors(errors: &[crate::aeron_directory::LoggedError]) -> String {
+    let mut text = String::new();
+    for error in errors {
+        let (first, last) = (timestamp(error.first_ms), timestamp(error.last_ms));
+        let _infallible = writeln!(
+            text,
+            "{} observations from {first} to {last} for:\n{}\n",
+            error.observation_count,
+            error.text.trim_end()
+        );
+    }
+    let _infallible = writeln!(text, "{} distinct errors observed.", errors.len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        let day = |epoch_ms| date_and_time(epoch_ms).unwrap().0;
+        assert_eq!(day(0), "1970-01-01");
+        assert_eq!(day(951_782_400_000), "2000-02-29");
+        assert_eq!(day(951_868_800_000), "2000-03-01");
+        assert_eq!(day(4_107_542_400_000), "2100-03-01");
+        assert_eq!(timestamp(-1), "-1");
+        assert_eq!(timestamp(i64::MAX), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn units_fit_the_size() {
+        assert_eq!(
+            [bytes(0), bytes(1_023), bytes(1_536), bytes(3 << 30)],
+            ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
+        );
+        assert_eq!([duration(999), duration(1_500), duration(2_000_000_000)], ["999 ns", "1.5 µs", "2.0 s"]);
+    }
+}
