@@ -4,6 +4,7 @@
 pub mod aeron_directory;
 pub mod archive;
 pub mod bench;
+pub mod cluster;
 pub mod demo;
 pub mod errors;
 pub mod loss;

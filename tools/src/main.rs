@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harrier_tools::{CommandError, archive, bench, demo, errors, loss, node, stat, streams};
+use harrier_tools::{CommandError, archive, bench, cluster, demo, errors, loss, node, stat, streams};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +34,8 @@ enum Command {
     Backlog(streams::BacklogArguments),
     /// Measures one thing on this machine.
     Bench(bench::BenchArguments),
+    /// Shows and changes the files of a cluster's member, and tells a running member what to do.
+    Cluster(cluster::ClusterArguments),
     /// Runs the main job: orders through a clustered order book, with a crash in the middle.
     Demo(demo::DemoArguments),
     /// Shows the distinct errors of a driver.
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Archive(arguments) => archive::run(&arguments),
         Command::Backlog(arguments) => streams::run_backlog(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Errors(arguments) => errors::run(&arguments),
         Command::Loss(arguments) => loss::run(&arguments),
