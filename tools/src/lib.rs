@@ -6,6 +6,7 @@ pub mod archive;
 pub mod bench;
 pub mod cluster;
 pub mod demo;
+pub mod doctor;
 pub mod errors;
 pub mod loss;
 pub mod node;
@@ -14,6 +15,7 @@ pub mod print;
 pub mod stat;
 pub mod stream_table;
 pub mod streams;
+pub mod top;
 pub mod watch;
 
 use thiserror::Error;
