@@ -154,7 +154,7 @@ fn driver_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         pair("mapped", print::bytes(last.system(35)), Style::new()),
     ];
     if let Some((recordings, replays, errors)) = model.archive() {
-        let text = format!("{recordings} recordings, {replays} replays, {errors} errors");
+        let text = format!("{recordings} rec, {replays} replay, {errors} err");
         lines.insert(0, pair("archive", text, if errors > 0 { WARN } else { GOOD }));
     }
     frame.render_widget(Paragraph::new(lines).block(panel("driver")), area);
