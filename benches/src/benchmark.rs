@@ -59,7 +59,7 @@ pub const BENCHMARKS: [Benchmark; 11] = [
     ),
     benchmark(
         "ipc-throughput-invoked",
-        "messages through shared memory, driver invoked in the publisher's thread",
+        "messages through shared memory, driver invoked in the subscriber's thread, short terms",
         &[32, 1_344],
         throughput::ipc_invoked,
     ),

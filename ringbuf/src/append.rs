@@ -60,7 +60,7 @@ impl OfferError {
 }
 
 /// How far ahead of its own stores a sole writer asks for the memory: a reader that follows closely has looked at it.
-const AHEAD_BYTES: usize = 1_024;
+const AHEAD_BYTES: usize = 2_048;
 
 /// The parts of a message as one run of bytes, read in order.
 struct Gather<'a, 'b> {
@@ -131,8 +131,14 @@ impl<R: Region> Stream<R> {
     #[inline(always)]
     fn required(&self, length: usize) -> Result<usize, OfferError> {
         if length <= self.max_payload {
-            Ok(align(length + HEADER_LENGTH, FRAME_ALIGNMENT))
-        } else if length <= self.max_message {
+            return Ok(align(length + HEADER_LENGTH, FRAME_ALIGNMENT));
+        }
+        self.required_fragmented(length)
+    }
+
+    #[cold]
+    fn required_fragmented(&self, length: usize) -> Result<usize, OfferError> {
+        if length <= self.max_message {
             Ok(compute_fragmented_length(length, self.max_payload))
         } else {
             Err(OfferError::MessageTooLong { length, max: self.max_message })
@@ -149,7 +155,11 @@ impl<R: Region> Stream<R> {
         parts: &[&[u8]],
         reserved_value: Option<i64>,
     ) {
-        if length <= self.max_payload {
+        if let ([payload], None) = (parts, reserved_value)
+            && length <= self.max_payload
+        {
+            self.template.write_frame(term, offset, term_id, payload);
+        } else if length <= self.max_payload {
             self.template.write(term, offset, length + HEADER_LENGTH, term_id);
             let mut to = offset + HEADER_LENGTH;
             for part in parts {
@@ -165,6 +175,7 @@ impl<R: Region> Stream<R> {
         }
     }
 
+    #[inline(never)]
     fn write_fragments(
         &self,
         term: &R,
@@ -315,6 +326,8 @@ impl<R: Region> ConcurrentAppender<R> {
 #[derive(Debug)]
 pub struct ExclusiveAppender<R: Region = AtomicBuffer> {
     stream: Stream<R>,
+    /// The partition that is written to.
+    term: R,
     term_id: i32,
     term_offset: usize,
     index: usize,
@@ -330,7 +343,7 @@ impl<R: Region> ExclusiveAppender<R> {
         let term_id = tail_term_id(raw_tail);
         let begin = compute_term_begin_position(term_id, stream.bits, stream.log.initial_term_id());
         let term_offset = tail_offset(raw_tail, stream.log.term_length());
-        Self { stream, term_id, term_offset, index, begin }
+        Self { term: stream.log.term(index).clone(), stream, term_id, term_offset, index, begin }
     }
 
     /// Position after everything that was appended.
@@ -364,8 +377,7 @@ impl<R: Region> ExclusiveAppender<R> {
         let length = total_length(parts);
         let required = self.stream.required(length)?;
         let offset = self.reserve(required, length, limit)?;
-        let term = self.stream.log.term(self.index);
-        self.stream.write_message(term, offset, self.term_id, length, parts, reserved_value);
+        self.stream.write_message(&self.term, offset, self.term_id, length, parts, reserved_value);
         Ok(self.position())
     }
 
@@ -380,9 +392,8 @@ impl<R: Region> ExclusiveAppender<R> {
             return Err(OfferError::MessageTooLong { length, max });
         }
         let offset = self.reserve(align(length + HEADER_LENGTH, FRAME_ALIGNMENT), length, limit)?;
-        let term = self.stream.log.term(self.index);
-        self.stream.template.write(term, offset, length + HEADER_LENGTH, self.term_id);
-        Ok(Claim::new(term.clone(), offset, length, self.position()))
+        self.stream.template.write(&self.term, offset, length + HEADER_LENGTH, self.term_id);
+        Ok(Claim::new(self.term.clone(), offset, length, self.position()))
     }
 
     /// Appends padding over `length` bytes of payload (spec 01 §2.9).
@@ -395,7 +406,7 @@ impl<R: Region> ExclusiveAppender<R> {
             return Err(OfferError::MessageTooLong { length, max });
         }
         let offset = self.reserve(align(length + HEADER_LENGTH, FRAME_ALIGNMENT), length, limit)?;
-        let term = self.stream.log.term(self.index);
+        let term = &self.term;
         self.stream.template.write(term, offset, length + HEADER_LENGTH, self.term_id);
         set_flags_and_type(term, offset, FLAG_BEGIN | FLAG_END, TYPE_PAD);
         set_frame_length_ordered(term, offset, (length + HEADER_LENGTH) as i32);
@@ -432,7 +443,7 @@ impl<R: Region> ExclusiveAppender<R> {
         let end = self.term_offset + frames.len();
         let log = &self.stream.log;
         log.set_raw_tail_ordered(self.index, pack_tail(self.term_id, end as i32));
-        let term = log.term(self.index);
+        let term = &self.term;
         let at = self.term_offset;
         term.copy_in(at + HEADER_LENGTH, &frames[HEADER_LENGTH..]);
         term.copy_in(at + 8, &first[8..]);
@@ -457,11 +468,11 @@ impl<R: Region> ExclusiveAppender<R> {
         let offset = self.term_offset;
         let end = offset + required;
         self.stream.log.set_raw_tail_ordered(self.index, pack_tail(self.term_id, end as i32));
-        if end > self.stream.log.term_length() {
+        if end > self.term.capacity() {
             return Err(self.end_of_term());
         }
         self.term_offset = end;
-        self.stream.log.term(self.index).expect_store(end + AHEAD_BYTES);
+        self.term.expect_store(end + AHEAD_BYTES);
         Ok(offset)
     }
 
@@ -469,7 +480,7 @@ impl<R: Region> ExclusiveAppender<R> {
     fn end_of_term(&mut self) -> OfferError {
         let log = &self.stream.log;
         if self.term_offset < log.term_length() {
-            self.stream.pad_to_end(log.term(self.index), self.term_offset, self.term_id);
+            self.stream.pad_to_end(&self.term, self.term_offset, self.term_id);
         }
         match self.rotate_term() {
             Ok(()) => OfferError::AdminAction,
@@ -488,6 +499,7 @@ impl<R: Region> ExclusiveAppender<R> {
         self.begin += log.term_length() as i64;
         let count = term_count(self.term_id, log.initial_term_id());
         self.index = index_by_term_count(count);
+        self.term = log.term(self.index).clone();
         log.set_raw_tail_ordered(self.index, pack_tail(self.term_id, 0));
         log.set_active_term_count_ordered(count);
         Ok(())

@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
+use crate::position::HEADER_LENGTH;
+
 /// Alignment of heap buffers, that of a mapped page.
 const PAGE_BYTES: usize = 4096;
 
@@ -50,6 +52,19 @@ pub trait Region: Clone {
     fn copy_in(&self, offset: usize, bytes: &[u8]);
     /// Copies shared bytes out. When another may still write them the caller must check afterwards that none did.
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
+    /// Writes a whole frame and publishes it: the header's first three words, of which the first holds the negative length,
+    /// then the payload behind the header, then the positive `length` over the first half of the first word (spec 01 §2.8).
+    #[inline(always)]
+    fn put_frame(&self, offset: usize, header: [i64; 3], payload: &[u8], length: i32) {
+        let room = self.capacity().saturating_sub(offset);
+        assert!(room >= HEADER_LENGTH && payload.len() <= room - HEADER_LENGTH, "frame outside the buffer");
+        self.store_pair(offset, header[0], Ordering::Release);
+        crate::fence(Ordering::Release);
+        self.store_i64(offset + 8, header[1], Ordering::Relaxed);
+        self.store_i64(offset + 16, header[2], Ordering::Relaxed);
+        self.copy_in(offset + HEADER_LENGTH, payload);
+        self.store_i32(offset, length, Ordering::Release);
+    }
     /// Zeroes a range. Not atomic as a whole.
     fn zero(&self, offset: usize, length: usize);
     /// Tells the processor that the word at `offset` will be stored soon. Outside the capacity it does nothing.
@@ -164,6 +179,44 @@ impl AtomicBuffer {
     }
 }
 
+/// One aligned 64-bit word of shared memory: its place was checked when it was made, so that no access has to.
+#[derive(Clone)]
+pub struct SharedWord {
+    address: NonNull<AtomicI64>,
+    _backing: Arc<dyn Backing>,
+}
+
+// SAFETY: as for `AtomicBuffer`.
+unsafe impl Send for SharedWord {}
+// SAFETY: as for `AtomicBuffer`.
+unsafe impl Sync for SharedWord {}
+
+impl SharedWord {
+    /// The word at `offset` of `buffer`.
+    ///
+    /// # Panics
+    /// Outside the buffer, and at an offset that is not naturally aligned.
+    pub fn of(buffer: &AtomicBuffer, offset: usize) -> Self {
+        Self { address: NonNull::from(buffer.word_i64(offset)), _backing: buffer.backing.clone() }
+    }
+}
+
+impl std::ops::Deref for SharedWord {
+    type Target = AtomicI64;
+
+    #[inline(always)]
+    fn deref(&self) -> &AtomicI64 {
+        // SAFETY: `of` took it from a valid reference, and the backing, which lives as long as this, keeps it valid.
+        unsafe { self.address.as_ref() }
+    }
+}
+
+impl fmt::Debug for SharedWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedWord")
+    }
+}
+
 impl Region for AtomicBuffer {
     #[inline(always)]
     fn capacity(&self) -> usize {
@@ -224,6 +277,29 @@ impl Region for AtomicBuffer {
         unsafe { shared_copy::read(self.address.as_ptr().add(offset), bytes) }
     }
 
+    /// One check for the whole frame: on a publisher's way the checks of each word would cost as much as the stores.
+    #[cfg(not(miri))]
+    #[inline(always)]
+    fn put_frame(&self, offset: usize, header: [i64; 3], payload: &[u8], length: i32) {
+        self.check(offset, HEADER_LENGTH);
+        self.check(offset + HEADER_LENGTH, payload.len());
+        let frame = self.address.as_ptr().wrapping_add(offset);
+        if !(frame as usize).is_multiple_of(8) {
+            unaligned(offset);
+        }
+        // SAFETY: header and payload are in bounds, the words are aligned, `payload` is private and therefore does not
+        // overlap shared memory, all valid while `self.backing` lives; words are only accessed atomically.
+        unsafe {
+            let word = |index: usize| AtomicI64::from_ptr(frame.add(8 * index).cast());
+            word(0).store(header[0], Ordering::Release);
+            crate::fence(Ordering::Release);
+            word(1).store(header[1], Ordering::Relaxed);
+            word(2).store(header[2], Ordering::Relaxed);
+            shared_copy::write_words(frame.add(HEADER_LENGTH), payload);
+            AtomicI32::from_ptr(frame.cast()).store(length, Ordering::Release);
+        }
+    }
+
     fn zero(&self, offset: usize, length: usize) {
         self.check(offset, length);
         // SAFETY: in bounds.
@@ -275,6 +351,34 @@ mod shared_copy {
         // SAFETY: the caller promises that `from` is valid for `bytes.len()` and that the ranges are disjoint.
         unsafe { copy(from, bytes.as_mut_ptr(), bytes.len()) }
     }
+
+    /// As [`write`], for `to` aligned to 8 bytes. Short ranges go word by word: a wider load of what the caller has just
+    /// written field by field would wait until those stores have left the processor's store buffer. The words are atomic so
+    /// that the compiler does not join them.
+    #[cfg(not(miri))]
+    #[inline(always)]
+    pub(super) unsafe fn write_words(to: *mut u8, bytes: &[u8]) {
+        let (from, length) = (bytes.as_ptr(), bytes.len());
+        // SAFETY: the caller promises that `to` is aligned, valid for `bytes.len()` and that the ranges are disjoint; each
+        // piece lies inside.
+        unsafe {
+            if !(8..=64).contains(&length) {
+                return copy(from, to, length);
+            }
+            let mut at = 0;
+            while at + 8 <= length {
+                let word = from.add(at).cast::<i64>().read_unaligned();
+                AtomicI64::from_ptr(to.add(at).cast()).store(word, Ordering::Relaxed);
+                at += 8;
+            }
+            if at < length {
+                std::ptr::copy_nonoverlapping(from.add(length - 8), to.add(length - 8), 8);
+            }
+        }
+    }
+
+    #[cfg(not(miri))]
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     /// Copies; short ranges, which most messages are, without a call: the first and the last so many bytes, which overlap
     /// in the middle.
@@ -395,6 +499,35 @@ mod tests {
             buffer.load_i64(4, Ordering::Relaxed);
         }));
         assert!(panics(&|| drop(buffer.slice(60, 8))));
+    }
+
+    #[test]
+    fn a_word_keeps_the_memory_and_must_be_inside() {
+        let word = SharedWord::of(&AtomicBuffer::heap(64), 56);
+        word.store(7, Ordering::Release);
+        assert_eq!(word.clone().load(Ordering::Acquire), 7);
+        let buffer = AtomicBuffer::heap(64);
+        for offset in [4, 57, 64] {
+            let make = std::panic::AssertUnwindSafe(|| SharedWord::of(&buffer, offset));
+            assert!(std::panic::catch_unwind(make).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_is_written_whole_or_not_at_all() {
+        let buffer = AtomicBuffer::heap(128);
+        buffer.put_frame(32, [(7 << 32) | i64::from((-37_i32) as u32), 2, 3], b"hello", 37);
+        assert_eq!(buffer.load_i64(32, Ordering::Relaxed), (7 << 32) | 37);
+        assert_eq!((buffer.load_i64(40, Ordering::Relaxed), buffer.load_i64(48, Ordering::Relaxed)), (2, 3));
+        let mut payload = [0; 6];
+        buffer.copy_out(64, &mut payload);
+        assert_eq!(&payload, b"hello\0");
+        for (offset, length) in [(64, 33), (100, 0), (128, 0), (4, 1)] {
+            let payload = vec![1; length];
+            let put = std::panic::AssertUnwindSafe(|| buffer.put_frame(offset, [1; 3], &payload, 1));
+            assert!(std::panic::catch_unwind(put).is_err(), "{offset}+{length}");
+        }
+        assert_eq!(buffer.load_i64(96, Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use thiserror::Error;
 
-use crate::{AtomicBuffer, Region};
+use crate::{AtomicBuffer, Region, SharedWord};
 
 /// Bytes of a metadata record.
 pub const METADATA_LENGTH: usize = 512;
@@ -62,7 +62,7 @@ pub enum CountersError {
 /// One counter's value. Whoever owns the counter writes it; everybody may read it.
 #[derive(Debug, Clone)]
 pub struct AtomicCounter {
-    record: AtomicBuffer,
+    value: SharedWord,
     id: i32,
 }
 
@@ -75,25 +75,25 @@ impl AtomicCounter {
     /// The value, with what its writer stored before.
     #[inline(always)]
     pub fn get(&self) -> i64 {
-        self.record.load_i64(0, Ordering::Acquire)
+        self.value.load(Ordering::Acquire)
     }
 
     /// The value, for its only writer.
     #[inline(always)]
     pub fn get_plain(&self) -> i64 {
-        self.record.load_i64(0, Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
     }
 
     /// Stores a value that publishes what was stored before.
     #[inline(always)]
     pub fn set_ordered(&self, value: i64) {
-        self.record.store_i64(0, value, Ordering::Release);
+        self.value.store(value, Ordering::Release);
     }
 
     /// Stores a value that publishes nothing else.
     #[inline(always)]
     pub fn set_plain(&self, value: i64) {
-        self.record.store_i64(0, value, Ordering::Relaxed);
+        self.value.store(value, Ordering::Relaxed);
     }
 
     /// Adds one; for a counter with one writer.
@@ -111,12 +111,12 @@ impl AtomicCounter {
     /// Adds, for a counter with many writers; returns the value before.
     #[inline(always)]
     pub fn get_and_add(&self, delta: i64) -> i64 {
-        self.record.fetch_add_i64(0, delta)
+        self.value.fetch_add(delta, Ordering::AcqRel)
     }
 
     /// Replaces one value by another; returns whether it did.
     pub fn compare_and_set(&self, current: i64, new: i64) -> bool {
-        self.record.compare_and_set_i64(0, current, new)
+        self.value.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Raises the value, for a counter with one writer; returns whether it did.
@@ -178,7 +178,7 @@ impl CountersReader {
     /// [`CountersError::Id`].
     pub fn counter(&self, id: i32) -> Result<AtomicCounter, CountersError> {
         let index = self.check(id)?;
-        Ok(AtomicCounter { record: self.values.slice(index * VALUE_LENGTH, VALUE_LENGTH), id })
+        Ok(AtomicCounter { value: SharedWord::of(&self.values, index * VALUE_LENGTH), id })
     }
 
     /// State of a record; 0 for ids outside.

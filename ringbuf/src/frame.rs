@@ -132,17 +132,32 @@ impl HeaderTemplate {
         }
     }
 
+    /// The header's words but the reserved value; the length is negative.
+    #[inline(always)]
+    fn words(&self, offset: usize, length: usize, term_id: i32) -> [i64; 3] {
+        [
+            (self.version_flags_type << 32) | i64::from((-(length as i32)) as u32),
+            (i64::from(self.session_id) << 32) | offset as i64,
+            (i64::from(term_id) << 32) | i64::from(self.stream_id as u32),
+        ]
+    }
+
     /// Marks the slot as owned and writes the header: first word with the negative length, then the rest
     /// (spec 01 §2.8).
     #[inline(always)]
     pub(crate) fn write<R: Region>(&self, term: &R, offset: usize, length: usize, term_id: i32) {
-        let first = (self.version_flags_type << 32) | i64::from((-(length as i32)) as u32);
+        let [first, second, third] = self.words(offset, length, term_id);
         term.store_pair(offset, first, Ordering::Release);
         fence(Ordering::Release);
-        let second = (i64::from(self.session_id) << 32) | offset as i64;
         term.store_i64(offset + TERM_OFFSET_OFFSET, second, Ordering::Relaxed);
-        let third = (i64::from(term_id) << 32) | i64::from(self.stream_id as u32);
         term.store_i64(offset + STREAM_ID_OFFSET, third, Ordering::Relaxed);
+    }
+
+    /// Writes and publishes a frame with its payload.
+    #[inline(always)]
+    pub(crate) fn write_frame<R: Region>(&self, term: &R, offset: usize, term_id: i32, payload: &[u8]) {
+        let length = payload.len() + HEADER_LENGTH;
+        term.put_frame(offset, self.words(offset, length, term_id), payload, length as i32);
     }
 }
 

@@ -35,7 +35,7 @@ pub mod transport;
 pub mod unblock;
 
 pub use agent::{Agent, AgentError, Now};
-pub use buffer::{AtomicBuffer, Region};
+pub use buffer::{AtomicBuffer, Region, SharedWord};
 pub use clock::Clock;
 pub use idmap::{IdMap, IdSet};
 pub use memory::{Memory, MemoryError};

@@ -129,21 +129,27 @@ pub const COMPARISONS: &[Comparison] = &[
     },
     Comparison {
         name: "ipc-throughput",
-        about: "IPC, exclusive publication to one subscriber, driver backs off, both ends spin",
-        lanes: &[stream("ipc-throughput", 32, &[("msgs_per_s", Bar::AtLeastByTag(1.7, 2.5))])],
+        about: "IPC, exclusive publication to one subscriber, driver invoked in the subscriber's thread on both sides; each side's terms as long as suits it best: ours 2 MiB, Java's 64 MiB",
+        lanes: &[stream("ipc-throughput-invoked", 32, &[("msgs_per_s", Bar::AtLeastByTag(1.7, 2.5))])],
+        peer: Peer::Java("ipc-throughput --size 32 --driver invoker --idle spin --term 64m"),
+    },
+    Comparison {
+        name: "ipc-throughput-threads",
+        about: "the same with the driver on a thread of its own that backs off, both ends spin, 64 MiB terms",
+        lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
         peer: Peer::Java("ipc-throughput --size 32 --driver-idle backoff --idle spin"),
     },
     Comparison {
         name: "ipc-throughput-c",
-        about: "IPC, exclusive publication to one subscriber, beside the C client",
+        about: "IPC, exclusive publication to one subscriber, driver on a thread of its own, beside the C client",
         lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
         peer: Peer::C("ipc-throughput --size 32 --idle spin --api offer --pub exclusive"),
     },
     Comparison {
         name: "ipc-throughput-1344",
-        about: "IPC, exclusive publication to one subscriber, long messages",
-        lanes: &[stream("ipc-throughput", 1_344, RATE_SHOWN)],
-        peer: Peer::Java("ipc-throughput --size 1344 --driver-idle backoff --idle spin"),
+        about: "IPC, exclusive publication to one subscriber, driver invoked in the subscriber's thread, long messages",
+        lanes: &[stream("ipc-throughput-invoked", 1_344, RATE_SHOWN)],
+        peer: Peer::Java("ipc-throughput --size 1344 --driver invoker --idle spin --term 64m"),
     },
     Comparison {
         name: "udp-throughput",

@@ -132,6 +132,7 @@ macro_rules! publication_facts {
         ///
         /// # Errors
         /// See [`OfferError`]; those for which [`OfferError::is_retryable`] holds may succeed a moment later.
+        #[inline]
         pub fn offer(&mut self, message: &[u8]) -> Result<i64, OfferError> {
             self.offer_parts(&[message])
         }
@@ -142,12 +143,15 @@ macro_rules! publication_facts {
 #[derive(Clone)]
 pub struct Publication {
     appender: ConcurrentAppender,
+    limit: AtomicCounter,
+    closed: Arc<AtomicBool>,
     state: Arc<PublicationState>,
 }
 
 impl Publication {
     pub(crate) fn new(appender: ConcurrentAppender, state: PublicationState) -> Self {
-        Self { appender, state: Arc::new(state) }
+        let (limit, closed) = (state.limit.clone(), state.closed.clone());
+        Self { appender, limit, closed, state: Arc::new(state) }
     }
 
     publication_facts!();
@@ -163,10 +167,10 @@ impl Publication {
     /// See [`OfferError`].
     #[inline]
     pub fn offer_parts(&mut self, parts: &[&[u8]]) -> Result<i64, OfferError> {
-        if self.state.is_closed() {
+        if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
         }
-        self.appender.append(parts, None, self.state.limit.get())
+        self.appender.append(parts, None, self.limit.get())
     }
 
     /// Claims space for a message of `length` bytes to be written in place.
@@ -175,22 +179,25 @@ impl Publication {
     /// See [`OfferError`]; lengths over [`max_payload_length`](Self::max_payload_length) cannot be claimed.
     #[inline]
     pub fn try_claim(&mut self, length: usize) -> Result<Claim, OfferError> {
-        if self.state.is_closed() {
+        if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
         }
-        self.appender.claim(length, self.state.limit.get())
+        self.appender.claim(length, self.limit.get())
     }
 }
 
 /// A publication with a single writer and a session of its own: faster, and it can write blocks and padding.
 pub struct ExclusivePublication {
     appender: ExclusiveAppender,
+    limit: AtomicCounter,
+    closed: Arc<AtomicBool>,
     state: Arc<PublicationState>,
 }
 
 impl ExclusivePublication {
     pub(crate) fn new(appender: ExclusiveAppender, state: PublicationState) -> Self {
-        Self { appender, state: Arc::new(state) }
+        let (limit, closed) = (state.limit.clone(), state.closed.clone());
+        Self { appender, limit, closed, state: Arc::new(state) }
     }
 
     publication_facts!();
@@ -206,10 +213,10 @@ impl ExclusivePublication {
     /// See [`OfferError`].
     #[inline]
     pub fn offer_parts(&mut self, parts: &[&[u8]]) -> Result<i64, OfferError> {
-        if self.state.is_closed() {
+        if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
         }
-        self.appender.append(parts, None, self.state.limit.get())
+        self.appender.append(parts, None, self.limit.get())
     }
 
     /// Claims space for a message of `length` bytes to be written in place.
@@ -218,10 +225,10 @@ impl ExclusivePublication {
     /// See [`OfferError`]; lengths over [`max_payload_length`](Self::max_payload_length) cannot be claimed.
     #[inline]
     pub fn try_claim(&mut self, length: usize) -> Result<Claim, OfferError> {
-        if self.state.is_closed() {
+        if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
         }
-        self.appender.claim(length, self.state.limit.get())
+        self.appender.claim(length, self.limit.get())
     }
 
     /// Appends whole frames, as a recording holds them (spec 01 §2.9 offerBlock).
@@ -229,10 +236,10 @@ impl ExclusivePublication {
     /// # Errors
     /// See [`OfferError`].
     pub fn offer_block(&mut self, frames: &[u8]) -> Result<i64, OfferError> {
-        if self.state.is_closed() {
+        if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
         }
-        self.appender.offer_block(frames, self.state.limit.get())
+        self.appender.offer_block(frames, self.limit.get())
     }
 
     /// Appends a padding frame over `length` bytes of payload (spec 01 §2.9 appendPadding).
@@ -240,10 +247,10 @@ impl ExclusivePublication {
     /// # Errors
     /// See [`OfferError`].
     pub fn append_padding(&mut self, length: usize) -> Result<i64, OfferError> {
-        if self.state.is_closed() {
+        if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
         }
-        self.appender.append_padding(length, self.state.limit.get())
+        self.appender.append_padding(length, self.limit.get())
     }
 
     /// Term that is written to.

@@ -161,6 +161,8 @@ pub enum ModuleMessage<'a> {
         log_stream_id: i32,
         is_startup: bool,
         role: Role,
+        /// The member takes the snapshots of standby nodes; false from members older than schema version 16.
+        is_standby: bool,
         log_channel: &'a str,
     },
     TerminationPosition {
@@ -201,6 +203,7 @@ impl<'a> ModuleMessage<'a> {
                 log_stream_id: b.i32(24, 0),
                 is_startup: b.i32(28, 0) == 1,
                 role: role(b.i32(32, 0))?,
+                is_standby: b.i32(36, 16) == 1,
                 log_channel: m.text("log channel", 0)?,
             },
             41 => Self::MembersResponse {
@@ -236,6 +239,7 @@ impl<'a> ModuleMessage<'a> {
                 log_stream_id,
                 is_startup,
                 role,
+                is_standby,
                 log_channel,
             } => Encoder::new(buffer, header(40, 40))
                 .i64(0, log_position)
@@ -245,7 +249,7 @@ impl<'a> ModuleMessage<'a> {
                 .i32(24, log_stream_id)
                 .i32(28, i32::from(is_startup))
                 .i32(32, role as i32)
-                .i32(36, 0)
+                .i32(36, i32::from(is_standby))
                 .text(log_channel)
                 .finish(),
             Self::TerminationPosition { log_position } => {

@@ -119,6 +119,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             // Sessions that live on need their egress connected by the services at once.
             is_startup: self.sessions.is_empty(),
             role: Role::Leader,
+            is_standby: false,
             log_channel: &channel,
         };
         if self.link.as_mut().is_some_and(|link| link.send(&message)) {

@@ -141,6 +141,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             log_stream_id: self.context.replay_stream_id,
             is_startup: true,
             role: Role::Follower,
+            is_standby: false,
             log_channel: &channel,
         };
         if !self.link.as_mut().is_some_and(|link| link.send(&message)) {

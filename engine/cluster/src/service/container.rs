@@ -15,7 +15,7 @@ use super::start::Phase;
 use super::termination::Termination;
 use super::{ClusteredService, ServiceContainerContext};
 use crate::codec::ModuleMessage;
-use crate::mark::{Component, MarkFacts, MarkFile};
+use crate::mark::{Component, MarkFacts, MarkFile, MarkOptions};
 
 /// Messages of the consensus module taken per duty cycle.
 const FRAGMENT_LIMIT: usize = 10;
@@ -71,7 +71,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         now: &Now,
     ) -> Result<Self, ContainerError> {
         context.validate()?;
-        let mark = MarkFile::take(&mark_facts(&context), &memory, now)?;
+        let mark = MarkFile::take_with(&mark_facts(&context), &mark_options(&context), &memory, now)?;
         Ok(Self {
             phase: Phase::Connect { deadline_ns: now.ns + context.startup_timeout_ns },
             context,
@@ -180,6 +180,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
                 log_stream_id,
                 is_startup,
                 role,
+                is_standby,
                 log_channel,
             } => self.on_join(Join {
                 log_position,
@@ -189,6 +190,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
                 stream_id: log_stream_id,
                 is_startup,
                 role,
+                is_standby,
                 channel: log_channel.to_owned(),
             }),
             ModuleMessage::TerminationPosition { log_position } => {
@@ -222,6 +224,14 @@ fn mark_facts(context: &ServiceContainerContext) -> MarkFacts {
         control_channel: context.control_channel.clone(),
         ingress_channel: String::new(),
         service_name: context.service_name.clone(),
+    }
+}
+
+fn mark_options(context: &ServiceContainerContext) -> MarkOptions {
+    MarkOptions {
+        directory: context.mark_file_directory.clone(),
+        error_buffer_length: context.error_buffer_length,
+        ..MarkOptions::default()
     }
 }
 

@@ -26,7 +26,7 @@ pub struct InvalidServiceSetting {
 /// use harrier_cluster::service::ServiceContainerContext;
 ///
 /// let mut context = ServiceContainerContext::new("/dev/shm/aeron", "/var/lib/cluster", 1);
-/// context.apply(&mut |name| (name == "aeron.cluster.service.snapshot.threshold").then(|| "5s".into())).unwrap();
+/// context.apply(&|name| (name == "aeron.cluster.service.snapshot.threshold").then(|| "5s".into())).unwrap();
 /// assert_eq!(context.snapshot_threshold_ns, 5_000_000_000);
 /// assert_eq!(context.archive.control_response_stream_id, 122);
 /// ```
@@ -47,6 +47,10 @@ pub struct ServiceContainerContext {
     pub snapshot_stream_id: i32,
     pub log_fragment_limit: usize,
     pub is_responder: bool,
+    /// Where the mark file is; the cluster's directory when it is not set.
+    pub mark_file_directory: Option<PathBuf>,
+    /// Bytes of the error log in the mark file.
+    pub error_buffer_length: usize,
     pub cycle_threshold_ns: i64,
     pub snapshot_threshold_ns: i64,
     pub app_version: i32,
@@ -78,6 +82,8 @@ impl ServiceContainerContext {
             snapshot_stream_id: 106,
             log_fragment_limit: 50,
             is_responder: true,
+            mark_file_directory: None,
+            error_buffer_length: 1 << 20,
             cycle_threshold_ns: 100_000_000,
             snapshot_threshold_ns: 1_000_000_000,
             app_version: semantic_version(0, 0, 1),
@@ -96,25 +102,28 @@ impl ServiceContainerContext {
         self
     }
 
-    /// Takes settings by their names, as properties files and `-D` definitions have them (spec 04 §9.2); `value` is
-    /// asked for each.
+    /// Takes the settings that `lookup` knows by their dotted names, e.g. `aeron.cluster.service.responder`: from
+    /// properties, variables of the environment or a file (spec 04 §9.2).
     ///
     /// # Errors
     /// The first value that cannot be read.
-    pub fn apply(
-        &mut self,
-        value: &mut dyn FnMut(&str) -> Option<String>,
-    ) -> Result<(), InvalidServiceSetting> {
+    pub fn apply(&mut self, lookup: &impl Fn(&str) -> Option<String>) -> Result<(), InvalidServiceSetting> {
         let mut own = |name: &str| {
-            let name = format!("aeron.cluster.{name}");
-            value(&name).map(|text| (name, text))
+            let name = if name == "aeron.dir" { name.to_owned() } else { format!("aeron.cluster.{name}") };
+            lookup(&name).map(|text| (name, text))
         };
+        read(&mut own, "aeron.dir", &mut self.aeron_directory, |text| Some(text.into()))?;
         read(&mut own, "service.id", &mut self.service_id, |text| text.parse().ok())?;
         let mut cluster_id = self.cluster_id;
         read(&mut own, "id", &mut cluster_id, |text| text.parse().ok())?;
         *self = self.clone().for_cluster(cluster_id);
         read(&mut own, "service.name", &mut self.service_name, |text| Some(text.to_owned()))?;
         read(&mut own, "dir", &mut self.cluster_directory, |text| Some(text.into()))?;
+        read(&mut own, "services.dir", &mut self.cluster_directory, |text| Some(text.into()))?;
+        read(&mut own, "mark.file.dir", &mut self.mark_file_directory, |text| Some(Some(text.into())))?;
+        read(&mut own, "service.error.buffer.length", &mut self.error_buffer_length, |text| {
+            parse_size(text).and_then(|size| usize::try_from(size).ok())
+        })?;
         for (name, channel) in [
             ("control.channel", &mut self.control_channel),
             ("replay.channel", &mut self.replay_channel),
@@ -155,6 +164,10 @@ impl ServiceContainerContext {
                 return Err(invalid(format!("{name}={channel}"), "must be a channel"));
             }
         }
+        if self.error_buffer_length < 4_096 {
+            let setting = format!("service.error.buffer.length={}", self.error_buffer_length);
+            return Err(invalid(setting, "must be at least 4096"));
+        }
         if self.log_fragment_limit == 0 {
             return Err(invalid("log.fragment.limit=0".into(), "must be at least 1"));
         }
@@ -191,8 +204,8 @@ mod tests {
 
     fn context(settings: &[(&str, &str)]) -> Result<ServiceContainerContext, InvalidServiceSetting> {
         let mut context = ServiceContainerContext::new("aeron", "cluster", 0);
-        context.apply(&mut |name| {
-            let own = settings.iter().find(|(own, _)| name == format!("aeron.cluster.{own}"));
+        context.apply(&|name: &str| {
+            let own = settings.iter().find(|(own, _)| name == *own || name == format!("aeron.cluster.{own}"));
             own.map(|(_, value)| (*value).to_owned())
         })?;
         context.validate()?;
@@ -204,7 +217,10 @@ mod tests {
         let context = context(&[
             ("id", "3"),
             ("service.id", "2"),
+            ("aeron.dir", "/tmp/aeron"),
             ("dir", "/tmp/cluster"),
+            ("mark.file.dir", "/tmp/marks"),
+            ("service.error.buffer.length", "2m"),
             ("control.channel", "aeron:ipc?term-length=64k"),
             ("service.stream.id", "204"),
             ("consensus.module.stream.id", "205"),
@@ -222,6 +238,9 @@ mod tests {
         assert_eq!(context.service_name, "clustered-service-3-2");
         assert_eq!(context.archive.control_response_stream_id, 423);
         assert_eq!(context.cluster_directory, PathBuf::from("/tmp/cluster"));
+        assert_eq!(context.aeron_directory, PathBuf::from("/tmp/aeron"));
+        assert_eq!(context.mark_file_directory, Some(PathBuf::from("/tmp/marks")));
+        assert_eq!(context.error_buffer_length, 2 << 20);
         assert_eq!(context.control_channel, "aeron:ipc?term-length=64k");
         assert_eq!((context.service_stream_id, context.module_stream_id), (204, 205));
         assert_eq!(

@@ -22,6 +22,7 @@ pub(super) struct Join {
     pub(super) stream_id: i32,
     pub(super) is_startup: bool,
     pub(super) role: Role,
+    pub(super) is_standby: bool,
     pub(super) channel: String,
 }
 
@@ -109,6 +110,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
                     return Ok((Joining::Ack { join }, false));
                 }
                 core.member_id = join.member_id;
+                self.is_standby = join.is_standby;
                 self.mark.set_member_id(join.member_id);
                 self.change_role(join.role);
                 (Joining::Idle, true)
