@@ -3,11 +3,13 @@
 use harrier_archive::{Archive, ArchiveContext, Checksum, SyncLevel, TornTail};
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::service::{ClusteredService, ServiceContainer, ServiceContainerContext};
+use harrier_driver::configuration::Properties;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_ringbuf::{Agent, Memory, Now, Storage, Transport, Waiter};
 
 use crate::fused;
+use crate::lasting::Lasting;
 use crate::node::{NodeContext, NodeError};
 
 /// The settings of all parts of a node, each ready to be changed before [`Composition::build`].
@@ -29,10 +31,47 @@ impl PartContexts {
         Self {
             driver: driver_context(context),
             archive: archive_context(context),
-            module: module_context(context),
+            module: module_context(context, service_count),
             containers: container_contexts(context, service_count),
         }
     }
+
+    /// Takes settings by their names. What [`NodeContext`] says stays as it is: directories, member and services. Returns
+    /// a warning for each value of the driver's that cannot be read.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`].
+    pub fn apply(&mut self, properties: &Properties) -> Result<Vec<String>, NodeError> {
+        let mut driver = self.driver.clone();
+        let warnings = properties.apply(&mut driver).map_err(setting)?;
+        driver.directory.clone_from(&self.driver.directory);
+        self.driver = driver;
+        let lookup = |name: &str| {
+            let is_own = !OF_THE_NODE.contains(&name);
+            is_own.then(|| properties.get(name)).flatten().map(str::to_owned)
+        };
+        self.module.apply(&lookup).map_err(setting)?;
+        for container in &mut self.containers {
+            container.apply(&lookup).map_err(setting)?;
+        }
+        Ok(warnings)
+    }
+}
+
+/// Settings that a node has from its own context.
+const OF_THE_NODE: [&str; 8] = [
+    "aeron.dir",
+    "aeron.cluster.dir",
+    "aeron.cluster.services.dir",
+    "aeron.cluster.id",
+    "aeron.cluster.member.id",
+    "aeron.cluster.members",
+    "aeron.cluster.service.id",
+    "aeron.cluster.service.count",
+];
+
+fn setting(error: impl std::fmt::Display) -> NodeError {
+    NodeError::Setting(error.to_string())
 }
 
 /// The parts of a node; they find each other in their first duty cycles.
@@ -89,7 +128,8 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
         let mut agents: Vec<Box<dyn Agent>> =
             vec![Box::new(receiver), Box::new(module), Box::new(archive), Box::new(commit)];
         for (context, service) in containers.into_iter().zip(services) {
-            agents.push(Box::new(ServiceContainer::launch(context, service, memory.clone(), waiter(), now)?));
+            let container = ServiceContainer::launch(context, service, memory.clone(), waiter(), now)?;
+            agents.push(Box::new(Lasting::new(container)));
         }
         agents.push(Box::new(sender));
         agents.push(Box::new(conductor));
@@ -125,15 +165,16 @@ fn archive_context(context: &NodeContext) -> ArchiveContext {
     archive
 }
 
-fn module_context(context: &NodeContext) -> ConsensusModuleContext {
+fn module_context(context: &NodeContext, services: usize) -> ConsensusModuleContext {
     let directory = context.directory.join("cluster");
     let mut module =
         ConsensusModuleContext::new(&context.aeron_directory, directory, context.member_id, &context.members);
     module.cluster_id = context.cluster_id;
-    module.service_count = context.service_count;
+    module.service_count = context.service_count.max(services);
     module.max_sessions = context.max_sessions;
     module.session_timeout_ns = context.session_timeout_ns;
     module.log_channel = format!("aeron:udp?term-length={}", context.log_term_length);
+    module.snapshot_channel = snapshot_channel(context);
     module.archive.control_response_stream_id = context.cluster_id * 100 + 120;
     module.archive.seed = context.seed.rotate_left(13);
     module.seed = context.seed.rotate_left(21);
@@ -145,12 +186,18 @@ fn module_context(context: &NodeContext) -> ConsensusModuleContext {
     module
 }
 
+/// Terms as long as the log's: the driver's own default for IPC takes more memory than a snapshot needs.
+fn snapshot_channel(context: &NodeContext) -> String {
+    format!("aeron:ipc?alias=snapshot|term-length={}", context.log_term_length)
+}
+
 fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContainerContext> {
     (0..count as i32)
         .map(|service_id| {
             let directory = context.directory.join("cluster");
             let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
             own = own.for_cluster(context.cluster_id);
+            own.snapshot_channel = snapshot_channel(context);
             own.archive.seed = context.seed.rotate_left(29 + service_id as u32);
             own
         })

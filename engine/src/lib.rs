@@ -14,10 +14,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cluster_client;
 pub mod compose;
 mod fused;
+mod lasting;
 mod node;
+mod service_node;
 pub mod services;
+
+pub use cluster_client::{BlockingClientError, BlockingClusterClient};
+pub use harrier_cluster::control::ClusterCommand;
+pub use harrier_driver::configuration::Properties;
+pub use service_node::{ServiceNode, ServiceNodeContext};
 
 pub use node::{Layout, Node, NodeContext, NodeError, ServiceFactory, default_idle};
 

@@ -6,15 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 use harrier_archive::{ArchiveError, SyncLevel};
+use harrier_client::{Aeron, ClientError, Context};
+use harrier_cluster::control::{self, ClusterCommand, CommandError};
 use harrier_cluster::module::ModuleError;
-use harrier_cluster::service::{ClusteredService, ContainerError, ServiceContainer, ServiceContainerContext};
+use harrier_cluster::service::{
+    ClusteredService, ContainerError, EXPECTED_TERMINATION, ServiceContainer, ServiceContainerContext,
+};
+use harrier_driver::configuration::Properties;
 use harrier_driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, StartError};
 use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport, core_count};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
-use harrier_ringbuf::{Agent, Clock, SharedThread};
+use harrier_ringbuf::{Agent, AgentError, Clock, SharedThread};
 
 use crate::compose::{Composition, PartContexts};
+use crate::lasting::Lasting;
 
 /// How a node's agents share threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +47,8 @@ pub struct NodeContext {
     pub members: String,
     /// Id of the cluster in counters.
     pub cluster_id: i32,
-    /// Services that the consensus module waits for; those that the node does not run are other processes.
+    /// Services that the consensus module waits for, at least those that the node runs; the others are other processes
+    /// ([`ServiceNode`](crate::ServiceNode)).
     pub service_count: usize,
     /// How agents share threads.
     pub layout: Layout,
@@ -60,6 +67,8 @@ pub struct NodeContext {
     pub max_sessions: usize,
     /// Time without a sign of life after which a client's session is closed, ns.
     pub session_timeout_ns: i64,
+    /// Further settings of all parts by their names, from files, definitions or the environment.
+    pub properties: Properties,
     /// Seed of all ids that are drawn.
     pub seed: u64,
 }
@@ -72,7 +81,6 @@ impl NodeContext {
         member_id: i32,
         members: impl Into<String>,
     ) -> Self {
-        let now = SystemClock.now();
         Self {
             directory: directory.into(),
             aeron_directory: aeron_directory.into(),
@@ -88,9 +96,16 @@ impl NodeContext {
             sparse_logs: false,
             max_sessions: 100,
             session_timeout_ns: 10_000_000_000,
-            seed: now.epoch_ms as u64 ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id()),
+            properties: Properties::default(),
+            seed: seed(),
         }
     }
+}
+
+/// A seed that no other process has.
+pub(crate) fn seed() -> u64 {
+    let now = SystemClock.now();
+    now.epoch_ms as u64 ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id())
 }
 
 /// What threads of a node do without work, unless told: spinning needs a core to itself.
@@ -113,6 +128,15 @@ pub enum NodeError {
     /// A service.
     #[error("service container: {0}")]
     Container(#[from] ContainerError),
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Setting(String),
+    /// A client of the node's driver.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A command that was not taken.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// The system has no thread left, or a file cannot be opened.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -126,7 +150,27 @@ pub struct Node {
     runners: Vec<AgentRunner>,
     ready: Arc<AtomicBool>,
     handle: DriverHandle,
-    failures: Arc<ErrorInbox>,
+    outcome: Arc<Outcome>,
+    aeron_directory: PathBuf,
+    cluster_id: i32,
+}
+
+/// What became of a node's parts.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) failures: ErrorInbox,
+    pub(crate) is_expected: AtomicBool,
+}
+
+impl Outcome {
+    pub(crate) fn note(&self, role: &str, error: &AgentError) {
+        match error {
+            AgentError::Terminated(text) if text == EXPECTED_TERMINATION => {
+                self.is_expected.store(true, Ordering::Release);
+            }
+            _ => self.failures.push(format!("{role}: {error}")),
+        }
+    }
 }
 
 type HostParts = Composition<MappedMemory, FileStorage, UdpTransport>;
@@ -138,16 +182,33 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub fn launch(context: NodeContext, services: Vec<ServiceFactory>) -> Result<Self, NodeError> {
+        Self::launch_with(context, services, |_| ())
+    }
+
+    /// As [`launch`](Self::launch), with a last word on the settings of all parts.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn launch_with(
+        context: NodeContext,
+        services: Vec<ServiceFactory>,
+        change: impl FnOnce(&mut PartContexts),
+    ) -> Result<Self, NodeError> {
         let now = SystemClock.now();
-        let contexts = PartContexts::of(&context, services.len());
+        let outcome = Arc::new(Outcome::default());
+        let mut contexts = PartContexts::of(&context, services.len());
+        for warning in contexts.apply(&context.properties)? {
+            outcome.failures.push(warning);
+        }
+        change(&mut contexts);
+        let (aeron_directory, cluster_id) = (contexts.driver.directory.clone(), context.cluster_id);
         let storage = || storage(&context);
         let parts =
             HostParts::build(contexts, &MappedMemory, UdpTransport, storage, ExecutorMode::Queued, &now)?;
         let ready = parts.module.ready_flag();
         let handle = parts.driver.handle.clone();
-        let failures = Arc::new(ErrorInbox::default());
-        let runners = Parts { context, parts, services, failures: failures.clone() }.start()?;
-        Ok(Self { runners, ready, handle, failures })
+        let runners = Parts { context, parts, services, outcome: outcome.clone() }.start()?;
+        Ok(Self { runners, ready, handle, outcome, aeron_directory, cluster_id })
     }
 
     /// True once clients are served.
@@ -163,7 +224,43 @@ impl Node {
 
     /// What parts have said when they ended; each text once.
     pub fn failures(&self) -> Vec<String> {
-        self.failures.drain()
+        self.outcome.failures.drain()
+    }
+
+    /// True once the node has ended because it was told to, by [`ClusterCommand::Shutdown`] or
+    /// [`ClusterCommand::Abort`].
+    pub fn has_ended_as_told(&self) -> bool {
+        self.outcome.is_expected.load(Ordering::Acquire)
+    }
+
+    /// Gives a command to the consensus module, as operators' tools do. It is carried out in the node's own time:
+    /// [`is_command_done`](Self::is_command_done) tells when.
+    ///
+    /// # Errors
+    /// [`NodeError::Command`] when the node takes none now.
+    pub fn command(&self, command: ClusterCommand) -> Result<(), NodeError> {
+        control::command(self.observer()?.counters(), self.cluster_id, command)?;
+        Ok(())
+    }
+
+    /// True once no command is under way.
+    ///
+    /// # Errors
+    /// [`NodeError::Client`].
+    pub fn is_command_done(&self) -> Result<bool, NodeError> {
+        Ok(control::is_done(self.observer()?.counters(), self.cluster_id))
+    }
+
+    /// Snapshots that the node has taken since it was launched.
+    ///
+    /// # Errors
+    /// [`NodeError::Client`].
+    pub fn snapshot_count(&self) -> Result<i64, NodeError> {
+        Ok(control::snapshot_count(self.observer()?.counters(), self.cluster_id).unwrap_or(0))
+    }
+
+    fn observer(&self) -> Result<Aeron, ClientError> {
+        Aeron::connect(Context::new(&self.aeron_directory), MappedMemory, &SystemClock.now())
     }
 
     /// Stops all parts: services first, the driver last.
@@ -177,7 +274,8 @@ impl Node {
                 outcome = Err(error);
             }
         }
-        outcome
+        // A thread whose agents have all ended as told has not failed.
+        if self.has_ended_as_told() { Ok(()) } else { outcome }
     }
 }
 
@@ -185,7 +283,7 @@ struct Parts {
     context: NodeContext,
     parts: HostParts,
     services: Vec<ServiceFactory>,
-    failures: Arc<ErrorInbox>,
+    outcome: Arc<Outcome>,
 }
 
 impl Parts {
@@ -197,11 +295,11 @@ impl Parts {
     }
 
     fn start_fused(self) -> Result<Vec<AgentRunner>, NodeError> {
-        let Self { context, mut parts, services, failures } = self;
+        let Self { context, mut parts, services, outcome } = self;
         let (handle, executor) = (parts.driver.handle.clone(), parts.driver.executor.take());
         let mut runners = Vec::new();
         runners.push(AgentRunner::start("harrier-node", move || {
-            let thread = thread(context.idle, &handle, &failures);
+            let thread = thread(context.idle, &handle, &outcome);
             let services = services.into_iter().map(|factory| factory()).collect();
             let agents = parts
                 .into_fused(services, || Box::new(thread.clone()), &SystemClock.now())
@@ -216,23 +314,23 @@ impl Parts {
     }
 
     fn start_threads(self) -> Result<Vec<AgentRunner>, NodeError> {
-        let Self { context, parts, services, failures } = self;
+        let Self { context, parts, services, outcome } = self;
         let Composition { driver, archive, module, containers, .. } = parts;
         let Driver { conductor, sender, receiver, executor, handle, .. } = driver;
         let mut runners = Vec::new();
         for (own, factory) in containers.into_iter().zip(services) {
-            let (idle, handle, failures) = (context.idle.clone(), handle.clone(), failures.clone());
+            let (idle, handle, outcome) = (context.idle.clone(), handle.clone(), outcome.clone());
             let name = own.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
-                let thread = thread(idle, &handle, &failures);
+                let thread = thread(idle, &handle, &outcome);
                 thread.install(vec![container(own, factory, &thread)?]).map_err(|error| error.to_string())?;
                 Ok(thread)
             })?);
         }
         let start = |name: &str, agents: Vec<Box<dyn Agent + Send>>| {
-            let (idle, handle, failures) = (context.idle.clone(), handle.clone(), failures.clone());
+            let (idle, handle, outcome) = (context.idle.clone(), handle.clone(), outcome.clone());
             AgentRunner::start(name, move || {
-                let thread = thread(idle, &handle, &failures);
+                let thread = thread(idle, &handle, &outcome);
                 let agents = agents.into_iter().map(|agent| agent as Box<dyn Agent>).collect();
                 thread.install(agents).map_err(|error| error.to_string())?;
                 Ok(thread)
@@ -248,13 +346,13 @@ impl Parts {
     }
 }
 
-fn thread(idle: IdleStrategy, handle: &DriverHandle, failures: &Arc<ErrorInbox>) -> SharedThread {
-    let (errors, failures) = (handle.errors.clone(), failures.clone());
+fn thread(idle: IdleStrategy, handle: &DriverHandle, outcome: &Arc<Outcome>) -> SharedThread {
+    let (errors, outcome) = (handle.errors.clone(), outcome.clone());
     SharedThread::new(
         Box::new(ThreadPace::new(SystemClock, idle)),
         Box::new(move |role, error| {
             errors.push(format!("{role}: {error}"));
-            failures.push(format!("{role}: {error}"));
+            outcome.note(role, error);
         }),
     )
 }
@@ -267,7 +365,7 @@ fn container(
     let now = SystemClock.now();
     let waiter = Box::new(thread.clone());
     ServiceContainer::launch(context, factory(), MappedMemory, waiter, &now)
-        .map(|container| Box::new(container) as Box<dyn Agent>)
+        .map(|container| Box::new(Lasting::new(container)) as Box<dyn Agent>)
         .map_err(|error| error.to_string())
 }
 

@@ -1,127 +1,43 @@
 //! Client of a cluster: nothing waits, everything is polled (spec 04 §3.1, §3.2).
 
 mod connect;
+mod context;
+mod egress;
+mod error;
+mod ingress;
+mod listener;
+
+pub use crate::service::ClusterClaim;
+pub use context::{ChallengeResponder, ClusterClientContext};
+pub use error::ClusterClientError;
+pub use listener::EgressListener;
 
 use std::collections::BTreeMap;
 
-use harrier_client::{Aeron, ClientError, ExclusivePublication, Subscription};
-use harrier_protocol::uri::UriError;
+use harrier_client::{Aeron, Subscription};
 use harrier_ringbuf::Now;
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
-use thiserror::Error;
 
-use crate::codec::{Egress, EventCode, Ingress, SessionHeader};
+use crate::codec::{Ingress, SESSION_HEADER_LENGTH, SessionHeader};
+use ingress::{IngressPublication, IngressStream};
 
-/// Settings of a cluster client (spec 04 §9.3). Times are ns.
-#[derive(Debug, Clone)]
-pub struct ClusterClientContext {
-    /// `0=host:port,1=…`; empty sends to the ingress channel as it is.
-    pub ingress_endpoints: String,
-    /// Channel of the ingress; the endpoints are put into it.
-    pub ingress_channel: String,
-    /// Stream of the ingress.
-    pub ingress_stream_id: i32,
-    /// Channel on which the client listens.
-    pub egress_channel: String,
-    /// Stream on which the client listens.
-    pub egress_stream_id: i32,
-    /// How long connecting may take.
-    pub message_timeout_ns: i64,
-    /// How long a lost leader is waited for.
-    pub new_leader_timeout_ns: i64,
-    /// Time without a message after which a keep-alive is sent.
-    pub keepalive_interval_ns: i64,
-    /// Shown to the cluster's authenticator.
-    pub credentials: Vec<u8>,
-    /// Answer to a challenge.
-    pub challenge_answer: Vec<u8>,
-    /// Name in the cluster's counters; at most 100 characters.
-    pub client_name: String,
+/// Where a client stands (spec 04 §3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientState {
+    /// Its session is being opened.
+    Connecting,
+    /// Messages are taken.
+    Connected,
+    /// The leader is lost; its successor will say so.
+    AwaitNewLeader,
+    /// A new term has begun; its ingress is being connected.
+    AwaitNewLeaderConnection,
+    /// The session is over.
+    Closed,
 }
 
-impl ClusterClientContext {
-    /// A client of the members with these ingress endpoints, listening on `egress_channel`.
-    pub fn new(ingress_endpoints: impl Into<String>, egress_channel: impl Into<String>) -> Self {
-        Self {
-            ingress_endpoints: ingress_endpoints.into(),
-            ingress_channel: "aeron:udp?term-length=64k".into(),
-            ingress_stream_id: 101,
-            egress_channel: egress_channel.into(),
-            egress_stream_id: 102,
-            message_timeout_ns: 5_000_000_000,
-            new_leader_timeout_ns: 20_000_000_000,
-            keepalive_interval_ns: 1_000_000_000,
-            credentials: Vec::new(),
-            challenge_answer: Vec::new(),
-            client_name: String::new(),
-        }
-    }
-}
-
-/// What can go wrong between a client and its cluster.
-#[derive(Debug, Error)]
-pub enum ClusterClientError {
-    /// The driver refused a stream, or is gone.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// A channel of the settings.
-    #[error(transparent)]
-    Channel(#[from] UriError),
-    /// Endpoints that are not `id=host:port,…`.
-    #[error("ingress endpoints '{0}' must be id=host:port joined by commas")]
-    Endpoints(String),
-    /// The cluster did not answer in time.
-    #[error(
-        "no session with the cluster at {endpoints} within {timeout_ns} ns: {stage}; is a leader running?"
-    )]
-    Timeout {
-        /// The endpoints.
-        endpoints: String,
-        /// The timeout.
-        timeout_ns: i64,
-        /// What was waited for.
-        stage: &'static str,
-    },
-    /// The cluster turned the client away.
-    #[error("cluster refused the session: {code:?}: {detail}")]
-    Refused {
-        /// Why.
-        code: EventCode,
-        /// The cluster's words.
-        detail: String,
-    },
-    /// The cluster ended the session.
-    #[error("cluster closed the session: {0}")]
-    Closed(String),
-    /// The client has no session now.
-    #[error("the client has no session; poll it")]
-    NotConnected,
-    /// The ingress takes nothing, for now or for good.
-    #[error(transparent)]
-    Offer(#[from] OfferError),
-}
-
-/// What a client hears; all methods do nothing unless overridden.
-pub trait EgressListener {
-    /// A message of a service; `timestamp` is the cluster time of the event that it answers.
-    fn on_message(&mut self, _session_id: i64, _timestamp: i64, _message: &[u8]) {}
-
-    /// Another member leads, or the same one in a new term.
-    fn on_new_leader(&mut self, _leadership_term_id: i64, _leader_member_id: i32, _ingress_endpoints: &str) {}
-
-    /// News of the session.
-    fn on_session_event(&mut self, _code: EventCode, _detail: &str) {}
-}
-
-/// Only messages, for closures.
-impl<F: FnMut(i64, i64, &[u8])> EgressListener for F {
-    fn on_message(&mut self, session_id: i64, timestamp: i64, message: &[u8]) {
-        self(session_id, timestamp, message);
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Begin,
     AwaitEgress {
@@ -146,16 +62,10 @@ enum Stage {
     Closed,
 }
 
-/// An ingress stream that is being added, or there.
-#[derive(Debug)]
-struct IngressStream {
-    member_id: i32,
-    pending: Option<i64>,
-    publication: Option<ExclusivePublication>,
-}
-
-/// Fragments taken per poll.
-const FRAGMENT_LIMIT: usize = 10;
+/// Type of the request to take a snapshot (spec 04 §1.2).
+const SNAPSHOT_REQUEST: i32 = 0;
+/// Attempts at a request.
+const ATTEMPTS: usize = 3;
 
 /// A client of one cluster. [`poll`](Self::poll) connects it, takes egress and keeps the session alive, also over a
 /// restart of the node.
@@ -171,24 +81,22 @@ pub struct ClusterClient {
     session_id: i64,
     leadership_term_id: i64,
     leader_member_id: i32,
+    /// Session of the stream on which the leader answers.
+    egress_session_id: Option<i32>,
+    challenge: Vec<u8>,
+    heartbeat_timeout_ns: Option<i64>,
     last_sent_ns: i64,
     now_ns: i64,
     buffer: Vec<u8>,
-}
-
-/// What the cluster says of a session.
-enum News {
-    Event { correlation_id: i64, session_id: i64, term_id: i64, leader: i32, code: EventCode, detail: String },
-    NewLeader { term_id: i64, leader: i32, endpoints: String },
-    Challenge { correlation_id: i64, session_id: i64 },
 }
 
 impl ClusterClient {
     /// A client without a session.
     ///
     /// # Errors
-    /// [`ClusterClientError::Endpoints`].
+    /// A setting that cannot be.
     pub fn new(context: ClusterClientContext) -> Result<Self, ClusterClientError> {
+        context.validate()?;
         Ok(Self {
             endpoints: connect::parse_endpoints(&context.ingress_endpoints)?,
             context,
@@ -201,6 +109,9 @@ impl ClusterClient {
             session_id: -1,
             leadership_term_id: -1,
             leader_member_id: -1,
+            egress_session_id: None,
+            challenge: Vec::new(),
+            heartbeat_timeout_ns: None,
             last_sent_ns: 0,
             now_ns: 0,
             buffer: vec![0; 1_024],
@@ -222,6 +133,22 @@ impl ClusterClient {
         self.leadership_term_id
     }
 
+    /// The member that leads; -1 before it is known.
+    pub fn leader_member_id(&self) -> i32 {
+        self.leader_member_id
+    }
+
+    /// Where the client stands.
+    pub fn state(&self) -> ClientState {
+        match self.stage {
+            Stage::Connected => ClientState::Connected,
+            Stage::AwaitNewLeader { .. } => ClientState::AwaitNewLeader,
+            Stage::Reconnecting { .. } => ClientState::AwaitNewLeaderConnection,
+            Stage::Closed => ClientState::Closed,
+            _ => ClientState::Connecting,
+        }
+    }
+
     /// Connects, takes egress, keeps the session alive; returns the work done.
     ///
     /// # Errors
@@ -240,30 +167,69 @@ impl ClusterClient {
         outcome
     }
 
+    fn session_header(&self) -> [u8; SESSION_HEADER_LENGTH] {
+        let (leadership_term_id, session_id) = (self.leadership_term_id, self.session_id);
+        SessionHeader { leadership_term_id, session_id, timestamp: 0 }.encode()
+    }
+
     /// Sends a message of the session; returns the position of the ingress stream.
     ///
     /// # Errors
-    /// [`ClusterClientError::Offer`] with a retryable error asks for a retry.
+    /// A [retryable](ClusterClientError::is_retryable) one asks for a retry after [`poll`](Self::poll). What was sent
+    /// to a leader that died may be lost: only an answer tells.
     #[inline]
     pub fn offer(&mut self, message: &[u8]) -> Result<i64, ClusterClientError> {
         if !self.is_connected() {
             return Err(ClusterClientError::NotConnected);
         }
-        let header = SessionHeader {
-            leadership_term_id: self.leadership_term_id,
-            session_id: self.session_id,
-            timestamp: 0,
-        };
-        let header = header.encode();
+        let header = self.session_header();
         let Some(publication) = self.publication() else { return Err(ClusterClientError::NotConnected) };
-        let sent = match publication.offer_parts(&[&header, message]) {
-            Err(OfferError::AdminAction) => publication.offer_parts(&[&header, message]),
-            outcome => outcome,
-        };
-        if sent.is_ok() {
-            self.last_sent_ns = self.now_ns;
-        }
+        let sent = publication.offer_parts(&[&header, message]);
+        self.note_sent(sent.as_ref().err().copied());
         Ok(sent?)
+    }
+
+    /// Claims a message of `length` bytes of the session, to be written in place.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer); messages that do not fit in one frame cannot be claimed.
+    #[inline]
+    pub fn try_claim(&mut self, length: usize) -> Result<ClusterClaim, ClusterClientError> {
+        if !self.is_connected() {
+            return Err(ClusterClientError::NotConnected);
+        }
+        let header = self.session_header();
+        let Some(publication) = self.publication() else { return Err(ClusterClientError::NotConnected) };
+        let claimed = publication.try_claim(SESSION_HEADER_LENGTH + length);
+        self.note_sent(claimed.as_ref().err().copied());
+        Ok(ClusterClaim::new(claimed?, &header))
+    }
+
+    /// A sign of life of a session that is otherwise silent; [`poll`](Self::poll) sends them by itself. False when the
+    /// ingress takes none now.
+    ///
+    /// # Errors
+    /// [`ClusterClientError::NotConnected`].
+    pub fn send_keep_alive(&mut self) -> Result<bool, ClusterClientError> {
+        if !self.is_connected() {
+            return Err(ClusterClientError::NotConnected);
+        }
+        let (leadership_term_id, session_id) = (self.leadership_term_id, self.session_id);
+        self.send(&Ingress::KeepAlive { leadership_term_id, session_id })
+    }
+
+    /// Asks the cluster to take a snapshot. [`EgressListener::on_admin_response`] tells with `correlation_id` whether
+    /// one was begun; the cluster's authorisation decides. False when the ingress takes nothing now.
+    ///
+    /// # Errors
+    /// [`ClusterClientError::NotConnected`].
+    pub fn request_snapshot(&mut self, correlation_id: i64) -> Result<bool, ClusterClientError> {
+        if !self.is_connected() {
+            return Err(ClusterClientError::NotConnected);
+        }
+        let (leadership_term_id, session_id) = (self.leadership_term_id, self.session_id);
+        let request_type = SNAPSHOT_REQUEST;
+        self.send(&Ingress::Admin { leadership_term_id, session_id, correlation_id, request_type })
     }
 
     /// Ends the session.
@@ -279,8 +245,26 @@ impl ClusterClient {
         self.stage = Stage::Closed;
     }
 
-    fn publication(&mut self) -> Option<&mut ExclusivePublication> {
+    fn publication(&mut self) -> Option<&mut IngressPublication> {
         self.ingress.get_mut(self.leader)?.publication.as_mut()
+    }
+
+    /// An ingress that has nobody behind it any more waits for the next leader (spec 04 §3.2).
+    #[inline]
+    fn note_sent(&mut self, error: Option<OfferError>) {
+        match error {
+            None => self.last_sent_ns = self.now_ns,
+            Some(OfferError::NotConnected | OfferError::Closed) if self.is_connected() => {
+                self.await_new_leader();
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn await_new_leader(&mut self) {
+        self.ingress.clear();
+        let timeout_ns = self.context.new_leader_timeout_ns(self.heartbeat_timeout_ns);
+        self.stage = Stage::AwaitNewLeader { deadline_ns: self.now_ns.saturating_add(timeout_ns) };
     }
 
     fn send(&mut self, request: &Ingress<'_>) -> Result<bool, ClusterClientError> {
@@ -291,21 +275,19 @@ impl ClusterClient {
                 request.encode(&mut self.buffer).map_err(|_| ClusterClientError::NotConnected)?
             }
         };
-        let leader = self.leader;
-        let Some(publication) = self.ingress.get_mut(leader).and_then(|own| own.publication.as_mut()) else {
+        let Some(publication) = self.ingress.get_mut(self.leader).and_then(|own| own.publication.as_mut())
+        else {
             return Ok(false);
         };
-        for _ in 0..3 {
-            match publication.offer(&self.buffer[..length]) {
-                Ok(_) => {
-                    self.last_sent_ns = self.now_ns;
-                    return Ok(true);
-                }
-                Err(OfferError::AdminAction) => {}
-                Err(_) => return Ok(false),
+        let mut sent = Err(OfferError::AdminAction);
+        for _ in 0..ATTEMPTS {
+            sent = publication.offer_parts(&[&self.buffer[..length]]);
+            if sent != Err(OfferError::AdminAction) {
+                break;
             }
         }
-        Ok(false)
+        self.note_sent(sent.err());
+        Ok(sent.is_ok())
     }
 
     fn go_on(
@@ -313,7 +295,7 @@ impl ClusterClient {
         aeron: &mut Aeron,
         listener: &mut impl EgressListener,
     ) -> Result<usize, ClusterClientError> {
-        match self.stage.clone() {
+        match self.stage {
             Stage::Connected => {
                 let work_count = self.read_egress(aeron, listener, None)?;
                 self.keep_session_alive()?;
@@ -338,130 +320,15 @@ impl ClusterClient {
         }
     }
 
-    /// Takes egress; `wanted` is the connect request that an answer is waited for.
-    fn read_egress(
-        &mut self,
-        aeron: &mut Aeron,
-        listener: &mut impl EgressListener,
-        wanted: Option<i64>,
-    ) -> Result<usize, ClusterClientError> {
-        let Some(egress) = &mut self.egress else { return Ok(0) };
-        let (assembler, own_session) = (&mut self.assembler, self.session_id);
-        let mut news = None;
-        let work_count = egress.poll(FRAGMENT_LIMIT, &mut |payload, header| {
-            assembler.on_fragment(payload, header, &mut |message, _| match Egress::decode(message) {
-                Ok(Some(Egress::Message { header, payload })) if header.session_id == own_session => {
-                    listener.on_message(header.session_id, header.timestamp, payload);
-                }
-                Ok(Some(other)) => {
-                    let heard = news_of(&other, own_session, wanted);
-                    if heard.is_some() {
-                        news = heard;
-                    }
-                }
-                _ => {}
-            });
-        });
-        match news {
-            Some(news) => self.on_news(news, aeron, listener)?,
-            None if wanted.is_none() && work_count == 0 => self.check_egress(),
-            None => {}
-        }
-        Ok(work_count)
-    }
-
-    /// Without an image nobody leads; the next leader will connect again.
-    fn check_egress(&mut self) {
-        let is_silent = self.egress.as_mut().is_some_and(|egress| egress.images().is_empty());
-        if self.is_connected() && is_silent {
-            self.stage =
-                Stage::AwaitNewLeader { deadline_ns: self.now_ns + self.context.new_leader_timeout_ns };
-        }
-    }
-
-    fn on_news(
-        &mut self,
-        news: News,
-        aeron: &mut Aeron,
-        listener: &mut impl EgressListener,
-    ) -> Result<(), ClusterClientError> {
-        match news {
-            News::Challenge { session_id, correlation_id } => {
-                if (Stage::AwaitResponse { correlation_id }) == self.stage {
-                    self.session_id = session_id;
-                    self.stage = Stage::SendChallengeResponse;
-                }
-            }
-            News::Event { correlation_id, session_id, term_id, leader, code, detail } => {
-                if (Stage::AwaitResponse { correlation_id }) == self.stage {
-                    return self.on_connect_response(session_id, term_id, leader, code, &detail, aeron);
-                }
-                listener.on_session_event(code, &detail);
-                if code == EventCode::Closed {
-                    return Err(ClusterClientError::Closed(detail));
-                }
-            }
-            News::NewLeader { term_id, leader, endpoints } => {
-                listener.on_new_leader(term_id, leader, &endpoints);
-                self.leadership_term_id = term_id;
-                self.leader_member_id = leader;
-                if !self.endpoints.is_empty() {
-                    self.endpoints = connect::parse_endpoints(&endpoints)?;
-                    self.context.ingress_endpoints = endpoints;
-                }
-                self.assembler.clear();
-                self.add_ingress(aeron)?;
-                let deadline_ns = self.now_ns + self.context.message_timeout_ns;
-                self.stage = Stage::Reconnecting { deadline_ns };
-            }
-        }
-        Ok(())
-    }
-
     fn keep_session_alive(&mut self) -> Result<(), ClusterClientError> {
-        if !self.is_connected() || self.now_ns < self.last_sent_ns + self.context.keepalive_interval_ns {
+        let interval_ns = self.context.keepalive_interval_ns;
+        if interval_ns == 0 || !self.is_connected() || self.now_ns < self.last_sent_ns + interval_ns {
             return Ok(());
         }
-        let request =
-            Ingress::KeepAlive { leadership_term_id: self.leadership_term_id, session_id: self.session_id };
-        if !self.send(&request)? {
+        if !self.send_keep_alive()? {
             // Not every cycle: the stream may be back-pressured or its receiver gone.
-            self.last_sent_ns = self.now_ns - self.context.keepalive_interval_ns / 2;
+            self.last_sent_ns = self.now_ns - interval_ns / 2;
         }
         Ok(())
-    }
-}
-
-fn news_of(message: &Egress<'_>, own_session: i64, wanted: Option<i64>) -> Option<News> {
-    match *message {
-        Egress::SessionEvent {
-            session_id,
-            correlation_id,
-            leadership_term_id,
-            leader_member_id,
-            code,
-            detail,
-            ..
-        } if session_id == own_session || wanted == Some(correlation_id) => Some(News::Event {
-            correlation_id,
-            session_id,
-            term_id: leadership_term_id,
-            leader: leader_member_id,
-            code,
-            detail: detail.to_owned(),
-        }),
-        Egress::NewLeader { leadership_term_id, session_id, leader_member_id, ingress_endpoints }
-            if session_id == own_session =>
-        {
-            Some(News::NewLeader {
-                term_id: leadership_term_id,
-                leader: leader_member_id,
-                endpoints: ingress_endpoints.to_owned(),
-            })
-        }
-        Egress::Challenge { correlation_id, session_id, .. } => {
-            Some(News::Challenge { correlation_id, session_id })
-        }
-        _ => None,
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod control;
 pub mod mark;
 pub mod members;
 pub mod module;

@@ -29,6 +29,9 @@ pub use harrier_ringbuf::image_reader::Header;
 
 use crate::codec::{CloseReason, Role, TimeUnit};
 
+/// What the agents of a node say when they end because they were asked to.
+pub const EXPECTED_TERMINATION: &str = "expected termination";
+
 /// Why a service cannot start or cannot take a snapshot; every error type converts with `?`, texts with `into()`.
 pub type ServiceFailure = Box<dyn std::error::Error>;
 

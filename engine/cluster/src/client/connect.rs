@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use harrier_client::Aeron;
 use harrier_protocol::uri::{ChannelUri, key};
 
-use super::{ClusterClient, ClusterClientError, EgressListener, IngressStream, Stage};
+use super::egress::SessionNews;
+use super::ingress::IngressStream;
+use super::{ClusterClient, ClusterClientError, EgressListener, Stage};
 use crate::codec::{EventCode, Ingress, PROTOCOL_VERSION};
 
 impl ClusterClient {
@@ -22,8 +24,7 @@ impl ClusterClient {
             Stage::SendConnect => "sending the connect request",
             _ => "waiting for the connect response",
         };
-        let endpoints = self.context.ingress_endpoints.clone();
-        Err(ClusterClientError::Timeout { endpoints, timeout_ns, stage })
+        Err(self.timeout(timeout_ns, stage))
     }
 
     pub(super) fn check_leader_deadline(
@@ -34,8 +35,21 @@ impl ClusterClient {
         if self.now_ns <= deadline_ns {
             return Ok(());
         }
-        let endpoints = self.context.ingress_endpoints.clone();
-        Err(ClusterClientError::Timeout { endpoints, timeout_ns: self.context.new_leader_timeout_ns, stage })
+        let timeout_ns = match self.stage {
+            Stage::AwaitNewLeader { .. } => self.context.new_leader_timeout_ns(self.heartbeat_timeout_ns),
+            _ => self.context.message_timeout_ns,
+        };
+        Err(self.timeout(timeout_ns, stage))
+    }
+
+    fn timeout(&self, timeout_ns: i64, stage: &'static str) -> ClusterClientError {
+        let mut streams: Vec<String> = self.ingress.iter().map(IngressStream::describe).collect();
+        if streams.is_empty() {
+            streams
+                .push(format!("ingress {} {}", self.context.ingress_channel, self.context.ingress_endpoints));
+        }
+        streams.push(format!("egress {}", self.context.egress_channel));
+        ClusterClientError::Timeout { timeout_ns, stage, streams: streams.join(", ") }
     }
 
     pub(super) fn connect_step(
@@ -66,9 +80,9 @@ impl ClusterClient {
                 self.stage = Stage::AwaitConnected;
             }
             Stage::AwaitConnected => {
-                let is_connected =
-                    |own: &IngressStream| own.publication.as_ref().is_some_and(|p| p.is_connected());
-                let Some(index) = self.ingress.iter().position(is_connected) else { return Ok(0) };
+                let Some(index) = self.ingress.iter().position(IngressStream::is_connected) else {
+                    return Ok(0);
+                };
                 self.leader = index;
                 self.stage = Stage::SendConnect;
             }
@@ -78,7 +92,10 @@ impl ClusterClient {
             }
             Stage::SendChallengeResponse => {
                 let correlation_id = aeron.next_correlation_id();
-                let answer = self.context.challenge_answer.clone();
+                let answer = match &self.context.challenge_responder {
+                    Some(responder) => responder.answer(&self.challenge),
+                    None => self.context.challenge_answer.clone(),
+                };
                 let session_id = self.session_id;
                 let request = Ingress::ChallengeResponse { correlation_id, session_id, credentials: &answer };
                 if !self.send(&request)? {
@@ -105,26 +122,19 @@ impl ClusterClient {
             channels.push((0, template.to_string()));
         }
         for (member_id, channel) in channels {
-            let pending = aeron.add_exclusive_publication(&channel, self.context.ingress_stream_id)?;
-            self.ingress.push(IngressStream { member_id, pending: Some(pending), publication: None });
+            let (stream_id, is_exclusive) =
+                (self.context.ingress_stream_id, self.context.is_ingress_exclusive);
+            self.ingress.push(IngressStream::add(aeron, member_id, channel, stream_id, is_exclusive)?);
         }
         Ok(())
     }
 
     pub(super) fn ingress_is_settled(&mut self, aeron: &mut Aeron) -> bool {
+        let mut is_settled = true;
         for own in &mut self.ingress {
-            if let Some(id) = own.pending {
-                match aeron.exclusive_publication(id) {
-                    Ok(None) => {}
-                    Ok(publication) => {
-                        own.publication = publication;
-                        own.pending = None;
-                    }
-                    Err(_) => own.pending = None,
-                }
-            }
+            is_settled &= own.is_settled(aeron);
         }
-        self.ingress.iter().all(|own| own.pending.is_none())
+        is_settled
     }
 
     pub(super) fn send_connect(&mut self, aeron: &mut Aeron) -> Result<usize, ClusterClientError> {
@@ -154,18 +164,16 @@ impl ClusterClient {
 
     pub(super) fn on_connect_response(
         &mut self,
-        session_id: i64,
-        term_id: i64,
-        leader: i32,
-        code: EventCode,
-        detail: &str,
+        event: &SessionNews,
         aeron: &mut Aeron,
     ) -> Result<(), ClusterClientError> {
-        match code {
+        match event.code {
             EventCode::Ok => {
-                self.session_id = session_id;
-                self.leadership_term_id = term_id;
-                self.leader_member_id = leader;
+                self.session_id = event.session_id;
+                self.leadership_term_id = event.term_id;
+                self.leader_member_id = event.leader;
+                self.heartbeat_timeout_ns = event.heartbeat_timeout_ns;
+                self.egress_session_id = Some(event.egress_session_id);
                 let keep = self.leader;
                 let mut index = 0;
                 self.ingress.retain(|_| {
@@ -178,13 +186,13 @@ impl ClusterClient {
                 Ok(())
             }
             EventCode::Redirect => {
-                self.endpoints = parse_endpoints(detail)?;
-                self.leader_member_id = leader;
+                self.endpoints = parse_endpoints(&event.detail)?;
+                self.leader_member_id = event.leader;
                 self.add_ingress(aeron)?;
                 self.stage = Stage::AwaitIngress;
                 Ok(())
             }
-            code => Err(ClusterClientError::Refused { code, detail: detail.to_owned() }),
+            code => Err(ClusterClientError::Refused { code, detail: event.detail.clone() }),
         }
     }
 

@@ -17,7 +17,7 @@ pub struct ClusterClaim {
 
 impl ClusterClaim {
     /// Takes a claim of the whole message and writes its header.
-    pub(super) fn new(mut claim: Claim, header: &[u8; SESSION_HEADER_LENGTH]) -> Self {
+    pub(crate) fn new(mut claim: Claim, header: &[u8; SESSION_HEADER_LENGTH]) -> Self {
         claim.put(0, header);
         let (length, position) = (claim.len() - SESSION_HEADER_LENGTH, claim.position());
         Self { claim: Some(claim), length, position }

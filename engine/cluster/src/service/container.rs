@@ -13,7 +13,7 @@ use super::log::ActiveLog;
 use super::snapshot::Snapshotting;
 use super::start::Phase;
 use super::termination::Termination;
-use super::{ClusteredService, ServiceContainerContext};
+use super::{ClusteredService, EXPECTED_TERMINATION, ServiceContainerContext};
 use crate::codec::ModuleMessage;
 use crate::mark::{Component, MarkFacts, MarkFile, MarkOptions};
 
@@ -292,7 +292,7 @@ impl<T: ClusteredService, M: Memory> Agent for ServiceContainer<T, M> {
 impl Termination {
     fn text(self) -> &'static str {
         match self {
-            Self::Expected => "expected termination",
+            Self::Expected => EXPECTED_TERMINATION,
             Self::Unexpected => "unexpected termination",
         }
     }

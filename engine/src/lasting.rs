@@ -1,0 +1,44 @@
+//! A container that has ended as it was asked to stays in its place until the node ends.
+
+use harrier_cluster::service::{ClusteredService, EXPECTED_TERMINATION, ServiceContainer};
+use harrier_ringbuf::{Agent, AgentError, Memory, Now};
+
+/// The consensus module ends last, when all services have: a container that goes before it must not end its thread.
+pub(crate) struct Lasting<T: ClusteredService, M: Memory> {
+    name: String,
+    container: Option<ServiceContainer<T, M>>,
+}
+
+impl<T: ClusteredService, M: Memory> Lasting<T, M> {
+    pub(crate) fn new(container: ServiceContainer<T, M>) -> Self {
+        Self { name: container.role_name().to_owned(), container: Some(container) }
+    }
+}
+
+impl<T: ClusteredService, M: Memory> Agent for Lasting<T, M> {
+    fn role_name(&self) -> &str {
+        &self.name
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        let Some(container) = &mut self.container else { return Ok(0) };
+        match container.do_work(now) {
+            Err(AgentError::Terminated(text)) if text == EXPECTED_TERMINATION => {
+                container.on_close(now);
+                self.container = None;
+                Ok(1)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        self.container.as_ref().and_then(Agent::next_deadline)
+    }
+
+    fn on_close(&mut self, now: &Now) {
+        if let Some(container) = &mut self.container {
+            container.on_close(now);
+        }
+    }
+}
