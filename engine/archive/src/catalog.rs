@@ -191,12 +191,21 @@ impl Catalog {
         }
         let next_recording_id = match next {
             0 => after_last,
-            next if next < after_last => {
-                return Err(CatalogError::Header { field: "nextRecordingId", value: next });
-            }
-            next => next,
+            next => next.max(after_last),
         };
-        Ok((Self { entries, next_recording_id, capacity: bytes.len(), checksum }, None))
+        let catalog = Self { entries, next_recording_id, capacity: bytes.len(), checksum };
+        if !(next == 0 || catalog.may_be_newer_than_header(next)) {
+            return Err(CatalogError::Header { field: "nextRecordingId", value: next });
+        }
+        Ok((catalog, None))
+    }
+
+    /// A crash of the machine can lose the header that was written behind new entries, in another sector than theirs: entries
+    /// that it does not count yet are believed when their checksums say so.
+    fn may_be_newer_than_header(&self, next_recording_id: i64) -> bool {
+        let mut uncounted =
+            self.entries.iter().filter(|entry| entry.descriptor.recording_id >= next_recording_id);
+        uncounted.all(|entry| self.checksum.is_some() && self.is_checksum_right(entry))
     }
 
     /// Zeroes what lies behind the last entry, where it is not zero in `bytes`, the file as it was read: remains of an

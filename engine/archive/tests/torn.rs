@@ -77,6 +77,26 @@ fn an_entry_that_was_being_added_is_dropped_wherever_it_is_torn() {
 }
 
 #[test]
+fn a_header_that_was_lost_behind_whole_entries_is_made_good() {
+    let (whole, second) = catalog_bytes();
+    let with_next = |next: i64| {
+        let mut bytes = whole.clone();
+        bytes[8..16].copy_from_slice(&next.to_le_bytes());
+        bytes
+    };
+    for next in 1..=2 {
+        let (mut catalog, damaged) = Catalog::recover(&with_next(next), CRC).unwrap();
+        assert_eq!((catalog.entries().len(), damaged), (2, None));
+        assert_eq!(catalog.add(descriptor()).unwrap().0, 2, "ids are not given twice");
+    }
+    // Without checksums nothing tells a lost header from a strange catalog.
+    assert!(Catalog::recover(&with_next(1), None).is_err());
+    let mut torn = with_next(1);
+    torn[second + 50] ^= 1;
+    assert!(Catalog::recover(&torn, CRC).is_err());
+}
+
+#[test]
 fn damage_before_the_newest_entry_is_an_error() {
     let (mut bytes, second) = catalog_bytes();
     bytes[second - 150..second].fill(0);
