@@ -4,7 +4,9 @@
 pub mod aeron_directory;
 pub mod archive;
 pub mod bench;
+pub mod cluster;
 pub mod demo;
+pub mod doctor;
 pub mod errors;
 pub mod loss;
 pub mod node;
@@ -13,6 +15,7 @@ pub mod print;
 pub mod stat;
 pub mod stream_table;
 pub mod streams;
+pub mod top;
 pub mod watch;
 
 use thiserror::Error;

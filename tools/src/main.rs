@@ -4,7 +4,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harrier_tools::{CommandError, archive, bench, demo, errors, loss, node, stat, streams};
+use harrier_tools::{
+    CommandError, archive, bench, cluster, demo, doctor, errors, loss, node, stat, streams, top,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,8 +36,12 @@ enum Command {
     Backlog(streams::BacklogArguments),
     /// Measures one thing on this machine.
     Bench(bench::BenchArguments),
+    /// Shows and changes the files of a cluster's member, and tells a running member what to do.
+    Cluster(cluster::ClusterArguments),
     /// Runs the main job: orders through a clustered order book, with a crash in the middle.
     Demo(demo::DemoArguments),
+    /// Says what of this host costs latency, and what mends it.
+    Doctor(doctor::DoctorArguments),
     /// Shows the distinct errors of a driver.
     Errors(errors::ErrorsArguments),
     /// Shows which streams of a driver lost how much.
@@ -46,6 +52,8 @@ enum Command {
     Stat(stat::StatArguments),
     /// Shows the streams of a driver with their positions.
     Streams(streams::StreamsArguments),
+    /// Shows a driver, its streams and its cluster live.
+    Top(top::TopArguments),
 }
 
 fn main() -> ExitCode {
@@ -53,12 +61,15 @@ fn main() -> ExitCode {
         Command::Archive(arguments) => archive::run(&arguments),
         Command::Backlog(arguments) => streams::run_backlog(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Errors(arguments) => errors::run(&arguments),
         Command::Loss(arguments) => loss::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
         Command::Stat(arguments) => stat::run(&arguments),
         Command::Streams(arguments) => streams::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

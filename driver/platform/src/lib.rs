@@ -6,6 +6,7 @@ mod affinity;
 mod allocations;
 mod clock;
 mod file_storage;
+mod host;
 mod mapped_memory;
 mod udp;
 
@@ -13,5 +14,6 @@ pub use affinity::{core_count, pin_current_thread};
 pub use allocations::CountingAllocator;
 pub use clock::SystemClock;
 pub use file_storage::FileStorage;
+pub use host::{CoreFacts, HostFacts, IdleState, Interrupt};
 pub use mapped_memory::{FileLock, MappedMemory};
 pub use udp::{UdpSocket, UdpTransport};

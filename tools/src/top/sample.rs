@@ -1,0 +1,341 @@
+//! What is seen of a driver at one moment, and what two moments tell.
+
+use std::path::PathBuf;
+
+use harrier::ringbuf::Now;
+use harrier_protocol::counter_types::type_id;
+
+use crate::aeron_directory::{AeronDirectory, CounterRecord};
+use crate::stream_table::{Backlog, Stream, backlog, streams};
+
+const MODULE_STATE: i32 = 200;
+const NODE_ROLE: i32 = 201;
+const COMMIT_POSITION: i32 = 203;
+const ELECTION_STATE: i32 = 207;
+const LEADERSHIP_TERM_ID: i32 = 239;
+const CLUSTER_SESSION: i32 = 241;
+/// Duty cycle counters: type and what the label begins with. System counters have type 0.
+const CYCLE_TYPES: [i32; 3] = [type_id::ARCHIVE_MAX_CYCLE_TIME, 216, 218];
+
+/// A driver's counters, errors and losses at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// Monotonic, ns.
+    pub ns: i64,
+    /// Epoch ms.
+    pub epoch_ms: i64,
+    /// Process id of the driver.
+    pub pid: i64,
+    /// The driver's last sign of life, epoch ms.
+    pub heartbeat_ms: i64,
+    /// Counters in use.
+    pub counters: Vec<CounterRecord>,
+    /// Streams.
+    pub streams: Vec<Stream>,
+    /// Distinct errors, and when the last was seen, epoch ms.
+    pub errors: (usize, i64),
+    /// First line of the last error.
+    pub last_error: String,
+    /// Bytes that the loss report counts.
+    pub lost_bytes: i64,
+}
+
+impl Sample {
+    /// Looks at a directory.
+    pub fn take(directory: &AeronDirectory, now: &Now) -> Self {
+        let counters = directory.counters();
+        let errors = directory.errors(0);
+        let last = errors.iter().max_by_key(|error| error.last_ms);
+        Self {
+            ns: now.ns,
+            epoch_ms: now.epoch_ms,
+            pid: directory.header.pid,
+            heartbeat_ms: directory.heartbeat_ms(),
+            streams: streams(&counters),
+            errors: (errors.len(), last.map_or(-1, |error| error.last_ms)),
+            last_error: last.and_then(|error| error.text.lines().next()).unwrap_or_default().to_owned(),
+            // A loss report that cannot be read is as one that is empty: the counters say the rest.
+            lost_bytes: directory
+                .losses()
+                .map_or(0, |losses| losses.iter().map(|loss| loss.total_bytes_lost).sum()),
+            counters,
+        }
+    }
+
+    /// Value of the driver's own counter with an id.
+    pub fn system(&self, id: i32) -> i64 {
+        self.counters.iter().find(|own| own.id == id && own.type_id == 0).map_or(0, |own| own.value)
+    }
+
+    fn of_cluster(&self, type_id: i32, cluster_id: i32) -> Option<i64> {
+        self.counters
+            .iter()
+            .find(|own| own.type_id == type_id && own.key_i32(0) == cluster_id)
+            .map(|own| own.value)
+    }
+}
+
+/// The longest duty cycle of an agent since it started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DutyCycle {
+    /// Agent.
+    pub name: String,
+    /// Longest cycle, ns.
+    pub max_ns: i64,
+    /// Cycles over the threshold.
+    pub exceeded: i64,
+}
+
+/// A member of a cluster on this driver.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterFacts {
+    /// The cluster.
+    pub cluster_id: i32,
+    /// State of the consensus module.
+    pub state: &'static str,
+    /// Role of the member.
+    pub role: &'static str,
+    /// The election is over.
+    pub is_settled: bool,
+    /// Term, -1 before the first.
+    pub leadership_term_id: i64,
+    /// Position of the log that is safe.
+    pub commit_position: i64,
+    /// Bytes that are recorded and not committed.
+    pub commit_lag: i64,
+    /// Bytes committed a second.
+    pub commit_rate: f64,
+    /// Client sessions.
+    pub sessions: usize,
+    /// Errors of module and services.
+    pub errors: i64,
+}
+
+/// One line of the stream table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamRow {
+    /// `pub`, `img` (over the network) or `sub` (local).
+    pub kind: &'static str,
+    /// Stream id.
+    pub stream_id: i32,
+    /// Session.
+    pub session_id: i32,
+    /// Channel.
+    pub channel: String,
+    /// Where it stands.
+    pub position: i64,
+    /// Bytes a second.
+    pub rate: f64,
+    /// Bytes that the slowest of its ends is behind.
+    pub backlog: i64,
+    /// Bytes before back pressure, of publications.
+    pub room: Option<i64>,
+    /// Its ends: receivers or subscribers.
+    pub ends: usize,
+}
+
+/// The last samples.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The directory.
+    pub path: PathBuf,
+    /// The last sample.
+    pub last: Sample,
+    /// The one that rates are counted from.
+    pub base: Sample,
+    /// Why the directory cannot be read now.
+    pub trouble: Option<String>,
+    /// Bytes sent and received a second, for the chart; the newest last.
+    pub history: Vec<(f64, f64)>,
+    count: usize,
+}
+
+/// Rates that the chart keeps.
+const HISTORY: usize = 400;
+
+impl Model {
+    /// Nothing seen yet.
+    pub fn new(path: PathBuf) -> Self {
+        let (last, base) = (Sample::default(), Sample::default());
+        Self { path, last, base, trouble: None, history: Vec::new(), count: 0 }
+    }
+
+    /// Takes a new sample; rates are between it and the one before.
+    pub fn add(&mut self, sample: Sample) {
+        self.trouble = None;
+        let previous = std::mem::replace(&mut self.last, sample);
+        self.count += 1;
+        // Another driver's counters are no base.
+        self.base =
+            if self.count == 1 || previous.pid != self.last.pid { self.last.clone() } else { previous };
+        if self.count > 1 {
+            self.history.push((self.system_rate(0), self.system_rate(1)));
+            if self.history.len() > HISTORY {
+                self.history.remove(0);
+            }
+        }
+    }
+
+    /// Forgets the rates that were seen.
+    pub fn forget(&mut self) {
+        self.history.clear();
+        self.base = self.last.clone();
+    }
+
+    fn rate(&self, now: i64, before: i64) -> f64 {
+        let seconds = (self.last.ns - self.base.ns) as f64 / 1e9;
+        if seconds <= 0.0 { 0.0 } else { (now - before) as f64 / seconds }
+    }
+
+    /// What one of the driver's own counters grows by, a second.
+    pub fn system_rate(&self, id: i32) -> f64 {
+        self.rate(self.last.system(id), self.base.system(id))
+    }
+
+    /// The streams.
+    pub fn streams(&self) -> Vec<StreamRow> {
+        self.last
+            .streams
+            .iter()
+            .map(|stream| {
+                let before = self.base.streams.iter().find(|own| {
+                    (own.session_id, own.stream_id, &own.channel)
+                        == (stream.session_id, stream.stream_id, &stream.channel)
+                });
+                let position = stream.position();
+                let rate = self.rate(position, before.map_or(position, Stream::position));
+                row(stream, &self.last.streams, position, rate)
+            })
+            .collect()
+    }
+
+    /// Duty cycles of driver, archive, consensus module and services.
+    pub fn duty_cycles(&self) -> Vec<DutyCycle> {
+        let is_max = |own: &&CounterRecord| {
+            (own.type_id == 0 && own.label.contains("max cycle time")) || CYCLE_TYPES.contains(&own.type_id)
+        };
+        self.last
+            .counters
+            .iter()
+            .filter(is_max)
+            .map(|own| {
+                // Each maximum is followed by its count of cycles over the threshold.
+                let follows = |next: &&CounterRecord| {
+                    let is_next = if own.type_id == 0 { next.id == own.id + 1 } else { next.id > own.id };
+                    is_next && next.label.contains("exceeded")
+                };
+                let exceeded = self.last.counters.iter().find(follows).map_or(0, |next| next.value);
+                DutyCycle { name: cycle_name(own), max_ns: own.value, exceeded }
+            })
+            .collect()
+    }
+
+    /// Members of clusters on this driver.
+    pub fn clusters(&self) -> Vec<ClusterFacts> {
+        let members = self.last.counters.iter().filter(|own| own.type_id == MODULE_STATE);
+        members.map(|own| self.cluster(own.key_i32(0), own.value)).collect()
+    }
+
+    fn cluster(&self, id: i32, state: i64) -> ClusterFacts {
+        let last = &self.last;
+        let commit_position = last.of_cluster(COMMIT_POSITION, id).unwrap_or(0);
+        let before = self.base.of_cluster(COMMIT_POSITION, id).unwrap_or(commit_position);
+        // The log is recorded on stream 100; its counter names no cluster.
+        let recorded = last
+            .counters
+            .iter()
+            .filter(|own| own.type_id == type_id::RECORDING_POSITION && stream_of_recording(own) == Some(100))
+            .map(|own| own.value)
+            .max();
+        let of_kind = |wanted: i32| {
+            last.counters.iter().filter(move |own| own.type_id == wanted && own.key_i32(0) == id)
+        };
+        ClusterFacts {
+            cluster_id: id,
+            state: state_name(state),
+            role: role_name(last.of_cluster(NODE_ROLE, id).unwrap_or(-1)),
+            is_settled: last.of_cluster(ELECTION_STATE, id) == Some(17),
+            leadership_term_id: last.of_cluster(LEADERSHIP_TERM_ID, id).unwrap_or(-1),
+            commit_position,
+            commit_lag: recorded.map_or(0, |recorded| (recorded - commit_position).max(0)),
+            commit_rate: self.rate(commit_position, before),
+            sessions: of_kind(CLUSTER_SESSION).count(),
+            errors: of_kind(212).chain(of_kind(215)).map(|own| own.value).sum(),
+        }
+    }
+
+    /// Recordings and replays of archives on this driver, and their errors.
+    pub fn archive(&self) -> Option<(i64, i64, i64)> {
+        let value =
+            |wanted: i32| self.last.counters.iter().find(|own| own.type_id == wanted).map(|own| own.value);
+        Some((
+            value(type_id::ARCHIVE_RECORDING_SESSIONS)?,
+            value(type_id::ARCHIVE_REPLAY_SESSIONS).unwrap_or(0),
+            value(type_id::ARCHIVE_ERROR_COUNT).unwrap_or(0),
+        ))
+    }
+
+    /// Clients of the driver.
+    pub fn client_count(&self) -> usize {
+        self.last.counters.iter().filter(|own| own.type_id == type_id::CLIENT_HEARTBEAT).count()
+    }
+}
+
+/// Stream id in `rec-pos: <recordingId> <sessionId> <streamId> <channel>`.
+fn stream_of_recording(record: &CounterRecord) -> Option<i32> {
+    record.label.strip_prefix("rec-pos: ")?.split(' ').nth(2)?.parse().ok()
+}
+
+fn state_name(value: i64) -> &'static str {
+    const NAMES: [&str; 7] = ["INIT", "ACTIVE", "SUSPENDED", "SNAPSHOT", "QUITTING", "TERMINATING", "CLOSED"];
+    usize::try_from(value).ok().and_then(|at| NAMES.get(at).copied()).unwrap_or("UNKNOWN")
+}
+
+fn role_name(value: i64) -> &'static str {
+    match value {
+        0 => "FOLLOWER",
+        1 => "CANDIDATE",
+        2 => "LEADER",
+        _ => "NONE",
+    }
+}
+
+fn cycle_name(record: &CounterRecord) -> String {
+    let head = record.label.split(" max cycle time").next().unwrap_or(&record.label);
+    match record.label.split_once("serviceId=") {
+        Some((_, service)) => format!("{head} {service}"),
+        None => head.to_owned(),
+    }
+}
+
+fn row(stream: &Stream, all: &[Stream], position: i64, rate: f64) -> StreamRow {
+    let ends = backlog(stream, all);
+    let behind = ends.iter().map(|own| match own {
+        Backlog::Publisher { .. } => 0,
+        Backlog::Sender { backlog, .. } | Backlog::Subscriber { backlog, .. } => *backlog,
+        Backlog::Receiver { gap, .. } => *gap,
+    });
+    let room = ends.iter().find_map(|own| match own {
+        Backlog::Publisher { remaining, .. } => Some(*remaining),
+        _ => None,
+    });
+    let kind = match (stream.is_publication(), stream.is_network_image()) {
+        (true, _) => "pub",
+        (_, true) => "img",
+        _ => "sub",
+    };
+    StreamRow {
+        kind,
+        stream_id: stream.stream_id,
+        session_id: stream.session_id,
+        channel: stream.channel.clone(),
+        position,
+        rate,
+        backlog: behind.max().unwrap_or(0),
+        room,
+        ends: stream
+            .of_type(type_id::SUBSCRIBER_POSITION)
+            .count()
+            .max(stream.value(type_id::FLOW_CONTROL_RECEIVERS).unwrap_or(0).max(0) as usize),
+    }
+}

@@ -1,0 +1,329 @@
+//! The picture.
+
+use ratatui::Frame;
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
+
+use super::sample::{ClusterFacts, Model, StreamRow};
+use crate::print;
+
+/// What streams are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sorting {
+    /// Stream id, then session.
+    #[default]
+    Stream,
+    /// Bytes a second, the most first.
+    Rate,
+    /// Bytes behind, the most first.
+    Backlog,
+}
+
+impl Sorting {
+    /// The next one.
+    pub fn next(self) -> Self {
+        match self {
+            Self::Stream => Self::Rate,
+            Self::Rate => Self::Backlog,
+            Self::Backlog => Self::Stream,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Rate => "rate",
+            Self::Backlog => "backlog",
+        }
+    }
+}
+
+/// What the keys have changed.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Order of the streams.
+    pub sorting: Sorting,
+    /// The first stream shown.
+    pub scroll: usize,
+    /// Nothing new is looked at.
+    pub is_paused: bool,
+}
+
+const DIM: Style = Style::new().fg(Color::DarkGray);
+const HEAD: Style = Style::new().fg(Color::Cyan);
+const GOOD: Style = Style::new().fg(Color::Green);
+const WARN: Style = Style::new().fg(Color::Yellow);
+const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+/// A heartbeat older than this is a driver in trouble, ms.
+const OLD_HEARTBEAT_MS: i64 = 3_000;
+/// A duty cycle longer than this is worth a look, ns.
+const LONG_CYCLE_NS: i64 = 10_000_000;
+
+fn panel(title: &str) -> Block<'_> {
+    Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(DIM)
+        .title(Span::styled(format!(" {title} "), HEAD.add_modifier(Modifier::BOLD)))
+}
+
+/// Draws one frame.
+pub fn render(frame: &mut Frame<'_>, model: &Model, view: &View) {
+    let clusters = model.clusters();
+    let cycles = model.duty_cycles();
+    let side = (cycles.len().max(6) + 2).min(14) as u16;
+    let cluster_rows = if clusters.is_empty() { 0 } else { clusters.len() as u16 + 3 };
+    let [top, middle, cluster, table, bottom] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(side),
+        Constraint::Length(cluster_rows),
+        Constraint::Min(5),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    header(frame, top, model, view);
+    let [driver, network, duty] = Layout::horizontal([
+        Constraint::Percentage(32),
+        Constraint::Percentage(30),
+        Constraint::Percentage(38),
+    ])
+    .areas(middle);
+    driver_panel(frame, driver, model);
+    network_panel(frame, network, model);
+    duty_panel(frame, duty, model);
+    if !clusters.is_empty() {
+        cluster_panel(frame, cluster, &clusters);
+    }
+    stream_table(frame, table, model, view);
+    footer(frame, bottom, model, view);
+}
+
+fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View) {
+    let last = &model.last;
+    let age_ms = last.epoch_ms - last.heartbeat_ms;
+    let (life, style) = match last.heartbeat_ms {
+        0 => ("starting".to_owned(), WARN),
+        -1 => ("stopped".to_owned(), BAD),
+        _ if age_ms > OLD_HEARTBEAT_MS => (format!("no heartbeat for {} s", age_ms / 1_000), BAD),
+        _ => ("alive".to_owned(), GOOD),
+    };
+    let mut spans = vec![
+        Span::styled(
+            " harrier top ",
+            Style::new().fg(Color::Black).bg(Color::Cyan).add_modifier(Modifier::BOLD),
+        ),
+        Span::raw(format!(" {}  ", model.path.display())),
+        Span::styled("driver ", DIM),
+        Span::raw(format!("pid {} ", last.pid)),
+        Span::styled(life, style),
+        Span::styled("  clients ", DIM),
+        Span::raw(model.client_count().to_string()),
+    ];
+    if view.is_paused {
+        spans.push(Span::styled("  PAUSED", WARN));
+    }
+    frame.render_widget(Line::from(spans), area);
+    let time = Line::styled(format!("{} UTC ", print::time_of_day(last.epoch_ms)), DIM);
+    frame.render_widget(time.alignment(Alignment::Right), area);
+}
+
+fn pair<'a>(name: &'a str, value: String, style: Style) -> Line<'a> {
+    Line::from(vec![Span::styled(format!(" {name:<15}"), DIM), Span::styled(value, style)])
+}
+
+fn count_style(count: i64) -> Style {
+    if count > 0 { BAD } else { GOOD }
+}
+
+fn driver_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let last = &model.last;
+    let naks = last.system(5) + last.system(6);
+    let (distinct, at) = last.errors;
+    let errors = if distinct == 0 {
+        "none".to_owned()
+    } else {
+        format!("{distinct} distinct, last {}", print::time_of_day(at))
+    };
+    let mut lines = vec![
+        pair("errors", errors, count_style(distinct as i64)),
+        pair("lost", print::bytes(last.lost_bytes), count_style(last.lost_bytes)),
+        pair("NAKs", print::grouped(naks), if naks > 0 { WARN } else { GOOD }),
+        pair("retransmits", print::grouped(last.system(11)), Style::new()),
+        pair("back pressure", format!("{} limits", print::grouped(last.system(18))), Style::new()),
+        pair("mapped", print::bytes(last.system(35)), Style::new()),
+    ];
+    if let Some((recordings, replays, errors)) = model.archive() {
+        let text = format!("{recordings} rec, {replays} replay, {errors} err");
+        lines.insert(0, pair("archive", text, if errors > 0 { WARN } else { GOOD }));
+    }
+    frame.render_widget(Paragraph::new(lines).block(panel("driver")), area);
+}
+
+/// Bytes a second in three digits.
+fn rate(bytes: f64) -> String {
+    format!("{}/s", print::bytes(bytes as i64))
+}
+
+fn network_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let (sent, received) = (model.system_rate(0), model.system_rate(1));
+    let block = panel("network");
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let [out_text, out_chart, in_text, in_chart] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+        Constraint::Fill(1),
+    ])
+    .areas(inner);
+    let width = inner.width as usize;
+    let chart = |pick: fn(&(f64, f64)) -> f64| -> Vec<u64> {
+        let skip = model.history.len().saturating_sub(width);
+        model.history[skip..].iter().map(|own| pick(own) as u64).collect()
+    };
+    frame.render_widget(pair("sent", rate(sent), Style::new().add_modifier(Modifier::BOLD)), out_text);
+    frame.render_widget(Sparkline::default().data(chart(|own| own.0)).style(HEAD), out_chart);
+    frame.render_widget(pair("received", rate(received), Style::new().add_modifier(Modifier::BOLD)), in_text);
+    frame.render_widget(Sparkline::default().data(chart(|own| own.1)).style(GOOD), in_chart);
+}
+
+fn duty_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let rows = model.duty_cycles().into_iter().map(|own| {
+        let style = if own.max_ns > LONG_CYCLE_NS { WARN } else { Style::new() };
+        Row::new([
+            Cell::from(own.name),
+            Cell::from(Line::styled(print::duration(own.max_ns), style).alignment(Alignment::Right)),
+            Cell::from(Line::raw(print::grouped(own.exceeded)).alignment(Alignment::Right)),
+        ])
+    });
+    let right = |text: &'static str| Cell::from(Line::raw(text).alignment(Alignment::Right));
+    let table = Table::new(rows, [Constraint::Fill(1), Constraint::Length(10), Constraint::Length(8)])
+        .header(Row::new([Cell::from("agent"), right("longest"), right("too long")]).style(DIM))
+        .block(panel("duty cycles"));
+    frame.render_widget(table, area);
+}
+
+fn cluster_panel(frame: &mut Frame<'_>, area: Rect, clusters: &[ClusterFacts]) {
+    let rows = clusters.iter().map(|own| {
+        let role = match own.role {
+            "LEADER" => GOOD.add_modifier(Modifier::BOLD),
+            "FOLLOWER" => Style::new(),
+            _ => WARN,
+        };
+        let state = if own.state == "ACTIVE" { GOOD } else { WARN };
+        let number = |text: String| Cell::from(Line::raw(text).alignment(Alignment::Right));
+        Row::new([
+            number(own.cluster_id.to_string()),
+            Cell::from(Span::styled(own.role, role)),
+            Cell::from(Span::styled(own.state, state)),
+            Cell::from(Span::styled(
+                if own.is_settled { "closed" } else { "election" },
+                if own.is_settled { Style::new() } else { WARN },
+            )),
+            number(own.leadership_term_id.to_string()),
+            number(print::grouped(own.commit_position)),
+            number(rate(own.commit_rate)),
+            number(print::bytes(own.commit_lag)),
+            number(own.sessions.to_string()),
+            Cell::from(
+                Line::styled(own.errors.to_string(), count_style(own.errors)).alignment(Alignment::Right),
+            ),
+        ])
+    });
+    let right = |text: &'static str| Cell::from(Line::raw(text).alignment(Alignment::Right));
+    let head = Row::new([
+        right("cluster"),
+        Cell::from("role"),
+        Cell::from("state"),
+        Cell::from("election"),
+        right("term"),
+        right("commit position"),
+        right("commit rate"),
+        right("commit lag"),
+        right("sessions"),
+        right("errors"),
+    ]);
+    let widths = [7, 10, 11, 9, 6, 18, 14, 12, 9, 7].map(Constraint::Length);
+    frame.render_widget(Table::new(rows, widths).header(head.style(DIM)).block(panel("cluster")), area);
+}
+
+fn sorted(model: &Model, sorting: Sorting) -> Vec<StreamRow> {
+    let mut rows = model.streams();
+    match sorting {
+        Sorting::Stream => {}
+        Sorting::Rate => rows.sort_by(|a, b| b.rate.total_cmp(&a.rate)),
+        Sorting::Backlog => rows.sort_by_key(|own| std::cmp::Reverse(own.backlog)),
+    }
+    rows
+}
+
+fn stream_table(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View) {
+    let all = sorted(model, view.sorting);
+    let count = all.len();
+    let scroll = view.scroll.min(count.saturating_sub(1));
+    let rows = all.into_iter().skip(scroll).map(|own| {
+        let number = |text: String| Cell::from(Line::raw(text).alignment(Alignment::Right));
+        let kind = match own.kind {
+            "pub" => HEAD,
+            "img" => Style::new().fg(Color::Magenta),
+            _ => GOOD,
+        };
+        let behind = if own.backlog > 0 { WARN } else { Style::new() };
+        let has_no_room = own.room.is_some_and(|room| room == 0 && own.ends > 0);
+        Row::new([
+            Cell::from(Span::styled(own.kind, kind)),
+            number(own.stream_id.to_string()),
+            number(own.session_id.to_string()),
+            number(print::grouped(own.position)),
+            number(rate(own.rate)),
+            Cell::from(Line::styled(print::bytes(own.backlog), behind).alignment(Alignment::Right)),
+            Cell::from(
+                Line::styled(
+                    own.room.map_or_else(String::new, print::bytes),
+                    if has_no_room { BAD } else { Style::new() },
+                )
+                .alignment(Alignment::Right),
+            ),
+            number(own.ends.to_string()),
+            Cell::from(own.channel),
+        ])
+    });
+    let right = |text: &'static str| Cell::from(Line::raw(text).alignment(Alignment::Right));
+    let head = Row::new([
+        Cell::from("end"),
+        right("stream"),
+        right("session"),
+        right("position"),
+        right("rate"),
+        right("behind"),
+        right("room"),
+        right("ends"),
+        Cell::from("channel"),
+    ]);
+    let fixed = [3, 11, 11, 18, 13, 11, 11, 4].map(Constraint::Length);
+    let widths = fixed.into_iter().chain([Constraint::Fill(1)]);
+    let title = format!("{count} streams by {}", view.sorting.name());
+    frame.render_widget(Table::new(rows, widths).header(head.style(DIM)).block(panel(&title)), area);
+}
+
+fn footer(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View) {
+    if let Some(trouble) = &model.trouble {
+        return frame.render_widget(Line::styled(format!(" {trouble}"), BAD), area);
+    }
+    let mut spans = Vec::new();
+    for (key, what) in [
+        ("q", "quit"),
+        ("p", if view.is_paused { "go on" } else { "pause" }),
+        ("s", "sort"),
+        ("↑↓", "scroll"),
+        ("z", "zero rates"),
+    ] {
+        spans.push(Span::styled(format!(" {key}"), HEAD.add_modifier(Modifier::BOLD)));
+        spans.push(Span::raw(format!(" {what} ")));
+    }
+    if !model.last.last_error.is_empty() {
+        spans.push(Span::styled(format!("  last error: {}", model.last.last_error), WARN));
+    }
+    frame.render_widget(Line::from(spans), area);
+}
