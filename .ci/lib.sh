@@ -44,6 +44,7 @@ install_tools() {
   have cc || debian build-essential
   { have java && have javac; } || debian openjdk-17-jdk-headless
   have mvn || debian maven
+  have go || [ -x /usr/local/go/bin/go ] || debian golang-go
   have python3 || debian python3
   local usable
   usable=$(df --output=avail -B1M /dev/shm | tail -n 1)

@@ -102,6 +102,13 @@ impl NodeContext {
     }
 }
 
+/// `aeron.cluster.idle.strategy`, when it is set.
+pub(crate) fn idle(properties: &Properties, default: &IdleStrategy) -> Result<IdleStrategy, NodeError> {
+    let name = "aeron.cluster.idle.strategy";
+    let Some(value) = properties.get(name) else { return Ok(default.clone()) };
+    IdleStrategy::by_name(value).map_err(|error| NodeError::Setting(format!("{name}={value}: {error}")))
+}
+
 /// A seed that no other process has.
 pub(crate) fn seed() -> u64 {
     let now = SystemClock.now();
@@ -190,10 +197,11 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub fn launch_with(
-        context: NodeContext,
+        mut context: NodeContext,
         services: Vec<ServiceFactory>,
         change: impl FnOnce(&mut PartContexts),
     ) -> Result<Self, NodeError> {
+        context.idle = idle(&context.properties, &context.idle)?;
         let now = SystemClock.now();
         let outcome = Arc::new(Outcome::default());
         let mut contexts = PartContexts::of(&context, services.len());

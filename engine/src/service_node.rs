@@ -11,7 +11,7 @@ use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, Clock, SharedThread};
 
-use crate::node::{NodeError, Outcome, ServiceFactory, default_idle, seed};
+use crate::node::{self, NodeError, Outcome, ServiceFactory, default_idle, seed};
 
 /// Settings of services in a process of their own.
 #[derive(Debug, Clone)]
@@ -90,7 +90,8 @@ impl ServiceNode {
         for (service_id, factory) in services {
             let own = context.container(service_id)?;
             own.validate().map_err(|error| NodeError::Setting(error.to_string()))?;
-            let (idle, outcome) = (context.idle.clone(), outcome.clone());
+            let idle = node::idle(&context.properties, &context.idle)?;
+            let outcome = outcome.clone();
             let name = own.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
                 let pace = Box::new(ThreadPace::new(SystemClock, idle));

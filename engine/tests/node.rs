@@ -54,6 +54,7 @@ impl ClusteredService for Keeper {
     ) {
         let own = cluster.service_id();
         let text = String::from_utf8_lossy(message).into_owned();
+        assert_ne!(text, "panic");
         let Some(session) = session else {
             return self.kept.push(format!("of a service: {text}"));
         };
@@ -272,6 +273,24 @@ fn a_service_in_another_process_is_one_of_the_nodes() {
 }
 
 #[test]
+fn a_service_that_panics_ends_its_node_and_is_named() {
+    for layout in [Layout::Fused, Layout::Threads] {
+        let base = base();
+        let cluster = support::Cluster::new(base.path()).unwrap();
+        let context = harrier::NodeContext { layout, ..cluster.context() };
+        let node = Node::launch(context, keepers(1)).unwrap();
+        until("readiness", || node.is_ready());
+        let mut client = cluster.connect().unwrap();
+        client.offer(b"panic", &mut Heard::default()).unwrap();
+        until("the end", || node.is_ending());
+        assert!(!node.has_ended_as_told());
+        let failures = node.failures().join("; ");
+        assert!(failures.contains("clustered-service-0-0: terminated: panicked"), "{failures}");
+        assert!(node.stop().is_err());
+    }
+}
+
+#[test]
 fn a_client_asks_for_a_snapshot_when_it_may() {
     let base = base();
     let cluster = support::Cluster::new(base.path()).unwrap();
@@ -320,9 +339,11 @@ fn settings_by_name_reach_all_parts() {
     assert_eq!(parts.driver.term_buffer_length, 128 << 10);
     assert_eq!(parts.driver.directory, cluster.aeron_directory());
     node.stop().unwrap();
-    let mut properties = Properties::default();
-    properties.define("aeron.cluster.session.timeout=soon").unwrap();
-    let context = harrier::NodeContext { properties, ..cluster.context() };
-    let error = Node::launch(context, keepers(1)).err().unwrap();
-    assert!(matches!(&error, NodeError::Setting(text) if text.contains("session.timeout=soon")), "{error}");
+    for wrong in ["session.timeout=soon", "idle.strategy=nap", "service.responder=perhaps"] {
+        let mut properties = Properties::default();
+        properties.define(&format!("aeron.cluster.{wrong}")).unwrap();
+        let context = harrier::NodeContext { properties, ..cluster.context() };
+        let error = Node::launch(context, keepers(1)).err().unwrap();
+        assert!(matches!(&error, NodeError::Setting(text) if text.contains(wrong)), "{error}");
+    }
 }

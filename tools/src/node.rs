@@ -13,7 +13,7 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::services::{BookService, EchoService};
-use harrier::{Layout, Node, NodeContext, ServiceFactory};
+use harrier::{Layout, Node, NodeContext, NodeError, Properties, ServiceFactory};
 use serde_json::json;
 
 use crate::CommandError;
@@ -24,6 +24,8 @@ Examples:
       --members 0,localhost:20110,localhost:20111,localhost:20112,localhost:0,localhost:8010
   harrier node --service none --services 2 --layout threads --idle backoff …
       the consensus module waits for services 0 and 1 in other processes
+  harrier node --properties node.properties -D aeron.cluster.session.timeout=5s …
+      every setting by its name in Aeron; later ones win, flags last
 
 When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0.";
 
@@ -50,7 +52,7 @@ pub struct NodeArguments {
     #[arg(long, value_enum, default_value_t = ServiceName::Echo)]
     pub service: ServiceName,
     /// Number of services; with `--service none` they are other processes.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=127))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
     pub services: u16,
     /// Id of the cluster in counters.
     #[arg(long, default_value_t = 0)]
@@ -64,12 +66,18 @@ pub struct NodeArguments {
     /// What a crash may cost: 0 survives crashes of the process, 1 (data) and 2 (data and metadata) those of the machine.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub sync_level: u8,
-    /// Time without a sign of life after which a client's session is closed, ms.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub session_timeout_ms: u32,
-    /// Sessions at most.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_sessions: u32,
+    /// Time without a sign of life after which a client's session is closed, ms [default: 10000].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub session_timeout_ms: Option<u32>,
+    /// Sessions at most [default: 100].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: Option<u32>,
+    /// File of settings, `name=value` per line, after the variables AERON_… of the environment.
+    #[arg(long, value_name = "FILE")]
+    pub properties: Vec<PathBuf>,
+    /// A setting by its name, e.g. aeron.cluster.log.fragment.limit=10; after all files.
+    #[arg(short = 'D', value_name = "NAME=VALUE")]
+    pub definitions: Vec<String>,
     /// Ends the node after this time with exit code 0.
     #[arg(long)]
     pub max_seconds: Option<u64>,
@@ -100,7 +108,26 @@ fn parse_idle(name: &str) -> Result<IdleStrategy, String> {
 }
 
 impl NodeArguments {
-    fn context(&self) -> NodeContext {
+    fn settings(&self) -> Result<Properties, CommandError> {
+        let mut properties = Properties::from_environment(std::env::vars());
+        for path in &self.properties {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
+            properties.load(&text);
+        }
+        for definition in &self.definitions {
+            properties.define(definition).map_err(|error| CommandError::Usage(error.to_string()))?;
+        }
+        if let Some(timeout_ms) = self.session_timeout_ms {
+            properties.set("aeron.cluster.session.timeout", &format!("{timeout_ms}ms"));
+        }
+        if let Some(sessions) = self.max_sessions {
+            properties.set("aeron.cluster.max.sessions", &sessions.to_string());
+        }
+        Ok(properties)
+    }
+
+    fn context(&self) -> Result<NodeContext, CommandError> {
         let mut context = NodeContext::new(&self.dir, &self.aeron_dir, self.member_id, self.members.as_str());
         context.cluster_id = self.cluster_id;
         context.service_count = usize::from(self.services);
@@ -116,9 +143,8 @@ impl NodeArguments {
             1 => SyncLevel::Data,
             _ => SyncLevel::All,
         };
-        context.session_timeout_ns = i64::from(self.session_timeout_ms) * 1_000_000;
-        context.max_sessions = self.max_sessions as usize;
-        context
+        context.properties = self.settings()?;
+        Ok(context)
     }
 
     fn factories(&self) -> Vec<ServiceFactory> {
@@ -154,7 +180,10 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
     }
     let stop = stop_on_signals()?;
     let started_ns = SystemClock.now().ns;
-    let node = Node::launch(arguments.context(), arguments.factories()).map_err(CommandError::failed)?;
+    let node = Node::launch(arguments.context()?, arguments.factories()).map_err(|error| match error {
+        NodeError::Setting(text) => CommandError::Usage(text),
+        other => CommandError::failed(other),
+    })?;
     let mut is_announced = false;
     let limit_ns = arguments.max_seconds.map(|seconds| seconds.saturating_mul(1_000_000_000));
     while !stop.load(Ordering::Relaxed) && !node.is_ending() {
@@ -167,7 +196,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
         }
         rest();
     }
-    let has_failed = node.is_ending();
+    let has_failed = node.is_ending() && !node.has_ended_as_told();
     let mut failures = node.failures();
     if let Err(error) = node.stop()
         && failures.is_empty()

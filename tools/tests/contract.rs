@@ -41,7 +41,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     let members = "0,localhost:1,localhost:2,localhost:3,localhost:4,localhost:5";
     let two = format!("{members}|1,localhost:6,localhost:7,localhost:8,localhost:9,localhost:10");
     let node = ["node", "--dir", "/dev/shm/never", "--aeron-dir", "/dev/shm/never-aeron"];
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "Usage"),
         (&["nod"], "nod"),
         (&["node"], "--dir"),
@@ -50,6 +50,12 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         (&[&node[..], &["--members", &two]].concat(), "one member"),
         (&[&node[..], &["--members", members, "--member-id", "7"]].concat(), "7"),
         (&[&node[..], &["--members", members, "--idle", "nap"]].concat(), "nap"),
+        (
+            &[&node[..], &["--members", members, "-D", "aeron.cluster.max.sessions=many"]].concat(),
+            "aeron.cluster.max.sessions=many",
+        ),
+        (&[&node[..], &["--members", members, "-D", "nothing"]].concat(), "malformed define: nothing"),
+        (&[&node[..], &["--members", members, "--properties", "/nowhere"]].concat(), "/nowhere"),
     ];
     for (arguments, text) in cases {
         let (code, output, errors) = finish(harrier().args(arguments));

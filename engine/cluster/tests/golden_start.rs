@@ -29,6 +29,7 @@ fn plan() -> Plan {
         services: 0,
         app_version: semantic_version(1, 9, 0),
         change: Box::new(|context| context.session_timeout_ns = 3_600_000_000_000),
+        ..Plan::default()
     }
 }
 

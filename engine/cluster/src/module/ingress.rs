@@ -27,6 +27,16 @@ mod admin {
     pub(super) const UNAUTHORISED_ACCESS: i32 = 2;
 }
 
+/// What a client that connects says.
+struct Connect<'a> {
+    correlation_id: i64,
+    response_stream_id: i32,
+    version: i32,
+    response_channel: &'a str,
+    credentials: &'a [u8],
+    client_info: &'a str,
+}
+
 impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     /// Takes messages of clients; one that the log does not take now stays where it is.
     #[inline]
@@ -114,6 +124,34 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(Action::Continue)
     }
 
+    /// A client wants a session; its streams are asked for when all messages of this poll are taken.
+    fn on_connect(&mut self, request: &Connect<'_>, link: IngressLink) {
+        let id = self.next_session_id;
+        self.next_session_id += 1;
+        let channel = match self.egress_channel(request.response_channel) {
+            Ok(channel) => channel,
+            Err(error) => {
+                let text = format!("response channel of a client: {error}");
+                self.record_error(&text);
+                return;
+            }
+        };
+        let rejection = self.refusal(request.version);
+        let is_rejected = rejection.is_some();
+        if is_rejected && self.rejected_count() >= MAX_REJECTED {
+            return;
+        }
+        let (correlation_id, stream_id) = (request.correlation_id, request.response_stream_id);
+        let mut session = Session::new(id, correlation_id, stream_id, channel, self.now.ns);
+        session.ingress_link = Some(link);
+        session.rejection = rejection;
+        request.client_info.clone_into(&mut session.client_info);
+        self.pending_sessions.push(session);
+        if !is_rejected {
+            self.authenticator.on_connect_request(id, request.credentials, self.now.epoch_ms);
+        }
+    }
+
     fn on_request(&mut self, request: &Ingress<'_>, link: IngressLink) -> Result<(), ModuleError> {
         match *request {
             Ingress::Connect {
@@ -124,29 +162,15 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 credentials,
                 client_info,
             } => {
-                let id = self.next_session_id;
-                self.next_session_id += 1;
-                let channel = match self.egress_channel(response_channel) {
-                    Ok(channel) => channel,
-                    Err(error) => {
-                        let text = format!("response channel of a client: {error}");
-                        self.record_error(&text);
-                        return Ok(());
-                    }
+                let request = Connect {
+                    correlation_id,
+                    response_stream_id,
+                    version,
+                    response_channel,
+                    credentials,
+                    client_info,
                 };
-                let rejection = self.refusal(version);
-                let is_rejected = rejection.is_some();
-                if is_rejected && self.rejected_count() >= MAX_REJECTED {
-                    return Ok(());
-                }
-                let mut session = Session::new(id, correlation_id, response_stream_id, channel, self.now.ns);
-                session.ingress_link = Some(link);
-                session.rejection = rejection;
-                client_info.clone_into(&mut session.client_info);
-                self.pending_sessions.push(session);
-                if !is_rejected {
-                    self.authenticator.on_connect_request(id, credentials, self.now.epoch_ms);
-                }
+                self.on_connect(&request, link);
             }
             Ingress::KeepAlive { leadership_term_id, session_id } => {
                 if leadership_term_id == self.leadership_term_id

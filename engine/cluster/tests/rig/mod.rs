@@ -63,13 +63,15 @@ pub struct Plan {
     pub services: i32,
     /// Version of the application.
     pub app_version: i32,
+    /// Bytes that the archive wants free.
+    pub low_storage_threshold: u64,
     /// Changes the consensus module's settings.
     pub change: Box<dyn Fn(&mut ConsensusModuleContext)>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { services: 1, app_version: 1, change: Box::new(|_| ()) }
+        Self { services: 1, app_version: 1, low_storage_threshold: 0, change: Box::new(|_| ()) }
     }
 }
 
@@ -145,7 +147,7 @@ impl Node {
         let mut archive = ArchiveContext::new(directory.join("node"), directory.join("archive"));
         archive.segment_file_length = 64 << 10;
         archive.catalog_capacity = 4_096;
-        archive.low_storage_space_threshold = 0;
+        archive.low_storage_space_threshold = plan.low_storage_threshold;
         let archive = Archive::launch(archive, MappedMemory, FileStorage::inline(), &now).unwrap();
         let mut context =
             ConsensusModuleContext::new(directory.join("node"), directory.join("cluster"), 0, members(ports));
