@@ -25,7 +25,8 @@ Examples:
   harrier node --service none --services 2 --layout threads --idle backoff …
       the consensus module waits for services 0 and 1 in other processes
 
-When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0.";
+When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0, and so do
+`harrier cluster DIR shutdown` and `abort`.";
 
 /// How often the main thread looks for signals and for the node's state.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);
@@ -167,7 +168,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
         }
         rest();
     }
-    let has_failed = node.is_ending();
+    let has_failed = node.is_ending() && !node.has_ended_as_told();
     let mut failures = node.failures();
     if let Err(error) = node.stop()
         && failures.is_empty()
