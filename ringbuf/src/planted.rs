@@ -17,17 +17,35 @@ pub enum Bug {
     LostClose,
     /// An entry of the catalog is believed whatever its checksum says.
     TornCatalogEntry,
+    /// Timers are left out of the consensus module's snapshot.
+    SnapshotWithoutTimers,
+    /// Messages of services that wait for the log are left out of the consensus module's snapshot.
+    SnapshotWithoutQueue,
+    /// Sessions are left out of a service container's snapshot.
+    SnapshotWithoutSessions,
+    /// Where the messages of services stand is not taken over from a snapshot.
+    TrackerNotRestored,
+    /// The log grows while a snapshot is taken.
+    SnapshotWhileOpen,
+    /// A suspended node goes on.
+    SuspendedGoesOn,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 12] = [
         Self::SkippedNak,
         Self::EarlyCommit,
         Self::UnsyncedRecordingLog,
         Self::TimerFiresTwice,
         Self::LostClose,
         Self::TornCatalogEntry,
+        Self::SnapshotWithoutTimers,
+        Self::SnapshotWithoutQueue,
+        Self::SnapshotWithoutSessions,
+        Self::TrackerNotRestored,
+        Self::SnapshotWhileOpen,
+        Self::SuspendedGoesOn,
     ];
 
     /// Name for reports.
@@ -39,6 +57,12 @@ impl Bug {
             Self::TimerFiresTwice => "timer-fires-twice",
             Self::LostClose => "lost-close",
             Self::TornCatalogEntry => "torn-catalog-entry",
+            Self::SnapshotWithoutTimers => "snapshot-without-timers",
+            Self::SnapshotWithoutQueue => "snapshot-without-queue",
+            Self::SnapshotWithoutSessions => "snapshot-without-sessions",
+            Self::TrackerNotRestored => "tracker-not-restored",
+            Self::SnapshotWhileOpen => "snapshot-while-open",
+            Self::SuspendedGoesOn => "suspended-goes-on",
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::history::Violation;
 pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
 
 /// All bugs.
-pub const ALL: [Bug; 6] = Bug::ALL;
+pub const ALL: [Bug; 12] = Bug::ALL;
 
 /// How a bug was found.
 #[derive(Debug, Clone)]
@@ -27,7 +27,15 @@ pub struct Found {
 pub fn sync_level_of(bug: Bug) -> SyncLevel {
     match bug {
         Bug::UnsyncedRecordingLog | Bug::TornCatalogEntry | Bug::EarlyCommit => SyncLevel::Data,
-        Bug::SkippedNak | Bug::TimerFiresTwice | Bug::LostClose => SyncLevel::None,
+        Bug::SkippedNak
+        | Bug::TimerFiresTwice
+        | Bug::LostClose
+        | Bug::SnapshotWithoutTimers
+        | Bug::SnapshotWithoutQueue
+        | Bug::SnapshotWithoutSessions
+        | Bug::TrackerNotRestored
+        | Bug::SnapshotWhileOpen
+        | Bug::SuspendedGoesOn => SyncLevel::None,
     }
 }
 

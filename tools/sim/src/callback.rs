@@ -1,6 +1,8 @@
 //! Area `callback`: a service that waits inside its callbacks, for egress that takes nothing and for a snapshot that goes
 //! through a recorded publication with small terms; crashed on the way, and replayed.
 
+use std::collections::VecDeque;
+
 use harrier_archive::SyncLevel;
 use harrier_ringbuf::Rng;
 
@@ -26,6 +28,8 @@ pub fn run(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Outcome {
         window: orders as usize,
         faults_end_ns: FAULTS_END_NS,
         has_visitors: false,
+        services: 1,
+        commands: VecDeque::new(),
         snapshot_order: Some(1 + rng.below(orders)),
         snapshot_length: SNAPSHOT_LENGTH,
         plan: Plan::draw_for_callbacks(&mut rng, FAULTS_END_NS, sync_level > SyncLevel::None),

@@ -36,6 +36,8 @@ pub struct Workload {
     pub long_answer_period: u64,
     /// The order with which the service writes a snapshot.
     pub snapshot_order: Option<u64>,
+    /// Services of the node.
+    pub services: usize,
     /// Visitors come until then, virtual ns.
     pub visitors_until_ns: i64,
 }
@@ -267,11 +269,14 @@ impl Clients {
     ) -> Result<bool, String> {
         let period = self.workload.long_answer_period;
         let is_long = period > 0 && sequence.is_multiple_of(period);
+        let by_first = u8::from(sequence.is_multiple_of(11));
+        let by_second = u8::from(self.workload.services > 1 && sequence.is_multiple_of(5));
+        let forwarders = by_first | by_second << 1;
         let head = Order {
             offer: self.next_offer,
             sequence,
             timer_ms: if sequence.is_multiple_of(7) { 1 + (sequence % 300) as u16 } else { 0 },
-            is_forwarded: sequence.is_multiple_of(11),
+            forwarders,
             closes,
             is_snapshot: self.workload.snapshot_order == Some(sequence),
             answer_length: if is_long { 7_000 } else { 0 },

@@ -81,6 +81,8 @@ pub struct History {
     pub cursor: usize,
     /// Timers that are set and messages of the service that it waits for, in the present life.
     pub owed: usize,
+    /// Hashes of what snapshots of the service hold, by the position of the log at which they were taken.
+    taken: BTreeMap<i64, u64>,
     /// The snapshot that was written whole.
     pub snapshot: Option<Snapshot>,
     /// Broken rules; the first is the one that matters.
@@ -114,6 +116,14 @@ impl History {
             self.violate("snapshot", format!("of {seen} events has state {digest:x}, not {expected:x?}"));
         }
         self.cursor = seen;
+    }
+
+    /// The service has written its state; from the log alone and from an earlier snapshot it is the same, byte for byte.
+    pub fn on_snapshot_taken(&mut self, position: i64, hash: u64) {
+        let before = *self.taken.entry(position).or_insert(hash);
+        if before != hash {
+            self.violate("snapshot", format!("at {position} had the hash {before:x}, now {hash:x}"));
+        }
     }
 
     /// The service has seen an event; `digest` is its state after it.

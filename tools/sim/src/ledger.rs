@@ -35,8 +35,8 @@ pub struct Order {
     pub sequence: u64,
     /// After how long a timer of this number fires, ms; 0 for none.
     pub timer_ms: u16,
-    /// The service sends itself a message.
-    pub is_forwarded: bool,
+    /// Services that send all services a message: bit 0 the first, bit 1 the second.
+    pub forwarders: u8,
     /// The service ends the session.
     pub closes: bool,
     /// The service writes a snapshot, when it leads and none has been finished.
@@ -52,7 +52,7 @@ impl Order {
         bytes.extend_from_slice(&self.offer.to_le_bytes());
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
         bytes.extend_from_slice(&self.timer_ms.to_le_bytes());
-        bytes.push(u8::from(self.is_forwarded));
+        bytes.push(self.forwarders);
         bytes.push(u8::from(self.closes) | u8::from(self.is_snapshot) << 1);
         bytes.extend_from_slice(&self.answer_length.to_le_bytes());
     }
@@ -63,7 +63,7 @@ impl Order {
             offer: u64::from_le_bytes(*bytes.first_chunk()?),
             sequence: u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
             timer_ms: u16::from_le_bytes(*bytes.get(16..)?.first_chunk()?),
-            is_forwarded: *bytes.get(18)? != 0,
+            forwarders: *bytes.get(18)?,
             closes: *bytes.get(19)? & 1 != 0,
             is_snapshot: *bytes.get(19)? & 2 != 0,
             answer_length: u32::from_le_bytes(*bytes.get(20..)?.first_chunk()?),
@@ -100,8 +100,13 @@ impl Answer {
     }
 }
 
-/// The service of one life of a node.
+/// Most services of a node; the first answers, sets timers and closes sessions, all see everything.
+pub const MAX_SERVICES: usize = 2;
+
+/// A service of one life of a node.
 pub struct Ledger {
+    service_id: usize,
+    service_count: usize,
     history: Rc<RefCell<History>>,
     kernel: Kernel,
     book: Book,
@@ -110,15 +115,23 @@ pub struct Ledger {
     pending_digest: u64,
     applied: BTreeMap<i64, u64>,
     timers: BTreeMap<i64, i64>,
-    forwarded: VecDeque<u64>,
+    /// Messages on their way, by the service that sends them.
+    forwarded: [VecDeque<u64>; MAX_SERVICES],
     snapshots: Option<SnapshotPlace>,
     scratch: Vec<u8>,
 }
 
 impl Ledger {
-    /// A service without state; it writes snapshots when there is a place for them.
-    pub fn new(history: Rc<RefCell<History>>, kernel: Kernel, snapshots: Option<SnapshotPlace>) -> Self {
+    /// A service without state, one of `service_count`; it writes snapshots when there is a place for them.
+    pub fn new(
+        (service_id, service_count): (usize, usize),
+        history: Rc<RefCell<History>>,
+        kernel: Kernel,
+        snapshots: Option<SnapshotPlace>,
+    ) -> Self {
         Self {
+            service_id,
+            service_count,
             history,
             kernel,
             book: Book::default(),
@@ -126,7 +139,7 @@ impl Ledger {
             pending_digest: 0,
             applied: BTreeMap::new(),
             timers: BTreeMap::new(),
-            forwarded: VecDeque::new(),
+            forwarded: Default::default(),
             snapshots,
             scratch: Vec::new(),
         }
@@ -181,6 +194,9 @@ impl Ledger {
             }
             self.follow_up(cluster, session_id, order);
         }
+        if self.service_id > 0 {
+            return;
+        }
         if order.is_snapshot && cluster.role() == Role::Leader {
             self.write_snapshot(cluster);
         }
@@ -197,18 +213,26 @@ impl Ledger {
     }
 
     fn follow_up(&mut self, cluster: &mut Cluster<'_>, session_id: i64, order: Order) {
+        let is_first = self.service_id == 0;
         if order.timer_ms > 0 {
             let id = session_id << 32 | order.sequence as i64;
             let deadline = cluster.time() + i64::from(order.timer_ms);
             self.timers.insert(id, deadline);
-            self.insist(cluster, "timer", |cluster| cluster.schedule_timer(id, deadline));
+            if is_first {
+                self.insist(cluster, "timer", |cluster| cluster.schedule_timer(id, deadline));
+            }
         }
-        if order.is_forwarded {
-            let number = (session_id as u64) << 32 | order.sequence;
-            self.forwarded.push_back(number);
-            self.insist(cluster, "forward", |cluster| cluster.offer(&number.to_le_bytes()).map(drop));
+        for service_id in 0..self.service_count {
+            if order.forwarders >> service_id & 1 == 0 {
+                continue;
+            }
+            let number = (service_id as u64) << 56 | (session_id as u64) << 32 | order.sequence;
+            self.forwarded[service_id].push_back(number);
+            if service_id == self.service_id {
+                self.insist(cluster, "forward", |cluster| cluster.offer(&number.to_le_bytes()).map(drop));
+            }
         }
-        if order.closes {
+        if order.closes && is_first {
             self.insist(cluster, "close", |cluster| cluster.close_client_session(session_id));
         }
     }
@@ -229,7 +253,8 @@ impl Ledger {
     }
 
     fn tell_owed(&self) {
-        self.history.borrow_mut().owed = self.timers.len() + self.forwarded.len();
+        self.history.borrow_mut().owed =
+            self.timers.len() + self.forwarded.iter().map(VecDeque::len).sum::<usize>();
     }
 }
 
@@ -251,8 +276,10 @@ impl Ledger {
         words.extend(self.applied.iter().flat_map(|(id, last)| [*id as u64, *last]));
         words.push(self.timers.len() as u64);
         words.extend(self.timers.iter().flat_map(|(id, deadline)| [*id as u64, *deadline as u64]));
-        words.push(self.forwarded.len() as u64);
-        words.extend(&self.forwarded);
+        for forwarded in &self.forwarded {
+            words.push(forwarded.len() as u64);
+            words.extend(forwarded);
+        }
         words.into_iter().flat_map(u64::to_le_bytes).collect()
     }
 
@@ -266,8 +293,10 @@ impl Ledger {
         for _ in 0..words.next()? {
             self.timers.insert(words.next()? as i64, words.next()? as i64);
         }
-        for _ in 0..words.next()? {
-            self.forwarded.push_back(words.next()?);
+        for service_id in 0..MAX_SERVICES {
+            for _ in 0..words.next()? {
+                self.forwarded[service_id].push_back(words.next()?);
+            }
         }
         self.history.borrow_mut().on_loaded(seen, self.digest);
         self.tell_owed();
@@ -304,9 +333,15 @@ impl ClusteredService for Ledger {
         cluster: &mut Cluster<'_>,
         snapshot: &mut SnapshotPublication,
     ) -> Result<(), ServiceFailure> {
-        let mut put = |message: &[u8]| cluster.retry(|_| Ok(snapshot.offer(message)?)).map(drop);
+        let position = cluster.log_position();
+        let mut hash = 0_u64;
+        let mut put = |message: &[u8]| {
+            hash = (hash.rotate_left(7) ^ hash_bytes(message)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            cluster.retry(|_| Ok(snapshot.offer(message)?)).map(drop)
+        };
         put(&self.write_state())?;
         book_snapshot::write(&self.book, &mut put)?;
+        self.history.borrow_mut().on_snapshot_taken(position, hash);
         self.kernel.state().coverage.hit("snapshot taken by the service");
         Ok(())
     }
@@ -342,7 +377,8 @@ impl ClusteredService for Ledger {
         let Some(id) = session.map(|session| session.id) else {
             self.see(cluster, EventKind::Forwarded, 0, detail, timestamp);
             let number = message.first_chunk().map(|word| u64::from_le_bytes(*word));
-            if number != self.forwarded.pop_front() {
+            let sender = number.map_or(0, |number| number >> 56) as usize % MAX_SERVICES;
+            if number != self.forwarded[sender].pop_front() {
                 self.violate("forwarded", format!("message {number:?} of the service is not the next one"));
             }
             self.kernel.state().coverage.hit("message of the service");

@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod memory;
 pub mod network;
 pub mod node;
+pub mod operator;
 pub mod report;
 pub mod snapshot;
 pub mod storage;

@@ -1,6 +1,7 @@
 //! Area `node`: a whole node with its clients, through crashes and all that networks and disks do.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -9,6 +10,8 @@ use harrier::NodeContext;
 use harrier::compose::{Composition, PartContexts};
 use harrier_archive::SyncLevel;
 use harrier_archive::catalog::Catalog;
+use harrier_cluster::service::ClusteredService;
+use harrier_cluster::tool;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_ringbuf::Rng;
@@ -19,9 +22,10 @@ use crate::faults::{self, FAULTS_END_NS, Fault, Plan};
 use crate::history::History;
 use crate::inside;
 use crate::kernel::{Death, HostId, Kernel};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, MAX_SERVICES};
 use crate::memory::SimMemory;
 use crate::network::{SimTransport, address_of};
+use crate::operator::{self, Command, Operator};
 use crate::report::Outcome;
 use crate::snapshot::{self, SnapshotPlace};
 use crate::storage::SimStorage;
@@ -58,6 +62,10 @@ pub struct Scenario {
     pub faults_end_ns: i64,
     /// Whether clients come and go besides the main one.
     pub has_visitors: bool,
+    /// Services of the node.
+    pub services: usize,
+    /// What its operator does.
+    pub commands: VecDeque<(i64, Command)>,
     /// The order with which the service writes a snapshot.
     pub snapshot_order: Option<u64>,
     /// Bytes of a snapshot.
@@ -79,6 +87,8 @@ impl Scenario {
             window: 1 + rng.below(40) as usize,
             faults_end_ns: FAULTS_END_NS,
             has_visitors: true,
+            services: 1 + rng.below(MAX_SERVICES as u64) as usize,
+            commands: operator::draw_commands(&mut rng, FAULTS_END_NS),
             snapshot_order: None,
             snapshot_length: 0,
             plan: Plan::draw(&mut rng, sync_level > SyncLevel::None),
@@ -93,32 +103,41 @@ struct Run {
     rng: Rng,
     node_memory: SimMemory,
     client_memory: SimMemory,
-    history: Rc<RefCell<History>>,
+    /// What the services were shown, the first one's first.
+    histories: Vec<Rc<RefCell<History>>>,
     progress: Rc<RefCell<Progress>>,
+    operator: Operator,
     /// Set when the node is down: when it starts again, virtual ns.
     starts_at_ns: Option<i64>,
     /// What befalls the node at its next death.
     death: Option<Fault>,
     main_session: i64,
+    /// The node begins with the log, whatever snapshots there are.
+    is_log_alone: bool,
 }
 
 /// Runs one seed.
 pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     let kernel = Kernel::new(2, seed, scenario.keep_lines);
-    let history = Rc::new(RefCell::new(History::default()));
+    let histories: Vec<Rc<RefCell<History>>> = (0..scenario.services).map(|_| Rc::default()).collect();
+    let history = histories[0].clone();
     let progress = Rc::new(RefCell::new(Progress::default()));
+    let node_memory = SimMemory::new(kernel.clone(), NODE);
+    let commands = scenario.commands.clone();
     let mut run = Run {
-        node_memory: SimMemory::new(kernel.clone(), NODE),
+        operator: Operator::new(kernel.clone(), node_memory.clone(), NODE_DRIVER, commands),
+        node_memory,
         client_memory: SimMemory::new(kernel.clone(), CLIENT),
         world: World::new(kernel.clone(), 2),
         kernel: kernel.clone(),
         scenario,
         rng: Rng::new(seed),
-        history: history.clone(),
+        histories: histories.clone(),
         progress: progress.clone(),
         starts_at_ns: Some(0),
         death: None,
         main_session: -1,
+        is_log_alone: false,
     };
     run.start_clients();
     run.go();
@@ -126,6 +145,7 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     inside::harvest(&kernel, CLIENT, &run.client_memory, CLIENT_DRIVER, &history);
     run.world.kill(NODE);
     run.world.kill(CLIENT);
+    run.gather();
     let history = history.borrow();
     let mut state = kernel.state();
     let (terms, offers) = (history.terms() as u64, progress.borrow().offers);
@@ -161,16 +181,29 @@ fn small(context: &mut DriverContext) {
 }
 
 impl Run {
+    /// What the first service was shown, with the rules that the whole node has broken.
+    fn history(&self) -> RefMut<'_, History> {
+        self.histories[0].borrow_mut()
+    }
+
     fn violate(&self, checker: &'static str, text: impl Into<String>) {
-        self.history.borrow_mut().violate(checker, text);
+        self.history().violate(checker, text);
     }
 
     fn is_violated(&self) -> bool {
-        !self.history.borrow().violations.is_empty()
+        self.histories.iter().any(|history| !history.borrow().violations.is_empty())
+    }
+
+    /// Puts what is wrong with the other services behind what is wrong with the first.
+    fn gather(&self) {
+        for history in &self.histories[1..] {
+            let violations = std::mem::take(&mut history.borrow_mut().violations);
+            self.history().violations.extend(violations);
+        }
     }
 
     fn sink(&self, who: &'static str) -> ErrorSink {
-        let history = self.history.clone();
+        let history = self.histories[0].clone();
         Box::new(move |role, error| {
             history.borrow_mut().violate("agent error", format!("{who}: {role}: {error}"));
         })
@@ -198,9 +231,10 @@ impl Run {
             longest: 4_000,
             long_answer_period: self.scenario.long_answer_period,
             snapshot_order: self.scenario.snapshot_order,
+            services: self.scenario.services,
             visitors_until_ns: if self.scenario.has_visitors { self.scenario.faults_end_ns } else { 0 },
         };
-        let (history, progress) = (self.history.clone(), self.progress.clone());
+        let (history, progress) = (self.histories[0].clone(), self.progress.clone());
         let clients = Clients::new(workload, self.kernel.clone(), memory, history, progress, self.rng.fork());
         let thread = self.world.thread(CLIENT, self.sink("client"));
         let mut agents = driver.into_agents();
@@ -224,7 +258,8 @@ impl Run {
         context.log_term_length = 64 << 10;
         context.segment_length = SEGMENT_LENGTH as i32;
         context.sync_level = self.scenario.sync_level;
-        let mut contexts = PartContexts::of(&context, 1);
+        context.service_count = self.scenario.services;
+        let mut contexts = PartContexts::of(&context, self.scenario.services);
         small(&mut contexts.driver);
         contexts.archive.catalog_capacity = 4 << 10;
         contexts.archive.file_io_max_length = 64 << 10;
@@ -233,11 +268,18 @@ impl Run {
     }
 
     fn start_node(&mut self) {
-        self.history.borrow_mut().begin_life();
+        self.histories.iter().for_each(|history| history.borrow_mut().begin_life());
         let contexts = self.node_contexts();
-        self.kernel.state().note("start node", &[self.history.borrow().incarnation]);
+        let incarnation = self.history().incarnation;
+        self.kernel.state().note("start node", &[incarnation]);
         let thread = self.world.thread(NODE, self.sink("node"));
-        let (kernel, memory, history) = (self.kernel.clone(), self.node_memory.clone(), self.history.clone());
+        if self.is_log_alone
+            && let Err(error) = self.forget_snapshots()
+        {
+            return self.violate("start", error);
+        }
+        let (kernel, memory, histories) =
+            (self.kernel.clone(), self.node_memory.clone(), self.histories.clone());
         let world = self.world.clone();
         let place = self.scenario.snapshot_order.map(|_| SnapshotPlace {
             kernel: kernel.clone(),
@@ -253,10 +295,16 @@ impl Run {
             let now = kernel.now(NODE);
             let parts = Composition::build(contexts, &memory, transport, storage, ExecutorMode::Inline, &now)
                 .map_err(|error| error.to_string())?;
-            check_catalog(parts.archive.catalog(), &history);
-            let service = Box::new(Ledger::new(history, kernel.clone(), place));
+            check_catalog(parts.archive.catalog(), &histories[0]);
+            let count = histories.len();
+            let services = histories.into_iter().enumerate().map(|(id, history)| {
+                let place = place.clone().filter(|_| id == 0);
+                Box::new(Ledger::new((id, count), history, kernel.clone(), place))
+                    as Box<dyn ClusteredService>
+            });
             let waiter = || world.waiter(NODE, &thread);
-            let agents = parts.into_fused(vec![service], waiter, &now).map_err(|error| error.to_string())?;
+            let agents =
+                parts.into_fused(services.collect(), waiter, &now).map_err(|error| error.to_string())?;
             world.start(NODE, thread.clone(), agents).map_err(|error| error.to_string())
         };
         match catch_unwind(AssertUnwindSafe(launch)) {
@@ -272,8 +320,9 @@ impl Run {
 
     /// The node's process is dead; its machine may be too.
     fn on_death(&mut self) {
-        inside::harvest(&self.kernel, NODE, &self.node_memory, NODE_DRIVER, &self.history);
+        inside::harvest(&self.kernel, NODE, &self.node_memory, NODE_DRIVER, &self.histories[0]);
         self.world.kill(NODE);
+        self.operator.on_death();
         let fault = self.death.take();
         let mut state = self.kernel.state();
         let state = &mut *state;
@@ -300,9 +349,9 @@ impl Run {
                 self.kernel.state().hosts[NODE].death = Some(death);
             }
             if let Some(until_ns) = fault.disturbs_network_until(now_ns) {
-                self.history.borrow_mut().on_disturbance(now_ns, until_ns);
+                self.history().on_disturbance(now_ns, until_ns);
             } else if fault == Fault::Heal {
-                self.history.borrow_mut().on_heal(now_ns + faults::AFTERMATH_NS);
+                self.history().on_heal(now_ns + faults::AFTERMATH_NS);
             }
             faults::apply(&self.kernel, &fault);
         }
@@ -317,6 +366,13 @@ impl Run {
         }
         if self.world.step() == Some(NODE) {
             self.on_death();
+        }
+        if self.starts_at_ns.is_none() && self.world.is_alive(NODE) {
+            let now = self.kernel.now(NODE);
+            let seen = self.histories.iter().map(|history| history.borrow().events().len()).sum();
+            if let Some(text) = self.operator.run(&now, seen) {
+                self.violate("suspension", text);
+            }
         }
         let ended = self.world.ended_count(NODE) + self.world.ended_count(CLIENT);
         if ended > 0 && !self.is_violated() {
@@ -338,7 +394,7 @@ impl Run {
             }
             if now_ns > self.scenario.faults_end_ns + HEALING_NS {
                 let progress = self.progress.borrow();
-                let history = self.history.borrow();
+                let history = self.history();
                 let open: Vec<i64> = history.open_sessions().collect();
                 let text = format!(
                     "{} of {} orders answered, {} timers and messages owed, sessions {open:?} open",
@@ -349,7 +405,7 @@ impl Run {
             }
         }
         if !self.is_violated() {
-            self.replay_once_more();
+            self.replay_twice_more();
         }
     }
 
@@ -363,42 +419,91 @@ impl Run {
 
     /// All orders are answered, all timers have fired, all visitors have gone.
     fn is_settled(&self) -> bool {
-        let history = self.history.borrow();
+        let main = self.main_session;
+        let others_are_closed = self.history().open_sessions().all(|id| id == main);
         self.starts_at_ns.is_none()
             && self.death.is_none()
             && self.progress.borrow().is_done
-            && history.has_caught_up()
-            && history.owed == 0
-            && history.open_sessions().all(|id| id == self.main_session)
+            && self.operator.is_done()
+            && self.histories.iter().all(|history| {
+                let history = history.borrow();
+                history.has_caught_up() && history.owed == 0
+            })
+            && others_are_closed
     }
 
-    /// The log into a fresh service: it must come to the same state.
-    fn replay_once_more(&mut self) {
-        let (digest, terms) = (self.history.borrow().digest(), self.history.borrow().terms());
+    /// The log into fresh services, behind the latest snapshot and then alone: they must come to the same state.
+    fn replay_twice_more(&mut self) {
+        self.restart();
+        self.check_agreement();
+        self.is_log_alone = true;
+        self.restart();
+        self.check_agreement();
+        self.check_snapshot();
+    }
+
+    /// Crashes the node and waits until it leads again.
+    fn restart(&mut self) {
+        if self.is_violated() {
+            return;
+        }
+        let digest = self.history().digest();
+        let terms = self.history().terms();
         let of_machine = self.scenario.sync_level > SyncLevel::None;
         self.death = Some(Fault::Crash { of_machine, death: Death::AtCall(0), down_ns: 50_000_000 });
-        let events = self.history.borrow().events().len();
+        let events = self.history().events().len();
         self.on_death();
         let deadline_ns = self.kernel.state().now_ns + HEALING_NS;
-        while !self.is_violated() && self.history.borrow().terms() == terms {
+        while !self.is_violated() && self.histories.iter().any(|history| history.borrow().terms() == terms) {
             self.step();
             if self.kernel.state().now_ns > deadline_ns {
-                let cursor = self.history.borrow().cursor;
+                let cursor = self.history().cursor;
                 self.violate("progress", format!("the last replay ended after {cursor} of {events} events"));
             }
         }
         self.kernel.state().note("replayed", &[digest]);
-        self.check_snapshot();
+    }
+
+    /// All services have been shown the same, and are in the same state.
+    fn check_agreement(&self) {
+        for other in &self.histories[1..] {
+            let (first, other) = (self.histories[0].borrow(), other.borrow());
+            let (own, others) = (first.events(), other.events());
+            let differ = own.iter().zip(others).position(|(own, others)| own != others);
+            let text = match differ {
+                Some(at) => format!("event {at} is {:?} and {:?}", own[at], others[at]),
+                None if own.len() != others.len() || first.digest() != other.digest() => {
+                    format!("{} and {} events", own.len(), others.len())
+                }
+                None => continue,
+            };
+            drop((first, other));
+            return self.violate("agreement", text);
+        }
+    }
+
+    /// Takes all snapshots out of recording.log, so that the node begins with the log.
+    fn forget_snapshots(&self) -> Result<(), String> {
+        let now = self.kernel.now(NODE);
+        let mut storage = SimStorage::new(self.kernel.clone(), NODE);
+        let directory = Path::new("/var/node/cluster");
+        while tool::invalidate_latest_snapshot(&self.node_memory, &mut storage, directory, &now)
+            .map_err(|error| error.to_string())?
+        {
+            self.kernel.state().coverage.hit("snapshot forgotten for the log alone");
+        }
+        Ok(())
     }
 
     fn check_snapshot(&self) {
         if self.scenario.snapshot_order.is_none() || self.is_violated() {
             return;
         }
-        let (snapshot, lives) = (self.history.borrow().snapshot, self.history.borrow().incarnation);
+        let snapshot = self.history().snapshot;
+        let lives = self.history().incarnation;
         let Some(snapshot) = snapshot else {
-            // An order that was first applied in a replay is answered without a snapshot. The last life is one too.
-            if lives > 2 {
+            // An order that was first applied in a replay is answered without a snapshot. The last two lives are ones too.
+            if lives > 3 {
                 return self.kernel.state().coverage.hit("snapshot overtaken by a crash");
             }
             return self.violate("snapshot", "was never finished");

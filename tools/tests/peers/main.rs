@@ -6,7 +6,9 @@
 mod archive;
 mod clients;
 mod cluster;
+mod containers;
 mod files;
+mod go;
 mod ipc;
 mod java;
 mod javas_driver;

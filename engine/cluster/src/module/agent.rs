@@ -389,7 +389,9 @@ impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {
             return Some(self.now.ns + 1_000_000);
         }
         let until_ns = |deadline| self.now.ns.saturating_add(self.clock.until_ns(deadline, &self.now));
-        let timer_ns = self.timers.next_deadline().map(until_ns);
+        // Timers that are due wait while the member is suspended.
+        let timer = self.timers.next_deadline().filter(|_| self.state == ModuleState::Active);
+        let timer_ns = timer.map(until_ns);
         Some(timer_ns.map_or(self.next_slow_tick_ns, |timer_ns| timer_ns.min(self.next_slow_tick_ns)))
     }
 

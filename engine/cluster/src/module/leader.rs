@@ -16,13 +16,23 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     #[inline]
     pub(super) fn lead(&mut self) -> Result<usize, ModuleError> {
         let mut work_count = 0;
-        if self.state == ModuleState::Active {
+        if self.takes_messages() {
             work_count += self.fire_timers()?;
             work_count += self.append_service_messages()?;
             work_count += self.poll_ingress()?;
         }
         work_count += self.update_commit_position();
         Ok(work_count)
+    }
+
+    #[inline]
+    fn takes_messages(&self) -> bool {
+        match self.state {
+            ModuleState::Active => true,
+            ModuleState::Snapshot => is_planted(Bug::SnapshotWhileOpen),
+            ModuleState::Suspended => is_planted(Bug::SuspendedGoesOn),
+            _ => false,
+        }
     }
 
     /// What is recorded is safe: a single member is its own quorum (spec 04 §4.4).

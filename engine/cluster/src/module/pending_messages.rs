@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use harrier_ringbuf::planted::{Bug, is_planted};
+
 /// Bytes that one service may have waiting.
 const MAX_BYTES: usize = 1 << 30;
 
@@ -43,6 +45,9 @@ impl PendingMessages {
 
     /// Takes over where a snapshot says that the messages stand.
     pub(super) fn restore(&mut self, tracker: Tracker) {
+        if is_planted(Bug::TrackerNotRestored) {
+            return;
+        }
         self.next_session_id = tracker.next_session_id;
         self.log_session_id = tracker.log_session_id;
     }

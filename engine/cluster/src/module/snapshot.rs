@@ -2,6 +2,7 @@
 
 use harrier_archive::client::ArchiveAnswer;
 use harrier_ringbuf::Memory;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::Storage;
 
 use super::acks::Purpose;
@@ -211,7 +212,8 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 (message, Part::Session(*id))
             }
             Part::Timer(after) => {
-                let Some((key, correlation_id)) = self.timers.after(after) else {
+                let next = self.timers.after(after).filter(|_| !is_planted(Bug::SnapshotWithoutTimers));
+                let Some((key, correlation_id)) = next else {
                     return Ok(Some(Part::Tracker(0)));
                 };
                 (SnapshotMessage::Timer { correlation_id, deadline: key.0 }, Part::Timer(Some(key)))
@@ -229,6 +231,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             }
             Part::Message(service, index) => {
                 let waiting = self.pending_messages.get(service).and_then(|messages| messages.waiting(index));
+                let waiting = waiting.filter(|_| !is_planted(Bug::SnapshotWithoutQueue));
                 let Some((session_id, payload)) = waiting else {
                     return Ok(Some(Part::Tracker(service + 1)));
                 };

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use harrier_ringbuf::Memory;
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::shared_thread::ProcessDeath;
 
 use super::ClusteredService;
@@ -185,7 +186,11 @@ fn write_section(
     Ok(match snapshot.section {
         Section::Begin => taker.offer(&begin)?.then_some(Section::Sessions { from: i64::MIN }),
         Section::Sessions { from } => {
-            for (id, own) in core.sessions.range(from..).filter(|(_, own)| own.is_open) {
+            for (id, own) in core
+                .sessions
+                .range(from..)
+                .filter(|(_, own)| own.is_open && !is_planted(Bug::SnapshotWithoutSessions))
+            {
                 let session = &own.session;
                 let is_written = taker.offer(&SnapshotMessage::ClientSession {
                     session_id: session.id,

@@ -1,0 +1,88 @@
+//! What the examples share: a node on this host, and a client of it.
+
+use std::error::Error;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+
+use harrier::cluster::client::ClusterClientContext;
+use harrier::ringbuf::idle::IdleStrategy;
+use harrier::{BlockingClusterClient, Node, NodeContext, ServiceFactory};
+
+/// What examples return.
+pub type Outcome<V> = Result<V, Box<dyn Error>>;
+
+/// A directory that is removed again.
+pub struct Base(PathBuf);
+
+impl Base {
+    /// A directory of this process in shared memory.
+    pub fn new(name: &str) -> Outcome<Self> {
+        let path = Path::new("/dev/shm").join(format!("harrier-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        // Whoever looks for it finds it in /dev/shm.
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A cluster of one member on this host.
+pub struct Cluster {
+    base: PathBuf,
+    ports: Vec<u16>,
+}
+
+impl Cluster {
+    /// A cluster with its files below `base`, on ports that are free.
+    pub fn new(base: &Path) -> Outcome<Self> {
+        let sockets: Vec<UdpSocket> =
+            (0..5).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let ports = sockets.iter().map(|own| own.local_addr().map(|address| address.port()));
+        Ok(Self { base: base.to_owned(), ports: ports.collect::<Result<_, _>>()? })
+    }
+
+    /// Directory of the node's media driver.
+    pub fn aeron_directory(&self) -> PathBuf {
+        self.base.join("aeron")
+    }
+
+    /// Settings of the node: small, and at ease on a host that does other things too.
+    pub fn context(&self) -> NodeContext {
+        let endpoints: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let members = format!("0,{}", endpoints.join(","));
+        let mut context = NodeContext::new(self.base.join("node"), self.aeron_directory(), 0, members);
+        context.log_term_length = 64 << 10;
+        context.segment_length = 128 << 10;
+        context.sparse_logs = true;
+        context.idle = IdleStrategy::Yield;
+        context
+    }
+
+    /// Starts the node and waits until clients are served.
+    pub fn start(&self, services: Vec<ServiceFactory>) -> Outcome<Node> {
+        let node = Node::launch(self.context(), services)?;
+        while !node.is_ready() {
+            if node.is_ending() {
+                return Err(format!("the node has ended: {:?}", node.failures()).into());
+            }
+            std::thread::yield_now();
+        }
+        Ok(node)
+    }
+
+    /// Opens a session; the client works with the node's media driver.
+    pub fn connect(&self) -> Outcome<BlockingClusterClient> {
+        let endpoints = format!("0=127.0.0.1:{}", self.ports[0]);
+        let context = ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0|term-length=64k");
+        Ok(BlockingClusterClient::connect(self.aeron_directory(), context)?)
+    }
+}

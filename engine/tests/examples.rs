@@ -1,0 +1,39 @@
+//! The examples do what they say.
+
+#![allow(dead_code, reason = "the examples' own entry points are not called")]
+#![allow(clippy::duplicate_mod, reason = "each example brings what it shares with the others")]
+
+#[path = "../examples/counter.rs"]
+mod counter;
+#[path = "../examples/echo.rs"]
+mod echo;
+#[path = "../examples/timers.rs"]
+mod timers;
+#[path = "../examples/two_services.rs"]
+mod two_services;
+
+fn base() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("harrier-example-").tempdir_in("/dev/shm").unwrap()
+}
+
+#[test]
+fn echo_sends_everything_back() {
+    assert_eq!(echo::run(base().path()).unwrap(), ["one", "two", "three"]);
+}
+
+#[test]
+fn the_counter_goes_on_from_its_snapshot() {
+    let summary = counter::run(base().path()).unwrap();
+    assert_eq!(summary, counter::Summary { sum: 5_101, handled: 2 });
+}
+
+#[test]
+fn reminders_come_in_the_order_of_their_deadlines() {
+    assert_eq!(timers::run(base().path()).unwrap(), ["first", "middle", "last"]);
+}
+
+#[test]
+fn the_auditor_hears_of_every_order_once_and_in_order() {
+    let entries = two_services::run(base().path()).unwrap();
+    assert_eq!(entries, ["1 1 100 apples", "2 1 7 pears", "3 1 12 plums"]);
+}

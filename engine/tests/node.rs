@@ -1,0 +1,328 @@
+//! Whole nodes as a program embeds them: commands, layouts, services in other processes, settings by name.
+
+#[allow(dead_code, reason = "not all tests need all of it")]
+#[path = "../examples/support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command};
+
+use harrier::cluster::client::EgressListener;
+use harrier::cluster::module::Authorisation;
+use harrier::cluster::recording_log::{Entry, EntryType, parse};
+use harrier::cluster::service::{
+    ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotImage, SnapshotPublication,
+};
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
+use harrier::ringbuf::idle::IdleStrategy;
+use harrier::{
+    BlockingClientError, ClusterCommand, Layout, Node, NodeError, Properties, ServiceFactory, ServiceNode,
+    ServiceNodeContext,
+};
+
+const PATIENCE_NS: i64 = 60_000_000_000;
+/// Names the directory of the node whose services a child process runs.
+const CHILD_BASE: &str = "HARRIER_TEST_CHILD_BASE";
+
+/// Keeps what it was sent, and tells it and what services sent each other.
+#[derive(Default)]
+struct Keeper {
+    kept: Vec<String>,
+}
+
+impl ClusteredService for Keeper {
+    fn on_start(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: Option<&mut SnapshotImage<'_>>,
+    ) -> Result<(), ServiceFailure> {
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        snapshot.read_to_end(cluster, &mut |message| {
+            self.kept.push(String::from_utf8_lossy(message).into_owned());
+        })?;
+        Ok(())
+    }
+
+    fn on_session_message(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: Option<&ClientSession>,
+        _: i64,
+        message: &[u8],
+        _: &Header<'_>,
+    ) {
+        let own = cluster.service_id();
+        let text = String::from_utf8_lossy(message).into_owned();
+        let Some(session) = session else {
+            return self.kept.push(format!("of a service: {text}"));
+        };
+        if text == "tell" {
+            let answer = format!("{own} has {}", self.kept.join(", "));
+            cluster.retry(|cluster| cluster.send_to_session(session.id, answer.as_bytes())).unwrap();
+            return;
+        }
+        if text == "ask around" {
+            let question = format!("{own} asks");
+            cluster.retry(|cluster| cluster.offer(question.as_bytes())).unwrap();
+        }
+        self.kept.push(text);
+    }
+
+    fn on_take_snapshot(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        snapshot: &mut SnapshotPublication,
+    ) -> Result<(), ServiceFailure> {
+        for text in &self.kept {
+            cluster.retry(|_| Ok(snapshot.offer(text.as_bytes())?))?;
+        }
+        Ok(())
+    }
+}
+
+fn keepers(count: usize) -> Vec<ServiceFactory> {
+    (0..count)
+        .map(|_| Box::new(|| Box::new(Keeper::default()) as Box<dyn ClusteredService>) as ServiceFactory)
+        .collect()
+}
+
+#[derive(Default)]
+struct Heard {
+    answers: Vec<String>,
+}
+
+impl EgressListener for Heard {
+    fn on_message(&mut self, _: i64, _: i64, message: &[u8]) {
+        self.answers.push(String::from_utf8_lossy(message).into_owned());
+    }
+}
+
+fn base() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("harrier-node-").tempdir_in("/dev/shm").unwrap()
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    while !condition() {
+        assert!(SystemClock.now().ns < deadline_ns, "{what} did not come");
+        std::thread::yield_now();
+    }
+}
+
+fn snapshot(node: &Node) {
+    node.command(ClusterCommand::Snapshot).unwrap();
+    until("the snapshot", || node.is_command_done().unwrap());
+    assert_eq!(node.snapshot_count().unwrap(), 1);
+}
+
+/// What each service has, by its own answer.
+fn told(client: &mut harrier::BlockingClusterClient, services: usize) -> Vec<String> {
+    let mut heard = Heard::default();
+    client.offer(b"tell", &mut heard).unwrap();
+    client.wait(&mut heard, |heard| heard.answers.len() == services).unwrap();
+    heard.answers.sort();
+    heard.answers
+}
+
+fn recording_log(base: &Path) -> Vec<Entry> {
+    let path = base.join("node/cluster/recording.log");
+    parse(&path, &std::fs::read(&path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_shutdown_takes_a_snapshot_and_ends_the_node_as_told() {
+    for layout in [Layout::Fused, Layout::Threads] {
+        let base = base();
+        let cluster = support::Cluster::new(base.path()).unwrap();
+        let start = || {
+            let context = harrier::NodeContext { layout, ..cluster.context() };
+            let node = Node::launch(context, keepers(2)).unwrap();
+            until("readiness", || node.is_ready());
+            node
+        };
+        let node = start();
+        let mut client = cluster.connect().unwrap();
+        client.offer(b"one", &mut Heard::default()).unwrap();
+        assert_eq!(told(&mut client, 2), ["0 has one", "1 has one"]);
+        client.close();
+        node.command(ClusterCommand::Shutdown).unwrap();
+        until("the end", || node.has_ended_as_told());
+        until("the end of a thread", || node.is_ending());
+        assert_eq!(node.failures(), [""; 0], "{layout:?}");
+        node.stop().unwrap();
+
+        let entries = recording_log(base.path());
+        let kinds: Vec<(EntryType, i32)> =
+            entries.iter().map(|entry| (entry.entry_type, entry.service_id)).collect();
+        let snapshot = EntryType::Snapshot;
+        assert_eq!(kinds, [(EntryType::Term, -1), (snapshot, 1), (snapshot, 0), (snapshot, -1)]);
+        assert!(entries.iter().all(|entry| entry.log_position == entries[1].log_position), "{entries:?}");
+
+        let node = start();
+        let mut client = cluster.connect().unwrap();
+        client.offer(b"two", &mut Heard::default()).unwrap();
+        assert_eq!(told(&mut client, 2), ["0 has one, two", "1 has one, two"]);
+        client.close();
+        node.command(ClusterCommand::Abort).unwrap();
+        until("the end", || node.has_ended_as_told());
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn messages_between_services_reach_all_services_once() {
+    let base = base();
+    let cluster = support::Cluster::new(base.path()).unwrap();
+    let node = cluster.start(keepers(2)).unwrap();
+    let mut client = cluster.connect().unwrap();
+    client.offer(b"ask around", &mut Heard::default()).unwrap();
+    let all = |own: usize, order: [usize; 2]| {
+        format!("{own} has ask around, of a service: {} asks, of a service: {} asks", order[0], order[1])
+    };
+    let mut answers = Vec::new();
+    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    while !answers.iter().any(|answer: &String| answer.matches("asks").count() == 2) {
+        assert!(SystemClock.now().ns < deadline_ns, "{answers:?}");
+        answers = told(&mut client, 2);
+    }
+    let is_expected = [[0, 1], [1, 0]].iter().any(|order| answers == [all(0, *order), all(1, *order)]);
+    assert!(is_expected, "{answers:?}");
+    snapshot(&node);
+    let before = told(&mut client, 2);
+    client.close();
+    node.stop().unwrap();
+    let node = cluster.start(keepers(2)).unwrap();
+    let mut client = cluster.connect().unwrap();
+    assert_eq!(told(&mut client, 2), before);
+    client.close();
+    node.stop().unwrap();
+}
+
+/// The services of a child process; not a test of its own.
+#[test]
+#[ignore = "run by a test as a process of its own"]
+fn services_of_a_child_process() {
+    let Ok(base) = std::env::var(CHILD_BASE) else { return };
+    let base = Path::new(&base);
+    let mut context = ServiceNodeContext::new(base.join("aeron"), base.join("node/cluster"));
+    context.idle = IdleStrategy::Yield;
+    let mut keepers = keepers(1);
+    let services = ServiceNode::launch(&context, vec![(1, keepers.remove(0))]).unwrap();
+    until("the end", || services.is_ending());
+    assert!(services.has_ended_as_told(), "{:?}", services.failures());
+    services.stop().unwrap();
+}
+
+/// A child that does not outlive its test.
+struct Process(Child);
+
+impl Process {
+    fn start(base: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "services_of_a_child_process", "--ignored"]).env(CHILD_BASE, base);
+        Self(command.stdout(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
+fn a_service_in_another_process_is_one_of_the_nodes() {
+    let base = base();
+    let cluster = support::Cluster::new(base.path()).unwrap();
+    let start = || {
+        let mut properties = Properties::default();
+        // After so long a client that died is gone.
+        properties.define("aeron.client.liveness.timeout=3s").unwrap();
+        let context = harrier::NodeContext { service_count: 2, properties, ..cluster.context() };
+        Node::launch(context, keepers(1)).unwrap()
+    };
+    let node = start();
+    let mut child = Process::start(base.path());
+    until("readiness", || node.is_ready());
+    let mut client = cluster.connect().unwrap();
+    client.offer(b"one", &mut Heard::default()).unwrap();
+    assert_eq!(told(&mut client, 2), ["0 has one", "1 has one"]);
+    client.close();
+    node.command(ClusterCommand::Shutdown).unwrap();
+    until("the child's end", || child.0.try_wait().unwrap().is_some());
+    assert!(child.0.wait().unwrap().success());
+    until("the end", || node.has_ended_as_told());
+    node.stop().unwrap();
+
+    // Again from the snapshot, the service before its node.
+    let child = Process::start(base.path());
+    let node = start();
+    until("readiness", || node.is_ready());
+    let mut client = cluster.connect().unwrap();
+    assert_eq!(told(&mut client, 2), ["0 has one", "1 has one"]);
+    // A node does not go on without one of its services.
+    drop(child);
+    until("the end", || node.is_ending());
+    assert!(!node.has_ended_as_told());
+    let failures = node.failures().join("; ");
+    assert!(failures.contains("service") && failures.contains('1'), "{failures}");
+    assert!(node.stop().is_err());
+}
+
+#[test]
+fn a_client_asks_for_a_snapshot_when_it_may() {
+    let base = base();
+    let cluster = support::Cluster::new(base.path()).unwrap();
+    let node = cluster.start(keepers(1)).unwrap();
+    let mut client = cluster.connect().unwrap();
+    let error = client.request_snapshot(&mut Heard::default()).unwrap_err();
+    assert!(
+        matches!(&error, BlockingClientError::NoSnapshot(text) if text.contains("not authorised")),
+        "{error}"
+    );
+    client.close();
+    node.stop().unwrap();
+
+    let node = Node::launch_with(cluster.context(), keepers(1), |parts| {
+        parts.module.authorisation = Authorisation::allow_all();
+    })
+    .unwrap();
+    until("readiness", || node.is_ready());
+    let mut client = cluster.connect().unwrap();
+    client.request_snapshot(&mut Heard::default()).unwrap();
+    until("the snapshot", || node.snapshot_count().unwrap() == 1);
+    client.close();
+    node.stop().unwrap();
+}
+
+#[test]
+fn settings_by_name_reach_all_parts() {
+    let base = base();
+    let cluster = support::Cluster::new(base.path()).unwrap();
+    let mut properties = Properties::default();
+    for definition in [
+        "aeron.cluster.max.sessions=1",
+        "aeron.cluster.service.responder=false",
+        "aeron.term.buffer.length=128k",
+        "aeron.cluster.member.id=9",
+        "aeron.dir=/nowhere",
+    ] {
+        properties.define(definition).unwrap();
+    }
+    let context = harrier::NodeContext { properties, ..cluster.context() };
+    let mut seen = None;
+    let node = Node::launch_with(context, keepers(1), |parts| seen = Some(parts.clone())).unwrap();
+    let parts = seen.unwrap();
+    assert_eq!((parts.module.max_sessions, parts.module.member_id), (1, 0));
+    assert!(!parts.containers[0].is_responder);
+    assert_eq!(parts.driver.term_buffer_length, 128 << 10);
+    assert_eq!(parts.driver.directory, cluster.aeron_directory());
+    node.stop().unwrap();
+    let mut properties = Properties::default();
+    properties.define("aeron.cluster.session.timeout=soon").unwrap();
+    let context = harrier::NodeContext { properties, ..cluster.context() };
+    let error = Node::launch(context, keepers(1)).err().unwrap();
+    assert!(matches!(&error, NodeError::Setting(text) if text.contains("session.timeout=soon")), "{error}");
+}

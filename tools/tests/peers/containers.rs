@@ -1,0 +1,321 @@
+//! The released service container as a process of its own on our consensus module: it starts from what our node has
+//! written, and our node from what it has.
+
+use std::path::{Path, PathBuf};
+
+use harrier::client::Aeron;
+use harrier::cluster::client::{ClusterClient, ClusterClientContext, ClusterClientError};
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
+use serde_json::Value;
+
+use crate::java;
+use crate::support::binaries::node_command;
+use crate::support::client::Client;
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+use crate::support::{directory, until};
+
+const STATE: i32 = 200;
+const TOGGLE: i32 = 202;
+const SNAPSHOTS: i32 = 205;
+const ACTIVE: i64 = 1;
+const SUSPENDED: i64 = 2;
+const NEUTRAL: i64 = 1;
+const SUSPEND: i64 = 2;
+const RESUME: i64 = 3;
+const SNAPSHOT: i64 = 4;
+const SHUTDOWN: i64 = 5;
+const ABORT: i64 = 6;
+
+/// Our node, services in Java beside it, and a client of ours.
+struct World {
+    directory: tempfile::TempDir,
+    members: String,
+    ingress_port: u16,
+    services: usize,
+    node: Option<Process>,
+    containers: Vec<Process>,
+    said: Vec<Vec<String>>,
+    client: Option<Session>,
+}
+
+/// A session of ours, and the client of the driver that it lives on.
+struct Session {
+    client: Client,
+    cluster: ClusterClient,
+    heard: Vec<String>,
+}
+
+impl Session {
+    fn open(aeron_directory: &Path, ingress_port: u16) -> Self {
+        let context = ClusterClientContext::new(
+            format!("0=127.0.0.1:{ingress_port}"),
+            "aeron:udp?endpoint=127.0.0.1:0",
+        );
+        let client = Client::connect(aeron_directory);
+        let mut own = Self { client, cluster: ClusterClient::new(context).unwrap(), heard: Vec::new() };
+        own.until("the session", |own| own.cluster.is_connected().then_some(()));
+        own
+    }
+
+    fn poll(&mut self) -> Result<(), ClusterClientError> {
+        let heard = &mut self.heard;
+        let mut listener = |_: i64, _: i64, message: &[u8]| {
+            heard.push(String::from_utf8_lossy(message).into_owned());
+        };
+        self.client.work();
+        self.cluster.poll(&mut self.client.aeron, &SystemClock.now(), &mut listener).map(|_| ())
+    }
+
+    fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
+        until(what, || {
+            self.poll().unwrap();
+            condition(self)
+        })
+    }
+
+    fn send(&mut self, text: &str) {
+        self.until("room", |own| own.cluster.offer(text.as_bytes()).is_ok().then_some(()));
+    }
+
+    /// Sends a message and awaits its answers, one of each service.
+    fn exchange(&mut self, text: &str, services: usize) {
+        let before = self.heard.len();
+        self.send(text);
+        self.until(text, |own| (own.heard.len() >= before + services).then_some(()));
+        assert!(self.heard[before..].iter().all(|own| own == text), "{:?}", &self.heard[before..]);
+    }
+
+    fn counter(aeron: &Aeron, type_id: i32) -> Option<i32> {
+        aeron.counters().find(&mut |_, own, _| own == type_id)
+    }
+
+    fn set(&mut self, type_id: i32, value: i64) {
+        let id = self.until("the counter", |own| Self::counter(&own.client.aeron, type_id));
+        self.client.aeron.counters().counter(id).unwrap().set_ordered(value);
+    }
+
+    fn await_value(&mut self, type_id: i32, value: i64) {
+        let what = format!("value {value} of counter {type_id}");
+        self.until(&what, |own| {
+            let id = Self::counter(&own.client.aeron, type_id)?;
+            (own.client.aeron.counters().value(id) == value).then_some(())
+        });
+    }
+}
+
+impl World {
+    fn new(services: usize) -> Self {
+        let ports: Vec<u16> = (0..5).map(|_| free_port()).collect();
+        let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        Self {
+            directory: directory("containers"),
+            members: format!("0,{}", endpoints.join(",")),
+            ingress_port: ports[0],
+            services,
+            node: None,
+            containers: Vec::new(),
+            said: vec![Vec::new(); services],
+            client: None,
+        }
+    }
+
+    fn aeron_directory(&self) -> PathBuf {
+        self.directory.path().join("aeron")
+    }
+
+    /// Starts node and containers; the containers wait for the driver themselves.
+    fn start(&mut self) {
+        let services = self.services.to_string();
+        let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut command = node_command(self.directory.path(), &self.members, &arguments);
+        let mut node = Process::start("harrier node", &mut command);
+        let cluster = self.directory.path().join("node/cluster");
+        until("the cluster's directory", || cluster.is_dir().then_some(()));
+        self.said = vec![Vec::new(); self.services];
+        for service_id in 0..self.services {
+            let (aeron, id) = (self.aeron_directory(), service_id.to_string());
+            let arguments = [aeron.to_str().unwrap(), cluster.to_str().unwrap(), id.as_str()];
+            let mut command = java::program(&[], "peertest.ServiceMain", &arguments);
+            self.containers.push(Process::start("service container", &mut command));
+        }
+        let ready: Value = serde_json::from_str(&node.line()).unwrap();
+        assert_eq!(ready["ready"], true);
+        self.node = Some(node);
+        self.client = Some(Session::open(&self.aeron_directory(), self.ingress_port));
+    }
+
+    fn client(&mut self) -> &mut Session {
+        self.client.as_mut().unwrap()
+    }
+
+    fn said(&mut self, service_id: usize) -> &[String] {
+        let lines = self.containers[service_id].lines_so_far();
+        self.said[service_id].extend(lines);
+        &self.said[service_id]
+    }
+
+    fn until_said(&mut self, service_id: usize, line: &str) {
+        until(line, || {
+            if let Some(client) = &mut self.client {
+                client.poll().unwrap();
+            }
+            self.said(service_id).iter().any(|own| own == line).then_some(())
+        });
+    }
+
+    fn take_snapshot(&mut self, count: i64) {
+        let client = self.client();
+        client.set(TOGGLE, SNAPSHOT);
+        client.await_value(SNAPSHOTS, count);
+        client.await_value(TOGGLE, NEUTRAL);
+        client.await_value(STATE, ACTIVE);
+    }
+
+    fn state(&mut self) -> String {
+        let services = self.services;
+        let client = self.client();
+        let before = client.heard.len();
+        client.send("state");
+        client.until("the states", |own| (own.heard.len() == before + services).then_some(()));
+        let states = client.heard[before..].to_vec();
+        assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+        states[0].clone()
+    }
+
+    fn end_by(&mut self, toggle: i64) {
+        self.client().set(TOGGLE, toggle);
+        self.client = None;
+        for mut container in std::mem::take(&mut self.containers) {
+            let status = container.wait();
+            assert!(status.success(), "{status}: {}", container.errors());
+            let errors = container.errors();
+            assert!(!errors.contains("service:"), "{errors}");
+        }
+        let _ended = self.node.take().unwrap().wait();
+    }
+
+    fn kill(&mut self) {
+        self.client = None;
+        self.node.take().unwrap().kill();
+        for mut container in std::mem::take(&mut self.containers) {
+            container.kill();
+        }
+    }
+}
+
+/// The line with which a service began.
+fn first(said: &[String]) -> &str {
+    said.iter().find(|line| line.starts_with("start")).unwrap()
+}
+
+#[test]
+fn a_java_service_starts_from_our_snapshots_and_our_log() {
+    if !java::is_available() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.start();
+    assert_eq!(world.said(0)[..2], ["start", "role LEADER"]);
+    for number in 0..200 {
+        world.client().exchange(&format!("before {number}"), 1);
+    }
+    world.client().exchange(&"long ".repeat(1_200), 1);
+    world.client().send("timer 5 100");
+    world.until_said(0, "timer 5");
+    world.client().send("forward through");
+    world.until_said(0, "service through");
+    world.take_snapshot(1);
+    world.client().send("timer 6 1500");
+    for number in 0..50 {
+        world.client().exchange(&format!("after {number}"), 1);
+    }
+    let state = world.state();
+    let counted: u64 = state.split([' ', ':']).nth(1).unwrap().parse().unwrap();
+    assert_eq!(counted, 1 + 200 + 1 + 1 + 1 + 1 + 1 + 1 + 50);
+    world.kill();
+
+    world.start();
+    let taken = first(world.said(0)).to_owned();
+    assert!(taken.starts_with("start at ") && taken.ends_with(" sessions 1"), "{taken}");
+    world.until_said(0, "message 8 after 49");
+    world.until_said(0, "timer 6");
+    world.client().exchange("in the second life", 1);
+    world.client().set(TOGGLE, SUSPEND);
+    world.client().await_value(STATE, SUSPENDED);
+    world.client().set(TOGGLE, RESUME);
+    world.client().await_value(STATE, ACTIVE);
+    world.client().await_value(TOGGLE, NEUTRAL);
+    world.client().exchange("resumed", 1);
+    let state = world.state();
+    world.end_by(SHUTDOWN);
+
+    world.start();
+    let started = first(world.said(0)).to_owned();
+    assert!(started.contains(&state), "{started}, {state}");
+    world.client().exchange("in the third life", 1);
+    world.end_by(ABORT);
+}
+
+#[test]
+fn two_java_services_and_their_messages_come_back_equal() {
+    if !java::is_available() {
+        return;
+    }
+    let mut world = World::new(2);
+    world.start();
+    for number in 0..20 {
+        world.client().exchange(&format!("number {number}"), 2);
+    }
+    world.client().send("forward once");
+    for service_id in 0..2 {
+        until("the messages of both", || {
+            (world.said(service_id).iter().filter(|line| *line == "service once").count() == 2).then_some(())
+        });
+    }
+    world.take_snapshot(1);
+    world.client().send("forward tail");
+    world.client().exchange("tail", 2);
+    let state = world.state();
+    world.kill();
+    world.start();
+    for service_id in 0..2 {
+        until("the messages of both", || {
+            (world.said(service_id).iter().filter(|line| *line == "service tail").count() == 2).then_some(())
+        });
+    }
+    assert_ne!(state, world.state());
+    world.client().send("forward again");
+    until("the messages of both", || {
+        (world.said(1).iter().filter(|line| *line == "service again").count() == 2).then_some(())
+    });
+    world.client().send("close");
+    let refused = until("the close", || world.client.as_mut().unwrap().poll().err());
+    assert!(
+        matches!(&refused, ClusterClientError::Closed(detail) if detail == "SERVICE_ACTION"),
+        "{refused}"
+    );
+    world.kill();
+}
+
+#[test]
+fn a_java_service_that_is_killed_ends_our_node() {
+    if !java::is_available() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.start();
+    world.client().exchange("hello", 1);
+    world.containers[0].kill();
+    world.client = None;
+    let mut node = world.node.take().unwrap();
+    assert!(!node.wait().success());
+    let errors = node.errors();
+    assert!(errors.contains("Aeron client in service closed unexpectedly: serviceId=0"), "{errors}");
+    world.containers.clear();
+    world.start();
+    world.until_said(0, "message 5 hello");
+    world.end_by(ABORT);
+}

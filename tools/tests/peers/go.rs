@@ -1,0 +1,483 @@
+//! aeron-go's service agent as a process of its own on our node, its cluster client and its archive client: a program that
+//! knows nothing of this code and of which nothing was changed. The transcripts are those of the released node.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use harrier::client::Aeron;
+use serde_json::Value;
+
+use crate::java;
+use crate::support::binaries::node_command;
+use crate::support::client::Client;
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+use crate::support::{directory, source, until};
+
+/// Counters of the cluster.
+mod counter {
+    pub const STATE: i32 = 200;
+    pub const TOGGLE: i32 = 202;
+    pub const RECOVERY: i32 = 204;
+    pub const SNAPSHOTS: i32 = 205;
+}
+
+/// States and toggles.
+mod value {
+    pub const ACTIVE: i64 = 1;
+    pub const SUSPENDED: i64 = 2;
+    pub const NEUTRAL: i64 = 1;
+    pub const SUSPEND: i64 = 2;
+    pub const RESUME: i64 = 3;
+    pub const SNAPSHOT: i64 = 4;
+    pub const SHUTDOWN: i64 = 5;
+    pub const ABORT: i64 = 6;
+    pub const STANDBY_SNAPSHOT: i64 = 7;
+}
+
+/// True when the Go peer can run. Otherwise says so loudly, or panics when peers are required.
+fn is_available() -> bool {
+    if let Err(reason) = binary() {
+        java::skip(reason);
+        return false;
+    }
+    true
+}
+
+fn binary() -> Result<&'static Path, &'static str> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(build).as_deref().map_err(String::as_str)
+}
+
+/// The Go tool: on the path, or where its own installer puts it.
+fn go() -> Option<&'static str> {
+    ["go", "/usr/local/go/bin/go"]
+        .into_iter()
+        .find(|tool| Command::new(tool).arg("version").output().is_ok_and(|output| output.status.success()))
+}
+
+/// Builds the peer unless its sources are the ones of the last build.
+fn build() -> Result<PathBuf, String> {
+    let go = go().ok_or("go does not run")?;
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("peers").join("go");
+    let failed = |error: std::io::Error| format!("{}: {error}", output.display());
+    std::fs::create_dir_all(&output).map_err(failed)?;
+    let lock = std::fs::File::create(output.join("build.lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let (binary, stamp) = (output.join("gopeer"), output.join("build.stamp"));
+    let sources = read_sources(&source("peers/go")).map_err(failed)?;
+    if binary.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
+        return Ok(binary);
+    }
+    let mut command = Command::new(go);
+    command.args(["build", "-o"]).arg(&binary).arg(".");
+    let result = command.current_dir(source("peers/go")).output().map_err(failed)?;
+    if !result.status.success() {
+        return Err(format!("go build failed:\n{}", String::from_utf8_lossy(&result.stderr)));
+    }
+    std::fs::write(&stamp, sources).map_err(failed)?;
+    Ok(binary)
+}
+
+fn read_sources(root: &Path) -> std::io::Result<String> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        paths.push(entry?.path());
+    }
+    paths.retain(|path| path.is_file());
+    paths.sort();
+    paths.iter().map(std::fs::read_to_string).collect()
+}
+
+fn gopeer(subcommand: &str, aeron_directory: &Path) -> Command {
+    let mut command = Command::new(binary().unwrap());
+    command.arg(subcommand).arg("-aeron-dir").arg(aeron_directory);
+    command
+}
+
+/// Our node without services of its own, services of Go beside it, and a client of ours that plays the tools.
+struct World {
+    directory: tempfile::TempDir,
+    members: String,
+    ingress_port: u16,
+    archive_port: u16,
+    services: usize,
+    node: Option<Process>,
+    go: Vec<Process>,
+    transcripts: Vec<Vec<Value>>,
+    tool: Option<Client>,
+}
+
+impl World {
+    fn new(services: usize) -> Self {
+        let ports: Vec<u16> = (0..5).map(|_| free_port()).collect();
+        let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        Self {
+            directory: directory("go"),
+            members: format!("0,{}", endpoints.join(",")),
+            ingress_port: ports[0],
+            archive_port: ports[4],
+            services,
+            node: None,
+            go: Vec::new(),
+            transcripts: vec![Vec::new(); services],
+            tool: None,
+        }
+    }
+
+    fn aeron_directory(&self) -> PathBuf {
+        self.directory.path().join("aeron")
+    }
+
+    /// Starts the node and then its services: at once, or when the recovery counter tells them where to begin.
+    fn start(&mut self, wait_type: i32) {
+        let services = self.services.to_string();
+        let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut command = node_command(self.directory.path(), &self.members, &arguments);
+        let mut node = Process::start("harrier node", &mut command);
+        // The library neither waits for the directories nor for the driver.
+        let cluster = self.directory.path().join("node/cluster");
+        until("the cluster's directory", || cluster.is_dir().then_some(()));
+        let mut wait = gopeer("wait", &self.aeron_directory());
+        Process::run("gopeer wait", wait.args(["-type", &wait_type.to_string()]));
+        self.transcripts = vec![Vec::new(); self.services];
+        for service_id in 0..self.services {
+            let mut command = gopeer("service", &self.aeron_directory());
+            command.arg("-cluster-dir").arg(&cluster).arg("-log-messages");
+            // Two services cannot share the stream of their snapshots: a fault of the library.
+            let stream_id = 106 + 1_000 * service_id;
+            command.args([
+                "-service-id",
+                &service_id.to_string(),
+                "-snapshot-stream",
+                &stream_id.to_string(),
+            ]);
+            self.go.push(Process::start("gopeer service", &mut command));
+        }
+        let ready: Value = serde_json::from_str(&node.line()).unwrap();
+        assert_eq!(ready["ready"], true);
+        self.node = Some(node);
+        self.tool = Some(Client::connect(&self.aeron_directory()));
+    }
+
+    fn restart(&mut self, wait_type: i32) {
+        self.tool = None;
+        self.go.clear();
+        self.node = None;
+        self.start(wait_type);
+    }
+
+    /// Runs the Go client; it checks what it gets itself.
+    fn client(&self, arguments: &str) -> Value {
+        let mut command = gopeer("client", &self.aeron_directory());
+        command.args(["-ingress-endpoints", &format!("0=127.0.0.1:{}", self.ingress_port)]);
+        command.args(arguments.split_whitespace());
+        let (output, _) = Process::run("gopeer client", &mut command);
+        let result = output.lines().rev().find(|line| line.contains("\"ev\":\"result\"")).unwrap();
+        let result: Value = serde_json::from_str(result).unwrap();
+        assert_eq!(result["ok"], true, "{output}");
+        result
+    }
+
+    fn counter(aeron: &Aeron, type_id: i32) -> Option<i32> {
+        aeron.counters().find(&mut |_, own, _| own == type_id)
+    }
+
+    fn set(&mut self, type_id: i32, value: i64) {
+        let tool = self.tool.as_mut().unwrap();
+        let id = tool.until("the counter", |aeron| Self::counter(aeron, type_id));
+        tool.aeron.counters().counter(id).unwrap().set_ordered(value);
+    }
+
+    fn await_value(&mut self, type_id: i32, value: i64) {
+        let what = format!("value {value} of counter {type_id}");
+        self.tool.as_mut().unwrap().until(&what, |aeron| {
+            let id = Self::counter(aeron, type_id)?;
+            (aeron.counters().value(id) == value).then_some(())
+        });
+    }
+
+    fn take_snapshot(&mut self, count: i64) {
+        self.set(counter::TOGGLE, value::SNAPSHOT);
+        self.await_value(counter::SNAPSHOTS, count);
+        self.await_value(counter::TOGGLE, value::NEUTRAL);
+        self.await_value(counter::STATE, value::ACTIVE);
+    }
+
+    /// What a service has said so far.
+    fn transcript(&mut self, service_id: usize) -> &[Value] {
+        let lines = self.go[service_id].lines_so_far();
+        let events = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        self.transcripts[service_id].extend(events);
+        &self.transcripts[service_id]
+    }
+
+    fn until_said(&mut self, service_id: usize, what: &str, is_wanted: impl Fn(&Value) -> bool) {
+        until(what, || {
+            if let Some(tool) = &mut self.tool {
+                tool.work();
+            }
+            self.transcript(service_id).iter().any(&is_wanted).then_some(())
+        });
+    }
+
+    /// Ends the node by its toggle, and waits for all processes.
+    fn end_by(&mut self, toggle: i64) {
+        self.set(counter::TOGGLE, toggle);
+        self.tool = None;
+        for service_id in 0..self.services {
+            let status = self.go[service_id].wait();
+            assert!(status.success(), "{status}");
+            self.transcript(service_id);
+        }
+        let mut node = self.node.take().unwrap();
+        let _ended = node.wait();
+    }
+
+    /// Ends the node and its services as crashes would.
+    fn kill(&mut self) {
+        self.tool = None;
+        if let Some(mut node) = self.node.take() {
+            node.kill();
+        }
+        for service_id in 0..self.go.len() {
+            self.transcript(service_id);
+            self.go[service_id].kill();
+        }
+        self.go.clear();
+    }
+
+    fn errors(&self) -> Vec<String> {
+        logged_errors(&self.directory.path().join("node/cluster/cluster-mark.dat"))
+    }
+}
+
+/// Texts in the error log of a mark file.
+fn logged_errors(path: &Path) -> Vec<String> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+    let (mut texts, mut offset) = (Vec::new(), 8_192);
+    while let Some(length) =
+        bytes.get(offset..).and_then(|rest| rest.first_chunk().map(|word| i32::from_le_bytes(*word)))
+    {
+        if length < 24 {
+            break;
+        }
+        texts.push(String::from_utf8_lossy(&bytes[offset + 24..offset + length as usize]).into_owned());
+        offset += (length as usize).next_multiple_of(8);
+    }
+    texts
+}
+
+/// What two runs of the same clients have in common: everything but times, ports, ids that were drawn and hashes of them.
+fn comparable(event: &Value) -> Option<String> {
+    let kind = event["ev"].as_str()?;
+    if !kind.starts_with("On") {
+        return None;
+    }
+    let mut text = kind.to_owned();
+    for key in [
+        "pos",
+        "headerPos",
+        "session",
+        "cmd",
+        "len",
+        "tag",
+        "reason",
+        "known",
+        "role",
+        "memberId",
+        "snapshot",
+        "snapshotComplete",
+        "logPosition",
+        "term",
+        "termBase",
+        "leader",
+        "appVersion",
+        "timeUnit",
+        "principalLen",
+        "responseStreamId",
+        "pubStream",
+    ] {
+        if !event[key].is_null() {
+            text.push_str(&format!(" {key}={}", event[key]));
+        }
+    }
+    // Timers' ids are drawn from the time; their last digit is the one that the client means.
+    if let Some(id) = event["corr"].as_i64() {
+        text.push_str(&format!(" corr={}", id % 10));
+    }
+    for key in ["counter", "messages", "intSeen", "timers", "sessions"] {
+        if !event["state"][key].is_null() {
+            text.push_str(&format!(" {key}={}", event["state"][key]));
+        }
+    }
+    Some(text)
+}
+
+fn golden(name: &str) -> Vec<String> {
+    let path = source("peers/go/golden").join(format!("service-1.51.0-{name}.jsonl"));
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().filter_map(|line| comparable(&serde_json::from_str(line).unwrap())).collect()
+}
+
+fn assert_transcript(own: &[Value], expected: &[String]) {
+    let own: Vec<String> = own.iter().filter_map(comparable).collect();
+    for (number, (own, expected)) in own.iter().zip(expected).enumerate() {
+        assert_eq!(own, expected, "event {number}");
+    }
+    assert!(own.len() >= expected.len(), "it ends with {:?}", own.last());
+}
+
+/// All of the library's transcripts, one after the other on one node: timers, offers through the log, fragmented messages,
+/// a snapshot, a kill, a restart, a close by the service, suspend and resume, a shutdown, a restart, an abort. The service
+/// starts as early as the driver lets it.
+#[test]
+fn the_callbacks_are_those_of_the_released_node() {
+    if !is_available() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.start(0);
+    let steps = world.client("-count 3 -script add,internal,get,timers");
+    assert_eq!((&steps["values"][2], &steps["timers"]), (&Value::from(12), &Value::from(3)));
+    world.client("-count 100 -size 3000 -window 4 -script add,longtimer,get -no-close");
+    world.take_snapshot(1);
+    world.until_said(0, "the end of the session that was left", |event| {
+        event["ev"] == "OnSessionClose" && event["session"] == 2
+    });
+    let mut expected = golden("a-first-start");
+    // The released node was stopped by a signal, which its service hears of; ours is killed.
+    expected.pop();
+    assert_transcript(world.transcript(0), &expected);
+    let digest =
+        world.transcript(0).iter().rfind(|event| event["ev"] == "OnTakeSnapshot").unwrap()["state"].clone();
+    world.kill();
+
+    world.restart(0);
+    world.client("-count 10 -script add,get,timers");
+    world.client("-count 5 -script add,get,internal,closeme");
+    world.set(counter::TOGGLE, value::SUSPEND);
+    world.await_value(counter::STATE, value::SUSPENDED);
+    world.set(counter::TOGGLE, value::RESUME);
+    world.await_value(counter::STATE, value::ACTIVE);
+    world.await_value(counter::TOGGLE, value::NEUTRAL);
+    world.end_by(value::SHUTDOWN);
+    let own = &world.transcripts[0];
+    assert_transcript(own, &golden("b-after-snapshot-and-kill"));
+    let started = own.iter().find(|event| event["ev"] == "OnStart").unwrap();
+    assert_eq!(started["state"]["digest"], digest["digest"]);
+
+    world.restart(counter::RECOVERY);
+    world.client("-count 0 -script get");
+    world.end_by(value::ABORT);
+    let expected: Vec<String> = golden("c-after-shutdown-then-abort").into_iter().take(4).collect();
+    assert_transcript(&world.transcripts[0], &expected);
+    let last =
+        world.transcripts[0].iter().rfind(|event| event["ev"].as_str().unwrap().starts_with("On")).unwrap();
+    assert_eq!((&last["ev"], &last["state"]["counter"]), (&Value::from("OnTerminate"), &Value::from(48)));
+}
+
+/// Offers of services of which the released module can take only those of service 0: the library signs its ids.
+#[test]
+fn two_services_offer_through_the_log_snapshot_and_come_back_equal() {
+    if !is_available() {
+        return;
+    }
+    let mut world = World::new(2);
+    world.start(counter::RECOVERY);
+    world.client("-count 0 -script add,internal,get -exclusive");
+    let seen = |own: &[Value]| {
+        own.iter().filter(|event| event["ev"] == "OnSessionMessage" && event["cmd"] == 6).count()
+    };
+    for service_id in 0..2 {
+        until("the offers of both services", || (seen(world.transcript(service_id)) == 2).then_some(()));
+    }
+    for count in 1..=3 {
+        world.take_snapshot(count);
+    }
+    // The tail of the log behind the last snapshot.
+    world.client("-count 0 -script add,internal");
+    world.end_by(value::SHUTDOWN);
+    let last =
+        |own: &[Value]| own.iter().rfind(|event| event["ev"] == "OnTakeSnapshot").unwrap()["state"].clone();
+    let states = [last(&world.transcripts[0]), last(&world.transcripts[1])];
+    assert_eq!(states[0]["digest"], states[1]["digest"]);
+    assert_eq!(states[0]["intSeen"], 4);
+    world.restart(0);
+    world.client("-count 0 -script internal,get");
+    for service_id in 0..2 {
+        let own = world.transcript(service_id);
+        let started = own.iter().find(|event| event["ev"] == "OnStart").unwrap();
+        assert_eq!(started["state"]["digest"], states[0]["digest"]);
+        until("the offers of both services", || (seen(world.transcript(service_id)) == 2).then_some(()));
+    }
+    assert_eq!(world.errors(), Vec::<String>::new());
+    world.end_by(value::ABORT);
+}
+
+#[test]
+fn a_killed_service_ends_the_node_and_both_come_back_from_the_log() {
+    if !is_available() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.start(0);
+    world.client("-count 10 -size 9000 -window 4 -script add,internal,get");
+    let messages = world.transcript(0).iter().filter(|event| event["ev"] == "OnSessionMessage").count();
+    world.go[0].kill();
+    world.tool = None;
+    let mut node = world.node.take().unwrap();
+    assert!(!node.wait().success());
+    let errors = node.errors();
+    assert!(errors.contains("Aeron client in service closed unexpectedly: serviceId=0"), "{errors}");
+    world.restart(0);
+    let value = world.client("-count 10 -script add,internal,get");
+    assert_eq!(value["values"][2], 24);
+    let replayed = world.transcript(0).iter().filter(|event| event["ev"] == "OnSessionMessage").count();
+    assert_eq!(replayed, messages + 10 + 5);
+    world.end_by(value::ABORT);
+}
+
+/// The library takes a standby's snapshot for one of its own and acks it: the released module fails its next snapshot then.
+#[test]
+fn an_ack_of_a_standbys_snapshot_does_no_harm() {
+    if !is_available() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.start(0);
+    world.client("-count 3");
+    world.set(counter::TOGGLE, value::STANDBY_SNAPSHOT);
+    world.await_value(counter::TOGGLE, value::NEUTRAL);
+    world.until_said(0, "the library's snapshot", |event| event["ev"] == "OnTakeSnapshot");
+    world.take_snapshot(1);
+    world.client("-count 3 -script get");
+    assert!(world.errors()[0].starts_with("stray ack 2 of service 0"), "{:?}", world.errors());
+    world.end_by(value::SHUTDOWN);
+}
+
+#[test]
+fn the_librarys_archive_client_is_content_beside_a_cluster() {
+    if !is_available() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.start(0);
+    world.client("-count 3");
+    let udp = format!("aeron:udp?endpoint=127.0.0.1:{}", world.archive_port);
+    for (request, response) in [(udp.as_str(), "aeron:udp?endpoint=127.0.0.1:0"), ("aeron:ipc", "aeron:ipc")]
+    {
+        let mut command = gopeer("archive", &world.aeron_directory());
+        command.args(["-request", request, "-response", response, "-stream"]);
+        command.arg(if request == udp { "2001" } else { "2101" });
+        let (output, errors) = Process::run("gopeer archive", &mut command);
+        let failed: Vec<&str> = output.lines().filter(|line| line.contains("\"ok\":false")).collect();
+        assert!(failed.is_empty() && output.contains("\"ok\":true"), "{failed:?}\n{output}\n{errors}");
+    }
+    world.client("-count 3 -script get");
+    world.end_by(value::ABORT);
+}
