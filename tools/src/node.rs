@@ -27,7 +27,8 @@ Examples:
   harrier node --properties node.properties -D aeron.cluster.session.timeout=5s …
       every setting by its name in Aeron; later ones win, flags last
 
-When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0.";
+When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0, and so do
+`harrier cluster DIR shutdown` and `abort`.";
 
 /// How often the main thread looks for signals and for the node's state.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);

@@ -25,6 +25,15 @@ fn every_command_explains_itself_with_an_example() {
         ("node", "harrier node --dir"),
         ("demo", "harrier demo"),
         ("bench", "harrier bench"),
+        ("stat", "harrier stat"),
+        ("errors", "harrier errors"),
+        ("loss", "harrier loss"),
+        ("streams", "harrier streams"),
+        ("backlog", "harrier backlog"),
+        ("top", "harrier top --once"),
+        ("doctor", "harrier doctor"),
+        ("archive", "harrier archive /var/lib/harrier/archive verify"),
+        ("cluster", "harrier cluster /var/lib/harrier/cluster snapshot"),
     ] {
         let words = command.split_whitespace().chain(["--help"]);
         let (code, output, errors) = finish(harrier().args(words));
@@ -190,4 +199,119 @@ fn the_driver_takes_definitions_files_and_variables_in_that_order() {
     assert!(code == 1 && errors.contains("ERROR: loading properties from"), "{errors}");
     let (code, _, errors) = finish(base().arg("-Daeron.mtu.length=1000"));
     assert!(code == 1 && errors.contains("aeron.mtu.length=1000"), "{errors}");
+}
+
+#[test]
+fn commands_on_files_say_what_is_missing_and_end_with_1() {
+    let home = directory("empty");
+    let folder = home.path().to_str().unwrap();
+    let cases: [(&[&str], &str); 12] = [
+        (&["stat", "--aeron-dir", folder], "no media driver in"),
+        (&["errors", "--aeron-dir", folder], "--aeron-dir"),
+        (&["loss", "--aeron-dir", folder, "--json"], "no media driver in"),
+        (&["streams", "--aeron-dir", folder, "--watch"], "no media driver in"),
+        (&["backlog", "--aeron-dir", folder], "no media driver in"),
+        (&["top", "--aeron-dir", folder, "--once"], "no media driver in"),
+        (&["archive", folder, "describe"], "no archive in"),
+        (&["archive", folder, "compact", "--yes"], "no archive in"),
+        (&["archive", folder, "pid"], "no mark file"),
+        (&["cluster", folder, "describe"], "no member in"),
+        (&["cluster", folder, "is-leader"], "no member in"),
+        (&["cluster", folder, "recording-log"], "no recording.log in"),
+    ];
+    for (arguments, text) in cases {
+        let (code, output, errors) = finish(harrier().args(arguments));
+        assert_eq!((code, output.as_str()), (1, ""), "{arguments:?}: {errors}");
+        assert!(errors.starts_with("harrier: ") && errors.contains(text), "{arguments:?}: {errors}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "looking leaves no trace");
+    for arguments in [
+        &["archive", folder][..],
+        &["archive", folder, "checksum", "MD5"],
+        &["cluster", folder, "dance"],
+        &["stat", "--type", "x"],
+        &["doctor", "--busy-threads", "-1"],
+    ] {
+        let (code, output, errors) = finish(harrier().args(arguments));
+        assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_running_driver_is_shown_as_text_and_as_json() {
+    let driver = support::binaries::OurDriver::start(&[]);
+    let mut client = Client::connect(&driver.directory);
+    let mut publication = client.exclusive("aeron:ipc?term-length=64k", 1_001);
+    let mut subscription = client.subscription("aeron:ipc", 1_001);
+    client.send(&mut publication, 0..10, 100);
+    client.receive(&mut subscription, 0..10, 100);
+    let run = |command: &str, arguments: &[&str]| {
+        let mut own = harrier();
+        own.args([command, "--aeron-dir"]).arg(&driver.directory).args(arguments);
+        let (code, output, errors) = finish(&mut own);
+        assert_eq!((code, errors.as_str()), (0, ""), "{command} {arguments:?}");
+        output
+    };
+    let json = |command: &str, arguments: &[&str]| -> Value {
+        let output = run(command, &[&["--json"], arguments].concat());
+        assert_eq!(output.lines().count(), 1, "{output}");
+        serde_json::from_str(&output).unwrap()
+    };
+    let stat = json("stat", &["--stream-id", "1001", "--type", "12"]);
+    assert_eq!(stat["pid"], driver.process.id());
+    assert_eq!(stat["counters"][0]["value"], publication.position());
+    assert!(run("stat", &["--label", "bytes sent"]).contains(" - Bytes sent"));
+    let streams = json("streams", &[]);
+    assert_eq!(streams["streams"].as_array().unwrap().len(), 2, "{streams}");
+    assert_eq!(json("backlog", &[])["streams"][1]["ends"][0]["backlog"], 0);
+    assert_eq!(json("errors", &[])["errors"], serde_json::json!([]));
+    assert_eq!(json("loss", &[])["losses"], serde_json::json!([]));
+    let frame = run("top", &["--once", "--interval-ms", "20", "--width", "120", "--height", "30"]);
+    assert_eq!(frame.lines().count(), 30);
+    assert!(frame.contains("2 streams by stream") && frame.contains("alive"), "{frame}");
+    // Without a terminal it says how to go on.
+    let (code, _, errors) = finish(harrier().args(["top", "--aeron-dir"]).arg(&driver.directory));
+    assert!(code == 1 && errors.contains("--once"), "{errors}");
+    driver.stop();
+}
+
+#[test]
+fn a_watched_driver_is_shown_again_and_again_until_a_signal() {
+    let driver = support::binaries::OurDriver::start(&[]);
+    let mut command = harrier();
+    command.args(["stat", "--watch", "--json", "--interval-ms", "20", "--aeron-dir"]).arg(&driver.directory);
+    let mut watcher = Process::start("harrier stat", &mut command);
+    let times: Vec<i64> = (0..3)
+        .map(|_| serde_json::from_str::<Value>(&watcher.line()).unwrap()["time_ms"].as_i64().unwrap())
+        .collect();
+    assert!(times.is_sorted() && times[2] > times[0], "{times:?}");
+    watcher.signal("TERM");
+    assert_eq!(watcher.wait().code(), Some(0));
+    driver.stop();
+}
+
+#[test]
+fn the_doctor_ends_with_3_when_something_costs() {
+    let host = directory("host");
+    let put = |path: &str, text: &str| {
+        let path = host.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    put("sys/devices/system/cpu/online", "0-3\n");
+    put("sys/devices/system/cpu/isolated", "2-3\n");
+    put("sys/devices/system/cpu/nohz_full", "2-3\n");
+    put("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n");
+    let doctor =
+        |arguments: &[&str]| finish(harrier().arg("doctor").arg("--root").arg(host.path()).args(arguments));
+    let (code, output, errors) = doctor(&[]);
+    assert_eq!((code, errors.as_str()), (0, ""), "{output}");
+    assert!(output.contains("ok    Clock source: tsc") && output.contains("nothing that costs"), "{output}");
+    put("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n");
+    let (code, output, _) = doctor(&["--json"]);
+    let found: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((code, found["findings"].as_array().unwrap().len()), (3, 1), "{output}");
+    assert_eq!(found["findings"][0]["see"], "tuning.md#transparent-huge-pages");
+    let (code, output, _) = doctor(&["--busy-threads", "4"]);
+    assert!(code == 3 && output.contains("COSTS Cores for busy threads"), "{output}");
 }

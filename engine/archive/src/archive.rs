@@ -91,6 +91,10 @@ const ERRORS: usize = 0;
 const CONTROL_SESSIONS: usize = 1;
 const RECORDING_SESSIONS: usize = 2;
 const REPLAY_SESSIONS: usize = 3;
+const MAX_CYCLE_TIME: usize = 4;
+const CYCLE_TIME_EXCEEDED: usize = 5;
+/// Duty cycles that take longer are counted, ns.
+const CYCLE_THRESHOLD_NS: i64 = 100_000_000;
 
 /// An archive: conductor, recorder and replayer as one agent.
 ///
@@ -106,6 +110,8 @@ pub struct Archive<M: Memory, S: Storage> {
     aeron: Option<Aeron>,
     archive_id: i64,
     now: Now,
+    /// When the last duty cycle of a running archive began.
+    last_cycle_ns: Option<i64>,
     counters: ArchiveCounters,
     control: Vec<ControlStream>,
     incoming: VecDeque<Incoming>,
@@ -151,6 +157,19 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     fn add_to(&self, counter: usize, delta: i64) {
         if let Some(counter) = self.counters.ready.get(counter) {
             counter.add(delta);
+        }
+    }
+
+    /// The time since the last duty cycle began.
+    #[inline]
+    fn observe_cycle(&mut self) {
+        let Some(last_ns) = self.last_cycle_ns.replace(self.now.ns) else { return };
+        let cycle_ns = self.now.ns - last_ns;
+        if let Some(counter) = self.counters.ready.get(MAX_CYCLE_TIME) {
+            counter.propose_max(cycle_ns);
+        }
+        if cycle_ns > CYCLE_THRESHOLD_NS {
+            self.add_to(CYCLE_TIME_EXCEEDED, 1);
         }
     }
 
@@ -272,6 +291,7 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
         if self.phase != Phase::Running {
             return self.go_on_starting().map_err(|error| AgentError::terminated(error.to_string()));
         }
+        self.observe_cycle();
         let mut work_count = match &mut self.aeron {
             Some(aeron) => {
                 let work_count =

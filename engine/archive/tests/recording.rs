@@ -543,6 +543,20 @@ fn refusals_carry_their_code() {
 }
 
 #[test]
+fn duty_cycles_are_timed() {
+    let mut world = World::new(|_| ());
+    let value = |world: &World, wanted: i32, text: &str| {
+        let counters = world.aeron.counters();
+        let id = counters.find(&mut |_, type_id, _| type_id == wanted).unwrap();
+        assert_eq!(counters.label(id), format!("archive-conductor {text} SHARED - archiveId=42"));
+        counters.value(id)
+    };
+    world.step();
+    assert!(value(&world, 103, "max cycle time in ns:") > 0);
+    assert!(value(&world, 104, "work cycle time exceeded count: threshold=100ms") >= 0);
+}
+
+#[test]
 fn a_second_archive_on_the_directory_is_refused() {
     let world = World::new(|_| ());
     let started = Archive::launch(

@@ -187,6 +187,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
 
     bounded_and_live(&mut java);
     spy_and_purge(&mut java);
+    segments_and_channel(&mut java);
     listings_and_refusals(&mut java);
 
     let described = archive.tool(&["describe"]);
@@ -280,6 +281,51 @@ fn spy_and_purge(java: &mut Java) {
     java.call(&format!("archive-purge recording={recording}"));
     assert_eq!(signal(java, "DELETE").0, recording);
     assert_eq!(refused(java, &format!("archive-positions recording={recording}")), NOT_KNOWN);
+}
+
+/// Recordings 3 and 4: segments leave, come back, move to the recording that goes on where they end; a channel changes.
+fn segments_and_channel(java: &mut Java) {
+    let segment = 128_i64 << 10;
+    let record = |java: &mut Java, term: i64, count: i64| {
+        java.call("archive-start channel=aeron:ipc stream=1005 auto-stop=true");
+        let fixed = format!("init-term-id=5|term-id={term}|term-offset=0");
+        java.call(&format!(
+            "publish name=p channel=aeron:ipc?term-length=64k|{fixed} stream=1005 exclusive=true"
+        ));
+        let position = send(java, (term - 5) * 256, count);
+        let (recording, _) = signal(java, "START");
+        java.call(&format!("archive-await recording={recording} position={position}"));
+        java.call("close name=p");
+        assert_eq!(signal(java, "STOP"), (recording, position));
+        recording
+    };
+    let first = record(java, 5, 2 * segment / FRAME);
+    let second = record(java, 9, 100);
+    assert_eq!(refused(java, &format!("archive-detach-segments recording={first} position=64")), 0);
+    java.call(&format!("archive-detach-segments recording={first} position={segment}"));
+    assert_eq!(positions(java, first)[0], segment);
+    assert_eq!(java.call(&format!("archive-attach-segments recording={first}"))["value"], 1);
+    assert_eq!(positions(java, first)[0], 0);
+    assert_eq!(java.call(&format!("archive-migrate-segments recording={first} to={second}"))["value"], 2);
+    assert_eq!(signal(java, "DELETE").0, first);
+    assert_eq!((positions(java, first)[1], positions(java, second)[0]), (0, 0));
+    replay_and_check(java, "aeron:ipc", second, 0, 2 * segment / FRAME + 100);
+    java.call(&format!("archive-detach-segments recording={second} position={segment}"));
+    assert_eq!(java.call(&format!("archive-delete-detached recording={second}"))["value"], 1);
+    assert_eq!(signal(java, "DELETE").0, second);
+    let purged = java.call(&format!("archive-purge-segments recording={second} position={}", 2 * segment));
+    assert_eq!(purged["value"], 1);
+    assert_eq!(signal(java, "DELETE").0, second);
+    let channel = "aeron:udp?endpoint=localhost:9999|alias=a-much-longer-alias-so-that-the-entry-grows";
+    java.call(&format!("archive-update-channel recording={second} channel={channel}|mtu=8k"));
+    let listed = java.call(&format!("archive-list recording={second}"));
+    let descriptor = &listed["recordings"][0];
+    assert_eq!((&descriptor["stripped"], number(descriptor, "start")), (&Value::from(channel), 2 * segment));
+    refused(java, "archive-update-channel recording=99 channel=aeron:ipc");
+    for recording in [first, second] {
+        java.call(&format!("archive-purge recording={recording}"));
+        assert_eq!(signal(java, "DELETE").0, recording);
+    }
 }
 
 fn listings_and_refusals(java: &mut Java) {

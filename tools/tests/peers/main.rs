@@ -15,4 +15,5 @@ mod javas_driver;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;
+mod tools;
 mod udp;

@@ -55,6 +55,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             catalog_file,
             aeron: None,
             now: *now,
+            last_cycle_ns: None,
             counters: ArchiveCounters::default(),
             control: Vec::new(),
             incoming: Default::default(),
@@ -95,6 +96,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             (type_id::ARCHIVE_CONTROL_SESSIONS, "Archive Control Sessions"),
             (type_id::ARCHIVE_RECORDING_SESSIONS, "Archive Recording Sessions"),
             (type_id::ARCHIVE_REPLAY_SESSIONS, "Archive Replay Sessions"),
+            // Conductor, recorder and replayer are one agent, which peers call SHARED.
+            (type_id::ARCHIVE_MAX_CYCLE_TIME, "archive-conductor max cycle time in ns: SHARED"),
+            (
+                type_id::ARCHIVE_CYCLE_TIME_EXCEEDED,
+                "archive-conductor work cycle time exceeded count: threshold=100ms SHARED",
+            ),
         ];
         for (type_id, text) in simple {
             let label = counters::label(text, id);

@@ -101,6 +101,20 @@ final class Recordings
             case "purge" -> value(archive.purgeRecording(command.number("recording")));
             case "purge-segments" -> value(
                 archive.purgeSegments(command.number("recording"), command.number("position")));
+            case "detach-segments" ->
+            {
+                archive.detachSegments(command.number("recording"), command.number("position"));
+                yield new Reply();
+            }
+            case "attach-segments" -> value(archive.attachSegments(command.number("recording")));
+            case "delete-detached" -> value(archive.deleteDetachedSegments(command.number("recording")));
+            case "migrate-segments" -> value(
+                archive.migrateSegments(command.number("recording"), command.number("to")));
+            case "update-channel" ->
+            {
+                archive.updateChannel(command.number("recording"), command.text("channel"));
+                yield new Reply();
+            }
             case "replay" -> replay(archive, command);
             case "stop-replays" ->
             {

@@ -1,0 +1,306 @@
+//! Tools across the border: the released ones on our node and its files, ours on a released member and its files.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::java;
+use crate::support::binaries::{OurNode, harrier};
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+use crate::support::{directory, until};
+
+/// Runs a released tool; returns its exit code and all that it says.
+fn released(class: &str, arguments: &[&str]) -> (i32, String) {
+    run(&mut java::program(&[], class, arguments))
+}
+
+fn run(command: &mut Command) -> (i32, String) {
+    let (status, output, errors) = Process::finish("tool", command);
+    (status.code().unwrap_or(-1), output + &errors)
+}
+
+/// Runs our command; returns its exit code and all that it says.
+fn ours(arguments: &[&str]) -> (i32, String) {
+    run(harrier().args(arguments))
+}
+
+fn well(outcome: (i32, String)) -> String {
+    assert_eq!(outcome.0, 0, "{}", outcome.1);
+    outcome.1
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = well(ours(arguments));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The released tool on a member whose driver has its directory beside that of the cluster, or one above.
+fn cluster_tool(directory: &Path, arguments: &[&str]) -> (i32, String) {
+    let parents = directory.ancestors().skip(1).take(2);
+    let aeron = parents.map(|parent| parent.join("aeron")).find(|path| path.exists());
+    let mut properties = vec![
+        "aeron.archive.control.channel=aeron:ipc".to_owned(),
+        "aeron.archive.control.response.channel=aeron:ipc".to_owned(),
+    ];
+    properties.extend(aeron.map(|path| format!("aeron.dir={}", path.display())));
+    let arguments = [&[directory.to_str().unwrap()], arguments].concat();
+    run(&mut java::program(&properties, "io.aeron.cluster.ClusterTool", &arguments))
+}
+
+#[test]
+fn the_released_cluster_tool_asks_and_commands_our_node() {
+    if !java::is_available() {
+        return;
+    }
+    let mut node = OurNode::start(&["--service", "book", "--idle", "backoff"]);
+    let cluster = node.directory().join("node/cluster");
+    let tool = |arguments: &[&str]| cluster_tool(&cluster, arguments);
+    let described = well(tool(&["describe"]));
+    for text in ["componentType=CONSENSUS_MODULE", "componentType=CONTAINER", "memberId=0"] {
+        assert!(described.contains(text), "{text} in {described}");
+    }
+    assert_eq!(tool(&["is-leader"]).0, 0);
+    let members = well(tool(&["list-members"]));
+    assert!(
+        members.contains("leaderMemberId=0")
+            && members.contains(node.ingress_endpoints().trim_start_matches("0=")),
+        "{members}"
+    );
+    well(tool(&["snapshot"]));
+    let log = well(tool(&["recording-log"]));
+    assert_eq!(
+        (log.matches("type=SNAPSHOT, isValid=true").count(), log.matches("type=TERM").count()),
+        (2, 1),
+        "{log}"
+    );
+    let plan = well(tool(&["recovery-plan", "1"]));
+    assert!(plan.contains("serviceId=-1") && plan.contains("serviceId=0"), "{plan}");
+    well(tool(&["describe-latest-cm-snapshot"]));
+    well(tool(&["suspend"]));
+    let refused = tool(&["snapshot"]);
+    assert_ne!(refused.0, 0, "a suspended node takes no snapshot: {}", refused.1);
+    well(tool(&["resume"]));
+    well(tool(&["validate-recording-log"]));
+    let errors = well(tool(&["errors"]));
+    assert!(!errors.contains("observations"), "{errors}");
+    well(tool(&["shutdown"]));
+    assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());
+    let log = well(tool(&["recording-log"]));
+    assert_eq!(log.matches("type=SNAPSHOT, isValid=true").count(), 4, "{log}");
+    assert!(!log.contains("logPosition=-1"), "the term has ended: {log}");
+    well(tool(&["invalidate-latest-snapshot"]));
+    assert_eq!(well(tool(&["recording-log"])).matches("isValid=false").count(), 2);
+    // The node goes on from the snapshot before. The log has the order for the other one, which is taken again.
+    node.restart();
+    well(tool(&["abort"]));
+    assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());
+    let log = well(tool(&["recording-log"]));
+    assert_eq!(
+        (log.matches("type=SNAPSHOT, isValid=true").count(), log.matches("type=TERM").count()),
+        (4, 2),
+        "{log}"
+    );
+    let archive = node.directory().join("node/archive");
+    let verified =
+        well(released("io.aeron.archive.ArchiveTool", &[archive.to_str().unwrap(), "verify", "-a"]));
+    assert!(verified.contains("OK") && !verified.contains("ERR"), "{verified}");
+}
+
+#[test]
+fn the_released_monitors_read_our_running_node() {
+    if !java::is_available() {
+        return;
+    }
+    let node = OurNode::start(&["--idle", "backoff"]);
+    let property = [format!("aeron.dir={}", node.aeron_directory().display())];
+    let run = |class: &str, arguments: &[&str]| {
+        Process::run(class, &mut java::program(&property, class, arguments)).0
+    };
+    let stat = run("io.aeron.samples.AeronStat", &["watch=false"]);
+    for label in [
+        "Consensus Module state - clusterId=0",
+        "Cluster node role",
+        "rec-pos: 0",
+        "Archive Control Sessions",
+    ] {
+        assert!(stat.contains(label), "{label} in\n{stat}");
+    }
+    assert!(run("io.aeron.samples.ErrorStat", &[]).contains("distinct errors observed"));
+    assert!(run("io.aeron.samples.LossStat", &[]).contains("0 loss entries"));
+    assert!(run("io.aeron.samples.StreamStat", &[]).contains("streamId=100"));
+    assert!(run("io.aeron.samples.BacklogStat", &[]).contains("for publisher"));
+    let archive = node.directory().join("node/archive");
+    let folder = archive.to_str().unwrap();
+    let described = well(released("io.aeron.archive.ArchiveTool", &[folder, "describe"]));
+    assert!(described.contains("recordingId=0") && described.contains("streamId=100"), "{described}");
+    assert_eq!(
+        well(released("io.aeron.archive.ArchiveTool", &[folder, "pid"])).trim(),
+        node.process.id().to_string()
+    );
+    // Ours refuses to change what a live archive writes, and shows it.
+    let (code, text) = ours(&["archive", folder, "mark-invalid", "0"]);
+    assert!(code == 1 && text.contains("active mark file"), "{text}");
+    assert_eq!(json(&["archive", folder, "describe", "--json"])["recordings"][0]["stream_id"], 100);
+}
+
+/// A member of the released cluster in a process of its own.
+struct Member {
+    process: Process,
+    home: tempfile::TempDir,
+}
+
+impl Member {
+    fn start() -> Self {
+        let home = directory("java-member");
+        let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let members = format!("0,{}", endpoints.join(","));
+        let mut command = java::program(&[], "peertest.Member", &[home.path().to_str().unwrap(), &members]);
+        let mut process = Process::start("java member", &mut command);
+        assert_eq!(process.line(), "ready");
+        Self { process, home }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+}
+
+#[test]
+fn our_commands_ask_and_command_a_released_member() {
+    if !java::is_available() {
+        return;
+    }
+    let mut member = Member::start();
+    let (cluster, archive, aeron) = (member.path("cluster"), member.path("archive"), member.path("aeron"));
+    let (cluster, archive, aeron) =
+        (cluster.to_str().unwrap(), archive.to_str().unwrap(), aeron.to_str().unwrap());
+    let command = |arguments: &[&str]| ours(&[&["cluster", cluster], arguments].concat());
+    until("the end of the election", || (command(&["is-leader"]).0 == 0).then_some(()));
+    let marks = json(&["cluster", cluster, "describe", "--json"]);
+    assert_eq!(
+        (&marks[0]["component"], &marks[1]["component"]),
+        (&Value::from("CONSENSUS_MODULE"), &Value::from("CONTAINER"))
+    );
+    let members = json(&["cluster", cluster, "list-members", "--json"]);
+    assert_eq!(
+        (&members["leader_member_id"], &members["members"][0]["member_id"]),
+        (&Value::from(0), &Value::from(0))
+    );
+    well(command(&["snapshot"]));
+    let plan = json(&["cluster", cluster, "recovery-plan", "--json"]);
+    assert_eq!(plan["snapshots"].as_array().map(Vec::len), Some(2), "{plan}");
+    assert_eq!(plan["log"]["recording_id"], plan["log"]["recording_id"].as_i64().unwrap());
+    let snapshot = well(command(&["describe-latest-cm-snapshot"]));
+    assert!(
+        snapshot.contains("consensus-module next_session_id") || snapshot.contains("next_session_id="),
+        "{snapshot}"
+    );
+    well(command(&["suspend"]));
+    let (code, text) = command(&["snapshot"]);
+    assert!(code == 1 && text.contains("it is SUSPENDED"), "{text}");
+    well(command(&["resume"]));
+    well(command(&["validate-recording-log"]));
+    let (code, text) = command(&["invalidate-latest-snapshot"]);
+    assert!(code == 1 && text.contains("is running"), "{text}");
+    let (code, text) = command(&["backup-query"]);
+    assert!(code == 1 && text.contains("no directory of a cluster backup"), "{text}");
+    let top = well(ours(&["top", "--aeron-dir", aeron, "--once", "--interval-ms", "50", "--width", "160"]));
+    assert!(top.contains("LEADER") && top.contains("ACTIVE") && top.contains("alive"), "{top}");
+    let stat = json(&["stat", "--aeron-dir", aeron, "--label", "commit-pos", "--json"]);
+    assert_eq!(stat["counters"].as_array().map(Vec::len), Some(1), "{stat}");
+    let (code, text) = ours(&["archive", archive, "compact", "--yes"]);
+    assert!(code == 1 && text.contains("active mark file"), "{text}");
+    well(command(&["shutdown"]));
+    assert!(member.process.wait().success(), "{}", member.process.errors());
+    let log = json(&["cluster", cluster, "recording-log", "--json"]);
+    assert_eq!(
+        log.as_array().unwrap().iter().filter(|entry| entry["type"] == "SNAPSHOT").count(),
+        4,
+        "{log}"
+    );
+    let verified = well(ours(&["archive", archive, "verify", "-a"]));
+    assert_eq!(verified.matches("OK").count(), 5, "{verified}");
+    well(command(&["invalidate-latest-snapshot"]));
+    let (code, theirs) = cluster_tool(Path::new(cluster), &["recording-log"]);
+    assert_eq!((code, theirs.matches("isValid=false").count()), (0, 2), "{theirs}");
+    well(command(&["seed-recording-log-from-snapshot"]));
+    let (code, theirs) = cluster_tool(Path::new(cluster), &["recording-log"]);
+    assert_eq!((code, theirs.matches("type=SNAPSHOT, isValid=true").count()), (0, 2), "{theirs}");
+}
+
+/// Two copies of golden data, one for each side.
+fn copies(stage: &str) -> [tempfile::TempDir; 2] {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/archive/testdata").join(stage);
+    [(); 2].map(|()| {
+        let copy = directory("archive-tool");
+        for entry in std::fs::read_dir(&source).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::write(copy.path().join(path.file_name().unwrap()), std::fs::read(&path).unwrap())
+                .unwrap();
+        }
+        copy
+    })
+}
+
+/// Names and bytes of all files but the mark file and its lock.
+fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("archive-mark"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn archives_are_changed_as_the_released_tool_changes_them() {
+    if !java::is_available() {
+        return;
+    }
+    let [theirs, own] = copies("plain/extended");
+    for copy in [&theirs, &own] {
+        for name in ["0-262144.rec", "0-x.rec", "5-0.rec"] {
+            std::fs::write(copy.path().join(name), []).unwrap();
+        }
+    }
+    let both = |words: &[&str], answer: Option<&str>| {
+        let mut arguments = vec![theirs.path().to_str().unwrap()];
+        arguments.extend(words);
+        let mut command = java::program(&[], "io.aeron.archive.ArchiveTool", &arguments);
+        answered(&mut command, answer);
+        let mut command: Command = harrier();
+        command.arg("archive").arg(own.path()).args(words);
+        answered(&mut command, answer);
+        let (theirs, own) = (content(theirs.path()), content(own.path()));
+        let names = |all: &[(String, Vec<u8>)]| all.iter().map(|own| own.0.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&own), names(&theirs), "{words:?}");
+        for ((name, own), (_, theirs)) in own.iter().zip(&theirs) {
+            let first = own.iter().zip(theirs).position(|(a, b)| a != b);
+            assert_eq!((own.len(), first), (theirs.len(), None), "{name} after {words:?}");
+        }
+    };
+    both(&["delete-orphaned-segments"], Some("y"));
+    both(&["checksum", "CRC-32"], None);
+    both(&["checksum", "CRC-32C", "0", "-a"], None);
+    both(&["verify", "-a"], None);
+    both(&["mark-invalid", "0"], None);
+    both(&["verify"], None);
+    both(&["mark-invalid", "0"], None);
+    both(&["compact"], Some("y"));
+    let pid = |directory: &str| ours(&["archive", directory, "pid"]);
+    let (code, text) = pid(own.path().to_str().unwrap());
+    assert!(code == 1 && text.contains("no mark file"), "{text}");
+}
+
+/// Runs a command with an answer on its standard input; panics unless it ends well.
+fn answered(command: &mut Command, answer: Option<&str>) {
+    let mut process = Process::start("tool", command);
+    if let Some(answer) = answer {
+        process.write(answer);
+    }
+    assert!(process.wait().success(), "{command:?}: {}", process.errors());
+}
