@@ -29,6 +29,7 @@ pub fn run(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Outcome {
         faults_end_ns: FAULTS_END_NS,
         has_visitors: false,
         services: 1,
+        is_service_apart: false,
         commands: VecDeque::new(),
         snapshot_order: Some(1 + rng.below(orders)),
         snapshot_length: SNAPSHOT_LENGTH,

@@ -69,6 +69,11 @@ pub enum Fault {
         /// How long it stays down.
         down_ns: i64,
     },
+    /// A service that is a process of its own dies.
+    ServiceCrash {
+        /// How long the node, which ends for it, stays down.
+        down_ns: i64,
+    },
     /// A link, a host's sends or the disk are well again.
     Heal,
 }
@@ -81,7 +86,11 @@ impl Fault {
             Self::Cut { duration_ns, .. } | Self::Burst { duration_ns, .. } => {
                 Some(now_ns + duration_ns + AFTERMATH_NS)
             }
-            Self::Heal | Self::SlowDisk { .. } | Self::ClockJump { .. } | Self::Crash { .. } => None,
+            Self::Heal
+            | Self::SlowDisk { .. }
+            | Self::ClockJump { .. }
+            | Self::Crash { .. }
+            | Self::ServiceCrash { .. } => None,
         }
     }
 
@@ -96,6 +105,7 @@ impl Fault {
             Self::ClockJump { .. } => "fault: calendar jumped",
             Self::Crash { of_machine: false, .. } => "fault: process crash",
             Self::Crash { of_machine: true, .. } => "fault: machine crash",
+            Self::ServiceCrash { .. } => "fault: service crash",
             Self::Heal => "healed",
         }
     }
@@ -162,6 +172,17 @@ impl Plan {
         faults.push((end_ns, Fault::Heal));
         faults.sort_by_key(|(at, _)| *at);
         Self { faults, next: 0 }
+    }
+
+    /// Adds deaths of a service's own process.
+    pub fn with_service_crashes(mut self, rng: &mut Rng) -> Self {
+        for _ in 0..1 + rng.below(3) {
+            let at = rng.below(FAULTS_END_NS as u64) as i64;
+            let down_ns = 10_000_000 + rng.below(400_000_000) as i64;
+            self.faults.push((at, Fault::ServiceCrash { down_ns }));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+        self
     }
 
     /// No faults at all.
@@ -261,6 +282,6 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
             }
             state.hosts[0].disk_pace = DiskPace::CALM;
         }
-        Fault::Crash { .. } => {}
+        Fault::Crash { .. } | Fault::ServiceCrash { .. } => {}
     }
 }

@@ -58,6 +58,8 @@ pub struct Host {
     /// Set from the death of a process until the next one begins: its remains do nothing.
     pub is_dead: bool,
     monotonic_origin_ns: i64,
+    /// Whose clocks it reads: of processes on one machine the first one's.
+    machine: HostId,
 }
 
 /// The state behind all seams.
@@ -109,7 +111,8 @@ impl Kernel {
     pub fn new(host_count: usize, seed: u64, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x51D0_0000_0000_0001);
         let hosts = (0..host_count)
-            .map(|_| Host {
+            .map(|host| Host {
+                machine: host,
                 disk: Disk::default(),
                 disk_pace: DiskPace::CALM,
                 epoch_offset_ms: rng.below(2_000) as i64 - 1_000,
@@ -139,7 +142,7 @@ impl Kernel {
     /// A host's time.
     pub fn now(&self, host: HostId) -> Now {
         let state = self.state();
-        let own = &state.hosts[host];
+        let own = &state.hosts[state.hosts[host].machine];
         Now {
             ns: state.now_ns + own.monotonic_origin_ns,
             epoch_ms: EPOCH_START_MS + state.now_ns / 1_000_000 + own.epoch_offset_ms,
@@ -148,7 +151,18 @@ impl Kernel {
 
     /// Virtual time of a host's monotonic time.
     pub fn virtual_ns(&self, host: HostId, monotonic_ns: i64) -> i64 {
-        monotonic_ns.saturating_sub(self.state().hosts[host].monotonic_origin_ns)
+        let state = self.state();
+        monotonic_ns.saturating_sub(state.hosts[state.hosts[host].machine].monotonic_origin_ns)
+    }
+
+    /// Makes `process` a process on the machine of another: both read the same clocks.
+    pub fn put_on_machine_of(&self, process: HostId, other: HostId) {
+        self.state().hosts[process].machine = other;
+    }
+
+    /// The machine of a process.
+    pub fn machine_of(&self, process: HostId) -> HostId {
+        self.state().hosts[process].machine
     }
 
     /// Counts a call of a host's process; the call at which it dies does not return.

@@ -19,13 +19,20 @@ type Locks = Arc<Mutex<std::collections::BTreeSet<PathBuf>>>;
 pub struct SimMemory {
     kernel: Kernel,
     host: HostId,
+    /// Whose calls are counted.
+    process: HostId,
     locks: Locks,
 }
 
 impl SimMemory {
     /// The memory of a host.
     pub fn new(kernel: Kernel, host: HostId) -> Self {
-        Self { kernel, host, locks: Locks::default() }
+        Self { kernel, host, process: host, locks: Locks::default() }
+    }
+
+    /// The same memory for another process of the host.
+    pub fn of_process(&self, process: HostId) -> Self {
+        Self { process, ..self.clone() }
     }
 }
 
@@ -49,7 +56,7 @@ impl Memory for SimMemory {
     type Lock = SimLock;
 
     fn create(&self, path: &Path, length: usize, _sparse: bool) -> Result<AtomicBuffer, MemoryError> {
-        self.kernel.enter(self.host);
+        self.kernel.enter(self.process);
         let mut state = self.kernel.state();
         state.note("create mapping", &[self.host as u64, length as u64]);
         let disk = &mut state.hosts[self.host].disk;
@@ -73,7 +80,7 @@ impl Memory for SimMemory {
     }
 
     fn remove(&self, path: &Path) -> Result<(), MemoryError> {
-        self.kernel.enter(self.host);
+        self.kernel.enter(self.process);
         self.kernel.state().hosts[self.host].disk.remove(path);
         Ok(())
     }
@@ -83,7 +90,7 @@ impl Memory for SimMemory {
     }
 
     fn remove_directory(&self, path: &Path) -> Result<(), MemoryError> {
-        self.kernel.enter(self.host);
+        self.kernel.enter(self.process);
         self.kernel.state().hosts[self.host].disk.remove_directory(path);
         Ok(())
     }
@@ -105,9 +112,9 @@ impl Memory for SimMemory {
     }
 
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError> {
-        self.kernel.enter(self.host);
-        if self.kernel.is_last_sync(self.host, false) {
-            self.kernel.die(self.host);
+        self.kernel.enter(self.process);
+        if self.kernel.is_last_sync(self.process, false) {
+            self.kernel.die(self.process);
         }
         let mut state = self.kernel.state();
         state.note("flush", &[self.host as u64]);

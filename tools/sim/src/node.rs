@@ -1,6 +1,6 @@
 //! Area `node`: a whole node with its clients, through crashes and all that networks and disks do.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,12 +10,12 @@ use harrier::NodeContext;
 use harrier::compose::{Composition, PartContexts};
 use harrier_archive::SyncLevel;
 use harrier_archive::catalog::Catalog;
-use harrier_cluster::service::ClusteredService;
+use harrier_cluster::service::{ClusteredService, ServiceContainer, ServiceContainerContext};
 use harrier_cluster::tool;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_ringbuf::Rng;
 use harrier_ringbuf::shared_thread::{ErrorSink, ProcessDeath};
+use harrier_ringbuf::{Agent, Rng};
 
 use crate::client::{Clients, Progress, Workload};
 use crate::faults::{self, FAULTS_END_NS, Fault, Plan};
@@ -35,11 +35,17 @@ use crate::world::World;
 const NODE: HostId = 0;
 /// Host of the clients.
 const CLIENT: HostId = 1;
+/// The second service, where it is a process of its own on the node's host.
+const SERVICE: HostId = 2;
 /// Directories of the drivers.
 const NODE_DRIVER: &str = "/dev/shm/node";
 const CLIENT_DRIVER: &str = "/dev/shm/client";
 /// After the faults all must be well within this time, virtual ns.
 const HEALING_NS: i64 = 45_000_000_000;
+/// Time after which a client of the node's driver counts as dead, where a service is a process of its own, ns.
+const SERVICE_LIVENESS_NS: i64 = 2_000_000_000;
+/// Time in which a node must have noticed that a service is dead, ns.
+const NOTICE_NS: i64 = 10_000_000_000;
 /// Bytes of a segment of a recording.
 const SEGMENT_LENGTH: usize = 128 << 10;
 
@@ -64,6 +70,8 @@ pub struct Scenario {
     pub has_visitors: bool,
     /// Services of the node.
     pub services: usize,
+    /// Whether the second service is a process of its own.
+    pub is_service_apart: bool,
     /// What its operator does.
     pub commands: VecDeque<(i64, Command)>,
     /// The order with which the service writes a snapshot.
@@ -78,6 +86,12 @@ impl Scenario {
     /// A node that works for ten seconds, with the faults of `seed`.
     pub fn draw(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x0DE0_0000_0000_0001);
+        let services = 1 + rng.below(MAX_SERVICES as u64) as usize;
+        let is_service_apart = services > 1 && rng.chance(1, 2);
+        let mut plan = Plan::draw(&mut rng, sync_level > SyncLevel::None);
+        if is_service_apart {
+            plan = plan.with_service_crashes(&mut rng);
+        }
         Self {
             sync_level,
             keep_lines,
@@ -87,11 +101,12 @@ impl Scenario {
             window: 1 + rng.below(40) as usize,
             faults_end_ns: FAULTS_END_NS,
             has_visitors: true,
-            services: 1 + rng.below(MAX_SERVICES as u64) as usize,
+            services,
+            is_service_apart,
             commands: operator::draw_commands(&mut rng, FAULTS_END_NS),
             snapshot_order: None,
             snapshot_length: 0,
-            plan: Plan::draw(&mut rng, sync_level > SyncLevel::None),
+            plan,
         }
     }
 }
@@ -114,11 +129,17 @@ struct Run {
     main_session: i64,
     /// The node begins with the log, whatever snapshots there are.
     is_log_alone: bool,
+    /// When the second service's process starts, and its settings.
+    service_start: Option<(i64, ServiceContainerContext)>,
+    /// The second service has died: the node ends by itself, and stays down for so long, ns.
+    service_death: Rc<Cell<Option<i64>>>,
+    service_died_ns: i64,
 }
 
 /// Runs one seed.
 pub fn run(seed: u64, scenario: Scenario) -> Outcome {
-    let kernel = Kernel::new(2, seed, scenario.keep_lines);
+    let kernel = Kernel::new(3, seed, scenario.keep_lines);
+    kernel.put_on_machine_of(SERVICE, NODE);
     let histories: Vec<Rc<RefCell<History>>> = (0..scenario.services).map(|_| Rc::default()).collect();
     let history = histories[0].clone();
     let progress = Rc::new(RefCell::new(Progress::default()));
@@ -128,7 +149,7 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
         operator: Operator::new(kernel.clone(), node_memory.clone(), NODE_DRIVER, commands),
         node_memory,
         client_memory: SimMemory::new(kernel.clone(), CLIENT),
-        world: World::new(kernel.clone(), 2),
+        world: World::new(kernel.clone(), 3),
         kernel: kernel.clone(),
         scenario,
         rng: Rng::new(seed),
@@ -138,13 +159,17 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
         death: None,
         main_session: -1,
         is_log_alone: false,
+        service_start: None,
+        service_death: Rc::default(),
+        service_died_ns: 0,
     };
     run.start_clients();
     run.go();
-    inside::harvest(&kernel, NODE, &run.node_memory, NODE_DRIVER, &history);
-    inside::harvest(&kernel, CLIENT, &run.client_memory, CLIENT_DRIVER, &history);
+    inside::harvest(&kernel, NODE, &run.node_memory, NODE_DRIVER, &history, false);
+    inside::harvest(&kernel, CLIENT, &run.client_memory, CLIENT_DRIVER, &history, false);
     run.world.kill(NODE);
     run.world.kill(CLIENT);
+    run.world.kill(SERVICE);
     run.gather();
     let history = history.borrow();
     let mut state = kernel.state();
@@ -204,7 +229,11 @@ impl Run {
 
     fn sink(&self, who: &'static str) -> ErrorSink {
         let history = self.histories[0].clone();
+        let service_death = self.service_death.clone();
         Box::new(move |role, error| {
+            if service_death.get().is_some() {
+                return;
+            }
             history.borrow_mut().violate("agent error", format!("{who}: {role}: {error}"));
         })
     }
@@ -261,6 +290,9 @@ impl Run {
         context.service_count = self.scenario.services;
         let mut contexts = PartContexts::of(&context, self.scenario.services);
         small(&mut contexts.driver);
+        if self.scenario.is_service_apart {
+            contexts.driver.client_liveness_timeout_ns = SERVICE_LIVENESS_NS;
+        }
         contexts.archive.catalog_capacity = 4 << 10;
         contexts.archive.file_io_max_length = 64 << 10;
         contexts.archive.low_storage_space_threshold = 0;
@@ -269,7 +301,14 @@ impl Run {
 
     fn start_node(&mut self) {
         self.histories.iter().for_each(|history| history.borrow_mut().begin_life());
-        let contexts = self.node_contexts();
+        let mut contexts = self.node_contexts();
+        self.service_death.set(None);
+        if self.scenario.is_service_apart {
+            let own = contexts.containers.pop().expect("the second service has its settings");
+            let at = self.kernel.state().now_ns + self.rng.below(300_000_000) as i64;
+            self.service_start = Some((at, own));
+        }
+        let services_inside = contexts.containers.len();
         let incarnation = self.history().incarnation;
         self.kernel.state().note("start node", &[incarnation]);
         let thread = self.world.thread(NODE, self.sink("node"));
@@ -297,7 +336,7 @@ impl Run {
                 .map_err(|error| error.to_string())?;
             check_catalog(parts.archive.catalog(), &histories[0]);
             let count = histories.len();
-            let services = histories.into_iter().enumerate().map(|(id, history)| {
+            let services = histories.into_iter().take(services_inside).enumerate().map(|(id, history)| {
                 let place = place.clone().filter(|_| id == 0);
                 Box::new(Ledger::new((id, count), history, kernel.clone(), place))
                     as Box<dyn ClusteredService>
@@ -320,8 +359,17 @@ impl Run {
 
     /// The node's process is dead; its machine may be too.
     fn on_death(&mut self) {
-        inside::harvest(&self.kernel, NODE, &self.node_memory, NODE_DRIVER, &self.histories[0]);
+        inside::harvest(
+            &self.kernel,
+            NODE,
+            &self.node_memory,
+            NODE_DRIVER,
+            &self.histories[0],
+            self.service_death.get().is_some(),
+        );
         self.world.kill(NODE);
+        self.world.kill(SERVICE);
+        self.service_start = None;
         self.operator.on_death();
         let fault = self.death.take();
         let mut state = self.kernel.state();
@@ -348,12 +396,52 @@ impl Run {
                 self.death = Some(fault);
                 self.kernel.state().hosts[NODE].death = Some(death);
             }
+            if let Fault::ServiceCrash { down_ns } = fault {
+                if !self.world.is_alive(SERVICE) {
+                    continue;
+                }
+                self.world.kill(SERVICE);
+                self.service_death.set(Some(down_ns));
+                self.service_died_ns = now_ns;
+            }
             if let Some(until_ns) = fault.disturbs_network_until(now_ns) {
                 self.history().on_disturbance(now_ns, until_ns);
             } else if fault == Fault::Heal {
                 self.history().on_heal(now_ns + faults::AFTERMATH_NS);
             }
             faults::apply(&self.kernel, &fault);
+        }
+    }
+
+    fn start_service_when_due(&mut self, now_ns: i64) {
+        let Some((_, context)) = self.service_start.take_if(|(at, _)| now_ns >= *at) else { return };
+        let thread = self.world.thread(SERVICE, self.sink("service"));
+        let ledger =
+            Ledger::new((1, self.histories.len()), self.histories[1].clone(), self.kernel.clone(), None);
+        let (memory, now) = (self.node_memory.of_process(SERVICE), self.kernel.now(SERVICE));
+        let waiter = self.world.waiter(SERVICE, &thread);
+        let started = ServiceContainer::launch(context, ledger, memory, waiter, &now)
+            .map_err(|error| error.to_string())
+            .and_then(|container| {
+                let agents: Vec<Box<dyn Agent>> = vec![Box::new(container)];
+                self.world.start(SERVICE, thread, agents).map_err(|error| error.to_string())
+            });
+        match started {
+            Ok(()) => self.kernel.state().coverage.hit("service started as a process of its own"),
+            Err(error) => self.violate("start", error),
+        }
+    }
+
+    /// A node that has lost a service ends by itself, and is started again.
+    fn check_node_without_service(&mut self) {
+        let Some(down_ns) = self.service_death.get().filter(|_| self.world.is_alive(NODE)) else { return };
+        let now_ns = self.kernel.state().now_ns;
+        if self.world.ended_count(NODE) > 0 {
+            self.kernel.state().coverage.hit("node ended for want of a service");
+            self.on_death();
+            self.starts_at_ns = Some(now_ns + down_ns);
+        } else if now_ns > self.service_died_ns + NOTICE_NS {
+            self.violate("service", "the node goes on without its service");
         }
     }
 
@@ -364,9 +452,11 @@ impl Run {
             self.starts_at_ns = None;
             self.start_node();
         }
+        self.start_service_when_due(now_ns);
         if self.world.step() == Some(NODE) {
             self.on_death();
         }
+        self.check_node_without_service();
         if self.starts_at_ns.is_none() && self.world.is_alive(NODE) {
             let now = self.kernel.now(NODE);
             let seen = self.histories.iter().map(|history| history.borrow().events().len()).sum();
@@ -374,8 +464,8 @@ impl Run {
                 self.violate("suspension", text);
             }
         }
-        let ended = self.world.ended_count(NODE) + self.world.ended_count(CLIENT);
-        if ended > 0 && !self.is_violated() {
+        let ended: usize = [NODE, CLIENT, SERVICE].map(|host| self.world.ended_count(host)).into_iter().sum();
+        if ended > 0 && self.service_death.get().is_none() && !self.is_violated() {
             self.violate("agent error", "an agent ended");
         }
     }
@@ -424,6 +514,7 @@ impl Run {
         self.starts_at_ns.is_none()
             && self.death.is_none()
             && self.progress.borrow().is_done
+            && self.service_death.get().is_none()
             && self.operator.is_done()
             && self.histories.iter().all(|history| {
                 let history = history.borrow();

@@ -178,10 +178,24 @@ impl World {
             }
             let thread = self.hosts.threads.borrow()[host].clone();
             if let Some(thread) = thread.filter(|_| self.has_something_to_do(host)) {
-                work_count += thread.run_once();
+                let own_work = thread.run_once();
+                work_count += own_work;
+                if own_work > 0 {
+                    self.wake_neighbours(host);
+                }
             }
         }
         self.advance(work_count);
+    }
+
+    /// Processes on one machine see in memory what one of them has done.
+    fn wake_neighbours(&self, host: HostId) {
+        let machine = self.kernel.machine_of(host);
+        for (other, turn) in self.hosts.turns.iter().enumerate() {
+            if other != host && self.kernel.machine_of(other) == machine {
+                turn.work_count.set(1);
+            }
+        }
     }
 
     /// A host that found nothing to do finds nothing again before a time or an arrival that it waits for.
