@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::measurement::Measurement;
-use crate::{BenchError, cache_line, cluster, rings, rtt, throughput};
+use crate::{BenchError, cache_line, cluster, rings, rtt, state, throughput};
 
 /// What a benchmark is told.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ const fn benchmark(
 }
 
 /// All benchmarks.
-pub const BENCHMARKS: [Benchmark; 11] = [
+pub const BENCHMARKS: [Benchmark; 14] = [
     benchmark("ipc-rtt", "round trip through shared memory, one message in flight", &[32], rtt::ipc),
     benchmark(
         "ipc-throughput",
@@ -86,7 +86,23 @@ pub const BENCHMARKS: [Benchmark; 11] = [
     benchmark("many-to-one", "ring for many writers, with one", &[8, 64], rings::many_to_one),
     benchmark("rtrb", "the ring of the crate rtrb", &[8, 64], rings::rtrb),
     benchmark("cluster-1", "echoes of a fused one-member cluster", &[32, 288], cluster::one_member),
+    benchmark(
+        "cluster-snapshot",
+        "snapshots of a fused node; the size is that of its state",
+        &[STATE],
+        state::snapshot,
+    ),
+    benchmark(
+        "cluster-restart",
+        "starts of a fused node from a snapshot; the size is that of its state",
+        &[STATE],
+        state::restart,
+    ),
+    benchmark("cluster-timers", "timers that a service sets and that fire", &[32], state::timers),
 ];
+
+/// Bytes of the state of a member that is snapshotted and restarted.
+pub(crate) const STATE: usize = 100_000_000;
 
 /// Runs a benchmark in this process.
 ///

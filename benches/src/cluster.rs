@@ -40,14 +40,18 @@ pub(crate) fn one_member(parameters: &Parameters) -> Result<Outcome, BenchError>
     outcome
 }
 
-struct Client {
+pub(crate) struct Client {
     side: Invoked,
     cluster: ClusterClient,
     message: Vec<u8>,
 }
 
 impl Client {
-    fn connect(directory: &std::path::Path, port: u16, parameters: &Parameters) -> Result<Self, BenchError> {
+    pub(crate) fn connect(
+        directory: &std::path::Path,
+        port: u16,
+        parameters: &Parameters,
+    ) -> Result<Self, BenchError> {
         let side = Invoked::new(driver_context(directory, "client"))?;
         let mut context =
             ClusterClientContext::new(format!("0=127.0.0.1:{port}"), "aeron:udp?endpoint=127.0.0.1:0");
@@ -82,7 +86,7 @@ impl Client {
     }
 
     #[inline]
-    fn step(&mut self, on_message: &mut impl FnMut(&[u8])) -> Result<usize, BenchError> {
+    pub(crate) fn step(&mut self, on_message: &mut impl FnMut(&[u8])) -> Result<usize, BenchError> {
         let work = self.side.step()?;
         let mut listener = |_: i64, _: i64, message: &[u8]| on_message(message);
         let polled = self
@@ -94,7 +98,7 @@ impl Client {
 
     /// False when the ingress takes nothing now.
     #[inline]
-    fn offer(&mut self, now_ns: u64) -> Result<bool, BenchError> {
+    pub(crate) fn offer(&mut self, now_ns: u64) -> Result<bool, BenchError> {
         self.message[..8].copy_from_slice(&now_ns.to_le_bytes());
         match self.cluster.offer(&self.message) {
             Ok(_) => Ok(true),

@@ -13,6 +13,7 @@ mod cluster;
 mod rings;
 mod rtt;
 mod side;
+mod state;
 mod stopwatch;
 mod throughput;
 

@@ -9,6 +9,7 @@ mod ipc;
 mod network;
 mod pending;
 mod sessions;
+mod spies;
 mod subscriptions;
 
 use std::collections::VecDeque;

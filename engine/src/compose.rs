@@ -186,9 +186,10 @@ fn module_context(context: &NodeContext, services: usize) -> ConsensusModuleCont
     module
 }
 
-/// Terms as long as the log's: the driver's own default for IPC takes more memory than a snapshot needs.
+/// Terms as long as the log's: the driver's own default for IPC takes more memory than a snapshot needs. Sparse: nothing of
+/// the log waits for its first stores.
 fn snapshot_channel(context: &NodeContext) -> String {
-    format!("aeron:ipc?alias=snapshot|term-length={}", context.log_term_length)
+    format!("aeron:ipc?alias=snapshot|sparse=true|term-length={}", context.log_term_length)
 }
 
 fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContainerContext> {

@@ -109,6 +109,10 @@ const fn window(size: usize, bars: &'static [(&'static str, Bar)]) -> Lane {
     Lane { benchmark: "cluster-1", size, window: 128, mode: "window", bars }
 }
 
+const fn state(benchmark: &'static str, mode: &'static str) -> Lane {
+    Lane { benchmark, size: crate::benchmark::STATE, window: 1, mode, bars: &[("p50_ns", Bar::AtMost(0.5))] }
+}
+
 const RATE_SHOWN: &[(&str, Bar)] = &[("msgs_per_s", Bar::Shown)];
 const HALF: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(0.5)), ("p99_ns", Bar::AtMost(0.5))];
 const SAME_RATE: &[(&str, Bar)] = &[("msgs_per_s", Bar::AtLeast(1.0))];
@@ -173,6 +177,22 @@ pub const COMPARISONS: &[Comparison] = &[
         lanes: &[closed("cluster-1", 288, HALF), window(288, SAME_RATE)],
         peer: Peer::Java(
             "cluster-client --spawn --members 1 --size 288 --mode closed,window --window-size 128 --driver-idle yield --archive-idle yield --node-idle yield --idle yield",
+        ),
+    },
+    Comparison {
+        name: "cluster-state",
+        about: "a member of one with 100 MB of state: a snapshot, and a start from it until clients are served; ours fused, Java's parts on threads that yield, in a JVM that is warm",
+        lanes: &[state("cluster-snapshot", "snapshot"), state("cluster-restart", "restart")],
+        peer: Peer::Java(
+            "cluster-state --state-bytes 100000000 --rounds 3 --driver-idle yield --archive-idle yield --node-idle yield",
+        ),
+    },
+    Comparison {
+        name: "cluster-timers",
+        about: "timers that a service sets and that fire, 1,000 of them at any time; ours fused, Java's parts on threads that yield",
+        lanes: &[Lane { benchmark: "cluster-timers", size: 32, window: 1, mode: "stream", bars: RATE_SHOWN }],
+        peer: Peer::Java(
+            "cluster-timers --size 32 --driver-idle yield --archive-idle yield --node-idle yield --idle yield",
         ),
     },
     Comparison {

@@ -70,7 +70,7 @@ pub enum UriError {
     #[error("channel of {0} bytes; at most 4095 are allowed")]
     TooLong(usize),
     /// Not of the form `[aeron-spy:]aeron:<media>…`.
-    #[error("channel '{0}' must begin with aeron:udp, aeron:ipc or aeron-spy:aeron:udp")]
+    #[error("Aeron URIs must start with 'aeron:udp', 'aeron:ipc' or 'aeron-spy:aeron:udp', found: {0}")]
     Scheme(String),
     /// A parameter is not `key=value`.
     #[error("parameter '{parameter}' of channel '{channel}' must be key=value")]

@@ -1,4 +1,4 @@
-//! Network publications and their spies (spec 02 §2).
+//! Network publications (spec 02 §2).
 
 use std::sync::Arc;
 
@@ -12,10 +12,8 @@ use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
 use super::pending::{AddPublication, AddSubscription, Pending};
-use super::subscriptions::{Source, Subscription};
 use crate::channel::UdpChannel;
 use crate::counters::StreamIdentity;
-use crate::events::{IPC_SOURCE, ImageEvent};
 use crate::executor::Job;
 use crate::failure::Failure;
 use crate::flow_control::FlowControl;
@@ -27,7 +25,6 @@ use crate::params::{PublicationParams, SharedParams, SubscriptionParams};
 use crate::retransmit::{RetransmitHandler, RetransmitSettings};
 use crate::sender::publication::{SendPublication, SendPublicationSetup};
 use crate::settings;
-use crate::subscribers::TetherChange;
 
 /// Initial window that the longest retransmit is measured by (spec 02 §2.7).
 const RETRANSMIT_WINDOW: i32 = 128 << 10;
@@ -40,7 +37,7 @@ pub(super) struct PublicationEntry {
     pub(super) start: InitialPosition,
     socket_name: String,
     status_id: i32,
-    log_file_name: String,
+    pub(super) log_file_name: String,
 }
 
 /// A network publication whose log is being created.
@@ -436,21 +433,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    fn on_spy_tether(&mut self, index: usize, change: TetherChange) {
-        let id = self.publications[index].publication.identity.registration_id;
-        match change {
-            TetherChange::Unavailable { registration_id } => self.tell_unavailable(id, registration_id),
-            TetherChange::Available { registration_id, counter_id, .. } => {
-                self.events.available_image(spy_image(
-                    &self.publications[index],
-                    registration_id,
-                    counter_id,
-                ));
-            }
-            TetherChange::Removed { counter_id, .. } => self.counters.free(counter_id),
-        }
-    }
-
     fn end_network_stream(&mut self, index: usize) {
         let entry = &mut self.publications[index];
         let identity = entry.publication.identity.clone();
@@ -488,74 +470,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let text = add.channel.clone();
         self.resolve_channel(uri, &text, Pending::SubscriptionChannel { add, params, is_spy })
     }
-
-    /// A spy's channel is resolved: link it.
-    pub(super) fn add_spy(
-        &mut self,
-        add: AddSubscription,
-        params: SubscriptionParams,
-        channel: Box<UdpChannel>,
-    ) {
-        self.events.subscription_ready(add.correlation_id, -1);
-        let registration_id = add.correlation_id;
-        self.subscriptions.push(Subscription::new(add, params, Source::Spy(channel)));
-        for index in 0..self.publications.len() {
-            self.link_spy(index, registration_id);
-        }
-    }
-
-    fn link_spies_of(&mut self, index: usize) {
-        let spies: Vec<i64> = self
-            .subscriptions
-            .iter()
-            .filter(|subscription| matches!(subscription.source, Source::Spy(_)))
-            .map(|subscription| subscription.registration_id)
-            .collect();
-        for registration_id in spies {
-            self.link_spy(index, registration_id);
-        }
-    }
-
-    fn link_spy(&mut self, index: usize, registration_id: i64) {
-        let Some(subscription) =
-            self.subscriptions.iter().find(|subscription| subscription.registration_id == registration_id)
-        else {
-            return;
-        };
-        let entry = &mut self.publications[index];
-        let publication = &mut entry.publication;
-        let Source::Spy(channel) = &subscription.source else { return };
-        let is_match = subscription.stream_id == publication.identity.stream_id
-            && subscription.wants(publication.identity.session_id)
-            && spies_on(channel, &entry.channel)
-            && publication.accepts_spies()
-            && !publication.spies.contains(registration_id);
-        if !is_match {
-            return;
-        }
-        let join_position = publication.spy_join_position();
-        let stream = subscription.stream(publication.identity.session_id);
-        let source_id = publication.identity.registration_id;
-        let position = match self.counters.subscriber_position(stream, join_position, source_id) {
-            Ok(position) => position,
-            Err(error) => return self.events.record_error(&error.to_string()),
-        };
-        let position_id = position.id();
-        let params = &subscription.params;
-        publication.spies.add(registration_id, position, params.is_tethered, params.rejoins, self.now.ns);
-        publication.on_spies_changed();
-        self.events.available_image(spy_image(entry, registration_id, position_id));
-    }
-
-    /// Takes a spy off all publications.
-    pub(super) fn unlink_spy(&mut self, registration_id: i64) {
-        for entry in &mut self.publications {
-            if let Some(spy) = entry.publication.spies.remove(registration_id) {
-                self.counters.free(spy.position.id());
-                entry.publication.on_spies_changed();
-            }
-        }
-    }
 }
 
 /// Rules on the channel of a publication that need its addresses (spec 02 §2.10).
@@ -582,30 +496,6 @@ fn check_publication_channel(channel: &UdpChannel) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-/// Whether a spy's channel means a publication's (spec 02 §2.13).
-fn spies_on(spy: &UdpChannel, publication: &UdpChannel) -> bool {
-    match (spy.tag, publication.tag) {
-        (Some(tag), Some(other)) if tag == other => true,
-        _ => {
-            let is_addressed = spy.endpoint.is_some() || spy.control.is_some();
-            is_addressed && spy.canonical == publication.canonical
-        }
-    }
-}
-
-fn spy_image(entry: &PublicationEntry, subscription_id: i64, position_id: i32) -> ImageEvent<'_> {
-    let identity = &entry.publication.identity;
-    ImageEvent {
-        correlation_id: identity.registration_id,
-        session_id: identity.session_id,
-        stream_id: identity.stream_id,
-        subscription_id,
-        position_id,
-        log_file: &entry.log_file_name,
-        source: IPC_SOURCE,
-    }
 }
 
 fn announce(events: &mut crate::events::Events, entry: &PublicationEntry, correlation_id: i64) {

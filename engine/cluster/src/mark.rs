@@ -291,7 +291,7 @@ fn check_previous(
     path: &Path,
     now: &Now,
 ) -> Result<i64, MarkError> {
-    let mut head = [0; 1_024];
+    let mut head = vec![0; HEADER_LENGTH];
     buffer.copy_out(0, &mut head);
     let Some(previous) = MarkHeader::parse(&head) else { return Ok(-1) };
     let version = previous.version;

@@ -99,6 +99,19 @@ fn a_living_owner_keeps_its_directory_and_a_dead_one_does_not() {
 }
 
 #[test]
+fn a_living_owner_with_long_names_is_seen() {
+    let memory = HeapMemory::new();
+    let mut own = facts(Component::ConsensusModule);
+    own.control_channel = format!("aeron:ipc?alias={}", "long".repeat(800));
+    let mark = MarkFile::take(&own, &memory, &at(7)).unwrap();
+    mark.signal_ready(&at(99_000));
+    // As if another make had written it.
+    mark.buffer.store_i64(OWNER, 0, Ordering::Relaxed);
+    drop(mark);
+    assert!(matches!(MarkFile::take(&own, &memory, &at(100_000)), Err(MarkError::Active { .. })));
+}
+
+#[test]
 fn files_of_other_components_and_versions_are_refused() {
     let memory = HeapMemory::new();
     let buffer = legacy(&memory, 1, -1);

@@ -173,7 +173,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
         self.clock.observe(timestamp);
         let ids = self.add_ingress()?;
-        self.prepare_sessions()?;
+        self.prepare_sessions();
         Ok((Phase::AwaitIngress { ids }, true))
     }
 
@@ -216,16 +216,18 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     }
 
     /// Sessions of before go on in the new term: their clients hear of it once their streams are back.
-    fn prepare_sessions(&mut self) -> Result<(), ModuleError> {
-        let Some(aeron) = &mut self.aeron else { return Ok(()) };
+    fn prepare_sessions(&mut self) {
+        let Some(aeron) = &mut self.aeron else { return };
         for session in self.sessions.values_mut().filter(|own| own.state == SessionState::Open) {
             let info = session.response_channel.clone();
-            session.connect(aeron, self.context.cluster_id, &info)?;
+            // One that cannot be answered any more ends by its time-out.
+            if session.connect(aeron, self.context.cluster_id, &info).is_err() {
+                session.disconnect();
+            }
             session.last_activity_ns = self.now.ns;
             session.owes_open_event = true;
             session.owes_new_leader_event = true;
         }
-        Ok(())
     }
 
     /// How far the log is recorded; `None` when it is not recorded any more.
