@@ -55,7 +55,8 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL.into_iter().filter(|bug| *bug != Bug::TornCatalogEntry) {
-        let found = bugs::find(bug, 1, 60);
+        // A queue that is not empty at a snapshot is rare.
+        let found = bugs::find(bug, 1, 300);
         assert!(found.is_some(), "{} was not found", bug.name());
     }
 }
