@@ -1,7 +1,7 @@
-//! SBE messages of clients, consensus modules and services (spec 04 §1).
+//! SBE messages of clients, consensus modules, services and snapshots (spec 04 §1).
 #![no_main]
 
-use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage};
+use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
@@ -10,4 +10,5 @@ fuzz_target!(|message: &[u8]| {
     drop(format!("{:?}", LogMessage::decode(message)));
     drop(format!("{:?}", ServiceMessage::decode(message)));
     drop(format!("{:?}", ModuleMessage::decode(message)));
+    drop(format!("{:?}", SnapshotMessage::decode(message)));
 });
