@@ -16,17 +16,17 @@ use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
 
-const STATE: i32 = 200;
-const TOGGLE: i32 = 202;
-const SNAPSHOTS: i32 = 205;
-const ACTIVE: i64 = 1;
+pub(crate) const STATE: i32 = 200;
+pub(crate) const TOGGLE: i32 = 202;
+pub(crate) const SNAPSHOTS: i32 = 205;
+pub(crate) const ACTIVE: i64 = 1;
 const SUSPENDED: i64 = 2;
-const NEUTRAL: i64 = 1;
+pub(crate) const NEUTRAL: i64 = 1;
 const SUSPEND: i64 = 2;
 const RESUME: i64 = 3;
-const SNAPSHOT: i64 = 4;
+pub(crate) const SNAPSHOT: i64 = 4;
 const SHUTDOWN: i64 = 5;
-const ABORT: i64 = 6;
+pub(crate) const ABORT: i64 = 6;
 
 /// Our node, services in Java beside it, and a client of ours.
 struct World {
@@ -41,14 +41,14 @@ struct World {
 }
 
 /// A session of ours, and the client of the driver that it lives on.
-struct Session {
-    client: Client,
+pub(crate) struct Session {
+    pub(crate) client: Client,
     cluster: ClusterClient,
-    heard: Vec<String>,
+    pub(crate) heard: Vec<String>,
 }
 
 impl Session {
-    fn open(aeron_directory: &Path, ingress_port: u16) -> Self {
+    pub(crate) fn open(aeron_directory: &Path, ingress_port: u16) -> Self {
         let context = ClusterClientContext::new(
             format!("0=127.0.0.1:{ingress_port}"),
             "aeron:udp?endpoint=127.0.0.1:0",
@@ -68,14 +68,14 @@ impl Session {
         self.cluster.poll(&mut self.client.aeron, &SystemClock.now(), &mut listener).map(|_| ())
     }
 
-    fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
+    pub(crate) fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
         until(what, || {
             self.poll().unwrap();
             condition(self)
         })
     }
 
-    fn send(&mut self, text: &str) {
+    pub(crate) fn send(&mut self, text: &str) {
         self.until("room", |own| own.cluster.offer(text.as_bytes()).is_ok().then_some(()));
     }
 
@@ -91,12 +91,12 @@ impl Session {
         aeron.counters().find(&mut |_, own, _| own == type_id)
     }
 
-    fn set(&mut self, type_id: i32, value: i64) {
+    pub(crate) fn set(&mut self, type_id: i32, value: i64) {
         let id = self.until("the counter", |own| Self::counter(&own.client.aeron, type_id));
         self.client.aeron.counters().counter(id).unwrap().set_ordered(value);
     }
 
-    fn await_value(&mut self, type_id: i32, value: i64) {
+    pub(crate) fn await_value(&mut self, type_id: i32, value: i64) {
         let what = format!("value {value} of counter {type_id}");
         self.until(&what, |own| {
             let id = Self::counter(&own.client.aeron, type_id)?;

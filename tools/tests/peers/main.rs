@@ -12,6 +12,7 @@ mod go;
 mod ipc;
 mod java;
 mod javas_driver;
+mod members;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;

@@ -20,8 +20,9 @@ import org.agrona.concurrent.ShutdownSignalBarrier;
 import java.io.File;
 
 /**
- * The one member of a cluster with a service that keeps nothing. Arguments: directory of all files, member string. It
- * says {@code ready} on standard output once it leads, and ends when its input does or the cluster is told to end.
+ * The one member of a cluster with a service that keeps nothing, or with {@code none} as its third argument without one.
+ * Other arguments: directory of all files, member string. It says {@code ready} on standard output once it leads, without a
+ * service once it has begun, and ends when its input does or the cluster is told to end.
  */
 public final class Member implements ClusteredService
 {
@@ -55,9 +56,14 @@ public final class Member implements ClusteredService
             .clusterDir(new File(home, "cluster"))
             .clusteredService(new Member())
             .terminationHook(barrier::signalAll);
+        final boolean isAlone = arguments.length > 2 && "none".equals(arguments[2]);
         try (ClusteredMediaDriver ignored = ClusteredMediaDriver.launch(driver, archive, module);
-            ClusteredServiceContainer ignoredToo = ClusteredServiceContainer.launch(service))
+            ClusteredServiceContainer ignoredToo = isAlone ? null : ClusteredServiceContainer.launch(service))
         {
+            if (isAlone)
+            {
+                System.out.println("ready");
+            }
             final Thread input = new Thread(() -> awaitEndOfInput(barrier));
             input.setDaemon(true);
             input.start();
