@@ -175,7 +175,6 @@ fn module_context(context: &NodeContext, services: usize) -> ConsensusModuleCont
     module.session_timeout_ns = context.session_timeout_ns;
     module.log_channel = format!("aeron:udp?term-length={}", context.log_term_length);
     module.snapshot_channel = snapshot_channel(context);
-    module.replay_channel = REPLAY_CHANNEL.into();
     module.archive.control_response_stream_id = context.cluster_id * 100 + 120;
     module.archive.seed = context.seed.rotate_left(13);
     module.seed = context.seed.rotate_left(21);
@@ -187,13 +186,9 @@ fn module_context(context: &NodeContext, services: usize) -> ConsensusModuleCont
     module
 }
 
-/// Channel on which snapshots and the log are replayed: its logs are read once, and most of them never filled.
-const REPLAY_CHANNEL: &str = "aeron:ipc?sparse=true";
-
-/// Terms as long as the log's: the driver's own default for IPC takes more memory than a snapshot needs. Sparse: nothing of
-/// the log waits for its first stores.
+/// Terms as long as the log's: the driver's own default for IPC takes more memory than a snapshot needs.
 fn snapshot_channel(context: &NodeContext) -> String {
-    format!("aeron:ipc?alias=snapshot|sparse=true|term-length={}", context.log_term_length)
+    format!("aeron:ipc?alias=snapshot|term-length={}", context.log_term_length)
 }
 
 fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContainerContext> {
@@ -203,7 +198,6 @@ fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContain
             let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
             own = own.for_cluster(context.cluster_id);
             own.snapshot_channel = snapshot_channel(context);
-            own.replay_channel = REPLAY_CHANNEL.into();
             own.archive.seed = context.seed.rotate_left(29 + service_id as u32);
             own
         })
