@@ -33,6 +33,7 @@ pub use harrier_archive as archive;
 pub use harrier_client as client;
 pub use harrier_cluster as cluster;
 pub use harrier_driver as driver;
+pub use harrier_lease as lease;
 pub use harrier_platform as platform;
 pub use harrier_ringbuf as ringbuf;
 
