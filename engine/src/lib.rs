@@ -18,6 +18,7 @@ mod cluster_client;
 pub mod compose;
 mod fused;
 mod lasting;
+pub mod leases;
 mod node;
 mod service_node;
 pub mod services;

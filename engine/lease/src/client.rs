@@ -187,6 +187,25 @@ impl LeaseClient {
         &self.reason
     }
 
+    /// The media driver is gone, and the session with it. The next call of [`do_work`](Self::do_work) opens another one, with
+    /// the client of a driver that it is given then.
+    pub fn on_driver_lost(&mut self, reason: impl Into<String>) {
+        self.reason = reason.into();
+        self.session = None;
+        self.reconnect_at_ns = self.now_ns;
+    }
+
+    /// Settings of the client.
+    pub fn context(&self) -> &LeaseClientContext {
+        &self.context
+    }
+
+    /// Goes on without a driver: requests run out of time. See [`on_driver_lost`](Self::on_driver_lost).
+    pub fn tick(&mut self, now: &Now) {
+        self.now_ns = now.ns;
+        self.requests.tick(now.ns, &self.reason);
+    }
+
     /// Ends the session; requests under way end with [`Unanswered::Closed`].
     pub fn close(&mut self) {
         self.is_closed = true;
@@ -425,9 +444,7 @@ impl PolledClaimer for LeaseClient {
         check_name("application", application)?;
         check_name("unit", unit)?;
         // From here on the unit may not lead any more.
-        if self.tenures.get(application, unit, i64::MIN).is_some_and(|own| own.token == token) {
-            self.tenures.remove(application, unit);
-        }
+        self.tenures.release(application, unit, token);
         let request = Request::Release { correlation_id: 0, token, application, unit };
         Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
     }
