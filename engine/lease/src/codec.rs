@@ -44,7 +44,7 @@ pub enum CodecError {
         /// Version of the message.
         actual: u16,
     },
-    /// A block that is shorter than the first version's.
+    /// A block that is shorter than the first version's, or longer in that version.
     #[error("template {template_id} has a block of {actual} bytes instead of {required}")]
     Block {
         /// The message.
@@ -82,7 +82,8 @@ fn open(
     let template_id = header.template_id;
     let required = block_length(template_id).ok_or(CodecError::Template(template_id))?;
     let actual = header.block_length;
-    if actual < required {
+    // A newer writer may have more to say; one of this version has not.
+    if actual < required || (actual > required && header.version == SCHEMA_VERSION) {
         return Err(CodecError::Block { template_id, required, actual });
     }
     Ok((template_id, Decoder::message(message)?))

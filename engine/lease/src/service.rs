@@ -5,6 +5,7 @@ use harrier_cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, LeadershipTerm, ServiceFailure, SnapshotImage,
     SnapshotPublication,
 };
+use harrier_protocol::sbe::SbeError;
 
 use crate::codec::{Answer, AnswerCode, Event, Request};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
@@ -54,6 +55,30 @@ impl LeaseService {
     /// Waits for the end of a tenure, of all sessions.
     pub fn waiter_count(&self) -> usize {
         self.waiters.len()
+    }
+
+    /// Hands the state to `put` as the records of a snapshot, for instance to compare replicas byte by byte.
+    ///
+    /// # Errors
+    /// What `put` returns.
+    pub fn write_state<E: From<SbeError>>(
+        &self,
+        put: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        stored::write_records(&self.table, Some(&self.waiters), put)
+    }
+
+    /// A service with the state of a snapshot's records.
+    ///
+    /// # Errors
+    /// A setting that cannot be, or see [`SnapshotStateError`](crate::table::SnapshotStateError).
+    pub fn from_state<'m>(
+        settings: LeaseSettings,
+        records: impl IntoIterator<Item = &'m [u8]>,
+    ) -> Result<Self, ServiceFailure> {
+        let mut own = Self::new(settings)?;
+        stored::read_records(records, &mut own.table, Some(&mut own.waiters))?;
+        Ok(own)
     }
 
     fn carry_out(
@@ -175,5 +200,109 @@ impl ClusteredService for LeaseService {
 
     fn on_new_leadership_term_event(&mut self, _cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
         self.table.on_new_term(term.timestamp, term.time_unit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use harrier_cluster::codec::TimeUnit;
+
+    use super::*;
+    use crate::codec::Record;
+
+    fn settings() -> LeaseSettings {
+        LeaseSettings { max_leases: 4, max_waiters: 3, max_pins: 2, ..LeaseSettings::default() }
+    }
+
+    fn state(service: &LeaseService) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        let mut put = |record: &[u8]| -> Result<(), SbeError> {
+            records.push(record.to_vec());
+            Ok(())
+        };
+        service.write_state(&mut put).unwrap();
+        records
+    }
+
+    fn restored(settings: LeaseSettings, records: &[Vec<u8>]) -> Result<LeaseService, String> {
+        let records = records.iter().map(Vec::as_slice);
+        LeaseService::from_state(settings, records).map_err(|error| error.to_string())
+    }
+
+    fn encoded(record: &Record<'_>) -> Vec<u8> {
+        let mut buffer = vec![0; 512];
+        let length = record.encode(&mut buffer).unwrap();
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// A lease with two waiters, and one that is pinned only.
+    fn service() -> LeaseService {
+        let mut service = LeaseService::new(settings()).unwrap();
+        service.table.on_new_term(1_000, TimeUnit::Millis);
+        let (application, unit) = ("db", "db/0");
+        let claim = Request::Claim { correlation_id: 1, duration_ns: 5_000_000_000, application, unit };
+        service.table.apply(32, &claim);
+        service.table.apply(64, &Request::Pin { correlation_id: 1, application: "next", entity: "m" });
+        for session_id in [7, 8] {
+            let event = service.register(session_id, 9, 0, 32);
+            assert!(matches!(event, Event::Answer(Answer { code: AnswerCode::Waiting, .. })));
+        }
+        service
+    }
+
+    #[test]
+    fn a_snapshot_has_the_waiters_and_equal_bytes() {
+        let service = service();
+        let records = state(&service);
+        let mut again = restored(settings(), &records).unwrap();
+        assert_eq!((state(&again), again.waiter_count()), (records, 2));
+        // Spec 05: no wake-up is lost.
+        let woken: Vec<i64> = std::iter::from_fn(|| again.waiters.pop(0)).map(|own| own.session_id).collect();
+        assert_eq!(woken.len(), 2);
+    }
+
+    #[test]
+    fn one_waiter_too_many_names_the_limit() {
+        let mut service = service();
+        service.register(9, 9, 0, 32);
+        service.register(9, 9, 0, 32);
+        let Event::Answer(answer) = service.register(10, 9, 0, 32) else { panic!() };
+        assert_eq!(
+            (answer.code, answer.limit, answer.detail),
+            (AnswerCode::TooManyWaiters, 3, "max_waiters")
+        );
+        assert_eq!(service.waiter_count(), 3);
+    }
+
+    #[test]
+    fn a_snapshot_that_is_newer_cut_or_impossible_is_refused() {
+        let records = state(&service());
+        for length in 0..records.len() {
+            let error = restored(settings(), &records[..length]).err().unwrap();
+            assert!(error.contains("cut short"), "{error}");
+        }
+        let mut newer = records.clone();
+        newer[0][6] = 2;
+        let error = restored(settings(), &newer).err().unwrap();
+        assert!(error.contains("version 2 instead of 1"), "{error}");
+        let few = LeaseSettings { max_waiters: 1, ..settings() };
+        let error = restored(few, &records).err().unwrap();
+        assert!(error.contains("2 waiters") && error.contains("max_waiters=1"), "{error}");
+        // A waiter for a lease that nobody holds, or that is not there.
+        let at = records.len() - 2;
+        for lease_slot in [1, 3, -1] {
+            let mut bad = records.clone();
+            bad[at] = encoded(&Record::Waiter { session_id: 8, correlation_id: 9, lease_slot, index: 1 });
+            assert!(restored(settings(), &bad).is_err(), "{lease_slot}");
+        }
+        // The same one twice.
+        let mut bad = records.clone();
+        bad[at] = encoded(&Record::Waiter { session_id: 7, correlation_id: 9, lease_slot: 0, index: 1 });
+        assert!(restored(settings(), &bad).err().unwrap().contains("already"));
+        // A copy that only judges fences has none.
+        let mut table = LeaseTable::new(settings()).unwrap();
+        let records = records.iter().map(Vec::as_slice);
+        assert!(stored::read_records(records, &mut table, None).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The lease table in a snapshot's stream.
 
 use harrier_cluster::service::{Cluster, ServiceFailure, SnapshotImage, SnapshotPublication};
+use harrier_protocol::sbe::SbeError;
 
 use crate::codec::{MAX_MESSAGE_LENGTH, Record};
 use crate::table::{LeaseTable, SnapshotStateError, TableReader};
@@ -13,20 +14,20 @@ pub(crate) fn write(
     table: &LeaseTable,
     waiters: Option<&Waiters>,
 ) -> Result<(), ServiceFailure> {
-    write_records(table, waiters, &mut |message| {
+    write_records(table, waiters, &mut |message| -> Result<(), ServiceFailure> {
         cluster.retry(|_| Ok(snapshot.offer(message)?))?;
         Ok(())
     })
 }
 
 /// Hands all records of a table to `put`, encoded.
-pub(crate) fn write_records(
+pub(crate) fn write_records<E: From<SbeError>>(
     table: &LeaseTable,
     waiters: Option<&Waiters>,
-    put: &mut impl FnMut(&[u8]) -> Result<(), ServiceFailure>,
-) -> Result<(), ServiceFailure> {
+    put: &mut impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let mut buffer = [0; MAX_MESSAGE_LENGTH];
-    let mut put = |record: &Record<'_>| -> Result<(), ServiceFailure> {
+    let mut put = |record: &Record<'_>| -> Result<(), E> {
         let length = record.encode(&mut buffer)?;
         put(&buffer[..length])
     };
@@ -66,13 +67,25 @@ pub(crate) fn read(
     Ok(reader.finish()?)
 }
 
-pub(crate) fn take_record(
+/// Reads a table from all its records.
+pub(crate) fn read_records<'m>(
+    records: impl IntoIterator<Item = &'m [u8]>,
+    table: &mut LeaseTable,
+    mut waiters: Option<&mut Waiters>,
+) -> Result<(), SnapshotStateError> {
+    let mut reader = TableReader::default();
+    for message in records {
+        take_record(&mut reader, table, waiters.as_deref_mut(), message)?;
+    }
+    reader.finish()
+}
+
+fn take_record(
     reader: &mut TableReader,
     table: &mut LeaseTable,
-    waiters: Option<&mut Waiters>,
+    mut waiters: Option<&mut Waiters>,
     message: &[u8],
 ) -> Result<(), SnapshotStateError> {
-    let mut waiters = waiters;
     reader.on_record(table, message, &mut |own| {
         let wait = Wait {
             session_id: own.session_id,

@@ -1,8 +1,8 @@
 //! What clients ask for.
 
-use harrier_protocol::sbe::{Encoder, SbeError};
+use harrier_protocol::sbe::{Encoder, MessageHeader, SbeError};
 
-use super::{CodecError, close, header, open};
+use super::{CodecError, SCHEMA_ID, close, header, open};
 
 /// Template of envelopes.
 const FENCED: u16 = 16;
@@ -175,13 +175,12 @@ impl<'a> Envelope<'a> {
     /// See [`CodecError`].
     #[inline]
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, CodecError> {
-        let (template_id, mut m) = open(message, |template_id| match template_id {
-            FENCED => Some(16),
-            _ => Some(0),
-        })?;
-        if template_id != FENCED {
+        let own = MessageHeader::decode(message)?;
+        own.expect_schema(SCHEMA_ID)?;
+        if own.template_id != FENCED {
             return Ok(None);
         }
+        let (_, mut m) = open(message, |_| Some(16))?;
         let b = m.block();
         let envelope = Self {
             correlation_id: b.i64(0, 0),

@@ -85,6 +85,9 @@ fn what_breaks_the_layout_is_refused() {
     let required = 16;
     let actual = 8;
     assert_eq!(Request::decode(&with(2, 1)), Err(CodecError::Block { template_id: 1, required, actual }));
+    let mut block = good.clone();
+    block[0] = 9;
+    assert!(matches!(Request::decode(&block), Err(CodecError::Block { required: 8, actual: 9, .. })));
     let mut long = good.clone();
     long.push(0);
     assert_eq!(Request::decode(&long), Err(CodecError::Trailing(1)));

@@ -1,11 +1,14 @@
 //! The table as records of a snapshot: equal tables have equal bytes.
 
+use harrier_cluster::codec::TimeUnit;
+use harrier_cluster::service::ServiceFailure;
+use harrier_protocol::sbe::SbeError;
 use thiserror::Error;
 
 use super::{LeaseTable, NO_TIMER, hash};
 use crate::codec::{CodecError, Head, Record};
 use crate::names::check_name;
-use harrier_cluster::codec::TimeUnit;
+use crate::settings::LeaseSettings;
 
 /// Why records are no table.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -214,6 +217,30 @@ impl TableReader {
 }
 
 impl LeaseTable {
+    /// Hands the table to `put` as the records of a snapshot, for instance to compare replicas byte by byte.
+    ///
+    /// # Errors
+    /// What `put` returns.
+    pub fn write_state<E: From<SbeError>>(
+        &self,
+        put: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        crate::stored::write_records(self, None, put)
+    }
+
+    /// A table with the state of a snapshot's records.
+    ///
+    /// # Errors
+    /// A setting that cannot be, or see [`SnapshotStateError`].
+    pub fn from_state<'m>(
+        settings: LeaseSettings,
+        records: impl IntoIterator<Item = &'m [u8]>,
+    ) -> Result<Self, ServiceFailure> {
+        let mut own = Self::new(settings)?;
+        crate::stored::read_records(records, &mut own, None)?;
+        Ok(own)
+    }
+
     /// Hands the table's records to `put`, up to the waiters; returns how many they were.
     pub(crate) fn write_records<E>(
         &self,
