@@ -79,6 +79,7 @@ fuzz_all() {
       commands | events) seeds=(driver/protocol/testdata) ;;
       catalog | segment) seeds=(engine/archive/testdata) ;;
       recording_log | cluster_messages) seeds=(engine/cluster/testdata) ;;
+      leases) seeds=(engine/lease/testdata) ;;
     esac
     mkdir -p "fuzz/corpus/$target"
     printf '   %s\n' "$target"

@@ -439,6 +439,48 @@ fn leases_pins_and_waits_survive_restarts() {
 }
 
 #[test]
+fn a_lease_expires_after_a_restart_and_wakes_who_waited_before_it() {
+    let rig = Rig::new(LeaseSettings::default());
+    let mut node = rig.start();
+    let client = rig.client();
+    for is_snapshot in [false, true] {
+        let duration = Duration::from_millis(700);
+        let first = client.claim_leadership("db", "db/0", duration).unwrap();
+        let waiting = wait_in_thread(&client);
+        if is_snapshot {
+            snapshot(&node);
+        }
+        node.stop().unwrap();
+        node = rig.start();
+        waiting.join().unwrap().unwrap();
+        let second = client.claim_leadership("db", "db/1", duration).unwrap();
+        assert!(second.token > first.token);
+        client.release("db", "db/1", second.token).unwrap();
+    }
+    drop(client);
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_service_without_a_lease_table_in_its_snapshot_does_not_start_behind_a_fence() {
+    let rig = Rig::new(LeaseSettings::default());
+    let keeper = || -> ServiceFactory { Box::new(|| Box::new(Keeper::default())) };
+    let node = rig.cluster.start(vec![keeper()]).unwrap();
+    let mut writer = rig.cluster.connect().unwrap();
+    writer.offer(b"one", &mut Heard::default()).unwrap();
+    assert_eq!(kept(&mut writer, &mut Heard::default()), "kept one");
+    snapshot(&node);
+    writer.close();
+    node.stop().unwrap();
+    let behind_a_fence = fenced(keeper(), rig.settings).unwrap();
+    let node = Node::launch(rig.cluster.context(), vec![behind_a_fence]).unwrap();
+    until("the end", || node.is_ending());
+    let failures = node.failures().join("; ");
+    assert!(failures.contains("record 0 of the lease table"), "{failures}");
+    assert!(node.stop().is_err());
+}
+
+#[test]
 fn garbage_changes_nothing() {
     let rig = Rig::new(LeaseSettings::default());
     let node = rig.start();

@@ -21,9 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     match kind % 4 {
         0 => {
             put("/cluster/node-state.dat");
-            drop(
-                NodeState::open(&memory, Path::new("/cluster"), false).map(|state| state.candidate_term_id()),
-            );
+            drop(NodeState::open(&memory, Path::new("/cluster"), false).map(|state| state.candidate_term_id()));
         }
         1 => {
             put("/aeron/cnc.dat");

@@ -6,7 +6,7 @@ use harrier_cluster::service::{
     SnapshotPublication,
 };
 
-use crate::codec::{Envelope, Event, MAX_MESSAGE_LENGTH, Request, is_ours};
+use crate::codec::{Envelope, Event, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, Request, is_ours};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use crate::stored;
 use crate::table::LeaseTable;
@@ -86,6 +86,8 @@ impl<S: ClusteredService> FencedService<S> {
                     return Some(envelope.payload);
                 }
                 let Envelope { correlation_id, token, application, .. } = envelope;
+                // What is no name has no lease, and no place in the answer.
+                let application = if application.len() <= MAX_NAME_LENGTH { application } else { "" };
                 let stale =
                     Event::FenceStale { correlation_id, token, current_token, log_position, application };
                 let mut teller = Teller::new(cluster, self.table.settings().answer_patience_ns);

@@ -211,3 +211,36 @@ proptest! {
         }
     }
 }
+
+/// Messages of a file: each behind its length.
+fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut messages = Vec::new();
+    while let Some((length, rest)) = bytes.split_first() {
+        let (message, rest) = rest.split_at(usize::from(*length));
+        messages.push(message);
+        bytes = rest;
+    }
+    messages
+}
+
+#[test]
+fn files_of_version_1_are_read_and_written_as_they_are() {
+    let requests = messages(include_bytes!("../../testdata/requests-v1.bin"));
+    assert_eq!(requests.len(), 9);
+    for message in requests {
+        let request = Request::decode(message).unwrap();
+        assert_eq!(encoded(|buffer| request.encode(buffer)), message);
+    }
+    let records = messages(include_bytes!("../../testdata/snapshot-v1.bin"));
+    assert_eq!(records.len(), 8);
+    let service = crate::LeaseService::from_state(crate::LeaseSettings::default(), records.clone()).unwrap();
+    let mut written = Vec::new();
+    service
+        .write_state(&mut |record| -> Result<(), SbeError> {
+            written.push(record.to_vec());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(written, records);
+    assert_eq!(service.table().holder("db"), Some(("db/0", 4_128)));
+}
