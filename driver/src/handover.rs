@@ -93,10 +93,15 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         registration_id: i64,
     },
     /// The session that answers the image's request stream, until it is heard (spec 02 §2.12).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no response channels yet"))]
     SetResponseSession {
         correlation_id: i64,
         session_id: Option<i32>,
+    },
+    /// The responder is asked for the SETUP of its session once more.
+    RequestSetup {
+        endpoint_id: u64,
+        stream_id: i32,
+        session_id: i32,
     },
     /// A control name has a new address.
     SetControl {
@@ -142,6 +147,15 @@ pub(crate) enum ConductorCommand<T: Transport> {
     /// No receiver has been heard for long: perhaps its name has another address now.
     ReResolve {
         endpoint_id: u64,
+    },
+    /// The receiver of a request stream tells which session answers it (spec 02 §2.12).
+    ResponseSetup {
+        subscription_id: i64,
+        session_id: i32,
+    },
+    /// The requester has heard a response publication.
+    ResponseConnected {
+        registration_id: i64,
     },
     /// For the error log.
     Error {

@@ -129,6 +129,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 self.on_publication_released(registration_id);
             }
             ConductorCommand::SendEndpointReleased { endpoint } => self.on_send_endpoint_released(&endpoint),
+            ConductorCommand::ResponseSetup { subscription_id, session_id } => {
+                self.on_response_setup(subscription_id, session_id);
+            }
+            ConductorCommand::ResponseConnected { registration_id } => {
+                self.on_response_connected(registration_id);
+            }
             ConductorCommand::ReceiveEndpointReleased { endpoint } => {
                 self.on_receive_endpoint_released(&endpoint);
             }

@@ -38,6 +38,8 @@ pub(super) struct ReceiveEndpoint {
     pub(super) channel: UdpChannel,
     pub(super) status: AtomicCounter,
     pub(super) images: usize,
+    /// Response subscriptions, whether they know their session or not.
+    pub(super) responses: usize,
     /// Subscriptions by stream and session.
     interest: BTreeMap<(i32, Option<i32>), usize>,
     is_closing: bool,
@@ -58,6 +60,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             if channel.matches(&endpoint.channel)? {
                 if endpoint.is_closing {
                     return Err(closing("send_channel_endpoint"));
+                }
+                if channel.is_response() != endpoint.channel.is_response() {
+                    return Err(Failure::generic(format!(
+                        "control-mode=response does not share a socket with others: existingChannel={} channel={}",
+                        endpoint.channel.text, channel.text
+                    )));
                 }
                 check_socket_buffers(channel, &endpoint.channel)?;
                 return Ok(Some(index));
@@ -169,7 +177,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
         let resolves = channel.control_mode.is_none() && !is_connected;
-        let endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        if channel.is_response() {
+            endpoint = endpoint.responding();
+        }
         self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
         self.send_endpoints.push(SendEndpoint {
             id,
@@ -214,6 +225,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             channel,
             status,
             images: 0,
+            responses: 0,
             interest: BTreeMap::new(),
             is_closing: false,
             port: Some(bound.port()),
@@ -281,7 +293,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         else {
             return;
         };
-        if !endpoint.interest.is_empty() || endpoint.images > 0 || endpoint.is_closing {
+        let is_used = !endpoint.interest.is_empty() || endpoint.images > 0 || endpoint.responses > 0;
+        if is_used || endpoint.is_closing {
             return;
         }
         endpoint.is_closing = true;

@@ -68,6 +68,37 @@ impl Subscription {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
+    /// Subscriptions of one stream and socket must agree (spec 02 §3.17).
+    pub(super) fn check_conflicts(
+        &self,
+        add: &AddSubscription,
+        params: &SubscriptionParams,
+        channel: &UdpChannel,
+    ) -> Result<(), Failure> {
+        for other in &self.subscriptions {
+            let Source::Network { channel: own, .. } = &other.source else { continue };
+            let is_same = other.stream_id == add.stream_id
+                && other.params.session_id.is_some() == params.session_id.is_some()
+                && channel.matches(own)?;
+            if !is_same {
+                continue;
+            }
+            for (key, one, two) in [
+                ("reliable", params.is_reliable, other.params.is_reliable),
+                ("rejoin", params.rejoins, other.params.rejoins),
+                ("isResponse", params.is_response, other.params.is_response),
+            ] {
+                if one != two {
+                    return Err(Failure::generic(format!(
+                        "option conflicts with existing subscription: {key}={one} existingChannel={} channel={}",
+                        other.channel, add.channel
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn on_remove_subscription(
         &mut self,
         correlation_id: i64,
@@ -98,7 +129,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             Source::Spy(_) => self.unlink_spy(registration_id),
             Source::Network { endpoint_id, .. } => {
                 self.unlink_images(registration_id);
-                self.remove_interest(endpoint_id, subscription.stream_id, subscription.session_id);
+                if subscription.params.is_response {
+                    self.remove_response(endpoint_id);
+                }
+                if subscription.session_id.is_some() || !subscription.params.is_response {
+                    self.remove_interest(endpoint_id, subscription.stream_id, subscription.session_id);
+                }
+                self.close_unused_receive_endpoint(endpoint_id);
             }
         }
         true
