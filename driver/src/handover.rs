@@ -81,13 +81,11 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         correlation_id: i64,
     },
     /// A destination of a multi-destination subscription, on its open socket (spec 02 §3.12).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor does not add destinations yet"))]
     AddDestination {
         endpoint_id: u64,
         transport: Box<ReceiveTransport<T::Socket>>,
     },
     /// Its socket is closed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor does not add destinations yet"))]
     RemoveDestination {
         endpoint_id: u64,
         registration_id: i64,
@@ -103,9 +101,10 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         stream_id: i32,
         session_id: i32,
     },
-    /// A control name has a new address.
+    /// A control name has a new address: that of a destination, or with -1 of the endpoint's own socket.
     SetControl {
         endpoint_id: u64,
+        registration_id: i64,
         address: SocketAddr,
     },
 }

@@ -131,9 +131,9 @@ impl<T: Transport> Receiver<T> {
                     endpoint.on_interest(stream_id, Some(session_id), now.ns, &self.system);
                 }
             }
-            ReceiverCommand::SetControl { endpoint_id, address } => {
+            ReceiverCommand::SetControl { endpoint_id, registration_id, address } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
-                    endpoint.set_control(address);
+                    endpoint.set_control(registration_id, address);
                 }
             }
         }

@@ -205,6 +205,15 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     if !uri.is_udp() {
         return Err(Failure::channel(format!("incorrect URI format for destination: {channel}")));
     }
+    check_destination_keys(&uri, channel)?;
+    if uri.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
+        return Err(Failure::channel(format!("endpoint has port=0 for send destination: channel={channel}")));
+    }
+    Ok(uri)
+}
+
+/// Keys that no destination may have, whichever way its data goes (spec 02 §5.5).
+pub(super) fn check_destination_keys(uri: &ChannelUri, channel: &str) -> Result<(), Failure> {
     for key in
         [key::MTU, key::RECEIVER_WINDOW, key::SOCKET_RCVBUF, key::SOCKET_SNDBUF, key::RESPONSE_CORRELATION_ID]
     {
@@ -217,8 +226,5 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     if uri.control_mode() == Some(ControlMode::Response) {
         return Err(Failure::channel("destinations may not specify control-mode=response"));
     }
-    if uri.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
-        return Err(Failure::channel(format!("endpoint has port=0 for send destination: channel={channel}")));
-    }
-    Ok(uri)
+    Ok(())
 }

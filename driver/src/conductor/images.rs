@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use harrier_protocol::counter_types;
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::Group;
-use harrier_protocol::{ErrorCode, counter_types};
 use harrier_ringbuf::logbuffer::{LogSettings, LogType};
 use harrier_ringbuf::position::compute_position;
 use harrier_ringbuf::{Memory, Transport};
@@ -66,16 +66,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.add_spy(add, params, channel);
             return Ok(());
         }
-        if channel.is_manual() {
-            return Err(Failure::new(
-                ErrorCode::NotSupported,
-                format!("control-mode=manual is not supported for subscriptions: channel={}", add.channel),
-            ));
-        }
         self.check_window(&channel, params.receiver_window)?;
         self.check_conflicts(&add, &params, &channel)?;
         match self.find_receive_endpoint(&channel)? {
             Some(index) => {
+                self.join_endpoint(add, params, channel, index);
+                Ok(())
+            }
+            None if channel.is_manual() => {
+                let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), None)?;
                 self.join_endpoint(add, params, channel, index);
                 Ok(())
             }
@@ -96,7 +95,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         channel: Box<UdpChannel>,
         socket: T::Socket,
     ) -> Result<(), Failure> {
-        let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), socket)?;
+        let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), Some(socket))?;
         self.join_endpoint(add, params, channel, index);
         Ok(())
     }

@@ -253,6 +253,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         else {
             return;
         };
+        let identity = &publication.identity;
+        let Some(params) = subscription.ipc_params(identity.stream_id, identity.session_id) else { return };
         if publication.subscribers.contains(registration_id) {
             return;
         }
@@ -267,8 +269,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         publication.subscribers.add(
             registration_id,
             position,
-            subscription.params.is_tethered,
-            subscription.params.rejoins,
+            params.is_tethered,
+            params.rejoins,
             self.now.ns,
         );
         publication.update_connected();
@@ -439,9 +441,8 @@ fn stream_of(identity: &Identity) -> StreamIdentity<'_> {
 }
 
 fn fits(subscription: &Subscription, publication: &IpcPublication) -> bool {
-    matches!(subscription.source, Source::Ipc)
-        && subscription.stream_id == publication.identity.stream_id
-        && subscription.wants(publication.identity.session_id)
+    let identity = &publication.identity;
+    subscription.ipc_params(identity.stream_id, identity.session_id).is_some()
         && publication.accepts_subscribers()
 }
 
