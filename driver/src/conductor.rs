@@ -8,6 +8,7 @@ mod images;
 mod ipc;
 mod network;
 mod pending;
+mod re_resolution;
 mod receive_destinations;
 mod responses;
 mod sessions;

@@ -66,9 +66,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         registration_id: i64,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, "")?;
+        self.forget_names(endpoint_id, |id, _| id == registration_id);
         self.tell_sender(SenderCommand::RemoveDestinationById { endpoint_id, registration_id });
         self.events.operation_success(correlation_id);
         Ok(())
+    }
+
+    fn forget_names(&mut self, endpoint_id: u64, is_gone: impl Fn(i64, &UdpChannel) -> bool) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+            endpoint.named_destinations.retain(|(id, channel)| !is_gone(*id, channel));
+        }
     }
 
     pub(super) fn on_destination_channel(
@@ -79,7 +86,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, &channel.text)?;
         if let Some(address) = channel.endpoint {
-            let destination = Destination { registration_id: correlation_id, address };
+            let is_named = channel.has_endpoint_name();
+            if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
+                && is_named
+            {
+                endpoint.named_destinations.push((correlation_id, channel.clone()));
+            }
+            let destination = Destination { registration_id: correlation_id, address, is_named };
             self.tell_sender(SenderCommand::AddDestination { endpoint_id, destination });
         }
         self.events.operation_success(correlation_id);
@@ -94,6 +107,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, &channel.text)?;
         if let Some(address) = channel.endpoint {
+            self.forget_names(endpoint_id, |_, named| named.endpoint == Some(address));
             self.tell_sender(SenderCommand::RemoveDestination { endpoint_id, address });
         }
         self.events.operation_success(correlation_id);
@@ -172,7 +186,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                     message: &message,
                 });
             }
-            ConductorCommand::ReResolve { endpoint_id } => self.re_resolve(endpoint_id),
+            ConductorCommand::ReResolve { endpoint_id, destination_id } => {
+                self.re_resolve(endpoint_id, destination_id);
+            }
             ConductorCommand::Error { text } => self.events.record_error(&text),
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct SendEndpoint {
     pub(super) socket_name: String,
     pub(super) status: AtomicCounter,
     pub(super) references: usize,
+    /// Destinations that were given by a name, by the correlation id of their command.
+    pub(super) named_destinations: Vec<(i64, UdpChannel)>,
     is_closing: bool,
     port: Option<u16>,
 }
@@ -188,7 +190,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let id = self.next_endpoint_id();
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
-        let resolves = channel.control_mode.is_none() && !is_connected;
+        let resolves = channel.control_mode.is_none() && channel.has_endpoint_name();
         let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
         if channel.is_response() {
             endpoint = endpoint.responding();
@@ -200,6 +202,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             channel,
             status,
             references: 0,
+            named_destinations: Vec::new(),
             is_closing: false,
             port: Some(bound.port()),
         });
@@ -328,67 +331,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
         for port in own.destinations.iter().map(|destination| destination.port).chain(own.port) {
             self.receive_ports.free(port);
-        }
-    }
-
-    /// Starts resolving a name again that nobody was heard from (spec 02 §3.16).
-    pub(super) fn re_resolve(&mut self, endpoint_id: u64) {
-        let sends = self.send_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
-        let receives = self.receive_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
-        let Some((_, channel)) = sends.chain(receives).find(|(id, _)| *id == endpoint_id) else { return };
-        let mut names = vec![(None, channel.uri.clone(), channel.text.clone())];
-        if let Some(endpoint) = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
-            let named = endpoint.destinations.iter().filter(|one| one.channel.control.is_some());
-            names.extend(
-                named.map(|one| {
-                    (Some(one.registration_id), one.channel.uri.clone(), one.channel.text.clone())
-                }),
-            );
-        }
-        for (destination_id, uri, text) in names {
-            let job = Job::Channel { uri: Box::new(uri), text };
-            // When the executor is full the sender or receiver asks again.
-            let _later = self.submit(job, Pending::ReResolution { endpoint_id, destination_id });
-        }
-    }
-
-    pub(super) fn on_re_resolved(
-        &mut self,
-        endpoint_id: u64,
-        destination_id: Option<i64>,
-        channel: Result<Box<UdpChannel>, Failure>,
-    ) {
-        let channel = match channel {
-            Ok(channel) => channel,
-            Err(failure) => {
-                return self.events.record_error(&format!("could not re-resolve: {}", failure.message));
-            }
-        };
-        use crate::system_counters::SystemCounter::ResolutionChanges;
-        if let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
-            && own.channel.endpoint != channel.endpoint
-            && let Some(address) = channel.endpoint
-        {
-            own.channel.endpoint = Some(address);
-            self.system.get(ResolutionChanges).increment();
-            return self.tell_sender(SenderCommand::SetRemote { endpoint_id, address });
-        }
-        let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) else { return };
-        let known = match destination_id {
-            None => Some(&mut own.channel),
-            Some(id) => {
-                let found = own.destinations.iter_mut().find(|one| one.registration_id == id);
-                found.map(|destination| &mut destination.channel)
-            }
-        };
-        if let Some(known) = known
-            && known.control != channel.control
-            && let Some(address) = channel.control
-        {
-            known.control = Some(address);
-            self.system.get(ResolutionChanges).increment();
-            let registration_id = destination_id.unwrap_or(-1);
-            self.tell_receiver(ReceiverCommand::SetControl { endpoint_id, registration_id, address });
         }
     }
 }
