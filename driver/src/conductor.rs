@@ -177,6 +177,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.check_publications();
         self.check_images();
         self.check_ipc();
+        self.check_unresolved();
         self.check_ring();
     }
 

@@ -31,6 +31,7 @@ impl Transport for Names {
         let host = match (host, self.has_moved.load(Ordering::Relaxed)) {
             ("moving", false) => "127.0.0.1",
             ("moving", true) => "127.0.0.2",
+            ("coming", true) => "127.0.0.1",
             _ => host,
         };
         UdpTransport.resolve(host, port)
@@ -110,4 +111,31 @@ fn streams_go_on_where_the_name_leads_to_now() {
         world.exchange(&mut publications[0], &mut subscriptions[0], 10, 100);
     }
     assert_eq!(world.client.counters().value(RESOLUTION_CHANGES), 4);
+}
+
+#[test]
+fn a_destination_whose_name_leads_nowhere_waits_until_it_does() {
+    let names = Names::default();
+    let mut world = World::with_transport(names.clone(), |_| ());
+    let port = free_address().port();
+    let mut subscription = world.subscription(&format!("aeron:udp?endpoint=127.0.0.1:{port}"), 10).unwrap();
+    let mut publication = world.exclusive("aeron:udp?control-mode=manual", 10).unwrap();
+    let publication_id = publication.registration_id();
+    let channel = format!("aeron:udp?endpoint=coming:{port}");
+    for _ in 0..2 {
+        let id = world.client.add_destination(publication_id, &channel);
+        world.done(id).unwrap();
+        let id = world.client.remove_destination(publication_id, &channel);
+        world.done(id).unwrap();
+    }
+    world.pass(12);
+    let id = world.client.add_destination(publication_id, &channel);
+    world.done(id).unwrap();
+    world.pass(12);
+    assert_eq!(world.client.counters().value(RESOLUTION_CHANGES), 0);
+    assert!(!publication.is_connected());
+    names.has_moved.store(true, Ordering::Relaxed);
+    world.pass(12);
+    assert_eq!(world.client.counters().value(RESOLUTION_CHANGES), 1);
+    world.exchange(&mut publication, &mut subscription, 10, 100);
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use harrier_protocol::ErrorCode;
 use harrier_protocol::counter_types::channel_status;
-use harrier_protocol::{ErrorCode, uri::key};
+use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SocketSpec;
 use harrier_ringbuf::{Datagrams, Memory, Transport};
@@ -29,6 +30,8 @@ pub(super) struct SendEndpoint {
     pub(super) references: usize,
     /// Destinations that were given by a name, by the correlation id of their command.
     pub(super) named_destinations: Vec<(i64, UdpChannel)>,
+    /// Destinations whose name could not be resolved so far.
+    pub(super) unresolved: Vec<UnresolvedDestination>,
     is_closing: bool,
     port: Option<u16>,
 }
@@ -48,6 +51,16 @@ pub(super) struct ReceiveEndpoint {
     interest: BTreeMap<(i32, Option<i32>), usize>,
     is_closing: bool,
     port: Option<u16>,
+}
+
+/// A destination of a publication under a name that leads nowhere.
+#[derive(Debug)]
+pub(super) struct UnresolvedDestination {
+    pub(super) registration_id: i64,
+    pub(super) uri: Box<ChannelUri>,
+    pub(super) text: String,
+    /// When it is looked up again, ns.
+    pub(super) next_ns: i64,
 }
 
 /// A destination of a multi-destination subscription.
@@ -203,6 +216,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             status,
             references: 0,
             named_destinations: Vec::new(),
+            unresolved: Vec::new(),
             is_closing: false,
             port: Some(bound.port()),
         });

@@ -8,6 +8,7 @@ use crate::channel::UdpChannel;
 use crate::executor::Job;
 use crate::failure::Failure;
 use crate::handover::{ReceiverCommand, SenderCommand};
+use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::SystemCounter;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
@@ -39,6 +40,45 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         for (job, pending) in jobs {
             // When the executor is full the sender or receiver asks again.
             let _later = self.submit(job, pending);
+        }
+    }
+
+    /// Looks up again what could not be resolved.
+    pub(super) fn check_unresolved(&mut self) {
+        if self.context.re_resolution_check_interval_ns <= 0 {
+            return;
+        }
+        let now_ns = self.now.ns;
+        let mut jobs = Vec::new();
+        for endpoint in &mut self.send_endpoints {
+            for own in endpoint.unresolved.iter_mut().filter(|own| now_ns > own.next_ns) {
+                own.next_ns = now_ns + DESTINATION_TIMEOUT_NS;
+                let (endpoint_id, registration_id) = (endpoint.id, own.registration_id);
+                let job = Job::Channel { uri: own.uri.clone(), text: own.text.clone() };
+                jobs.push((job, Pending::UnresolvedDestination { endpoint_id, registration_id }));
+            }
+        }
+        for (job, pending) in jobs {
+            // A full executor is asked again after the same time.
+            let _later = self.submit(job, pending);
+        }
+    }
+
+    pub(super) fn on_destination_resolved(
+        &mut self,
+        endpoint_id: u64,
+        registration_id: i64,
+        channel: Result<Box<UdpChannel>, Failure>,
+    ) {
+        let Ok(channel) = channel else { return };
+        let is_wanted = self.send_endpoints.iter().any(|endpoint| {
+            endpoint.id == endpoint_id
+                && endpoint.unresolved.iter().any(|own| own.registration_id == registration_id)
+        });
+        if is_wanted {
+            self.forget_unresolved(endpoint_id, |own| own.registration_id == registration_id);
+            self.add_destination(endpoint_id, registration_id, &channel);
+            self.system.get(SystemCounter::ResolutionChanges).increment();
         }
     }
 
