@@ -2,6 +2,7 @@
 
 mod recordings;
 mod replays;
+mod replications;
 mod requests;
 mod segments;
 mod start;
@@ -25,6 +26,7 @@ use crate::mark_file::{MarkFile, MarkFileError};
 use crate::recorder::RecordingSession;
 use crate::recovery::RecoveryError;
 use crate::replay::ReplaySession;
+use crate::replication::Replication;
 use crate::session::{ControlSession, SessionState};
 use crate::task::FileTask;
 use recordings::{EndingRecording, RecordingSubscription, SpaceCheck, StartingRecording};
@@ -124,6 +126,7 @@ pub struct Archive<M: Memory, S: Storage> {
     ending: Vec<EndingRecording>,
     replays: Vec<ReplaySession>,
     next_replay: i64,
+    replications: Vec<Replication>,
     tasks: Vec<FileTask>,
     /// Catalog writes that nothing else waits for.
     background: Vec<CatalogTicket>,
@@ -311,6 +314,7 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
         work_count += self.take_requests();
         self.check_images();
         work_count += self.serve_sessions();
+        work_count += self.serve_replications();
         work_count += self.serve_recordings();
         work_count += self.serve_replays();
         work_count += self.serve_tasks();
@@ -324,6 +328,9 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
 
     fn on_close(&mut self, now: &Now) {
         self.now = *now;
+        for replication in &mut self.replications {
+            replication.client.close();
+        }
         self.end_all_recordings();
         for session in &mut self.sessions {
             session.close();

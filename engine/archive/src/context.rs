@@ -60,6 +60,12 @@ pub struct ArchiveContext {
     pub control_mtu_length: i32,
     pub control_term_buffer_sparse: bool,
     pub recording_events_stream_id: i32,
+    /// Channel on which other archives replay what is replicated here; requests may name another one.
+    pub replication_channel: Option<String>,
+    /// Channel on which source archives answer; `None`: a port of the control channel's host.
+    pub replication_response_channel: Option<String>,
+    /// How long each step of a replication may take, ns.
+    pub replication_message_timeout_ns: i64,
     pub segment_file_length: i32,
     pub file_io_max_length: usize,
     pub file_sync_level: SyncLevel,
@@ -100,6 +106,9 @@ impl ArchiveContext {
             control_mtu_length: 1_408,
             control_term_buffer_sparse: true,
             recording_events_stream_id: 30,
+            replication_channel: None,
+            replication_response_channel: None,
+            replication_message_timeout_ns: 10_000_000_000,
             segment_file_length: 128 << 20,
             file_io_max_length: 1 << 20,
             file_sync_level: SyncLevel::None,
@@ -158,6 +167,17 @@ impl ArchiveContext {
                 format!("aeron.archive.local.control.channel={}", self.local_control_channel),
                 "must be an IPC channel",
             );
+        }
+        let channels = [
+            ("aeron.archive.replication.channel", &self.replication_channel),
+            ("aeron.archive.control.response.channel", &self.replication_response_channel),
+        ];
+        for (name, channel) in channels {
+            if let Some(channel) = channel
+                && harrier_protocol::uri::ChannelUri::parse(channel).is_err()
+            {
+                return invalid(format!("{name}={channel}"), "must be an Aeron channel");
+            }
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod mark_file;
 mod recorder;
 mod recovery;
 mod replay;
+mod replication;
 pub mod segment;
 mod session;
 mod task;

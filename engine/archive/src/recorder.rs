@@ -91,6 +91,11 @@ impl RecordingSession {
         self.counter.counter_id()
     }
 
+    /// Transports that the stream comes from.
+    pub(crate) fn active_transport_count(&self) -> i32 {
+        self.image.active_transport_count()
+    }
+
     /// Ends the recording after what is being written.
     pub(crate) fn abort(&mut self) {
         self.is_aborted = true;

@@ -82,6 +82,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         auto_stop,
                         channel: channel.to_owned(),
                         extends: None,
+                        replication_id: None,
                     });
                     None
                 })
@@ -96,6 +97,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         auto_stop,
                         channel: channel.to_owned(),
                         extends: Some(recording_id),
+                        replication_id: None,
                     });
                     None
                 })
@@ -233,9 +235,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.list_subscriptions(id, correlation_id, pseudo_index, count, stream_id, channel);
                 Ok(None)
             }
+            RequestBody::Replicate(replicate) => self.on_replicate(id, &replicate).map(Some),
             RequestBody::StopReplication { replication_id } => {
-                let message = format!("unknown replication id: {replication_id}");
-                Err((ArchiveErrorCode::UnknownReplication, message))
+                self.stop_replication(replication_id).map(Some)
             }
             _ => Err((ArchiveErrorCode::Generic, "this archive does not support the request".to_owned())),
         }
@@ -248,7 +250,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Err((ArchiveErrorCode::UnknownRecording, format!("unknown recording id: {recording_id}")))
     }
 
-    fn check_start(&self, extends: Option<i64>, stream_id: i32) -> Result<(), (ArchiveErrorCode, String)> {
+    pub(super) fn check_start(
+        &self,
+        extends: Option<i64>,
+        stream_id: i32,
+    ) -> Result<(), (ArchiveErrorCode, String)> {
         let max = self.context.max_concurrent_recordings;
         if self.recordings.len() + self.starting.len() >= max {
             return Err((

@@ -67,6 +67,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             ending: Vec::new(),
             replays: Vec::new(),
             next_replay: 1,
+            replications: Vec::new(),
             tasks: Vec::new(),
             background: Vec::new(),
         })
