@@ -346,10 +346,9 @@ fn what_cannot_be_copied_is_refused() {
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
 
     // The source reads at least a frame at once.
-    let id = world.replicate(source_id, &params().target_recording_id(0).file_io_max_length(32));
-    world.is_subscribed(id);
+    let id = world.replicate(source_id, &params().file_io_max_length(32));
     assert_eq!(world.news(), News::Error(id, 0));
-    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
 }
 
 #[test]

@@ -214,6 +214,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         catalog::check_descriptor(&source)
             .and_then(|()| catalog::check_positions(&source))
             .map_err(|reason| generic(format!("source archive: a recording cannot have {reason}")))?;
+        let (io_length, mtu_length) = (own.setup.file_io_max_length, source.mtu_length);
+        if io_length > 0 && io_length < mtu_length {
+            return Err(generic(format!(
+                "Replication fileIoMaxLength ({io_length}) is less than than the recording mtuLength ({mtu_length})"
+            )));
+        }
         let is_new = own.target_recording_id == -1;
         let writes = if is_new {
             let (id, writes) =
