@@ -1,6 +1,10 @@
 //! Settings of an archive (spec 03 §6.2).
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use harrier_ringbuf::Clock;
 use thiserror::Error;
 
 use crate::auth::{Authenticator, AuthorisationService};
@@ -32,6 +36,27 @@ pub enum TornTail {
     /// The recording ends before the first frame that is not whole, and what lies behind it is zeroed. With a record
     /// checksum every frame of the last segment is checked. Nothing that was synced is lost.
     Cut,
+}
+
+/// The clock by which reads and writes of segments are timed.
+#[derive(Clone)]
+pub struct FileClock(Arc<dyn Clock + Send + Sync>);
+
+impl FileClock {
+    /// Times by `clock`.
+    pub fn new(clock: impl Clock + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+
+    pub(crate) fn time_ns(&self) -> i64 {
+        self.0.now().ns
+    }
+}
+
+impl fmt::Debug for FileClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileClock")
+    }
 }
 
 /// A setting that cannot be.
@@ -87,6 +112,8 @@ pub struct ArchiveContext {
     pub driver_timeout_ns: i64,
     /// Control sessions at most.
     pub max_control_sessions: usize,
+    /// Times reads and writes of segments, for their counters; `None`: to the duty cycle.
+    pub file_clock: Option<FileClock>,
     /// Seed of control session ids and replay tokens.
     pub seed: u64,
 }
@@ -127,6 +154,7 @@ impl ArchiveContext {
             authorisation: AuthorisationService::AllowAll,
             driver_timeout_ns: 10_000_000_000,
             max_control_sessions: 1_024,
+            file_clock: None,
             seed: 0,
         }
     }

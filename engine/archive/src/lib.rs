@@ -29,7 +29,7 @@ pub use archive::{Archive, ArchiveError};
 pub use auth::{Authenticator, AuthorisationService};
 pub use checksum::Checksum;
 pub use codec::SourceLocation;
-pub use context::{ArchiveContext, InvalidSetting, SyncLevel, TornTail};
+pub use context::{ArchiveContext, FileClock, InvalidSetting, SyncLevel, TornTail};
 pub use descriptor::RecordingDescriptor;
 pub use mark_file::{ArchiveMark, MARK_FILE, MarkFileError};
 pub use recovery::{RecoveryError, cut_torn_tail, find_stop_position};

@@ -12,7 +12,7 @@ use harrier_ringbuf::storage::{
 use crate::checksum::Checksum;
 use crate::codec::ArchiveErrorCode;
 use crate::context::SyncLevel;
-use crate::io::{Io, Ticket};
+use crate::io::{Io, Ticket, Transfer};
 use crate::segment;
 
 /// What a recording is made of.
@@ -226,7 +226,8 @@ impl RecordingSession {
             }
             None => WriteBuffer::Log { buffer: block.term.clone(), offset: block.offset, length: written },
         };
-        let ticket = io.submit(Operation::Write { file, offset, bytes });
+        let write = Operation::Write { file, offset, bytes };
+        let ticket = io.submit_transfer(Transfer::Write, written, write);
         self.stage = Stage::Writing { file, ticket, length };
         1
     }

@@ -6,7 +6,7 @@ use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
 use super::recordings::StartRequest;
-use super::{Archive, CONTROL_SESSIONS};
+use super::{Archive, CONTROL_SESSIONS, Origin};
 use crate::channel;
 use crate::codec::{ArchiveErrorCode, ControlCode, Request, RequestBody, Response};
 use crate::counters;
@@ -16,7 +16,7 @@ use crate::session::{ControlSession, Listing, SessionSetup};
 const LISTING_LIMIT: usize = 64;
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    pub(super) fn on_request(&mut self, request: &Request<'_>, image_session_id: i32, source: &str) {
+    pub(super) fn on_request(&mut self, request: &Request<'_>, origin: Origin<'_>) {
         let Request { control_session_id: id, correlation_id, body } = *request;
         match body {
             RequestBody::Connect {
@@ -33,8 +33,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     response_channel,
                     credentials,
                     client_info,
-                    image_session_id,
-                    source,
+                    origin,
                 };
                 if let Err(message) = self.on_connect(&connect) {
                     self.record_error(&message);
@@ -53,12 +52,20 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 }
                 return;
             }
+            RequestBody::Replay(replay)
+                if self.on_token_replay(correlation_id, &replay, origin.image_correlation_id) =>
+            {
+                return;
+            }
             _ => {}
         }
         let Some(session) = self.session(id) else {
             return self.record_error(&format!("WARN: request of unknown control session {id}"));
         };
-        if !session.accept_request() {
+        // Two requests do not look at the session's state (spec 03 §2.5).
+        let is_heard = session.accept_request()
+            || matches!(body, RequestBody::ReplayToken { .. } | RequestBody::UpdateChannel { .. });
+        if !is_heard {
             return;
         }
         if !self.context.authorisation.allows(request.template_id()) {
@@ -115,7 +122,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.known(recording_id).map(|()| Some(i64::from(self.stop_recording_by_id(recording_id))))
             }
             RequestBody::Replay(replay) => {
-                self.on_replay(id, correlation_id, &replay);
+                self.on_replay(id, correlation_id, &replay, None);
                 Ok(None)
             }
             RequestBody::StopReplay { replay_session_id } => {
@@ -235,6 +242,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.list_subscriptions(id, correlation_id, pseudo_index, count, stream_id, channel);
                 Ok(None)
             }
+            RequestBody::ReplayToken { recording_id } => self.make_replay_token(id, recording_id).map(Some),
             RequestBody::Replicate(replicate) => self.on_replicate(id, &replicate).map(Some),
             RequestBody::StopReplication { replication_id } => {
                 self.stop_replication(replication_id).map(Some)
@@ -409,7 +417,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let archive_id = self.archive_id;
         let text = format!(
             "control-session: {} sourceIdentity={} sessionId={}",
-            connect.client_info, connect.source, connect.image_session_id
+            connect.client_info, connect.origin.source, connect.origin.image_session_id
         );
         let label = counters::label(&text, archive_id);
         let key = Key::of_i64(archive_id).with(&id.to_le_bytes());
@@ -425,7 +433,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             correlation_id: connect.correlation_id,
             client_version: connect.version,
             credentials: connect.credentials.to_vec(),
-            image_session_id: connect.image_session_id,
+            image_session_id: connect.origin.image_session_id,
             publication_id,
             counter_id,
             connect_timeout_ns: self.context.connect_timeout_ns,
@@ -461,6 +469,5 @@ struct Connect<'a> {
     response_channel: &'a str,
     credentials: &'a [u8],
     client_info: &'a str,
-    image_session_id: i32,
-    source: &'a str,
+    origin: Origin<'a>,
 }

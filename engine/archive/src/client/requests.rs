@@ -311,6 +311,15 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::MigrateSegments { source_recording_id, target_recording_id })
     }
 
+    /// Asks for a token by which another stream may ask for a replay of a recording over a response channel. The answer's
+    /// relevant id is the token; it is valid for the archive's connect timeout.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn replay_token(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::ReplayToken { recording_id })
+    }
+
     /// Gives a recording another channel in the catalog.
     ///
     /// # Errors
