@@ -8,6 +8,8 @@ mod images;
 mod ipc;
 mod network;
 mod pending;
+mod receive_destinations;
+mod responses;
 mod sessions;
 mod spies;
 mod subscriptions;

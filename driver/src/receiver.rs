@@ -126,9 +126,14 @@ impl<T: Transport> Receiver<T> {
                     image.set_response_session(session_id);
                 }
             }
-            ReceiverCommand::SetControl { endpoint_id, address } => {
+            ReceiverCommand::RequestSetup { endpoint_id, stream_id, session_id } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
-                    endpoint.set_control(address);
+                    endpoint.on_interest(stream_id, Some(session_id), now.ns, &self.system);
+                }
+            }
+            ReceiverCommand::SetControl { endpoint_id, registration_id, address } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    endpoint.set_control(registration_id, address);
                 }
             }
         }

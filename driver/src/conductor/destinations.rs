@@ -129,6 +129,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 self.on_publication_released(registration_id);
             }
             ConductorCommand::SendEndpointReleased { endpoint } => self.on_send_endpoint_released(&endpoint),
+            ConductorCommand::ResponseSetup { subscription_id, session_id } => {
+                self.on_response_setup(subscription_id, session_id);
+            }
+            ConductorCommand::ResponseConnected { registration_id } => {
+                self.on_response_connected(registration_id);
+            }
             ConductorCommand::ReceiveEndpointReleased { endpoint } => {
                 self.on_receive_endpoint_released(&endpoint);
             }
@@ -199,6 +205,15 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     if !uri.is_udp() {
         return Err(Failure::channel(format!("incorrect URI format for destination: {channel}")));
     }
+    check_destination_keys(&uri, channel)?;
+    if uri.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
+        return Err(Failure::channel(format!("endpoint has port=0 for send destination: channel={channel}")));
+    }
+    Ok(uri)
+}
+
+/// Keys that no destination may have, whichever way its data goes (spec 02 §5.5).
+pub(super) fn check_destination_keys(uri: &ChannelUri, channel: &str) -> Result<(), Failure> {
     for key in
         [key::MTU, key::RECEIVER_WINDOW, key::SOCKET_RCVBUF, key::SOCKET_SNDBUF, key::RESPONSE_CORRELATION_ID]
     {
@@ -211,8 +226,5 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     if uri.control_mode() == Some(ControlMode::Response) {
         return Err(Failure::channel("destinations may not specify control-mode=response"));
     }
-    if uri.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
-        return Err(Failure::channel(format!("endpoint has port=0 for send destination: channel={channel}")));
-    }
-    Ok(uri)
+    Ok(())
 }

@@ -49,10 +49,16 @@ pub(super) enum Pending {
     AddDestination { correlation_id: i64, publication_id: i64 },
     /// The channel of a destination that goes is resolved.
     RemoveDestination { correlation_id: i64, publication_id: i64 },
+    /// The channel of a receive destination is resolved.
+    AddReceiveDestination { correlation_id: i64, subscription_id: i64 },
+    /// The socket of a receive destination is opened.
+    ReceiveDestinationSocket { correlation_id: i64, subscription_id: i64, channel: Box<UdpChannel> },
+    /// The channel of a receive destination that goes is resolved.
+    RemoveReceiveDestination { correlation_id: i64, subscription_id: i64 },
     /// The log of an image is created.
     ImageLog(Box<ImageRequest>),
-    /// A name is resolved again.
-    ReResolution { endpoint_id: u64 },
+    /// A name is resolved again: that of an endpoint's own channel, or of a receive destination.
+    ReResolution { endpoint_id: u64, destination_id: Option<i64> },
 }
 
 impl Pending {
@@ -72,9 +78,11 @@ impl Pending {
             Self::SubscriptionChannel { add, .. } | Self::SubscriptionSocket { add, .. } => {
                 Some(add.correlation_id)
             }
-            Self::AddDestination { correlation_id, .. } | Self::RemoveDestination { correlation_id, .. } => {
-                Some(*correlation_id)
-            }
+            Self::AddDestination { correlation_id, .. }
+            | Self::RemoveDestination { correlation_id, .. }
+            | Self::AddReceiveDestination { correlation_id, .. }
+            | Self::ReceiveDestinationSocket { correlation_id, .. }
+            | Self::RemoveReceiveDestination { correlation_id, .. } => Some(*correlation_id),
             Self::ImageLog(_) | Self::ReResolution { .. } => None,
         }
     }
@@ -121,8 +129,26 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 self.on_image_log(*request, log);
                 Ok(())
             }
-            (Pending::ReResolution { endpoint_id }, JobResult::Channel(channel)) => {
-                self.on_re_resolved(endpoint_id, channel);
+            (
+                Pending::AddReceiveDestination { correlation_id, subscription_id },
+                JobResult::Channel(channel),
+            ) => channel.and_then(|channel| {
+                self.on_receive_destination_channel(correlation_id, subscription_id, channel)
+            }),
+            (
+                Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel },
+                JobResult::Socket(socket),
+            ) => socket.and_then(|socket| {
+                self.on_receive_destination_socket(correlation_id, subscription_id, *channel, socket)
+            }),
+            (
+                Pending::RemoveReceiveDestination { correlation_id, subscription_id },
+                JobResult::Channel(channel),
+            ) => channel.and_then(|channel| {
+                self.on_removed_receive_destination(correlation_id, subscription_id, &channel)
+            }),
+            (Pending::ReResolution { endpoint_id, destination_id }, JobResult::Channel(channel)) => {
+                self.on_re_resolved(endpoint_id, destination_id, channel);
                 Ok(())
             }
             (pending, _) => unreachable!("a job of another kind was submitted for {pending:?}"),

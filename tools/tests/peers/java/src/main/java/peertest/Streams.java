@@ -100,6 +100,7 @@ final class Streams
         for (final Image image : subscription.images())
         {
             images.add(new Reply()
+                .put("correlation", image.correlationId())
                 .put("session", image.sessionId())
                 .put("join", image.joinPosition())
                 .put("position", image.position())
