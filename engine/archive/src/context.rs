@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use harrier_protocol::uri::{parse_duration_ns, parse_size};
 use harrier_ringbuf::Clock;
 use thiserror::Error;
 
@@ -157,6 +158,52 @@ impl ArchiveContext {
             file_clock: None,
             seed: 0,
         }
+    }
+
+    /// Takes settings by their names; those of directories, control channels and sync levels are not read.
+    ///
+    /// # Errors
+    /// The first value that cannot be read.
+    pub fn apply(&mut self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(), InvalidSetting> {
+        let invalid =
+            |name: &str, text: &str, rule| InvalidSetting { setting: format!("{name}={text}"), rule };
+        let channels = [
+            ("aeron.archive.replication.channel", &mut self.replication_channel),
+            ("aeron.archive.control.response.channel", &mut self.replication_response_channel),
+        ];
+        for (name, own) in channels {
+            if let Some(text) = lookup(name) {
+                *own = Some(text);
+            }
+        }
+        let times = [
+            ("aeron.archive.message.timeout", &mut self.replication_message_timeout_ns),
+            ("aeron.archive.connect.timeout", &mut self.connect_timeout_ns),
+            ("aeron.archive.session.liveness.check.interval", &mut self.session_liveness_check_interval_ns),
+            ("aeron.archive.replay.linger.timeout", &mut self.replay_linger_timeout_ns),
+        ];
+        for (name, own) in times {
+            if let Some(text) = lookup(name) {
+                *own = parse_duration_ns(&text)
+                    .ok_or_else(|| invalid(name, &text, "must be a time such as 10s or 200ms"))?;
+            }
+        }
+        let counts = [
+            ("aeron.archive.max.concurrent.recordings", &mut self.max_concurrent_recordings),
+            ("aeron.archive.max.concurrent.replays", &mut self.max_concurrent_replays),
+        ];
+        for (name, own) in counts {
+            if let Some(text) = lookup(name) {
+                *own = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
+            }
+        }
+        let name = "aeron.archive.low.storage.space.threshold";
+        if let Some(text) = lookup(name) {
+            let size = parse_size(&text).and_then(|size| u64::try_from(size).ok());
+            self.low_storage_space_threshold =
+                size.ok_or_else(|| invalid(name, &text, "must be a size such as 64k or 128m"))?;
+        }
+        self.validate()
     }
 
     /// Checks the settings against each other.

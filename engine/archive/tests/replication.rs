@@ -266,7 +266,7 @@ fn an_active_recording_is_copied_to_a_position_and_then_extended() {
     let mut world = World::new();
     let (mut publication, source_id, position) = world.record(CHANNEL, 200);
     let stop = position - 128 * 50;
-    let params = ReplicationParams::default().stop_position(stop).replication_session_id(77);
+    let params = ReplicationParams::default().stop_position(stop).replication_session_id(77).tags(5, -1);
     let id = world.replicate(source_id, &params);
     assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
     world.is_subscribed(id);
@@ -286,6 +286,31 @@ fn an_active_recording_is_copied_to_a_position_and_then_extended() {
     assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, end));
     let rest = stop as usize..;
     assert_eq!(world.bytes("source", source_id, end)[rest.clone()], world.bytes("target", 0, end)[rest]);
+}
+
+#[test]
+fn a_copy_goes_over_to_the_live_stream() {
+    let mut world = World::new();
+    let live = "aeron:udp?control-mode=dynamic|control=127.0.0.1:24817|term-length=64k|ssc=true";
+    let (mut publication, source_id, position) = world.record(live, 1_000);
+    let params = ReplicationParams::default()
+        .live_destination("aeron:udp?endpoint=127.0.0.1:0|control=127.0.0.1:24817");
+    let id = world.replicate(source_id, &params);
+    assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
+    world.is_subscribed(id);
+    assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, 0));
+    let merged = world.until("the merge", |world| match world.target.client.poll_answer()? {
+        ArchiveAnswer::Signal { signal: Signal::Merge, position, subscription_id: -1, .. } => Some(position),
+        other => panic!("{other:?}"),
+    });
+    assert!(merged >= position);
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    let end = world.publish(&mut publication, 1_000..2_500);
+    world.until("the live stream", |world| {
+        let counter = find_by_recording(world.target.aeron.counters(), 0, None)?;
+        (world.target.aeron.counters().value(counter) >= end).then_some(())
+    });
+    assert_eq!(world.bytes("source", source_id, end), world.bytes("target", 0, end));
 }
 
 #[test]

@@ -411,7 +411,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             return Err(format!("too many control sessions: at most {}", self.context.max_control_sessions));
         }
         let uri = channel::parse(connect.response_channel).map_err(|error| error.to_string())?;
-        let response = self.response_channel(&uri)?;
+        let response = self.response_channel(&uri, connect.origin.image_correlation_id);
         let id = self.next_session_id;
         self.next_session_id += 1;
         let archive_id = self.archive_id;
@@ -445,11 +445,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     /// The channel of the answers (spec 03 §2.5).
-    fn response_channel(&self, uri: &ChannelUri) -> Result<String, String> {
-        if uri.control_mode() == Some(ControlMode::Response) && uri.is_udp() {
-            return Err("control-mode=response is not supported for network response channels".to_owned());
-        }
+    fn response_channel(&self, uri: &ChannelUri, image_correlation_id: i64) -> String {
         let mut response = channel::strip(uri);
+        if uri.control_mode() == Some(ControlMode::Response) {
+            response.put(key::RESPONSE_CORRELATION_ID, image_correlation_id);
+        }
         let text = |key: &str, default: String| uri.get(key).map_or(default, str::to_owned);
         response.put(
             key::TERM_LENGTH,
@@ -457,7 +457,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         );
         response.put(key::MTU, text(key::MTU, self.context.control_mtu_length.to_string()));
         response.put(key::SPARSE, text(key::SPARSE, self.context.control_term_buffer_sparse.to_string()));
-        Ok(response.to_string())
+        response.to_string()
     }
 }
 
