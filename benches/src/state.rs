@@ -58,8 +58,9 @@ fn stop(node: Node) -> Result<(), BenchError> {
     stopped.map_err(BenchError::Engine)
 }
 
-/// A service whose state is so many bytes.
+/// A service whose state is `length` bytes.
 struct StateService {
+    length: usize,
     state: Vec<u8>,
 }
 
@@ -69,12 +70,14 @@ impl ClusteredService for StateService {
         cluster: &mut Cluster<'_>,
         snapshot: Option<&mut SnapshotImage<'_>>,
     ) -> Result<(), ServiceFailure> {
-        let Some(snapshot) = snapshot else { return Ok(()) };
-        let expected = self.state.len();
-        self.state.clear();
+        let Some(snapshot) = snapshot else {
+            self.state.resize(self.length, 7);
+            return Ok(());
+        };
+        self.state.reserve_exact(self.length);
         snapshot.read_to_end(cluster, &mut |message| self.state.extend_from_slice(message))?;
-        if self.state.len() != expected {
-            return Err(format!("{} bytes of {expected} came back", self.state.len()).into());
+        if self.state.len() != self.length {
+            return Err(format!("{} bytes of {} came back", self.state.len(), self.length).into());
         }
         Ok(())
     }
@@ -102,7 +105,7 @@ impl ClusteredService for StateService {
 }
 
 fn state_service(length: usize) -> ServiceFactory {
-    Box::new(move || Box::new(StateService { state: vec![7; length] }))
+    Box::new(move || Box::new(StateService { length, state: Vec::new() }))
 }
 
 /// Has the node take a snapshot; returns how long it took, ns.

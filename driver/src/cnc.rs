@@ -113,6 +113,10 @@ impl<M: Memory> Cnc<M> {
             context.counters_free_to_reuse_timeout_ns / 1_000_000,
         )
         .map_err(|error| layout_error(&error))?;
+        // The counters' sections have room for many more than there will be; their pages come as they are used.
+        for ring in [&layout.to_driver, &layout.to_clients] {
+            memory.populate(&section(ring));
+        }
         // The first client's id is then 1 (spec 02 §5.14).
         to_driver.next_correlation_id();
         Ok(Self {

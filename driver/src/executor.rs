@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use harrier_protocol::uri::ChannelUri;
-use harrier_ringbuf::logbuffer::LogSettings;
+use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings};
+use harrier_ringbuf::position::PARTITION_COUNT;
 use harrier_ringbuf::transport::SocketSpec;
-use harrier_ringbuf::{Agent, AgentError, Memory, Now, Transport};
+use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Transport};
 
 use crate::channel::UdpChannel;
 use crate::failure::Failure;
@@ -34,6 +35,9 @@ pub(crate) enum JobResult<T: Transport> {
     /// Bytes no longer mapped, or why the file is still there.
     Freed(Result<usize, Failure>),
 }
+
+/// Bytes whose pages are entered at once: while the thread of the executor is at it, no job is done.
+const SLICE_LENGTH: usize = 1 << 20;
 
 /// The executor takes no more jobs for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
             jobs: job_queue,
             results: result_queue,
             unsent: None,
+            fresh: VecDeque::new(),
         };
         (Self::Queued { jobs, results }, agent)
     }
@@ -73,7 +78,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
     pub(crate) fn submit(&mut self, mark: u64, job: Job) -> Result<(), Box<Job>> {
         match self {
             Self::Inline { worker, done } => {
-                done.push_back((mark, worker.run(job)));
+                done.push_back((mark, worker.run_whole(job)));
                 Ok(())
             }
             Self::Queued { jobs, .. } => {
@@ -98,6 +103,18 @@ pub(crate) struct Worker<M: Memory, T: Transport> {
 }
 
 impl<M: Memory, T: Transport> Worker<M, T> {
+    /// Does a job of a conductor without a thread beside it: nobody could enter a new log's pages later.
+    fn run_whole(&self, job: Job) -> JobResult<T> {
+        let is_sparse = matches!(&job, Job::CreateLog { settings, .. } if settings.sparse);
+        let result = self.run(job);
+        if let JobResult::Log(Ok((file, _))) = &result
+            && !is_sparse
+        {
+            (0..PARTITION_COUNT).for_each(|term| self.memory.populate(file.log.term(term)));
+        }
+        result
+    }
+
     fn run(&self, job: Job) -> JobResult<T> {
         match job {
             Job::Channel { uri, text } => {
@@ -122,12 +139,61 @@ impl<M: Memory, T: Transport> Worker<M, T> {
     }
 }
 
-/// The thread's side of a queued executor.
+/// A log whose pages are not all entered yet.
+struct Fresh {
+    path: PathBuf,
+    log: LogBuffers,
+    /// Bytes of its terms, from the start, that are done.
+    done: usize,
+}
+
+impl Fresh {
+    /// The next slice; none when all is done.
+    fn next(&mut self) -> Option<AtomicBuffer> {
+        let term_length = self.log.term_length();
+        let (term, offset) = (self.done / term_length, self.done % term_length);
+        if term == PARTITION_COUNT {
+            return None;
+        }
+        let length = SLICE_LENGTH.min(term_length - offset);
+        self.done += length;
+        Some(self.log.term(term).slice(offset, length))
+    }
+}
+
+/// The thread's side of a queued executor. Between jobs it enters the pages of new logs, ahead of those who write.
 pub struct ExecutorAgent<M: Memory, T: Transport> {
     worker: Worker<M, T>,
     jobs: rtrb::Consumer<Marked<Job>>,
     results: rtrb::Producer<Marked<JobResult<T>>>,
     unsent: Option<Marked<JobResult<T>>>,
+    fresh: VecDeque<Fresh>,
+}
+
+impl<M: Memory, T: Transport> ExecutorAgent<M, T> {
+    fn run(&mut self, job: Job) -> JobResult<T> {
+        if let Job::Free(file) = &job {
+            self.fresh.retain(|fresh| fresh.path != file.path);
+        }
+        let is_sparse = matches!(&job, Job::CreateLog { settings, .. } if settings.sparse);
+        let result = self.worker.run(job);
+        if let JobResult::Log(Ok((file, _))) = &result
+            && !is_sparse
+        {
+            self.fresh.push_back(Fresh { path: file.path.clone(), log: file.log.clone(), done: 0 });
+        }
+        result
+    }
+
+    /// Enters the next slice of the oldest log; returns the work done.
+    fn populate(&mut self) -> usize {
+        let Some(fresh) = self.fresh.front_mut() else { return 0 };
+        match fresh.next() {
+            Some(pages) => self.worker.memory.populate(&pages),
+            None => drop(self.fresh.pop_front()),
+        }
+        1
+    }
 }
 
 impl<M: Memory, T: Transport> Agent for ExecutorAgent<M, T> {
@@ -139,8 +205,8 @@ impl<M: Memory, T: Transport> Agent for ExecutorAgent<M, T> {
         let result = match self.unsent.take() {
             Some(result) => result,
             None => match self.jobs.pop() {
-                Ok((mark, job)) => (mark, self.worker.run(job)),
-                Err(_) => return Ok(0),
+                Ok((mark, job)) => (mark, self.run(job)),
+                Err(_) => return Ok(self.populate()),
             },
         };
         if let Err(rtrb::PushError::Full(result)) = self.results.push(result) {

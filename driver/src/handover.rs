@@ -35,6 +35,12 @@ pub(crate) enum SenderCommand<T: Transport> {
         endpoint_id: u64,
         registration_id: i64,
     },
+    /// The name of a destination has a new address.
+    SetDestination {
+        endpoint_id: u64,
+        registration_id: i64,
+        address: SocketAddr,
+    },
     /// A name has a new address.
     SetRemote {
         endpoint_id: u64,
@@ -81,26 +87,30 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         correlation_id: i64,
     },
     /// A destination of a multi-destination subscription, on its open socket (spec 02 §3.12).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor does not add destinations yet"))]
     AddDestination {
         endpoint_id: u64,
         transport: Box<ReceiveTransport<T::Socket>>,
     },
     /// Its socket is closed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor does not add destinations yet"))]
     RemoveDestination {
         endpoint_id: u64,
         registration_id: i64,
     },
     /// The session that answers the image's request stream, until it is heard (spec 02 §2.12).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no response channels yet"))]
     SetResponseSession {
         correlation_id: i64,
         session_id: Option<i32>,
     },
-    /// A control name has a new address.
+    /// The responder is asked for the SETUP of its session once more.
+    RequestSetup {
+        endpoint_id: u64,
+        stream_id: i32,
+        session_id: i32,
+    },
+    /// A control name has a new address: that of a destination, or with -1 of the endpoint's own socket.
     SetControl {
         endpoint_id: u64,
+        registration_id: i64,
         address: SocketAddr,
     },
 }
@@ -139,9 +149,20 @@ pub(crate) enum ConductorCommand<T: Transport> {
         code: i32,
         message: String,
     },
-    /// No receiver has been heard for long: perhaps its name has another address now.
+    /// Nobody has been heard for long: perhaps a name has another address now, that of a sender's destination or those
+    /// of an endpoint.
     ReResolve {
         endpoint_id: u64,
+        destination_id: Option<i64>,
+    },
+    /// The receiver of a request stream tells which session answers it (spec 02 §2.12).
+    ResponseSetup {
+        subscription_id: i64,
+        session_id: i32,
+    },
+    /// The requester has heard a response publication.
+    ResponseConnected {
+        registration_id: i64,
     },
     /// For the error log.
     Error {

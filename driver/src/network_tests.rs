@@ -6,6 +6,7 @@ mod hostile;
 mod life;
 mod net;
 mod reader;
+mod responses;
 mod rig;
 
 use std::sync::atomic::Ordering;

@@ -1,6 +1,8 @@
 //! What a channel says of a publication or subscription, with the driver's defaults (spec 02 §2.10, §3.17).
 
-use harrier_protocol::uri::{ChannelUri, Group, InitialPosition, ResponseCorrelation, SessionId, key};
+use harrier_protocol::uri::{
+    ChannelUri, ControlMode, Group, InitialPosition, MIN_TERM_LENGTH, ResponseCorrelation, SessionId, key,
+};
 
 use crate::context::DriverContext;
 use crate::failure::Failure;
@@ -22,6 +24,8 @@ pub(crate) struct PublicationParams {
     pub(crate) has_max_resend: bool,
     pub(crate) entity_tag: Option<i64>,
     pub(crate) response_correlation: Option<ResponseCorrelation>,
+    /// It answers one image.
+    pub(crate) is_response: bool,
     pub(crate) untethered: UntetheredTimeouts,
 }
 
@@ -32,10 +36,14 @@ impl PublicationParams {
         let is_ipc = uri.is_ipc();
         let position = uri.initial_position()?;
         let default_term = if is_ipc { context.ipc_term_buffer_length } else { context.term_buffer_length };
-        let term_length = uri.term_length()?.unwrap_or(default_term);
+        let response_correlation = uri.response_correlation()?;
+        // Nothing is ever written to a prototype (spec 02 §2.12).
+        let is_prototype = response_correlation == Some(ResponseCorrelation::Prototype) && !is_ipc;
+        let term_length =
+            if is_prototype { MIN_TERM_LENGTH } else { uri.term_length()?.unwrap_or(default_term) };
         let default_mtu = if is_ipc { context.ipc_mtu_length } else { context.mtu_length };
         let mtu_length = uri.mtu()?.unwrap_or(default_mtu);
-        if mtu_length > (term_length / 8).min(16 << 20) + 32 {
+        if mtu_length > (term_length / 8).min(16 << 20) + 32 && !is_prototype {
             return Err(Failure::generic(format!(
                 "mtuLength={mtu_length} must not exceed the longest message of term-length={term_length}"
             )));
@@ -65,7 +73,8 @@ impl PublicationParams {
             max_resend: uri.max_resend()?.unwrap_or(context.max_resend),
             has_max_resend: uri.contains(key::MAX_RESEND),
             entity_tag: uri.tags()?.and_then(|tags| tags.entity),
-            response_correlation: uri.response_correlation()?,
+            response_correlation,
+            is_response: is_response(uri),
             untethered,
         })
     }
@@ -120,6 +129,10 @@ impl PublicationParams {
         }
         Ok(())
     }
+}
+
+fn is_response(uri: &ChannelUri) -> bool {
+    uri.control_mode() == Some(ControlMode::Response)
 }
 
 /// What a shared publication was created with.
@@ -208,7 +221,7 @@ impl SubscriptionParams {
             is_tethered: uri.boolean(key::TETHER).unwrap_or(context.tether_subscriptions),
             rejoins: uri.boolean(key::REJOIN).unwrap_or(context.rejoin_stream),
             is_sparse: uri.boolean(key::SPARSE).unwrap_or(context.term_buffer_sparse_file),
-            is_response: uri.control_mode() == Some(harrier_protocol::uri::ControlMode::Response),
+            is_response: is_response(uri),
             group: if uri.contains(key::GROUP) { uri.group() } else { context.receiver_group_consideration },
             receiver_window: uri.receiver_window()?.unwrap_or(context.initial_window_length),
             nak_delay_ns: uri.nak_delay_ns()?,

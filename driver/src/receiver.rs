@@ -126,9 +126,14 @@ impl<T: Transport> Receiver<T> {
                     image.set_response_session(session_id);
                 }
             }
-            ReceiverCommand::SetControl { endpoint_id, address } => {
+            ReceiverCommand::RequestSetup { endpoint_id, stream_id, session_id } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
-                    endpoint.set_control(address);
+                    endpoint.on_interest(stream_id, Some(session_id), now.ns, &self.system);
+                }
+            }
+            ReceiverCommand::SetControl { endpoint_id, registration_id, address } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    endpoint.set_control(registration_id, address);
                 }
             }
         }
@@ -272,7 +277,8 @@ impl<T: Transport> Receiver<T> {
         self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
         for endpoint in &mut self.endpoints {
             if endpoint.transports.iter_mut().flatten().any(|one| one.is_resolution_due(now_ns)) {
-                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id: endpoint.id });
+                let (endpoint_id, destination_id) = (endpoint.id, None);
+                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id, destination_id });
             }
         }
     }

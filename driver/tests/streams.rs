@@ -1,116 +1,13 @@
 //! Clients of our own through the driver, all on one thread: streams arrive whole and in order, resources come and go.
 
-use std::path::Path;
+mod world;
 
-use harrier_client::{
-    Aeron, ClientError, ClientEvent, Context, ExclusivePublication, Publication, Subscription,
-};
+use harrier_client::{Aeron, ClientError, ClientEvent, Context};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode, StartError};
 use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
-use harrier_ringbuf::append::OfferError;
-use harrier_ringbuf::{Agent, Clock};
-
-/// Longest that one condition is waited for.
-const PATIENCE_NS: i64 = 20_000_000_000;
-
-struct World {
-    agents: Vec<Box<dyn Agent>>,
-    client: Aeron,
-    directory: tempfile::TempDir,
-}
-
-fn context(directory: &Path) -> DriverContext {
-    let mut context = DriverContext::new(directory.join("aeron"));
-    context.seed = 42;
-    context.timer_interval_ns = 20_000_000;
-    context.client_liveness_timeout_ns = 1_000_000_000;
-    context.publication_unblock_timeout_ns = 1_500_000_000;
-    context.image_liveness_timeout_ns = 300_000_000;
-    context.publication_linger_timeout_ns = 100_000_000;
-    context.counters_buffer_length = 1 << 20;
-    context.term_buffer_length = 64 << 10;
-    context.ipc_term_buffer_length = 64 << 10;
-    context
-}
-
-impl World {
-    fn new(change: impl FnOnce(&mut DriverContext)) -> Self {
-        let directory = tempfile::Builder::new().prefix("harrier-streams-").tempdir_in("/dev/shm").unwrap();
-        let mut context = context(directory.path());
-        change(&mut context);
-        let aeron_directory = context.directory.clone();
-        let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
-        let client = Aeron::connect(Context::new(aeron_directory), MappedMemory, &now).unwrap();
-        Self { agents: driver.into_agents(), client, directory }
-    }
-
-    fn step(&mut self) {
-        let now = SystemClock.now();
-        for agent in &mut self.agents {
-            agent.do_work(&now).unwrap();
-        }
-        self.client.do_work(&now).unwrap();
-    }
-
-    fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
-            self.step();
-            if let Some(value) = condition(&mut self.client) {
-                return value;
-            }
-        }
-        panic!("{what} did not come");
-    }
-
-    fn publication(&mut self, channel: &str, stream_id: i32) -> Result<Publication, ClientError> {
-        let id = self.client.add_publication(channel, stream_id).unwrap();
-        self.until("the publication", |client| client.publication(id).transpose())
-    }
-
-    fn exclusive(&mut self, channel: &str, stream_id: i32) -> Result<ExclusivePublication, ClientError> {
-        let id = self.client.add_exclusive_publication(channel, stream_id).unwrap();
-        self.until("the publication", |client| client.exclusive_publication(id).transpose())
-    }
-
-    fn subscription(&mut self, channel: &str, stream_id: i32) -> Result<Subscription, ClientError> {
-        let id = self.client.add_subscription(channel, stream_id).unwrap();
-        self.until("the subscription", |client| client.subscription(id).transpose())
-    }
-
-    /// Offers `count` numbered messages of `length` bytes and checks that they arrive in order.
-    fn exchange(
-        &mut self,
-        publication: &mut ExclusivePublication,
-        subscription: &mut Subscription,
-        count: u64,
-        length: usize,
-    ) {
-        let mut assembler = harrier_ringbuf::assembly::FragmentAssembler::new();
-        let (mut sent, mut received) = (0_u64, 0_u64);
-        let mut message = vec![7_u8; length];
-        self.until("the last message", |_| {
-            message[..8].copy_from_slice(&sent.to_le_bytes());
-            if sent < count {
-                match publication.offer(&message) {
-                    Ok(_) => sent += 1,
-                    Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            subscription.poll(16, &mut |payload, header| {
-                assembler.on_fragment(payload, header, &mut |message, _| {
-                    assert_eq!(message.len(), length);
-                    assert_eq!(u64::from_le_bytes(message[..8].try_into().unwrap()), received);
-                    received += 1;
-                });
-            });
-            (received == count).then_some(())
-        });
-    }
-}
+use harrier_ringbuf::Clock;
+use world::{World, context, free_address};
 
 #[test]
 fn ipc_streams_arrive_in_order_over_many_terms() {
@@ -327,6 +224,43 @@ fn garbage_at_the_sockets_is_counted_and_harms_nothing() {
     }
     world.until("the invalid packets", |client| (client.counters().value(14) >= 4).then_some(()));
     world.exchange(&mut publication, &mut subscription, 1_000, 100);
+}
+
+#[test]
+fn a_rejected_image_comes_again_unless_its_subscription_forbids_it() {
+    for (parameter, rejoins) in [("", true), ("|rejoin=true", true), ("|rejoin=false", false)] {
+        let mut world = World::new(|_| ());
+        let channel = format!("aeron:udp?endpoint={}", free_address());
+        let subscribed = format!("{channel}{parameter}");
+        let mut subscription = world.subscription(&subscribed, 10).unwrap();
+        let mut publication = world.exclusive(&channel, 10).unwrap();
+        world.exchange(&mut publication, &mut subscription, 10, 100);
+        let image_id = subscription.images()[0].correlation_id();
+        let id = world.client.reject_image(image_id, 0, "not wanted");
+        world.done(id).unwrap();
+        let error = world.until("the error", |client| {
+            client.poll_event().filter(|event| matches!(event, ClientEvent::PublicationError(_)))
+        });
+        let ClientEvent::PublicationError(error) = error else { unreachable!() };
+        assert_eq!((error.error_code, &*error.message), (13, "not wanted"));
+        world.pass(2);
+        world.until("the end of the image", |_| {
+            subscription.poll(1, &mut |_, _| ());
+            let mut images = subscription.images().iter();
+            images.all(|image| image.correlation_id() != image_id).then_some(())
+        });
+        if rejoins {
+            world.exchange(&mut publication, &mut subscription, 10, 100);
+            assert_ne!(subscription.images()[0].correlation_id(), image_id);
+            continue;
+        }
+        // Neither time nor another subscription that agrees brings it back; another publication is taken.
+        let mut second = world.subscription(&subscribed, 10).unwrap();
+        world.pass(5);
+        assert_eq!((subscription.images().len(), second.images().len()), (0, 0));
+        let mut other = world.exclusive(&channel, 10).unwrap();
+        world.exchange(&mut other, &mut subscription, 10, 100);
+    }
 }
 
 #[test]

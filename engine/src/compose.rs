@@ -50,6 +50,7 @@ impl PartContexts {
             let is_own = !OF_THE_NODE.contains(&name);
             is_own.then(|| properties.get(name)).flatten().map(str::to_owned)
         };
+        self.archive.apply(&lookup).map_err(setting)?;
         self.module.apply(&lookup).map_err(setting)?;
         for container in &mut self.containers {
             container.apply(&lookup).map_err(setting)?;
@@ -161,7 +162,10 @@ fn archive_context(context: &NodeContext) -> ArchiveContext {
     let own = harrier_cluster::members::parse(&context.members)
         .ok()
         .and_then(|members| members.into_iter().find(|member| member.id == context.member_id));
-    archive.control_channel = own.map(|member| format!("aeron:udp?endpoint={}", member.archive));
+    let own = own.map(|member| member.archive);
+    let host = own.as_ref().and_then(|own| own.rsplit_once(':'));
+    archive.replication_channel = host.map(|(host, _)| format!("aeron:udp?endpoint={host}:0"));
+    archive.control_channel = own.map(|own| format!("aeron:udp?endpoint={own}"));
     archive
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
-use harrier_archive::{ArchiveError, SyncLevel};
+use harrier_archive::{ArchiveError, FileClock, SyncLevel};
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_cluster::control::{self, ClusterCommand, CommandError};
 use harrier_cluster::module::ModuleError;
@@ -208,6 +208,7 @@ impl Node {
         for warning in contexts.apply(&context.properties)? {
             outcome.failures.push(warning);
         }
+        contexts.archive.file_clock = Some(FileClock::new(SystemClock));
         change(&mut contexts);
         let (aeron_directory, cluster_id) = (contexts.driver.directory.clone(), context.cluster_id);
         let storage = || storage(&context);

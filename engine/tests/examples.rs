@@ -7,6 +7,8 @@
 mod counter;
 #[path = "../examples/echo.rs"]
 mod echo;
+#[path = "../examples/request_response.rs"]
+mod request_response;
 #[path = "../examples/timers.rs"]
 mod timers;
 #[path = "../examples/two_services.rs"]
@@ -36,4 +38,9 @@ fn reminders_come_in_the_order_of_their_deadlines() {
 fn the_auditor_hears_of_every_order_once_and_in_order() {
     let entries = two_services::run(base().path()).unwrap();
     assert_eq!(entries, ["1 1 100 apples", "2 1 7 pears", "3 1 12 plums"]);
+}
+
+#[test]
+fn each_client_gets_the_answers_to_its_own_requests() {
+    assert_eq!(request_response::run(base().path()).unwrap(), ["ONE", "TWO"]);
 }

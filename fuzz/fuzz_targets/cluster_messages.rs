@@ -1,7 +1,7 @@
 //! SBE messages of clients, consensus modules, services and snapshots (spec 04 §1).
 #![no_main]
 
-use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage};
+use harrier_cluster::codec::{BackupAnswer, BackupRequest, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
@@ -11,4 +11,6 @@ fuzz_target!(|message: &[u8]| {
     drop(format!("{:?}", ServiceMessage::decode(message)));
     drop(format!("{:?}", ModuleMessage::decode(message)));
     drop(format!("{:?}", SnapshotMessage::decode(message)));
+    drop(format!("{:?}", BackupRequest::decode(message)));
+    drop(format!("{:?}", BackupAnswer::decode(message)));
 });

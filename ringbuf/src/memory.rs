@@ -62,6 +62,10 @@ pub trait Memory: Clone + Send + 'static {
     /// pages are allocated before this returns, so that no later store can fail.
     fn create(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError>;
 
+    /// Makes the first store to each page of a mapping, or of a part of one, as cheap as the next. Best effort; changes no
+    /// byte.
+    fn populate(&self, _buffer: &AtomicBuffer) {}
+
     /// Maps an existing file whole.
     fn map(&self, path: &Path, mode: MapMode) -> Result<AtomicBuffer, MemoryError>;
 

@@ -133,9 +133,9 @@ pub const COMPARISONS: &[Comparison] = &[
     },
     Comparison {
         name: "ipc-throughput",
-        about: "IPC, exclusive publication to one subscriber, driver invoked in the subscriber's thread on both sides; each side's terms as long as suits it best: ours 2 MiB, with a subscriber that pauses at the head of the stream; Java's 64 MiB",
+        about: "IPC, exclusive publication to one subscriber, driver invoked in the subscriber's thread on both sides; each side's terms as long as suits it best: ours 512 KiB, Java's 64 MiB",
         lanes: &[stream("ipc-throughput-invoked", 32, &[("msgs_per_s", Bar::AtLeastByTag(1.7, 2.5))])],
-        peer: Peer::Java("ipc-throughput --size 32 --driver invoker --idle spin --term 64m"),
+        peer: Peer::Java("ipc-throughput --size 32 --driver invoker --idle spin --term 512k"),
     },
     Comparison {
         name: "ipc-throughput-threads",

@@ -3,18 +3,33 @@
 use harrier_ringbuf::buffer::Backing;
 use harrier_ringbuf::memory::{MapMode, Memory, MemoryError};
 use harrier_ringbuf::{AtomicBuffer, Region};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Maps files of the host.
+///
+/// What one process maps more than once for writing, as a driver and its clients on a shared thread do, is one mapping: its
+/// pages are entered once, and each cached translation serves all.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct MappedMemory;
+
+/// Device and inode of a file: unique for as long as a mapping keeps the inode.
+type FileIdentity = (u64, u64);
+
+/// The writable mappings of this process.
+static WRITABLE: Mutex<BTreeMap<FileIdentity, Weak<Mapping>>> = Mutex::new(BTreeMap::new());
+
+fn writable() -> MutexGuard<'static, BTreeMap<FileIdentity, Weak<Mapping>>> {
+    WRITABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A lock that the system takes back when its process dies.
 #[derive(Debug)]
@@ -25,6 +40,7 @@ pub struct FileLock {
 struct Mapping {
     address: NonNull<u8>,
     length: usize,
+    file: FileIdentity,
 }
 
 // SAFETY: a mapping is plain memory of the process; it is unmapped once, by whoever drops it last.
@@ -35,6 +51,11 @@ impl Backing for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        let mut mappings = writable();
+        if mappings.get(&self.file).is_some_and(|known| std::ptr::eq(known.as_ptr(), self)) {
+            mappings.remove(&self.file);
+        }
+        drop(mappings);
         // SAFETY: mapped with this address and length, and unmapped only here.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
     }
@@ -48,10 +69,19 @@ fn map_file(file: &File, path: &Path, length: usize, mode: MapMode) -> Result<At
     if length == 0 {
         return Ok(AtomicBuffer::heap(0));
     }
-    let protection = match mode {
-        MapMode::ReadOnly => libc::PROT_READ,
-        MapMode::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+    let identity = file.metadata().map_err(|error| io("look at", path, error))?;
+    let identity = (identity.dev(), identity.ino());
+    // Declared before the guard and so dropped behind it: the end of a mapping takes the lock.
+    let known;
+    let (protection, mut mappings) = match mode {
+        MapMode::ReadOnly => (libc::PROT_READ, None),
+        // Held until the new mapping is known: two threads that map a file at once get the same.
+        MapMode::ReadWrite => (libc::PROT_READ | libc::PROT_WRITE, Some(writable())),
     };
+    known = mappings.as_ref().and_then(|mappings| mappings.get(&identity)).and_then(Weak::upgrade);
+    if let Some(mapping) = known.as_ref().filter(|mapping| mapping.length == length) {
+        return Ok(buffer_of(mapping.clone()));
+    }
     // SAFETY: a fresh shared mapping of an open file, at an address that the system chooses.
     let address = unsafe {
         libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
@@ -62,9 +92,17 @@ fn map_file(file: &File, path: &Path, length: usize, mode: MapMode) -> Result<At
     let Some(address) = NonNull::new(address.cast::<u8>()) else {
         return Err(io("map", path, Error::from(ErrorKind::Other)));
     };
-    let backing = Arc::new(Mapping { address, length });
-    // SAFETY: `backing` keeps the mapping for as long as any buffer on it lives; pages are aligned; no reference exists.
-    Ok(unsafe { AtomicBuffer::from_raw(address, length, backing) })
+    let mapping = Arc::new(Mapping { address, length, file: identity });
+    if let Some(mappings) = &mut mappings {
+        mappings.insert(identity, Arc::downgrade(&mapping));
+    }
+    Ok(buffer_of(mapping))
+}
+
+fn buffer_of(mapping: Arc<Mapping>) -> AtomicBuffer {
+    let (address, length) = (mapping.address, mapping.length);
+    // SAFETY: the mapping lives for as long as any buffer on it; pages are aligned; no reference to its bytes exists.
+    unsafe { AtomicBuffer::from_raw(address, length, mapping) }
 }
 
 /// Usable bytes of the file system that holds `path`, which must exist.
@@ -81,15 +119,6 @@ pub(crate) fn space(path: &Path) -> Result<(u64, u64), Error> {
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Enters the pages of a mapping into the page table, so that the first store to each does not cost a fault.
-fn populate(buffer: &AtomicBuffer) {
-    if buffer.capacity() > 0 {
-        // SAFETY: the range is a whole mapping that `buffer` keeps alive; populating it changes no byte.
-        let _best_effort =
-            unsafe { libc::madvise(buffer.as_ptr().cast(), buffer.capacity(), libc::MADV_POPULATE_WRITE) };
-    }
 }
 
 impl Memory for MappedMemory {
@@ -116,13 +145,18 @@ impl Memory for MappedMemory {
             _ => io("allocate", path, error),
         });
         let mapped = mapped.and_then(|()| map_file(&file, path, length, MapMode::ReadWrite));
-        if !sparse && let Ok(buffer) = &mapped {
-            populate(buffer);
-        }
         if mapped.is_err() {
             let _best_effort = std::fs::remove_file(path);
         }
         mapped
+    }
+
+    fn populate(&self, buffer: &AtomicBuffer) {
+        if buffer.capacity() > 0 {
+            let (start, length) = pages(buffer);
+            // SAFETY: the pages belong to a mapping that `buffer` keeps alive; populating them changes no byte.
+            let _best_effort = unsafe { libc::madvise(start, length, libc::MADV_POPULATE_WRITE) };
+        }
     }
 
     fn map(&self, path: &Path, mode: MapMode) -> Result<AtomicBuffer, MemoryError> {
@@ -194,15 +228,20 @@ impl Memory for MappedMemory {
         if buffer.capacity() == 0 {
             return Ok(());
         }
-        let page = 4_096_usize;
-        let start = buffer.as_ptr() as usize / page * page;
-        let length = buffer.as_ptr() as usize + buffer.capacity() - start;
+        let (start, length) = pages(buffer);
         // SAFETY: the pages belong to a mapping that `buffer` keeps alive.
-        if unsafe { libc::msync(start as *mut libc::c_void, length, libc::MS_SYNC) } != 0 {
+        if unsafe { libc::msync(start, length, libc::MS_SYNC) } != 0 {
             return Err(io("flush", Path::new("a mapping"), Error::last_os_error()));
         }
         Ok(())
     }
+}
+
+/// Start of the page in which a buffer begins, and the bytes from there to its end.
+fn pages(buffer: &AtomicBuffer) -> (*mut libc::c_void, usize) {
+    let page = 4_096_usize;
+    let start = buffer.as_ptr() as usize / page * page;
+    (start as *mut libc::c_void, buffer.as_ptr() as usize + buffer.capacity() - start)
 }
 
 fn allocate(file: &File, length: usize) -> Result<(), Error> {
@@ -242,6 +281,32 @@ mod tests {
         MappedMemory.remove(&path).unwrap();
         assert_eq!(first.load_i64(4_096, Ordering::Acquire), 42);
         assert!(MappedMemory.map(&path, MapMode::ReadOnly).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn a_file_is_mapped_once_for_writing() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        let first = MappedMemory.create(&path, 8_192, false).unwrap();
+        MappedMemory.populate(&first.slice(4_100, 4_000));
+        let second = MappedMemory.map(&path, MapMode::ReadWrite).unwrap();
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        let readable = MappedMemory.map(&path, MapMode::ReadOnly).unwrap();
+        assert_ne!(first.as_ptr(), readable.as_ptr());
+        drop(first);
+        second.store_i32(0, 7, Ordering::Release);
+        assert_eq!(readable.load_i32(0, Ordering::Acquire), 7);
+
+        // Another file of the same name, and a file that has grown, are others.
+        MappedMemory.remove(&path).unwrap();
+        let other = MappedMemory.create(&path, 8_192, false).unwrap();
+        assert_ne!(other.as_ptr(), second.as_ptr());
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(16_384).unwrap();
+        let grown = MappedMemory.map(&path, MapMode::ReadWrite).unwrap();
+        assert_eq!((grown.capacity(), grown.load_i32(0, Ordering::Acquire)), (16_384, 0));
+        drop((second, other));
+        let again = MappedMemory.map(&path, MapMode::ReadWrite).unwrap();
+        assert_eq!(again.as_ptr(), grown.as_ptr());
     }
 
     #[test]

@@ -90,6 +90,9 @@ pub enum UriError {
         /// What would be valid.
         rule: &'static str,
     },
+    /// A `response-correlation-id` that is none.
+    #[error("invalid response-correlation-id, must be a number greater than or equal to -1, or 'prototype'")]
+    ResponseCorrelation,
     /// Parameters that do not go together.
     #[error("channel '{channel}': {rule}")]
     Combination {

@@ -8,8 +8,8 @@ use super::Conductor;
 use crate::failure::Failure;
 
 /// Prefix that makes a channel an IPC one, whatever follows.
-const IPC_PREFIX: &str = "aeron:ipc";
-const SPY_PREFIX: &str = "aeron-spy:";
+pub(super) const IPC_PREFIX: &str = "aeron:ipc";
+pub(super) const SPY_PREFIX: &str = "aeron-spy:";
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
     /// Reads at most one command.
@@ -70,9 +70,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             Request::RemoveDestinationById { registration_id, destination_registration_id } => {
                 self.on_remove_destination_by_id(correlation_id, registration_id, destination_registration_id)
             }
-            Request::AddRcvDestination { registration_id, .. }
-            | Request::RemoveRcvDestination { registration_id, .. } => {
-                self.refuse_receive_destination(registration_id)
+            Request::AddRcvDestination { registration_id, channel } => {
+                self.on_add_receive_destination(correlation_id, registration_id, channel)
+            }
+            Request::RemoveRcvDestination { registration_id, channel } => {
+                self.on_remove_receive_destination(correlation_id, registration_id, channel)
             }
             Request::AddCounter { type_id, key, label } => {
                 self.on_add_counter(client_id, correlation_id, type_id, key, label)

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use harrier_protocol::ErrorCode;
 use harrier_protocol::counter_types::channel_status;
-use harrier_protocol::{ErrorCode, uri::key};
+use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SocketSpec;
 use harrier_ringbuf::{Datagrams, Memory, Transport};
@@ -27,6 +28,10 @@ pub(super) struct SendEndpoint {
     pub(super) socket_name: String,
     pub(super) status: AtomicCounter,
     pub(super) references: usize,
+    /// Destinations that were given by a name, by the correlation id of their command.
+    pub(super) named_destinations: Vec<(i64, UdpChannel)>,
+    /// Destinations whose name could not be resolved so far.
+    pub(super) unresolved: Vec<UnresolvedDestination>,
     is_closing: bool,
     port: Option<u16>,
 }
@@ -38,10 +43,34 @@ pub(super) struct ReceiveEndpoint {
     pub(super) channel: UdpChannel,
     pub(super) status: AtomicCounter,
     pub(super) images: usize,
+    /// Sockets that it has beside or instead of its own.
+    pub(super) destinations: Vec<ReceiveDestination>,
+    /// Response subscriptions, whether they know their session or not.
+    pub(super) responses: usize,
     /// Subscriptions by stream and session.
     interest: BTreeMap<(i32, Option<i32>), usize>,
     is_closing: bool,
     port: Option<u16>,
+}
+
+/// A destination of a publication under a name that leads nowhere.
+#[derive(Debug)]
+pub(super) struct UnresolvedDestination {
+    pub(super) registration_id: i64,
+    pub(super) uri: Box<ChannelUri>,
+    pub(super) text: String,
+    /// When it is looked up again, ns.
+    pub(super) next_ns: i64,
+}
+
+/// A destination of a multi-destination subscription.
+#[derive(Debug)]
+pub(super) struct ReceiveDestination {
+    /// Correlation id of the command that added it.
+    pub(super) registration_id: i64,
+    pub(super) channel: UdpChannel,
+    pub(super) address: AtomicCounter,
+    pub(super) port: u16,
 }
 
 fn closing(name: &str) -> Failure {
@@ -58,6 +87,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             if channel.matches(&endpoint.channel)? {
                 if endpoint.is_closing {
                     return Err(closing("send_channel_endpoint"));
+                }
+                if channel.is_response() != endpoint.channel.is_response() {
+                    return Err(Failure::generic(format!(
+                        "control-mode=response does not share a socket with others: existingChannel={} channel={}",
+                        endpoint.channel.text, channel.text
+                    )));
                 }
                 check_socket_buffers(channel, &endpoint.channel)?;
                 return Ok(Some(index));
@@ -168,8 +203,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let id = self.next_endpoint_id();
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
-        let resolves = channel.control_mode.is_none() && !is_connected;
-        let endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        let resolves = channel.control_mode.is_none() && channel.has_endpoint_name();
+        let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        if channel.is_response() {
+            endpoint = endpoint.responding();
+        }
         self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
         self.send_endpoints.push(SendEndpoint {
             id,
@@ -177,6 +215,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             channel,
             status,
             references: 0,
+            named_destinations: Vec::new(),
+            unresolved: Vec::new(),
             is_closing: false,
             port: Some(bound.port()),
         });
@@ -188,11 +228,14 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         &mut self,
         registration_id: i64,
         channel: UdpChannel,
-        socket: T::Socket,
+        socket: Option<T::Socket>,
     ) -> Result<usize, Failure> {
-        let bound = socket.local_address();
-        let status = self.counters.channel_status(false, registration_id, &channel.text, Some(bound))?;
-        let address = self.counters.local_address(false, registration_id, status.id(), bound)?;
+        let bound = socket.as_ref().map(Datagrams::local_address);
+        let status = self.counters.channel_status(false, registration_id, &channel.text, bound)?;
+        let mut counters = vec![status.clone()];
+        if let Some(bound) = bound {
+            counters.push(self.counters.local_address(false, registration_id, status.id(), bound)?);
+        }
         let id = self.next_endpoint_id();
         let receiver_id = self.next_receiver_id;
         self.next_receiver_id = self.next_receiver_id.wrapping_add(1);
@@ -200,23 +243,19 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             Some(tag) => Some(tag),
             None => self.context.receiver_group_tag,
         };
-        let endpoint = ReceiverEndpoint::new(
-            id,
-            socket,
-            receiver_id,
-            group_tag,
-            channel.control,
-            vec![status.clone(), address],
-        );
+        let control = channel.control;
+        let endpoint = ReceiverEndpoint::new(id, socket, receiver_id, group_tag, control, counters);
         self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
         self.receive_endpoints.push(ReceiveEndpoint {
             id,
             channel,
             status,
             images: 0,
+            destinations: Vec::new(),
+            responses: 0,
             interest: BTreeMap::new(),
             is_closing: false,
-            port: Some(bound.port()),
+            port: bound.map(|bound| bound.port()),
         });
         Ok(self.receive_endpoints.len() - 1)
     }
@@ -281,7 +320,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         else {
             return;
         };
-        if !endpoint.interest.is_empty() || endpoint.images > 0 || endpoint.is_closing {
+        let is_used = !endpoint.interest.is_empty() || endpoint.images > 0 || endpoint.responses > 0;
+        if is_used || endpoint.is_closing {
             return;
         }
         endpoint.is_closing = true;
@@ -300,46 +340,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     pub(super) fn on_receive_endpoint_released(&mut self, endpoint: &ReceiverEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
-        if let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id)
-            && let Some(port) = self.receive_endpoints.remove(index).port
-        {
+        let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id) else { return };
+        let own = self.receive_endpoints.remove(index);
+        self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
+        for port in own.destinations.iter().map(|destination| destination.port).chain(own.port) {
             self.receive_ports.free(port);
-        }
-    }
-
-    /// Starts resolving a name again that nobody was heard from (spec 02 §3.16).
-    pub(super) fn re_resolve(&mut self, endpoint_id: u64) {
-        let sends = self.send_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
-        let receives = self.receive_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
-        let Some((_, channel)) = sends.chain(receives).find(|(id, _)| *id == endpoint_id) else { return };
-        let job = Job::Channel { uri: Box::new(channel.uri.clone()), text: channel.text.clone() };
-        // When the executor is full the sender or receiver asks again.
-        let _later = self.submit(job, Pending::ReResolution { endpoint_id });
-    }
-
-    pub(super) fn on_re_resolved(&mut self, endpoint_id: u64, channel: Result<Box<UdpChannel>, Failure>) {
-        let channel = match channel {
-            Ok(channel) => channel,
-            Err(failure) => {
-                return self.events.record_error(&format!("could not re-resolve: {}", failure.message));
-            }
-        };
-        use crate::system_counters::SystemCounter::ResolutionChanges;
-        if let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
-            && own.channel.endpoint != channel.endpoint
-            && let Some(address) = channel.endpoint
-        {
-            own.channel.endpoint = Some(address);
-            self.system.get(ResolutionChanges).increment();
-            return self.tell_sender(SenderCommand::SetRemote { endpoint_id, address });
-        }
-        if let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id)
-            && own.channel.control != channel.control
-            && let Some(address) = channel.control
-        {
-            own.channel.control = Some(address);
-            self.system.get(ResolutionChanges).increment();
-            self.tell_receiver(ReceiverCommand::SetControl { endpoint_id, address });
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use harrier_protocol::counter_types;
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::Group;
-use harrier_protocol::{ErrorCode, counter_types};
 use harrier_ringbuf::logbuffer::{LogSettings, LogType};
 use harrier_ringbuf::position::compute_position;
 use harrier_ringbuf::{Memory, Transport};
@@ -34,6 +34,10 @@ const MIN_NAK_DELAY_NS: i64 = 1_000;
 pub(super) struct ImageEntry {
     pub(super) image: PublicationImage,
     pub(super) endpoint_id: u64,
+    /// Its sender asks for a response stream.
+    pub(super) requests_response: bool,
+    /// The session that answers, until the sender has heard it.
+    pub(super) response_session: Option<i32>,
     rejoins: bool,
     is_removing: bool,
     untethered: UntetheredTimeouts,
@@ -62,19 +66,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.add_spy(add, params, channel);
             return Ok(());
         }
-        if channel.is_manual() || channel.is_response() {
-            return Err(Failure::new(
-                ErrorCode::NotSupported,
-                format!(
-                    "control-mode=manual|response is not supported for subscriptions: channel={}",
-                    add.channel
-                ),
-            ));
-        }
         self.check_window(&channel, params.receiver_window)?;
         self.check_conflicts(&add, &params, &channel)?;
         match self.find_receive_endpoint(&channel)? {
             Some(index) => {
+                self.join_endpoint(add, params, channel, index);
+                Ok(())
+            }
+            None if channel.is_manual() => {
+                let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), None)?;
                 self.join_endpoint(add, params, channel, index);
                 Ok(())
             }
@@ -88,36 +88,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Subscriptions of one stream and socket must agree (spec 02 §3.17).
-    fn check_conflicts(
-        &self,
-        add: &AddSubscription,
-        params: &SubscriptionParams,
-        channel: &UdpChannel,
-    ) -> Result<(), Failure> {
-        for other in &self.subscriptions {
-            let Source::Network { channel: own, .. } = &other.source else { continue };
-            let is_same = other.stream_id == add.stream_id
-                && other.params.session_id.is_some() == params.session_id.is_some()
-                && channel.matches(own)?;
-            if !is_same {
-                continue;
-            }
-            for (key, one, two) in [
-                ("reliable", params.is_reliable, other.params.is_reliable),
-                ("rejoin", params.rejoins, other.params.rejoins),
-            ] {
-                if one != two {
-                    return Err(Failure::generic(format!(
-                        "option conflicts with existing subscription: {key}={one} existingChannel={} channel={}",
-                        other.channel, add.channel
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn on_subscription_socket(
         &mut self,
         add: AddSubscription,
@@ -125,7 +95,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         channel: Box<UdpChannel>,
         socket: T::Socket,
     ) -> Result<(), Failure> {
-        let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), socket)?;
+        let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), Some(socket))?;
         self.join_endpoint(add, params, channel, index);
         Ok(())
     }
@@ -139,11 +109,21 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) {
         let endpoint = &self.receive_endpoints[index];
         let (endpoint_id, status_id) = (endpoint.id, endpoint.status.id());
-        self.add_interest(index, add.stream_id, params.session_id);
+        if params.is_response {
+            self.receive_endpoints[index].responses += 1;
+        }
+        if params.session_id.is_some() || !params.is_response {
+            self.add_interest(index, add.stream_id, params.session_id);
+        }
         self.events.subscription_ready(add.correlation_id, status_id);
         let registration_id = add.correlation_id;
         let source = Source::Network { endpoint_id, channel };
         self.subscriptions.push(Subscription::new(add, params, source));
+        self.link_images(registration_id);
+    }
+
+    /// Links a subscription to all images it wants.
+    pub(super) fn link_images(&mut self, registration_id: i64) {
         for image in 0..self.images.len() {
             if self.images[image].image.accepts_subscribers() {
                 self.link_image(image, registration_id);
@@ -255,7 +235,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             untethered_resting_timeout_ns: untethered.resting_ns,
             untethered_linger_timeout_ns: untethered.linger_ns,
             group: is_group(params, setup),
-            is_response: false,
+            is_response: params.is_response,
             rejoin: params.rejoins,
             reliable: params.is_reliable,
             sparse: params.is_sparse,
@@ -370,6 +350,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.images.push(ImageEntry {
             image: PublicationImage::new(identity, file, counters, shared, congestion, loss, join_position),
             endpoint_id,
+            requests_response: setup.flags & flag::SETUP_SEND_RESPONSE != 0,
+            response_session: None,
             rejoins: params.rejoins,
             is_removing: false,
             untethered,

@@ -30,7 +30,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if !add.is_exclusive && self.share_ipc_publication(&add, uri, &params)? {
             return Ok(());
         }
-        self.connect_ipc_response(&params)?;
         let session_id = self.choose_session(&add, &mut params, uri, IPC_SOCKET)?;
         let start = self.choose_start(&params);
         let settings = self.ipc_log_settings(&add, &params, session_id, &start);
@@ -126,6 +125,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             session_id,
             stream_id: add.stream_id,
             log_type,
+            is_response: params.is_response,
             ..self.publication_log_settings(params, start)
         }
     }
@@ -205,6 +205,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         announce(&mut self.events, &publication, id);
         self.ipc.push(publication);
         self.clients.link_publication(client_id, id, id);
+        self.connect_ipc_response(self.ipc.len() - 1);
         self.link_ipc_subscriptions(self.ipc.len() - 1);
         Ok(())
     }
@@ -252,6 +253,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         else {
             return;
         };
+        let identity = &publication.identity;
+        let Some(params) = subscription.ipc_params(identity.stream_id, identity.session_id) else { return };
         if publication.subscribers.contains(registration_id) {
             return;
         }
@@ -266,8 +269,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         publication.subscribers.add(
             registration_id,
             position,
-            subscription.params.is_tethered,
-            subscription.params.rejoins,
+            params.is_tethered,
+            params.rejoins,
             self.now.ns,
         );
         publication.update_connected();
@@ -289,7 +292,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     /// Links a subscription to all publications that fit.
-    fn link_ipc_publications(&mut self, registration_id: i64) {
+    pub(super) fn link_ipc_publications(&mut self, registration_id: i64) {
         for index in 0..self.ipc.len() {
             let is_fit = self.subscriptions.iter().any(|subscription| {
                 subscription.registration_id == registration_id && fits(subscription, &self.ipc[index])
@@ -308,22 +311,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 publication.update_connected();
             }
         }
-    }
-
-    /// The other half of a response channel (spec 02 §7): a publication that answers an image names the request
-    /// publication, which names the response subscription.
-    fn connect_ipc_response(&mut self, params: &PublicationParams) -> Result<(), Failure> {
-        let Some(ResponseCorrelation::Id(id)) = params.response_correlation else { return Ok(()) };
-        let is_known = id == -1
-            || self.subscriptions.iter().any(|subscription| subscription.registration_id == id)
-            || self.ipc.iter().any(|publication| publication.identity.registration_id == id);
-        if is_known {
-            return Ok(());
-        }
-        Err(Failure::new(
-            ErrorCode::GenericError,
-            format!("unable to find response subscription for response-correlation-id={id}"),
-        ))
     }
 
     pub(super) fn reject_ipc_image(&mut self, image_id: i64, reason: &str) -> bool {
@@ -454,9 +441,8 @@ fn stream_of(identity: &Identity) -> StreamIdentity<'_> {
 }
 
 fn fits(subscription: &Subscription, publication: &IpcPublication) -> bool {
-    matches!(subscription.source, Source::Ipc)
-        && subscription.stream_id == publication.identity.stream_id
-        && subscription.wants(publication.identity.session_id)
+    let identity = &publication.identity;
+    subscription.ipc_params(identity.stream_id, identity.session_id).is_some()
         && publication.accepts_subscribers()
 }
 

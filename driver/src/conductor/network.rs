@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use harrier_protocol::counter_types;
 use harrier_protocol::event::PublicationReady;
 use harrier_protocol::udp::flag;
-use harrier_protocol::uri::{ChannelUri, InitialPosition};
-use harrier_protocol::{ErrorCode, counter_types};
+use harrier_protocol::uri::{ChannelUri, InitialPosition, ResponseCorrelation};
 use harrier_ringbuf::logbuffer::{LogSettings, LogType};
 use harrier_ringbuf::position::compute_max_message_length;
 use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
 use super::pending::{AddPublication, AddSubscription, Pending};
+use super::responses::answered_image;
 use crate::channel::UdpChannel;
 use crate::counters::StreamIdentity;
 use crate::executor::Job;
@@ -75,6 +76,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         check_publication_channel(&channel)?;
         let params = PublicationParams::new(&channel.uri, add.stream_id, &self.context)?;
+        self.check_response(&channel, &params)?;
         self.check_mtu(&channel, params.mtu_length)?;
         self.flow_control(&channel)?;
         match self.find_send_endpoint(&channel)? {
@@ -138,6 +140,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             socket_sndbuf_length: channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length),
             socket_rcvbuf_length: channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length),
             group: channel.is_multi_destination(),
+            is_response: params.is_response,
             ..self.publication_log_settings(&params, &start)
         };
         let identity = Identity {
@@ -284,8 +287,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             status_id,
         };
         announce(&mut self.events, &entry, id);
+        let answered = answered_image(&entry);
         self.publications.push(entry);
         self.clients.link_publication(client_id, id, id);
+        if let Some((image_id, session_id)) = answered {
+            self.set_response_session(image_id, session_id);
+        }
         self.link_spies_of(self.publications.len() - 1);
         Ok(())
     }
@@ -371,7 +378,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             has_group_semantics: is_group || params.has_max_resend,
             max_length: longest,
         });
-        SendPublication::new(SendPublicationSetup {
+        let publication = SendPublication::new(SendPublicationSetup {
             registration_id: identity.registration_id,
             endpoint_id,
             session_id: identity.session_id,
@@ -389,7 +396,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             naks_received: counters.naks_received.clone(),
             receivers: counters.receivers.clone(),
             shared: shared.clone(),
-        })
+        });
+        match params.response_correlation {
+            _ if params.is_response => publication.responding(),
+            Some(ResponseCorrelation::Id(subscription_id)) => publication.requesting(subscription_id),
+            _ => publication,
+        }
     }
 
     pub(super) fn release_network_publication(&mut self, id: i64) {
@@ -437,11 +449,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let entry = &mut self.publications[index];
         let identity = entry.publication.identity.clone();
         self.sessions.remove(identity.stream_id, identity.session_id, &entry.socket_name);
+        let answered = answered_image(entry);
         let spies = entry.publication.spies.drain();
         entry.publication.on_spies_changed();
         for spy in spies {
             self.counters.free(spy.position.id());
             self.tell_unavailable(identity.registration_id, spy.registration_id);
+        }
+        if let Some((image_id, session_id)) = answered {
+            self.clear_response_session(image_id, session_id);
         }
     }
 
@@ -474,15 +490,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
 /// Rules on the channel of a publication that need its addresses (spec 02 §2.10).
 fn check_publication_channel(channel: &UdpChannel) -> Result<(), Failure> {
-    if channel.is_response() {
-        return Err(Failure::new(
-            ErrorCode::NotSupported,
-            format!(
-                "control-mode=response is not supported for network publications: channel={}",
-                channel.text
-            ),
-        ));
-    }
     if channel.control.is_some() && channel.endpoint.is_none() && channel.control_mode.is_none() {
         return Err(Failure::generic(format!(
             "'control' parameter requires that either 'endpoint' or 'control-mode' is specified, channel={}",

@@ -22,18 +22,20 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.events.subscription_ready(add.correlation_id, -1);
         let registration_id = add.correlation_id;
         self.subscriptions.push(Subscription::new(add, params, Source::Spy(channel)));
+        self.link_spies(registration_id);
+    }
+
+    /// Links a spy to all publications it means.
+    pub(super) fn link_spies(&mut self, registration_id: i64) {
         for index in 0..self.publications.len() {
             self.link_spy(index, registration_id);
         }
     }
 
     pub(super) fn link_spies_of(&mut self, index: usize) {
-        let spies: Vec<i64> = self
-            .subscriptions
-            .iter()
-            .filter(|subscription| matches!(subscription.source, Source::Spy(_)))
-            .map(|subscription| subscription.registration_id)
-            .collect();
+        let may_spy = |own: &&Subscription| matches!(own.source, Source::Spy(_)) || !own.locals.is_empty();
+        let spies: Vec<i64> =
+            self.subscriptions.iter().filter(may_spy).map(|own| own.registration_id).collect();
         for registration_id in spies {
             self.link_spy(index, registration_id);
         }
@@ -47,13 +49,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let entry = &mut self.publications[index];
         let publication = &mut entry.publication;
-        let Source::Spy(channel) = &subscription.source else { return };
-        let is_match = subscription.stream_id == publication.identity.stream_id
-            && subscription.wants(publication.identity.session_id)
-            && spies_on(channel, &entry.channel)
-            && publication.accepts_spies()
-            && !publication.spies.contains(registration_id);
-        if !is_match {
+        let identity = &publication.identity;
+        let Some(params) = subscription
+            .spy_params(identity.stream_id, identity.session_id, |channel| spies_on(channel, &entry.channel))
+        else {
+            return;
+        };
+        if !publication.accepts_spies() || publication.spies.contains(registration_id) {
             return;
         }
         let join_position = publication.spy_join_position();
@@ -64,7 +66,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             Err(error) => return self.events.record_error(&error.to_string()),
         };
         let position_id = position.id();
-        let params = &subscription.params;
         publication.spies.add(registration_id, position, params.is_tethered, params.rejoins, self.now.ns);
         publication.on_spies_changed();
         self.events.available_image(spy_image(entry, registration_id, position_id));
@@ -97,7 +98,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 }
 
 /// Whether a spy's channel means a publication's (spec 02 §2.13).
-fn spies_on(spy: &UdpChannel, publication: &UdpChannel) -> bool {
+pub(super) fn spies_on(spy: &UdpChannel, publication: &UdpChannel) -> bool {
     match (spy.tag, publication.tag) {
         (Some(tag), Some(other)) if tag == other => true,
         _ => {

@@ -21,6 +21,15 @@ pub(super) enum Source {
     Network { endpoint_id: u64, channel: Box<UdpChannel> },
 }
 
+/// A destination of a multi-destination subscription within this driver: IPC publications, or network publications that
+/// it spies on.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub(super) channel: String,
+    pub(super) params: SubscriptionParams,
+    pub(super) source: Source,
+}
+
 /// A subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -32,6 +41,7 @@ pub(super) struct Subscription {
     /// The one session wanted; a response subscription wants none before it has learned it.
     pub(super) session_id: Option<i32>,
     pub(super) source: Source,
+    pub(super) locals: Vec<Local>,
 }
 
 impl Subscription {
@@ -44,7 +54,43 @@ impl Subscription {
             session_id: params.session_id,
             params,
             source,
+            locals: Vec::new(),
         }
+    }
+
+    /// How it takes an IPC publication; `None` when that is none of its own.
+    pub(super) fn ipc_params(&self, stream_id: i32, session_id: i32) -> Option<&SubscriptionParams> {
+        self.local_params(stream_id, session_id, |source| matches!(source, Source::Ipc))
+    }
+
+    /// How it spies on a network publication of such a channel; `None` when that is none of its own.
+    pub(super) fn spy_params(
+        &self,
+        stream_id: i32,
+        session_id: i32,
+        is_meant: impl Fn(&UdpChannel) -> bool,
+    ) -> Option<&SubscriptionParams> {
+        self.local_params(stream_id, session_id, |source| match source {
+            Source::Spy(channel) => is_meant(channel),
+            Source::Ipc | Source::Network { .. } => false,
+        })
+    }
+
+    fn local_params(
+        &self,
+        stream_id: i32,
+        session_id: i32,
+        is_meant: impl Fn(&Source) -> bool,
+    ) -> Option<&SubscriptionParams> {
+        if self.stream_id != stream_id {
+            return None;
+        }
+        if is_meant(&self.source) {
+            return self.wants(session_id).then_some(&self.params);
+        }
+        let mut own = self.locals.iter().filter(|local| is_meant(&local.source));
+        let is_wanted = |params: &SubscriptionParams| params.session_id.is_none_or(|own| own == session_id);
+        own.find(|local| is_wanted(&local.params)).map(|local| &local.params)
     }
 
     /// True when streams of this session are for the subscription.
@@ -68,6 +114,37 @@ impl Subscription {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
+    /// Subscriptions of one stream and socket must agree (spec 02 §3.17).
+    pub(super) fn check_conflicts(
+        &self,
+        add: &AddSubscription,
+        params: &SubscriptionParams,
+        channel: &UdpChannel,
+    ) -> Result<(), Failure> {
+        for other in &self.subscriptions {
+            let Source::Network { channel: own, .. } = &other.source else { continue };
+            let is_same = other.stream_id == add.stream_id
+                && other.params.session_id.is_some() == params.session_id.is_some()
+                && channel.matches(own)?;
+            if !is_same {
+                continue;
+            }
+            for (key, one, two) in [
+                ("reliable", params.is_reliable, other.params.is_reliable),
+                ("rejoin", params.rejoins, other.params.rejoins),
+                ("isResponse", params.is_response, other.params.is_response),
+            ] {
+                if one != two {
+                    return Err(Failure::generic(format!(
+                        "option conflicts with existing subscription: {key}={one} existingChannel={} channel={}",
+                        other.channel, add.channel
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn on_remove_subscription(
         &mut self,
         correlation_id: i64,
@@ -98,23 +175,20 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             Source::Spy(_) => self.unlink_spy(registration_id),
             Source::Network { endpoint_id, .. } => {
                 self.unlink_images(registration_id);
-                self.remove_interest(endpoint_id, subscription.stream_id, subscription.session_id);
+                if subscription.params.is_response {
+                    self.remove_response(endpoint_id);
+                }
+                if subscription.session_id.is_some() || !subscription.params.is_response {
+                    self.remove_interest(endpoint_id, subscription.stream_id, subscription.session_id);
+                }
+                self.close_unused_receive_endpoint(endpoint_id);
+                if !subscription.locals.is_empty() {
+                    self.unlink_ipc_subscription(registration_id);
+                    self.unlink_spy(registration_id);
+                }
             }
         }
         true
-    }
-
-    pub(super) fn refuse_receive_destination(&self, registration_id: i64) -> Result<(), Failure> {
-        let is_known =
-            self.subscriptions.iter().any(|subscription| subscription.registration_id == registration_id);
-        Err(if is_known {
-            Failure::channel("channel does not allow manual control")
-        } else {
-            Failure::new(
-                ErrorCode::UnknownSubscription,
-                format!("unknown MDS subscription: {registration_id}"),
-            )
-        })
     }
 
     /// Drops a client's hold on a publication.

@@ -1,8 +1,9 @@
 //! Captured datagrams of peers, as spec 02 §9.3 uses them.
 
-use harrier_protocol::udp::Frame;
+use harrier_protocol::udp::{Frame, Setup};
 
-use super::rig::{MS, Options, Rig, US, receiver_address, sender_address};
+use super::rig::{MS, Options, Rig, STREAM, US, receiver_address, sender_address};
+use crate::handover::ReceiverCommand;
 use crate::system_counters::SystemCounter as C;
 
 const SESSION: i32 = 0x0102_0304;
@@ -117,4 +118,38 @@ fn a_nak_brings_the_same_bytes_again() {
         assert_eq!(rig.net.take_sent()[0].bytes, repeated);
     }
     peers!(check, "04-data-unfragmented", "12-nak", "13-retransmit");
+}
+
+#[test]
+fn a_request_and_who_answers_it_are_those_of_peers() {
+    fn check([setup, response]: [&[u8]; 2]) {
+        const SUBSCRIPTION: i64 = 640;
+        let (Ok(Frame::Setup(captured)), Ok(Frame::ResponseSetup(told))) =
+            (Frame::decode(setup), Frame::decode(response))
+        else {
+            panic!("no SETUP and RSP_SETUP");
+        };
+        let options = || Options { session_id: SESSION, initial_term_id: 7, ..Options::default() };
+        // The requester.
+        let mut rig = Rig::with(Options { response_subscription: Some(SUBSCRIPTION), ..options() });
+        rig.run(MS, 10 * US);
+        let sent = rig.net.take_sent();
+        let Frame::Setup(own) = sent[0].frame() else { panic!("{sent:?}") };
+        assert_eq!(Setup { stream_id: captured.stream_id, ..own }, captured);
+        let mut own = response.to_vec();
+        own[12..16].copy_from_slice(&STREAM.to_le_bytes());
+        rig.net.inject(receiver_address(0), sender_address(), &own);
+        rig.run(50 * US, 10 * US);
+        assert_eq!(rig.response_setups, [(SUBSCRIPTION, told.response_session_id)]);
+        // The responder.
+        let mut rig = Rig::with(options());
+        rig.connect();
+        let correlation_id = rig.readers[0].image.identity.correlation_id;
+        let session_id = Some(told.response_session_id);
+        rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id });
+        rig.net.take_sent();
+        rig.run(300 * MS, MS);
+        assert!(rig.net.take_sent().iter().any(|sent| sent.bytes == own));
+    }
+    peers!(check, "23-setup-response", "24-rsp-setup");
 }

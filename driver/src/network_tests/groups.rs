@@ -2,11 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use harrier_protocol::udp::{Frame, StatusMessage, flag};
+use harrier_protocol::udp::{Frame, flag};
 
-use harrier_ringbuf::Agent;
-
-use super::rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, address, receiver_address, sender_address};
+use super::rig::{MS, Options, Rig, SECOND, US, address, receiver_address, sender_address};
 use super::{heartbeat_flags, is_data, message, publish_many};
 use crate::handover::{ImageState, ReceiverCommand};
 use crate::receiver::transport::MulticastGroup;
@@ -172,53 +170,6 @@ fn receivers_of_a_multicast_group_answer_to_its_control_group() {
     let mut answers = sent.iter().filter(|sent| sent.from == receiver_address(0)).peekable();
     assert!(answers.peek().is_some());
     assert!(answers.all(|sent| sent.to == control));
-}
-
-#[test]
-fn the_session_that_answers_is_told_with_each_timed_out_status_message() {
-    let mut rig = Rig::new();
-    rig.connect();
-    rig.run(MS, 100 * US);
-    let correlation_id = rig.readers[0].image.identity.correlation_id;
-    rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id: Some(77) });
-    rig.net.take_sent();
-    rig.run(SECOND, MS);
-    rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id: None });
-    rig.run(SECOND, MS);
-    let sent = rig.net.take_sent();
-    let told: Vec<_> = sent.iter().filter(|sent| matches!(sent.frame(), Frame::ResponseSetup(_))).collect();
-    assert!((4..=5).contains(&told.len()), "{}", told.len());
-    let Frame::ResponseSetup(frame) = told[0].frame() else { unreachable!() };
-    assert_eq!((frame.session_id, frame.stream_id, frame.response_session_id), (SESSION, STREAM, 77));
-    assert_eq!(told[0].to, sender_address());
-}
-
-#[test]
-fn a_response_publication_is_silent_until_it_is_asked_and_answers_only_then() {
-    let mut rig = Rig::with(Options { is_response: true, ..Options::default() });
-    rig.run(SECOND, MS);
-    assert!(rig.net.take_sent().is_empty());
-    assert!(rig.sender.next_deadline().is_none_or(|deadline_ns| deadline_ns > rig.now.ns));
-    let asker = receiver_address(0);
-    let ask = StatusMessage {
-        flags: flag::SM_SEND_SETUP,
-        session_id: SESSION,
-        stream_id: STREAM,
-        consumption_term_id: 0,
-        consumption_term_offset: 0,
-        receiver_window: 0,
-        receiver_id: 900,
-        group_tag: None,
-    };
-    let mut bytes = [0; 44];
-    let length = ask.encode(&mut bytes).unwrap();
-    rig.net.inject(asker, sender_address(), &bytes[..length]);
-    rig.connect();
-    let expected = publish_many(&mut rig, 20);
-    rig.run(10 * MS, 100 * US);
-    assert!(rig.readers[0].messages == expected);
-    let sent = rig.net.take_sent();
-    assert!(sent.iter().filter(|sent| sent.from == sender_address()).all(|sent| sent.to == asker));
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub(super) struct Options {
     /// Hops that the publication tells.
     pub(super) ttl: i32,
     pub(super) is_response: bool,
+    /// Subscription that awaits the answers to the publication.
+    pub(super) response_subscription: Option<i64>,
     pub(super) control: Option<SocketAddr>,
     pub(super) congestion: &'static str,
     pub(super) measures_rtt: bool,
@@ -103,6 +105,7 @@ impl Default for Options {
             multicast: None,
             ttl: 0,
             is_response: false,
+            response_subscription: None,
             control: None,
             congestion: "static",
             measures_rtt: false,
@@ -128,6 +131,8 @@ pub(super) struct Rig {
     pub(super) requests: usize,
     pub(super) released: Vec<i64>,
     pub(super) resolutions: Vec<u64>,
+    pub(super) response_setups: Vec<(i64, i32)>,
+    pub(super) responses_connected: Vec<i64>,
     pub(super) is_publication_gone: bool,
     pub(super) makes_images: bool,
     pub(super) takes_replies: bool,
@@ -234,6 +239,8 @@ impl Rig {
             requests: 0,
             released: Vec::new(),
             resolutions: Vec::new(),
+            response_setups: Vec::new(),
+            responses_connected: Vec::new(),
             is_publication_gone: false,
             makes_images: true,
             takes_replies: true,
@@ -258,12 +265,15 @@ impl Rig {
         let destinations = self.options.is_dynamic.then(|| Destinations::new(true, count));
         let peer = (!self.options.is_dynamic && !self.options.is_response).then(|| receiver_address(0));
         let socket = self.net.socket(sender_address(), peer);
-        let endpoint = SendEndpoint::new(SEND_ENDPOINT, socket, None, false, destinations, Vec::new());
-        self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
+        let mut endpoint = SendEndpoint::new(SEND_ENDPOINT, socket, None, false, destinations, Vec::new());
         let mut publication = self.send_publication().with_ttl(self.options.ttl);
         if self.options.is_response {
-            publication = publication.responding();
+            (endpoint, publication) = (endpoint.responding(), publication.responding());
         }
+        if let Some(subscription_id) = self.options.response_subscription {
+            publication = publication.requesting(subscription_id);
+        }
+        self.tell_sender(SenderCommand::AddEndpoint(Box::new(endpoint)));
         self.tell_sender(SenderCommand::AddPublication(Box::new(publication)));
         for number in 0..self.options.receivers {
             let endpoint_id = 10 + u64::from(number);
@@ -460,8 +470,14 @@ impl Rig {
             ConductorCommand::PublicationError { receiver_id, code, message, .. } => {
                 self.refusals.push((receiver_id, code, message));
             }
+            ConductorCommand::ResponseSetup { subscription_id, session_id } => {
+                self.response_setups.push((subscription_id, session_id));
+            }
+            ConductorCommand::ResponseConnected { registration_id } => {
+                self.responses_connected.push(registration_id);
+            }
             ConductorCommand::Error { text } => self.errors.push(text),
-            ConductorCommand::ReResolve { endpoint_id } => self.resolutions.push(endpoint_id),
+            ConductorCommand::ReResolve { endpoint_id, .. } => self.resolutions.push(endpoint_id),
             ConductorCommand::SendEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
             ConductorCommand::ReceiveEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
         }

@@ -54,17 +54,17 @@ impl Outbox {
 }
 
 impl<S: Datagrams> ReceiveEndpoint<S> {
-    /// An endpoint on its own open socket; `control` is the channel's explicit control address.
+    /// An endpoint on its own open socket, or on none yet; `control` is the channel's explicit control address.
     pub(crate) fn new(
         id: u64,
-        socket: S,
+        socket: Option<S>,
         receiver_id: i64,
         group_tag: Option<i64>,
         control: Option<SocketAddr>,
         counters: Vec<AtomicCounter>,
     ) -> Self {
-        let transport = ReceiveTransport::new(-1, socket, control, None);
-        Self::with_transports(id, vec![Some(Box::new(transport))], receiver_id, group_tag, counters)
+        let own = socket.map(|socket| Some(Box::new(ReceiveTransport::new(-1, socket, control, None))));
+        Self::with_transports(id, own.into_iter().collect(), receiver_id, group_tag, counters)
     }
 
     /// An endpoint on such sockets: one of a multicast group, or none yet for `control-mode=manual`, whose destinations
@@ -132,10 +132,10 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         self.transports.iter().flatten().count()
     }
 
-    /// The control name has another address now.
-    pub(super) fn set_control(&mut self, address: SocketAddr) {
+    /// The control name of a destination, or with -1 of its own socket, has another address now.
+    pub(super) fn set_control(&mut self, registration_id: i64, address: SocketAddr) {
         for transport in self.transports.iter_mut().flatten() {
-            if transport.control.is_some() {
+            if transport.registration_id == registration_id && transport.control.is_some() {
                 transport.control = Some(address);
             }
         }

@@ -35,6 +35,8 @@ pub(crate) struct SendEndpoint<S> {
     remote: Option<SocketAddr>,
     /// The endpoint is named, so its address may change.
     resolves: bool,
+    /// Each publication finds its own destination.
+    is_response: bool,
     last_resolution_ns: i64,
     /// Status of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
@@ -94,12 +96,19 @@ impl<S: Datagrams> SendEndpoint<S> {
             },
             remote,
             resolves,
+            is_response: false,
             last_resolution_ns: 0,
             counters,
             is_short: false,
             error: None,
             next_error_ns: i64::MIN,
         }
+    }
+
+    /// Makes it an endpoint of response publications, whose socket is not connected.
+    pub(crate) fn responding(mut self) -> Self {
+        self.is_response = true;
+        self
     }
 
     pub(crate) fn add_destination(&mut self, destination: Destination, now_ns: i64) {
@@ -120,8 +129,25 @@ impl<S: Datagrams> SendEndpoint<S> {
         }
     }
 
+    /// The name of the endpoint has another address now.
     pub(crate) fn set_remote(&mut self, address: SocketAddr) {
-        self.remote = Some(address);
+        if self.remote.is_some() {
+            self.remote = Some(address);
+        } else if let Err(error) = self.socket.reconnect(address) {
+            self.note_error(error);
+        }
+    }
+
+    /// The name of a destination has another address now.
+    pub(crate) fn set_destination(&mut self, registration_id: i64, address: SocketAddr, now_ns: i64) {
+        if let Some(destinations) = &mut self.control.destinations {
+            destinations.set_address(registration_id, address, now_ns);
+        }
+    }
+
+    /// A named destination that nobody has answered from for long (spec 02 §3.16).
+    pub(crate) fn next_silent_destination(&mut self, now_ns: i64) -> Option<i64> {
+        self.control.destinations.as_mut()?.next_silent(now_ns)
     }
 
     /// True when the name of the endpoint should be resolved again (spec 02 §3.16).
@@ -299,12 +325,9 @@ impl<S: Datagrams> SendEndpoint<S> {
             let reply = Rttm { flags: 0, reception_delta_ns: 0, ..request };
             let mut buffer = [0; RTTM_LENGTH];
             if let Ok(length) = reply.encode(&mut buffer) {
-                let to = if self.remote.is_none() && self.control.destinations.is_none() {
-                    None
-                } else {
-                    Some(source)
-                };
-                self.send_copy(&buffer[..length], to, system);
+                let is_open =
+                    self.is_response || self.remote.is_some() || self.control.destinations.is_some();
+                self.send_copy(&buffer[..length], is_open.then_some(source), system);
             }
         }
     }
@@ -331,7 +354,19 @@ impl Control {
         match frame {
             Frame::StatusMessage(status) => {
                 let publication = own.find(find(status.session_id, status.stream_id));
-                self.on_status(status, source, publication, system, now_ns);
+                let heard = self.on_status(status, source, publication, system, now_ns);
+                if let Some(registration_id) = heard {
+                    replies.send(ConductorCommand::ResponseConnected { registration_id });
+                }
+            }
+            Frame::ResponseSetup(response) => {
+                if let Some(publication) = own.find(find(response.session_id, response.stream_id))
+                    && let Some(subscription_id) = publication.on_response_setup(now_ns)
+                {
+                    // A lost one comes again with the next status message.
+                    let session_id = response.response_session_id;
+                    replies.try_send(ConductorCommand::ResponseSetup { subscription_id, session_id });
+                }
             }
             Frame::Nak(nak) => {
                 let Nak { session_id, stream_id, term_id, term_offset, length } = *nak;
@@ -366,6 +401,7 @@ impl Control {
         }
     }
 
+    /// Returns the response publication whose requester has come with this.
     fn on_status(
         &mut self,
         status: &StatusMessage,
@@ -373,23 +409,24 @@ impl Control {
         publication: Option<&mut Box<SendPublication>>,
         system: &SystemCounters,
         now_ns: i64,
-    ) {
+    ) -> Option<i64> {
         system.get(SystemCounter::StatusMessagesReceived).increment();
         if let Some(publication) = &publication
             && !status.is_send_setup()
             && !publication.is_near(status)
         {
-            return system.get(SystemCounter::StatusMessagesRejected).increment();
+            system.get(SystemCounter::StatusMessagesRejected).increment();
+            return None;
         }
         if let Some(destinations) = &mut self.destinations {
             destinations.on_status(status.receiver_id, source, now_ns);
         }
-        let Some(publication) = publication else { return };
+        let publication = publication?;
         if status.is_send_setup() {
             publication.trigger_setup(status.group_tag, source, now_ns);
-        } else {
-            publication.on_status(status, now_ns);
+            return None;
         }
+        publication.on_status(status, now_ns).then_some(publication.registration_id)
     }
 }
 

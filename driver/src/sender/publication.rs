@@ -26,6 +26,8 @@ const SETUP_INTERVAL_NS: i64 = 100_000_000;
 const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
 /// NAKs that may wait for the end of a poll.
 const MAX_NAKS: usize = 64;
+/// Time between two looks at who answers a request stream, ns; receivers tell it five times a second.
+const RESPONSE_SETUP_INTERVAL_NS: i64 = 10_000_000;
 /// Receivers that are remembered.
 const MAX_RECEIVERS: usize = 1_024;
 
@@ -73,6 +75,9 @@ pub(crate) struct SendPublication {
     naks: Vec<Resend>,
     ttl: i32,
     respondent: Respondent,
+    /// Subscription that awaits the answers to this stream.
+    response_subscription: Option<i64>,
+    next_response_setup_ns: i64,
 }
 
 /// Whether a publication answers one request stream, and where the requests come from (spec 02 §2.12).
@@ -108,6 +113,8 @@ impl SendPublication {
             naks: Vec::with_capacity(MAX_NAKS),
             ttl: 0,
             respondent: Respondent::No,
+            response_subscription: None,
+            next_response_setup_ns: i64::MIN,
             setup,
         }
     }
@@ -120,9 +127,15 @@ impl SendPublication {
     }
 
     /// Makes it a response publication: it is silent until somebody asks for its SETUP, who becomes its destination.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no response channels yet"))]
     pub(crate) fn responding(mut self) -> Self {
         self.respondent = Respondent::Unasked;
+        self
+    }
+
+    /// Makes it a request publication: its SETUPs ask for a response stream, which a subscription awaits.
+    pub(crate) fn requesting(mut self, subscription_id: i64) -> Self {
+        self.setup.setup_flags |= flag::SETUP_SEND_RESPONSE;
+        self.response_subscription = Some(subscription_id);
         self
     }
 
@@ -384,16 +397,30 @@ impl SendPublication {
         if self.setup.shared.is_end_of_stream.load(Ordering::Acquire) {
             return;
         }
-        if self.respondent != Respondent::No {
-            self.respondent = Respondent::Of(source);
+        match self.respondent {
+            Respondent::No => {}
+            // Who answers a living requester does not turn to a stranger.
+            Respondent::Of(requester) if requester != source && !self.receivers.is_empty() => return,
+            Respondent::Unasked | Respondent::Of(_) => self.respondent = Respondent::Of(source),
         }
         self.last_status_ns = now_ns;
         self.is_setup_elicited = true;
         self.setup.flow_control.on_trigger_setup(group_tag);
     }
 
-    /// A receiver tells its position.
-    pub(crate) fn on_status(&mut self, status: &StatusMessage, now_ns: i64) {
+    /// A receiver tells which session answers; the subscription to tell it to, unless this was told just before.
+    pub(crate) fn on_response_setup(&mut self, now_ns: i64) -> Option<i64> {
+        let subscription_id = self.response_subscription?;
+        if now_ns < self.next_response_setup_ns {
+            return None;
+        }
+        self.next_response_setup_ns = now_ns + RESPONSE_SETUP_INTERVAL_NS;
+        Some(subscription_id)
+    }
+
+    /// A receiver tells its position; true when it is the requester that a response publication has waited for.
+    pub(crate) fn on_status(&mut self, status: &StatusMessage, now_ns: i64) -> bool {
+        let had_receivers = !self.receivers.is_empty();
         let is_eos = status.flags & flag::SM_EOS != 0;
         self.last_status_ns = now_ns;
         if is_eos {
@@ -432,6 +459,7 @@ impl SendPublication {
         if is_connected && !log.is_connected() {
             log.set_connected(true);
         }
+        self.respondent != Respondent::No && !had_receivers && !self.receivers.is_empty()
     }
 
     /// A receiver misses something.

@@ -2,9 +2,11 @@
 
 mod recordings;
 mod replays;
+mod replications;
 mod requests;
 mod segments;
 mod start;
+mod tokens;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::storage::{
     FileId, Operation, Storage, StorageError, SyncLevel as FileSync, WriteBuffer,
 };
-use harrier_ringbuf::{Agent, AgentError, Memory, Now};
+use harrier_ringbuf::{Agent, AgentError, Memory, Now, Rng};
 use thiserror::Error;
 
 use crate::catalog::{Catalog, CatalogError, CatalogWrite};
@@ -25,10 +27,12 @@ use crate::mark_file::{MarkFile, MarkFileError};
 use crate::recorder::RecordingSession;
 use crate::recovery::RecoveryError;
 use crate::replay::ReplaySession;
+use crate::replication::Replication;
 use crate::session::{ControlSession, SessionState};
 use crate::task::FileTask;
 use recordings::{EndingRecording, RecordingSubscription, SpaceCheck, StartingRecording};
 use start::Phase;
+use tokens::ReplayToken;
 
 /// Fragments taken from a control subscription per duty cycle.
 const FRAGMENT_LIMIT: usize = 10;
@@ -75,8 +79,17 @@ struct ControlStream {
 /// A request as it came.
 struct Incoming {
     image_session_id: i32,
+    image_correlation_id: i64,
     source_identity: String,
     bytes: Vec<u8>,
+}
+
+/// The stream on which a request came.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    image_session_id: i32,
+    image_correlation_id: i64,
+    source: &'a str,
 }
 
 /// The counters of the archive itself, once the driver has given them.
@@ -93,6 +106,8 @@ const RECORDING_SESSIONS: usize = 2;
 const REPLAY_SESSIONS: usize = 3;
 const MAX_CYCLE_TIME: usize = 4;
 const CYCLE_TIME_EXCEEDED: usize = 5;
+/// First of the recorder's: longest write, bytes, time; the replayer's follow.
+const TRANSFERS: usize = 6;
 /// Duty cycles that take longer are counted, ns.
 const CYCLE_THRESHOLD_NS: i64 = 100_000_000;
 
@@ -124,6 +139,9 @@ pub struct Archive<M: Memory, S: Storage> {
     ending: Vec<EndingRecording>,
     replays: Vec<ReplaySession>,
     next_replay: i64,
+    replications: Vec<Replication>,
+    replay_tokens: Vec<ReplayToken>,
+    rng: Rng,
     tasks: Vec<FileTask>,
     /// Catalog writes that nothing else waits for.
     background: Vec<CatalogTicket>,
@@ -170,6 +188,16 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         if cycle_ns > CYCLE_THRESHOLD_NS {
             self.add_to(CYCLE_TIME_EXCEEDED, 1);
+        }
+    }
+
+    /// What was written to segments and read from them.
+    #[inline]
+    fn show_transfers(&self) {
+        let (writes, reads) = self.io.totals();
+        let values = [writes, reads].map(|totals| [totals.max_time_ns, totals.bytes, totals.time_ns]);
+        for (counter, value) in self.counters.ready.iter().skip(TRANSFERS).zip(values.as_flattened()) {
+            counter.set_ordered(*value);
         }
     }
 
@@ -223,6 +251,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 assembler.on_fragment(payload, header, &mut |message, header| {
                     incoming.push_back(Incoming {
                         image_session_id: header.session_id(),
+                        image_correlation_id: -1,
                         source_identity: String::new(),
                         bytes: message.to_vec(),
                     });
@@ -231,6 +260,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             for request in incoming.iter_mut().filter(|request| request.source_identity.is_empty()) {
                 if let Some(image) = subscription.image_by_session_id(request.image_session_id) {
                     request.source_identity = image.source_identity().to_owned();
+                    request.image_correlation_id = image.correlation_id();
                 }
             }
         }
@@ -243,7 +273,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             work_count += 1;
             match Request::decode(&request.bytes) {
                 Ok(Some(decoded)) => {
-                    self.on_request(&decoded, request.image_session_id, &request.source_identity)
+                    let origin = Origin {
+                        image_session_id: request.image_session_id,
+                        image_correlation_id: request.image_correlation_id,
+                        source: &request.source_identity,
+                    };
+                    self.on_request(&decoded, origin);
                 }
                 Ok(None) => {}
                 Err(error) => self.record_error(&format!("undecodable request: {error}")),
@@ -258,9 +293,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         for session in &mut self.sessions {
             work_count += session.do_work(aeron, &self.context.authenticator, self.now.ns);
         }
+        let now_ns = self.now.ns;
+        self.replay_tokens.retain(|token| now_ns <= token.deadline_ns);
         work_count += self.continue_listings();
         while let Some(index) = self.sessions.iter().position(|session| session.state == SessionState::Done) {
             let mut session = self.sessions.swap_remove(index);
+            self.replay_tokens.retain(|token| token.control_session_id != session.id);
             session.close();
             self.add_to(CONTROL_SESSIONS, -1);
         }
@@ -306,14 +344,17 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
             None => 0,
         };
         self.mark.update_activity(now);
+        self.io.begin_cycle(now.ns);
         work_count += self.io.poll();
         work_count += self.poll_control();
         work_count += self.take_requests();
         self.check_images();
         work_count += self.serve_sessions();
+        work_count += self.serve_replications();
         work_count += self.serve_recordings();
         work_count += self.serve_replays();
         work_count += self.serve_tasks();
+        self.show_transfers();
         Ok(work_count)
     }
 
@@ -324,6 +365,9 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
 
     fn on_close(&mut self, now: &Now) {
         self.now = *now;
+        for replication in &mut self.replications {
+            replication.client.close();
+        }
         self.end_all_recordings();
         for session in &mut self.sessions {
             session.close();

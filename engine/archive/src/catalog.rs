@@ -456,7 +456,8 @@ fn read_entry(bytes: &[u8], offset: usize) -> Result<Option<CatalogEntry>, Catal
     Ok(Some(CatalogEntry { offset, length: frame_length, state, checksum: int(header, 8), descriptor }))
 }
 
-fn check_descriptor(d: &RecordingDescriptor) -> Result<(), String> {
+/// Why the lengths of a recording cannot be.
+pub(crate) fn check_descriptor(d: &RecordingDescriptor) -> Result<(), String> {
     let is_length = |length: i32| length.count_ones() == 1 && (64 << 10..=1 << 30).contains(&length);
     if !is_length(d.term_buffer_length) {
         return Err(format!("term length {}", d.term_buffer_length));

@@ -1,8 +1,10 @@
 //! Client of an archive: nothing waits, answers are polled (spec 03 §2.6, §2.7).
 
 mod connect;
+mod params;
 mod requests;
 
+pub use params::ReplicationParams;
 pub use requests::ReplayOptions;
 
 use std::collections::VecDeque;
@@ -14,7 +16,7 @@ use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::{Now, Rng};
 use thiserror::Error;
 
-use crate::codec::{ControlCode, Request, RequestBody, Response, Signal};
+use crate::codec::{ArchiveErrorCode, ControlCode, Request, RequestBody, Response, Signal};
 use crate::descriptor::RecordingDescriptor;
 use connect::Stage;
 
@@ -108,6 +110,9 @@ pub enum ArchiveClientError {
     /// The request was not taken; try again.
     #[error("the control stream is back-pressured; retry")]
     BackPressured,
+    /// Parameters that contradict each other.
+    #[error("{0}")]
+    Parameters(&'static str),
     /// The client is not connected yet.
     #[error("the client is not connected to the archive yet; poll it")]
     NotConnected,
@@ -140,6 +145,18 @@ impl ArchiveAnswer {
             | Self::Descriptor { correlation_id, .. }
             | Self::SubscriptionDescriptor { correlation_id, .. }
             | Self::Signal { correlation_id, .. } => *correlation_id,
+        }
+    }
+
+    /// The answer to a request to stop something, when it need not have been running: `Some(true)` when it was stopped,
+    /// `Some(false)` when there was nothing to stop, `None` for any other answer, errors among them (spec 03 §2.7, "try").
+    pub fn as_stopped(&self) -> Option<bool> {
+        const NOTHING_TO_STOP: [ArchiveErrorCode; 2] =
+            [ArchiveErrorCode::UnknownSubscription, ArchiveErrorCode::UnknownReplication];
+        match self {
+            Self::Ok { .. } => Some(true),
+            Self::Error { code, .. } if NOTHING_TO_STOP.iter().any(|own| *own as i64 == *code) => Some(false),
+            _ => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 mod request;
 mod response;
 
-pub use request::{ReplayRequest, Request, RequestBody};
+pub use request::{ReplayRequest, ReplicateRequest, Request, RequestBody};
 pub use response::{ControlCode, Response, Signal};
 
 use harrier_protocol::sbe::{MessageHeader, SbeError};

@@ -1,6 +1,11 @@
 //! Settings of an archive (spec 03 §6.2).
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use harrier_protocol::uri::{parse_duration_ns, parse_size};
+use harrier_ringbuf::Clock;
 use thiserror::Error;
 
 use crate::auth::{Authenticator, AuthorisationService};
@@ -34,6 +39,27 @@ pub enum TornTail {
     Cut,
 }
 
+/// The clock by which reads and writes of segments are timed.
+#[derive(Clone)]
+pub struct FileClock(Arc<dyn Clock + Send + Sync>);
+
+impl FileClock {
+    /// Times by `clock`.
+    pub fn new(clock: impl Clock + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+
+    pub(crate) fn time_ns(&self) -> i64 {
+        self.0.now().ns
+    }
+}
+
+impl fmt::Debug for FileClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileClock")
+    }
+}
+
 /// A setting that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("archive setting {setting} {rule}")]
@@ -60,6 +86,12 @@ pub struct ArchiveContext {
     pub control_mtu_length: i32,
     pub control_term_buffer_sparse: bool,
     pub recording_events_stream_id: i32,
+    /// Channel on which other archives replay what is replicated here; requests may name another one.
+    pub replication_channel: Option<String>,
+    /// Channel on which source archives answer; `None`: a port of the control channel's host.
+    pub replication_response_channel: Option<String>,
+    /// How long each step of a replication may take, ns.
+    pub replication_message_timeout_ns: i64,
     pub segment_file_length: i32,
     pub file_io_max_length: usize,
     pub file_sync_level: SyncLevel,
@@ -81,6 +113,8 @@ pub struct ArchiveContext {
     pub driver_timeout_ns: i64,
     /// Control sessions at most.
     pub max_control_sessions: usize,
+    /// Times reads and writes of segments, for their counters; `None`: to the duty cycle.
+    pub file_clock: Option<FileClock>,
     /// Seed of control session ids and replay tokens.
     pub seed: u64,
 }
@@ -100,6 +134,9 @@ impl ArchiveContext {
             control_mtu_length: 1_408,
             control_term_buffer_sparse: true,
             recording_events_stream_id: 30,
+            replication_channel: None,
+            replication_response_channel: None,
+            replication_message_timeout_ns: 10_000_000_000,
             segment_file_length: 128 << 20,
             file_io_max_length: 1 << 20,
             file_sync_level: SyncLevel::None,
@@ -118,8 +155,55 @@ impl ArchiveContext {
             authorisation: AuthorisationService::AllowAll,
             driver_timeout_ns: 10_000_000_000,
             max_control_sessions: 1_024,
+            file_clock: None,
             seed: 0,
         }
+    }
+
+    /// Takes settings by their names; those of directories, control channels and sync levels are not read.
+    ///
+    /// # Errors
+    /// The first value that cannot be read.
+    pub fn apply(&mut self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(), InvalidSetting> {
+        let invalid =
+            |name: &str, text: &str, rule| InvalidSetting { setting: format!("{name}={text}"), rule };
+        let channels = [
+            ("aeron.archive.replication.channel", &mut self.replication_channel),
+            ("aeron.archive.control.response.channel", &mut self.replication_response_channel),
+        ];
+        for (name, own) in channels {
+            if let Some(text) = lookup(name) {
+                *own = Some(text);
+            }
+        }
+        let times = [
+            ("aeron.archive.message.timeout", &mut self.replication_message_timeout_ns),
+            ("aeron.archive.connect.timeout", &mut self.connect_timeout_ns),
+            ("aeron.archive.session.liveness.check.interval", &mut self.session_liveness_check_interval_ns),
+            ("aeron.archive.replay.linger.timeout", &mut self.replay_linger_timeout_ns),
+        ];
+        for (name, own) in times {
+            if let Some(text) = lookup(name) {
+                *own = parse_duration_ns(&text)
+                    .ok_or_else(|| invalid(name, &text, "must be a time such as 10s or 200ms"))?;
+            }
+        }
+        let counts = [
+            ("aeron.archive.max.concurrent.recordings", &mut self.max_concurrent_recordings),
+            ("aeron.archive.max.concurrent.replays", &mut self.max_concurrent_replays),
+        ];
+        for (name, own) in counts {
+            if let Some(text) = lookup(name) {
+                *own = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
+            }
+        }
+        let name = "aeron.archive.low.storage.space.threshold";
+        if let Some(text) = lookup(name) {
+            let size = parse_size(&text).and_then(|size| u64::try_from(size).ok());
+            self.low_storage_space_threshold =
+                size.ok_or_else(|| invalid(name, &text, "must be a size such as 64k or 128m"))?;
+        }
+        self.validate()
     }
 
     /// Checks the settings against each other.
@@ -158,6 +242,17 @@ impl ArchiveContext {
                 format!("aeron.archive.local.control.channel={}", self.local_control_channel),
                 "must be an IPC channel",
             );
+        }
+        let channels = [
+            ("aeron.archive.replication.channel", &self.replication_channel),
+            ("aeron.archive.control.response.channel", &self.replication_response_channel),
+        ];
+        for (name, channel) in channels {
+            if let Some(channel) = channel
+                && harrier_protocol::uri::ChannelUri::parse(channel).is_err()
+            {
+                return invalid(format!("{name}={channel}"), "must be an Aeron channel");
+            }
         }
         Ok(())
     }

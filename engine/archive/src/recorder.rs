@@ -12,7 +12,7 @@ use harrier_ringbuf::storage::{
 use crate::checksum::Checksum;
 use crate::codec::ArchiveErrorCode;
 use crate::context::SyncLevel;
-use crate::io::{Io, Ticket};
+use crate::io::{Io, Ticket, Transfer};
 use crate::segment;
 
 /// What a recording is made of.
@@ -89,6 +89,11 @@ impl RecordingSession {
 
     pub(crate) fn counter_id(&self) -> i32 {
         self.counter.counter_id()
+    }
+
+    /// Transports that the stream comes from.
+    pub(crate) fn active_transport_count(&self) -> i32 {
+        self.image.active_transport_count()
     }
 
     /// Ends the recording after what is being written.
@@ -221,7 +226,8 @@ impl RecordingSession {
             }
             None => WriteBuffer::Log { buffer: block.term.clone(), offset: block.offset, length: written },
         };
-        let ticket = io.submit(Operation::Write { file, offset, bytes });
+        let write = Operation::Write { file, offset, bytes };
+        let ticket = io.submit_transfer(Transfer::Write, written, write);
         self.stage = Stage::Writing { file, ticket, length };
         1
     }

@@ -11,7 +11,7 @@ use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage};
 use crate::checksum::{Checksum, frame_length, is_padding};
 use crate::codec::ArchiveErrorCode;
 use crate::descriptor::RecordingDescriptor;
-use crate::io::{Io, Ticket};
+use crate::io::{Io, Ticket, Transfer};
 use crate::segment;
 
 /// A counter that limits a replay.
@@ -284,7 +284,8 @@ impl ReplaySession {
         let offset = (self.position - self.file_base) as u64;
         let into = std::mem::take(&mut self.buffer);
         let read = Operation::Read { file, offset, length: length as usize, into };
-        self.stage = Stage::Reading { file, ticket: io.submit(read) };
+        let ticket = io.submit_transfer(Transfer::Read, length as usize, read);
+        self.stage = Stage::Reading { file, ticket };
         1
     }
 

@@ -1,165 +1,17 @@
 //! An archive beside a driver, both on this thread: what is published is recorded, what is recorded is replayed.
 
+mod rig;
+
 use std::path::Path;
 
-use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext, ReplayOptions};
+use harrier_archive::client::{ArchiveAnswer, ReplayOptions};
 use harrier_archive::codec::Signal;
 use harrier_archive::{Archive, ArchiveContext, ArchiveError, Checksum, SourceLocation, SyncLevel};
-use harrier_client::{Aeron, Context, ExclusivePublication};
-use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
-use harrier_ringbuf::append::OfferError;
-use harrier_ringbuf::{Agent, Clock};
+use harrier_client::ExclusivePublication;
+use harrier_platform::{FileStorage, MappedMemory, SystemClock};
+use harrier_ringbuf::Clock;
 
-const PATIENCE_NS: i64 = 20_000_000_000;
-const STREAM_ID: i32 = 1_001;
-const CHANNEL: &str = "aeron:ipc?term-length=64k";
-
-struct World {
-    agents: Vec<Box<dyn Agent>>,
-    aeron: Aeron,
-    client: ArchiveClient,
-    directory: tempfile::TempDir,
-}
-
-fn archive_context(directory: &Path) -> ArchiveContext {
-    let mut context = ArchiveContext::new(directory.join("aeron"), directory.join("archive"));
-    context.segment_file_length = 128 << 10;
-    context.catalog_capacity = 4_096;
-    context.archive_id = Some(42);
-    context.low_storage_space_threshold = 0;
-    context
-}
-
-impl World {
-    fn new(change: impl FnOnce(&mut ArchiveContext)) -> Self {
-        let directory = tempfile::Builder::new().prefix("harrier-archive-").tempdir_in("/dev/shm").unwrap();
-        let mut world = Self::start(directory, change);
-        world.connect();
-        world
-    }
-
-    fn start(directory: tempfile::TempDir, change: impl FnOnce(&mut ArchiveContext)) -> Self {
-        let mut driver_context = DriverContext::new(directory.path().join("aeron"));
-        driver_context.timer_interval_ns = 20_000_000;
-        driver_context.counters_buffer_length = 1 << 20;
-        driver_context.term_buffer_length = 64 << 10;
-        driver_context.publication_linger_timeout_ns = 100_000_000;
-        let now = SystemClock.now();
-        let driver =
-            Driver::build(driver_context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
-        let mut context = archive_context(directory.path());
-        change(&mut context);
-        let archive = Archive::launch(context, MappedMemory, FileStorage::inline(), &now).unwrap();
-        let aeron = Aeron::connect(Context::new(directory.path().join("aeron")), MappedMemory, &now).unwrap();
-        let mut agents = driver.into_agents();
-        agents.push(Box::new(archive));
-        Self { agents, aeron, client: ArchiveClient::new(ArchiveClientContext::ipc()), directory }
-    }
-
-    fn step(&mut self) {
-        let now = SystemClock.now();
-        for agent in &mut self.agents {
-            agent.do_work(&now).unwrap();
-        }
-        self.aeron.do_work(&now).unwrap();
-        self.client.poll(&mut self.aeron, &now).unwrap();
-    }
-
-    fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
-            self.step();
-            if let Some(value) = condition(self) {
-                return value;
-            }
-        }
-        panic!("{what} did not come");
-    }
-
-    fn connect(&mut self) {
-        self.until("the connection", |world| world.client.is_connected().then_some(()));
-    }
-
-    fn answer(&mut self, correlation_id: i64) -> ArchiveAnswer {
-        self.until("the answer", |world| {
-            let answer = world.client.poll_answer()?;
-            let is_signal = matches!(answer, ArchiveAnswer::Signal { .. });
-            (answer.correlation_id() == correlation_id && !is_signal).then_some(answer)
-        })
-    }
-
-    fn ok(&mut self, correlation_id: i64) -> i64 {
-        match self.answer(correlation_id) {
-            ArchiveAnswer::Ok { relevant_id, .. } => relevant_id,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn signal(&mut self, wanted: Signal) -> (i64, i64) {
-        self.until("the signal", |world| match world.client.poll_answer()? {
-            ArchiveAnswer::Signal { signal, recording_id, position, .. } if signal == wanted => {
-                Some((recording_id, position))
-            }
-            _ => None,
-        })
-    }
-
-    fn publication(&mut self, channel: &str) -> ExclusivePublication {
-        let id = self.aeron.add_exclusive_publication(channel, STREAM_ID).unwrap();
-        self.until("the publication", |world| world.aeron.exclusive_publication(id).unwrap())
-    }
-
-    fn publish(
-        &mut self,
-        publication: &mut ExclusivePublication,
-        range: std::ops::Range<u64>,
-        length: usize,
-    ) {
-        let mut message = vec![3_u8; length];
-        for number in range {
-            message[..8].copy_from_slice(&number.to_le_bytes());
-            self.until("room", |_| match publication.offer(&message) {
-                Ok(_) => Some(()),
-                Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => None,
-                Err(error) => panic!("{error}"),
-            });
-        }
-    }
-
-    fn recorded(&mut self, recording_id: i64, position: i64) {
-        self.until("the recorded position", |world| {
-            let counter =
-                harrier_archive::client::find_by_recording(world.aeron.counters(), recording_id, None)?;
-            (world.aeron.counters().value(counter) >= position).then_some(())
-        });
-    }
-
-    /// Replays a range and returns the numbers of its messages.
-    fn replay(&mut self, recording_id: i64, position: i64, length: i64, count: usize) -> Vec<u64> {
-        let subscription_id = self.aeron.add_subscription("aeron:ipc", 77).unwrap();
-        let mut subscription =
-            self.until("the subscription", |world| world.aeron.subscription(subscription_id).unwrap());
-        let options = ReplayOptions::default();
-        let request = self
-            .client
-            .replay(&self.aeron, recording_id, position, length, "aeron:ipc", 77, options)
-            .unwrap();
-        self.ok(request);
-        let mut numbers = Vec::new();
-        let mut assembler = harrier_ringbuf::assembly::FragmentAssembler::new();
-        self.until("the replay", |_| {
-            subscription.poll(10, &mut |payload, header| {
-                assembler.on_fragment(payload, header, &mut |message, _| {
-                    numbers.push(u64::from_le_bytes(message[..8].try_into().unwrap()));
-                });
-            });
-            (numbers.len() >= count).then_some(())
-        });
-        numbers
-    }
-}
+use rig::{CHANNEL, STREAM_ID, World, archive_context};
 
 #[test]
 fn a_stream_is_recorded_over_segments_and_replayed() {

@@ -1,10 +1,12 @@
 //! Messages of a cluster (spec 04 §1).
 
+mod backup;
 mod control;
 mod log;
 mod session;
 mod snapshot;
 
+pub use backup::{BackupAnswer, BackupRequest, SnapshotRecording};
 pub use control::{ActiveMember, ModuleMessage, ServiceMessage};
 pub use log::{ClusterAction, LogMessage};
 pub use session::{Egress, Ingress, SessionHeader};

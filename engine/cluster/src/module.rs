@@ -3,6 +3,7 @@
 mod acks;
 mod adapter;
 mod agent;
+mod backup;
 mod clock;
 mod context;
 mod counters;
@@ -23,6 +24,7 @@ mod services;
 mod session;
 mod sessions;
 mod snapshot;
+mod standby;
 mod start;
 mod termination;
 mod timers;

@@ -7,7 +7,8 @@ mod plan;
 
 pub use entry::{Entry, EntryType, compare, parse};
 pub use plan::{
-    LogExtent, PlanError, PlannedLog, RecoveryPlan, last_term, latest_snapshot, standby_snapshots,
+    LogExtent, PlanError, PlannedLog, RecoveryPlan, backup_snapshots, last_term, latest_snapshot,
+    standby_snapshots,
 };
 
 use std::path::{Path, PathBuf};

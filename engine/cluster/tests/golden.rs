@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use harrier_cluster::codec::{Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage};
+use harrier_cluster::codec::{
+    BackupAnswer, BackupRequest, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage,
+};
 use harrier_cluster::recording_log::{EntryType, parse};
 
 fn testdata(name: &str) -> Vec<u8> {
@@ -35,6 +37,8 @@ fn every_message_of_ours_reads_and_writes_back() {
             20..=24 => LogMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             30..=34 => ServiceMessage::decode(&bytes).unwrap().map_or(0, |m| m.encode(&mut buffer).unwrap()),
             100..=107 => SnapshotMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
+            77 | 79 | 81 => BackupRequest::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
+            78 | 80 => BackupAnswer::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             40..=42 | 108 => ModuleMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             _ => 0,
         };
@@ -47,9 +51,10 @@ fn every_message_of_ours_reads_and_writes_back() {
             let _client_side = (Ingress::decode(short), Egress::decode(short), LogMessage::decode(short));
             let _node_side = (ServiceMessage::decode(short), ModuleMessage::decode(short));
             let _snapshot = SnapshotMessage::decode(short);
+            let _backup = (BackupRequest::decode(short), BackupAnswer::decode(short));
         }
     }
-    assert!(known >= 24, "{known}");
+    assert!(known >= 29, "{known}");
 }
 
 #[test]

@@ -22,20 +22,38 @@ const FRAME: i64 = 256;
 
 const NOT_KNOWN: i64 = 5;
 
-/// A driver and an archive of ours on one thread of this process.
-struct OurArchive {
+/// An archive of ours on a thread of this process, with or without a driver of ours.
+pub struct OurArchive {
     runner: Option<AgentRunner>,
-    directory: PathBuf,
-    control_endpoint: String,
+    pub directory: PathBuf,
+    pub control_endpoint: String,
 }
 
 impl OurArchive {
-    fn start(directory: &Path, checksum: Option<Checksum>) -> Self {
-        let control_endpoint = format!("127.0.0.1:{}", free_port());
+    /// Beside a driver of ours in `directory`/aeron.
+    pub fn start(directory: &Path, checksum: Option<Checksum>) -> Self {
         let mut driver = DriverContext::new(directory.join("aeron"));
         driver.timer_interval_ns = 20_000_000;
         driver.publication_linger_timeout_ns = 200_000_000;
-        let mut archive = ArchiveContext::new(directory.join("aeron"), directory.join("archive"));
+        let now = SystemClock.now();
+        let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        Self::run(directory, &directory.join("aeron"), checksum, Some(driver))
+    }
+
+    /// On somebody else's driver.
+    pub fn start_on(directory: &Path, aeron: &Path) -> Self {
+        Self::run(directory, aeron, None, None)
+    }
+
+    fn run(
+        directory: &Path,
+        aeron: &Path,
+        checksum: Option<Checksum>,
+        driver: Option<Driver<MappedMemory, UdpTransport>>,
+    ) -> Self {
+        let control_endpoint = format!("127.0.0.1:{}", free_port());
+        let mut archive = ArchiveContext::new(aeron, directory.join("archive"));
+        archive.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into());
         archive.control_channel = Some(format!("aeron:udp?endpoint={control_endpoint}"));
         archive.local_control_stream_id = 11;
         archive.segment_file_length = 128 << 10;
@@ -49,7 +67,6 @@ impl OurArchive {
             (archive.file_sync_level, archive.catalog_file_sync_level) = (SyncLevel::Data, SyncLevel::All);
         }
         let now = SystemClock.now();
-        let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
         let archive = Archive::launch(archive, MappedMemory, FileStorage::inline(), &now).unwrap();
         let runner = AgentRunner::start("archive", move || {
             let pace = ThreadPace::new(SystemClock, IdleStrategy::by_name("backoff").unwrap());
@@ -57,19 +74,15 @@ impl OurArchive {
                 Box::new(pace),
                 Box::new(|role, error| eprintln!("archive: {role}: {error}")),
             );
-            let agents: Vec<Box<dyn Agent>> = vec![
-                Box::new(driver.receiver),
-                Box::new(driver.conductor),
-                Box::new(archive),
-                Box::new(driver.sender),
-            ];
+            let mut agents = driver.map(Driver::into_agents).unwrap_or_default();
+            agents.push(Box::new(archive) as Box<dyn Agent>);
             thread.install(agents).map_err(|error| error.to_string())?;
             Ok(thread)
         });
         Self { runner: Some(runner.unwrap()), directory: directory.to_owned(), control_endpoint }
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.runner.take().unwrap().stop().unwrap();
     }
 
@@ -94,7 +107,7 @@ impl OurArchive {
     }
 }
 
-fn number(reply: &Value, key: &str) -> i64 {
+pub fn number(reply: &Value, key: &str) -> i64 {
     reply[key].as_i64().unwrap_or_else(|| panic!("{key} in {reply}"))
 }
 

@@ -65,3 +65,51 @@ fn our_client_and_a_java_client_talk_over_ipc() {
     assert_eq!(java.exit(), "");
     driver.stop();
 }
+
+#[test]
+fn requests_and_answers_over_ipc_between_our_client_and_javas() {
+    if !java::is_available() {
+        return;
+    }
+    const ANSWERS: &str = "aeron:ipc?control-mode=response|term-length=16m";
+    let driver = OurDriver::start(&[]);
+    let mut java = Java::client(&driver.directory);
+    let mut client = Client::connect(&driver.directory);
+    let sizes = [(32, 500), (3_000, 100), (1 << 20, 3)];
+
+    // We ask, Java answers.
+    java.call(&format!("subscribe name=s channel={CHANNEL} stream=10"));
+    let mut answers = client.subscription(ANSWERS, 11);
+    let id = answers.registration_id();
+    let mut publication = client.exclusive(&format!("{CHANNEL}|response-correlation-id={id}"), 10);
+    let image = java.call("images name=s count=1")["images"][0]["correlation"].to_string();
+    java.call(&format!("publish name=p channel={ANSWERS}|response-correlation-id={image} stream=11"));
+    for (length, count) in sizes {
+        let receive = java.begin(&format!("receive name=s length={length} count={count}"));
+        client.send(&mut publication, 0..count, length);
+        java.finish(receive);
+        let send = java.begin(&format!("send name=p length={length} count={count}"));
+        client.receive(&mut answers, 0..count, length);
+        java.finish(send);
+    }
+
+    // Java asks, we answer; neither hears the other pair.
+    let mut requests = client.subscription(CHANNEL, 12);
+    let id = java.call(&format!("subscribe name=t channel={ANSWERS} stream=11"))["registration"].to_string();
+    java.call(&format!("publish name=q channel={CHANNEL}|response-correlation-id={id} stream=12"));
+    let image =
+        client.until("the requester", |_| requests.images().first().map(|image| image.correlation_id()));
+    let mut publication = client.exclusive(&format!("{ANSWERS}|response-correlation-id={image}"), 11);
+    for (length, count) in sizes {
+        let send = java.begin(&format!("send name=q length={length} count={count}"));
+        client.receive(&mut requests, 0..count, length);
+        java.finish(send);
+        let receive = java.begin(&format!("receive name=t length={length} count={count}"));
+        client.send(&mut publication, 0..count, length);
+        java.finish(receive);
+    }
+    java.call("images name=t count=1");
+    assert_eq!(answers.images().len(), 1);
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}

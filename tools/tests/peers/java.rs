@@ -128,6 +128,16 @@ impl Java {
         Self::start(&mut command)
     }
 
+    /// A client with the released media driver and the released archive beside it, which keeps its files in the
+    /// driver's directory with `-archive` behind it.
+    pub fn with_archive(directory: &Path, properties: &[&str]) -> Self {
+        let properties = properties.iter().map(|property| format!("-D{property}"));
+        let mut command = Command::new("java");
+        command.args(FLAGS).args(OPENED).args(properties);
+        command.arg("-jar").arg(jar().unwrap()).arg(directory).arg("archive");
+        Self::start(&mut command)
+    }
+
     fn start(command: &mut Command) -> Self {
         let mut java =
             Self { process: Process::start("java", command), last_id: 0, replies: BTreeMap::new() };

@@ -4,164 +4,26 @@
 //! Captures differ in how often timers fired between two steps of a program. So repetitions are left out on both sides:
 //! idle heartbeats, status messages of a flowing stream, and each later copy of what a timer repeats.
 
-use std::collections::BTreeSet;
-use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
+mod relay;
+mod response;
+
+use std::net::SocketAddr;
+use std::path::Path;
 
 use harrier::client::{ExclusivePublication, Subscription};
+
+use relay::{Relay, Step, capture, essence};
 
 use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
-use crate::support::{directory, source, until};
+use crate::support::{directory, until};
 
 const STREAM: i32 = 1_001;
 const LIVENESS: &str = "aeron.image.liveness.timeout=1s";
 /// Of congestion control that a channel asks for.
 const MEASURE_RTT: &str = "aeron.CubicCongestionControl.measureRtt=true";
-
-/// One datagram by its first frame.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Step {
-    is_to_receiver: bool,
-    kind: &'static str,
-    length: usize,
-    frame_length: i32,
-    flags: u8,
-}
-
-impl Step {
-    fn of(is_to_receiver: bool, bytes: &[u8]) -> Self {
-        let frame_length = i32::from_le_bytes(bytes[..4].try_into().unwrap());
-        let kind = match (u16::from_le_bytes([bytes[6], bytes[7]]), frame_length) {
-            (0, _) => "PAD",
-            (1, 0) => "HEARTBEAT",
-            (1, _) => "DATA",
-            (2, _) => "NAK",
-            (3, _) => "SM",
-            (4, _) => "ERR",
-            (5, _) => "SETUP",
-            (6, _) => "RTTM",
-            (other, _) => panic!("frame type {other}"),
-        };
-        Self { is_to_receiver, kind, length: bytes.len(), frame_length, flags: bytes[5] }
-    }
-
-    /// A line of a capture: number, seconds, relay, direction, kind, lengths, flags, mark.
-    fn parse(line: &str) -> Self {
-        let fields: Vec<_> = line.split('\t').collect();
-        let value = |at: usize| fields[at].split_once('=').unwrap().1;
-        let kinds = ["PAD", "HEARTBEAT", "DATA", "NAK", "SM", "ERR", "SETUP", "RTTM"];
-        Self {
-            is_to_receiver: fields[3] == "c2t",
-            kind: kinds.into_iter().find(|kind| *kind == fields[4]).unwrap(),
-            length: value(5).parse().unwrap(),
-            frame_length: value(6).parse().unwrap(),
-            flags: u8::from_str_radix(value(7), 16).unwrap(),
-        }
-    }
-}
-
-/// The steps without repetitions; a new SETUP begins anew, but for idle heartbeats.
-fn essence(steps: &[Step]) -> Vec<Step> {
-    let mut seen = BTreeSet::new();
-    let mut kept = Vec::new();
-    for step in steps {
-        match step.kind {
-            // A first fragment follows another only when a slow machine let it be asked for once more.
-            "DATA" if step.flags == 0x80 && kept.last() == Some(step) => {}
-            "DATA" | "PAD" => kept.push(step.clone()),
-            "SETUP" => {
-                seen.retain(|step: &Step| step.kind == "HEARTBEAT");
-                kept.push(step.clone());
-            }
-            _ => kept.extend(seen.insert(step.clone()).then(|| step.clone())),
-        }
-    }
-    kept
-}
-
-fn capture(peer: &str, scenario: &str) -> Vec<Step> {
-    let path: PathBuf = source("peers/sequences").join(format!("{peer}-{scenario}.tsv"));
-    essence(&std::fs::read_to_string(path).unwrap().lines().map(Step::parse).collect::<Vec<_>>())
-}
-
-/// Passes datagrams on both ways and writes down their order.
-struct Relay {
-    address: SocketAddr,
-    steps: Arc<Mutex<Vec<Step>>>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Relay {
-    fn start(receiver: SocketAddr, loses_a_fragment: bool) -> Self {
-        let (to_sender, to_receiver) = (socket(), socket());
-        to_receiver.connect(receiver).unwrap();
-        let address = to_sender.local_addr().unwrap();
-        let sender = Arc::new(Mutex::new(address));
-        let mut relay = Self { address, steps: Arc::default(), stop: Arc::default(), threads: Vec::new() };
-        let (from_sender, known) = (to_sender.try_clone().unwrap(), sender.clone());
-        let (from_receiver, mut loses) = (to_receiver.try_clone().unwrap(), loses_a_fragment);
-        relay.run(move |steps| {
-            let mut bytes = [0; 65_536];
-            let Ok((length, from)) = from_sender.recv_from(&mut bytes) else { return };
-            *known.lock().unwrap() = from;
-            let step = Step::of(true, &bytes[..length]);
-            let is_lost = loses && step.kind == "DATA" && step.flags == 0x80;
-            loses &= !is_lost;
-            steps.lock().unwrap().push(step);
-            if !is_lost {
-                // A receiver that is not there is part of the scenarios.
-                let _ = to_receiver.send(&bytes[..length]);
-            }
-        });
-        relay.run(move |steps| {
-            let mut bytes = [0; 65_536];
-            let Ok(length) = from_receiver.recv(&mut bytes) else { return };
-            steps.lock().unwrap().push(Step::of(false, &bytes[..length]));
-            to_sender.send_to(&bytes[..length], *sender.lock().unwrap()).unwrap();
-        });
-        relay
-    }
-
-    /// Runs one direction on a thread.
-    #[expect(clippy::disallowed_methods, reason = "the relay stands between processes")]
-    fn run(&mut self, mut pass: impl FnMut(&Mutex<Vec<Step>>) + Send + 'static) {
-        let (steps, stop) = (self.steps.clone(), self.stop.clone());
-        self.threads.push(std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                pass(&steps);
-            }
-        }));
-    }
-
-    fn count(&self, kind: &str, flags: u8) -> usize {
-        let steps = self.steps.lock().unwrap();
-        steps.iter().filter(|step| step.kind == kind && step.flags == flags).count()
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A socket whose reads end often enough to see that the relay is to stop.
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    socket
-}
 
 /// Who receives.
 enum Receiver {
@@ -228,7 +90,7 @@ impl Stage {
         let channel = format!("aeron:udp?endpoint=127.0.0.1:0{subscription}");
         let mut receiver = Receiver::subscribe(is_java, home.path(), &mut client, &channel);
         let endpoint = receiver.endpoint(&mut client);
-        let relay = Relay::start(endpoint, loses_a_fragment);
+        let relay = Relay::start('r', endpoint, loses_a_fragment);
         let channel = format!("aeron:udp?endpoint={}{publication}|{START}", relay.address);
         let publication = Some(client.exclusive(&channel, STREAM));
         let mut stage =
@@ -245,7 +107,7 @@ impl Stage {
         let endpoint: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let channel = format!("aeron:udp?control={endpoint}|control-mode=dynamic|{START}");
         let publication = Some(client.exclusive(&channel, STREAM));
-        let relay = Relay::start(endpoint, false);
+        let relay = Relay::start('m', endpoint, false);
         let channel =
             format!("aeron:udp?endpoint=127.0.0.1:0|control={}|control-mode=dynamic", relay.address);
         let receiver = Receiver::subscribe(is_java, home.path(), &mut client, &channel);
@@ -368,7 +230,7 @@ impl Stage {
 
     /// Ends all and returns what the relay has seen.
     fn end(self) -> Vec<Step> {
-        let steps = self.relay.steps.lock().unwrap().clone();
+        let steps = self.relay.steps();
         if let Receiver::Java(java) = self.receiver {
             assert_eq!(java.exit(), "");
         }
@@ -431,7 +293,7 @@ fn rejoin(is_java: bool) -> Vec<Step> {
 
 /// True when the last SETUP has its status message.
 fn is_answered(stage: &Stage) -> bool {
-    let steps = stage.relay.steps.lock().unwrap();
+    let steps = stage.relay.steps();
     let last = |kind: &str| steps.iter().rposition(|step| step.kind == kind && step.flags == 0);
     last("SM") > last("SETUP")
 }
@@ -503,14 +365,18 @@ fn check(is_java: bool) {
             }
             steps
         };
-        let (expected, found) = (in_order(capture("java", name)), in_order(scenario(is_java)));
+        let (expected, found) = (in_order(essence(&capture("java", name))), in_order(scenario(is_java)));
         assert!(expected.len() >= 5, "{name}");
         eprintln!("{name}");
         assert_eq!(found, expected, "{name}: found, expected");
         // The C driver's receiver is silent after a revoke (spec 02, DECISION in §2.8), and in its capture of `rejoin` the
         // ends of publication and subscription, told by two agents, cross. All else is alike.
         if !["revoke", "rejoin"].contains(&name) {
-            assert_eq!(found, in_order(capture("c", name)), "{name}: found, expected as of the C driver");
+            assert_eq!(
+                found,
+                in_order(essence(&capture("c", name))),
+                "{name}: found, expected as of the C driver"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::directory;
+use crate::support::ports::free_port;
 
 /// (bytes of a message, messages): a frame alone in its datagram, frames that share one, fragments, the longest message
 /// a 16 MiB term has room for halved.
@@ -192,5 +193,121 @@ fn a_rejected_image_and_a_revoked_publication_end_on_both_sides() {
     client.until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_SENT) > 0).then_some(()));
     java.call_beside(&mut client, "connected name=p is=false");
     assert_eq!(java.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn requests_and_answers_cross_between_our_driver_and_javas() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let (mut java, _directory) = java_with_driver(&[]);
+    let mut client = Client::connect(&driver.directory);
+    let sizes = [(32, 500), (3_000, 100), (1 << 20, 3)];
+
+    // We ask, Java answers.
+    let control = format!("control=127.0.0.1:{}|control-mode=response", free_port());
+    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
+    let requests = java.call("resolve name=s")["channel"].as_str().unwrap().to_owned();
+    let mut answers = client.subscription(&format!("aeron:udp?{control}"), 11);
+    let id = answers.registration_id();
+    let mut publication = client.exclusive(&format!("{requests}|response-correlation-id={id}|{TERM}"), 10);
+    let image =
+        java.call_beside(&mut client, "images name=s count=1")["images"][0]["correlation"].to_string();
+    java.call_beside(
+        &mut client,
+        &format!(
+            "publish name=p channel=aeron:udp?{control}|response-correlation-id={image}|{TERM} stream=11"
+        ),
+    );
+    for (length, count) in sizes {
+        let receive = java.begin(&format!("receive name=s length={length} count={count}"));
+        client.send(&mut publication, 0..count, length);
+        java.finish_beside(receive, &mut client);
+        let send = java.begin(&format!("send name=p length={length} count={count}"));
+        client.receive(&mut answers, 0..count, length);
+        java.finish(send);
+    }
+    java.call_beside(&mut client, "close name=p");
+    client.until("the end of the answers", |_| {
+        answers.poll(1, &mut |_, _| ());
+        answers.images().is_empty().then_some(())
+    });
+    java.call_beside(&mut client, "close name=s");
+
+    // Java asks, we answer; so does a prototype, which nobody hears.
+    let control = format!("aeron:udp?control=127.0.0.1:{}|control-mode=response", free_port());
+    let prototype = client.exclusive(&format!("{control}|response-correlation-id=prototype"), 11);
+    let mut requests = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 10);
+    let channel = client.resolved(&requests);
+    let id = java.call_beside(&mut client, &format!("subscribe name=t channel={control} stream=11"));
+    let id = id["registration"].to_string();
+    java.call_beside(
+        &mut client,
+        &format!("publish name=q channel={channel}|response-correlation-id={id}|{TERM} stream=10"),
+    );
+    let image =
+        client.until("the requester", |_| requests.images().first().map(|image| image.correlation_id()));
+    let mut publication = client.exclusive(&format!("{control}|response-correlation-id={image}|{TERM}"), 11);
+    for (length, count) in sizes {
+        let send = java.begin(&format!("send name=q length={length} count={count}"));
+        client.receive(&mut requests, 0..count, length);
+        java.finish_beside(send, &mut client);
+        let receive = java.begin(&format!("receive name=t length={length} count={count}"));
+        client.send(&mut publication, 0..count, length);
+        java.finish_beside(receive, &mut client);
+    }
+    assert!(!prototype.is_connected());
+    drop(publication);
+    java.call_beside(&mut client, "images name=t count=0");
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn a_java_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let mut java = Java::client(&driver.directory);
+    let (mut remote, _directory) = java_with_driver(&[]);
+    let sockets = [(); 2].map(|()| format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()));
+    let control = format!("control=127.0.0.1:{}|control-mode=dynamic", free_port());
+    let spy = format!("aeron-spy:aeron:udp?{control}");
+    java.call("subscribe name=s channel=aeron:udp?control-mode=manual stream=10");
+    for channel in [&sockets[0], &sockets[1], "aeron:ipc", &spy] {
+        java.call(&format!("receive-destination name=s channel={channel}"));
+    }
+    // A stream that comes by two ways is one image.
+    remote.call("publish name=p channel=aeron:udp?control-mode=manual|term-length=64k stream=10");
+    for channel in &sockets {
+        remote.call(&format!("destination name=p channel={channel}"));
+    }
+    java.call("publish name=i channel=aeron:ipc?term-length=64k stream=10 exclusive=true");
+    java.call(&format!("publish name=u channel=aeron:udp?{control}|ssc=true|term-length=64k stream=10"));
+    java.call("images name=s count=3");
+    let receive = java.begin("receive name=s length=3000 count=50");
+    remote.call("send name=p length=3000 count=50");
+    java.finish(receive);
+    for name in ["i", "u"] {
+        let receive = java.begin("receive name=s length=3000 count=50");
+        java.call(&format!("send name={name} length=3000 count=50"));
+        java.finish(receive);
+    }
+    java.call("receive-destination name=s remove=true channel=aeron:ipc");
+    java.call("images name=s count=2");
+    java.call(&format!("receive-destination name=s remove=true channel={spy}"));
+    java.call("images name=s count=1");
+    java.call(&format!("receive-destination name=s remove=true channel={}", sockets[0]));
+    let receive = java.begin("receive name=s length=3000 count=50");
+    remote.call("send name=p length=3000 count=50");
+    java.finish(receive);
+    remote.call("close name=p");
+    java.call("images name=s count=0");
+    let refused = java.refused("receive-destination name=s channel=aeron:udp?endpoint=127.0.0.1:0|mtu=1408");
+    assert_eq!(refused["code"], 1, "{refused}");
+    assert_eq!((java.exit(), remote.exit()), (String::new(), String::new()));
     driver.stop();
 }

@@ -357,12 +357,17 @@ impl ChannelUri {
         }
     }
 
-    /// `response-correlation-id`.
+    /// `response-correlation-id`; -1 says that there is none.
     pub fn response_correlation(&self) -> Result<Option<ResponseCorrelation>, UriError> {
-        self.value(key::RESPONSE_CORRELATION_ID, "an integer from -1 or prototype", |text| match text {
-            "prototype" => Some(ResponseCorrelation::Prototype),
-            _ => text.parse().ok().filter(|id| *id >= -1).map(ResponseCorrelation::Id),
-        })
+        match self.get(key::RESPONSE_CORRELATION_ID) {
+            None => Ok(None),
+            Some("prototype") => Ok(Some(ResponseCorrelation::Prototype)),
+            Some(text) => match text.parse() {
+                Ok(-1) => Ok(None),
+                Ok(id) if id >= 0 => Ok(Some(ResponseCorrelation::Id(id))),
+                _ => Err(UriError::ResponseCorrelation),
+            },
+        }
     }
 
     /// One of the timestamp offsets.

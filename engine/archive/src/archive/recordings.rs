@@ -26,6 +26,8 @@ pub(super) struct RecordingSubscription {
     stripped_channel: String,
     auto_stop: bool,
     extends: Option<i64>,
+    /// The replication that records here.
+    pub(super) replication_id: Option<i64>,
     pub(super) is_requested: bool,
     active: usize,
 }
@@ -45,6 +47,8 @@ pub(super) struct StartRequest {
     pub(super) auto_stop: bool,
     pub(super) channel: String,
     pub(super) extends: Option<i64>,
+    /// The replication that asks.
+    pub(super) replication_id: Option<i64>,
 }
 
 /// A recording whose catalog entry and counter are on their way.
@@ -147,6 +151,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             stripped_channel: stripped.to_string(),
             auto_stop: start.auto_stop,
             extends: start.extends,
+            replication_id: start.replication_id,
             is_requested: true,
             active: 0,
         });

@@ -24,8 +24,15 @@ pub(super) fn refusal<V>(code: ArchiveErrorCode, message: impl Into<String>) -> 
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    pub(super) fn on_replay(&mut self, session_id: i64, correlation_id: i64, request: &ReplayRequest<'_>) {
-        if let Err((code, message)) = self.start_replay(session_id, correlation_id, request) {
+    /// `responds_to` is the stream whose sender a response channel leads to.
+    pub(super) fn on_replay(
+        &mut self,
+        session_id: i64,
+        correlation_id: i64,
+        request: &ReplayRequest<'_>,
+        responds_to: Option<i64>,
+    ) {
+        if let Err((code, message)) = self.start_replay(session_id, correlation_id, request, responds_to) {
             self.refuse(session_id, correlation_id, code, &message);
         }
     }
@@ -35,6 +42,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         session_id: i64,
         correlation_id: i64,
         request: &ReplayRequest<'_>,
+        responds_to: Option<i64>,
     ) -> Result<(), Refusal> {
         let bound = match request.limit_counter_id {
             Some(id) => Some(self.limit_counter(id)?),
@@ -77,7 +85,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             );
         }
         let length = replay_length(request.length, position, stop_position, limit.is_some())?;
-        let publication_id = self.add_replay_publication(request, &recording, position)?;
+        let publication_id = self.add_replay_publication(request, &recording, position, responds_to)?;
         let sequence = self.next_replay;
         self.next_replay += 1;
         let replay_limit = position.saturating_add(length);
@@ -115,6 +123,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         request: &ReplayRequest<'_>,
         recording: &RecordingDescriptor,
         position: i64,
+        responds_to: Option<i64>,
     ) -> Result<i64, Refusal> {
         let uri = match channel::parse(request.channel) {
             Ok(uri) => uri,
@@ -123,6 +132,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let mut replay: ChannelUri = channel::strip(&uri);
         replay.set_initial_position(position, recording.initial_term_id, recording.term_buffer_length);
         replay.put(key::MTU, recording.mtu_length);
+        if let Some(id) = responds_to {
+            replay.put(key::RESPONSE_CORRELATION_ID, id);
+        }
         for key in [key::EOS, key::SPARSE] {
             if let Some(value) = uri.get(key) {
                 replay.put(key, value);

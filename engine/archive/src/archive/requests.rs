@@ -6,7 +6,7 @@ use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
 use super::recordings::StartRequest;
-use super::{Archive, CONTROL_SESSIONS};
+use super::{Archive, CONTROL_SESSIONS, Origin};
 use crate::channel;
 use crate::codec::{ArchiveErrorCode, ControlCode, Request, RequestBody, Response};
 use crate::counters;
@@ -16,7 +16,7 @@ use crate::session::{ControlSession, Listing, SessionSetup};
 const LISTING_LIMIT: usize = 64;
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    pub(super) fn on_request(&mut self, request: &Request<'_>, image_session_id: i32, source: &str) {
+    pub(super) fn on_request(&mut self, request: &Request<'_>, origin: Origin<'_>) {
         let Request { control_session_id: id, correlation_id, body } = *request;
         match body {
             RequestBody::Connect {
@@ -33,8 +33,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     response_channel,
                     credentials,
                     client_info,
-                    image_session_id,
-                    source,
+                    origin,
                 };
                 if let Err(message) = self.on_connect(&connect) {
                     self.record_error(&message);
@@ -53,12 +52,20 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 }
                 return;
             }
+            RequestBody::Replay(replay)
+                if self.on_token_replay(correlation_id, &replay, origin.image_correlation_id) =>
+            {
+                return;
+            }
             _ => {}
         }
         let Some(session) = self.session(id) else {
             return self.record_error(&format!("WARN: request of unknown control session {id}"));
         };
-        if !session.accept_request() {
+        // Two requests do not look at the session's state (spec 03 §2.5).
+        let is_heard = session.accept_request()
+            || matches!(body, RequestBody::ReplayToken { .. } | RequestBody::UpdateChannel { .. });
+        if !is_heard {
             return;
         }
         if !self.context.authorisation.allows(request.template_id()) {
@@ -82,6 +89,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         auto_stop,
                         channel: channel.to_owned(),
                         extends: None,
+                        replication_id: None,
                     });
                     None
                 })
@@ -96,6 +104,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         auto_stop,
                         channel: channel.to_owned(),
                         extends: Some(recording_id),
+                        replication_id: None,
                     });
                     None
                 })
@@ -113,7 +122,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.known(recording_id).map(|()| Some(i64::from(self.stop_recording_by_id(recording_id))))
             }
             RequestBody::Replay(replay) => {
-                self.on_replay(id, correlation_id, &replay);
+                self.on_replay(id, correlation_id, &replay, None);
                 Ok(None)
             }
             RequestBody::StopReplay { replay_session_id } => {
@@ -233,9 +242,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.list_subscriptions(id, correlation_id, pseudo_index, count, stream_id, channel);
                 Ok(None)
             }
+            RequestBody::ReplayToken { recording_id } => self.make_replay_token(id, recording_id).map(Some),
+            RequestBody::Replicate(replicate) => self.on_replicate(id, &replicate).map(Some),
             RequestBody::StopReplication { replication_id } => {
-                let message = format!("unknown replication id: {replication_id}");
-                Err((ArchiveErrorCode::UnknownReplication, message))
+                self.stop_replication(replication_id).map(Some)
             }
             _ => Err((ArchiveErrorCode::Generic, "this archive does not support the request".to_owned())),
         }
@@ -248,7 +258,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Err((ArchiveErrorCode::UnknownRecording, format!("unknown recording id: {recording_id}")))
     }
 
-    fn check_start(&self, extends: Option<i64>, stream_id: i32) -> Result<(), (ArchiveErrorCode, String)> {
+    pub(super) fn check_start(
+        &self,
+        extends: Option<i64>,
+        stream_id: i32,
+    ) -> Result<(), (ArchiveErrorCode, String)> {
         let max = self.context.max_concurrent_recordings;
         if self.recordings.len() + self.starting.len() >= max {
             return Err((
@@ -397,13 +411,13 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             return Err(format!("too many control sessions: at most {}", self.context.max_control_sessions));
         }
         let uri = channel::parse(connect.response_channel).map_err(|error| error.to_string())?;
-        let response = self.response_channel(&uri)?;
+        let response = self.response_channel(&uri, connect.origin.image_correlation_id);
         let id = self.next_session_id;
         self.next_session_id += 1;
         let archive_id = self.archive_id;
         let text = format!(
             "control-session: {} sourceIdentity={} sessionId={}",
-            connect.client_info, connect.source, connect.image_session_id
+            connect.client_info, connect.origin.source, connect.origin.image_session_id
         );
         let label = counters::label(&text, archive_id);
         let key = Key::of_i64(archive_id).with(&id.to_le_bytes());
@@ -419,7 +433,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             correlation_id: connect.correlation_id,
             client_version: connect.version,
             credentials: connect.credentials.to_vec(),
-            image_session_id: connect.image_session_id,
+            image_session_id: connect.origin.image_session_id,
             publication_id,
             counter_id,
             connect_timeout_ns: self.context.connect_timeout_ns,
@@ -431,11 +445,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     /// The channel of the answers (spec 03 §2.5).
-    fn response_channel(&self, uri: &ChannelUri) -> Result<String, String> {
-        if uri.control_mode() == Some(ControlMode::Response) && uri.is_udp() {
-            return Err("control-mode=response is not supported for network response channels".to_owned());
-        }
+    fn response_channel(&self, uri: &ChannelUri, image_correlation_id: i64) -> String {
         let mut response = channel::strip(uri);
+        if uri.control_mode() == Some(ControlMode::Response) {
+            response.put(key::RESPONSE_CORRELATION_ID, image_correlation_id);
+        }
         let text = |key: &str, default: String| uri.get(key).map_or(default, str::to_owned);
         response.put(
             key::TERM_LENGTH,
@@ -443,7 +457,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         );
         response.put(key::MTU, text(key::MTU, self.context.control_mtu_length.to_string()));
         response.put(key::SPARSE, text(key::SPARSE, self.context.control_term_buffer_sparse.to_string()));
-        Ok(response.to_string())
+        response.to_string()
     }
 }
 
@@ -455,6 +469,5 @@ struct Connect<'a> {
     response_channel: &'a str,
     credentials: &'a [u8],
     client_info: &'a str,
-    image_session_id: i32,
-    source: &'a str,
+    origin: Origin<'a>,
 }

@@ -39,9 +39,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     pub fn launch(context: ArchiveContext, memory: M, storage: S, now: &Now) -> Result<Self, ArchiveError> {
         context.validate()?;
         let mark = MarkFile::take(&context, &memory, now)?;
-        let mut io = Io::new(storage);
+        let mut io = Io::new(storage, context.file_clock.clone());
         io.blocking(Operation::CreateDirectory { path: context.archive_directory.clone() })?;
         let (catalog, catalog_file) = open_catalog(&context, &mut io, now)?;
+        let context_seed = context.seed;
         let first_session_id = i64::from(Rng::new(context.seed).next_i32() & i32::MAX);
         Ok(Self {
             phase: Phase::Connecting { deadline_ns: now.ns + context.driver_timeout_ns },
@@ -67,6 +68,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             ending: Vec::new(),
             replays: Vec::new(),
             next_replay: 1,
+            replications: Vec::new(),
+            replay_tokens: Vec::new(),
+            rng: Rng::new(context_seed.rotate_left(17)),
             tasks: Vec::new(),
             background: Vec::new(),
         })
@@ -102,6 +106,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 type_id::ARCHIVE_CYCLE_TIME_EXCEEDED,
                 "archive-conductor work cycle time exceeded count: threshold=100ms SHARED",
             ),
+            (type_id::ARCHIVE_RECORDER_MAX_WRITE_TIME, "archive-recorder max write time in ns"),
+            (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_BYTES, "archive-recorder total write bytes"),
+            (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_TIME, "archive-recorder total write time in ns"),
+            (type_id::ARCHIVE_REPLAYER_MAX_READ_TIME, "archive-replayer max read time in ns"),
+            (type_id::ARCHIVE_REPLAYER_TOTAL_READ_BYTES, "archive-replayer total read bytes"),
+            (type_id::ARCHIVE_REPLAYER_TOTAL_READ_TIME, "archive-replayer total read time in ns"),
         ];
         for (type_id, text) in simple {
             let label = counters::label(text, id);

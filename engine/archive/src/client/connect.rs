@@ -1,7 +1,7 @@
 //! Connecting to an archive, step by step (spec 03 §2.6).
 
 use harrier_client::{Aeron, ClientError};
-use harrier_protocol::uri::{ChannelUri, key};
+use harrier_protocol::uri::{ChannelUri, ControlMode, key};
 
 use super::{ArchiveClient, ArchiveClientError, FRAGMENT_LIMIT};
 use crate::codec::{ControlCode, PROTOCOL_VERSION, Request, RequestBody, Response};
@@ -117,7 +117,8 @@ impl ArchiveClient {
         }
     }
 
-    /// Both streams get one session id, drawn here (spec 03 §2.6, DECISION).
+    /// Both streams get one session id, drawn here (spec 03 §2.6, DECISION). Over a response channel the request stream
+    /// names the response subscription instead.
     fn add_subscription(&mut self, aeron: &mut Aeron) -> Result<usize, ArchiveClientError> {
         let session_id = loop {
             let id = self.rng.next_i32();
@@ -125,7 +126,7 @@ impl ArchiveClient {
                 break id;
             }
         };
-        let complete = |channel: &str| -> Result<String, ArchiveClientError> {
+        let complete = |channel: &str| -> Result<ChannelUri, ArchiveClientError> {
             let mut uri = ChannelUri::parse(channel).map_err(|error| ClientError::InvalidArgument {
                 argument: "control channel",
                 reason: error.to_string(),
@@ -133,13 +134,21 @@ impl ArchiveClient {
             uri.put_if_absent(key::TERM_LENGTH, self.context.control_term_buffer_length);
             uri.put_if_absent(key::MTU, self.context.control_mtu_length);
             uri.put_if_absent(key::SPARSE, true);
-            uri.put_if_absent(key::SESSION_ID, session_id);
-            Ok(uri.to_string())
+            Ok(uri)
         };
-        let response_channel = complete(&self.context.control_response_channel)?;
-        let request_channel = complete(&self.context.control_request_channel)?;
+        let mut response = complete(&self.context.control_response_channel)?;
+        let mut request = complete(&self.context.control_request_channel)?;
+        let is_response = response.control_mode() == Some(ControlMode::Response);
+        if !is_response {
+            response.put_if_absent(key::SESSION_ID, session_id);
+            request.put_if_absent(key::SESSION_ID, session_id);
+        }
         let subscription_id =
-            aeron.add_subscription(&response_channel, self.context.control_response_stream_id)?;
+            aeron.add_subscription(&response.to_string(), self.context.control_response_stream_id)?;
+        if is_response {
+            request.put(key::RESPONSE_CORRELATION_ID, subscription_id);
+        }
+        let request_channel = request.to_string();
         self.stage = Stage::AwaitSubscription { subscription_id, request_channel };
         Ok(1)
     }

@@ -2,8 +2,8 @@
 
 use harrier_client::Aeron;
 
-use super::{ArchiveClient, ArchiveClientError};
-use crate::codec::{ReplayRequest, RequestBody, SourceLocation};
+use super::{ArchiveClient, ArchiveClientError, ReplicationParams};
+use crate::codec::{ReplayRequest, ReplicateRequest, RequestBody, SourceLocation};
 
 /// What a replay may be given beyond its range.
 #[derive(Debug, Clone, Copy, Default)]
@@ -120,6 +120,49 @@ impl ArchiveClient {
     /// As [`start_recording`](Self::start_recording).
     pub fn stop_all_replays(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopAllReplays { recording_id })
+    }
+
+    /// Copies a recording of the archive that listens on `source_control_channel` into this client's archive. The answer's
+    /// relevant id is the replication id; signals and errors that carry it as correlation id follow, REPLICATE_END last.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording), and parameters that contradict each other.
+    pub fn replicate(
+        &mut self,
+        aeron: &Aeron,
+        source_recording_id: i64,
+        source_control_stream_id: i32,
+        source_control_channel: &str,
+        params: &ReplicationParams,
+    ) -> Sent {
+        params.check()?;
+        self.request(
+            aeron,
+            RequestBody::Replicate(ReplicateRequest {
+                source_recording_id,
+                target_recording_id: params.target_recording_id,
+                stop_position: params.stop_position,
+                channel_tag_id: params.channel_tag_id,
+                subscription_tag_id: params.subscription_tag_id,
+                source_control_stream_id,
+                file_io_max_length: params.file_io_max_length,
+                replication_session_id: params.replication_session_id,
+                source_control_channel,
+                live_destination: &params.live_destination,
+                replication_channel: &params.replication_channel,
+                credentials: &params.credentials,
+                source_response_channel: &params.source_response_channel,
+            }),
+        )
+    }
+
+    /// Stops a replication. An unknown one, which may have ended, is an error that
+    /// [`ArchiveAnswer::as_stopped`](super::ArchiveAnswer::as_stopped) reads as "was not running".
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn stop_replication(&mut self, aeron: &Aeron, replication_id: i64) -> Sent {
+        self.request(aeron, RequestBody::StopReplication { replication_id })
     }
 
     /// Asks for one descriptor.
@@ -266,6 +309,15 @@ impl ArchiveClient {
         target_recording_id: i64,
     ) -> Sent {
         self.request(aeron, RequestBody::MigrateSegments { source_recording_id, target_recording_id })
+    }
+
+    /// Asks for a token by which another stream may ask for a replay of a recording over a response channel. The answer's
+    /// relevant id is the token; it is valid for the archive's connect timeout.
+    ///
+    /// # Errors
+    /// As [`start_recording`](Self::start_recording).
+    pub fn replay_token(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
+        self.request(aeron, RequestBody::ReplayToken { recording_id })
     }
 
     /// Gives a recording another channel in the catalog.

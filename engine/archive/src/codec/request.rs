@@ -29,6 +29,25 @@ pub struct ReplayRequest<'a> {
     pub channel: &'a str,
 }
 
+/// Parameters of a replication (spec 03 §5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of spec 03 §2.2, message 66")]
+pub struct ReplicateRequest<'a> {
+    pub source_recording_id: i64,
+    pub target_recording_id: i64,
+    pub stop_position: i64,
+    pub channel_tag_id: i64,
+    pub subscription_tag_id: i64,
+    pub source_control_stream_id: i32,
+    pub file_io_max_length: i32,
+    pub replication_session_id: i32,
+    pub source_control_channel: &'a str,
+    pub live_destination: &'a str,
+    pub replication_channel: &'a str,
+    pub credentials: &'a [u8],
+    pub source_response_channel: &'a str,
+}
+
 /// What a request asks for (spec 03 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants and fields are those of the table in spec 03 §2.2")]
@@ -149,11 +168,8 @@ pub enum RequestBody<'a> {
     StopReplication {
         replication_id: i64,
     },
-    /// Replication in one of its forms.
-    Replicate {
-        source_recording_id: i64,
-        target_recording_id: i64,
-    },
+    /// Replication in one of its forms; sent in the newest.
+    Replicate(ReplicateRequest<'a>),
 }
 
 fn boolean(value: i32, field: &'static str) -> Result<bool, SbeError> {
@@ -220,6 +236,7 @@ impl<'a> Request<'a> {
                 channel: m.text("channel", 0)?,
             },
             60 => RequestBody::ChallengeResponse { credentials: m.bytes("credentials", 0)? },
+            50 | 62 | 66 => RequestBody::Replicate(decode_replicate(&mut m, &b, template_id)?),
             107 => RequestBody::UpdateChannel { recording_id: b.i64(16, 0), channel: m.text("channel", 0)? },
             _ => match decode_fixed(template_id, &b) {
                 Some(body) => body,
@@ -270,7 +287,7 @@ impl<'a> Request<'a> {
             RequestBody::UpdateChannel { .. } => (107, 24),
             RequestBody::ReplayToken { .. } => (105, 24),
             RequestBody::StopReplication { .. } => (51, 24),
-            RequestBody::Replicate { .. } => (50, 36),
+            RequestBody::Replicate(_) => (66, 68),
         }
     }
 
@@ -349,10 +366,10 @@ impl<'a> Request<'a> {
             | RequestBody::PurgeSegments { recording_id, new_start_position: position } => {
                 e.i64(16, recording_id).i64(24, position)
             }
-            RequestBody::MigrateSegments { source_recording_id, target_recording_id }
-            | RequestBody::Replicate { source_recording_id, target_recording_id } => {
+            RequestBody::MigrateSegments { source_recording_id, target_recording_id } => {
                 e.i64(16, source_recording_id).i64(24, target_recording_id)
             }
+            RequestBody::Replicate(replicate) => encode_replicate(e, &replicate),
             RequestBody::UpdateChannel { recording_id, channel } => e.i64(16, recording_id).text(channel),
             RequestBody::StopRecordingSubscription { subscription_id: id }
             | RequestBody::StopReplay { replay_session_id: id }
@@ -423,6 +440,67 @@ fn encode_replay<'b>(e: Encoder<'b>, replay: &ReplayRequest<'_>) -> Encoder<'b> 
         .text(replay.channel)
 }
 
+fn decode_replicate<'a>(
+    m: &mut Decoder<'a>,
+    b: &Block<'a>,
+    template_id: u16,
+) -> Result<ReplicateRequest<'a>, SbeError> {
+    let mut request = ReplicateRequest {
+        source_recording_id: b.i64(16, 0),
+        target_recording_id: b.i64(24, 0),
+        stop_position: -1,
+        channel_tag_id: -1,
+        subscription_tag_id: -1,
+        source_control_stream_id: b.i32(32, 0),
+        file_io_max_length: -1,
+        replication_session_id: -1,
+        source_control_channel: "",
+        live_destination: "",
+        replication_channel: "",
+        credentials: &[],
+        source_response_channel: "",
+    };
+    match template_id {
+        62 => {
+            (request.channel_tag_id, request.subscription_tag_id) = (b.i64(32, 0), b.i64(40, 0));
+            request.source_control_stream_id = b.i32(48, 0);
+        }
+        66 => {
+            request.stop_position = or_null(b.i64(32, 0), NULL_I64);
+            (request.channel_tag_id, request.subscription_tag_id) =
+                (or_null(b.i64(40, 0), NULL_I64), or_null(b.i64(48, 0), NULL_I64));
+            request.source_control_stream_id = b.i32(56, 0);
+            request.file_io_max_length = or_null(i64::from(b.i32(60, 7)), i64::from(NULL_I32)) as i32;
+            request.replication_session_id = or_null(i64::from(b.i32(64, 8)), i64::from(NULL_I32)) as i32;
+        }
+        _ => {}
+    }
+    request.source_control_channel = m.text("source control channel", 0)?;
+    request.live_destination = m.text("live destination", 0)?;
+    if template_id == 66 {
+        request.replication_channel = m.text("replication channel", 0)?;
+        request.credentials = m.bytes("credentials", 8)?;
+        request.source_response_channel = m.text("source response channel", 10)?;
+    }
+    Ok(request)
+}
+
+fn encode_replicate<'b>(e: Encoder<'b>, replicate: &ReplicateRequest<'_>) -> Encoder<'b> {
+    e.i64(16, replicate.source_recording_id)
+        .i64(24, replicate.target_recording_id)
+        .i64(32, replicate.stop_position)
+        .i64(40, replicate.channel_tag_id)
+        .i64(48, replicate.subscription_tag_id)
+        .i32(56, replicate.source_control_stream_id)
+        .i32(60, replicate.file_io_max_length)
+        .i32(64, replicate.replication_session_id)
+        .text(replicate.source_control_channel)
+        .text(replicate.live_destination)
+        .text(replicate.replication_channel)
+        .bytes(replicate.credentials)
+        .text(replicate.source_response_channel)
+}
+
 /// Requests of fixed fields only.
 fn decode_fixed<'a>(template_id: u16, b: &Block<'_>) -> Option<RequestBody<'a>> {
     let id = b.i64(16, 0);
@@ -436,7 +514,6 @@ fn decode_fixed<'a>(template_id: u16, b: &Block<'_>) -> Option<RequestBody<'a>> 
         14 => RequestBody::StopRecordingSubscription { subscription_id: id },
         15 => RequestBody::StopPosition { recording_id: id },
         19 => RequestBody::StopAllReplays { recording_id: id },
-        50 | 62 | 66 => RequestBody::Replicate { source_recording_id: id, target_recording_id: b.i64(24, 0) },
         51 => RequestBody::StopReplication { replication_id: id },
         52 => RequestBody::StartPosition { recording_id: id },
         53 => RequestBody::DetachSegments { recording_id: id, new_start_position: b.i64(24, 0) },

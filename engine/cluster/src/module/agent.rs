@@ -11,6 +11,7 @@ use harrier_ringbuf::storage::{Operation, Storage};
 use harrier_ringbuf::{Agent, AgentError, Memory, Now};
 
 use super::acks::Acks;
+use super::backup::BackupSession;
 use super::clock::ClusterClock;
 use super::context::ConsensusModuleContext;
 use super::counters::ModuleCounters;
@@ -22,6 +23,7 @@ use super::security::Authenticator;
 use super::services::{MembersQuery, ServiceClient};
 use super::session::{LeaderFacts, Session};
 use super::snapshot::ModuleSnapshot;
+use super::standby::{StandbyFetch, StandbyNotice};
 use super::start::Phase;
 use super::timers::Timers;
 use super::validation::Validation;
@@ -86,6 +88,12 @@ pub struct ConsensusModule<M: Memory, S: Storage> {
     pub(super) log: Option<LogPublisher>,
     pub(super) log_channel_tag: i64,
     pub(super) ingress: Vec<IngressStream>,
+    /// Where backups and standbys ask.
+    pub(super) consensus: Option<IngressStream>,
+    pub(super) backup_sessions: Vec<BackupSession>,
+    /// Snapshots of standbys that the log has not come to.
+    pub(super) standby_notices: Vec<StandbyNotice>,
+    pub(super) standby_fetch: Option<Box<StandbyFetch>>,
     pub(super) acks: Acks,
     pub(super) service_clients: Vec<ServiceClient>,
     pub(super) members_queries: Vec<MembersQuery>,
@@ -164,6 +172,10 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             log: None,
             log_channel_tag: -1,
             ingress: Vec::new(),
+            consensus: None,
+            backup_sessions: Vec::new(),
+            standby_notices: Vec::new(),
+            standby_fetch: None,
             acks: Acks::new(services),
             service_clients: vec![ServiceClient::default(); services],
             members_queries: Vec::new(),
@@ -323,6 +335,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         if is_taken
             || self.snapshot.as_mut().is_some_and(|snapshot| snapshot.on_answer(&answer))
             || self.validation.as_mut().is_some_and(|validation| validation.on_answer(&answer))
+            || self.standby_fetch.as_mut().is_some_and(|fetch| fetch.on_answer(&answer))
         {
             return Ok(());
         }

@@ -87,6 +87,21 @@ pub struct ConsensusModuleContext {
     pub snapshot_channel: String,
     /// `aeron.cluster.snapshot.stream.id`.
     pub snapshot_stream_id: i32,
+    /// `aeron.cluster.consensus.channel`: template; the member's endpoint is added.
+    pub consensus_channel: String,
+    /// `aeron.cluster.consensus.stream.id`: where backups and standbys ask.
+    pub consensus_stream_id: i32,
+    /// `aeron.cluster.replication.channel`: where snapshots of standbys are received; a port of the archive's host when it
+    /// is not set.
+    pub replication_channel: Option<String>,
+    /// `aeron.cluster.leader.archive.control.channel`: template of the channel to other archives; their endpoint is added.
+    pub leader_archive_control_channel: String,
+    /// `aeron.cluster.replication.progress.timeout`: how long a copy may get nothing, ns.
+    pub replication_progress_timeout_ns: i64,
+    /// `aeron.cluster.accept.standby.snapshots`: standbys may say what snapshots they have.
+    pub accepts_standby_snapshots: bool,
+    /// `aeron.cluster.standby.snapshot.notification.processing.delay`: time before what they say is written down, ns.
+    pub standby_snapshot_delay_ns: i64,
     /// `aeron.cluster.max.sessions`: sessions at most, connecting ones included.
     pub max_sessions: usize,
     /// `aeron.cluster.session.timeout`: time without a sign of life after which a session is closed, ns.
@@ -160,6 +175,13 @@ impl ConsensusModuleContext {
             module_stream_id: 105,
             snapshot_channel: "aeron:ipc?alias=snapshot".into(),
             snapshot_stream_id: 107,
+            consensus_channel: "aeron:udp".into(),
+            consensus_stream_id: 108,
+            replication_channel: None,
+            leader_archive_control_channel: "aeron:udp?term-length=64k".into(),
+            replication_progress_timeout_ns: 10_000_000_000,
+            accepts_standby_snapshots: false,
+            standby_snapshot_delay_ns: 0,
             max_sessions: 10,
             session_timeout_ns: 10_000_000_000,
             leader_heartbeat_timeout_ns: 10_000_000_000,
@@ -239,6 +261,7 @@ impl ConsensusModuleContext {
             ("leader.heartbeat.interval", self.leader_heartbeat_interval_ns),
             ("termination.timeout", self.termination_timeout_ns),
             ("service.ack.timeout", self.service_ack_timeout_ns),
+            ("replication.progress.timeout", self.replication_progress_timeout_ns),
         ] {
             if value <= 0 {
                 return invalid(format!("{name}={value}ns"), "must be more than nothing");
@@ -265,6 +288,9 @@ impl ConsensusModuleContext {
             ("replay.channel", &self.replay_channel),
             ("control.channel", &self.control_channel),
             ("snapshot.channel", &self.snapshot_channel),
+            ("consensus.channel", &self.consensus_channel),
+            ("replication.channel", self.replication_channel.as_deref().unwrap_or("aeron:udp")),
+            ("leader.archive.control.channel", &self.leader_archive_control_channel),
         ] {
             if let Err(error) = ChannelUri::parse(channel) {
                 return invalid(format!("{name}={channel}"), &format!("is no channel: {error}"));

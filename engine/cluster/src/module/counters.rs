@@ -21,6 +21,7 @@ pub(crate) mod type_id {
     pub(crate) const TIMED_OUT_CLIENTS: i32 = 213;
     pub(crate) const MAX_CYCLE_TIME: i32 = 216;
     pub(crate) const CYCLE_TIME_EXCEEDED: i32 = 217;
+    pub(crate) const STANDBY_SNAPSHOTS: i32 = 232;
     pub(crate) const NODE_TOGGLE: i32 = 233;
     pub(crate) const MAX_SNAPSHOT_DURATION: i32 = 234;
     pub(crate) const SNAPSHOT_DURATION_EXCEEDED: i32 = 235;
@@ -81,6 +82,8 @@ pub(super) struct ModuleCounters {
     pub(super) timed_out_clients: Counter,
     pub(super) cycle_time: DurationCounters,
     pub(super) snapshot_duration: DurationCounters,
+    /// Only of members that accept snapshots of standbys.
+    pub(super) standby_snapshots: Option<Counter>,
 }
 
 /// The counters on their way.
@@ -127,6 +130,10 @@ impl PendingCounters {
             let label = format!("{text} - clusterId={cluster_id}{version}");
             ids.push(aeron.add_counter(type_id, &key, &label)?);
         }
+        if context.accepts_standby_snapshots {
+            let label = format!("Cluster standby snapshots received - clusterId={cluster_id}");
+            ids.push(aeron.add_counter(type_id::STANDBY_SNAPSHOTS, &key, &label)?);
+        }
         Ok(Self { ids, ready: Vec::new(), cycle_threshold_ns: cycle, snapshot_threshold_ns: snapshot })
     }
 
@@ -161,6 +168,7 @@ impl PendingCounters {
                 exceeded: next(),
                 threshold_ns: self.snapshot_threshold_ns,
             },
+            standby_snapshots: ready.next(),
         }))
     }
 }

@@ -186,7 +186,16 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         uri.put(key::RELIABLE, true);
         let stream_id = self.context.ingress_stream_id;
         let is_ipc_allowed = self.context.is_ipc_ingress_allowed && uri.is_udp();
-        let mut ids = vec![self.client().add_subscription(&uri.to_string(), stream_id)?];
+        let mut consensus = ChannelUri::parse(&self.context.consensus_channel)?;
+        if consensus.is_udp() {
+            consensus.put_if_absent(key::ENDPOINT, &self.member.consensus);
+        }
+        let consensus_stream_id = self.context.consensus_stream_id;
+        // The consensus stream comes first, then those of clients.
+        let mut ids = vec![
+            self.client().add_subscription(&consensus.to_string(), consensus_stream_id)?,
+            self.client().add_subscription(&uri.to_string(), stream_id)?,
+        ];
         if is_ipc_allowed {
             ids.push(self.client().add_subscription("aeron:ipc", stream_id)?);
         }
@@ -199,7 +208,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 return Ok((Phase::AwaitIngress { ids }, false));
             };
             let assembler = FragmentAssembler::new();
-            self.ingress.push(IngressStream { subscription, assembler, known_sessions: Vec::new() });
+            let stream = IngressStream { subscription, assembler, known_sessions: Vec::new() };
+            match self.consensus {
+                None => self.consensus = Some(stream),
+                Some(_) => self.ingress.push(stream),
+            }
             ids.remove(0);
         }
         if let Some(counters) = &self.counters {

@@ -117,6 +117,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let mut work_count = self.check_toggle()?;
         work_count += self.check_node_toggle();
         work_count += self.go_on_with_validation()?;
+        work_count += self.serve_backups()?;
+        work_count += self.take_standby_notices();
+        work_count += usize::from(self.go_on_with_standby_fetch()?);
         if self.state == ModuleState::Active {
             self.check_ingress_streams();
             work_count += self.check_pending_sessions()?;

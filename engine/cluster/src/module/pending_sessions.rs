@@ -5,8 +5,8 @@ use harrier_ringbuf::storage::Storage;
 
 use super::agent::ConsensusModule;
 use super::error::ModuleError;
-use super::security::{SessionProxy, Verdict};
-use super::session::SessionState;
+use super::security::{Authenticator, SessionProxy, Verdict};
+use super::session::{Session, SessionState};
 use crate::codec::{Egress, EventCode, LogMessage};
 
 /// Longest principal.
@@ -55,46 +55,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             session.rejection = Some((code, detail));
             return Ok(false);
         }
-        self.authenticate(index);
+        decide(self.authenticator.as_mut(), &mut self.pending_sessions[index], self.now.epoch_ms);
         if self.pending_sessions[index].state == SessionState::Authenticated {
             self.open_session(index)?;
         }
         Ok(true)
-    }
-
-    fn authenticate(&mut self, index: usize) {
-        let session = &mut self.pending_sessions[index];
-        let mut proxy = SessionProxy::new(session.id);
-        match session.state {
-            SessionState::Connected => self.authenticator.on_connected_session(&mut proxy, self.now.epoch_ms),
-            SessionState::Challenged => {
-                self.authenticator.on_challenged_session(&mut proxy, self.now.epoch_ms)
-            }
-            _ => return,
-        }
-        match proxy.into_verdict() {
-            None => {}
-            Some(Verdict::Authenticated { principal }) if principal.len() <= MAX_PRINCIPAL_LENGTH => {
-                session.principal = principal;
-                session.state = SessionState::Authenticated;
-            }
-            Some(Verdict::Challenged { challenge }) => {
-                let message = Egress::Challenge {
-                    correlation_id: session.correlation_id,
-                    session_id: session.id,
-                    challenge: &challenge,
-                };
-                // One that is not sent is asked for again at the next look.
-                if session.send(&message) {
-                    session.state = SessionState::Challenged;
-                }
-            }
-            Some(Verdict::Authenticated { .. } | Verdict::Rejected) => {
-                session.state = SessionState::Rejected;
-                session.rejection =
-                    Some((EventCode::AuthenticationRejected, "session failed authentication".to_owned()));
-            }
-        }
     }
 
     fn open_session(&mut self, index: usize) -> Result<(), ModuleError> {
@@ -121,5 +86,38 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         self.next_logged_session_id = self.next_logged_session_id.max(session.id + 1);
         self.sessions.insert(session.id, session);
         Ok(())
+    }
+}
+
+/// Asks the authenticator about a client that can be told something.
+pub(super) fn decide(authenticator: &mut (dyn Authenticator + Send), session: &mut Session, now_ms: i64) {
+    let mut proxy = SessionProxy::new(session.id);
+    match session.state {
+        SessionState::Connected => authenticator.on_connected_session(&mut proxy, now_ms),
+        SessionState::Challenged => authenticator.on_challenged_session(&mut proxy, now_ms),
+        _ => return,
+    }
+    match proxy.into_verdict() {
+        None => {}
+        Some(Verdict::Authenticated { principal }) if principal.len() <= MAX_PRINCIPAL_LENGTH => {
+            session.principal = principal;
+            session.state = SessionState::Authenticated;
+        }
+        Some(Verdict::Challenged { challenge }) => {
+            let message = Egress::Challenge {
+                correlation_id: session.correlation_id,
+                session_id: session.id,
+                challenge: &challenge,
+            };
+            // One that is not sent is asked for again at the next look.
+            if session.send(&message) {
+                session.state = SessionState::Challenged;
+            }
+        }
+        Some(Verdict::Authenticated { .. } | Verdict::Rejected) => {
+            session.state = SessionState::Rejected;
+            session.rejection =
+                Some((EventCode::AuthenticationRejected, "session failed authentication".to_owned()));
+        }
     }
 }

@@ -112,6 +112,7 @@ impl ConsensusModuleContext {
             ("log", &mut self.log_channel, &mut self.log_stream_id),
             ("replay", &mut self.replay_channel, &mut self.replay_stream_id),
             ("snapshot", &mut self.snapshot_channel, &mut self.snapshot_stream_id),
+            ("consensus", &mut self.consensus_channel, &mut self.consensus_stream_id),
         ] {
             reader.text(&format!("{name}.channel"), channel)?;
             reader.number(&format!("{name}.stream.id"), stream_id)?;
@@ -120,6 +121,11 @@ impl ConsensusModuleContext {
         reader.number("service.stream.id", &mut self.service_stream_id)?;
         reader.number("consensus.module.stream.id", &mut self.module_stream_id)?;
         reader.read("egress.channel", "", &mut self.egress_channel, |text| Some(Some(text.to_owned())))?;
+        reader.text("leader.archive.control.channel", &mut self.leader_archive_control_channel)?;
+        reader.read("replication.channel", "", &mut self.replication_channel, |text| {
+            Some(Some(text.to_owned()))
+        })?;
+        reader.flag("accept.standby.snapshots", &mut self.accepts_standby_snapshots)?;
         reader.number("ingress.fragment.limit", &mut self.ingress_fragment_limit)?;
         reader.number("log.fragment.limit", &mut self.log_fragment_limit)?;
         reader.flag("ingress.ipc.allowed", &mut self.is_ipc_ingress_allowed)
@@ -135,6 +141,11 @@ impl ConsensusModuleContext {
         reader.duration("leader.heartbeat.interval", &mut self.leader_heartbeat_interval_ns)?;
         reader.duration("termination.timeout", &mut self.termination_timeout_ns)?;
         reader.duration("service.ack.timeout", &mut self.service_ack_timeout_ns)?;
+        reader.duration("replication.progress.timeout", &mut self.replication_progress_timeout_ns)?;
+        reader.duration(
+            "standby.snapshot.notification.processing.delay",
+            &mut self.standby_snapshot_delay_ns,
+        )?;
         reader.duration("cycle.threshold", &mut self.cycle_threshold_ns)?;
         reader.duration("total.snapshot.threshold", &mut self.total_snapshot_threshold_ns)?;
         let size = |text: &str| usize::try_from(parse_size(text)?).ok();
@@ -244,6 +255,13 @@ mod tests {
             ("aeron.cluster.authenticator.supplier", "io.aeron.security.DefaultAuthenticatorSupplier"),
             ("aeron.cluster.authorisation.service.supplier", "ALLOW_ALL"),
             ("aeron.cluster.timer.service.supplier", "io.aeron.cluster.PriorityHeapTimerServiceSupplier"),
+            ("aeron.cluster.consensus.channel", "aeron:udp?mtu=8k"),
+            ("aeron.cluster.consensus.stream.id", "1108"),
+            ("aeron.cluster.replication.channel", "aeron:udp?endpoint=h:9"),
+            ("aeron.cluster.leader.archive.control.channel", "aeron:udp?term-length=128k"),
+            ("aeron.cluster.replication.progress.timeout", "3s"),
+            ("aeron.cluster.accept.standby.snapshots", "true"),
+            ("aeron.cluster.standby.snapshot.notification.processing.delay", "2s"),
         ])
         .unwrap();
         context.validate().unwrap();
@@ -266,7 +284,9 @@ mod tests {
         assert_eq!((context.error_buffer_length, context.time_unit), (64 << 10, TimeUnit::Nanos));
         assert_eq!(context.file_sync_level, Some(SyncLevel::Data));
         assert_eq!(context.authorisation.name(), "allow-all");
-        assert!(context.is_ipc_ingress_allowed);
+        assert!(context.is_ipc_ingress_allowed && context.accepts_standby_snapshots);
+        assert_eq!((context.consensus_stream_id, context.standby_snapshot_delay_ns), (1_108, 2_000_000_000));
+        assert_eq!(context.replication_channel.as_deref(), Some("aeron:udp?endpoint=h:9"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             return Ok((Phase::ConnectArchive, false));
         }
         let Some(recording_id) = self.recording_log.last_term().map(|term| term.recording_id) else {
-            return self.begin_recovery(None);
+            return Ok((Phase::FetchStandby { extent: None }, true));
         };
         let Some(aeron) = &self.aeron else { return Ok((Phase::ConnectArchive, false)) };
         Ok(match sent(self.archive.list_recording(aeron, recording_id))? {
@@ -39,7 +39,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 if descriptor.stop_position == -1 {
                     return self.stop_recording(recording_id);
                 }
-                self.begin_recovery(Some(extent_of(&descriptor)))
+                let extent = extent_of(&descriptor);
+                self.begin_standby_fetch(extent.stop_position);
+                Ok((Phase::FetchStandby { extent: Some(extent) }, true))
             }
             Some(ArchiveAnswer::RecordingUnknown { .. }) => {
                 Err(ModuleError::LogRecordingUnknown(recording_id))
@@ -66,6 +68,15 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             Some(answer) if answer.correlation_id() == correlation_id => Ok((Phase::ConnectArchive, true)),
             _ => Ok((Phase::AwaitStop { correlation_id }, false)),
         }
+    }
+
+    /// Snapshots of standbys that are newer than the member's own are fetched first; without them it goes on, too (spec 04
+    /// §4.12, 2).
+    pub(super) fn fetch_standby_snapshots(&mut self, extent: Option<LogExtent>) -> Step {
+        if self.go_on_with_standby_fetch()? || !self.files_are_written()? {
+            return Ok((Phase::FetchStandby { extent }, false));
+        }
+        self.begin_recovery(extent)
     }
 
     /// Tells the services where to begin (spec 04 §2.4, counter 204).

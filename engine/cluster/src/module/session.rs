@@ -1,10 +1,11 @@
 //! Sessions of clients as the consensus module has them (spec 04 §3.3–§3.5).
 
 use harrier_client::{Aeron, ClientError, Counter, Publication};
+use harrier_protocol::sbe::SbeError;
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::counters::MAX_LABEL_LENGTH;
 
-use crate::codec::{CloseReason, Egress, EventCode, PROTOCOL_VERSION};
+use crate::codec::{BackupAnswer, CloseReason, Egress, EventCode, PROTOCOL_VERSION};
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,13 +186,22 @@ impl Session {
 
     /// Sends a message to the client; false when it cannot be sent now.
     pub(super) fn send(&mut self, message: &Egress<'_>) -> bool {
+        self.send_encoded(|buffer| message.encode(buffer))
+    }
+
+    /// Sends an answer to a backup; false when it cannot be sent now.
+    pub(super) fn send_answer(&mut self, answer: &BackupAnswer<'_>) -> bool {
+        self.send_encoded(|buffer| answer.encode(buffer))
+    }
+
+    fn send_encoded(&mut self, encode: impl Fn(&mut [u8]) -> Result<usize, SbeError>) -> bool {
         let Some(publication) = &mut self.publication else { return false };
         let mut buffer = vec![0; 1_024];
-        let length = match message.encode(&mut buffer) {
+        let length = match encode(&mut buffer) {
             Ok(length) => length,
             Err(_) => {
                 buffer.resize(64 << 10, 0);
-                let Ok(length) = message.encode(&mut buffer) else { return false };
+                let Ok(length) = encode(&mut buffer) else { return false };
                 length
             }
         };

@@ -13,6 +13,7 @@ use super::link::PendingLink;
 use super::replay::LogReplay;
 use crate::mark::{Component, MarkFacts};
 use crate::members::Member;
+use crate::recording_log::LogExtent;
 use crate::snapshot::SnapshotLoader;
 
 /// How far the start has come.
@@ -23,6 +24,7 @@ pub(super) enum Phase {
     ConnectArchive,
     AwaitDescriptor { correlation_id: i64, recording_id: i64 },
     AwaitStop { correlation_id: i64 },
+    FetchStandby { extent: Option<LogExtent> },
     AwaitRecoveryCounter { id: i64 },
     LoadSnapshot { loader: Box<SnapshotLoader> },
     AwaitServices { deadline_ns: i64 },
@@ -96,6 +98,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 self.await_descriptor(correlation_id, recording_id)
             }
             Phase::AwaitStop { correlation_id } => self.await_stop(correlation_id),
+            Phase::FetchStandby { extent } => self.fetch_standby_snapshots(extent),
             Phase::AwaitRecoveryCounter { id } => self.await_recovery_counter(id),
             Phase::LoadSnapshot { loader } => self.load_snapshot(loader),
             Phase::AwaitServices { deadline_ns } => self.await_services(deadline_ns),

@@ -127,7 +127,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         match wish {
             node_toggle::VALIDATE_RECORDING_LOG => self.begin_validation(),
             node_toggle::REPLICATE_STANDBY_SNAPSHOT => {
-                self.record_error("standby snapshots are not fetched: this member has no standbys");
+                self.begin_standby_fetch(self.commit_position);
             }
             _ => {
                 let text = format!("node control toggle {wish} is unknown");

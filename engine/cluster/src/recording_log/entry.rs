@@ -139,19 +139,45 @@ pub fn compare(a: &Entry, b: &Entry) -> Ordering {
 
 /// The file without the records that were being appended when the machine died. The words of a record are written in
 /// order, so a torn one has no type; nothing was done upon it, and the next takes its place.
-pub(super) fn without_torn_tail(mut bytes: &[u8]) -> &[u8] {
-    while let Some(start) = bytes.len().checked_sub(RECORD_LENGTH) {
-        if !start.is_multiple_of(RECORD_LENGTH) || !is_torn(&bytes[start..]) {
-            break;
-        }
-        bytes = &bytes[..start];
+pub(super) fn without_torn_tail(bytes: &[u8]) -> &[u8] {
+    if !bytes.len().is_multiple_of(RECORD_LENGTH) {
+        return bytes;
     }
-    bytes
+    let mut end = bytes.len();
+    let (mut offset, mut starts) = (0, Vec::new());
+    while offset < end {
+        starts.push(offset);
+        offset += length_in_file(&bytes[offset..]);
+    }
+    while let Some(start) = starts.pop().filter(|start| is_torn(&bytes[*start..end])) {
+        end = start;
+    }
+    &bytes[..end]
+}
+
+/// Bytes that the record at the begin of `rest` takes; those of its endpoint count when they are there.
+fn length_in_file(rest: &[u8]) -> usize {
+    let word = |offset: usize| rest[offset..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    if word(44) & !INVALID_FLAG != EntryType::StandbySnapshot as u32 {
+        return RECORD_LENGTH;
+    }
+    let length = (ENDPOINT_OFFSET + word(48) as usize).next_multiple_of(RECORD_LENGTH);
+    if length > MAX_RECORD_LENGTH { RECORD_LENGTH } else { length }
 }
 
 /// No term belongs to a service: what looks like one is the record of something else without its last words.
-fn is_torn(record: &[u8]) -> bool {
+fn lacks_type(record: &[u8]) -> bool {
     record[40..48] == [0; 8]
+}
+
+/// A standby's snapshot has an endpoint behind its type.
+fn is_torn(record: &[u8]) -> bool {
+    if record[44..48] != (EntryType::StandbySnapshot as u32).to_le_bytes() {
+        return lacks_type(record);
+    }
+    let length = record[48..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word)) as usize;
+    let endpoint = record.get(ENDPOINT_OFFSET..ENDPOINT_OFFSET + length);
+    endpoint.is_none_or(|endpoint| endpoint.is_empty() || endpoint.contains(&0))
 }
 
 /// Reads the entries of a file in its order. Removed entries are left out.
@@ -198,7 +224,7 @@ fn read_record(record: &[u8], rest: &[u8]) -> Result<Option<Entry>, String> {
     let long = |at: usize| record[at..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word));
     let int = |at: usize| record[at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
     let type_word = int(44);
-    if type_word == -1 || is_torn(record) {
+    if type_word == -1 || lacks_type(record) {
         return Ok(None);
     }
     let mut archive_endpoint = String::new();
@@ -266,6 +292,20 @@ mod tests {
         let bytes: Vec<u8> = all.iter().flat_map(Entry::encode).collect();
         assert_eq!(parse(Path::new("r"), &bytes).unwrap(), all);
         assert_eq!(bytes[256 + 44..256 + 48], [1, 0, 0, 0x80]);
+    }
+
+    #[test]
+    fn a_standby_snapshot_at_the_end_is_whole_unless_its_endpoint_is_torn() {
+        let mut standby = entry(70, 0, EntryType::StandbySnapshot, 1);
+        standby.archive_endpoint = "127.0.0.1:29999".into();
+        let term = entry(0, -1, EntryType::Term, 0).encode();
+        let bytes = [term.clone(), standby.encode()].concat();
+        assert_eq!(without_torn_tail(&bytes), bytes);
+        for kept in [0, 8, 40, 44, 48, 52, 60] {
+            let mut torn = bytes.clone();
+            torn[RECORD_LENGTH + kept..].fill(0);
+            assert_eq!(without_torn_tail(&torn), term, "{kept}");
+        }
     }
 
     #[test]

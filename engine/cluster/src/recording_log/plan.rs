@@ -201,6 +201,24 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
     sets
 }
 
+/// The newest complete snapshot at or before a position, else the oldest one: those of services, the last first, then the
+/// consensus module's (spec 04 §6.1). `entries` are in their order, see [`compare`].
+pub fn backup_snapshots(entries: &[Entry], service_count: usize, position: i64) -> Vec<Entry> {
+    let complete = |module: &Entry| -> Option<Vec<Entry>> {
+        let own = |service_id: i32| {
+            entries.iter().rev().find(|entry| {
+                entry.is_snapshot() && entry.is_same_set(module) && entry.service_id == service_id
+            })
+        };
+        (-1..service_count as i32).rev().map(|id| own(id).cloned()).collect()
+    };
+    let mut sets: Vec<Vec<Entry>> =
+        entries.iter().filter(|entry| entry.is_module_snapshot()).filter_map(complete).collect();
+    sets.sort_by_key(|set| set[0].log_position);
+    let newest = sets.iter().rposition(|set| set[0].log_position <= position);
+    if sets.is_empty() { Vec::new() } else { sets.swap_remove(newest.unwrap_or(0)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +291,25 @@ mod tests {
     #[test]
     fn a_snapshot_of_an_unknown_term_is_not_invalidated() {
         assert!(latest_set(&[entry(1, 64, -1, EntryType::Snapshot)]).is_empty());
+    }
+
+    #[test]
+    fn backups_get_a_complete_snapshot_at_or_before_their_position() {
+        let mut all = vec![
+            entry(1, 320, 1, EntryType::Snapshot),
+            entry(2, 320, 0, EntryType::Snapshot),
+            entry(3, 320, -1, EntryType::Snapshot),
+            entry(4, 640, 1, EntryType::Snapshot),
+            entry(5, 640, 0, EntryType::Snapshot),
+            entry(6, 640, -1, EntryType::Snapshot),
+            entry(7, 960, -1, EntryType::Snapshot),
+        ];
+        all.sort_by(compare);
+        let ids = |position| -> Vec<i64> {
+            backup_snapshots(&all, 2, position).iter().map(|entry| entry.recording_id).collect()
+        };
+        assert_eq!([ids(i64::MAX), ids(640), ids(639), ids(0)], [[4, 5, 6], [4, 5, 6], [1, 2, 3], [1, 2, 3]]);
+        assert!(backup_snapshots(&all, 3, i64::MAX).is_empty());
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub mod counter {
     pub const SNAPSHOTS: i32 = 205;
     pub const ERRORS: i32 = 212;
     pub const TIMED_OUT: i32 = 213;
+    pub const STANDBY_SNAPSHOTS: i32 = 232;
     pub const NODE_TOGGLE: i32 = 233;
     pub const TERM: i32 = 239;
 }
@@ -51,6 +52,7 @@ pub mod value {
     pub const SHUTDOWN: i64 = 5;
     pub const ABORT: i64 = 6;
     pub const STANDBY_SNAPSHOT: i64 = 7;
+    pub const REPLICATE: i64 = 2;
     pub const VALIDATE: i64 = 3;
 }
 
@@ -105,7 +107,7 @@ pub fn client_driver(directory: &Path) -> SharedThread {
     thread
 }
 
-fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport> {
+pub fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport> {
     let mut context = DriverContext::new(directory.join(name));
     context.timer_interval_ns = 20_000_000;
     context.counters_buffer_length = 1 << 20;
@@ -148,6 +150,8 @@ impl Node {
         archive.segment_file_length = 64 << 10;
         archive.catalog_capacity = 4_096;
         archive.low_storage_space_threshold = plan.low_storage_threshold;
+        archive.control_channel = Some(format!("aeron:udp?endpoint=127.0.0.1:{}", ports[4]));
+        archive.replication_message_timeout_ns = 500_000_000;
         let archive = Archive::launch(archive, MappedMemory, FileStorage::inline(), &now).unwrap();
         let mut context =
             ConsensusModuleContext::new(directory.join("node"), directory.join("cluster"), 0, members(ports));

@@ -1,6 +1,7 @@
 package peertest;
 
 import io.aeron.Aeron;
+import io.aeron.archive.ArchivingMediaDriver;
 import io.aeron.archive.client.ArchiveException;
 import io.aeron.driver.MediaDriver;
 import io.aeron.driver.ThreadingMode;
@@ -14,7 +15,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 
 /**
- * A client (and on request its media driver) that does what lines on standard input say. Every line starts with a
+ * A client (and on request its media driver, with or without an archive) that does what lines on standard input say. Every line starts with a
  * number; its one line of answer on standard output carries it as {@code id}. Lines run side by side, each on its own
  * thread, so a sender and a receiver can be started together. The process ends when its input does.
  */
@@ -37,11 +38,16 @@ public final class Main
         sessions = new ClusterSessions(aeron);
     }
 
-    public static void main(final String[] arguments) throws IOException
+    public static void main(final String[] arguments) throws Exception
     {
         final String directory = arguments[0];
-        final boolean hasDriver = arguments.length > 1 && "driver".equals(arguments[1]);
-        try (MediaDriver ignored = hasDriver ? launch(directory) : null)
+        final String server = arguments.length > 1 ? arguments[1] : "";
+        try (AutoCloseable ignored = switch (server)
+        {
+            case "driver" -> MediaDriver.launch(driver(directory));
+            case "archive" -> ArchivingMediaDriver.launch(driver(directory), Recordings.server(directory));
+            default -> null;
+        })
         {
             final Main main = new Main(directory);
             print(new Reply().put("id", 0).put("clientId", main.aeron.clientId()));
@@ -51,16 +57,16 @@ public final class Main
         System.exit(0);
     }
 
-    private static MediaDriver launch(final String directory)
+    private static MediaDriver.Context driver(final String directory)
     {
         final BackoffIdleStrategy idle = new BackoffIdleStrategy(10, 20, 1_000, 100_000);
-        return MediaDriver.launch(new MediaDriver.Context()
+        return new MediaDriver.Context()
             .aeronDirectoryName(directory)
             .dirDeleteOnStart(true)
             .dirDeleteOnShutdown(true)
             .termBufferSparseFile(true)
             .threadingMode(ThreadingMode.SHARED)
-            .sharedIdleStrategy(idle));
+            .sharedIdleStrategy(idle);
     }
 
     private void readLines() throws IOException
@@ -135,6 +141,7 @@ public final class Main
             case "drain" -> streams.drain(command);
             case "hang" -> streams.hang(command);
             case "destination" -> streams.addDestination(command);
+            case "receive-destination" -> streams.receiveDestination(command);
             case "reject" -> streams.reject(command);
             case "counters" -> streams.counters();
             case "limit" -> recordings.limit(command);

@@ -2,9 +2,12 @@ package peertest;
 
 import io.aeron.Aeron;
 import io.aeron.Counter;
+import io.aeron.archive.Archive;
+import io.aeron.archive.ArchiveThreadingMode;
 import io.aeron.archive.client.AeronArchive;
 import io.aeron.archive.client.RecordingDescriptorConsumer;
 import io.aeron.archive.client.ReplayParams;
+import io.aeron.archive.client.ReplicationParams;
 import io.aeron.archive.codecs.SourceLocation;
 
 import java.util.ArrayList;
@@ -31,6 +34,18 @@ final class Recordings
     {
         this.aeron = aeron;
         this.streams = streams;
+    }
+
+    /** An archive with what its properties say, beside its driver. */
+    static Archive.Context server(final String directory)
+    {
+        return new Archive.Context()
+            .aeronDirectoryName(directory)
+            .archiveDirectoryName(directory + "-archive")
+            .threadingMode(ArchiveThreadingMode.SHARED)
+            .deleteArchiveOnStart(true)
+            .lowStorageSpaceThreshold(0)
+            .errorHandler((error) -> System.err.println("archive: " + error));
     }
 
     Reply run(final Command command)
@@ -60,7 +75,9 @@ final class Recordings
             .controlResponseStreamId(command.integer("response-stream"))
             .recordingSignalConsumer((control, correlation, recording, subscription, position, signal) ->
                 session.signals.add(new Reply()
+                    .put("correlation", correlation)
                     .put("recording", recording)
+                    .put("subscription", subscription)
                     .put("position", position)
                     .put("signal", signal.name()))));
         sessions.put(command.text("archive", "archive"), session);
@@ -116,6 +133,10 @@ final class Recordings
                 yield new Reply();
             }
             case "replay" -> replay(archive, command);
+            case "replicate" -> value(archive.replicate(command.number("recording"),
+                command.integer("control-stream"), command.text("control"), replication(command)));
+            case "stop-replication" ->
+                value(archive.tryStopReplication(command.number("replication")) ? 1 : 0);
             case "stop-replays" ->
             {
                 archive.stopAllReplays(command.number("recording"));
@@ -205,6 +226,19 @@ final class Recordings
                 .put("stream", stream)
                 .put("channel", channel)));
         return new Reply().put("count", count).put("subscriptions", list);
+    }
+
+    private static ReplicationParams replication(final Command command)
+    {
+        return new ReplicationParams()
+            .dstRecordingId(command.number("to", -1))
+            .stopPosition(command.number("stop", -1))
+            .channelTagId(command.number("channel-tag", -1))
+            .subscriptionTagId(command.number("subscription-tag", -1))
+            .replicationSessionId((int)command.number("session", -1))
+            .fileIoMaxLength((int)command.number("io-length", -1))
+            .replicationChannel(command.text("channel", null))
+            .liveDestination(command.text("live", null));
     }
 
     /** Starts a replay to a subscription that is then known by its name; with {@code limit}, bounded by that counter. */

@@ -100,6 +100,7 @@ final class Streams
         for (final Image image : subscription.images())
         {
             images.add(new Reply()
+                .put("correlation", image.correlationId())
                 .put("session", image.sessionId())
                 .put("join", image.joinPosition())
                 .put("position", image.position())
@@ -213,6 +214,21 @@ final class Streams
     Reply addDestination(final Command command)
     {
         publications.get(command.text("name")).addDestination(command.text("channel"));
+        return new Reply();
+    }
+
+    /** Adds a destination of a subscription, or removes it. */
+    Reply receiveDestination(final Command command)
+    {
+        final Subscription subscription = subscriptions.get(command.text("name"));
+        if (command.flag("remove"))
+        {
+            subscription.removeDestination(command.text("channel"));
+        }
+        else
+        {
+            subscription.addDestination(command.text("channel"));
+        }
         return new Reply();
     }
 

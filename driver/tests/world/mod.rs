@@ -1,0 +1,145 @@
+//! A driver with a client of our own.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::path::Path;
+
+use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Publication, Subscription};
+use harrier_driver::context::DriverContext;
+use harrier_driver::{Driver, ExecutorMode};
+use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::{Agent, Clock, Transport};
+
+/// Longest that one condition is waited for.
+const PATIENCE_NS: i64 = 20_000_000_000;
+
+/// A driver and a client of it on one thread.
+pub struct World {
+    agents: Vec<Box<dyn Agent>>,
+    pub client: Aeron,
+    pub directory: tempfile::TempDir,
+    /// How far its time is ahead of the system's.
+    ahead_ms: i64,
+}
+
+/// Settings of a small driver below a directory.
+pub fn context(directory: &Path) -> DriverContext {
+    let mut context = DriverContext::new(directory.join("aeron"));
+    context.seed = 42;
+    context.timer_interval_ns = 20_000_000;
+    context.client_liveness_timeout_ns = 1_000_000_000;
+    context.publication_unblock_timeout_ns = 1_500_000_000;
+    context.image_liveness_timeout_ns = 300_000_000;
+    context.publication_linger_timeout_ns = 100_000_000;
+    context.counters_buffer_length = 1 << 20;
+    context.term_buffer_length = 64 << 10;
+    context.ipc_term_buffer_length = 64 << 10;
+    context
+}
+
+impl World {
+    pub fn new(change: impl FnOnce(&mut DriverContext)) -> Self {
+        Self::with_transport(UdpTransport, change)
+    }
+
+    /// A world whose sockets and names are those of a transport.
+    pub fn with_transport<T: Transport>(transport: T, change: impl FnOnce(&mut DriverContext)) -> Self {
+        let directory = tempfile::Builder::new().prefix("harrier-streams-").tempdir_in("/dev/shm").unwrap();
+        let mut context = context(directory.path());
+        change(&mut context);
+        let aeron_directory = context.directory.clone();
+        let now = SystemClock.now();
+        let driver = Driver::build(context, MappedMemory, transport, ExecutorMode::Inline, &now).unwrap();
+        let client = Aeron::connect(Context::new(aeron_directory), MappedMemory, &now).unwrap();
+        Self { agents: driver.into_agents(), client, directory, ahead_ms: 0 }
+    }
+
+    pub fn step(&mut self) {
+        let mut now = SystemClock.now();
+        now.ns += self.ahead_ms * 1_000_000;
+        now.epoch_ms += self.ahead_ms;
+        for agent in &mut self.agents {
+            agent.do_work(&now).unwrap();
+        }
+        self.client.do_work(&now).unwrap();
+    }
+
+    /// Lets time pass faster than it does.
+    pub fn pass(&mut self, seconds: i64) {
+        for _ in 0..seconds * 20 {
+            self.ahead_ms += 50;
+            self.step();
+        }
+    }
+
+    pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
+        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+        while SystemClock.now().ns < deadline_ns {
+            self.step();
+            if let Some(value) = condition(&mut self.client) {
+                return value;
+            }
+        }
+        panic!("{what} did not come");
+    }
+
+    pub fn publication(&mut self, channel: &str, stream_id: i32) -> Result<Publication, ClientError> {
+        let id = self.client.add_publication(channel, stream_id).unwrap();
+        self.until("the publication", |client| client.publication(id).transpose())
+    }
+
+    pub fn exclusive(&mut self, channel: &str, stream_id: i32) -> Result<ExclusivePublication, ClientError> {
+        let id = self.client.add_exclusive_publication(channel, stream_id).unwrap();
+        self.until("the publication", |client| client.exclusive_publication(id).transpose())
+    }
+
+    pub fn subscription(&mut self, channel: &str, stream_id: i32) -> Result<Subscription, ClientError> {
+        let id = self.client.add_subscription(channel, stream_id).unwrap();
+        self.until("the subscription", |client| client.subscription(id).transpose())
+    }
+
+    /// Offers `count` numbered messages of `length` bytes and checks that they arrive in order.
+    pub fn exchange(
+        &mut self,
+        publication: &mut ExclusivePublication,
+        subscription: &mut Subscription,
+        count: u64,
+        length: usize,
+    ) {
+        let mut assembler = harrier_ringbuf::assembly::FragmentAssembler::new();
+        let (mut sent, mut received) = (0_u64, 0_u64);
+        let mut message = vec![7_u8; length];
+        self.until("the last message", |_| {
+            message[..8].copy_from_slice(&sent.to_le_bytes());
+            if sent < count {
+                match publication.offer(&message) {
+                    Ok(_) => sent += 1,
+                    Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            subscription.poll(16, &mut |payload, header| {
+                assembler.on_fragment(payload, header, &mut |message, _| {
+                    assert_eq!(message.len(), length);
+                    assert_eq!(u64::from_le_bytes(message[..8].try_into().unwrap()), received);
+                    received += 1;
+                });
+            });
+            (received == count).then_some(())
+        });
+    }
+
+    /// Waits until the driver has done a command.
+    pub fn done(&mut self, id: Result<i64, ClientError>) -> Result<(), ClientError> {
+        let id = id?;
+        self.until("the answer", |client| match client.command_done(id) {
+            Ok(is_done) => is_done.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+/// An address of this host with a port that is free.
+pub fn free_address() -> std::net::SocketAddr {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,407 @@
+//! Two archives, each with its driver, on this thread: recordings of one are copied into the other.
+
+use std::path::Path;
+
+use harrier_archive::client::{
+    ArchiveAnswer, ArchiveClient, ArchiveClientContext, ReplicationParams, find_by_recording,
+};
+use harrier_archive::codec::Signal;
+use harrier_archive::{Archive, ArchiveContext, Authenticator, RecordingDescriptor, SourceLocation};
+use harrier_client::{Aeron, Context, ExclusivePublication};
+use harrier_driver::context::DriverContext;
+use harrier_driver::{Driver, ExecutorMode};
+use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::{Agent, Clock};
+
+const PATIENCE_NS: i64 = 20_000_000_000;
+const STREAM_ID: i32 = 1_001;
+const CHANNEL: &str = "aeron:ipc?term-length=64k";
+
+/// A driver, an archive and a client of it.
+struct Side {
+    agents: Vec<Box<dyn Agent>>,
+    aeron: Aeron,
+    client: ArchiveClient,
+}
+
+impl Side {
+    fn start(directory: &Path, change: &dyn Fn(&mut ArchiveContext)) -> Self {
+        let mut driver = DriverContext::new(directory.join("aeron"));
+        driver.timer_interval_ns = 20_000_000;
+        driver.counters_buffer_length = 1 << 20;
+        driver.term_buffer_length = 64 << 10;
+        driver.publication_linger_timeout_ns = 100_000_000;
+        let now = SystemClock.now();
+        let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let mut context = ArchiveContext::new(directory.join("aeron"), directory.join("archive"));
+        context.segment_file_length = 128 << 10;
+        context.catalog_capacity = 4_096;
+        context.low_storage_space_threshold = 0;
+        context.control_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into());
+        context.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into());
+        change(&mut context);
+        let mut client = ArchiveClientContext::ipc();
+        client.credentials = b"source".to_vec();
+        let archive = Archive::launch(context, MappedMemory, FileStorage::inline(), &now).unwrap();
+        let aeron = Aeron::connect(Context::new(directory.join("aeron")), MappedMemory, &now).unwrap();
+        let mut agents = driver.into_agents();
+        agents.push(Box::new(archive));
+        Self { agents, aeron, client: ArchiveClient::new(client) }
+    }
+
+    fn step(&mut self) {
+        let now = SystemClock.now();
+        for agent in &mut self.agents {
+            agent.do_work(&now).unwrap();
+        }
+        self.aeron.do_work(&now).unwrap();
+        self.client.poll(&mut self.aeron, &now).unwrap();
+    }
+
+    /// Address of the archive's control channel: the first that its driver has bound.
+    fn control_channel(&self) -> String {
+        let mut address = String::new();
+        self.aeron.counters().for_each(&mut |_, type_id, key, _| {
+            if type_id == harrier_protocol::counter_types::type_id::LOCAL_SOCKET_ADDRESS && address.is_empty()
+            {
+                let (_, bound) = harrier_protocol::counter_types::decode_address_key(key).unwrap();
+                address = String::from_utf8_lossy(bound).into_owned();
+            }
+        });
+        format!("aeron:udp?endpoint={address}")
+    }
+}
+
+struct World {
+    source: Side,
+    target: Side,
+    control_channel: String,
+    _directory: tempfile::TempDir,
+}
+
+/// What the target's client hears: signals as (signal, correlation id, recording id, has a subscription, position).
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Ok(i64, i64),
+    Error(i64, i64),
+    Signal(Signal, i64, i64, bool, i64),
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(&|_| (), &|_| ())
+    }
+
+    fn with(source: &dyn Fn(&mut ArchiveContext), target: &dyn Fn(&mut ArchiveContext)) -> Self {
+        let directory =
+            tempfile::Builder::new().prefix("harrier-replication-").tempdir_in("/dev/shm").unwrap();
+        let mut world = Self {
+            source: Side::start(&directory.path().join("source"), source),
+            target: Side::start(&directory.path().join("target"), target),
+            control_channel: String::new(),
+            _directory: directory,
+        };
+        world.until("the connections", |world| {
+            (world.source.client.is_connected() && world.target.client.is_connected()).then_some(())
+        });
+        world.control_channel = world.source.control_channel();
+        world
+    }
+
+    fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
+        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+        while SystemClock.now().ns < deadline_ns {
+            self.source.step();
+            self.target.step();
+            if let Some(value) = condition(self) {
+                return value;
+            }
+        }
+        panic!("{what} did not come");
+    }
+
+    fn news(&mut self) -> News {
+        self.until("an answer", |world| {
+            Some(match world.target.client.poll_answer()? {
+                ArchiveAnswer::Ok { correlation_id, relevant_id } => News::Ok(correlation_id, relevant_id),
+                ArchiveAnswer::Error { correlation_id, code, .. } => News::Error(correlation_id, code),
+                ArchiveAnswer::Signal { correlation_id, recording_id, subscription_id, position, signal } => {
+                    News::Signal(signal, correlation_id, recording_id, subscription_id != -1, position)
+                }
+                other => panic!("{other:?}"),
+            })
+        })
+    }
+
+    /// Publishes messages of 128 bytes with the frame into a publication of the source.
+    fn publish(&mut self, publication: &mut ExclusivePublication, range: std::ops::Range<u64>) -> i64 {
+        let mut message = [3_u8; 96];
+        for number in range {
+            message[..8].copy_from_slice(&number.to_le_bytes());
+            self.until("room", |_| match publication.offer(&message) {
+                Ok(_) => Some(()),
+                Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => None,
+                Err(error) => panic!("{error}"),
+            });
+        }
+        publication.position()
+    }
+
+    fn publication(&mut self, channel: &str) -> ExclusivePublication {
+        let id = self.source.aeron.add_exclusive_publication(channel, STREAM_ID).unwrap();
+        self.until("the publication", |world| world.source.aeron.exclusive_publication(id).unwrap())
+    }
+
+    /// An active recording of the source.
+    fn record(&mut self, channel: &str, count: u64) -> (ExclusivePublication, i64, i64) {
+        let location = SourceLocation::Local;
+        let start =
+            self.source.client.start_recording(&self.source.aeron, channel, STREAM_ID, location, true);
+        start.unwrap();
+        let mut publication = self.publication(channel);
+        let position = self.publish(&mut publication, 0..count);
+        let recording_id = self.source_signal(Signal::Start);
+        self.until("the recording", |world| {
+            let counter = find_by_recording(world.source.aeron.counters(), recording_id, None)?;
+            (world.source.aeron.counters().value(counter) >= position).then_some(())
+        });
+        (publication, recording_id, position)
+    }
+
+    fn record_all(&mut self, count: u64) -> (i64, i64) {
+        let (publication, recording_id, position) = self.record(CHANNEL, count);
+        drop(publication);
+        self.source_signal(Signal::Stop);
+        (recording_id, position)
+    }
+
+    fn source_signal(&mut self, wanted: Signal) -> i64 {
+        self.until("the signal", |world| match world.source.client.poll_answer()? {
+            ArchiveAnswer::Signal { signal, recording_id, .. } if signal == wanted => Some(recording_id),
+            _ => None,
+        })
+    }
+
+    fn replicate(&mut self, source_id: i64, params: &ReplicationParams) -> i64 {
+        let channel = self.control_channel.clone();
+        let target = &mut self.target;
+        let request = target.client.replicate(&target.aeron, source_id, 10, &channel, params).unwrap();
+        match self.news() {
+            News::Ok(correlation_id, id) if correlation_id == request => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The answer to the extension that a replication makes.
+    fn is_subscribed(&mut self, id: i64) {
+        match self.news() {
+            News::Ok(correlation_id, subscription_id) if correlation_id == id => assert!(subscription_id > 0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(&mut self, params: &ReplicationParams) -> i64 {
+        let channel = self.control_channel.clone();
+        let target = &mut self.target;
+        let request = target.client.replicate(&target.aeron, 0, 10, &channel, params).unwrap();
+        match self.news() {
+            News::Error(correlation_id, code) if correlation_id == request => code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn described(&mut self, recording_id: i64) -> RecordingDescriptor {
+        let target = &mut self.target;
+        let request = target.client.list_recording(&target.aeron, recording_id).unwrap();
+        self.until("the descriptor", |world| match world.target.client.poll_answer()? {
+            ArchiveAnswer::Descriptor { correlation_id, descriptor } if correlation_id == request => {
+                Some(*descriptor)
+            }
+            other => panic!("{other:?}"),
+        })
+    }
+
+    /// A recording's bytes of one side, over all of its segments.
+    fn bytes(&self, side: &str, recording_id: i64, length: i64) -> Vec<u8> {
+        let folder = self._directory.path().join(side).join("archive");
+        let mut bytes = Vec::new();
+        for base in (0..length).step_by(128 << 10) {
+            bytes.extend(std::fs::read(folder.join(format!("{recording_id}-{base}.rec"))).unwrap());
+        }
+        bytes.truncate(length as usize);
+        bytes
+    }
+}
+
+fn signal(signal: Signal, id: i64, recording: i64, has_subscription: bool, position: i64) -> News {
+    News::Signal(signal, id, recording, has_subscription, position)
+}
+
+#[test]
+fn a_stopped_recording_is_copied_and_signals_come_in_order() {
+    let mut world = World::new();
+    let (source_id, stop) = world.record_all(2_500);
+    assert!(stop > 2 * (128 << 10));
+    let id = world.replicate(source_id, &ReplicationParams::default());
+    assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
+    world.is_subscribed(id);
+    assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, 0));
+    assert_eq!(world.news(), signal(Signal::Sync, id, 0, true, stop));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, stop));
+    let copy = world.described(0);
+    assert_eq!((copy.start_position, copy.stop_position), (0, stop));
+    assert_eq!(copy.original_channel, CHANNEL);
+    assert_eq!(world.bytes("source", source_id, stop), world.bytes("target", 0, stop));
+
+    // There is nothing left to copy.
+    let id = world.replicate(source_id, &ReplicationParams::default().target_recording_id(0));
+    assert_eq!(world.news(), signal(Signal::Sync, id, 0, false, stop));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+}
+
+#[test]
+fn an_active_recording_is_copied_to_a_position_and_then_extended() {
+    let mut world = World::new();
+    let (mut publication, source_id, position) = world.record(CHANNEL, 200);
+    let stop = position - 128 * 50;
+    let params = ReplicationParams::default().stop_position(stop).replication_session_id(77).tags(5, -1);
+    let id = world.replicate(source_id, &params);
+    assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
+    world.is_subscribed(id);
+    assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, 0));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, stop));
+    assert_eq!(world.described(0).session_id, 77);
+
+    // The rest follows the source until that stops.
+    let id = world.replicate(source_id, &ReplicationParams::default().target_recording_id(0));
+    world.is_subscribed(id);
+    assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, stop));
+    let end = world.publish(&mut publication, 200..2_000);
+    drop(publication);
+    world.source_signal(Signal::Stop);
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, end));
+    let rest = stop as usize..;
+    assert_eq!(world.bytes("source", source_id, end)[rest.clone()], world.bytes("target", 0, end)[rest]);
+}
+
+#[test]
+fn a_copy_goes_over_to_the_live_stream() {
+    let mut world = World::new();
+    let live = "aeron:udp?control-mode=dynamic|control=127.0.0.1:24817|term-length=64k|ssc=true";
+    let (mut publication, source_id, position) = world.record(live, 1_000);
+    let params = ReplicationParams::default()
+        .live_destination("aeron:udp?endpoint=127.0.0.1:0|control=127.0.0.1:24817");
+    let id = world.replicate(source_id, &params);
+    assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
+    world.is_subscribed(id);
+    assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, 0));
+    let merged = world.until("the merge", |world| match world.target.client.poll_answer()? {
+        ArchiveAnswer::Signal { signal: Signal::Merge, position, subscription_id: -1, .. } => Some(position),
+        other => panic!("{other:?}"),
+    });
+    assert!(merged >= position);
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    let end = world.publish(&mut publication, 1_000..2_500);
+    world.until("the live stream", |world| {
+        let counter = find_by_recording(world.target.aeron.counters(), 0, None)?;
+        (world.target.aeron.counters().value(counter) >= end).then_some(())
+    });
+    assert_eq!(world.bytes("source", source_id, end), world.bytes("target", 0, end));
+}
+
+#[test]
+fn a_replication_is_stopped() {
+    let mut world = World::new();
+    let (_publication, source_id, position) = world.record(CHANNEL, 100);
+    let id = world.replicate(source_id, &ReplicationParams::default());
+    world.until("the copy", |world| {
+        let counter = find_by_recording(world.target.aeron.counters(), 0, None)?;
+        (world.target.aeron.counters().value(counter) >= position).then_some(())
+    });
+    let stop = world.target.client.stop_replication(&world.target.aeron, id).unwrap();
+    let mut ends = Vec::new();
+    world.until("the end", |world| {
+        match world.target.client.poll_answer()? {
+            answer @ ArchiveAnswer::Ok { .. } if answer.correlation_id() == stop => {
+                assert_eq!(answer.as_stopped(), Some(true));
+                ends.push("ok");
+            }
+            ArchiveAnswer::Signal { signal: Signal::ReplicateEnd, .. } => ends.push("end"),
+            ArchiveAnswer::Signal { signal: Signal::Stop, .. } => ends.push("stop"),
+            _ => {}
+        }
+        (ends.len() == 3).then_some(())
+    });
+    assert_eq!(ends, ["ok", "end", "stop"]);
+    let again = world.target.client.stop_replication(&world.target.aeron, id).unwrap();
+    let answer = world.until("the refusal", |world| world.target.client.poll_answer());
+    assert!(
+        matches!(answer, ArchiveAnswer::Error { correlation_id, code: 12, .. } if correlation_id == again)
+    );
+    assert_eq!(answer.as_stopped(), Some(false));
+}
+
+#[test]
+fn what_cannot_be_copied_is_refused() {
+    let mut world = World::new();
+    let params = ReplicationParams::default;
+    assert_eq!(world.refused(&params().target_recording_id(9)), 5);
+    let response = "aeron:udp?control-mode=response|control=127.0.0.1:0";
+    assert_eq!(world.refused(&params().replication_channel(response).live_destination("aeron:udp")), 0);
+    assert_eq!(world.refused(&params().replication_channel(response).tags(1, 2)), 0);
+    assert_eq!(world.refused(&params().replication_channel("aeron:nothing")), 0);
+    let both = params().live_destination("aeron:udp?endpoint=a:1").replication_session_id(3);
+    let target = &mut world.target;
+    assert!(target.client.replicate(&target.aeron, 0, 10, "aeron:ipc", &both).is_err());
+
+    // A recording that the source does not have.
+    let id = world.replicate(4, &params());
+    assert_eq!(world.news(), News::Error(id, 5));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
+
+    // One that has stopped has no live stream.
+    let (source_id, _) = world.record_all(10);
+    let id = world.replicate(source_id, &params().live_destination("aeron:udp?endpoint=127.0.0.1:0"));
+    assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
+    assert_eq!(world.news(), News::Error(id, 0));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+
+    // The source reads at least a frame at once.
+    let id = world.replicate(source_id, &params().file_io_max_length(32));
+    assert_eq!(world.news(), News::Error(id, 0));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
+}
+
+#[test]
+fn a_source_that_does_not_answer_is_an_error() {
+    let mut world = World::with(&|_| (), &|target| target.replication_message_timeout_ns = 300_000_000);
+    world.control_channel = "aeron:udp?endpoint=127.0.0.1:9".into();
+    let id = world.replicate(0, &ReplicationParams::default());
+    assert_eq!(world.news(), News::Error(id, 14));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
+}
+
+#[test]
+fn a_source_asks_for_credentials() {
+    let accepts = |source: &mut ArchiveContext| {
+        source.authenticator = Authenticator::Credentials(vec![b"source".to_vec()]);
+    };
+    let mut world = World::with(&accepts, &|_| ());
+    let (source_id, stop) = world.record_all(10);
+    let id = world.replicate(source_id, &ReplicationParams::default());
+    assert_eq!(world.news(), News::Error(id, 14));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
+    let params = ReplicationParams::default().credentials(b"source".to_vec());
+    let id = world.replicate(source_id, &params.source_response_channel("aeron:udp?endpoint=localhost:0"));
+    world.until("the copy", |world| match world.target.client.poll_answer()? {
+        ArchiveAnswer::Signal { signal: Signal::Sync, correlation_id, position, .. } => {
+            assert_eq!((correlation_id, position), (id, stop));
+            Some(())
+        }
+        _ => None,
+    });
+}

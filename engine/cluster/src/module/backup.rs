@@ -1,0 +1,287 @@
+//! What backups and standbys ask on the consensus stream, and what they are answered (spec 04 §8.1, §8.2).
+
+use harrier_protocol::semantic_version_major;
+use harrier_protocol::uri::ChannelUri;
+use harrier_ringbuf::Memory;
+use harrier_ringbuf::storage::Storage;
+
+use super::agent::{ConsensusModule, ModuleState};
+use super::error::ModuleError;
+use super::pending_sessions::decide;
+use super::session::{Session, SessionState};
+use super::standby::StandbyNotice;
+use crate::codec::{BackupAnswer, BackupRequest, EventCode, PROTOCOL_VERSION, SnapshotRecording};
+use crate::recording_log::{Entry, backup_snapshots};
+use crate::snapshot::version_text;
+
+/// Requests taken from the consensus stream per slow tick.
+const FRAGMENT_LIMIT: usize = 10;
+/// Requests that wait at most; more are not answered.
+const MAX_WAITING: usize = 64;
+/// The request type of requests that have none.
+const NO_REQUEST_TYPE: i32 = -1;
+
+/// What was asked.
+pub(super) enum Asked {
+    Backup { log_position: i64 },
+    Heartbeat,
+    StandbySnapshot(StandbyNotice),
+}
+
+impl Asked {
+    /// Template of the request, and its name in refusals and in labels of counters.
+    fn names(&self) -> (i32, &'static str, &'static str) {
+        match self {
+            Self::Backup { .. } => (77, "BackupQuery", "BACKUP"),
+            Self::Heartbeat => (79, "Heartbeat", "HEARTBEAT"),
+            Self::StandbySnapshot(_) => (81, "StandbySnapshot", "STANDBY_SNAPSHOT"),
+        }
+    }
+}
+
+/// A backup or standby that waits for its answer.
+pub(super) struct BackupSession {
+    session: Session,
+    asked: Asked,
+}
+
+/// The part of a request that all share.
+struct Origin<'a> {
+    correlation_id: i64,
+    response_stream_id: i32,
+    response_channel: &'a str,
+    credentials: &'a [u8],
+    version: Option<i32>,
+}
+
+impl<M: Memory, S: Storage> ConsensusModule<M, S> {
+    /// Takes requests, and answers those that can be answered.
+    pub(super) fn serve_backups(&mut self) -> Result<usize, ModuleError> {
+        let mut work_count = self.poll_consensus()?;
+        if self.state == ModuleState::Active {
+            let mut index = 0;
+            while index < self.backup_sessions.len() {
+                let before = self.backup_sessions.len();
+                work_count += usize::from(self.check_backup_session(index));
+                index += usize::from(self.backup_sessions.len() == before);
+            }
+        }
+        Ok(work_count)
+    }
+
+    fn poll_consensus(&mut self) -> Result<usize, ModuleError> {
+        let is_open =
+            matches!(self.state, ModuleState::Active | ModuleState::Suspended | ModuleState::Snapshot);
+        let Some(stream) = self.consensus.as_mut().filter(|_| is_open) else { return Ok(0) };
+        let assembler = &mut stream.assembler;
+        let mut messages: Vec<Vec<u8>> = Vec::new();
+        let work_count = stream.subscription.poll(FRAGMENT_LIMIT, &mut |payload, header| {
+            assembler.on_fragment(payload, header, &mut |message, _| messages.push(message.to_vec()));
+        });
+        let present: Vec<i32> = stream.subscription.images().iter().map(|image| image.session_id()).collect();
+        for gone in stream.known_sessions.iter().filter(|known| !present.contains(known)) {
+            stream.assembler.free_session(*gone);
+        }
+        stream.known_sessions = present;
+        for message in messages {
+            match BackupRequest::decode(&message) {
+                Ok(Some(request)) => self.on_backup_request(request),
+                Ok(None) => {}
+                Err(error) => self.record_error(&format!("undecodable message of a backup: {error}")),
+            }
+        }
+        Ok(work_count)
+    }
+
+    fn on_backup_request(&mut self, request: BackupRequest<'_>) {
+        match request {
+            BackupRequest::Query {
+                correlation_id,
+                response_stream_id,
+                version,
+                log_position,
+                response_channel,
+                credentials,
+            } => {
+                let version = Some(version);
+                let origin =
+                    Origin { correlation_id, response_stream_id, response_channel, credentials, version };
+                self.begin_backup_session(&origin, Asked::Backup { log_position }, None);
+            }
+            BackupRequest::Heartbeat {
+                correlation_id,
+                response_stream_id,
+                response_channel,
+                credentials,
+            } => {
+                let version = None;
+                let origin =
+                    Origin { correlation_id, response_stream_id, response_channel, credentials, version };
+                self.begin_backup_session(&origin, Asked::Heartbeat, None);
+            }
+            BackupRequest::StandbySnapshot {
+                correlation_id,
+                version,
+                response_stream_id,
+                snapshots,
+                response_channel,
+                credentials,
+            } => {
+                let version = Some(version);
+                let origin =
+                    Origin { correlation_id, response_stream_id, response_channel, credentials, version };
+                let due_ns = self.now.ns.saturating_add(self.context.standby_snapshot_delay_ns);
+                let (notice, refusal) =
+                    match StandbyNotice::new(&snapshots, self.context.service_count, due_ns) {
+                        Ok(notice) => (notice, None),
+                        Err(reason) => (StandbyNotice::default(), Some(reason)),
+                    };
+                let refusal = match self.context.accepts_standby_snapshots {
+                    true => refusal,
+                    false => Some("Not configured to accept StandbySnapshot".to_owned()),
+                };
+                self.begin_backup_session(&origin, Asked::StandbySnapshot(notice), refusal);
+            }
+            BackupRequest::ChallengeResponse { correlation_id, session_id, credentials } => {
+                let found = self.backup_sessions.iter_mut().find(|own| own.session.id == session_id);
+                if let Some(own) = found
+                    && own.session.state == SessionState::Challenged
+                {
+                    own.session.correlation_id = correlation_id;
+                    own.session.last_activity_ns = self.now.ns;
+                    self.authenticator.on_challenge_response(session_id, credentials, self.now.epoch_ms);
+                }
+            }
+        }
+    }
+
+    fn begin_backup_session(&mut self, origin: &Origin<'_>, asked: Asked, refusal: Option<String>) {
+        let (_, name, label) = asked.names();
+        if self.backup_sessions.len() >= MAX_WAITING {
+            return self.record_error(&format!("too many requests of backups wait: at most {MAX_WAITING}"));
+        }
+        if let Err(error) = ChannelUri::parse(origin.response_channel) {
+            return self.record_error(&format!("response channel of a {name}: {error}"));
+        }
+        // They all are -1 to peers, but two that wait at a time must be told apart.
+        let is_free = |id: &i64| self.backup_sessions.iter().all(|own| own.session.id != *id);
+        let id = (1..).map(|number: i64| -number).find(is_free).unwrap_or(-1);
+        let channel = origin.response_channel.to_owned();
+        let (correlation_id, stream_id) = (origin.correlation_id, origin.response_stream_id);
+        let mut session = Session::new(id, correlation_id, stream_id, channel, self.now.ns);
+        let own_major = semantic_version_major(PROTOCOL_VERSION);
+        let refusal = match origin.version.filter(|version| semantic_version_major(*version) != own_major) {
+            Some(version) => {
+                let (backup, own) = (version_text(version), version_text(PROTOCOL_VERSION));
+                Some(format!("invalid client version {backup}, cluster is {own}"))
+            }
+            None => refusal,
+        };
+        session.rejection = refusal.map(|reason| (EventCode::Error, reason));
+        let Some(aeron) = &mut self.aeron else { return };
+        if let Err(error) = session.connect(aeron, self.context.cluster_id, label) {
+            return self.record_error(&format!("response channel of a {name}: {error}"));
+        }
+        if session.rejection.is_none() {
+            self.authenticator.on_connect_request(id, origin.credentials, self.now.epoch_ms);
+        }
+        self.backup_sessions.push(BackupSession { session, asked });
+    }
+
+    fn check_backup_session(&mut self, index: usize) -> bool {
+        let leader = self.leader_facts();
+        let timeout_ns = self.context.session_timeout_ns;
+        let Some(aeron) = &mut self.aeron else { return false };
+        let BackupSession { session, asked } = &mut self.backup_sessions[index];
+        let is_connected = session.is_connected(aeron);
+        if session.state == SessionState::Init {
+            session.state = SessionState::Connected;
+        }
+        let is_late = self.now.ns > session.last_activity_ns.saturating_add(timeout_ns);
+        if session.state == SessionState::Invalid || is_late {
+            if is_late && let Some(counters) = &self.counters {
+                counters.timed_out_clients.increment();
+            }
+            return self.end_backup_session(index);
+        }
+        if !is_connected {
+            return false;
+        }
+        if session.rejection.is_none() {
+            decide(self.authenticator.as_mut(), session, self.now.epoch_ms);
+        }
+        if session.state == SessionState::Authenticated && session.rejection.is_none() {
+            let (template_id, name, _) = asked.names();
+            let principal = &session.principal;
+            if !self.context.authorisation.is_authorised(template_id, NO_REQUEST_TYPE, principal) {
+                let text = format!("Not authorised for {name}");
+                session.rejection = Some((EventCode::AuthenticationRejected, text));
+            }
+        }
+        if let Some((code, detail)) = session.rejection.take() {
+            if session.send_event(leader, code, &detail) {
+                return self.end_backup_session(index);
+            }
+            session.rejection = Some((code, detail));
+            return false;
+        }
+        session.state == SessionState::Authenticated && self.answer_backup(index)
+    }
+
+    fn end_backup_session(&mut self, index: usize) -> bool {
+        self.backup_sessions.remove(index).session.disconnect();
+        true
+    }
+
+    fn answer_backup(&mut self, index: usize) -> bool {
+        let BackupSession { session, asked } = &mut self.backup_sessions[index];
+        let correlation_id = session.correlation_id;
+        let is_answered = match asked {
+            Asked::Heartbeat => session.send_answer(&BackupAnswer::Heartbeat { correlation_id }),
+            Asked::StandbySnapshot(notice) => {
+                let notice = std::mem::take(notice);
+                self.on_standby_notice(notice);
+                return self.end_backup_session(index);
+            }
+            Asked::Backup { log_position } => {
+                let entries = self.recording_log.sorted_entries();
+                let snapshots = backup_snapshots(&entries, self.context.service_count, *log_position);
+                let term = self.recording_log.last_term();
+                let (recording_id, term_id, base) = term.map_or((-1, -1, 0), |term| {
+                    (term.recording_id, term.leadership_term_id, term.term_base_log_position)
+                });
+                let answer = BackupAnswer::Query {
+                    correlation_id,
+                    log_recording_id: recording_id,
+                    log_leadership_term_id: term_id,
+                    log_term_base_log_position: base,
+                    last_leadership_term_id: term_id,
+                    last_term_base_log_position: base,
+                    commit_position_counter_id: self
+                        .counters
+                        .as_ref()
+                        .map_or(-1, |counters| counters.commit_position.counter_id()),
+                    leader_member_id: self.context.member_id,
+                    member_id: self.context.member_id,
+                    snapshots: snapshots.iter().map(named).collect(),
+                    cluster_members: &self.context.members,
+                };
+                session.send_answer(&answer)
+            }
+        };
+        is_answered && self.end_backup_session(index)
+    }
+}
+
+/// A snapshot as answers name it.
+fn named(entry: &Entry) -> SnapshotRecording<'_> {
+    SnapshotRecording {
+        recording_id: entry.recording_id,
+        leadership_term_id: entry.leadership_term_id,
+        term_base_log_position: entry.term_base_log_position,
+        log_position: entry.log_position,
+        timestamp: entry.timestamp,
+        service_id: entry.service_id,
+        archive_endpoint: "",
+    }
+}

@@ -1,0 +1,209 @@
+//! The order of frames of a request stream (`q`) and of the stream that answers it (`m`).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use harrier::client::{ExclusivePublication, Subscription};
+
+use super::LIVENESS;
+use super::relay::{Relay, Step, capture};
+use crate::java::{self, Java};
+use crate::support::binaries::OurDriver;
+use crate::support::client::Client;
+use crate::support::ports::free_port;
+use crate::support::{directory, until};
+
+const REQUESTS: i32 = 2_001;
+const ANSWERS: i32 = 2_002;
+const TERM: &str = "term-length=64k|mtu=1408";
+
+/// Requester or responder: a client with one publication and one subscription.
+enum Party {
+    Ours(Box<Ours>),
+    Java(Box<Java>),
+}
+
+struct Ours {
+    client: Client,
+    subscription: Option<Subscription>,
+    publication: Option<ExclusivePublication>,
+}
+
+impl Party {
+    fn new(is_java: bool, java_directory: &std::path::Path, driver: &OurDriver) -> Self {
+        if is_java {
+            return Self::Java(Box::new(Java::with_driver(java_directory, &[LIVENESS])));
+        }
+        let client = Client::connect(&driver.directory);
+        Self::Ours(Box::new(Ours { client, subscription: None, publication: None }))
+    }
+
+    /// Returns the registration id.
+    fn subscribe(&mut self, channel: &str, stream: i32) -> i64 {
+        match self {
+            Self::Java(java) => {
+                let line = format!("subscribe name=s channel={channel} stream={stream}");
+                java.call(&line)["registration"].as_i64().unwrap()
+            }
+            Self::Ours(ours) => {
+                ours.subscription.insert(ours.client.subscription(channel, stream)).registration_id()
+            }
+        }
+    }
+
+    fn publish(&mut self, channel: &str, stream: i32) {
+        match self {
+            Self::Java(java) => {
+                java.call(&format!("publish name=p channel={channel} stream={stream} exclusive=true"));
+            }
+            Self::Ours(ours) => ours.publication = Some(ours.client.exclusive(channel, stream)),
+        }
+    }
+
+    /// Correlation id of the only image.
+    fn image(&mut self) -> i64 {
+        match self {
+            Self::Java(java) => {
+                java.call("images name=s count=1")["images"][0]["correlation"].as_i64().unwrap()
+            }
+            Self::Ours(ours) => ours.client.until("the image", |_| {
+                ours.subscription.as_mut().unwrap().images().first().map(|image| image.correlation_id())
+            }),
+        }
+    }
+
+    fn send(&mut self, length: usize) {
+        match self {
+            Self::Java(java) => drop(java.call(&format!("send name=p length={length} count=1"))),
+            Self::Ours(ours) => {
+                ours.client.send(ours.publication.as_mut().unwrap(), 0..1, length);
+            }
+        }
+    }
+
+    fn receive(&mut self, length: usize) {
+        match self {
+            Self::Java(java) => drop(java.call(&format!("receive name=s length={length} count=1"))),
+            Self::Ours(ours) => {
+                ours.client.receive(ours.subscription.as_mut().unwrap(), 0..1, length);
+            }
+        }
+    }
+
+    /// Ends publication and subscription.
+    fn close(&mut self) {
+        match self {
+            Self::Java(java) => {
+                java.call("close name=p");
+                java.call("close name=s");
+            }
+            Self::Ours(ours) => {
+                (ours.subscription, ours.publication) = (None, None);
+                ours.client.work();
+            }
+        }
+    }
+
+    fn work(&mut self) {
+        if let Self::Ours(ours) = self {
+            ours.client.work();
+        }
+    }
+
+    fn exit(self) {
+        if let Self::Java(java) = self {
+            assert_eq!(java.exit(), "");
+        }
+    }
+}
+
+/// A request and its answer through relays, then the end of all.
+fn run(is_java_requester: bool, is_java_responder: bool) -> Vec<Step> {
+    let driver = OurDriver::start(&[LIVENESS, "aeron.timer.interval=1s"]);
+    let home = directory("java");
+    let mut requester = Party::new(is_java_requester, &home.path().join("requester"), &driver);
+    let mut responder = Party::new(is_java_responder, &home.path().join("responder"), &driver);
+    let [endpoint, control] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let requests = Relay::start('q', endpoint, false);
+    let answers = requests.beside('m', control);
+    responder.subscribe(&format!("aeron:udp?endpoint={endpoint}"), REQUESTS);
+    let pass = |requester: &mut Party, responder: &mut Party, what: &str, relay, kind, flags, count| {
+        until(what, || {
+            requester.work();
+            responder.work();
+            let is_it = |step: &&Step| step.relay == relay && step.kind == kind && step.flags == flags;
+            (requests.steps().iter().filter(is_it).count() >= count).then_some(())
+        });
+    };
+    let channel = format!("aeron:udp?control-mode=response|control={}", answers.address);
+    let id = requester.subscribe(&channel, ANSWERS);
+    pass(&mut requester, &mut responder, "the question for a SETUP", 'm', "SM", 0x80, 1);
+    let channel = format!("aeron:udp?endpoint={}|response-correlation-id={id}|{TERM}", requests.address);
+    requester.publish(&channel, REQUESTS);
+    let image = responder.image();
+    pass(&mut requester, &mut responder, "a heartbeat", 'q', "HEARTBEAT", 0xC0, 1);
+    let channel =
+        format!("aeron:udp?control-mode=response|control={control}|response-correlation-id={image}|{TERM}");
+    responder.publish(&channel, ANSWERS);
+    pass(&mut requester, &mut responder, "a heartbeat of the answers", 'm', "HEARTBEAT", 0xC0, 1);
+    requester.send(10);
+    responder.receive(10);
+    responder.send(12);
+    requester.receive(12);
+    // The SETUP that was asked for is repeated once: the sender has no receiver yet when it sends it.
+    pass(&mut requester, &mut responder, "the repeated SETUP", 'm', "SETUP", 0, 2);
+    requester.close();
+    responder.close();
+    for relay in ['q', 'm'] {
+        pass(&mut requester, &mut responder, "the end", relay, "HEARTBEAT", 0xE0, 1);
+        pass(&mut requester, &mut responder, "the answer to the end", relay, "SM", 0x40, 1);
+    }
+    let steps = requests.steps();
+    requester.exit();
+    responder.exit();
+    driver.stop();
+    steps
+}
+
+/// Each frame at its first time; then what ends the streams, told by agents of two drivers, which cross.
+fn order(steps: &[Step]) -> (Vec<Step>, BTreeSet<Step>) {
+    let mut seen = BTreeSet::new();
+    let first: Vec<_> = steps.iter().filter(|step| seen.insert((*step).clone())).cloned().collect();
+    let is_end = |step: &Step| matches!((step.kind, step.flags), ("HEARTBEAT", 0xE0) | ("SM", 0x40));
+    let (end, order): (Vec<_>, Vec<_>) = first.into_iter().partition(is_end);
+    (order, end.into_iter().collect())
+}
+
+fn check(is_java_requester: bool, is_java_responder: bool) {
+    let steps = run(is_java_requester, is_java_responder);
+    let found = order(&steps);
+    assert_eq!((found.0.len(), found.1.len()), (10, 4), "{found:?}");
+    let setups = |steps: &[Step]| {
+        ['q', 'm']
+            .map(|relay| steps.iter().filter(|step| step.relay == relay && step.kind == "SETUP").count())
+    };
+    for peer in ["java", "c"] {
+        let expected = capture(peer, "response");
+        assert_eq!(found, order(&expected), "{peer}: found, expected");
+        assert_eq!(setups(&steps), setups(&expected), "{peer}: SETUPs");
+    }
+}
+
+#[test]
+fn our_requester_and_responder_speak_in_the_captured_order() {
+    check(false, false);
+}
+
+#[test]
+fn our_requester_and_javas_responder_speak_in_the_captured_order() {
+    if java::is_available() {
+        check(false, true);
+    }
+}
+
+#[test]
+fn javas_requester_and_our_responder_speak_in_the_captured_order() {
+    if java::is_available() {
+        check(true, false);
+    }
+}
