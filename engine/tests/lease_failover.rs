@@ -4,6 +4,7 @@ use std::path::Path;
 
 use harrier::client::{Aeron, Context};
 use harrier::cluster::client::ClusterClientContext;
+use harrier::cluster::module::StampClock;
 use harrier::driver::context::DriverContext;
 use harrier::driver::{Driver, ExecutorMode};
 use harrier::lease::{
@@ -12,7 +13,7 @@ use harrier::lease::{
 };
 use harrier::leases::lease_service;
 use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
-use harrier::ringbuf::{Agent, Clock};
+use harrier::ringbuf::{Agent, Clock, Now};
 use harrier::{ClusterCommand, Layout, Node, NodeContext};
 
 const PATIENCE_NS: i64 = 60_000_000_000;
@@ -93,14 +94,19 @@ impl Place {
         Self { base, ports }
     }
 
-    fn start(&self, layout: Layout) -> Node {
+    fn context(&self, layout: Layout) -> NodeContext {
         let endpoints: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let members = format!("0,{}", endpoints.join(","));
         let aeron_directory = self.base.path().join("aeron");
         let mut context = NodeContext::new(self.base.path().join("node"), aeron_directory, 0, members);
-        (context.layout, context.sparse_logs) = (layout, true);
+        (context.layout, context.sparse_logs, context.fresh_timestamps) = (layout, true, true);
         (context.log_term_length, context.segment_length) = (64 << 10, 128 << 10);
-        Node::launch(context, vec![lease_service(LeaseSettings::default()).unwrap()]).unwrap()
+        context
+    }
+
+    fn start(&self, layout: Layout) -> Node {
+        let services = vec![lease_service(LeaseSettings::default()).unwrap()];
+        Node::launch(self.context(layout), services).unwrap()
     }
 }
 
@@ -156,4 +162,33 @@ fn a_tracker_and_waits_survive_restarts_of_a_fused_node() {
 #[test]
 fn a_tracker_and_waits_survive_restarts_of_a_node_with_threads() {
     survives_restarts(Layout::Threads);
+}
+
+/// A host that stops a duty cycle for an hour: between its beginning and the message that it takes.
+struct AnHourLater;
+
+impl Clock for AnHourLater {
+    fn now(&self) -> Now {
+        let now = SystemClock.now();
+        Now { ns: now.ns + 3_600 * SECOND, ..now }
+    }
+}
+
+#[test]
+fn a_claim_is_stamped_when_it_is_taken_not_when_its_duty_cycle_began() {
+    let place = Place::new();
+    let mut context = place.context(Layout::Fused);
+    context.fresh_timestamps = false;
+    let services = vec![lease_service(LeaseSettings::default()).unwrap()];
+    let node = Node::launch_with(context, services, |parts| {
+        parts.module.stamp_clock = Some(StampClock::new(AnHourLater));
+    })
+    .unwrap();
+    let mut world = World::new(place.base.path(), place.ports[0]);
+    world.claim("cache", "cache/0", SECOND).unwrap();
+    let id = world.client.start_list(SystemClock.now().ns).unwrap();
+    let leases = world.until("the list", |own| own.client.poll_list(id)).unwrap();
+    let lease = leases.leases.iter().find(|own| own.application == "cache").unwrap();
+    assert!(lease.expiry - SystemClock.now().epoch_ms > 3_500_000, "{lease:?}");
+    node.stop().unwrap();
 }

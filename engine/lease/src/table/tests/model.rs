@@ -42,7 +42,7 @@ impl Model {
         if !self.applications.contains_key(&application) && self.applications.len() == 4 {
             return (AnswerCode::TooManyLeases, 0);
         }
-        let expiry = self.time + ms + (ms + 999) / 1_000;
+        let expiry = self.time + ms + (ms + 999) / 1_000 + 1;
         let own = self.applications.entry(application).or_default();
         let (holder, token, before, duration) = *own.holder.get_or_insert((unit, token, expiry, ms));
         if holder != unit {
@@ -61,7 +61,7 @@ impl Model {
                 && let Some((_, _, expiry, ms)) =
                     self.applications.get_mut(&application).and_then(|own| own.holder.as_mut())
             {
-                *expiry = (*expiry).max(begin + *ms + (*ms + 999) / 1_000);
+                *expiry = (*expiry).max(begin + *ms + (*ms + 999) / 1_000 + 1);
             }
         }
         self.time = begin;
