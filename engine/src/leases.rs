@@ -10,7 +10,8 @@ use harrier_lease::{FencedService, InvalidLeaseSetting, LeaseService, LeaseSetti
 
 use crate::node::ServiceFactory;
 
-/// The lease service, for a [`Node`](crate::Node) or a [`ServiceNode`](crate::ServiceNode).
+/// The lease service, for a [`Node`](crate::Node) or a [`ServiceNode`](crate::ServiceNode). Set
+/// [`fresh_timestamps`](crate::NodeContext::fresh_timestamps) of its node.
 ///
 /// # Errors
 /// A setting that cannot be.

@@ -14,7 +14,7 @@ use harrier::lease::client::{LeaseInfo, PinInfo};
 use harrier::lease::codec::{Event, Request};
 use harrier::lease::{
     BlockError, Cancel, CheckError, Checker, ClaimError, Claimer, Fence, LeaseClientContext, LeaseSettings,
-    PinError, ReleaseError, Tenure, Token, Tracker, TrackerState, Unanswered,
+    PinError, PolledClaimer, ReleaseError, Tenure, Token, Tracker, TrackerState, Unanswered,
 };
 use harrier::leases::{BlockingLeaseClient, LeaseTracker, fenced, lease_service};
 use harrier::platform::SystemClock;
@@ -313,28 +313,22 @@ fn each_limit_says_which_one_it_is() {
     assert_eq!(client.pin("more", "m"), Err(PinError::TooManyLeases { limit: 2 }));
     client.pin("db", "m").unwrap();
     assert_eq!(client.pin("db", "n"), Err(PinError::TooManyPins { limit: 1 }));
-    let waiting = wait_in_thread(&client);
-    let error = loop {
-        // Until the other one is registered this one is: given up, it makes room.
-        let cancel = Cancel::new();
-        let own = client.clone();
-        let other = cancel.clone();
-        #[expect(clippy::disallowed_methods, reason = "blocking calls block their thread")]
-        let second = std::thread::spawn(move || own.block_until_leadership_released("cache", &other));
-        let deadline_ns = SystemClock.now().ns + 200_000_000;
-        until("the answer", || second.is_finished() || SystemClock.now().ns > deadline_ns);
-        cancel.cancel();
-        match second.join().unwrap().unwrap_err() {
-            BlockError::BlockCancelled => {}
-            error => break error,
-        }
-    };
+    // Calls of one client reach the service in their order.
+    let mut polled = client.polled();
+    let wait = polled.start_block("db", SystemClock.now().ns).unwrap();
+    let error = client.block_until_leadership_released("cache", &Cancel::new()).unwrap_err();
     assert_eq!(error, BlockError::TooManyWaiters { limit: 1 });
     client.unpin("db", "m").unwrap();
     let leases = client.list().unwrap().leases;
     let token = leases.iter().find(|own| own.application == "db").unwrap().token;
     client.release("db", "x/0", token).unwrap();
-    waiting.join().unwrap().unwrap();
+    let mut outcome = None;
+    until("the wake-up", || {
+        outcome = polled.poll_block(wait);
+        outcome.is_some()
+    });
+    assert_eq!(outcome, Some(Ok(())));
+    drop(polled);
     drop(client);
     node.stop().unwrap();
 }

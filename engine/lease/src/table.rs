@@ -125,9 +125,9 @@ pub struct Effects {
 /// let (application, unit) = ("db", "db/0");
 /// let claim = Request::Claim { correlation_id: 1, duration_ns: 30_000_000_000, application, unit };
 /// let (outcome, effects) = table.apply(96, &claim);
-/// // 30 s and the allowance for drift, a thousandth of them.
-/// assert!(matches!(outcome, Outcome::Answer { token: 96, expiry: 32_030, .. }));
-/// assert_eq!(effects.timer.unwrap().deadline, 32_030);
+/// // 30 s, the allowance for drift, a thousandth of them, and a unit for the timestamp's rounding.
+/// assert!(matches!(outcome, Outcome::Answer { token: 96, expiry: 32_031, .. }));
+/// assert_eq!(effects.timer.unwrap().deadline, 32_031);
 /// assert!(table.is_current("db", 96) && !table.is_current("db", 64));
 /// ```
 pub struct LeaseTable {
@@ -339,9 +339,12 @@ fn ceiling(value: i64, divisor: i64) -> i64 {
     value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
 }
 
+/// A timestamp is rounded down: what it stamps may be so much later.
+const STAMP_UNIT: i64 = 1;
+
 /// End of a lease of `duration` from `time` on, with the allowance of at least one unit (spec 05 L11, L22).
 fn extended(time: i64, duration: i64, drift_divisor: i64) -> i64 {
-    let allowance = ceiling(duration, drift_divisor).max(1);
+    let allowance = ceiling(duration, drift_divisor).max(1) + STAMP_UNIT;
     // One before the end of time: that is no expiry but "never".
     time.saturating_add(duration).saturating_add(allowance).min(NEVER - 1)
 }
