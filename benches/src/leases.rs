@@ -51,6 +51,7 @@ impl Rig {
         let mut context =
             NodeContext::new(disk.path().join("node"), memory.path().join("node-aeron"), 0, members);
         (context.layout, context.idle, context.sync_level) = (layout, idle, sync_level);
+        context.fresh_timestamps = true;
         let service = lease_service(LeaseSettings::default()).map_err(BenchError::engine)?;
         let node = Node::launch(context, vec![service]).map_err(BenchError::engine)?;
         let side = Invoked::new(driver_context(memory.path(), "client"))?;
