@@ -6,9 +6,59 @@ mod tracker;
 pub use blocking::{BlockingLeaseClient, LeaseToken, SharedClaimer};
 pub use tracker::{LeaseTracker, TrackerStartError};
 
+use harrier_driver::configuration::Properties;
 use harrier_lease::{FencedService, InvalidLeaseSetting, LeaseService, LeaseSettings};
 
 use crate::node::ServiceFactory;
+use harrier_protocol::uri::parse_duration_ns;
+
+/// The settings `harrier.lease.…` among others: `max.leases`, `max.waiters`, `max.pins`, `drift.divisor`, and the durations
+/// `min.duration` and `max.duration` with their units.
+///
+/// ```
+/// use harrier::Properties;
+/// use harrier::leases::lease_settings;
+///
+/// let mut properties = Properties::default();
+/// properties.define("harrier.lease.min.duration=100ms").unwrap();
+/// assert_eq!(lease_settings(&properties).unwrap().min_duration_ns, 100_000_000);
+/// ```
+///
+/// # Errors
+/// A value that cannot be.
+pub fn lease_settings(properties: &Properties) -> Result<LeaseSettings, InvalidLeaseSetting> {
+    let mut settings = LeaseSettings::default();
+    for (name, value) in [
+        ("max.leases", &mut settings.max_leases),
+        ("max.waiters", &mut settings.max_waiters),
+        ("max.pins", &mut settings.max_pins),
+    ] {
+        if let Some((setting, text)) = named(properties, name) {
+            let rule = "must be a number";
+            *value = text.parse().map_err(|_| InvalidLeaseSetting { setting, rule })?;
+        }
+    }
+    for (name, value) in
+        [("min.duration", &mut settings.min_duration_ns), ("max.duration", &mut settings.max_duration_ns)]
+    {
+        if let Some((setting, text)) = named(properties, name) {
+            let rule = "must be a number with s, ms, us or ns";
+            *value = parse_duration_ns(text).ok_or(InvalidLeaseSetting { setting, rule })?;
+        }
+    }
+    if let Some((setting, text)) = named(properties, "drift.divisor") {
+        let rule = "must be a number";
+        settings.drift_divisor = text.parse().map_err(|_| InvalidLeaseSetting { setting, rule })?;
+    }
+    settings.validate()?;
+    Ok(settings)
+}
+
+fn named<'a>(properties: &'a Properties, name: &str) -> Option<(String, &'a str)> {
+    let name = format!("harrier.lease.{name}");
+    let value = properties.get(&name)?;
+    Some((format!("{name}={value}"), value))
+}
 
 /// The lease service, for a [`Node`](crate::Node) or a [`ServiceNode`](crate::ServiceNode). Set
 /// [`fresh_timestamps`](crate::NodeContext::fresh_timestamps) of its node.

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod demo;
 pub mod doctor;
 pub mod errors;
+pub mod lease;
 pub mod loss;
 pub mod node;
 pub mod orders;

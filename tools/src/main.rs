@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harrier_tools::{
-    CommandError, archive, bench, cluster, demo, doctor, errors, loss, node, stat, streams, top,
+    CommandError, archive, bench, cluster, demo, doctor, errors, lease, loss, node, stat, streams, top,
 };
 
 const EXAMPLES: &str = "\
@@ -44,6 +44,8 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Shows the distinct errors of a driver.
     Errors(errors::ErrorsArguments),
+    /// Claims, holds, checks and awaits leadership of applications.
+    Lease(lease::LeaseArguments),
     /// Shows which streams of a driver lost how much.
     Loss(loss::LossArguments),
     /// Runs one member of a cluster.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Errors(arguments) => errors::run(&arguments),
+        Command::Lease(arguments) => lease::run(&arguments),
         Command::Loss(arguments) => loss::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
         Command::Stat(arguments) => stat::run(&arguments),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use harrier::archive::SyncLevel;
 use harrier::cluster::members;
+use harrier::lease::InvalidLeaseSetting;
+use harrier::leases::{fenced, lease_service, lease_settings};
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
@@ -26,6 +28,9 @@ Examples:
       the consensus module waits for services 0 and 1 in other processes
   harrier node --properties node.properties -D aeron.cluster.session.timeout=5s …
       every setting by its name in Aeron; later ones win, flags last
+  harrier node --service lease --services 2 …
+      leadership leases, and an order book that refuses what deposed leaders send; harrier.lease.max.leases, .max.waiters,
+      .max.pins, .min.duration, .max.duration and .drift.divisor are the settings of the leases
   harrier node -D aeron.cluster.accept.standby.snapshots=true …
       standbys may say what snapshots they have; the member fetches newer ones at its start and when
       `harrier cluster DIR replicate-standby-snapshot` asks for it
@@ -97,6 +102,8 @@ pub enum ServiceName {
     Echo,
     /// A limit order book.
     Book,
+    /// Leadership leases; further services are order books that accept fences.
+    Lease,
     /// None: services are other processes.
     None,
 }
@@ -150,18 +157,22 @@ impl NodeArguments {
             1 => SyncLevel::Data,
             _ => SyncLevel::All,
         };
+        context.fresh_timestamps = self.service == ServiceName::Lease;
         context.properties = self.settings()?;
         Ok(context)
     }
 
-    fn factories(&self) -> Vec<ServiceFactory> {
-        (0..self.services)
-            .filter_map(|_| -> Option<ServiceFactory> {
-                match self.service {
-                    ServiceName::Echo => Some(Box::new(|| Box::new(EchoService))),
-                    ServiceName::Book => Some(Box::new(|| Box::new(BookService::default()))),
-                    ServiceName::None => None,
-                }
+    fn factories(&self) -> Result<Vec<ServiceFactory>, CommandError> {
+        let usage = |error: InvalidLeaseSetting| CommandError::Usage(error.to_string());
+        let leases = lease_settings(&self.settings()?).map_err(usage)?;
+        let book = || -> ServiceFactory { Box::new(|| Box::new(BookService::default())) };
+        let echo = || -> ServiceFactory { Box::new(|| Box::new(EchoService)) };
+        (0..if self.service == ServiceName::None { 0 } else { self.services })
+            .map(|service| match (self.service, service) {
+                (ServiceName::Lease, 0) => lease_service(leases).map_err(usage),
+                (ServiceName::Lease, _) => fenced(book(), leases).map_err(usage),
+                (ServiceName::Book, _) => Ok(book()),
+                (ServiceName::Echo | ServiceName::None, _) => Ok(echo()),
             })
             .collect()
     }
@@ -187,7 +198,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
     }
     let stop = stop_on_signals()?;
     let started_ns = SystemClock.now().ns;
-    let node = Node::launch(arguments.context()?, arguments.factories()).map_err(|error| match error {
+    let node = Node::launch(arguments.context()?, arguments.factories()?).map_err(|error| match error {
         NodeError::Setting(text) => CommandError::Usage(text),
         other => CommandError::failed(other),
     })?;

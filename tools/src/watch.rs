@@ -86,7 +86,7 @@ impl LookArguments {
 }
 
 /// Moves to the top left and clears the screen.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(crate) const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Rests for a time, in short naps, so that a signal is heard at once.
 pub(crate) fn rest_until(time: Duration, is_over: impl Fn() -> bool) {

@@ -32,6 +32,7 @@ fn every_command_explains_itself_with_an_example() {
         ("backlog", "harrier backlog"),
         ("top", "harrier top --once"),
         ("doctor", "harrier doctor"),
+        ("lease", "harrier lease --ingress 0=localhost:20110 hold"),
         ("archive", "harrier archive /var/lib/harrier/archive verify"),
         ("cluster", "harrier cluster /var/lib/harrier/cluster snapshot"),
     ] {

@@ -4,6 +4,7 @@
 
 mod affinity;
 mod allocations;
+mod child;
 mod clock;
 mod file_storage;
 mod host;
@@ -12,6 +13,7 @@ mod udp;
 
 pub use affinity::{core_count, pin_current_thread};
 pub use allocations::CountingAllocator;
+pub use child::{ask_to_end, bind_to_parent, kill_group};
 pub use clock::SystemClock;
 pub use file_storage::FileStorage;
 pub use host::{CoreFacts, HostFacts, IdleState, Interrupt};

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::claimer::{Fence, PolledClaimer, RequestId, Tenure};
 use crate::errors::ClaimError;
-use crate::names::{InvalidInput, application_of};
+use crate::names::{InvalidInput, application_of, check_name};
 use crate::ticket::{Resolver, Ticket};
 
 #[cfg(test)]
@@ -83,13 +83,22 @@ impl PolledTracker {
     /// # Errors
     /// A name or duration that cannot be.
     pub fn new(unit: &str, duration_ns: i64) -> Result<Self, InvalidInput> {
-        let application = application_of(unit)?.to_owned();
+        Self::of(application_of(unit)?, unit, duration_ns)
+    }
+
+    /// As [`new`](Self::new), for a unit whose name does not tell its application.
+    ///
+    /// # Errors
+    /// A name or duration that cannot be.
+    pub fn of(application: &str, unit: &str, duration_ns: i64) -> Result<Self, InvalidInput> {
+        check_name("application", application)?;
+        check_name("unit", unit)?;
         if !(1..=i64::MAX / 4).contains(&duration_ns) {
             return Err(InvalidInput { field: "duration", rule: "must be positive" });
         }
         Ok(Self {
             unit: unit.to_owned(),
-            application,
+            application: application.to_owned(),
             duration_ns,
             state: TrackerState::Starting,
             stop: Stop::No,

@@ -52,6 +52,10 @@ fn lock(tracker: &Mutex<PolledTracker>) -> MutexGuard<'_, PolledTracker> {
     tracker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn to_ns(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
 impl LeaseTracker {
     /// Starts a tracker of a unit.
     ///
@@ -62,8 +66,27 @@ impl LeaseTracker {
         duration: Duration,
         claimer: impl PolledClaimer + Send + 'static,
     ) -> Result<Self, TrackerStartError> {
-        let duration_ns = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-        let tracker = PolledTracker::new(unit, duration_ns)?;
+        Self::run(PolledTracker::new(unit, to_ns(duration))?, duration, claimer)
+    }
+
+    /// As [`start`](Self::start), for a unit whose name does not tell its application.
+    ///
+    /// # Errors
+    /// See [`TrackerStartError`].
+    pub fn start_of(
+        application: &str,
+        unit: &str,
+        duration: Duration,
+        claimer: impl PolledClaimer + Send + 'static,
+    ) -> Result<Self, TrackerStartError> {
+        Self::run(PolledTracker::of(application, unit, to_ns(duration))?, duration, claimer)
+    }
+
+    fn run(
+        tracker: PolledTracker,
+        duration: Duration,
+        claimer: impl PolledClaimer + Send + 'static,
+    ) -> Result<Self, TrackerStartError> {
         let application = tracker.application_name().to_owned();
         let tracker = Arc::new(Mutex::new(tracker));
         let (resolver, ended) = Ticket::new();

@@ -214,7 +214,8 @@ fn copies(pair: &mut Pair, from: &str, to: &str) {
 /// The replay comes over a response channel, with a session of its own.
 fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
     let control = format!("127.0.0.1:{}", free_port());
-    let id = pair.replicate(from, to, 0, &format!("channel=aeron:udp?control-mode=response|control={control}"));
+    let id =
+        pair.replicate(from, to, 0, &format!("channel=aeron:udp?control-mode=response|control={control}"));
     let news = pair.news(to, id, 5);
     let (target, stop) = (news[0].1, news[2].2);
     let expected = [
