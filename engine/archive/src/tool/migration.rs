@@ -200,7 +200,7 @@ impl<S: Storage> OldFiles<S> {
         self.rename(|recording, index| {
             let segment_length = i64::from(recording.segment_file_length);
             let base = recording.start_position - recording.start_position % segment_length;
-            Some(index.checked_mul(segment_length)?.checked_add(base)?)
+            index.checked_mul(segment_length)?.checked_add(base)
         })
     }
 
