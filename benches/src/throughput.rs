@@ -16,10 +16,7 @@ use crate::stopwatch::{Stopwatch, rest};
 
 const STREAM_ID: i32 = 1_003;
 /// IPC whose log stays in the caches of the cores.
-const CACHED_IPC: &str = "aeron:ipc?term-length=2m";
-/// Pauses after a poll that found less than it could take: a reader at the very head of a stream takes each cache line away
-/// from the writer that is still filling it, and both wait.
-const BEHIND_WRITER: u32 = 20;
+const CACHED_IPC: &str = "aeron:ipc?term-length=512k";
 const FRAGMENT_LIMIT: usize = 256;
 /// Messages that an invoked publisher offers between two duty cycles of its driver.
 const OFFERS_PER_CYCLE: u32 = 64;
@@ -98,7 +95,7 @@ pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
             if hand_over.send(publication).is_err() {
                 return Err(BenchError::Timeout("the publisher"));
             }
-            subscribe(&mut side, &mut subscription, size, BEHIND_WRITER, &running, &received)
+            subscribe(&mut side, &mut subscription, size, &running, &received)
         });
         let publisher = scope.spawn(|| {
             let taken = taken;
@@ -109,8 +106,7 @@ pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
         drop(stop);
         join(publisher)?;
         join(subscriber)?;
-        let parameters =
-            vec![("driver", json!("invoked by the subscriber, which pauses at the head; 2 MiB terms"))];
+        let parameters = vec![("driver", json!("invoked by the subscriber, 512 KiB terms"))];
         Ok(Outcome { parameters, latency: None, msgs_per_s: msgs_per_s? })
     })
 }
@@ -153,7 +149,7 @@ pub(crate) fn udp_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
         let subscriber = scope.spawn(|| {
             let mut side = new_side("subscriber")?;
             let mut subscription = side.subscription(&channel, STREAM_ID)?;
-            subscribe(&mut side, &mut subscription, parameters.size, 0, &running, &received)
+            subscribe(&mut side, &mut subscription, parameters.size, &running, &received)
         });
         let publisher = scope.spawn(|| {
             let mut side = new_side("publisher")?;
@@ -180,8 +176,7 @@ fn between(
     let stop = StopOnDrop(&running);
     let size = parameters.size;
     std::thread::scope(|scope| {
-        let subscriber =
-            scope.spawn(|| subscribe(&mut Alone, &mut subscription, size, 0, &running, &received));
+        let subscriber = scope.spawn(|| subscribe(&mut Alone, &mut subscription, size, &running, &received));
         let publisher = scope.spawn(|| publish(&mut Alone, &mut publication, size, &running));
         let msgs_per_s = rate(parameters, &received, &mut || side.step().map(|_| ()));
         drop(stop);
@@ -251,7 +246,6 @@ fn subscribe(
     beside: &mut impl Beside,
     subscription: &mut Subscription,
     size: usize,
-    pauses: u32,
     running: &AtomicBool,
     received: &Padded,
 ) -> Result<(), BenchError> {
@@ -263,11 +257,6 @@ fn subscribe(
             assert_eq!(payload.first_chunk(), Some(&next.to_le_bytes()), "messages are out of order");
             next += 1;
         });
-        if polled < FRAGMENT_LIMIT {
-            for _ in 0..pauses {
-                std::hint::spin_loop();
-            }
-        }
         if polled > 0 {
             received.0.store(next, Ordering::Relaxed);
         } else if work == 0 {

@@ -73,6 +73,12 @@ impl UdpChannel {
         matches!(self.control_mode, Some(ControlMode::Manual | ControlMode::Dynamic))
     }
 
+    /// True when the address of the endpoint may change: it was given as a name.
+    pub(crate) fn has_endpoint_name(&self) -> bool {
+        let endpoint = self.uri.get(key::ENDPOINT).and_then(Endpoint::parse);
+        endpoint.is_some_and(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
+    }
+
     /// True for `control-mode=manual`.
     pub(crate) fn is_manual(&self) -> bool {
         self.control_mode == Some(ControlMode::Manual)
@@ -222,6 +228,9 @@ mod tests {
     impl Datagrams for NoSocket {
         fn local_address(&self) -> SocketAddr {
             wildcard(false)
+        }
+        fn reconnect(&mut self, _: SocketAddr) -> Result<(), TransportError> {
+            Ok(())
         }
         fn submit(&mut self, _: u64, _: SendBuffer<'_>, _: Option<SocketAddr>) -> Result<(), QueueFull> {
             Err(QueueFull)

@@ -8,6 +8,7 @@ mod images;
 mod ipc;
 mod network;
 mod pending;
+mod re_resolution;
 mod receive_destinations;
 mod responses;
 mod sessions;
@@ -176,6 +177,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.check_publications();
         self.check_images();
         self.check_ipc();
+        self.check_unresolved();
         self.check_ring();
     }
 

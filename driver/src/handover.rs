@@ -35,6 +35,12 @@ pub(crate) enum SenderCommand<T: Transport> {
         endpoint_id: u64,
         registration_id: i64,
     },
+    /// The name of a destination has a new address.
+    SetDestination {
+        endpoint_id: u64,
+        registration_id: i64,
+        address: SocketAddr,
+    },
     /// A name has a new address.
     SetRemote {
         endpoint_id: u64,
@@ -143,9 +149,11 @@ pub(crate) enum ConductorCommand<T: Transport> {
         code: i32,
         message: String,
     },
-    /// No receiver has been heard for long: perhaps its name has another address now.
+    /// Nobody has been heard for long: perhaps a name has another address now, that of a sender's destination or those
+    /// of an endpoint.
     ReResolve {
         endpoint_id: u64,
+        destination_id: Option<i64>,
     },
     /// The receiver of a request stream tells which session answers it (spec 02 §2.12).
     ResponseSetup {

@@ -277,7 +277,8 @@ impl<T: Transport> Receiver<T> {
         self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
         for endpoint in &mut self.endpoints {
             if endpoint.transports.iter_mut().flatten().any(|one| one.is_resolution_due(now_ns)) {
-                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id: endpoint.id });
+                let (endpoint_id, destination_id) = (endpoint.id, None);
+                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id, destination_id });
             }
         }
     }

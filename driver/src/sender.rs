@@ -152,6 +152,11 @@ impl<T: Transport> Sender<T> {
                     endpoint.remove_destination_by_id(registration_id);
                 }
             }
+            SenderCommand::SetDestination { endpoint_id, registration_id, address } => {
+                if let Some(endpoint) = self.endpoint(endpoint_id) {
+                    endpoint.set_destination(registration_id, address, now.ns);
+                }
+            }
             SenderCommand::SetRemote { endpoint_id, address } => {
                 if let Some(endpoint) = self.endpoint(endpoint_id) {
                     endpoint.set_remote(address);
@@ -237,10 +242,15 @@ impl<T: Transport> Sender<T> {
         }
     }
 
-    /// Asks for the addresses of unicast endpoints again that nobody answers from.
+    /// Asks for the addresses again of destinations and unicast endpoints that nobody answers from.
     fn check_endpoints(&mut self, now_ns: i64) {
         self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
         for endpoint in &mut self.endpoints {
+            let endpoint_id = endpoint.id;
+            while let Some(registration_id) = endpoint.next_silent_destination(now_ns) {
+                let destination_id = Some(registration_id);
+                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id, destination_id });
+            }
             let last_heard_ns = self
                 .publications
                 .iter()
@@ -249,7 +259,8 @@ impl<T: Transport> Sender<T> {
                 .max();
             let Some(last_heard_ns) = last_heard_ns else { continue };
             if endpoint.is_resolution_due(last_heard_ns, now_ns) {
-                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id: endpoint.id });
+                let destination_id = None;
+                self.replies.try_send(ConductorCommand::ReResolve { endpoint_id, destination_id });
             }
         }
     }

@@ -7,7 +7,7 @@ use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode, StartError};
 use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
 use harrier_ringbuf::Clock;
-use world::{World, context};
+use world::{World, context, free_address};
 
 #[test]
 fn ipc_streams_arrive_in_order_over_many_terms() {
@@ -224,6 +224,43 @@ fn garbage_at_the_sockets_is_counted_and_harms_nothing() {
     }
     world.until("the invalid packets", |client| (client.counters().value(14) >= 4).then_some(()));
     world.exchange(&mut publication, &mut subscription, 1_000, 100);
+}
+
+#[test]
+fn a_rejected_image_comes_again_unless_its_subscription_forbids_it() {
+    for (parameter, rejoins) in [("", true), ("|rejoin=true", true), ("|rejoin=false", false)] {
+        let mut world = World::new(|_| ());
+        let channel = format!("aeron:udp?endpoint={}", free_address());
+        let subscribed = format!("{channel}{parameter}");
+        let mut subscription = world.subscription(&subscribed, 10).unwrap();
+        let mut publication = world.exclusive(&channel, 10).unwrap();
+        world.exchange(&mut publication, &mut subscription, 10, 100);
+        let image_id = subscription.images()[0].correlation_id();
+        let id = world.client.reject_image(image_id, 0, "not wanted");
+        world.done(id).unwrap();
+        let error = world.until("the error", |client| {
+            client.poll_event().filter(|event| matches!(event, ClientEvent::PublicationError(_)))
+        });
+        let ClientEvent::PublicationError(error) = error else { unreachable!() };
+        assert_eq!((error.error_code, &*error.message), (13, "not wanted"));
+        world.pass(2);
+        world.until("the end of the image", |_| {
+            subscription.poll(1, &mut |_, _| ());
+            let mut images = subscription.images().iter();
+            images.all(|image| image.correlation_id() != image_id).then_some(())
+        });
+        if rejoins {
+            world.exchange(&mut publication, &mut subscription, 10, 100);
+            assert_ne!(subscription.images()[0].correlation_id(), image_id);
+            continue;
+        }
+        // Neither time nor another subscription that agrees brings it back; another publication is taken.
+        let mut second = world.subscription(&subscribed, 10).unwrap();
+        world.pass(5);
+        assert_eq!((subscription.images().len(), second.images().len()), (0, 0));
+        let mut other = world.exclusive(&channel, 10).unwrap();
+        world.exchange(&mut other, &mut subscription, 10, 100);
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod cluster_client;
 pub mod compose;
 mod fused;
 mod lasting;
+pub mod leases;
 mod node;
 mod service_node;
 pub mod services;
@@ -33,6 +34,7 @@ pub use harrier_archive as archive;
 pub use harrier_client as client;
 pub use harrier_cluster as cluster;
 pub use harrier_driver as driver;
+pub use harrier_lease as lease;
 pub use harrier_platform as platform;
 pub use harrier_ringbuf as ringbuf;
 

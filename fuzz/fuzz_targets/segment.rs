@@ -33,7 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
     storage.put(Path::new("/archive/0-0.rec"), content.to_vec());
     for checksum in [None, Some(Checksum::Crc32c)] {
         if let Ok(stop) = find_stop_position(&mut storage, Path::new("/archive"), &descriptor, checksum) {
-            assert!(stop >= descriptor.start_position && stop <= i64::from(TERM_LENGTH).max(descriptor.start_position));
+            assert!(
+                stop >= descriptor.start_position
+                    && stop <= i64::from(TERM_LENGTH).max(descriptor.start_position)
+            );
         }
     }
 });

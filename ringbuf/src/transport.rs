@@ -137,6 +137,12 @@ pub trait Datagrams: Send + 'static {
     /// The bound address, with the port the system chose.
     fn local_address(&self) -> SocketAddr;
 
+    /// Connects a connected socket to another address; nothing may be queued.
+    ///
+    /// # Errors
+    /// The system refuses; the socket keeps what it had.
+    fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError>;
+
     /// Queues one datagram. `token` comes back with its completion. `to` may be left out on a connected socket.
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull>;
 

@@ -113,6 +113,10 @@ impl Datagrams for UdpSocket {
         self.local
     }
 
+    fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError> {
+        self.socket.connect(&to.into()).map_err(|source| self.failure("connect", source))
+    }
+
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
         let Some(entry) = self.queue.get_mut(self.queued) else { return Err(QueueFull) };
         entry.token = token;

@@ -6,11 +6,13 @@ use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
 use super::commands::parse;
+use super::endpoints::UnresolvedDestination;
 use super::pending::Pending;
 use crate::channel::UdpChannel;
 use crate::events::PublicationErrorEvent;
 use crate::failure::Failure;
 use crate::handover::{ConductorCommand, SenderCommand};
+use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::sender::destinations::Destination;
 
 /// Commands of sender and receiver taken per duty cycle.
@@ -45,7 +47,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         self.manual_endpoint(publication_id, channel)?;
         let uri = check_destination(channel)?;
-        self.resolve_channel(uri, channel, Pending::AddDestination { correlation_id, publication_id })
+        let (kept, text) = (Box::new(uri.clone()), channel.to_owned());
+        let pending = Pending::AddDestination { correlation_id, publication_id, uri: kept, text };
+        self.resolve_channel(uri, channel, pending)
     }
 
     pub(super) fn on_remove_destination(
@@ -56,7 +60,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         self.manual_endpoint(publication_id, channel)?;
         let uri = check_destination(channel)?;
-        self.resolve_channel(uri, channel, Pending::RemoveDestination { correlation_id, publication_id })
+        let text = channel.to_owned();
+        let pending = Pending::RemoveDestination { correlation_id, publication_id, text };
+        self.resolve_channel(uri, channel, pending)
     }
 
     pub(super) fn on_remove_destination_by_id(
@@ -66,9 +72,17 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         registration_id: i64,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, "")?;
+        self.forget_names(endpoint_id, |id, _| id == registration_id);
+        self.forget_unresolved(endpoint_id, |own| own.registration_id == registration_id);
         self.tell_sender(SenderCommand::RemoveDestinationById { endpoint_id, registration_id });
         self.events.operation_success(correlation_id);
         Ok(())
+    }
+
+    fn forget_names(&mut self, endpoint_id: u64, is_gone: impl Fn(i64, &UdpChannel) -> bool) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+            endpoint.named_destinations.retain(|(id, channel)| !is_gone(*id, channel));
+        }
     }
 
     pub(super) fn on_destination_channel(
@@ -78,22 +92,66 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         channel: &UdpChannel,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, &channel.text)?;
-        if let Some(address) = channel.endpoint {
-            let destination = Destination { registration_id: correlation_id, address };
-            self.tell_sender(SenderCommand::AddDestination { endpoint_id, destination });
+        self.add_destination(endpoint_id, correlation_id, channel);
+        self.events.operation_success(correlation_id);
+        Ok(())
+    }
+
+    pub(super) fn add_destination(&mut self, endpoint_id: u64, registration_id: i64, channel: &UdpChannel) {
+        let Some(address) = channel.endpoint else { return };
+        let is_named = channel.has_endpoint_name();
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
+            && is_named
+        {
+            endpoint.named_destinations.push((registration_id, channel.clone()));
+        }
+        let destination = Destination { registration_id, address, is_named };
+        self.tell_sender(SenderCommand::AddDestination { endpoint_id, destination });
+    }
+
+    /// The name of a destination leads nowhere yet: that is no error, it is looked up again (spec 02 §5.12).
+    pub(super) fn on_unresolved_destination(
+        &mut self,
+        correlation_id: i64,
+        publication_id: i64,
+        uri: Box<ChannelUri>,
+        text: String,
+    ) -> Result<(), Failure> {
+        let endpoint_id = self.manual_endpoint(publication_id, &text)?;
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+            let (registration_id, next_ns) = (correlation_id, self.now.ns + DESTINATION_TIMEOUT_NS);
+            endpoint.unresolved.push(UnresolvedDestination { registration_id, uri, text, next_ns });
         }
         self.events.operation_success(correlation_id);
         Ok(())
+    }
+
+    pub(super) fn forget_unresolved(
+        &mut self,
+        endpoint_id: u64,
+        is_gone: impl Fn(&UnresolvedDestination) -> bool,
+    ) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+            endpoint.unresolved.retain(|own| !is_gone(own));
+        }
     }
 
     pub(super) fn on_removed_destination_channel(
         &mut self,
         correlation_id: i64,
         publication_id: i64,
-        channel: &UdpChannel,
+        text: &str,
+        channel: Result<Box<UdpChannel>, Failure>,
     ) -> Result<(), Failure> {
-        let endpoint_id = self.manual_endpoint(publication_id, &channel.text)?;
-        if let Some(address) = channel.endpoint {
+        let endpoint_id = self.manual_endpoint(publication_id, text)?;
+        self.forget_unresolved(endpoint_id, |own| own.text == text);
+        let address = match channel {
+            Ok(channel) => channel.endpoint,
+            Err(failure) if failure.code == ErrorCode::UnknownHost => None,
+            Err(failure) => return Err(failure),
+        };
+        if let Some(address) = address {
+            self.forget_names(endpoint_id, |_, named| named.endpoint == Some(address));
             self.tell_sender(SenderCommand::RemoveDestination { endpoint_id, address });
         }
         self.events.operation_success(correlation_id);
@@ -172,7 +230,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                     message: &message,
                 });
             }
-            ConductorCommand::ReResolve { endpoint_id } => self.re_resolve(endpoint_id),
+            ConductorCommand::ReResolve { endpoint_id, destination_id } => {
+                self.re_resolve(endpoint_id, destination_id);
+            }
             ConductorCommand::Error { text } => self.events.record_error(&text),
         }
     }

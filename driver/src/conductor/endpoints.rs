@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use harrier_protocol::ErrorCode;
 use harrier_protocol::counter_types::channel_status;
-use harrier_protocol::{ErrorCode, uri::key};
+use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SocketSpec;
 use harrier_ringbuf::{Datagrams, Memory, Transport};
@@ -27,6 +28,10 @@ pub(super) struct SendEndpoint {
     pub(super) socket_name: String,
     pub(super) status: AtomicCounter,
     pub(super) references: usize,
+    /// Destinations that were given by a name, by the correlation id of their command.
+    pub(super) named_destinations: Vec<(i64, UdpChannel)>,
+    /// Destinations whose name could not be resolved so far.
+    pub(super) unresolved: Vec<UnresolvedDestination>,
     is_closing: bool,
     port: Option<u16>,
 }
@@ -46,6 +51,16 @@ pub(super) struct ReceiveEndpoint {
     interest: BTreeMap<(i32, Option<i32>), usize>,
     is_closing: bool,
     port: Option<u16>,
+}
+
+/// A destination of a publication under a name that leads nowhere.
+#[derive(Debug)]
+pub(super) struct UnresolvedDestination {
+    pub(super) registration_id: i64,
+    pub(super) uri: Box<ChannelUri>,
+    pub(super) text: String,
+    /// When it is looked up again, ns.
+    pub(super) next_ns: i64,
 }
 
 /// A destination of a multi-destination subscription.
@@ -188,7 +203,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let id = self.next_endpoint_id();
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
-        let resolves = channel.control_mode.is_none() && !is_connected;
+        let resolves = channel.control_mode.is_none() && channel.has_endpoint_name();
         let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
         if channel.is_response() {
             endpoint = endpoint.responding();
@@ -200,6 +215,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             channel,
             status,
             references: 0,
+            named_destinations: Vec::new(),
+            unresolved: Vec::new(),
             is_closing: false,
             port: Some(bound.port()),
         });
@@ -328,67 +345,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
         for port in own.destinations.iter().map(|destination| destination.port).chain(own.port) {
             self.receive_ports.free(port);
-        }
-    }
-
-    /// Starts resolving a name again that nobody was heard from (spec 02 §3.16).
-    pub(super) fn re_resolve(&mut self, endpoint_id: u64) {
-        let sends = self.send_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
-        let receives = self.receive_endpoints.iter().map(|endpoint| (endpoint.id, &endpoint.channel));
-        let Some((_, channel)) = sends.chain(receives).find(|(id, _)| *id == endpoint_id) else { return };
-        let mut names = vec![(None, channel.uri.clone(), channel.text.clone())];
-        if let Some(endpoint) = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
-            let named = endpoint.destinations.iter().filter(|one| one.channel.control.is_some());
-            names.extend(
-                named.map(|one| {
-                    (Some(one.registration_id), one.channel.uri.clone(), one.channel.text.clone())
-                }),
-            );
-        }
-        for (destination_id, uri, text) in names {
-            let job = Job::Channel { uri: Box::new(uri), text };
-            // When the executor is full the sender or receiver asks again.
-            let _later = self.submit(job, Pending::ReResolution { endpoint_id, destination_id });
-        }
-    }
-
-    pub(super) fn on_re_resolved(
-        &mut self,
-        endpoint_id: u64,
-        destination_id: Option<i64>,
-        channel: Result<Box<UdpChannel>, Failure>,
-    ) {
-        let channel = match channel {
-            Ok(channel) => channel,
-            Err(failure) => {
-                return self.events.record_error(&format!("could not re-resolve: {}", failure.message));
-            }
-        };
-        use crate::system_counters::SystemCounter::ResolutionChanges;
-        if let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
-            && own.channel.endpoint != channel.endpoint
-            && let Some(address) = channel.endpoint
-        {
-            own.channel.endpoint = Some(address);
-            self.system.get(ResolutionChanges).increment();
-            return self.tell_sender(SenderCommand::SetRemote { endpoint_id, address });
-        }
-        let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) else { return };
-        let known = match destination_id {
-            None => Some(&mut own.channel),
-            Some(id) => {
-                let found = own.destinations.iter_mut().find(|one| one.registration_id == id);
-                found.map(|destination| &mut destination.channel)
-            }
-        };
-        if let Some(known) = known
-            && known.control != channel.control
-            && let Some(address) = channel.control
-        {
-            known.control = Some(address);
-            self.system.get(ResolutionChanges).increment();
-            let registration_id = destination_id.unwrap_or(-1);
-            self.tell_receiver(ReceiverCommand::SetControl { endpoint_id, registration_id, address });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Commands that wait for the executor, and how they go on (spec 02 §5.4).
 
+use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::{ChannelUri, InitialPosition};
 use harrier_ringbuf::{Memory, Transport};
 
@@ -46,9 +47,11 @@ pub(super) enum Pending {
     /// The socket of a network subscription is opened.
     SubscriptionSocket { add: AddSubscription, params: Box<SubscriptionParams>, channel: Box<UdpChannel> },
     /// The channel of a destination is resolved.
-    AddDestination { correlation_id: i64, publication_id: i64 },
+    AddDestination { correlation_id: i64, publication_id: i64, uri: Box<ChannelUri>, text: String },
     /// The channel of a destination that goes is resolved.
-    RemoveDestination { correlation_id: i64, publication_id: i64 },
+    RemoveDestination { correlation_id: i64, publication_id: i64, text: String },
+    /// The name of a destination is resolved that could not be before.
+    UnresolvedDestination { endpoint_id: u64, registration_id: i64 },
     /// The channel of a receive destination is resolved.
     AddReceiveDestination { correlation_id: i64, subscription_id: i64 },
     /// The socket of a receive destination is opened.
@@ -64,7 +67,7 @@ pub(super) enum Pending {
 impl Pending {
     /// True when the next command of a client has to wait.
     pub(super) fn is_client_command(&self) -> bool {
-        !matches!(self, Self::ImageLog(_) | Self::ReResolution { .. })
+        !matches!(self, Self::ImageLog(_) | Self::ReResolution { .. } | Self::UnresolvedDestination { .. })
     }
 
     /// The command to refuse when the job fails.
@@ -83,7 +86,7 @@ impl Pending {
             | Self::AddReceiveDestination { correlation_id, .. }
             | Self::ReceiveDestinationSocket { correlation_id, .. }
             | Self::RemoveReceiveDestination { correlation_id, .. } => Some(*correlation_id),
-            Self::ImageLog(_) | Self::ReResolution { .. } => None,
+            Self::ImageLog(_) | Self::ReResolution { .. } | Self::UnresolvedDestination { .. } => None,
         }
     }
 }
@@ -116,14 +119,26 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             (Pending::SubscriptionSocket { add, params, channel }, JobResult::Socket(socket)) => {
                 socket.and_then(|socket| self.on_subscription_socket(add, *params, channel, socket))
             }
-            (Pending::AddDestination { correlation_id, publication_id }, JobResult::Channel(channel)) => {
-                channel
-                    .and_then(|channel| self.on_destination_channel(correlation_id, publication_id, &channel))
-            }
-            (Pending::RemoveDestination { correlation_id, publication_id }, JobResult::Channel(channel)) => {
-                channel.and_then(|channel| {
-                    self.on_removed_destination_channel(correlation_id, publication_id, &channel)
-                })
+            (
+                Pending::AddDestination { correlation_id, publication_id, uri, text },
+                JobResult::Channel(channel),
+            ) => match channel {
+                Ok(channel) => self.on_destination_channel(correlation_id, publication_id, &channel),
+                Err(failure) if failure.code == ErrorCode::UnknownHost => {
+                    self.on_unresolved_destination(correlation_id, publication_id, uri, text)
+                }
+                Err(failure) => Err(failure),
+            },
+            (
+                Pending::RemoveDestination { correlation_id, publication_id, text },
+                JobResult::Channel(channel),
+            ) => self.on_removed_destination_channel(correlation_id, publication_id, &text, channel),
+            (
+                Pending::UnresolvedDestination { endpoint_id, registration_id },
+                JobResult::Channel(channel),
+            ) => {
+                self.on_destination_resolved(endpoint_id, registration_id, channel);
+                Ok(())
             }
             (Pending::ImageLog(request), JobResult::Log(log)) => {
                 self.on_image_log(*request, log);

@@ -86,6 +86,11 @@ impl Datagrams for NetSocket {
         self.local
     }
 
+    fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError> {
+        self.peer = Some(to);
+        Ok(())
+    }
+
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
         if self.queue.len() == 8 {
             return Err(QueueFull);

@@ -477,7 +477,7 @@ impl Rig {
                 self.responses_connected.push(registration_id);
             }
             ConductorCommand::Error { text } => self.errors.push(text),
-            ConductorCommand::ReResolve { endpoint_id } => self.resolutions.push(endpoint_id),
+            ConductorCommand::ReResolve { endpoint_id, .. } => self.resolutions.push(endpoint_id),
             ConductorCommand::SendEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
             ConductorCommand::ReceiveEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
         }

@@ -15,6 +15,8 @@ pub(crate) struct Destination {
     /// Correlation id of the command that added it; -1 when it added itself.
     pub(crate) registration_id: i64,
     pub(crate) address: SocketAddr,
+    /// It was given by a name, whose address may change.
+    pub(crate) is_named: bool,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,7 @@ struct Tracked {
     destination: Destination,
     receiver_id: Option<i64>,
     last_heard_ns: i64,
+    last_resolution_ns: i64,
 }
 
 /// All destinations of an endpoint.
@@ -44,8 +47,34 @@ impl Destinations {
     }
 
     pub(crate) fn add(&mut self, destination: Destination, now_ns: i64) {
-        self.list.push(Tracked { destination, receiver_id: None, last_heard_ns: now_ns });
+        self.list.push(Tracked {
+            destination,
+            receiver_id: None,
+            last_heard_ns: now_ns,
+            last_resolution_ns: now_ns,
+        });
         self.update_count();
+    }
+
+    /// A name has another address now, where another receiver may be.
+    pub(crate) fn set_address(&mut self, registration_id: i64, address: SocketAddr, now_ns: i64) {
+        for tracked in &mut self.list {
+            if tracked.destination.registration_id == registration_id {
+                tracked.destination.address = address;
+                tracked.receiver_id = None;
+                tracked.last_heard_ns = now_ns;
+            }
+        }
+    }
+
+    /// The next named destination that has been silent for long, each at most once in that time.
+    pub(crate) fn next_silent(&mut self, now_ns: i64) -> Option<i64> {
+        let silent = self.list.iter_mut().find(|tracked| {
+            let since_ns = tracked.last_heard_ns.max(tracked.last_resolution_ns);
+            tracked.destination.is_named && now_ns > since_ns + DESTINATION_TIMEOUT_NS
+        })?;
+        silent.last_resolution_ns = now_ns;
+        Some(silent.destination.registration_id)
     }
 
     pub(crate) fn remove(&mut self, address: SocketAddr) {
@@ -74,9 +103,10 @@ impl Destinations {
         }
         if self.is_dynamic && self.list.len() < MAX_DYNAMIC_DESTINATIONS {
             self.list.push(Tracked {
-                destination: Destination { registration_id: -1, address: source },
+                destination: Destination { registration_id: -1, address: source, is_named: false },
                 receiver_id: Some(receiver_id),
                 last_heard_ns: now_ns,
+                last_resolution_ns: now_ns,
             });
             self.update_count();
         }
@@ -132,8 +162,8 @@ mod tests {
     fn manual_destinations_stay_and_are_known_by_receiver_or_address() {
         let count = counter();
         let mut destinations = Destinations::new(false, count.clone());
-        destinations.add(Destination { registration_id: 5, address: at(1) }, 0);
-        destinations.add(Destination { registration_id: 6, address: at(2) }, 0);
+        destinations.add(Destination { registration_id: 5, address: at(1), is_named: false }, 0);
+        destinations.add(Destination { registration_id: 6, address: at(2), is_named: false }, 0);
         destinations.on_status(77, at(1), 10);
         destinations.on_status(78, at(9), 10);
         destinations.begin_send(i64::MAX / 2);
@@ -145,10 +175,24 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_name_is_looked_up_again_once_in_each_timeout() {
+        let mut destinations = Destinations::new(false, counter());
+        destinations.add(Destination { registration_id: 5, address: at(1), is_named: true }, 0);
+        destinations.add(Destination { registration_id: 6, address: at(2), is_named: false }, 0);
+        assert_eq!(destinations.next_silent(DESTINATION_TIMEOUT_NS), None);
+        assert_eq!(destinations.next_silent(DESTINATION_TIMEOUT_NS + 1), Some(5));
+        assert_eq!(destinations.next_silent(DESTINATION_TIMEOUT_NS + 2), None);
+        destinations.set_address(5, at(3), DESTINATION_TIMEOUT_NS + 2);
+        assert_eq!((destinations.registration_id_of(at(3)), destinations.registration_id_of(at(1))), (5, -1));
+        assert_eq!(destinations.next_silent(2 * DESTINATION_TIMEOUT_NS + 3), Some(5));
+    }
+
+    #[test]
     fn every_send_starts_with_the_next_destination() {
         let mut destinations = Destinations::new(false, counter());
         for port in 1..=3 {
-            destinations.add(Destination { registration_id: i64::from(port), address: at(port) }, 0);
+            let registration_id = i64::from(port);
+            destinations.add(Destination { registration_id, address: at(port), is_named: false }, 0);
         }
         let mut firsts = Vec::new();
         for _ in 0..4 {

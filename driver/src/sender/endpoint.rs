@@ -129,8 +129,25 @@ impl<S: Datagrams> SendEndpoint<S> {
         }
     }
 
+    /// The name of the endpoint has another address now.
     pub(crate) fn set_remote(&mut self, address: SocketAddr) {
-        self.remote = Some(address);
+        if self.remote.is_some() {
+            self.remote = Some(address);
+        } else if let Err(error) = self.socket.reconnect(address) {
+            self.note_error(error);
+        }
+    }
+
+    /// The name of a destination has another address now.
+    pub(crate) fn set_destination(&mut self, registration_id: i64, address: SocketAddr, now_ns: i64) {
+        if let Some(destinations) = &mut self.control.destinations {
+            destinations.set_address(registration_id, address, now_ns);
+        }
+    }
+
+    /// A named destination that nobody has answered from for long (spec 02 §3.16).
+    pub(crate) fn next_silent_destination(&mut self, now_ns: i64) -> Option<i64> {
+        self.control.destinations.as_mut()?.next_silent(now_ns)
     }
 
     /// True when the name of the endpoint should be resolved again (spec 02 §3.16).

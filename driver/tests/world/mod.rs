@@ -8,7 +8,7 @@ use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
 use harrier_ringbuf::append::OfferError;
-use harrier_ringbuf::{Agent, Clock};
+use harrier_ringbuf::{Agent, Clock, Transport};
 
 /// Longest that one condition is waited for.
 const PATIENCE_NS: i64 = 20_000_000_000;
@@ -18,6 +18,8 @@ pub struct World {
     agents: Vec<Box<dyn Agent>>,
     pub client: Aeron,
     pub directory: tempfile::TempDir,
+    /// How far its time is ahead of the system's.
+    ahead_ms: i64,
 }
 
 /// Settings of a small driver below a directory.
@@ -37,22 +39,37 @@ pub fn context(directory: &Path) -> DriverContext {
 
 impl World {
     pub fn new(change: impl FnOnce(&mut DriverContext)) -> Self {
+        Self::with_transport(UdpTransport, change)
+    }
+
+    /// A world whose sockets and names are those of a transport.
+    pub fn with_transport<T: Transport>(transport: T, change: impl FnOnce(&mut DriverContext)) -> Self {
         let directory = tempfile::Builder::new().prefix("harrier-streams-").tempdir_in("/dev/shm").unwrap();
         let mut context = context(directory.path());
         change(&mut context);
         let aeron_directory = context.directory.clone();
         let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = Driver::build(context, MappedMemory, transport, ExecutorMode::Inline, &now).unwrap();
         let client = Aeron::connect(Context::new(aeron_directory), MappedMemory, &now).unwrap();
-        Self { agents: driver.into_agents(), client, directory }
+        Self { agents: driver.into_agents(), client, directory, ahead_ms: 0 }
     }
 
     pub fn step(&mut self) {
-        let now = SystemClock.now();
+        let mut now = SystemClock.now();
+        now.ns += self.ahead_ms * 1_000_000;
+        now.epoch_ms += self.ahead_ms;
         for agent in &mut self.agents {
             agent.do_work(&now).unwrap();
         }
         self.client.do_work(&now).unwrap();
+    }
+
+    /// Lets time pass faster than it does.
+    pub fn pass(&mut self, seconds: i64) {
+        for _ in 0..seconds * 20 {
+            self.ahead_ms += 50;
+            self.step();
+        }
     }
 
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {

@@ -32,6 +32,7 @@ mod toggles;
 mod validation;
 
 pub use agent::ConsensusModule;
+pub use clock::StampClock;
 pub use context::{ConsensusModuleContext, InvalidSetting};
 pub use error::ModuleError;
 pub use security::{Authenticator, AuthenticatorSupplier, Authorisation, AuthorisationService, SessionProxy};

@@ -282,6 +282,11 @@ impl Datagrams for SimSocket {
         self.local
     }
 
+    fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError> {
+        self.peer = Some(to);
+        Ok(())
+    }
+
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
         let mut state = self.kernel.state();
         let capacity = match state.network.send_faults[self.host].queue_capacity {

@@ -264,3 +264,50 @@ fn requests_and_answers_cross_between_our_driver_and_javas() {
     assert_eq!(java.exit(), "");
     driver.stop();
 }
+
+#[test]
+fn a_java_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let mut java = Java::client(&driver.directory);
+    let (mut remote, _directory) = java_with_driver(&[]);
+    let sockets = [(); 2].map(|()| format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()));
+    let control = format!("control=127.0.0.1:{}|control-mode=dynamic", free_port());
+    let spy = format!("aeron-spy:aeron:udp?{control}");
+    java.call("subscribe name=s channel=aeron:udp?control-mode=manual stream=10");
+    for channel in [&sockets[0], &sockets[1], "aeron:ipc", &spy] {
+        java.call(&format!("receive-destination name=s channel={channel}"));
+    }
+    // A stream that comes by two ways is one image.
+    remote.call("publish name=p channel=aeron:udp?control-mode=manual|term-length=64k stream=10");
+    for channel in &sockets {
+        remote.call(&format!("destination name=p channel={channel}"));
+    }
+    java.call("publish name=i channel=aeron:ipc?term-length=64k stream=10 exclusive=true");
+    java.call(&format!("publish name=u channel=aeron:udp?{control}|ssc=true|term-length=64k stream=10"));
+    java.call("images name=s count=3");
+    let receive = java.begin("receive name=s length=3000 count=50");
+    remote.call("send name=p length=3000 count=50");
+    java.finish(receive);
+    for name in ["i", "u"] {
+        let receive = java.begin("receive name=s length=3000 count=50");
+        java.call(&format!("send name={name} length=3000 count=50"));
+        java.finish(receive);
+    }
+    java.call("receive-destination name=s remove=true channel=aeron:ipc");
+    java.call("images name=s count=2");
+    java.call(&format!("receive-destination name=s remove=true channel={spy}"));
+    java.call("images name=s count=1");
+    java.call(&format!("receive-destination name=s remove=true channel={}", sockets[0]));
+    let receive = java.begin("receive name=s length=3000 count=50");
+    remote.call("send name=p length=3000 count=50");
+    java.finish(receive);
+    remote.call("close name=p");
+    java.call("images name=s count=0");
+    let refused = java.refused("receive-destination name=s channel=aeron:udp?endpoint=127.0.0.1:0|mtu=1408");
+    assert_eq!(refused["code"], 1, "{refused}");
+    assert_eq!((java.exit(), remote.exit()), (String::new(), String::new()));
+    driver.stop();
+}

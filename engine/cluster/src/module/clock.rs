@@ -1,6 +1,9 @@
 //! The cluster's clock (spec 04 §4.13): epoch at start plus what has passed, never behind what the log says.
 
-use harrier_ringbuf::Now;
+use std::fmt;
+use std::sync::Arc;
+
+use harrier_ringbuf::{Clock, Now};
 
 use crate::codec::TimeUnit;
 
@@ -12,6 +15,28 @@ impl TimeUnit {
             Self::Micros => 1_000,
             Self::Nanos => 1,
         }
+    }
+}
+
+/// The clock that stamps messages.
+#[derive(Clone)]
+pub struct StampClock(Arc<dyn Clock + Send + Sync>);
+
+impl StampClock {
+    /// Stamps by `clock`.
+    pub fn new(clock: impl Clock + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+
+    #[inline]
+    pub(super) fn now(&self) -> Now {
+        self.0.now()
+    }
+}
+
+impl fmt::Debug for StampClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StampClock")
     }
 }
 

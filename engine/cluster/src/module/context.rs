@@ -8,6 +8,7 @@ use harrier_protocol::semantic_version;
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::storage::SyncLevel;
 
+use super::StampClock;
 use super::security::{AuthenticatorSupplier, Authorisation};
 use crate::codec::TimeUnit;
 use crate::members::{self, Member, MembersError};
@@ -123,6 +124,9 @@ pub struct ConsensusModuleContext {
     pub total_snapshot_threshold_ns: i64,
     /// `aeron.cluster.clock`: unit of cluster time, the same on all members and for the life of the log.
     pub time_unit: TimeUnit,
+    /// Stamps messages of sessions at the moment they are taken; without it they get the time of the duty cycle. Leases need
+    /// it: a duty cycle that the host has stopped for a while would stamp a claim with a time before the claim was made.
+    pub stamp_clock: Option<StampClock>,
     /// Version of the application; snapshots and logs of another major version are refused.
     pub app_version: i32,
     /// `aeron.cluster.file.sync.level`: how far changes of recording.log and node-state.dat are written through.
@@ -192,6 +196,7 @@ impl ConsensusModuleContext {
             cycle_threshold_ns: 100_000_000,
             total_snapshot_threshold_ns: 1_000_000_000,
             time_unit: TimeUnit::Millis,
+            stamp_clock: None,
             app_version: semantic_version(0, 0, 1),
             file_sync_level: None,
             agent_role_name: String::new(),

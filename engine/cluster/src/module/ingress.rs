@@ -108,7 +108,10 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
 
     #[inline]
     fn on_message(&mut self, header: SessionHeader, payload: &[u8]) -> Result<Action, ModuleError> {
-        let timestamp = self.clock.time(&self.now);
+        let timestamp = match &self.context.stamp_clock {
+            Some(clock) => self.clock.time(&clock.now()),
+            None => self.clock.time(&self.now),
+        };
         let leadership_term_id = self.leadership_term_id;
         let Some(session) = self.sessions.get_mut(&header.session_id) else { return Ok(Action::Continue) };
         if header.leadership_term_id != leadership_term_id || !session.is_open() {

@@ -19,12 +19,14 @@ const TERM: &str = "term-length=64k|mtu=1408";
 
 /// Requester or responder: a client with one publication and one subscription.
 enum Party {
-    Ours {
-        client: Box<Client>,
-        subscription: Option<Subscription>,
-        publication: Option<ExclusivePublication>,
-    },
+    Ours(Box<Ours>),
     Java(Box<Java>),
+}
+
+struct Ours {
+    client: Client,
+    subscription: Option<Subscription>,
+    publication: Option<ExclusivePublication>,
 }
 
 impl Party {
@@ -32,8 +34,8 @@ impl Party {
         if is_java {
             return Self::Java(Box::new(Java::with_driver(java_directory, &[LIVENESS])));
         }
-        let client = Box::new(Client::connect(&driver.directory));
-        Self::Ours { client, subscription: None, publication: None }
+        let client = Client::connect(&driver.directory);
+        Self::Ours(Box::new(Ours { client, subscription: None, publication: None }))
     }
 
     /// Returns the registration id.
@@ -43,8 +45,8 @@ impl Party {
                 let line = format!("subscribe name=s channel={channel} stream={stream}");
                 java.call(&line)["registration"].as_i64().unwrap()
             }
-            Self::Ours { client, subscription, .. } => {
-                subscription.insert(client.subscription(channel, stream)).registration_id()
+            Self::Ours(ours) => {
+                ours.subscription.insert(ours.client.subscription(channel, stream)).registration_id()
             }
         }
     }
@@ -54,7 +56,7 @@ impl Party {
             Self::Java(java) => {
                 java.call(&format!("publish name=p channel={channel} stream={stream} exclusive=true"));
             }
-            Self::Ours { client, publication, .. } => *publication = Some(client.exclusive(channel, stream)),
+            Self::Ours(ours) => ours.publication = Some(ours.client.exclusive(channel, stream)),
         }
     }
 
@@ -64,8 +66,8 @@ impl Party {
             Self::Java(java) => {
                 java.call("images name=s count=1")["images"][0]["correlation"].as_i64().unwrap()
             }
-            Self::Ours { client, subscription, .. } => client.until("the image", |_| {
-                subscription.as_mut().unwrap().images().first().map(|image| image.correlation_id())
+            Self::Ours(ours) => ours.client.until("the image", |_| {
+                ours.subscription.as_mut().unwrap().images().first().map(|image| image.correlation_id())
             }),
         }
     }
@@ -73,8 +75,8 @@ impl Party {
     fn send(&mut self, length: usize) {
         match self {
             Self::Java(java) => drop(java.call(&format!("send name=p length={length} count=1"))),
-            Self::Ours { client, publication, .. } => {
-                client.send(publication.as_mut().unwrap(), 0..1, length);
+            Self::Ours(ours) => {
+                ours.client.send(ours.publication.as_mut().unwrap(), 0..1, length);
             }
         }
     }
@@ -82,8 +84,8 @@ impl Party {
     fn receive(&mut self, length: usize) {
         match self {
             Self::Java(java) => drop(java.call(&format!("receive name=s length={length} count=1"))),
-            Self::Ours { client, subscription, .. } => {
-                client.receive(subscription.as_mut().unwrap(), 0..1, length);
+            Self::Ours(ours) => {
+                ours.client.receive(ours.subscription.as_mut().unwrap(), 0..1, length);
             }
         }
     }
@@ -95,16 +97,16 @@ impl Party {
                 java.call("close name=p");
                 java.call("close name=s");
             }
-            Self::Ours { client, subscription, publication } => {
-                (*subscription, *publication) = (None, None);
-                client.work();
+            Self::Ours(ours) => {
+                (ours.subscription, ours.publication) = (None, None);
+                ours.client.work();
             }
         }
     }
 
     fn work(&mut self) {
-        if let Self::Ours { client, .. } = self {
-            client.work();
+        if let Self::Ours(ours) = self {
+            ours.client.work();
         }
     }
 

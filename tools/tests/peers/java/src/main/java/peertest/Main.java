@@ -141,6 +141,7 @@ public final class Main
             case "drain" -> streams.drain(command);
             case "hang" -> streams.hang(command);
             case "destination" -> streams.addDestination(command);
+            case "receive-destination" -> streams.receiveDestination(command);
             case "reject" -> streams.reject(command);
             case "counters" -> streams.counters();
             case "limit" -> recordings.limit(command);

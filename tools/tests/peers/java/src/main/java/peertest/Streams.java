@@ -217,6 +217,21 @@ final class Streams
         return new Reply();
     }
 
+    /** Adds a destination of a subscription, or removes it. */
+    Reply receiveDestination(final Command command)
+    {
+        final Subscription subscription = subscriptions.get(command.text("name"));
+        if (command.flag("remove"))
+        {
+            subscription.removeDestination(command.text("channel"));
+        }
+        else
+        {
+            subscription.addDestination(command.text("channel"));
+        }
+        return new Reply();
+    }
+
     Reply reject(final Command command)
     {
         final Subscription subscription = subscriptions.get(command.text("name"));

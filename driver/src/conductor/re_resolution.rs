@@ -1,0 +1,149 @@
+//! Names whose addresses may have changed (spec 02 §3.16).
+
+use harrier_ringbuf::{Memory, Transport};
+
+use super::Conductor;
+use super::pending::Pending;
+use crate::channel::UdpChannel;
+use crate::executor::Job;
+use crate::failure::Failure;
+use crate::handover::{ReceiverCommand, SenderCommand};
+use crate::sender::DESTINATION_TIMEOUT_NS;
+use crate::system_counters::SystemCounter;
+
+impl<M: Memory, T: Transport> Conductor<M, T> {
+    /// Starts resolving again what nobody was heard from: a sender's destination, or all names of an endpoint.
+    pub(super) fn re_resolve(&mut self, endpoint_id: u64, destination_id: Option<i64>) {
+        let mut names = Vec::new();
+        if let Some(endpoint) = self.send_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
+            match destination_id {
+                None => names.push((None, &endpoint.channel)),
+                Some(id) => {
+                    let found = endpoint.named_destinations.iter().filter(|(own, _)| *own == id);
+                    names.extend(found.map(|(id, channel)| (Some(*id), channel)));
+                }
+            }
+        }
+        if let Some(endpoint) = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
+            names.push((None, &endpoint.channel));
+            let destinations = endpoint.destinations.iter();
+            names.extend(destinations.map(|own| (Some(own.registration_id), &own.channel)));
+            names.retain(|(_, channel)| channel.control.is_some());
+        }
+        let jobs: Vec<_> = names
+            .into_iter()
+            .map(|(destination_id, channel)| {
+                let job = Job::Channel { uri: Box::new(channel.uri.clone()), text: channel.text.clone() };
+                (job, Pending::ReResolution { endpoint_id, destination_id })
+            })
+            .collect();
+        for (job, pending) in jobs {
+            // When the executor is full the sender or receiver asks again.
+            let _later = self.submit(job, pending);
+        }
+    }
+
+    /// Looks up again what could not be resolved.
+    pub(super) fn check_unresolved(&mut self) {
+        if self.context.re_resolution_check_interval_ns <= 0 {
+            return;
+        }
+        let now_ns = self.now.ns;
+        let mut jobs = Vec::new();
+        for endpoint in &mut self.send_endpoints {
+            for own in endpoint.unresolved.iter_mut().filter(|own| now_ns > own.next_ns) {
+                own.next_ns = now_ns + DESTINATION_TIMEOUT_NS;
+                let (endpoint_id, registration_id) = (endpoint.id, own.registration_id);
+                let job = Job::Channel { uri: own.uri.clone(), text: own.text.clone() };
+                jobs.push((job, Pending::UnresolvedDestination { endpoint_id, registration_id }));
+            }
+        }
+        for (job, pending) in jobs {
+            // A full executor is asked again after the same time.
+            let _later = self.submit(job, pending);
+        }
+    }
+
+    pub(super) fn on_destination_resolved(
+        &mut self,
+        endpoint_id: u64,
+        registration_id: i64,
+        channel: Result<Box<UdpChannel>, Failure>,
+    ) {
+        let Ok(channel) = channel else { return };
+        let is_wanted = self.send_endpoints.iter().any(|endpoint| {
+            endpoint.id == endpoint_id
+                && endpoint.unresolved.iter().any(|own| own.registration_id == registration_id)
+        });
+        if is_wanted {
+            self.forget_unresolved(endpoint_id, |own| own.registration_id == registration_id);
+            self.add_destination(endpoint_id, registration_id, &channel);
+            self.system.get(SystemCounter::ResolutionChanges).increment();
+        }
+    }
+
+    pub(super) fn on_re_resolved(
+        &mut self,
+        endpoint_id: u64,
+        destination_id: Option<i64>,
+        channel: Result<Box<UdpChannel>, Failure>,
+    ) {
+        let channel = match channel {
+            Ok(channel) => channel,
+            Err(failure) => {
+                return self.events.record_error(&format!("could not re-resolve: {}", failure.message));
+            }
+        };
+        let is_changed = self.set_endpoint(endpoint_id, destination_id, &channel)
+            || self.set_control(endpoint_id, destination_id, &channel);
+        if is_changed {
+            self.system.get(SystemCounter::ResolutionChanges).increment();
+        }
+    }
+
+    /// Where a sender sends to; false when that has not changed.
+    fn set_endpoint(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
+        let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) else {
+            return false;
+        };
+        let known = match destination_id {
+            None => Some(&mut own.channel),
+            Some(id) => {
+                let found = own.named_destinations.iter_mut().find(|(own, _)| *own == id);
+                found.map(|(_, channel)| channel)
+            }
+        };
+        let (Some(known), Some(address)) = (known, channel.endpoint) else { return false };
+        if known.endpoint == Some(address) {
+            return false;
+        }
+        known.endpoint = Some(address);
+        self.tell_sender(match destination_id {
+            None => SenderCommand::SetRemote { endpoint_id, address },
+            Some(registration_id) => SenderCommand::SetDestination { endpoint_id, registration_id, address },
+        });
+        true
+    }
+
+    /// Where a receiver asks for SETUPs; false when that has not changed.
+    fn set_control(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
+        let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) else {
+            return false;
+        };
+        let known = match destination_id {
+            None => Some(&mut own.channel),
+            Some(id) => {
+                let found = own.destinations.iter_mut().find(|one| one.registration_id == id);
+                found.map(|destination| &mut destination.channel)
+            }
+        };
+        let (Some(known), Some(address)) = (known, channel.control) else { return false };
+        if known.control == Some(address) {
+            return false;
+        }
+        known.control = Some(address);
+        let registration_id = destination_id.unwrap_or(-1);
+        self.tell_receiver(ReceiverCommand::SetControl { endpoint_id, registration_id, address });
+        true
+    }
+}

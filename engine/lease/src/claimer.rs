@@ -1,0 +1,202 @@
+//! The interfaces of leadership (spec 05, "Interfaces"): blocking, and their polled twins.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harrier_ringbuf::Now;
+
+use crate::codec::Envelope;
+use crate::errors::{BlockError, CheckError, ClaimError, ReleaseError};
+use crate::ticket::Ticket;
+
+/// An unbroken run of one holder's lease, as a claim has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenure {
+    /// Fencing token: strictly increasing across all tenures.
+    pub token: u64,
+    /// Until when the unit leads for certain, ns of the caller's monotonic clock: the call's start and the duration
+    /// (spec 05 L1).
+    pub guaranteed_until_ns: i64,
+}
+
+/// Proof of a tenure, for messages that must not outlive it (spec 05 L10).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fence {
+    /// The application.
+    pub application: String,
+    /// The unit that leads it.
+    pub unit: String,
+    /// Fencing token of the tenure.
+    pub token: u64,
+}
+
+impl Fence {
+    /// Puts the fence around a message for services that accept fences; `buffer` then holds what is to be offered to the
+    /// cluster. The service's `FenceStale` carries `correlation_id`.
+    ///
+    /// ```
+    /// use harrier_lease::Fence;
+    /// use harrier_lease::codec::Envelope;
+    ///
+    /// let fence = Fence { application: "db".into(), unit: "db/0".into(), token: 96 };
+    /// let mut buffer = Vec::new();
+    /// fence.wrap(7, b"write", &mut buffer);
+    /// let envelope = Envelope::decode(&buffer).unwrap().unwrap();
+    /// assert_eq!((envelope.token, envelope.payload), (96, &b"write"[..]));
+    /// ```
+    pub fn wrap(&self, correlation_id: i64, payload: &[u8], buffer: &mut Vec<u8>) {
+        let application = self.application.as_str();
+        buffer.resize(Envelope::encoded_length(application, payload.len()), 0);
+        let envelope = Envelope { correlation_id, token: self.token, application, payload };
+        let length = envelope.encode(buffer);
+        debug_assert_eq!(length, Ok(buffer.len()));
+    }
+}
+
+/// Gives a blocking wait up; clones give up the same one.
+///
+/// ```
+/// use harrier_lease::Cancel;
+///
+/// let cancel = Cancel::new();
+/// let other = cancel.clone();
+/// other.cancel();
+/// assert!(cancel.is_cancelled());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Not given up yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives up.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// True once it is given up.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Claims leadership, and waits until others let go of it. Calls block; see [`PolledClaimer`] for duty cycles.
+pub trait Claimer {
+    /// Claims leadership for at least `duration` from the moment of the call, or extends it.
+    ///
+    /// # Errors
+    /// [`ClaimError::Denied`]: the unit certainly does not lead. Any other permits no inference (spec 05 L2, L3).
+    fn claim_leadership(
+        &self,
+        application: &str,
+        unit: &str,
+        duration: Duration,
+    ) -> Result<Tenure, ClaimError>;
+
+    /// Returns as soon as the application is known to have no holder; at once when it has none (spec 05 L7).
+    ///
+    /// # Errors
+    /// See [`BlockError`].
+    fn block_until_leadership_released(&self, application: &str, cancel: &Cancel) -> Result<(), BlockError>;
+}
+
+/// A check of one unit's leadership that can be made again and again.
+pub trait Token {
+    /// Asks the log whether the unit leads; its fence is copied to `out` when it does (spec 05 L9).
+    ///
+    /// # Errors
+    /// See [`CheckError`].
+    fn check(&self, out: Option<&mut Fence>) -> Result<(), CheckError>;
+
+    /// Answers from this process' own claims without asking anybody; errs only on the side of "not held".
+    ///
+    /// # Errors
+    /// [`CheckError::NotHeld`], or [`CheckError::Invalid`].
+    fn check_local(&self, out: Option<&mut Fence>) -> Result<(), CheckError>;
+}
+
+/// Makes tokens.
+pub trait Checker {
+    /// What it makes.
+    type Token: Token;
+
+    /// A token of a unit's leadership: never fails and asks nobody, so it may be false from birth.
+    fn leadership_check(&self, application: &str, unit: &str) -> Self::Token;
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub i64);
+
+/// [`Claimer`] for duty cycles: requests are begun, and polled until they have an answer. A polled answer is gone.
+pub trait PolledClaimer {
+    /// Begins a claim; `now_ns` is the moment of the call on the caller's monotonic clock, from which the tenure counts.
+    ///
+    /// # Errors
+    /// What is known at once, see [`ClaimError`].
+    fn start_claim(
+        &mut self,
+        application: &str,
+        unit: &str,
+        duration_ns: i64,
+        now_ns: i64,
+    ) -> Result<RequestId, ClaimError>;
+
+    /// The answer to a claim, once there is one.
+    fn poll_claim(&mut self, id: RequestId) -> Option<Result<Tenure, ClaimError>>;
+
+    /// Begins to wait for release.
+    ///
+    /// # Errors
+    /// What is known at once, see [`BlockError`].
+    fn start_block(&mut self, application: &str, now_ns: i64) -> Result<RequestId, BlockError>;
+
+    /// The end of a wait, once it has come.
+    fn poll_block(&mut self, id: RequestId) -> Option<Result<(), BlockError>>;
+
+    /// Begins to release.
+    ///
+    /// # Errors
+    /// What is known at once, see [`ReleaseError`].
+    fn start_release(
+        &mut self,
+        application: &str,
+        unit: &str,
+        token: u64,
+        now_ns: i64,
+    ) -> Result<RequestId, ReleaseError>;
+
+    /// The answer to a release, once there is one.
+    fn poll_release(&mut self, id: RequestId) -> Option<Result<(), ReleaseError>>;
+
+    /// Forgets a request; whether it is carried out is unknown, but a wait is given up.
+    fn cancel(&mut self, id: RequestId);
+
+    /// Goes on, for claimers that nobody else drives; returns the work done.
+    fn do_work(&mut self, _now: &Now) -> usize {
+        0
+    }
+}
+
+/// Keeps a unit the leader of its application as long as that can be, without its caller's help (spec 05 L12–L18). For
+/// duty cycles there is [`PolledTracker`](crate::PolledTracker).
+pub trait Tracker {
+    /// The application.
+    fn application_name(&self) -> &str;
+
+    /// What a true claim ticket guarantees.
+    fn claim_duration(&self) -> Duration;
+
+    /// True iff leadership is guaranteed for the claim duration from now on; resolves quickly (spec 05 L16).
+    fn claim_leader(&self) -> Ticket;
+
+    /// Resolves true when the unit leads (spec 05 L17).
+    fn wait_leader(&self) -> Ticket;
+
+    /// Resolves false when future leadership cannot be guaranteed any more (spec 05 L17).
+    fn wait_minion(&self) -> Ticket;
+}

@@ -1,0 +1,494 @@
+//! The client of the lease service: nothing waits, everything is polled.
+
+mod listing;
+mod requests;
+mod tenures;
+#[cfg(test)]
+mod tests;
+
+pub use listing::{LeaseInfo, Leases, PinInfo};
+pub use tenures::Tenures;
+
+use harrier_client::Aeron;
+use harrier_cluster::client::{
+    ClientState, ClusterClient, ClusterClientContext, ClusterClientError, EgressListener,
+};
+use harrier_cluster::codec::EventCode;
+use harrier_ringbuf::Now;
+
+use crate::claimer::{Fence, PolledClaimer, RequestId, Tenure};
+use crate::codec::{AnswerCode, Event, Request, is_ours};
+use crate::errors::{BlockError, CheckError, ClaimError, PinError, ReleaseError, Unanswered};
+use crate::names::{InvalidInput, check_name};
+use requests::{Done, Kind, MAX_REQUESTS, Offered, Pace, Requests};
+
+/// Settings of a lease client. Times are ns.
+#[derive(Debug, Clone)]
+pub struct LeaseClientContext {
+    /// How the cluster is reached.
+    pub cluster: ClusterClientContext,
+    /// How long an answer is waited for. A claim is waited for as long as half of what it claims, if that is more: a
+    /// holder that renews at half time then outlasts a change of leader as long as it can.
+    pub timeout_ns: i64,
+    /// After which an unanswered request is sent again.
+    pub resend_ns: i64,
+    /// After which a wait for release is registered again, in case its wake-up was lost on its way.
+    pub rewait_ns: i64,
+    /// Time between a session that has ended and the attempt at the next one.
+    pub reconnect_ns: i64,
+    /// Requests under way, at most; up to 1,048,576.
+    pub max_requests: usize,
+    /// Shortest duration of a claim; as the service has it.
+    pub min_duration_ns: i64,
+    /// Longest duration of a claim; as the service has it.
+    pub max_duration_ns: i64,
+}
+
+impl LeaseClientContext {
+    /// Default settings.
+    pub fn new(cluster: ClusterClientContext) -> Self {
+        Self {
+            cluster,
+            timeout_ns: 5_000_000_000,
+            resend_ns: 1_000_000_000,
+            rewait_ns: 10_000_000_000,
+            reconnect_ns: 100_000_000,
+            max_requests: 1_024,
+            min_duration_ns: 1_000_000,
+            max_duration_ns: 24 * 3_600 * 1_000_000_000,
+        }
+    }
+}
+
+/// A client of the lease service. Call [`do_work`](Self::do_work) in a duty cycle; it opens a session with the cluster,
+/// and the next one when that has ended. Requests survive changes of leader and of session.
+pub struct LeaseClient {
+    context: LeaseClientContext,
+    requests: Requests,
+    tenures: Tenures,
+    session: Option<ClusterClient>,
+    /// Session and term that requests were sent to.
+    known: (i64, i64),
+    reconnect_at_ns: i64,
+    reason: String,
+    now_ns: i64,
+    is_closed: bool,
+}
+
+impl LeaseClient {
+    /// A client without a session yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be.
+    pub fn new(context: LeaseClientContext) -> Result<Self, ClusterClientError> {
+        if !(1..=MAX_REQUESTS).contains(&context.max_requests) {
+            let setting = format!("max_requests={}", context.max_requests);
+            return Err(ClusterClientError::Setting { setting, rule: "must be from 1 to 1048576" });
+        }
+        let session = ClusterClient::new(context.cluster.clone())?;
+        let pace = Pace { resend_ns: context.resend_ns, rewait_ns: context.rewait_ns };
+        Ok(Self {
+            requests: Requests::new(context.max_requests, pace),
+            context,
+            tenures: Tenures::default(),
+            session: Some(session),
+            known: (-1, -1),
+            reconnect_at_ns: i64::MIN,
+            reason: "it is being opened".into(),
+            now_ns: 0,
+            is_closed: false,
+        })
+    }
+
+    /// Opens a session, sends requests and takes answers; returns the work done. `aeron` is driven by its owner.
+    pub fn do_work(&mut self, aeron: &mut Aeron, now: &Now) -> usize {
+        self.do_work_with(aeron, now, &mut |_: i64, _: i64, _: &[u8]| ())
+    }
+
+    /// As [`do_work`](Self::do_work), for a session that has other uses too: what is no answer to this client goes to
+    /// `listener`, and so do [`FenceStale`](Event::FenceStale) messages, as they are.
+    pub fn do_work_with(
+        &mut self,
+        aeron: &mut Aeron,
+        now: &Now,
+        listener: &mut impl EgressListener,
+    ) -> usize {
+        self.now_ns = now.ns;
+        if self.is_closed {
+            return 0;
+        }
+        let mut work_count = self.poll_session(aeron, now, listener);
+        if let Some(session) = self.session.as_mut().filter(|session| session.is_connected()) {
+            let known = (session.session_id(), session.leadership_term_id());
+            if known != self.known {
+                self.known = known;
+                self.requests.on_new_leader();
+            }
+            work_count += self.requests.send(now.ns, &mut |message| match session.offer(message) {
+                Ok(_) => Offered::Sent,
+                Err(_) => Offered::Later,
+            });
+        }
+        self.requests.tick(now.ns, &self.reason);
+        work_count
+    }
+
+    fn poll_session(&mut self, aeron: &mut Aeron, now: &Now, listener: &mut impl EgressListener) -> usize {
+        let Some(session) = &mut self.session else {
+            if now.ns >= self.reconnect_at_ns {
+                self.session = ClusterClient::new(self.context.cluster.clone()).ok();
+            }
+            return 0;
+        };
+        let mut ears = Ears { requests: &mut self.requests, listener };
+        match session.poll(aeron, now, &mut ears) {
+            Ok(work_count) => work_count,
+            Err(error) => {
+                self.reason = error.to_string();
+                session.close();
+                self.session = None;
+                self.reconnect_at_ns = now.ns.saturating_add(self.context.reconnect_ns);
+                1
+            }
+        }
+    }
+
+    /// When the client wants to be called next although nothing has come, monotonic ns.
+    pub fn next_deadline(&self) -> Option<i64> {
+        let pause_ns = if self.requests.is_busy() || self.state() != ClientState::Connected {
+            5_000_000
+        } else {
+            50_000_000
+        };
+        (!self.is_closed).then(|| self.now_ns.saturating_add(pause_ns))
+    }
+
+    /// Where the session stands.
+    pub fn state(&self) -> ClientState {
+        match &self.session {
+            Some(session) => session.state(),
+            None if self.is_closed => ClientState::Closed,
+            None => ClientState::Connecting,
+        }
+    }
+
+    /// True while there is a session with a leader.
+    pub fn is_connected(&self) -> bool {
+        self.state() == ClientState::Connected
+    }
+
+    /// The session, for messages to other services of the cluster.
+    pub fn session(&mut self) -> Option<&mut ClusterClient> {
+        self.session.as_mut()
+    }
+
+    /// Why there was no session, when there was none.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The media driver is gone, and the session with it. The next call of [`do_work`](Self::do_work) opens another one, with
+    /// the client of a driver that it is given then.
+    pub fn on_driver_lost(&mut self, reason: impl Into<String>) {
+        self.reason = reason.into();
+        self.session = None;
+        self.reconnect_at_ns = self.now_ns;
+    }
+
+    /// Settings of the client.
+    pub fn context(&self) -> &LeaseClientContext {
+        &self.context
+    }
+
+    /// Goes on without a driver: requests run out of time. See [`on_driver_lost`](Self::on_driver_lost).
+    pub fn tick(&mut self, now: &Now) {
+        self.now_ns = now.ns;
+        self.requests.tick(now.ns, &self.reason);
+    }
+
+    /// Ends the session; requests under way end with [`Unanswered::Closed`].
+    pub fn close(&mut self) {
+        self.is_closed = true;
+        if let Some(mut session) = self.session.take() {
+            session.close();
+        }
+        self.requests.close();
+    }
+
+    fn begin(
+        &mut self,
+        kind: Kind,
+        request: &Request<'_>,
+        now_ns: i64,
+        timeout_ns: i64,
+    ) -> Result<RequestId, Unanswered> {
+        if self.is_closed {
+            return Err(Unanswered::Closed);
+        }
+        self.now_ns = self.now_ns.max(now_ns);
+        self.requests.begin(kind, request, now_ns, timeout_ns)
+    }
+
+    /// Begins a check of a unit's leadership (spec 05 L9).
+    ///
+    /// # Errors
+    /// What is known at once, see [`CheckError`].
+    pub fn start_check(
+        &mut self,
+        application: &str,
+        unit: &str,
+        now_ns: i64,
+    ) -> Result<RequestId, CheckError> {
+        check_name("application", application)?;
+        check_name("unit", unit)?;
+        let request = Request::Check { correlation_id: 0, application, unit };
+        Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
+    }
+
+    /// The answer to a check, once there is one; the fence of the present tenure is copied to `out`.
+    pub fn poll_check(&mut self, id: RequestId, out: Option<&mut Fence>) -> Option<Result<(), CheckError>> {
+        let tenures = &mut self.tenures;
+        self.requests.take(id, |message, _, done, _| match (done, Request::decode(message)) {
+            (
+                Done::Answer { code: AnswerCode::Held, token, .. },
+                Ok(Request::Check { application, unit, .. }),
+            ) => {
+                copy_fence(application, unit, token, out);
+                Ok(())
+            }
+            (Done::Answer { .. }, Ok(Request::Check { application, unit, .. })) => {
+                tenures.remove(application, unit);
+                Err(CheckError::NotHeld)
+            }
+            (done, _) => Err(unanswered(done).into()),
+        })
+    }
+
+    /// Answers from own claims alone: the unit leads for certain at `now_ns`, or counts as not leading (spec 05 L9).
+    ///
+    /// # Errors
+    /// [`CheckError::NotHeld`].
+    pub fn check_local(
+        &self,
+        application: &str,
+        unit: &str,
+        now_ns: i64,
+        out: Option<&mut Fence>,
+    ) -> Result<(), CheckError> {
+        let tenure = self.tenures.get(application, unit, now_ns).ok_or(CheckError::NotHeld)?;
+        copy_fence(application, unit, tenure.token, out);
+        Ok(())
+    }
+
+    /// Begins to pin an application's lease: it does not expire while one entity pins it.
+    ///
+    /// # Errors
+    /// What is known at once, see [`PinError`].
+    pub fn start_pin(&mut self, application: &str, entity: &str, now_ns: i64) -> Result<RequestId, PinError> {
+        check_name("application", application)?;
+        check_name("entity", entity)?;
+        let request = Request::Pin { correlation_id: 0, application, entity };
+        Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
+    }
+
+    /// Begins to take a pin away.
+    ///
+    /// # Errors
+    /// What is known at once, see [`PinError`].
+    pub fn start_unpin(
+        &mut self,
+        application: &str,
+        entity: &str,
+        now_ns: i64,
+    ) -> Result<RequestId, PinError> {
+        check_name("application", application)?;
+        check_name("entity", entity)?;
+        let request = Request::Unpin { correlation_id: 0, application, entity };
+        Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
+    }
+
+    /// The answer to either, once there is one.
+    pub fn poll_pin(&mut self, id: RequestId) -> Option<Result<(), PinError>> {
+        self.requests.take(id, |_, _, done, _| match done {
+            Done::Answer { code: AnswerCode::Pinned | AnswerCode::Unpinned, .. } => Ok(()),
+            Done::Answer { code: AnswerCode::TooManyPins, limit, .. } => Err(PinError::TooManyPins { limit }),
+            Done::Answer { code: AnswerCode::TooManyLeases, limit, .. } => {
+                Err(PinError::TooManyLeases { limit })
+            }
+            done => Err(unanswered(done).into()),
+        })
+    }
+
+    /// Begins to list all pins.
+    ///
+    /// # Errors
+    /// See [`Unanswered`].
+    pub fn start_pinned(&mut self, now_ns: i64) -> Result<RequestId, Unanswered> {
+        let request = Request::Pinned { correlation_id: 0, cursor: 0 };
+        self.begin(Kind::Pinned, &request, now_ns, self.context.timeout_ns)
+    }
+
+    /// All pins, once they have come.
+    pub fn poll_pinned(&mut self, id: RequestId) -> Option<Result<Vec<PinInfo>, Unanswered>> {
+        self.requests.take(id, |_, _, done, listing| match (done, listing) {
+            (Done::Listed, Some(listing)) => Ok(listing.pins),
+            (done, _) => Err(unanswered(done)),
+        })
+    }
+
+    /// Begins to list all leases.
+    ///
+    /// # Errors
+    /// See [`Unanswered`].
+    pub fn start_list(&mut self, now_ns: i64) -> Result<RequestId, Unanswered> {
+        let request = Request::List { correlation_id: 0, cursor: 0 };
+        self.begin(Kind::List, &request, now_ns, self.context.timeout_ns)
+    }
+
+    /// All leases, once they have come.
+    pub fn poll_list(&mut self, id: RequestId) -> Option<Result<Leases, Unanswered>> {
+        self.requests.take(id, |_, _, done, listing| match (done, listing) {
+            (Done::Listed, Some(listing)) => Ok(listing.leases),
+            (done, _) => Err(unanswered(done)),
+        })
+    }
+}
+
+fn copy_fence(application: &str, unit: &str, token: u64, out: Option<&mut Fence>) {
+    if let Some(fence) = out {
+        fence.application.clear();
+        fence.application.push_str(application);
+        fence.unit.clear();
+        fence.unit.push_str(unit);
+        fence.token = token;
+    }
+}
+
+fn unanswered(done: Done) -> Unanswered {
+    match done {
+        Done::Unanswered(unanswered) => unanswered,
+        other => Unanswered::Refused(format!("{other:?} is no answer to this request")),
+    }
+}
+
+impl PolledClaimer for LeaseClient {
+    fn start_claim(
+        &mut self,
+        application: &str,
+        unit: &str,
+        duration_ns: i64,
+        now_ns: i64,
+    ) -> Result<RequestId, ClaimError> {
+        check_name("application", application)?;
+        check_name("unit", unit)?;
+        let field = "duration";
+        if duration_ns < self.context.min_duration_ns {
+            return Err(InvalidInput { field, rule: "must not be shorter than min_duration_ns" }.into());
+        }
+        if duration_ns > self.context.max_duration_ns {
+            return Err(InvalidInput { field, rule: "must not be longer than max_duration_ns" }.into());
+        }
+        let request = Request::Claim { correlation_id: 0, duration_ns, application, unit };
+        let timeout_ns = self.context.timeout_ns.max(duration_ns / 2);
+        Ok(self.begin(Kind::Claim, &request, now_ns, timeout_ns)?)
+    }
+
+    fn poll_claim(&mut self, id: RequestId) -> Option<Result<Tenure, ClaimError>> {
+        let tenures = &mut self.tenures;
+        self.requests.take(id, |message, started_ns, done, _| {
+            let Ok(Request::Claim { duration_ns, application, unit, .. }) = Request::decode(message) else {
+                return Err(unanswered(done).into());
+            };
+            match done {
+                Done::Answer { code: AnswerCode::Granted, token, .. } => {
+                    let guaranteed_until_ns = started_ns.saturating_add(duration_ns);
+                    let tenure = Tenure { token, guaranteed_until_ns };
+                    tenures.put(application, unit, tenure);
+                    Ok(tenure)
+                }
+                Done::Answer { code: AnswerCode::Denied, .. } => {
+                    tenures.remove(application, unit);
+                    Err(ClaimError::Denied)
+                }
+                Done::Answer { code: AnswerCode::TooManyLeases, limit, .. } => {
+                    Err(ClaimError::TooManyLeases { limit })
+                }
+                done => Err(unanswered(done).into()),
+            }
+        })
+    }
+
+    fn start_block(&mut self, application: &str, now_ns: i64) -> Result<RequestId, BlockError> {
+        check_name("application", application)?;
+        let request = Request::Wait { correlation_id: 0, token: 0, application };
+        Ok(self.begin(Kind::Wait, &request, now_ns, i64::MAX)?)
+    }
+
+    fn poll_block(&mut self, id: RequestId) -> Option<Result<(), BlockError>> {
+        self.requests.take(id, |_, _, done, _| match done {
+            Done::Over => Ok(()),
+            Done::Answer { code: AnswerCode::TooManyWaiters, limit, .. } => {
+                Err(BlockError::TooManyWaiters { limit })
+            }
+            done => Err(unanswered(done).into()),
+        })
+    }
+
+    fn start_release(
+        &mut self,
+        application: &str,
+        unit: &str,
+        token: u64,
+        now_ns: i64,
+    ) -> Result<RequestId, ReleaseError> {
+        check_name("application", application)?;
+        check_name("unit", unit)?;
+        // From here on the unit may not lead any more.
+        self.tenures.release(application, unit, token);
+        let request = Request::Release { correlation_id: 0, token, application, unit };
+        Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
+    }
+
+    fn poll_release(&mut self, id: RequestId) -> Option<Result<(), ReleaseError>> {
+        self.requests.take(id, |_, _, done, _| match done {
+            Done::Answer { code: AnswerCode::Released, .. } => Ok(()),
+            Done::Answer { code: AnswerCode::Stale, token, .. } => {
+                Err(ReleaseError::Stale { current: token })
+            }
+            done => Err(unanswered(done).into()),
+        })
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        self.requests.cancel(id, self.now_ns, self.context.timeout_ns);
+    }
+}
+
+/// Tells answers to this client from all else.
+struct Ears<'a, L> {
+    requests: &'a mut Requests,
+    listener: &'a mut L,
+}
+
+impl<L: EgressListener> EgressListener for Ears<'_, L> {
+    fn on_message(&mut self, session_id: i64, timestamp: i64, message: &[u8]) {
+        match Event::decode(message) {
+            Ok(Event::FenceStale { .. }) => self.listener.on_message(session_id, timestamp, message),
+            Ok(event) => self.requests.on_event(&event),
+            Err(_) if is_ours(message) => {}
+            Err(_) => self.listener.on_message(session_id, timestamp, message),
+        }
+    }
+
+    fn on_new_leader(&mut self, leadership_term_id: i64, leader_member_id: i32, ingress_endpoints: &str) {
+        self.listener.on_new_leader(leadership_term_id, leader_member_id, ingress_endpoints);
+    }
+
+    fn on_session_event(&mut self, code: EventCode, detail: &str) {
+        self.listener.on_session_event(code, detail);
+    }
+
+    fn on_admin_response(&mut self, correlation_id: i64, request_type: i32, code: i32, message: &str) {
+        self.listener.on_admin_response(correlation_id, request_type, code, message);
+    }
+}

@@ -1,0 +1,175 @@
+//! What the service says.
+
+use harrier_protocol::sbe::{Encoder, SbeError};
+
+use super::{CodecError, LeaseEntries, PinEntries, close, enumeration, header, open};
+
+/// How a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the codes of docs/protocol/leases.md")]
+pub enum AnswerCode {
+    Granted = 0,
+    Denied,
+    Held,
+    NotHeld,
+    Released,
+    Stale,
+    Waiting,
+    Pinned,
+    Unpinned,
+    TooManyLeases,
+    TooManyWaiters,
+    TooManyPins,
+    Invalid,
+}
+
+const CODES: [AnswerCode; 13] = [
+    AnswerCode::Granted,
+    AnswerCode::Denied,
+    AnswerCode::Held,
+    AnswerCode::NotHeld,
+    AnswerCode::Released,
+    AnswerCode::Stale,
+    AnswerCode::Waiting,
+    AnswerCode::Pinned,
+    AnswerCode::Unpinned,
+    AnswerCode::TooManyLeases,
+    AnswerCode::TooManyWaiters,
+    AnswerCode::TooManyPins,
+    AnswerCode::Invalid,
+];
+
+/// The answer to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
+pub struct Answer<'a> {
+    pub correlation_id: i64,
+    pub token: u64,
+    pub expiry: i64,
+    pub limit: i64,
+    pub code: AnswerCode,
+    pub detail: &'a str,
+}
+
+/// What the service says to a client.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
+pub enum Event<'a> {
+    Answer(Answer<'a>),
+    Released {
+        correlation_id: i64,
+        token: u64,
+    },
+    FenceStale {
+        correlation_id: i64,
+        token: u64,
+        current_token: u64,
+        log_position: i64,
+        application: &'a str,
+    },
+    Leases {
+        correlation_id: i64,
+        time: i64,
+        next_cursor: i32,
+        time_unit: i32,
+        entries: LeaseEntries<'a>,
+    },
+    Pins {
+        correlation_id: i64,
+        next_cursor: i32,
+        entries: PinEntries<'a>,
+    },
+}
+
+fn block_length(template_id: u16) -> Option<u16> {
+    match template_id {
+        32 => Some(36),
+        33 => Some(16),
+        34 => Some(32),
+        35 => Some(24),
+        36 => Some(12),
+        _ => None,
+    }
+}
+
+impl<'a> Event<'a> {
+    /// Decodes what a service has said.
+    ///
+    /// # Errors
+    /// See [`CodecError`].
+    pub fn decode(message: &'a [u8]) -> Result<Self, CodecError> {
+        let (template_id, mut m) = open(message, block_length)?;
+        let b = m.block();
+        let correlation_id = b.i64(0, 0);
+        let event = match template_id {
+            32 => Self::Answer(Answer {
+                correlation_id,
+                token: b.i64(8, 0) as u64,
+                expiry: b.i64(16, 0),
+                limit: b.i64(24, 0),
+                code: enumeration(&CODES, b.i32(32, 0), "answer code")?,
+                detail: m.text("detail", 0)?,
+            }),
+            33 => Self::Released { correlation_id, token: b.i64(8, 0) as u64 },
+            34 => Self::FenceStale {
+                correlation_id,
+                token: b.i64(8, 0) as u64,
+                current_token: b.i64(16, 0) as u64,
+                log_position: b.i64(24, 0),
+                application: m.text("application", 0)?,
+            },
+            35 => Self::Leases {
+                correlation_id,
+                time: b.i64(8, 0),
+                next_cursor: b.i32(16, 0),
+                time_unit: b.i32(20, 0),
+                entries: LeaseEntries::read(&mut m)?,
+            },
+            _ => Self::Pins { correlation_id, next_cursor: b.i32(8, 0), entries: PinEntries::read(&mut m)? },
+        };
+        close(&m)?;
+        Ok(event)
+    }
+
+    /// Id of the request, wait or message that this is about.
+    pub fn correlation_id(&self) -> i64 {
+        match *self {
+            Self::Answer(Answer { correlation_id, .. })
+            | Self::Released { correlation_id, .. }
+            | Self::FenceStale { correlation_id, .. }
+            | Self::Leases { correlation_id, .. }
+            | Self::Pins { correlation_id, .. } => correlation_id,
+        }
+    }
+
+    /// Writes an answer or event; returns its length. Pages are written by [`PageWriter`](super::PageWriter).
+    ///
+    /// # Errors
+    /// A buffer that is too small; a page.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::Answer(answer) => Encoder::new(buffer, header(32, 36))
+                .i64(0, answer.correlation_id)
+                .i64(8, answer.token as i64)
+                .i64(16, answer.expiry)
+                .i64(24, answer.limit)
+                .i32(32, answer.code as i32)
+                .text(answer.detail)
+                .finish(),
+            Self::Released { correlation_id, token } => {
+                Encoder::new(buffer, header(33, 16)).i64(0, correlation_id).i64(8, token as i64).finish()
+            }
+            Self::FenceStale { correlation_id, token, current_token, log_position, application } => {
+                Encoder::new(buffer, header(34, 32))
+                    .i64(0, correlation_id)
+                    .i64(8, token as i64)
+                    .i64(16, current_token as i64)
+                    .i64(24, log_position)
+                    .bytes(application.as_bytes())
+                    .finish()
+            }
+            Self::Leases { .. } => Err(SbeError::Enumeration { field: "single answer", value: 35 }),
+            Self::Pins { .. } => Err(SbeError::Enumeration { field: "single answer", value: 36 }),
+        }
+    }
+}

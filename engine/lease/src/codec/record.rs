@@ -1,0 +1,126 @@
+//! Records of a snapshot.
+
+use harrier_protocol::sbe::{Encoder, SbeError};
+
+use super::{CodecError, SCHEMA_VERSION, close, header, open};
+
+/// What a snapshot holds, told before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
+pub struct Head {
+    pub time: i64,
+    pub time_unit: i32,
+    pub leases: i32,
+    pub pins: i32,
+    pub timers: i32,
+    pub waiters: i32,
+}
+
+/// A record of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
+pub enum Record<'a> {
+    Head(Head),
+    Lease { token: u64, expiry: i64, duration: i64, slot: i32, application: &'a str, unit: &'a str },
+    Pin { index: i32, lease_slot: i32, entity: &'a str },
+    Timer { deadline: i64, slot: i32 },
+    Waiter { session_id: i64, correlation_id: i64, lease_slot: i32, index: i32 },
+    End { records: i64 },
+}
+
+fn block_length(template_id: u16) -> Option<u16> {
+    match template_id {
+        48 | 49 => Some(28),
+        50 | 53 => Some(8),
+        51 => Some(12),
+        52 => Some(24),
+        _ => None,
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Decodes a record.
+    ///
+    /// # Errors
+    /// See [`CodecError`]; a record of a newer version is refused, for it may say what this reader does not know.
+    pub fn decode(message: &'a [u8]) -> Result<Self, CodecError> {
+        let (template_id, mut m) = open(message, block_length)?;
+        if m.header().version != SCHEMA_VERSION {
+            return Err(CodecError::Version { expected: SCHEMA_VERSION, actual: m.header().version });
+        }
+        let b = m.block();
+        let record = match template_id {
+            48 => Self::Head(Head {
+                time: b.i64(0, 0),
+                time_unit: b.i32(8, 0),
+                leases: b.i32(12, 0),
+                pins: b.i32(16, 0),
+                timers: b.i32(20, 0),
+                waiters: b.i32(24, 0),
+            }),
+            49 => Self::Lease {
+                token: b.i64(0, 0) as u64,
+                expiry: b.i64(8, 0),
+                duration: b.i64(16, 0),
+                slot: b.i32(24, 0),
+                application: m.text("application", 0)?,
+                unit: m.text("unit", 0)?,
+            },
+            50 => Self::Pin { index: b.i32(0, 0), lease_slot: b.i32(4, 0), entity: m.text("entity", 0)? },
+            51 => Self::Timer { deadline: b.i64(0, 0), slot: b.i32(8, 0) },
+            52 => Self::Waiter {
+                session_id: b.i64(0, 0),
+                correlation_id: b.i64(8, 0),
+                lease_slot: b.i32(16, 0),
+                index: b.i32(20, 0),
+            },
+            _ => Self::End { records: b.i64(0, 0) },
+        };
+        close(&m)?;
+        Ok(record)
+    }
+
+    /// Writes the record; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::Head(head) => Encoder::new(buffer, header(48, 28))
+                .i64(0, head.time)
+                .i32(8, head.time_unit)
+                .i32(12, head.leases)
+                .i32(16, head.pins)
+                .i32(20, head.timers)
+                .i32(24, head.waiters)
+                .finish(),
+            Self::Lease { token, expiry, duration, slot, application, unit } => {
+                Encoder::new(buffer, header(49, 28))
+                    .i64(0, token as i64)
+                    .i64(8, expiry)
+                    .i64(16, duration)
+                    .i32(24, slot)
+                    .bytes(application.as_bytes())
+                    .bytes(unit.as_bytes())
+                    .finish()
+            }
+            Self::Pin { index, lease_slot, entity } => Encoder::new(buffer, header(50, 8))
+                .i32(0, index)
+                .i32(4, lease_slot)
+                .bytes(entity.as_bytes())
+                .finish(),
+            Self::Timer { deadline, slot } => {
+                Encoder::new(buffer, header(51, 12)).i64(0, deadline).i32(8, slot).finish()
+            }
+            Self::Waiter { session_id, correlation_id, lease_slot, index } => {
+                Encoder::new(buffer, header(52, 24))
+                    .i64(0, session_id)
+                    .i64(8, correlation_id)
+                    .i32(16, lease_slot)
+                    .i32(20, index)
+                    .finish()
+            }
+            Self::End { records } => Encoder::new(buffer, header(53, 8)).i64(0, records).finish(),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What clients ask for.
+
+use harrier_protocol::sbe::{Encoder, MessageHeader, SbeError};
+
+use super::{CodecError, SCHEMA_ID, close, header, open};
+
+/// Template of envelopes.
+const FENCED: u16 = 16;
+
+/// A request. Names are those of the message: not checked against spec 05 L6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
+pub enum Request<'a> {
+    Claim { correlation_id: i64, duration_ns: i64, application: &'a str, unit: &'a str },
+    Release { correlation_id: i64, token: u64, application: &'a str, unit: &'a str },
+    Check { correlation_id: i64, application: &'a str, unit: &'a str },
+    Wait { correlation_id: i64, token: u64, application: &'a str },
+    CancelWait { correlation_id: i64 },
+    Pin { correlation_id: i64, application: &'a str, entity: &'a str },
+    Unpin { correlation_id: i64, application: &'a str, entity: &'a str },
+    Pinned { correlation_id: i64, cursor: i32 },
+    List { correlation_id: i64, cursor: i32 },
+}
+
+fn block_length(template_id: u16) -> Option<u16> {
+    match template_id {
+        1 | 2 | 4 => Some(16),
+        3 | 5 | 6 | 7 => Some(8),
+        8 | 9 => Some(12),
+        _ => None,
+    }
+}
+
+fn begin(buffer: &mut [u8], template_id: u16, correlation_id: i64) -> Encoder<'_> {
+    let block_length = block_length(template_id).unwrap_or_default();
+    Encoder::new(buffer, header(template_id, block_length)).i64(0, correlation_id)
+}
+
+impl<'a> Request<'a> {
+    /// Decodes a request.
+    ///
+    /// # Errors
+    /// See [`CodecError`].
+    pub fn decode(message: &'a [u8]) -> Result<Self, CodecError> {
+        let (template_id, mut m) = open(message, block_length)?;
+        let b = m.block();
+        let correlation_id = b.i64(0, 0);
+        let request = match template_id {
+            1 => Self::Claim {
+                correlation_id,
+                duration_ns: b.i64(8, 0),
+                application: m.text("application", 0)?,
+                unit: m.text("unit", 0)?,
+            },
+            2 => Self::Release {
+                correlation_id,
+                token: b.i64(8, 0) as u64,
+                application: m.text("application", 0)?,
+                unit: m.text("unit", 0)?,
+            },
+            3 => Self::Check {
+                correlation_id,
+                application: m.text("application", 0)?,
+                unit: m.text("unit", 0)?,
+            },
+            4 => Self::Wait {
+                correlation_id,
+                token: b.i64(8, 0) as u64,
+                application: m.text("application", 0)?,
+            },
+            5 => Self::CancelWait { correlation_id },
+            6 => Self::Pin {
+                correlation_id,
+                application: m.text("application", 0)?,
+                entity: m.text("entity", 0)?,
+            },
+            7 => Self::Unpin {
+                correlation_id,
+                application: m.text("application", 0)?,
+                entity: m.text("entity", 0)?,
+            },
+            8 => Self::Pinned { correlation_id, cursor: b.i32(8, 0) },
+            _ => Self::List { correlation_id, cursor: b.i32(8, 0) },
+        };
+        close(&m)?;
+        Ok(request)
+    }
+
+    /// Writes the request; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        match *self {
+            Self::Claim { correlation_id, duration_ns, application, unit } => {
+                begin(buffer, 1, correlation_id)
+                    .i64(8, duration_ns)
+                    .bytes(application.as_bytes())
+                    .bytes(unit.as_bytes())
+                    .finish()
+            }
+            Self::Release { correlation_id, token, application, unit } => begin(buffer, 2, correlation_id)
+                .i64(8, token as i64)
+                .bytes(application.as_bytes())
+                .bytes(unit.as_bytes())
+                .finish(),
+            Self::Check { correlation_id, application, unit } => {
+                begin(buffer, 3, correlation_id).bytes(application.as_bytes()).bytes(unit.as_bytes()).finish()
+            }
+            Self::Wait { correlation_id, token, application } => {
+                begin(buffer, 4, correlation_id).i64(8, token as i64).bytes(application.as_bytes()).finish()
+            }
+            Self::CancelWait { correlation_id } => begin(buffer, 5, correlation_id).finish(),
+            Self::Pin { correlation_id, application, entity } => begin(buffer, 6, correlation_id)
+                .bytes(application.as_bytes())
+                .bytes(entity.as_bytes())
+                .finish(),
+            Self::Unpin { correlation_id, application, entity } => begin(buffer, 7, correlation_id)
+                .bytes(application.as_bytes())
+                .bytes(entity.as_bytes())
+                .finish(),
+            Self::Pinned { correlation_id, cursor } => {
+                begin(buffer, 8, correlation_id).i32(8, cursor).finish()
+            }
+            Self::List { correlation_id, cursor } => begin(buffer, 9, correlation_id).i32(8, cursor).finish(),
+        }
+    }
+
+    /// Id that the answer carries.
+    pub fn correlation_id(&self) -> i64 {
+        match *self {
+            Self::Claim { correlation_id, .. }
+            | Self::Release { correlation_id, .. }
+            | Self::Check { correlation_id, .. }
+            | Self::Wait { correlation_id, .. }
+            | Self::CancelWait { correlation_id }
+            | Self::Pin { correlation_id, .. }
+            | Self::Unpin { correlation_id, .. }
+            | Self::Pinned { correlation_id, .. }
+            | Self::List { correlation_id, .. } => correlation_id,
+        }
+    }
+
+    /// Gives an encoded request another correlation id.
+    ///
+    /// # Panics
+    /// When `message` is no whole request.
+    pub fn set_correlation_id(message: &mut [u8], correlation_id: i64) {
+        message[8..16].copy_from_slice(&correlation_id.to_le_bytes());
+    }
+
+    /// Gives an encoded [`Release`](Self::Release) or [`Wait`](Self::Wait) another token.
+    ///
+    /// # Panics
+    /// When `message` is no such request.
+    pub fn set_token(message: &mut [u8], token: u64) {
+        message[16..24].copy_from_slice(&token.to_le_bytes());
+    }
+}
+
+/// A message of an application with a fence around it (spec 05 L20).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
+pub struct Envelope<'a> {
+    pub correlation_id: i64,
+    pub token: u64,
+    pub application: &'a str,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Decodes an envelope; `None` for other messages of the schema.
+    ///
+    /// # Errors
+    /// See [`CodecError`].
+    #[inline]
+    pub fn decode(message: &'a [u8]) -> Result<Option<Self>, CodecError> {
+        let own = MessageHeader::decode(message)?;
+        own.expect_schema(SCHEMA_ID)?;
+        if own.template_id != FENCED {
+            return Ok(None);
+        }
+        let (_, mut m) = open(message, |_| Some(16))?;
+        let b = m.block();
+        let envelope = Self {
+            correlation_id: b.i64(0, 0),
+            token: b.i64(8, 0) as u64,
+            application: m.text("application", 0)?,
+            payload: m.bytes("payload", 0)?,
+        };
+        close(&m)?;
+        Ok(Some(envelope))
+    }
+
+    /// Writes the envelope with its payload; returns its length.
+    ///
+    /// # Errors
+    /// A buffer that is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
+        Encoder::new(buffer, header(FENCED, 16))
+            .i64(0, self.correlation_id)
+            .i64(8, self.token as i64)
+            .bytes(self.application.as_bytes())
+            .bytes(self.payload)
+            .finish()
+    }
+
+    /// Bytes of an envelope around `payload_length` bytes.
+    pub fn encoded_length(application: &str, payload_length: usize) -> usize {
+        8 + 16 + 4 + application.len() + 4 + payload_length
+    }
+}

@@ -1,0 +1,370 @@
+//! Keeping leadership: a state machine over any claimer (spec 05 L12–L18).
+
+use thiserror::Error;
+
+use crate::claimer::{Fence, PolledClaimer, RequestId, Tenure};
+use crate::errors::ClaimError;
+use crate::names::{InvalidInput, application_of};
+use crate::ticket::{Resolver, Ticket};
+
+#[cfg(test)]
+mod tests;
+
+/// Why a tracker has stopped by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TrackerError {
+    /// A claim failed in a way that says nothing about leadership (spec 05 L15).
+    #[error("leadership failure: {0}")]
+    Leadership(#[from] ClaimError),
+}
+
+/// What a tracker believes of its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackerState {
+    /// The first claim has no answer yet.
+    Starting,
+    /// The unit leads.
+    Leader,
+    /// The unit does not lead, or cannot know that it does.
+    Minion,
+    /// It is stopping: its lease is being released.
+    Stopping,
+    /// It has stopped.
+    Stopped,
+}
+
+/// How stopping goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// At the next turn.
+    Now,
+    /// A claim that is under way is awaited, for what it brings is to be released.
+    WithRelease,
+    Releasing(RequestId),
+    Done,
+}
+
+struct ClaimTicket {
+    resolver: Resolver,
+    issued_ns: i64,
+}
+
+/// Keeps one unit the leader of its application as long as that can be. Polled: [`do_work`](Self::do_work) in a duty
+/// cycle, with a claimer; all times are ns of the caller's monotonic clock.
+///
+/// ```
+/// use harrier_lease::{PolledTracker, TrackerState};
+///
+/// let tracker = PolledTracker::new("db/0", 10_000_000_000).unwrap();
+/// assert_eq!((tracker.application_name(), tracker.state()), ("db", TrackerState::Starting));
+/// ```
+pub struct PolledTracker {
+    unit: String,
+    application: String,
+    duration_ns: i64,
+    state: TrackerState,
+    stop: Stop,
+    tenure: Option<Tenure>,
+    renew_at_ns: i64,
+    /// A claim under way, and when it was begun.
+    claim: Option<(RequestId, i64)>,
+    block: Option<RequestId>,
+    claim_tickets: Vec<ClaimTicket>,
+    leader_tickets: Vec<Resolver>,
+    minion_tickets: Vec<Resolver>,
+    failure: Option<TrackerError>,
+}
+
+impl PolledTracker {
+    /// A tracker of a unit of the application that its name tells (spec 05 L12). A true claim ticket guarantees
+    /// `duration_ns`; twice that is claimed.
+    ///
+    /// # Errors
+    /// A name or duration that cannot be.
+    pub fn new(unit: &str, duration_ns: i64) -> Result<Self, InvalidInput> {
+        let application = application_of(unit)?.to_owned();
+        if !(1..=i64::MAX / 4).contains(&duration_ns) {
+            return Err(InvalidInput { field: "duration", rule: "must be positive" });
+        }
+        Ok(Self {
+            unit: unit.to_owned(),
+            application,
+            duration_ns,
+            state: TrackerState::Starting,
+            stop: Stop::No,
+            tenure: None,
+            renew_at_ns: i64::MIN,
+            claim: None,
+            block: None,
+            claim_tickets: Vec::new(),
+            leader_tickets: Vec::new(),
+            minion_tickets: Vec::new(),
+            failure: None,
+        })
+    }
+
+    /// The application.
+    pub fn application_name(&self) -> &str {
+        &self.application
+    }
+
+    /// The unit.
+    pub fn unit_name(&self) -> &str {
+        &self.unit
+    }
+
+    /// What a true claim ticket guarantees, ns.
+    pub fn claim_duration_ns(&self) -> i64 {
+        self.duration_ns
+    }
+
+    /// What it believes of its unit.
+    pub fn state(&self) -> TrackerState {
+        self.state
+    }
+
+    /// True once it has stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.state == TrackerState::Stopped
+    }
+
+    /// Why it has stopped by itself.
+    pub fn failure(&self) -> Option<&TrackerError> {
+        self.failure.as_ref()
+    }
+
+    /// The present tenure, while the unit leads for certain.
+    pub fn tenure(&self, now_ns: i64) -> Option<Tenure> {
+        self.tenure.filter(|own| self.state == TrackerState::Leader && now_ns < own.guaranteed_until_ns)
+    }
+
+    /// The fence of the present tenure, while the unit leads for certain.
+    pub fn fence(&self, now_ns: i64) -> Option<Fence> {
+        let token = self.tenure(now_ns)?.token;
+        Some(Fence { application: self.application.clone(), unit: self.unit.clone(), token })
+    }
+
+    /// True iff leadership is guaranteed for the duration from now on (spec 05 L16). A renewal that is due is done first.
+    pub fn claim_leader(&mut self, now_ns: i64) -> Ticket {
+        let is_certain = match self.state {
+            TrackerState::Leader => {
+                let wanted = now_ns.saturating_add(self.duration_ns);
+                let is_guaranteed = self.tenure.is_some_and(|own| own.guaranteed_until_ns >= wanted);
+                (is_guaranteed && self.claim.is_none() && now_ns < self.renew_at_ns).then_some(true)
+            }
+            TrackerState::Starting => None,
+            _ => Some(false),
+        };
+        match is_certain {
+            Some(answer) => Ticket::answered(answer),
+            None => {
+                let (resolver, ticket) = Ticket::new();
+                self.claim_tickets.push(ClaimTicket { resolver, issued_ns: now_ns });
+                ticket
+            }
+        }
+    }
+
+    /// True once the unit leads (spec 05 L17).
+    pub fn wait_leader(&mut self, now_ns: i64) -> Ticket {
+        match self.state {
+            TrackerState::Stopping | TrackerState::Stopped => Ticket::answered(false),
+            _ if self.tenure(now_ns).is_some() => Ticket::answered(true),
+            _ => {
+                let (resolver, ticket) = Ticket::new();
+                self.leader_tickets.push(resolver);
+                ticket
+            }
+        }
+    }
+
+    /// False once future leadership cannot be guaranteed any more (spec 05 L17).
+    pub fn wait_minion(&mut self, now_ns: i64) -> Ticket {
+        let is_leading = self.tenure(now_ns).is_some();
+        if is_leading || self.state == TrackerState::Starting {
+            let (resolver, ticket) = Ticket::new();
+            self.minion_tickets.push(resolver);
+            return ticket;
+        }
+        Ticket::answered(false)
+    }
+
+    /// Begins to stop; every pending ticket resolves false. With `release` a lease is released, else it is left to expire.
+    /// [`do_work`](Self::do_work) goes on until [`is_stopped`](Self::is_stopped).
+    pub fn stop(&mut self, release: bool) {
+        if self.stop != Stop::No {
+            return;
+        }
+        self.stop = if release { Stop::WithRelease } else { Stop::Now };
+        self.state = TrackerState::Stopping;
+        self.resolve_all_false();
+    }
+
+    /// When there is something to do although no answer has come, monotonic ns.
+    pub fn next_deadline(&self) -> Option<i64> {
+        let tenure = self.tenure.filter(|_| self.state == TrackerState::Leader)?;
+        Some(if self.claim.is_some() { tenure.guaranteed_until_ns } else { self.renew_at_ns })
+    }
+
+    /// Goes on; returns the work done.
+    pub fn do_work<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, now_ns: i64) -> usize {
+        if self.stop != Stop::No {
+            return self.go_on_stopping(claimer, now_ns);
+        }
+        let mut work_count = self.poll_claim(claimer, now_ns);
+        if self.stop != Stop::No {
+            return work_count + self.go_on_stopping(claimer, now_ns);
+        }
+        work_count += self.check_guarantee(now_ns);
+        work_count += self.poll_block(claimer);
+        let is_due = match self.state {
+            TrackerState::Leader => now_ns >= self.renew_at_ns,
+            _ => self.block.is_none(),
+        };
+        if is_due && self.claim.is_none() {
+            work_count += 1;
+            // Twice the duration (spec 05 L12).
+            let claimed_ns = 2 * self.duration_ns;
+            match claimer.start_claim(&self.application, &self.unit, claimed_ns, now_ns) {
+                Ok(id) => self.claim = Some((id, now_ns)),
+                Err(error) => self.on_claim_error(claimer, error, now_ns),
+            }
+        }
+        work_count
+    }
+
+    fn poll_claim<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, now_ns: i64) -> usize {
+        let Some((id, started_ns)) = self.claim else { return 0 };
+        let Some(outcome) = claimer.poll_claim(id) else { return 0 };
+        self.claim = None;
+        match outcome {
+            Ok(tenure) => self.on_claimed(tenure, started_ns, now_ns),
+            Err(error) => self.on_claim_error(claimer, error, now_ns),
+        }
+        1
+    }
+
+    /// Spec 05 L13: half of the claimed time after the call's start it renews.
+    fn on_claimed(&mut self, tenure: Tenure, started_ns: i64, now_ns: i64) {
+        if self.tenure.is_some_and(|own| own.token != tenure.token) {
+            // Another tenure: there was a moment between them.
+            resolve(&mut self.minion_tickets, false);
+        }
+        self.tenure = Some(tenure);
+        self.renew_at_ns = started_ns.saturating_add(self.duration_ns);
+        self.state = TrackerState::Leader;
+        if now_ns < tenure.guaranteed_until_ns {
+            resolve(&mut self.leader_tickets, true);
+        }
+        let duration_ns = self.duration_ns;
+        // One that this renewal was too early for waits for the next, which is due now.
+        self.claim_tickets.retain_mut(|ticket| {
+            let wanted = ticket.issued_ns.saturating_add(duration_ns);
+            let is_guaranteed = tenure.guaranteed_until_ns >= wanted;
+            if is_guaranteed {
+                std::mem::replace(&mut ticket.resolver, Ticket::new().0).resolve(true);
+            }
+            !is_guaranteed
+        });
+    }
+
+    fn on_claim_error<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, error: ClaimError, now_ns: i64) {
+        if error != ClaimError::Denied {
+            // Spec 05 L15.
+            self.failure = Some(error.into());
+            self.stop = Stop::Now;
+            self.state = TrackerState::Stopping;
+            return self.resolve_all_false();
+        }
+        // Spec 05 L14: one wait, whatever it brings.
+        self.become_minion();
+        if self.block.is_none() {
+            self.block = claimer.start_block(&self.application, now_ns).ok();
+        }
+    }
+
+    fn become_minion(&mut self) {
+        self.state = TrackerState::Minion;
+        self.tenure = None;
+        resolve(&mut self.minion_tickets, false);
+        self.claim_tickets.clear();
+    }
+
+    /// A guarantee that has run out while its renewal has no answer is none.
+    fn check_guarantee(&mut self, now_ns: i64) -> usize {
+        let has_run_out = self.state == TrackerState::Leader
+            && self.tenure.is_some_and(|own| now_ns >= own.guaranteed_until_ns);
+        if has_run_out {
+            self.become_minion();
+        }
+        usize::from(has_run_out)
+    }
+
+    fn poll_block<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C) -> usize {
+        let Some(id) = self.block else { return 0 };
+        let Some(_claims_anyway) = claimer.poll_block(id) else { return 0 };
+        self.block = None;
+        1
+    }
+
+    fn go_on_stopping<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, now_ns: i64) -> usize {
+        if let Some(block) = self.block.take() {
+            claimer.cancel(block);
+        }
+        match self.stop {
+            Stop::No | Stop::Done => return 0,
+            Stop::Now => {
+                if let Some((claim, _)) = self.claim.take() {
+                    claimer.cancel(claim);
+                }
+                self.end();
+            }
+            Stop::WithRelease => {
+                if let Some((claim, _)) = self.claim {
+                    match claimer.poll_claim(claim) {
+                        None => return 0,
+                        Some(Ok(tenure)) => self.tenure = Some(tenure),
+                        Some(Err(ClaimError::Denied)) => self.tenure = None,
+                        // What was held before may still be held.
+                        Some(Err(_)) => {}
+                    }
+                    self.claim = None;
+                }
+                let release = self
+                    .tenure
+                    .take()
+                    .map(|tenure| claimer.start_release(&self.application, &self.unit, tenure.token, now_ns));
+                match release {
+                    Some(Ok(id)) => self.stop = Stop::Releasing(id),
+                    Some(Err(_)) | None => self.end(),
+                }
+            }
+            Stop::Releasing(id) => {
+                // Stale, or unanswered: the lease is gone, or left to expire.
+                if claimer.poll_release(id).is_none() {
+                    return 0;
+                }
+                self.end();
+            }
+        }
+        1
+    }
+
+    fn end(&mut self) {
+        self.stop = Stop::Done;
+        self.state = TrackerState::Stopped;
+        self.tenure = None;
+    }
+
+    fn resolve_all_false(&mut self) {
+        // Dropped, a resolver answers false.
+        self.claim_tickets.clear();
+        self.leader_tickets.clear();
+        self.minion_tickets.clear();
+    }
+}
+
+fn resolve(tickets: &mut Vec<Resolver>, answer: bool) {
+    tickets.drain(..).for_each(|ticket| ticket.resolve(answer));
+}

@@ -1,0 +1,181 @@
+//! A tracker with a thread of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use harrier_lease::{
+    Fence, InvalidInput, PolledClaimer, PolledTracker, Resolver, Ticket, Tracker, TrackerError, TrackerState,
+};
+use harrier_platform::SystemClock;
+use harrier_ringbuf::idle::{Backoff, IdleStrategy};
+use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
+use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
+use thiserror::Error;
+
+/// Why a tracker does not start.
+#[derive(Debug, Error)]
+pub enum TrackerStartError {
+    /// A name or duration that cannot be.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+    /// The system has no thread left.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Keeps one unit the leader of its application, over any polled claimer (spec 05 L12–L18). Dropped, it stops without
+/// releasing.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use harrier::lease::Tracker;
+/// use harrier::leases::{BlockingLeaseClient, LeaseTracker};
+///
+/// # fn run(client: BlockingLeaseClient) {
+/// let tracker = LeaseTracker::start("db/0", Duration::from_secs(10), client.polled()).unwrap();
+/// assert!(tracker.wait_leader().wait());
+/// while tracker.claim_leader().wait() {
+///     // Leads for ten more seconds at least.
+/// }
+/// tracker.stop(true).unwrap();
+/// # }
+/// ```
+pub struct LeaseTracker {
+    tracker: Arc<Mutex<PolledTracker>>,
+    application: String,
+    duration: Duration,
+    ended: Ticket,
+    runner: Option<AgentRunner>,
+}
+
+fn lock(tracker: &Mutex<PolledTracker>) -> MutexGuard<'_, PolledTracker> {
+    tracker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LeaseTracker {
+    /// Starts a tracker of a unit.
+    ///
+    /// # Errors
+    /// See [`TrackerStartError`].
+    pub fn start(
+        unit: &str,
+        duration: Duration,
+        claimer: impl PolledClaimer + Send + 'static,
+    ) -> Result<Self, TrackerStartError> {
+        let duration_ns = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let tracker = PolledTracker::new(unit, duration_ns)?;
+        let application = tracker.application_name().to_owned();
+        let tracker = Arc::new(Mutex::new(tracker));
+        let (resolver, ended) = Ticket::new();
+        let agent = TrackerAgent { tracker: tracker.clone(), claimer, ended: Some(resolver), deadline: None };
+        let runner = AgentRunner::start("lease-tracker", move || {
+            let idle = IdleStrategy::Backoff(Backoff::new(10, 20, 1_000, 500_000));
+            let pace = Box::new(ThreadPace::new(SystemClock, idle));
+            let thread = SharedThread::new(pace, Box::new(|_, _| ()));
+            thread.install(vec![Box::new(agent)]).map_err(|error| error.to_string())?;
+            Ok(thread)
+        })?;
+        Ok(Self { tracker, application, duration, ended, runner: Some(runner) })
+    }
+
+    /// What it believes of its unit.
+    pub fn state(&self) -> TrackerState {
+        lock(&self.tracker).state()
+    }
+
+    /// The fence of the present tenure, while the unit leads for certain.
+    pub fn fence(&self) -> Option<Fence> {
+        lock(&self.tracker).fence(SystemClock.now().ns)
+    }
+
+    /// Until when the unit leads for certain, monotonic ns; `None` when it does not.
+    pub fn guaranteed_until_ns(&self) -> Option<i64> {
+        lock(&self.tracker).tenure(SystemClock.now().ns).map(|own| own.guaranteed_until_ns)
+    }
+
+    /// Resolves when the tracker has stopped, by itself too.
+    pub fn stopped(&self) -> Ticket {
+        self.ended.clone()
+    }
+
+    /// Why it has stopped by itself (spec 05 L15).
+    pub fn failure(&self) -> Option<TrackerError> {
+        lock(&self.tracker).failure().cloned()
+    }
+
+    /// Stops, and waits until nothing of it is left; with `release` the unit steps down before.
+    ///
+    /// # Errors
+    /// Why it had stopped by itself.
+    pub fn stop(mut self, release: bool) -> Result<(), TrackerError> {
+        lock(&self.tracker).stop(release);
+        self.ended.wait();
+        self.runner = None;
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for LeaseTracker {
+    fn drop(&mut self) {
+        lock(&self.tracker).stop(false);
+        if self.runner.is_some() {
+            // Gives the wait for release up before the thread ends.
+            self.ended.wait();
+        }
+    }
+}
+
+impl Tracker for LeaseTracker {
+    fn application_name(&self) -> &str {
+        &self.application
+    }
+
+    fn claim_duration(&self) -> Duration {
+        self.duration
+    }
+
+    fn claim_leader(&self) -> Ticket {
+        lock(&self.tracker).claim_leader(SystemClock.now().ns)
+    }
+
+    fn wait_leader(&self) -> Ticket {
+        lock(&self.tracker).wait_leader(SystemClock.now().ns)
+    }
+
+    fn wait_minion(&self) -> Ticket {
+        lock(&self.tracker).wait_minion(SystemClock.now().ns)
+    }
+}
+
+/// Runs on the tracker's thread.
+struct TrackerAgent<C> {
+    tracker: Arc<Mutex<PolledTracker>>,
+    claimer: C,
+    ended: Option<Resolver>,
+    deadline: Option<i64>,
+}
+
+impl<C: PolledClaimer> Agent for TrackerAgent<C> {
+    fn role_name(&self) -> &str {
+        "lease-tracker"
+    }
+
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        let mut work_count = self.claimer.do_work(now);
+        let mut tracker = lock(&self.tracker);
+        work_count += tracker.do_work(&mut self.claimer, now.ns);
+        self.deadline = tracker.next_deadline();
+        if !tracker.is_stopped() {
+            return Ok(work_count);
+        }
+        drop(tracker);
+        if let Some(ended) = self.ended.take() {
+            ended.resolve(true);
+        }
+        Err(AgentError::terminated("the tracker has stopped"))
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        self.deadline
+    }
+}

@@ -1,0 +1,194 @@
+//! A node is started again under a lease client with a media driver of its own: its session lives on, and nothing is lost.
+
+use std::path::Path;
+
+use harrier::client::{Aeron, Context};
+use harrier::cluster::client::ClusterClientContext;
+use harrier::cluster::module::StampClock;
+use harrier::driver::context::DriverContext;
+use harrier::driver::{Driver, ExecutorMode};
+use harrier::lease::{
+    ClaimError, LeaseClient, LeaseClientContext, LeaseSettings, PolledClaimer, PolledTracker, RequestId,
+    Tenure, TrackerState,
+};
+use harrier::leases::lease_service;
+use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier::ringbuf::{Agent, Clock, Now};
+use harrier::{ClusterCommand, Layout, Node, NodeContext};
+
+const PATIENCE_NS: i64 = 60_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+struct World {
+    agents: Vec<Box<dyn Agent>>,
+    aeron: Aeron,
+    client: LeaseClient,
+    tracker: PolledTracker,
+}
+
+impl World {
+    fn new(directory: &Path, ingress_port: u16) -> Self {
+        let now = SystemClock.now();
+        let mut context = DriverContext::new(directory.join("client"));
+        context.term_buffer_length = 64 << 10;
+        let directory = context.directory.clone();
+        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let aeron = Aeron::connect(Context::new(directory), MappedMemory, &now).unwrap();
+        let endpoints = format!("0=127.0.0.1:{ingress_port}");
+        let mut cluster = ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0");
+        (cluster.message_timeout_ns, cluster.new_leader_timeout_ns) = (PATIENCE_NS, PATIENCE_NS);
+        let mut context = LeaseClientContext::new(cluster);
+        context.timeout_ns = PATIENCE_NS;
+        let client = LeaseClient::new(context).unwrap();
+        // Long enough for the slowest restart: the tracker must not lose it (what must hold, 3).
+        let tracker = PolledTracker::new("db/0", 30 * SECOND).unwrap();
+        Self { agents: driver.into_agents(), aeron, client, tracker }
+    }
+
+    fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
+        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+        loop {
+            let now = SystemClock.now();
+            assert!(now.ns < deadline_ns, "{what} did not come: {}", self.client.reason());
+            for agent in &mut self.agents {
+                agent.do_work(&now).unwrap();
+            }
+            self.aeron.do_work(&now).unwrap();
+            self.client.do_work(&mut self.aeron, &now);
+            self.tracker.do_work(&mut self.client, now.ns);
+            if let Some(value) = condition(self) {
+                return value;
+            }
+        }
+    }
+
+    fn claim(&mut self, application: &str, unit: &str, ns: i64) -> Result<Tenure, ClaimError> {
+        let id = self.client.start_claim(application, unit, ns, SystemClock.now().ns).unwrap();
+        self.until("the claim's answer", |own| own.client.poll_claim(id))
+    }
+
+    fn release(&mut self, application: &str, unit: &str, token: u64) {
+        let now_ns = SystemClock.now().ns;
+        let id = self.client.start_release(application, unit, token, now_ns).unwrap();
+        self.until("the release's answer", |own| own.client.poll_release(id)).unwrap();
+    }
+
+    fn wait(&mut self, application: &str) -> RequestId {
+        let id = self.client.start_block(application, SystemClock.now().ns).unwrap();
+        // A later request's answer tells that the wait has been registered.
+        assert_eq!(self.claim(application, "other/0", SECOND), Err(ClaimError::Denied));
+        id
+    }
+}
+
+struct Place {
+    base: tempfile::TempDir,
+    ports: Vec<u16>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let base = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
+        let sockets: Vec<_> = (0..5).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let ports = sockets.iter().map(|own| own.local_addr().unwrap().port()).collect();
+        Self { base, ports }
+    }
+
+    fn context(&self, layout: Layout) -> NodeContext {
+        let endpoints: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let members = format!("0,{}", endpoints.join(","));
+        let aeron_directory = self.base.path().join("aeron");
+        let mut context = NodeContext::new(self.base.path().join("node"), aeron_directory, 0, members);
+        (context.layout, context.sparse_logs, context.fresh_timestamps) = (layout, true, true);
+        (context.log_term_length, context.segment_length) = (64 << 10, 128 << 10);
+        context
+    }
+
+    fn start(&self, layout: Layout) -> Node {
+        let services = vec![lease_service(LeaseSettings::default()).unwrap()];
+        Node::launch(self.context(layout), services).unwrap()
+    }
+}
+
+fn survives_restarts(layout: Layout) {
+    let place = Place::new();
+    let mut node = place.start(layout);
+    let mut world = World::new(place.base.path(), place.ports[0]);
+    let leads = world.tracker.wait_leader(0);
+    world.until("leadership", |_| leads.answer());
+    let minion = world.tracker.wait_minion(SystemClock.now().ns);
+    let fence = world.tracker.fence(SystemClock.now().ns).unwrap();
+    let held = world.claim("cache", "cache/0", 3_600 * SECOND).unwrap();
+    let waits = [world.wait("cache"), world.wait("cache")];
+    let session_id = world.client.session().unwrap().session_id();
+
+    for is_snapshot in [false, true] {
+        if is_snapshot {
+            node.command(ClusterCommand::Snapshot).unwrap();
+            world.until("the snapshot", |_| node.is_command_done().unwrap().then_some(()));
+        }
+        node.stop().unwrap();
+        // Begun while nobody answers: sent to the next leader.
+        let now_ns = SystemClock.now().ns;
+        let id = world.client.start_claim("cache", "cache/0", 3_600 * SECOND, now_ns).unwrap();
+        node = place.start(layout);
+        let again = world.until("the claim's answer", |own| own.client.poll_claim(id)).unwrap();
+        assert_eq!(again.token, held.token);
+        assert_eq!(again.guaranteed_until_ns, now_ns + 3_600 * SECOND, "spec 05 L1");
+        assert_eq!(world.client.session().unwrap().session_id(), session_id);
+        assert!(waits.iter().all(|id| world.client.poll_block(*id).is_none()));
+        let claim = world.tracker.claim_leader(SystemClock.now().ns);
+        assert!(world.until("the ticket", |_| claim.answer()));
+        assert_eq!((world.tracker.state(), minion.answer()), (TrackerState::Leader, None));
+        assert_eq!(world.tracker.fence(SystemClock.now().ns), Some(fence.clone()));
+    }
+
+    // Released while the client is away: it finds out from the tenure that it waits for.
+    world.release("cache", "cache/0", held.token);
+    for id in waits {
+        world.until("the wake-up", |own| own.client.poll_block(id)).unwrap();
+    }
+    world.tracker.stop(true);
+    world.until("the tracker's end", |own| own.tracker.is_stopped().then_some(()));
+    assert!(world.claim("db", "db/1", SECOND).unwrap().token > fence.token);
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_tracker_and_waits_survive_restarts_of_a_fused_node() {
+    survives_restarts(Layout::Fused);
+}
+
+#[test]
+fn a_tracker_and_waits_survive_restarts_of_a_node_with_threads() {
+    survives_restarts(Layout::Threads);
+}
+
+/// A host that stops a duty cycle for an hour: between its beginning and the message that it takes.
+struct AnHourLater;
+
+impl Clock for AnHourLater {
+    fn now(&self) -> Now {
+        let now = SystemClock.now();
+        Now { ns: now.ns + 3_600 * SECOND, ..now }
+    }
+}
+
+#[test]
+fn a_claim_is_stamped_when_it_is_taken_not_when_its_duty_cycle_began() {
+    let place = Place::new();
+    let mut context = place.context(Layout::Fused);
+    context.fresh_timestamps = false;
+    let services = vec![lease_service(LeaseSettings::default()).unwrap()];
+    let node = Node::launch_with(context, services, |parts| {
+        parts.module.stamp_clock = Some(StampClock::new(AnHourLater));
+    })
+    .unwrap();
+    let mut world = World::new(place.base.path(), place.ports[0]);
+    world.claim("cache", "cache/0", SECOND).unwrap();
+    let id = world.client.start_list(SystemClock.now().ns).unwrap();
+    let leases = world.until("the list", |own| own.client.poll_list(id)).unwrap();
+    let lease = leases.leases.iter().find(|own| own.application == "cache").unwrap();
+    assert!(lease.expiry - SystemClock.now().epoch_ms > 3_500_000, "{lease:?}");
+    node.stop().unwrap();
+}
