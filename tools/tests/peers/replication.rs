@@ -214,8 +214,14 @@ fn copies(pair: &mut Pair, from: &str, to: &str) {
 /// The replay comes over a response channel, with a session of its own.
 fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
     let control = format!("127.0.0.1:{}", free_port());
-    let id =
-        pair.replicate(from, to, 0, &format!("channel=aeron:udp?control-mode=response|control={control}"));
+    // The released archive keeps the session of its client's request stream for the stream that asks for the replay, which
+    // then clashes, unless the client itself is answered over a response channel.
+    let response = match to {
+        "java" => format!("response=aeron:udp?control-mode=response|control=127.0.0.1:{}", free_port()),
+        _ => String::new(),
+    };
+    let channel = format!("channel=aeron:udp?control-mode=response|control={control} {response}");
+    let id = pair.replicate(from, to, 0, &channel);
     let news = pair.news(to, id, 5);
     let (target, stop) = (news[0].1, news[2].2);
     let expected = [

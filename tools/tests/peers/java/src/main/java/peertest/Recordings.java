@@ -238,6 +238,7 @@ final class Recordings
             .replicationSessionId((int)command.number("session", -1))
             .fileIoMaxLength((int)command.number("io-length", -1))
             .replicationChannel(command.text("channel", null))
+            .srcResponseChannel(command.text("response", null))
             .liveDestination(command.text("live", null));
     }
 
