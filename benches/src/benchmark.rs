@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::measurement::Measurement;
-use crate::{BenchError, cache_line, cluster, rings, rtt, state, throughput};
+use crate::{BenchError, cache_line, cluster, leases, rings, rtt, state, throughput};
 
 /// What a benchmark is told.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ const fn benchmark(
 }
 
 /// All benchmarks.
-pub const BENCHMARKS: [Benchmark; 14] = [
+pub const BENCHMARKS: [Benchmark; 20] = [
     benchmark("ipc-rtt", "round trip through shared memory, one message in flight", &[32], rtt::ipc),
     benchmark(
         "ipc-throughput",
@@ -97,6 +97,22 @@ pub const BENCHMARKS: [Benchmark; 14] = [
         "starts of a fused node from a snapshot; the size is that of its state",
         &[STATE],
         state::restart,
+    ),
+    benchmark("lease-claims", "leases claimed and released, fused one-member cluster", &[64], leases::claims),
+    benchmark("lease-claims-sync", "the same with each write synced", &[64], leases::claims_sync),
+    benchmark("lease-renewals", "held leases renewed, fused one-member cluster", &[64], leases::renewals),
+    benchmark("lease-renewals-sync", "the same with each write synced", &[64], leases::renewals_sync),
+    benchmark(
+        "lease-takeover",
+        "from the end of a dead holder's lease to the next leader",
+        &[64],
+        leases::takeovers,
+    ),
+    benchmark(
+        "lease-held",
+        "50,000 leases renewed every 10 s; share of a core in the service's thread",
+        &[64],
+        leases::held,
     ),
     benchmark("cluster-timers", "timers that a service sets and that fire", &[32], state::timers),
 ];

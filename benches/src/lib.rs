@@ -10,6 +10,7 @@ pub mod measurement;
 
 mod cache_line;
 mod cluster;
+mod leases;
 mod rings;
 mod rtt;
 mod side;

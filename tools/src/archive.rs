@@ -23,6 +23,8 @@ Examples:
       the first 20 frames of each recording
   harrier archive /var/lib/harrier/archive verify -a --checksum CRC-32C
   harrier archive /var/lib/harrier/archive compact --yes
+  harrier archive /var/lib/harrier/archive migrate --yes
+      files of versions before 3; each step leaves a stamp, migration-FROM-to-TO.dat
 
 Commands that change files refuse while an archive lives in the directory, and take it from every archive while they work.
 Exit codes: 0 done, 1 failed or a recording is faulty, 2 wrong usage.";
@@ -143,8 +145,12 @@ pub enum ArchiveCommand {
         /// Ignored.
         entries: Option<u64>,
     },
-    /// Says whether the files are of the version that this archive writes.
-    Migrate,
+    /// Takes the files of an archive of an older major version (0, 1, 2) to version 3. Asks first; make a backup before.
+    Migrate {
+        /// Does it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Answer to a last frame that may be torn.
@@ -203,7 +209,7 @@ pub fn run(arguments: &ArchiveArguments) -> Result<(), CommandError> {
         ArchiveCommand::MaxEntries { .. } => {
             crate::print::text("max-entries does nothing: use capacity, which is in bytes\n")
         }
-        ArchiveCommand::Migrate => change::migrate(directory),
+        ArchiveCommand::Migrate { yes } => change::migrate(directory, *yes),
     }
 }
 

@@ -124,6 +124,8 @@ pub enum ClusterCommand {
     },
     /// Has the member check that its archive has all recordings of recording.log, and waits up to 30 s.
     ValidateRecordingLog(LiveArguments),
+    /// Has the member fetch snapshots of standbys that are newer than its own, and waits up to 30 s until it has begun.
+    ReplicateStandbySnapshot(LiveArguments),
 }
 
 impl From<ClusterFilesError> for CommandError {
@@ -162,6 +164,9 @@ pub fn run(arguments: &ClusterArguments) -> Result<(), CommandError> {
         ClusterCommand::Abort(live) => toggle(directory, ToggleCommand::Abort, live),
         ClusterCommand::ValidateRecordingLog(live) => {
             toggle(directory, ToggleCommand::ValidateRecordingLog, live)
+        }
+        ClusterCommand::ReplicateStandbySnapshot(live) => {
+            toggle(directory, ToggleCommand::ReplicateStandbySnapshot, live)
         }
     }
 }

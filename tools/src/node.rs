@@ -26,6 +26,12 @@ Examples:
       the consensus module waits for services 0 and 1 in other processes
   harrier node --properties node.properties -D aeron.cluster.session.timeout=5s …
       every setting by its name in Aeron; later ones win, flags last
+  harrier node -D aeron.cluster.accept.standby.snapshots=true …
+      standbys may say what snapshots they have; the member fetches newer ones at its start and when
+      `harrier cluster DIR replicate-standby-snapshot` asks for it
+
+Timers fire in the order of their deadlines, at once: aeron.cluster.timer.service.supplier, aeron.cluster.wheel.tick.resolution
+and aeron.cluster.ticks.per.wheel are checked and have no other effect.
 
 When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0, and so do
 `harrier cluster DIR shutdown` and `abort`.";

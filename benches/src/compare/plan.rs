@@ -9,6 +9,8 @@ pub enum Peer {
     Java(&'static str),
     /// The C client and driver with this command.
     C(&'static str),
+    /// The etcd harness with these arguments.
+    Etcd(&'static str),
     /// Another benchmark of ours.
     Own(&'static str),
 }
@@ -19,6 +21,7 @@ impl Peer {
         match self {
             Self::Java(_) => "Java 1.51",
             Self::C(_) => "C 1.54",
+            Self::Etcd(_) => "etcd 3.4",
             Self::Own(name) => name,
         }
     }
@@ -109,12 +112,23 @@ const fn window(size: usize, bars: &'static [(&'static str, Bar)]) -> Lane {
     Lane { benchmark: "cluster-1", size, window: 128, mode: "window", bars }
 }
 
+/// Leases; names of 64 bytes or so.
+const fn leases(
+    benchmark: &'static str,
+    window: usize,
+    mode: &'static str,
+    bars: &'static [(&'static str, Bar)],
+) -> Lane {
+    Lane { benchmark, size: 64, window, mode, bars }
+}
+
 const fn state(benchmark: &'static str, mode: &'static str) -> Lane {
     Lane { benchmark, size: crate::benchmark::STATE, window: 1, mode, bars: &[("p50_ns", Bar::AtMost(0.5))] }
 }
 
 const RATE_SHOWN: &[(&str, Bar)] = &[("msgs_per_s", Bar::Shown)];
 const HALF: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(0.5)), ("p99_ns", Bar::AtMost(0.5))];
+const TENTH: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(0.1)), ("p99_ns", Bar::AtMost(0.1))];
 const SAME_RATE: &[(&str, Bar)] = &[("msgs_per_s", Bar::AtLeast(1.0))];
 
 /// All comparisons.
@@ -133,7 +147,7 @@ pub const COMPARISONS: &[Comparison] = &[
     },
     Comparison {
         name: "ipc-throughput",
-        about: "IPC, exclusive publication to one subscriber, driver invoked in the subscriber's thread on both sides; each side's terms as long as suits it best: ours 512 KiB, Java's 64 MiB",
+        about: "IPC, exclusive publication to one subscriber, driver invoked in the subscriber's thread on both sides; 512 KiB terms, which suit both best",
         lanes: &[stream("ipc-throughput-invoked", 32, &[("msgs_per_s", Bar::AtLeastByTag(1.7, 2.5))])],
         peer: Peer::Java("ipc-throughput --size 32 --driver invoker --idle spin --term 512k"),
     },
@@ -186,6 +200,32 @@ pub const COMPARISONS: &[Comparison] = &[
         peer: Peer::Java(
             "cluster-state --state-bytes 100000000 --rounds 3 --driver-idle yield --archive-idle yield --node-idle yield",
         ),
+    },
+    Comparison {
+        name: "leases",
+        about: "leadership leases of one member, nothing synced: claims (each released again, one or 128 outstanding), renewals, take-over after a holder's death with leases of 2 s; etcd's election API over leases granted before",
+        lanes: &[
+            leases("lease-claims", 1, "closed", TENTH),
+            leases("lease-claims", 128, "window", &[("msgs_per_s", Bar::AtLeast(10.0))]),
+            leases("lease-renewals", 128, "renew", &[("msgs_per_s", Bar::AtLeast(3.0))]),
+            leases(
+                "lease-takeover",
+                1,
+                "takeover",
+                &[("p50_ns", Bar::AtMost(1.0)), ("p99_ns", Bar::AtMost(1.0))],
+            ),
+        ],
+        peer: Peer::Etcd("--modes closed,window,renew,takeover"),
+    },
+    Comparison {
+        name: "leases-sync",
+        about: "the same with every write synced on both sides",
+        lanes: &[
+            leases("lease-claims-sync", 1, "closed", &[("p50_ns", Bar::Shown), ("p99_ns", Bar::Shown)]),
+            leases("lease-claims-sync", 128, "window", &[("msgs_per_s", Bar::AtLeast(2.0))]),
+            leases("lease-renewals-sync", 128, "renew", RATE_SHOWN),
+        ],
+        peer: Peer::Etcd("--sync --modes closed,window,renew"),
     },
     Comparison {
         name: "cluster-timers",

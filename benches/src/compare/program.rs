@@ -35,11 +35,13 @@ pub struct Peers {
     pub java: PathBuf,
     /// `peer-c`.
     pub c: PathBuf,
+    /// `peer-etcd`.
+    pub etcd: PathBuf,
 }
 
 impl Peers {
-    /// This binary, and the harnesses as their own build leaves them below `folder`; `HARRIER_PEER_JAR` and
-    /// `HARRIER_PEER_C` name others.
+    /// This binary, and the harnesses as their own build leaves them below `folder`; `HARRIER_PEER_JAR`, `HARRIER_PEER_C`
+    /// and `HARRIER_PEER_ETCD` name others.
     ///
     /// # Errors
     /// When the system does not tell which binary this is.
@@ -49,6 +51,7 @@ impl Peers {
             ours: std::env::current_exe()?,
             java: named("HARRIER_PEER_JAR", folder.join("peers/java/target/peerbench.jar")),
             c: named("HARRIER_PEER_C", folder.join("peers/c/target/release/peer-c")),
+            etcd: named("HARRIER_PEER_ETCD", folder.join("peers/etcd/target/peer-etcd")),
         })
     }
 
@@ -57,6 +60,10 @@ impl Peers {
         let (path, how) = match comparison.peer {
             Peer::Java(_) => (&self.java, "run `mvn -q package` in benches/peers/java"),
             Peer::C(_) => (&self.c, "run `cargo build --release -p peer-c` in benches/peers/c"),
+            Peer::Etcd(_) => (
+                &self.etcd,
+                "install etcd-server, and run `go build -o target/peer-etcd .` in benches/peers/etcd",
+            ),
             Peer::Own(_) => return None,
         };
         (!path.is_file()).then(|| format!("{} is not there: {how}", path.display()))
@@ -72,6 +79,7 @@ impl Peers {
         match comparison.peer {
             Peer::Java(arguments) => self.run_java(arguments, quick),
             Peer::C(arguments) => self.run_c(arguments, quick),
+            Peer::Etcd(arguments) => self.run_etcd(arguments, quick),
             Peer::Own(benchmark) => self.run_own(comparison, Some(benchmark), quick),
         }
     }
@@ -115,6 +123,23 @@ impl Peers {
             }
             let size = object["size"].as_u64().unwrap_or(0);
             insert(&mut samples, &format!("{size} {}", object["mode"].as_str().unwrap_or("stream")), &object);
+        }
+        Ok(samples)
+    }
+
+    fn run_etcd(&self, arguments: &str, quick: bool) -> Result<Samples, BenchError> {
+        let mut command = shielded(&self.etcd);
+        command.args(arguments.split_whitespace());
+        command.args([
+            "--warmup",
+            if quick { "0.3" } else { "1" },
+            "--seconds",
+            if quick { "0.5" } else { "2" },
+        ]);
+        let mut samples = Samples::default();
+        for object in output(command)? {
+            let (size, mode) = (object["size"].as_u64().unwrap_or(0), object["mode"].as_str());
+            insert(&mut samples, &format!("{size} {}", mode.unwrap_or("closed")), &object);
         }
         Ok(samples)
     }

@@ -35,7 +35,7 @@ pub enum CatalogError {
     #[error("catalog of {0} bytes has no header; restore it from a backup or remove the directory")]
     Short(usize),
     /// Another major version.
-    #[error("catalog has version {}.{}, this archive reads 3.x; migrate it with the released ArchiveTool", .0 >> 16, (.0 >> 8) & 0xFF)]
+    #[error("catalog has version {}.{}, this archive reads 3.x; run harrier archive DIR migrate", .0 >> 16, (.0 >> 8) & 0xFF)]
     Version(i32),
     /// A header that contradicts itself.
     #[error("catalog header has {field}={value}")]

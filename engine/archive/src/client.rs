@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 
 use harrier_client::{Aeron, ClientError, ExclusivePublication, Subscription};
 use harrier_protocol::sbe::SbeError;
+use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::{Now, Rng};
 use thiserror::Error;
 
-use crate::codec::{ArchiveErrorCode, ControlCode, Request, RequestBody, Response, Signal};
+use crate::codec::{ArchiveErrorCode, ControlCode, ReplayRequest, Request, RequestBody, Response, Signal};
 use crate::descriptor::RecordingDescriptor;
 use connect::Stage;
 
@@ -284,15 +285,69 @@ impl ArchiveClient {
         Ok(correlation_id)
     }
 
-    fn offer(&mut self, request: &Request<'_>) -> Result<(), ArchiveClientError> {
-        let length = match request.encode(&mut self.buffer) {
-            Ok(length) => length,
+    /// The channel and stream of a further request stream, on which a replay over a response channel is asked for;
+    /// `subscription_id` is the registration id of the subscription that will receive it (spec 03 §5.3).
+    ///
+    /// # Errors
+    /// A request channel that cannot be parsed.
+    pub fn request_channel_for(&self, subscription_id: i64) -> Result<(String, i32), ArchiveClientError> {
+        let channel = &self.context.control_request_channel;
+        let mut uri = ChannelUri::parse(channel).map_err(|error| ClientError::InvalidArgument {
+            argument: "control channel",
+            reason: error.to_string(),
+        })?;
+        for own in [
+            key::SESSION_ID,
+            key::INITIAL_TERM_ID,
+            key::TERM_ID,
+            key::TERM_OFFSET,
+            key::SPIES_SIMULATE_CONNECTION,
+        ] {
+            uri.remove(own);
+        }
+        uri.put(key::TERM_LENGTH, 64 << 10);
+        uri.put(key::RESPONSE_CORRELATION_ID, subscription_id);
+        Ok((uri.to_string(), self.context.control_request_stream_id))
+    }
+
+    /// Asks for a replay by its token on a further request stream, see [`request_channel_for`](Self::request_channel_for)
+    /// and [`replay_token`](Self::replay_token). The answer comes as any other.
+    ///
+    /// # Errors
+    /// As all requests.
+    pub fn replay_on(
+        &mut self,
+        publication: &mut ExclusivePublication,
+        correlation_id: i64,
+        request: ReplayRequest<'_>,
+    ) -> Result<i64, ArchiveClientError> {
+        let body = RequestBody::Replay(request);
+        let request = Request { control_session_id: self.control_session_id, correlation_id, body };
+        let length = self.encode(&request)?;
+        match publication.offer(&self.buffer[..length]) {
+            Ok(_) => Ok(correlation_id),
+            Err(OfferError::AdminAction | OfferError::BackPressured) => {
+                Err(ArchiveClientError::BackPressured)
+            }
+            Err(_) => Err(ArchiveClientError::Disconnected {
+                channel: self.context.control_request_channel.clone(),
+            }),
+        }
+    }
+
+    fn encode(&mut self, request: &Request<'_>) -> Result<usize, ArchiveClientError> {
+        match request.encode(&mut self.buffer) {
+            Ok(length) => Ok(length),
             Err(SbeError::BufferTooSmall { required, .. }) => {
                 self.buffer.resize(required, 0);
-                request.encode(&mut self.buffer)?
+                Ok(request.encode(&mut self.buffer)?)
             }
-            Err(error) => return Err(error.into()),
-        };
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn offer(&mut self, request: &Request<'_>) -> Result<(), ArchiveClientError> {
+        let length = self.encode(request)?;
         let Some(publication) = &mut self.publication else { return Err(ArchiveClientError::NotConnected) };
         for _ in 0..3 {
             match publication.offer(&self.buffer[..length]) {

@@ -23,7 +23,7 @@ const OWNER: usize = HEADER_LENGTH - 8;
 /// In the unused end of the header: the file was made by an archive that holds a lock while it lives.
 const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
 /// A mark younger than this belongs to a living archive, ms.
-const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
+pub(crate) const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 
 /// Why a directory cannot be taken.
 #[derive(Debug, Error)]
@@ -35,7 +35,7 @@ pub enum MarkFileError {
         path: PathBuf,
     },
     /// A mark file of another version.
-    #[error("mark file {} has version {version:#x}, this archive reads 3.x; migrate the directory", path.display())]
+    #[error("mark file {} has version {version:#x}, this archive reads 3.x; run harrier archive DIR migrate", path.display())]
     Version {
         /// The mark file.
         path: PathBuf,

@@ -1,5 +1,6 @@
 //! What one replication is and how far it has come (spec 03 §5.4).
 
+use harrier_client::ExclusivePublication;
 use harrier_protocol::uri::{ChannelUri, ControlMode, UriError, key};
 
 use crate::archive::CatalogTicket;
@@ -26,6 +27,8 @@ pub(crate) enum ReplicationState {
     Extend,
     AwaitExtension,
     AddReplayDestination { command_id: i64 },
+    ReplayToken { correlation_id: Option<i64> },
+    AwaitProxy { publication_id: i64 },
     Replay { correlation_id: Option<i64> },
     AwaitImage,
     Replicate,
@@ -43,6 +46,8 @@ impl ReplicationState {
             Self::ReplicateDescriptor { .. } | Self::AwaitTarget { .. } => "REPLICATE_DESCRIPTOR",
             Self::SourceRecordingPosition { .. } => "SRC_RECORDING_POSITION",
             Self::Extend | Self::AwaitExtension | Self::AddReplayDestination { .. } => "EXTEND",
+            Self::ReplayToken { .. } => "REPLAY_TOKEN",
+            Self::AwaitProxy { .. } => "GET_ARCHIVE_PROXY",
             Self::Replay { .. } => "REPLAY",
             Self::AwaitImage => "AWAIT_IMAGE",
             Self::Replicate => "REPLICATE",
@@ -70,6 +75,8 @@ pub(crate) struct ReplicationSetup {
     pub(crate) replication_session_id: i32,
     pub(crate) live_destination: Option<String>,
     pub(crate) channel: ChannelUri,
+    /// The replay answers the stream on which it is asked for.
+    pub(crate) is_response: bool,
 }
 
 impl ReplicationSetup {
@@ -95,12 +102,12 @@ impl ReplicationSetup {
         let channel = ChannelUri::parse(channel).map_err(|error: UriError| error.to_string())?;
         let is_live = !request.live_destination.is_empty();
         let is_tagged = request.channel_tag_id != -1 || request.subscription_tag_id != -1;
-        if channel.control_mode() == Some(ControlMode::Response) {
-            return Err(match (is_live, is_tagged) {
-                (true, _) => "response channels can't be used with live destinations".into(),
-                (_, true) => "response channels can't be used with tagged replication".into(),
-                _ => "this archive does not replicate over channels with control-mode=response".into(),
-            });
+        let is_response = channel.control_mode() == Some(ControlMode::Response);
+        if is_response && is_live {
+            return Err("response channels can't be used with live destinations".into());
+        }
+        if is_response && is_tagged {
+            return Err("response channels can't be used with tagged replication".into());
         }
         if is_live && !channel.is_udp() {
             return Err(format!("replication channel {channel} must be UDP to merge with a live stream"));
@@ -116,6 +123,7 @@ impl ReplicationSetup {
             replication_session_id: request.replication_session_id,
             live_destination: is_live.then(|| request.live_destination.to_owned()),
             channel,
+            is_response,
         })
     }
 
@@ -136,7 +144,9 @@ impl ReplicationSetup {
     pub(crate) fn recorded_channel(&self, source: &RecordingDescriptor) -> String {
         let mut uri = self.channel.clone();
         uri.put(key::REJOIN, false);
-        uri.put(key::SESSION_ID, self.session_id(source));
+        if !self.is_response {
+            uri.put(key::SESSION_ID, self.session_id(source));
+        }
         if let Some((channel, subscription)) = self.tags {
             uri.remove(key::ENDPOINT);
             uri.put(key::TAGS, format_args!("{channel},{subscription}"));
@@ -162,7 +172,9 @@ impl ReplicationSetup {
         if let Some(endpoint) = endpoint {
             uri.put(key::ENDPOINT, endpoint);
         }
-        uri.put(key::SESSION_ID, self.session_id(source));
+        if !self.is_response {
+            uri.put(key::SESSION_ID, self.session_id(source));
+        }
         if self.live_destination.is_some() {
             uri.put(key::LINGER, 0);
             uri.put(key::EOS, false);
@@ -190,6 +202,9 @@ pub(crate) struct Replication {
     pub(crate) last_position: i64,
     pub(crate) subscription_id: Option<i64>,
     pub(crate) replay_session_id: Option<i64>,
+    /// By which the source lets a replay be asked for on another stream, and that stream.
+    pub(crate) replay_token: i64,
+    pub(crate) proxy: Option<ExclusivePublication>,
     pub(crate) is_live_added: bool,
     pub(crate) is_merged: bool,
     pub(crate) is_aborted: bool,
@@ -220,6 +235,8 @@ impl Replication {
             last_position: -1,
             subscription_id: None,
             replay_session_id: None,
+            replay_token: -1,
+            proxy: None,
             is_live_added: false,
             is_merged: false,
             is_aborted: false,

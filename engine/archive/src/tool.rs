@@ -2,6 +2,7 @@
 
 mod compaction;
 mod editor;
+mod migration;
 mod verification;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::{recovery, segment};
 
 pub use compaction::Compaction;
 pub use editor::ArchiveEditor;
+pub use migration::{MigrationStep, migrate};
 pub use verification::{TornAnswer, Verdict, VerifyOptions};
 
 /// Why work on an archive's files is not done.
@@ -49,6 +51,12 @@ pub enum ToolError {
     /// A purged recording does not come back.
     #[error("recording {0} was purged: its state stays DELETED")]
     Deleted(i64),
+    /// A step to another version was begun before.
+    #[error("{} shows that this step was begun before; restore the directory from its backup, or remove the file if nothing was changed", path.display())]
+    MigrationBegun {
+        /// The stamp file.
+        path: PathBuf,
+    },
     /// A capacity that a catalog cannot have.
     #[error("capacity {wanted} is not between the catalog's {present} and {} bytes", i32::MAX)]
     Capacity {

@@ -314,6 +314,25 @@ fn a_copy_goes_over_to_the_live_stream() {
 }
 
 #[test]
+fn a_copy_comes_over_a_response_channel() {
+    let mut world = World::new();
+    let (source_id, stop) = world.record_all(1_500);
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let channel = format!("aeron:udp?control-mode=response|control=127.0.0.1:{port}");
+    let params = ReplicationParams::default().replication_channel(channel);
+    let id = world.replicate(source_id, &params);
+    assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
+    world.is_subscribed(id);
+    assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, 0));
+    assert_eq!(world.news(), signal(Signal::Sync, id, 0, true, stop));
+    assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
+    assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, stop));
+    let (ours, theirs) = (world.bytes("target", 0, stop), world.bytes("source", source_id, stop));
+    // The replay draws a session of its own.
+    assert!(ours.len() == theirs.len() && ours[32..128] == theirs[32..128]);
+}
+
+#[test]
 fn a_replication_is_stopped() {
     let mut world = World::new();
     let (_publication, source_id, position) = world.record(CHANNEL, 100);

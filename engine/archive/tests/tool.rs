@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use harrier_archive::catalog::RecordingState;
-use harrier_archive::tool::{ArchiveEditor, ArchiveFiles, ToolError, TornAnswer, Verdict, VerifyOptions};
+use harrier_archive::catalog::{Catalog, RecordingState};
+use harrier_archive::tool::{
+    ArchiveEditor, ArchiveFiles, ToolError, TornAnswer, Verdict, VerifyOptions, migrate,
+};
 use harrier_archive::{ArchiveMark, Checksum, MarkFileError};
 use harrier_platform::{FileStorage, MappedMemory, SystemClock};
 use harrier_ringbuf::Clock;
@@ -230,4 +232,55 @@ fn a_live_archive_is_left_alone() {
     assert!(matches!(cut, MarkFileError::Short { length: 100, .. }), "{cut}");
     std::fs::remove_file(elsewhere.path().join("archive-mark.dat")).unwrap();
     assert!(ArchiveMark::read(&MappedMemory, directory.path()).unwrap().is_none());
+}
+
+/// A directory of version 2 with one recording that starts in its fourth term.
+fn of_version_2(activity_ms: i64) -> tempfile::TempDir {
+    let directory = copy("plain/stopped");
+    let recording = Catalog::read(&catalog(&directory), None).unwrap().get(0).unwrap().clone();
+    let mut body = recording.to_entry_body(recording.frame_length());
+    let used = 80 + 12 + recording.stripped_channel.len() + recording.original_channel.len() + 9;
+    body.truncate(used);
+    let mut old = vec![0; 1_024];
+    old[2] = 2;
+    old[4..8].copy_from_slice(&1_024_i32.to_le_bytes());
+    old.extend_from_slice(&(used as i32).to_le_bytes());
+    old.extend_from_slice(&1_i32.to_le_bytes());
+    old.resize(1_024 + 32, 0);
+    old.extend_from_slice(&body);
+    old.resize(8_192, 0);
+    std::fs::write(directory.path().join("archive.catalog"), old).unwrap();
+    let path = directory.path().join("archive-mark.dat");
+    let mut mark = std::fs::read(&path).unwrap();
+    mark[8..12].copy_from_slice(&0x2_0000_i32.to_le_bytes());
+    mark[16..24].copy_from_slice(&activity_ms.to_le_bytes());
+    std::fs::write(path, mark).unwrap();
+    directory
+}
+
+#[test]
+fn a_directory_of_version_2_is_migrated_once() {
+    let now = SystemClock.now();
+    let run =
+        |directory: &tempfile::TempDir| migrate(directory.path(), &MappedMemory, FileStorage::inline(), &now);
+    let alive = of_version_2(now.epoch_ms);
+    let before = catalog(&alive);
+    assert!(matches!(run(&alive), Err(ToolError::Mark(MarkFileError::Active { .. }))));
+    assert_eq!(catalog(&alive), before);
+
+    let directory = of_version_2(-1);
+    let steps = run(&directory).unwrap();
+    assert_eq!((steps.len(), steps[0].from, steps[0].to), (1, 0x2_0000, 0x3_0000));
+    let migrated = Catalog::read(&catalog(&directory), None).unwrap();
+    let known = Catalog::read(&catalog(&copy("plain/stopped")), None).unwrap();
+    assert_eq!(migrated.get(0), known.get(0));
+    assert_eq!(migrated.next_recording_id(), 1);
+    assert!(run(&directory).unwrap().is_empty());
+    assert_eq!(ArchiveMark::read(&MappedMemory, directory.path()).unwrap().unwrap().version, 0x3_0000);
+
+    let begun = of_version_2(-1);
+    std::fs::write(begun.path().join("migration-131072-to-196608.dat"), []).unwrap();
+    assert!(matches!(run(&begun), Err(ToolError::MigrationBegun { .. })));
+    let empty = tempfile::tempdir_in("/dev/shm").unwrap();
+    assert!(matches!(run(&empty), Err(ToolError::Absent { .. })));
 }

@@ -12,7 +12,7 @@ pub use markers::{MarkerCheck, SnapshotExpectation};
 pub use taker::SnapshotTaker;
 
 use harrier_archive::client::ArchiveClientError;
-use harrier_client::ClientError;
+use harrier_client::{ClientError, Image};
 use harrier_protocol::sbe::SbeError;
 use harrier_protocol::{semantic_version_major, semantic_version_minor, semantic_version_patch};
 use harrier_ringbuf::append::OfferError;
@@ -69,6 +69,17 @@ pub enum SnapshotError {
         /// Where it ends.
         position: i64,
     },
+    /// The replay of the snapshot was broken off: the recording may well be whole.
+    #[error(
+        "snapshot: the replay of recording {recording_id} broke off at {position}; the archive has ended it or is gone, \
+         see its errors and start again"
+    )]
+    BrokenOff {
+        /// The recording.
+        recording_id: i64,
+        /// How far it was read.
+        position: i64,
+    },
     /// A message that is not one of a snapshot.
     #[error("snapshot: undecodable message before position {position}: {error}")]
     Undecodable {
@@ -116,6 +127,16 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Why a stream is over before its snapshot is: the recording is too short, or the stream was cut.
+    pub(crate) fn of_ended(image: &Image, recording_id: i64) -> Self {
+        let position = image.position();
+        let is_whole = image.is_end_of_stream() && !image.is_publication_revoked();
+        match is_whole {
+            true => Self::Cut { recording_id, position },
+            false => Self::BrokenOff { recording_id, position },
+        }
+    }
+
     /// True when the archive's disk is full: no later snapshot will succeed either.
     pub fn is_storage_full(&self) -> bool {
         matches!(self, Self::Refused { code: STORAGE_SPACE, .. })

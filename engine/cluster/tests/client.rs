@@ -362,6 +362,16 @@ fn a_follower_sends_the_client_to_the_leader() {
 }
 
 #[test]
+fn a_redirect_to_nowhere_is_an_error() {
+    let mut world = World::ipc();
+    let request = world.request();
+    world.answers(&request);
+    world.event(request.correlation_id, -1, EventCode::Redirect, "0=nowhere");
+    let error = world.error();
+    assert!(matches!(&error, ClusterClientError::Endpoints(text) if text == "0=nowhere"), "{error}");
+}
+
+#[test]
 fn refusals_are_told_in_the_clusters_words() {
     for (code, detail) in [
         (EventCode::Error, "concurrent session limit"),

@@ -222,6 +222,32 @@ fn a_snapshot_without_end_is_cut_short() {
 }
 
 #[test]
+fn a_replay_that_is_broken_off_is_not_a_snapshot_cut_short() {
+    let mut world = World::new();
+    let sessions: Vec<SnapshotMessage<'_>> = (1..=3_000).map(session).collect();
+    let messages = [&[marker(SnapshotMark::Begin)], &sessions[..], &[marker(SnapshotMark::End)]].concat();
+    let recording_id = world.take(&messages, &[]);
+    let mut loader = SnapshotLoader::new(recording_id, "aeron:ipc", 103, EXPECTED, PATIENCE_NS);
+    let mut is_stopped = false;
+    let error = world.until("the end of the stream", |world| {
+        world.poll_loader(&mut loader).unwrap();
+        let outcome = loader.read(10, &mut |_| Ok(()));
+        if loader.marker().is_some() && !is_stopped {
+            world.archive.stop_all_replays(&world.aeron, recording_id).unwrap();
+            is_stopped = true;
+        }
+        outcome.err()
+    });
+    assert!(is_stopped && !loader.is_complete());
+    assert!(
+        matches!(error, SnapshotError::BrokenOff { recording_id: own, .. } if own == recording_id),
+        "{error}"
+    );
+    // The recording is whole: another replay of it is read to its end.
+    assert_eq!(world.load(recording_id, EXPECTED).unwrap().0.len(), 3_000);
+}
+
+#[test]
 fn a_snapshot_of_the_module_is_no_services() {
     let mut world = World::new();
     let recording_id = world.take(&[marker(SnapshotMark::Begin), marker(SnapshotMark::End)], &[]);

@@ -3,10 +3,15 @@
 use std::path::Path;
 
 use harrier::archive::Checksum;
-use harrier::archive::tool::{TornAnswer, Verdict, VerifyOptions};
+use harrier::archive::catalog::CatalogError;
+use harrier::archive::tool::{
+    ArchiveFiles, ToolError, TornAnswer, Verdict, VerifyOptions, migrate as migrate_files,
+};
+use harrier::platform::{FileStorage, MappedMemory, SystemClock};
+use harrier::ringbuf::Clock;
 use serde_json::{Value, json};
 
-use super::{Editor, TornChoice, editor, files, is_confirmed, mark as mark_file};
+use super::{Editor, TornChoice, editor, files, is_confirmed};
 use crate::{CommandError, print};
 
 /// How to verify.
@@ -155,9 +160,35 @@ pub(super) fn capacity(directory: &Path, bytes: Option<u64>) -> Result<(), Comma
     print::text(&format!("{capacity}\n"))
 }
 
-/// Files of older major versions do not open, and the error says who migrates them.
-pub(super) fn migrate(directory: &Path) -> Result<(), CommandError> {
-    mark_file(directory)?;
-    files(directory)?;
-    print::text("nothing to do: catalog and mark file are of version 3\n")
+/// Without an older version there is nothing to ask about.
+pub(super) fn migrate(directory: &Path, yes: bool) -> Result<(), CommandError> {
+    match files(directory) {
+        Ok(_) => return print::text("nothing to do: the catalog is of version 3\n"),
+        Err(error) => {
+            let is_older = matches!(
+                ArchiveFiles::open(directory, FileStorage::inline()),
+                Err(ToolError::Catalog { error: CatalogError::Version(version), .. })
+                    if version >> 16 < 3
+            );
+            if !is_older {
+                return Err(error);
+            }
+        }
+    }
+    let question =
+        "Segment files get other names and the catalog is rewritten. Is there a backup, and shall it go on?";
+    if !yes && !is_confirmed(question)? {
+        return Err(not_done());
+    }
+    for step in migrate_files(directory, &MappedMemory, FileStorage::inline(), &SystemClock.now())? {
+        for (from, to) in &step.renamed {
+            print::text(&format!("{from} -> {to}\n"))?;
+        }
+        print::text(&format!("version {} -> {}\n", version_text(step.from), version_text(step.to)))?;
+    }
+    Ok(())
+}
+
+fn version_text(version: i32) -> String {
+    format!("{}.{}.{}", version >> 16, (version >> 8) & 0xFF, version & 0xFF)
 }

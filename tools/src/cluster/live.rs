@@ -156,7 +156,7 @@ pub(super) fn toggle(
 ) -> Result<(), CommandError> {
     let mut session = Session::open(directory)?;
     let counters = session.counters()?;
-    if command != ToggleCommand::ValidateRecordingLog {
+    if !command.is_of_node() {
         let members = session.members(ns(live))?;
         if members.leader_member_id != members.member_id {
             return Err(CommandError::Failed(format!(

@@ -211,6 +211,23 @@ fn copies(pair: &mut Pair, from: &str, to: &str) {
     pair.close_recording(from);
 }
 
+/// The replay comes over a response channel, with a session of its own.
+fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
+    let control = format!("127.0.0.1:{}", free_port());
+    let id = pair.replicate(from, to, 0, &format!("channel=aeron:udp?control-mode=response|control={control}"));
+    let news = pair.news(to, id, 5);
+    let (target, stop) = (news[0].1, news[2].2);
+    let expected = [
+        named("REPLICATE", target, 0, false),
+        named("EXTEND", target, 0, true),
+        named("SYNC", target, stop, true),
+        named("REPLICATE_END", target, -1, false),
+        named("STOP", target, stop, true),
+    ];
+    assert_eq!(news, expected, "{from} to {to}");
+    assert_eq!(stop, 1_500 * FRAME);
+}
+
 /// Replications that fail; returns what the target says.
 fn failures(pair: &mut Pair, from: &str, to: &str) -> Vec<String> {
     let mut errors = Vec::new();
@@ -238,6 +255,8 @@ fn the_released_archive_and_ours_copy_each_others_recordings() {
     let mut pair = Pair::start(false);
     copies(&mut pair, "java", "ours");
     copies(&mut pair, "ours", "java");
+    copy_over_response_channel(&mut pair, "java", "ours");
+    copy_over_response_channel(&mut pair, "ours", "java");
     let theirs = failures(&mut pair, "ours", "java");
     let ours = failures(&mut pair, "java", "ours");
     assert_eq!(theirs[1..], ours[1..], "{theirs:?} {ours:?}");

@@ -304,3 +304,101 @@ fn answered(command: &mut Command, answer: Option<&str>) {
     }
     assert!(process.wait().success(), "{command:?}: {}", process.errors());
 }
+
+/// An archive's directory of a major version before 3: a fixed header and entries of 1024 bytes each, and a mark file
+/// without a message header.
+fn old_directory(folder: &Path, version: i32, segments: &[&str]) {
+    let entry = |id: i64, start: i64, stop: i64, lengths: (i32, i32), state: i32, channel: &str| {
+        let mut body = Vec::new();
+        for word in [11, 12, id, 1_000, 2_000, start, stop] {
+            body.extend_from_slice(&i64::to_le_bytes(word));
+        }
+        for word in [5, lengths.1, lengths.0, 1_408, 77, 1_001] {
+            body.extend_from_slice(&i32::to_le_bytes(word));
+        }
+        for text in [channel, &format!("{channel}|mtu=1408"), "aeron:ipc"] {
+            body.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            body.extend_from_slice(text.as_bytes());
+        }
+        let mut bytes = Vec::new();
+        for word in [body.len() as i32, state, 0x1234] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.resize(32, 0);
+        bytes.extend_from_slice(&body);
+        bytes.resize(1_024, 0);
+        bytes
+    };
+    std::fs::create_dir_all(folder).unwrap();
+    let mut catalog = [version.to_le_bytes(), 1_024_i32.to_le_bytes()].concat();
+    catalog.resize(1_024, 0);
+    let (term, segment) = (64 << 10, 128 << 10);
+    let middle = 3 * i64::from(term) + 4_096;
+    let long = format!("aeron:udp?endpoint=localhost:4040|alias={}", "long".repeat(20));
+    catalog.extend(entry(0, 0, 300_000, (term, segment), 1, "aeron:ipc?alias=a"));
+    catalog.extend(entry(1, middle, middle + 200_000, (term, segment), 1, &long));
+    catalog.extend(entry(2, 0, 64, (term, segment), 0, "aeron:ipc?alias=invalid"));
+    catalog.extend(entry(
+        3,
+        i64::from(segment) + 64,
+        i64::from(segment) + 640,
+        (segment, segment),
+        1,
+        "aeron:ipc",
+    ));
+    catalog.resize(catalog.len() + 4_096, 0);
+    std::fs::write(folder.join("archive.catalog"), catalog).unwrap();
+    for name in segments {
+        std::fs::write(folder.join(name), name).unwrap();
+    }
+    let mut mark = vec![0; 1_056_768];
+    mark[..4].copy_from_slice(&version.to_le_bytes());
+    mark[8..16].fill(0xFF);
+    for (offset, word) in [(32, 10_i32), (36, 10), (40, 30), (44, 8_192), (48, 1 << 20)] {
+        mark[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    std::fs::write(folder.join("archive-mark.dat"), mark).unwrap();
+}
+
+#[test]
+fn older_archives_are_migrated_as_the_released_tool_migrates_them() {
+    if !java::is_available() {
+        return;
+    }
+    let home = crate::support::directory("migration");
+    let of_version_0 =
+        ["0-0.rec", "0-1.rec", "0-2.rec", "1-0.rec", "1-1.rec", "2-0.rec", "2-1.rec", "3-0.rec"];
+    let of_version_1 = ["0-0.rec", "0-131072.rec", "1-0.rec", "1-131072.rec", "2-0.rec", "3-131072.rec"];
+    for (version, segments) in
+        [(0x100, &of_version_0[..]), (0x1_0000, &of_version_1), (0x2_0000, &of_version_1)]
+    {
+        let [theirs, own] = ["theirs", "own"].map(|name| home.path().join(format!("{version}-{name}")));
+        for folder in [&theirs, &own] {
+            old_directory(folder, version, segments);
+        }
+        let arguments = [theirs.to_str().unwrap(), "migrate"];
+        answered(&mut java::program(&[], "io.aeron.archive.ArchiveTool", &arguments), Some("y"));
+        // A no changes nothing, and neither does a live mark file.
+        let before = content(&own);
+        let mut command: Command = harrier();
+        let mut process = Process::start("tool", command.arg("archive").arg(&own).arg("migrate"));
+        process.write("n");
+        assert!(!process.wait().success());
+        assert_eq!(content(&own), before);
+        let mut command: Command = harrier();
+        answered(command.arg("archive").arg(&own).arg("migrate"), Some("y"));
+        let mark = |folder: &Path| std::fs::read(folder.join("archive-mark.dat")).unwrap();
+        assert!(mark(&own) == mark(&theirs), "mark file of {version:#x}");
+        let (theirs, ours) = (content(&theirs), content(&own));
+        let names = |all: &[(String, Vec<u8>)]| all.iter().map(|own| own.0.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&ours), names(&theirs), "{version:#x}");
+        for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+            let first = ours.iter().zip(theirs).position(|(a, b)| a != b);
+            assert_eq!((ours.len(), first), (theirs.len(), None), "{name} of {version:#x}");
+        }
+        let (code, text) = self::ours(&["archive", own.to_str().unwrap(), "count-entries"]);
+        assert_eq!((code, text.trim()), (0, "3"), "{text}");
+        let (code, text) = self::ours(&["archive", own.to_str().unwrap(), "migrate"]);
+        assert!(code == 0 && text.contains("nothing to do"), "{text}");
+    }
+}

@@ -1,5 +1,8 @@
 //! Replications: recordings of another archive, copied by having them replayed (spec 03 §5.4).
 
+mod live;
+mod response;
+
 use harrier_client::Aeron;
 use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::Memory;
@@ -10,10 +13,9 @@ use super::recordings::StartRequest;
 use super::replays::{Refusal, refusal};
 use crate::catalog;
 use crate::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext, ArchiveClientError, ReplayOptions};
-use crate::codec::{ArchiveErrorCode, ReplicateRequest, Signal, SourceLocation};
+use crate::codec::{ArchiveErrorCode, ReplayRequest, ReplicateRequest, Signal, SourceLocation};
 use crate::descriptor::RecordingDescriptor;
-use crate::recorder::RecordingSession;
-use crate::replication::{MAX_RETRIES, Replication, ReplicationSetup, ReplicationState as State};
+use crate::replication::{Replication, ReplicationSetup, ReplicationState as State};
 
 /// What a turn of a replication has come to.
 enum Turn {
@@ -158,6 +160,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 true => Turn::Next(State::Replay { correlation_id: None }),
                 false => Turn::Waiting,
             }),
+            State::ReplayToken { correlation_id } => self.ask_replay_token(own, correlation_id),
+            State::AwaitProxy { publication_id } => self.await_proxy(own, publication_id),
             State::Replay { correlation_id } => self.start_source_replay(own, correlation_id),
             State::AwaitImage => self.await_replicated_image(own),
             State::Replicate => self.copy(own),
@@ -277,41 +281,6 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }))
     }
 
-    /// Asks the source how far it has come; it must be recording.
-    fn ask_position(&mut self, own: &mut Replication, correlation_id: Option<i64>) -> Result<Turn, Refusal> {
-        let Some(position) = self.source_position(own, correlation_id)? else {
-            return Ok(match correlation_id {
-                Some(_) => Turn::Waiting,
-                None => match self.send_position_question(own)? {
-                    None => Turn::Waiting,
-                    sent => Turn::Next(State::SourceRecordingPosition { correlation_id: sent }),
-                },
-            });
-        };
-        if position == -1 {
-            let message = format!("source recording {} is not active", own.setup.source_recording_id);
-            return refusal(ArchiveErrorCode::Generic, message);
-        }
-        own.source_position = position;
-        Ok(Turn::Next(State::Extend))
-    }
-
-    fn send_position_question(&mut self, own: &mut Replication) -> Result<Option<i64>, Refusal> {
-        let source_id = own.setup.source_recording_id;
-        sent_request(own.client.recording_position(self.aeron(), source_id))
-    }
-
-    fn source_position(
-        &mut self,
-        own: &mut Replication,
-        correlation_id: Option<i64>,
-    ) -> Result<Option<i64>, Refusal> {
-        Ok(match take_answer(own, correlation_id)? {
-            Some(ArchiveAnswer::Ok { relevant_id, .. }) => Some(relevant_id),
-            _ => None,
-        })
-    }
-
     /// Has what the source will replay recorded into the target.
     fn extend_target(&mut self, own: &mut Replication) -> Result<Turn, Refusal> {
         let Some(source) = &own.source else { return Ok(Turn::Ended) };
@@ -342,6 +311,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         own.subscription_id = Some(subscribed.registration_id);
         if subscribed.subscription.is_none() {
             return Ok(Turn::Waiting);
+        }
+        if own.setup.is_response {
+            return Ok(Turn::Next(State::ReplayToken { correlation_id: None }));
         }
         if !own.setup.is_multi_destination() || own.setup.channel.is_ipc() {
             return Ok(Turn::Next(State::Replay { correlation_id: None }));
@@ -374,6 +346,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             return Ok(match take_answer(own, correlation_id)? {
                 Some(ArchiveAnswer::Ok { relevant_id, .. }) => {
                     own.replay_session_id = Some(relevant_id);
+                    own.proxy = None;
                     Turn::Next(State::AwaitImage)
                 }
                 _ => Turn::Waiting,
@@ -387,13 +360,31 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             -1 => -1,
             stop => stop - own.last_position,
         };
+        let (source_id, stream_id) = (own.setup.source_recording_id, source.stream_id);
+        let position = own.last_position;
         let options = ReplayOptions {
             file_io_max_length: Some(own.setup.file_io_max_length),
             ..ReplayOptions::default()
         };
-        let (source_id, stream_id) = (own.setup.source_recording_id, source.stream_id);
-        let position = own.last_position;
-        let sent = own.client.replay(self.aeron(), source_id, position, length, &channel, stream_id, options);
+        let sent = match &mut own.proxy {
+            None => {
+                own.client.replay(self.aeron(), source_id, position, length, &channel, stream_id, options)
+            }
+            Some(proxy) => {
+                let request = ReplayRequest {
+                    recording_id: source_id,
+                    position,
+                    length,
+                    limit_counter_id: None,
+                    stream_id,
+                    file_io_max_length: own.setup.file_io_max_length,
+                    replay_token: own.replay_token,
+                    channel: &channel,
+                };
+                let correlation_id = self.aeron().next_correlation_id();
+                own.client.replay_on(proxy, correlation_id, request)
+            }
+        };
         Ok(match sent_request(sent)? {
             None => Turn::Waiting,
             sent => Turn::Next(State::Replay { correlation_id: sent }),
@@ -442,75 +433,6 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         take_answer(own, None)?;
         Ok(Turn::Waiting)
-    }
-
-    /// Follows the replay until it has come to where the source was.
-    fn catch_up(&mut self, own: &mut Replication) -> Result<Turn, Refusal> {
-        take_answer(own, None)?;
-        if !self.is_recording(own) {
-            let message = "the replay ended before it met the live stream".to_owned();
-            return refusal(ArchiveErrorCode::Generic, message);
-        }
-        let position = self.target_position(own);
-        if position > own.last_position {
-            own.last_position = position;
-            own.deadline_ns = self.now.ns + self.context.replication_message_timeout_ns;
-        }
-        if position < own.source_position || !own.may_ask(self.now.ns) {
-            return Ok(Turn::Waiting);
-        }
-        Ok(Turn::Next(State::AttemptLiveJoin { correlation_id: None }))
-    }
-
-    /// Closer than a quarter of a term the live stream is joined; when it carries on alone the replay is left.
-    fn attempt_live_join(
-        &mut self,
-        own: &mut Replication,
-        correlation_id: Option<i64>,
-    ) -> Result<Turn, Refusal> {
-        let Some(target) = self.source_position(own, correlation_id)? else {
-            return Ok(match correlation_id {
-                Some(_) => Turn::Waiting,
-                None => match self.send_position_question(own)? {
-                    None => Turn::Waiting,
-                    sent => Turn::Next(State::AttemptLiveJoin { correlation_id: sent }),
-                },
-            });
-        };
-        if target == -1 {
-            own.retries += 1;
-            if own.retries >= MAX_RETRIES {
-                let message = format!("source recording {} is not active", own.setup.source_recording_id);
-                return refusal(ArchiveErrorCode::Generic, message);
-            }
-            return Ok(Turn::Next(State::CatchUp));
-        }
-        own.retries = 0;
-        own.source_position = target;
-        let position = self.target_position(own);
-        let Some(registration_id) = own.subscription_id else { return Ok(Turn::Ended) };
-        let refused = |error: harrier_client::ClientError| (ArchiveErrorCode::Generic, error.to_string());
-        if !own.is_live_added && target - position <= own.live_window() {
-            let live = own.setup.live_destination.clone().unwrap_or_default();
-            let command_id = self.aeron().add_rcv_destination(registration_id, &live).map_err(refused)?;
-            own.ask_soon();
-            return Ok(Turn::Next(State::AddLiveDestination { command_id }));
-        }
-        if own.is_live_added && target <= position && self.transports(own) >= 2 {
-            let replay = own.setup.replay_destination();
-            let command_id =
-                self.aeron().remove_rcv_destination(registration_id, &replay).map_err(refused)?;
-            return Ok(Turn::Next(State::RemoveReplayDestination { command_id, position }));
-        }
-        Ok(Turn::Next(State::CatchUp))
-    }
-
-    /// Sources that the recorded stream comes from.
-    fn transports(&self, own: &Replication) -> i32 {
-        self.recordings
-            .iter()
-            .find(|recording| recording.setup.recording_id == own.target_recording_id)
-            .map_or(0, RecordingSession::active_transport_count)
     }
 
     fn signal_replication(&mut self, own: &Replication, subscription_id: i64, position: i64, signal: Signal) {

@@ -191,6 +191,11 @@ impl ConsensusModuleContext {
             },
         )?;
         // Both kinds of the released cluster are kept by one: timers fire in the order of their deadlines, at once.
+        // A wheel's sizes change nothing then; what could not be is refused all the same.
+        let tick = |text: &str| parse_duration_ns(text).filter(|ns| *ns > 0).map(|_| ());
+        reader.read("wheel.tick.resolution", "must be a time such as 8ms", &mut (), tick)?;
+        let ticks = |text: &str| text.parse::<u32>().ok().filter(|ticks| ticks.is_power_of_two()).map(|_| ());
+        reader.read("ticks.per.wheel", "must be a power of two", &mut (), ticks)?;
         let rule = "must be WheelTimerServiceSupplier or PriorityHeapTimerServiceSupplier";
         reader.read("timer.service.supplier", rule, &mut (), |text| {
             let known = ["WheelTimerServiceSupplier", "PriorityHeapTimerServiceSupplier"];
@@ -255,6 +260,8 @@ mod tests {
             ("aeron.cluster.authenticator.supplier", "io.aeron.security.DefaultAuthenticatorSupplier"),
             ("aeron.cluster.authorisation.service.supplier", "ALLOW_ALL"),
             ("aeron.cluster.timer.service.supplier", "io.aeron.cluster.PriorityHeapTimerServiceSupplier"),
+            ("aeron.cluster.wheel.tick.resolution", "4ms"),
+            ("aeron.cluster.ticks.per.wheel", "256"),
             ("aeron.cluster.consensus.channel", "aeron:udp?mtu=8k"),
             ("aeron.cluster.consensus.stream.id", "1108"),
             ("aeron.cluster.replication.channel", "aeron:udp?endpoint=h:9"),
@@ -301,6 +308,9 @@ mod tests {
             ("aeron.cluster.authenticator.supplier", "my.Supplier", "DefaultAuthenticatorSupplier"),
             ("aeron.cluster.authorisation.service.supplier", "my.Supplier", "ALLOW_ALL"),
             ("aeron.cluster.timer.service.supplier", "my.Timers", "WheelTimerServiceSupplier"),
+            ("aeron.cluster.wheel.tick.resolution", "0ns", "must be a time such as 8ms"),
+            ("aeron.cluster.ticks.per.wheel", "100", "must be a power of two"),
+            ("aeron.cluster.accept.standby.snapshots", "maybe", "must be true or false"),
         ] {
             let error = apply(&[(name, value)]).unwrap_err();
             assert!(error.contains(&format!("{name}={value}")) && error.contains(rule), "{error}");

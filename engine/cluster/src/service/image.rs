@@ -35,7 +35,7 @@ impl<'a> SnapshotImage<'a> {
     /// Hands all that is left to `handler`, message by message, waiting as it must.
     ///
     /// # Errors
-    /// [`SnapshotError::Cut`] when the stream went away before its end.
+    /// [`SnapshotError::BrokenOff`] when the stream went away before its end.
     pub fn read_to_end(
         &mut self,
         cluster: &mut Cluster<'_>,
@@ -43,12 +43,12 @@ impl<'a> SnapshotImage<'a> {
     ) -> Result<(), SnapshotError> {
         loop {
             let count = self.poll(FRAGMENT_LIMIT, &mut |message, _| handler(message));
-            if self.is_end_of_stream() {
+            let is_cut = self.image.is_publication_revoked() || self.image.is_closed();
+            if self.is_end_of_stream() && !self.image.is_publication_revoked() {
                 return Ok(());
             }
-            if count == 0 && self.image.is_closed() {
-                let (recording_id, position) = (self.recording_id, self.image.position());
-                return Err(SnapshotError::Cut { recording_id, position });
+            if count == 0 && is_cut {
+                return Err(SnapshotError::of_ended(self.image, self.recording_id));
             }
             cluster.idle(count);
         }

@@ -247,6 +247,10 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         if let Some(image) = loader.image() {
             self.start_service(Some(SnapshotImage::new(image, recording_id)))?;
         }
+        // To a service that only looks for the end, a stream that was cut looks like a state that is short.
+        if let Some(image) = loader.image().filter(|image| image.is_publication_revoked()) {
+            return Err(SnapshotError::of_ended(image, recording_id).into());
+        }
         if let Some(core) = &mut self.core
             && let Some(mut archive) = core.archive.take()
         {

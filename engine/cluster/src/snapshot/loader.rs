@@ -170,8 +170,8 @@ impl SnapshotLoader {
         }
         let is_over = image.is_closed() || image.is_end_of_stream();
         if count == 0 && is_over && !self.check.is_complete() {
-            let (recording_id, position) = (self.recording_id, image.position());
-            return Err(self.refusal.take().unwrap_or(SnapshotError::Cut { recording_id, position }));
+            let ended = SnapshotError::of_ended(image, self.recording_id);
+            return Err(self.refusal.take().unwrap_or(ended));
         }
         Ok(count)
     }

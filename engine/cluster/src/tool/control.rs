@@ -61,6 +61,7 @@ pub enum ToggleCommand {
     Shutdown,
     Abort,
     ValidateRecordingLog,
+    ReplicateStandbySnapshot,
 }
 
 impl ToggleCommand {
@@ -73,12 +74,13 @@ impl ToggleCommand {
             Self::Shutdown => "shutdown",
             Self::Abort => "abort",
             Self::ValidateRecordingLog => "validate-recording-log",
+            Self::ReplicateStandbySnapshot => "replicate-standby-snapshot",
         }
     }
 
     fn value(self) -> i64 {
         match self {
-            Self::Suspend => SUSPEND,
+            Self::Suspend | Self::ReplicateStandbySnapshot => SUSPEND,
             Self::Resume | Self::ValidateRecordingLog => 3,
             Self::Snapshot => 4,
             Self::Shutdown => 5,
@@ -89,14 +91,17 @@ impl ToggleCommand {
     /// Time in which the member has carried the command out, ns; `None` when nothing tells.
     pub fn patience_ns(self) -> Option<i64> {
         match self {
-            Self::Snapshot | Self::ValidateRecordingLog => Some(30_000_000_000),
+            Self::Snapshot | Self::ValidateRecordingLog | Self::ReplicateStandbySnapshot => {
+                Some(30_000_000_000)
+            }
             Self::Resume => Some(1_000_000_000),
             Self::Suspend | Self::Shutdown | Self::Abort => None,
         }
     }
 
-    fn is_of_node(self) -> bool {
-        self == Self::ValidateRecordingLog
+    /// True for commands that any member takes, not the leader only.
+    pub fn is_of_node(self) -> bool {
+        matches!(self, Self::ValidateRecordingLog | Self::ReplicateStandbySnapshot)
     }
 }
 
