@@ -7,6 +7,7 @@ use harrier::cluster::client::ClusterClientContext;
 use harrier::cluster::module::StampClock;
 use harrier::driver::context::DriverContext;
 use harrier::driver::{Driver, ExecutorMode};
+use harrier::lease::codec::Request;
 use harrier::lease::{
     ClaimError, LeaseClient, LeaseClientContext, LeaseSettings, PolledClaimer, PolledTracker, RequestId,
     Tenure, TrackerState,
@@ -30,12 +31,14 @@ impl World {
     fn new(directory: &Path, ingress_port: u16) -> Self {
         let now = SystemClock.now();
         let mut context = DriverContext::new(directory.join("client"));
-        context.term_buffer_length = 64 << 10;
+        // Drivers of one seed draw the same session ids.
+        (context.term_buffer_length, context.seed) = (64 << 10, now.ns as u64);
         let directory = context.directory.clone();
         let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
         let aeron = Aeron::connect(Context::new(directory), MappedMemory, &now).unwrap();
         let endpoints = format!("0=127.0.0.1:{ingress_port}");
-        let mut cluster = ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0");
+        let mut cluster =
+            ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0|term-length=64k");
         (cluster.message_timeout_ns, cluster.new_leader_timeout_ns) = (PATIENCE_NS, PATIENCE_NS);
         let mut context = LeaseClientContext::new(cluster);
         context.timeout_ns = PATIENCE_NS;
@@ -190,5 +193,36 @@ fn a_claim_is_stamped_when_it_is_taken_not_when_its_duty_cycle_began() {
     let leases = world.until("the list", |own| own.client.poll_list(id)).unwrap();
     let lease = leases.leases.iter().find(|own| own.application == "cache").unwrap();
     assert!(lease.expiry - SystemClock.now().epoch_ms > 3_500_000, "{lease:?}");
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_listen_holds_up_nobody() {
+    let place = Place::new();
+    let node = place.start(Layout::Fused);
+    let mut world = World::new(place.base.path(), place.ports[0]);
+    for index in 0..20 {
+        world.claim(&format!("application-with-a-long-name-{index}"), "unit/0", 3_600 * SECOND).unwrap();
+    }
+    let mut request = [0; 64];
+    let length = Request::List { correlation_id: 7, cursor: 0 }.encode(&mut request).unwrap();
+    let (mut sent, begun_ns) = (0, SystemClock.now().ns);
+    // Answers of more than a thousand bytes each: its window is full after a hundred.
+    while sent < 1_000 {
+        let now = SystemClock.now();
+        assert!(now.ns < begun_ns + PATIENCE_NS, "{sent} sent");
+        for agent in &mut world.agents {
+            agent.do_work(&now).unwrap();
+        }
+        world.aeron.do_work(&now).unwrap();
+        sent += usize::from(world.client.session().unwrap().offer(&request[..length]).is_ok());
+    }
+    let mut other = World::new(&place.base.path().join("other"), place.ports[0]);
+    assert!(other.claim("cache", "cache/0", SECOND).is_ok());
+    // A callback waits for 100 ms at most, and for this client once.
+    let waited_ns = SystemClock.now().ns - begun_ns;
+    assert!(waited_ns < 4 * SECOND, "{waited_ns} ns");
+    // It is served again once it listens.
+    assert!(world.claim("queue", "queue/0", SECOND).is_ok());
     node.stop().unwrap();
 }

@@ -11,7 +11,7 @@ use crate::codec::{Answer, AnswerCode, Event, Request};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use crate::stored;
 use crate::table::{Effects, LeaseTable, Outcome};
-use crate::teller::Teller;
+use crate::teller::{SlowSessions, Teller};
 use crate::waiters::{Wait, Waiters};
 
 /// Bytes of a page: small enough for every egress stream.
@@ -31,6 +31,7 @@ const PAGE_LENGTH: usize = 4_096;
 pub struct LeaseService {
     table: LeaseTable,
     waiters: Waiters,
+    slow: SlowSessions,
     buffer: Box<[u8]>,
 }
 
@@ -43,6 +44,7 @@ impl LeaseService {
         Ok(Self {
             table: LeaseTable::new(settings)?,
             waiters: Waiters::new(settings.max_waiters, settings.max_leases),
+            slow: SlowSessions::new(),
             buffer: vec![0; PAGE_LENGTH].into_boxed_slice(),
         })
     }
@@ -89,7 +91,7 @@ impl LeaseService {
         request: &Request<'_>,
     ) {
         let (outcome, effects) = self.table.apply(log_position, request);
-        let mut teller = Teller::new(cluster, self.table.settings().answer_patience_ns);
+        let mut teller = Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
         // The waiters of a tenure that is over go before its slot can have new ones.
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
         let correlation_id = request.correlation_id();
@@ -97,7 +99,10 @@ impl LeaseService {
             Outcome::Answer { code, token, expiry, limit, detail } => {
                 Event::Answer(Answer { correlation_id, token, expiry, limit, code, detail })
             }
-            Outcome::Wait { slot, token } => self.register(session_id, correlation_id, slot, token),
+            Outcome::Wait { slot, token } => {
+                let wait = Wait { session_id, correlation_id, lease_slot: slot };
+                register(&mut self.waiters, wait, token, self.table.settings().max_waiters)
+            }
             Outcome::Over { token } => Event::Released { correlation_id, token },
             Outcome::CancelWait => return self.waiters.cancel(session_id, correlation_id),
             Outcome::Leases { from } => {
@@ -111,24 +116,18 @@ impl LeaseService {
         };
         teller.tell_event(session_id, &event, &mut self.buffer);
     }
+}
 
-    fn register(
-        &mut self,
-        session_id: i64,
-        correlation_id: i64,
-        lease_slot: usize,
-        token: u64,
-    ) -> Event<'static> {
-        let is_waiting = self.waiters.add(Wait { session_id, correlation_id, lease_slot });
-        let max_waiters = self.table.settings().max_waiters as i64;
-        Event::Answer(if is_waiting {
-            let code = AnswerCode::Waiting;
-            Answer { correlation_id, token, expiry: 0, limit: 0, code, detail: "" }
-        } else {
-            let code = AnswerCode::TooManyWaiters;
-            Answer { correlation_id, token, expiry: 0, limit: max_waiters, code, detail: "max_waiters" }
-        })
-    }
+/// Registers a wait for a tenure; says how that went.
+fn register(waiters: &mut Waiters, wait: Wait, token: u64, max_waiters: usize) -> Event<'static> {
+    let correlation_id = wait.correlation_id;
+    Event::Answer(if waiters.add(wait) {
+        let code = AnswerCode::Waiting;
+        Answer { correlation_id, token, expiry: 0, limit: 0, code, detail: "" }
+    } else {
+        let (code, limit) = (AnswerCode::TooManyWaiters, max_waiters as i64);
+        Answer { correlation_id, token, expiry: 0, limit, code, detail: "max_waiters" }
+    })
 }
 
 /// Wakes who waited for a tenure that is over, and sets the timer that is asked for.
@@ -186,7 +185,7 @@ impl ClusteredService for LeaseService {
     fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, timestamp: i64) {
         self.table.advance(timestamp);
         let Some(effects) = self.table.on_timer(correlation_id) else { return };
-        let mut teller = Teller::new(cluster, self.table.settings().answer_patience_ns);
+        let mut teller = Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
     }
 
@@ -236,6 +235,11 @@ mod tests {
         buffer
     }
 
+    fn wait(service: &mut LeaseService, session_id: i64) -> Event<'static> {
+        let wait = Wait { session_id, correlation_id: 9, lease_slot: 0 };
+        register(&mut service.waiters, wait, 32, 3)
+    }
+
     /// A lease with two waiters, and one that is pinned only.
     fn service() -> LeaseService {
         let mut service = LeaseService::new(settings()).unwrap();
@@ -245,7 +249,7 @@ mod tests {
         service.table.apply(32, &claim);
         service.table.apply(64, &Request::Pin { correlation_id: 1, application: "next", entity: "m" });
         for session_id in [7, 8] {
-            let event = service.register(session_id, 9, 0, 32);
+            let event = wait(&mut service, session_id);
             assert!(matches!(event, Event::Answer(Answer { code: AnswerCode::Waiting, .. })));
         }
         service
@@ -265,9 +269,9 @@ mod tests {
     #[test]
     fn one_waiter_too_many_names_the_limit() {
         let mut service = service();
-        service.register(9, 9, 0, 32);
-        service.register(9, 9, 0, 32);
-        let Event::Answer(answer) = service.register(10, 9, 0, 32) else { panic!() };
+        wait(&mut service, 9);
+        wait(&mut service, 9);
+        let Event::Answer(answer) = wait(&mut service, 10) else { panic!() };
         assert_eq!(
             (answer.code, answer.limit, answer.detail),
             (AnswerCode::TooManyWaiters, 3, "max_waiters")

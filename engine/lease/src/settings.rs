@@ -30,7 +30,7 @@ pub struct LeaseSettings {
     /// (spec 05 L11).
     pub drift_divisor: i64,
     /// How long a callback may wait, in sum, for clients that do not take their answers, ns. What they miss they ask for
-    /// again.
+    /// again; until they have taken one, they are not waited for any more.
     pub answer_patience_ns: i64,
 }
 
