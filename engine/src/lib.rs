@@ -47,3 +47,8 @@ struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/embedding.md")]
 struct GuideExamples;
+
+/// And those of the guide to leases.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/leases.md")]
+struct LeaseGuideExamples;

@@ -7,6 +7,8 @@
 mod counter;
 #[path = "../examples/echo.rs"]
 mod echo;
+#[path = "../examples/gateway.rs"]
+mod gateway;
 #[path = "../examples/request_response.rs"]
 mod request_response;
 #[path = "../examples/timers.rs"]
@@ -43,4 +45,13 @@ fn the_auditor_hears_of_every_order_once_and_in_order() {
 #[test]
 fn each_client_gets_the_answers_to_its_own_requests() {
     assert_eq!(request_response::run(base().path()).unwrap(), ["ONE", "TWO"]);
+}
+
+#[test]
+fn the_book_refuses_the_late_orders_of_a_gateway_that_was_deposed() {
+    let story = gateway::run(base().path()).unwrap();
+    let (first, second) = story.tokens;
+    assert!(second > first, "{story:?}");
+    assert_eq!((story.active, story.successor), (gateway::Answer::Accepted, gateway::Answer::Accepted));
+    assert_eq!(story.late, gateway::Answer::Stale { current_token: second });
 }

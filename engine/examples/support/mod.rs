@@ -69,7 +69,13 @@ impl Cluster {
 
     /// Starts the node and waits until clients are served.
     pub fn start(&self, services: Vec<ServiceFactory>) -> Outcome<Node> {
-        let node = Node::launch(self.context(), services)?;
+        self.start_with(self.context(), services)
+    }
+
+    /// As [`start`](Self::start), with other settings.
+    pub fn start_with(&self, mut context: NodeContext, services: Vec<ServiceFactory>) -> Outcome<Node> {
+        context.service_count = services.len();
+        let node = Node::launch(context, services)?;
         while !node.is_ready() {
             if node.is_ending() {
                 return Err(format!("the node has ended: {:?}", node.failures()).into());
@@ -81,8 +87,12 @@ impl Cluster {
 
     /// Opens a session; the client works with the node's media driver.
     pub fn connect(&self) -> Outcome<BlockingClusterClient> {
+        Ok(BlockingClusterClient::connect(self.aeron_directory(), self.client_context())?)
+    }
+
+    /// Settings of a session.
+    pub fn client_context(&self) -> ClusterClientContext {
         let endpoints = format!("0=127.0.0.1:{}", self.ports[0]);
-        let context = ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0|term-length=64k");
-        Ok(BlockingClusterClient::connect(self.aeron_directory(), context)?)
+        ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0|term-length=64k")
     }
 }

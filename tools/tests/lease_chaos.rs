@@ -1,0 +1,378 @@
+//! Ten applications with three unit processes each, and a node, all killed and started again at random: no two guarantees
+//! of an application overlap, every take-over is in time, and no write of an old tenure is carried out (spec 05, "What
+//! must hold"). Runs for some seconds; `HARRIER_CHAOS_SECONDS=120` for longer, with the bound on take-overs that a machine of
+//! one's own allows.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use harrier::client::{Aeron, Context};
+use harrier::cluster::client::ClusterClientContext;
+use harrier::lease::codec::Event;
+use harrier::lease::{Fence, LeaseClient, LeaseClientContext, PolledTracker, TrackerState};
+use harrier::platform::{MappedMemory, SystemClock};
+use harrier::ringbuf::Clock;
+use harrier::services::orders::{Order, Reply, Request};
+use serde_json::{Value, json};
+use support::binaries::{OurDriver, OurNode};
+use support::process::Process;
+use support::rest;
+
+const APPLICATIONS: usize = 10;
+const UNITS: usize = 3;
+/// What a true claim ticket guarantees; twice that is claimed.
+const DURATION_NS: i64 = 500_000_000;
+/// Longest that a lease lasts after its last claim or after the start of a term, with the allowance for drift.
+const LEASE_NS: i64 = 2 * DURATION_NS + 2 * DURATION_NS / 1_000 + 4_000_000;
+/// Time between two writes of a leader.
+const WRITE_PERIOD_NS: i64 = 50_000_000;
+/// After which an answer is not waited for any more: the node was killed.
+const ANSWER_LIMIT_NS: i64 = 3_000_000_000;
+/// In the environment of a unit: what it is told.
+const TASK: &str = "HARRIER_CHAOS_UNIT";
+
+/// A write under a fence that has no answer yet.
+struct Write {
+    sequence: u64,
+    token: u64,
+    sent_ns: i64,
+    /// Another unit leads for certain: the write must be refused.
+    is_late: bool,
+}
+
+/// What a unit does until it is killed: it keeps a tracker going, writes while it leads, and writes once more under its old
+/// fence when another one leads.
+struct Unit {
+    client: LeaseClient,
+    tracker: PolledTracker,
+    fence: Option<Fence>,
+    told_until_ns: i64,
+    write: Option<Write>,
+    sequence: u64,
+    next_write_ns: i64,
+}
+
+impl Unit {
+    fn new(task: &Value) -> Self {
+        let text = |name: &str| task[name].as_str().unwrap();
+        let cluster =
+            ClusterClientContext::new(text("ingress"), "aeron:udp?endpoint=127.0.0.1:0|term-length=64k");
+        let tracker = PolledTracker::new(text("unit"), DURATION_NS).unwrap();
+        let fence = task["token"].as_u64().map(|token| {
+            let (application, unit) = (tracker.application_name().to_owned(), tracker.unit_name().to_owned());
+            Fence { application, unit, token }
+        });
+        Self {
+            client: LeaseClient::new(LeaseClientContext::new(cluster)).unwrap(),
+            tracker,
+            fence,
+            told_until_ns: 0,
+            write: None,
+            sequence: 0,
+            next_write_ns: 0,
+        }
+    }
+
+    fn say(&self, kind: &str, token: u64, now_ns: i64) {
+        let (application, unit) = (self.tracker.application_name(), self.tracker.unit_name());
+        let until = self.told_until_ns;
+        println!(
+            "{}",
+            json!({ "kind": kind, "app": application, "unit": unit, "token": token, "now": now_ns, "until": until })
+        );
+    }
+
+    fn step(&mut self, aeron: &mut Aeron) {
+        let now = SystemClock.now();
+        // The driver outlives all units.
+        aeron.do_work(&now).unwrap();
+        while aeron.poll_event().is_some() {}
+        let mut answers = Vec::new();
+        let mut listener = |_: i64, _: i64, message: &[u8]| match Event::decode(message) {
+            Ok(Event::FenceStale { correlation_id, .. }) => answers.push((correlation_id as u64, false)),
+            _ => {
+                if let Ok(reply) = Reply::decode(message) {
+                    answers.push((reply.sequence, true));
+                }
+            }
+        };
+        self.client.do_work_with(aeron, &now, &mut listener);
+        self.tracker.do_work(&mut self.client, now.ns);
+        assert!(!self.tracker.is_stopped(), "{:?}", self.tracker.failure());
+        for (sequence, is_delivered) in answers {
+            self.on_answer(sequence, is_delivered, now.ns);
+        }
+        self.write.take_if(|write| now.ns > write.sent_ns + ANSWER_LIMIT_NS);
+        self.look(now.ns);
+    }
+
+    fn on_answer(&mut self, sequence: u64, is_delivered: bool, now_ns: i64) {
+        let Some(write) = self.write.take_if(|write| write.sequence == sequence) else { return };
+        let kind = match (write.is_late, is_delivered) {
+            (true, true) => "violation",
+            (true, false) => "refused",
+            (false, true) => "written",
+            (false, false) => "deposed",
+        };
+        self.say(kind, write.token, now_ns);
+    }
+
+    fn look(&mut self, now_ns: i64) {
+        if let Some(tenure) = self.tracker.tenure(now_ns) {
+            self.fence = self.tracker.fence(now_ns);
+            if tenure.guaranteed_until_ns != self.told_until_ns {
+                self.told_until_ns = tenure.guaranteed_until_ns;
+                self.say("leads", tenure.token, now_ns);
+            }
+            if self.write.is_none() && now_ns >= self.next_write_ns {
+                self.next_write_ns = now_ns + WRITE_PERIOD_NS;
+                self.write(now_ns, false);
+            }
+        } else if self.tracker.state() == TrackerState::Minion && self.write.is_none() {
+            self.write(now_ns, true);
+        }
+    }
+
+    /// Writes under the fence that there is; an old one is used once.
+    fn write(&mut self, now_ns: i64, is_late: bool) {
+        let Some(fence) = self.fence.clone() else { return };
+        let Some(session) = self.client.session() else { return };
+        let (sequence, mut message) = (self.sequence + 1, Vec::new());
+        fence.wrap(sequence as i64, &Request { sequence, order: Order::Digest }.encode(), &mut message);
+        if session.offer(&message).is_ok() {
+            self.sequence = sequence;
+            self.write = Some(Write { sequence, token: fence.token, sent_ns: now_ns, is_late });
+            if is_late {
+                self.fence = None;
+            }
+        }
+    }
+}
+
+/// A unit's process: this test program, started again with a task.
+#[test]
+fn unit_process() {
+    let Ok(task) = std::env::var(TASK) else { return };
+    let task: Value = serde_json::from_str(&task).unwrap();
+    let context = Context::new(PathBuf::from(task["aeron_dir"].as_str().unwrap()));
+    let mut aeron = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
+    let mut unit = Unit::new(&task);
+    loop {
+        unit.step(&mut aeron);
+        rest();
+    }
+}
+
+/// What is known of one tenure.
+struct Tenure {
+    unit: usize,
+    first_ns: i64,
+    until_ns: i64,
+}
+
+/// A unit with its process.
+struct Member {
+    process: Process,
+    application: usize,
+    index: usize,
+    token: Option<u64>,
+    killed_ns: Vec<i64>,
+}
+
+struct Field {
+    driver: OurDriver,
+    node: OurNode,
+    members: Vec<Member>,
+    tenures: Vec<BTreeMap<u64, Tenure>>,
+    /// When the node served again.
+    ready_ns: Vec<i64>,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Field {
+    fn new() -> Self {
+        let driver = OurDriver::start(&[]);
+        let node = OurNode::start(&[
+            "--service",
+            "lease",
+            "--services",
+            "2",
+            "--max-sessions",
+            "500",
+            "--idle",
+            "backoff",
+        ]);
+        let mut field = Self {
+            driver,
+            node,
+            members: Vec::new(),
+            tenures: (0..APPLICATIONS).map(|_| BTreeMap::new()).collect(),
+            ready_ns: vec![SystemClock.now().ns],
+            counts: BTreeMap::new(),
+        };
+        for member in 0..APPLICATIONS * UNITS {
+            let (application, index) = (member / UNITS, member % UNITS);
+            let process = field.start(application, index, None);
+            field.members.push(Member { process, application, index, token: None, killed_ns: Vec::new() });
+        }
+        field
+    }
+
+    fn start(&self, application: usize, index: usize, token: Option<u64>) -> Process {
+        let task = json!({
+            "unit": format!("app-{application}/{index}"), "token": token,
+            "ingress": self.node.ingress_endpoints(), "aeron_dir": self.driver.directory,
+        });
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["unit_process", "--exact", "--nocapture"]).env(TASK, task.to_string());
+        Process::start("a unit", &mut command)
+    }
+
+    /// Takes what the units have said.
+    fn listen(&mut self) {
+        for member in 0..self.members.len() {
+            for line in self.members[member].process.lines_so_far() {
+                let Some(object) = line.find('{').and_then(|at| serde_json::from_str(&line[at..]).ok())
+                else {
+                    continue;
+                };
+                self.hear(member, &object);
+            }
+        }
+    }
+
+    fn hear(&mut self, member: usize, said: &Value) {
+        let (kind, token) = (said["kind"].as_str().unwrap(), said["token"].as_u64().unwrap());
+        assert_ne!(kind, "violation", "a write of an old tenure was carried out: {said}");
+        *self.counts.entry(kind.to_owned()).or_default() += 1;
+        if kind != "leads" {
+            return;
+        }
+        let member = &mut self.members[member];
+        member.token = Some(token);
+        let (now, until) = (said["now"].as_i64().unwrap(), said["until"].as_i64().unwrap());
+        let tenure = Tenure { unit: member.index, first_ns: now, until_ns: until };
+        let known = self.tenures[member.application].entry(token).or_insert(tenure);
+        assert_eq!(known.unit, member.index, "two units have the token {token}");
+        known.first_ns = known.first_ns.min(now);
+        known.until_ns = known.until_ns.max(until);
+    }
+
+    fn kill_unit(&mut self, member: usize) {
+        self.members[member].process.kill();
+        self.listen();
+        let now_ns = SystemClock.now().ns;
+        let (application, index) = (self.members[member].application, self.members[member].index);
+        let token = self.members[member].token;
+        let process = self.start(application, index, token);
+        let own = &mut self.members[member];
+        own.process = process;
+        own.killed_ns.push(now_ns);
+    }
+
+    fn kill_node(&mut self) {
+        self.node.process.kill();
+        self.node.restart();
+        self.ready_ns.push(SystemClock.now().ns);
+    }
+
+    /// Checks all tenures; returns the number of take-overs and the longest, ns.
+    fn judge(&self, limit_ns: i64) -> (usize, i64) {
+        let (mut count, mut longest_ns) = (0, 0);
+        for (application, tenures) in self.tenures.iter().enumerate() {
+            for (before, after) in tenures.values().zip(tenures.values().skip(1)) {
+                // The same unit may lead again with a later token; two units never at once.
+                let overlap_ns = before.until_ns - after.first_ns;
+                assert!(
+                    before.unit == after.unit || overlap_ns <= 0,
+                    "app-{application}: both led for {overlap_ns} ns"
+                );
+                let late_ns = after.first_ns - self.expiry_ns(application, before, after.first_ns);
+                assert!(
+                    late_ns <= limit_ns,
+                    "app-{application}: taken over {late_ns} ns after the lease was over"
+                );
+                count += 1;
+                longest_ns = longest_ns.max(late_ns);
+            }
+        }
+        (count, longest_ns)
+    }
+
+    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted after all,
+    /// and each start of the node begins a term in which it lasts anew.
+    fn expiry_ns(&self, application: usize, tenure: &Tenure, end_ns: i64) -> i64 {
+        let holder = &self.members[application * UNITS + tenure.unit];
+        let events = holder.killed_ns.iter().chain(&self.ready_ns).filter(|at| **at < end_ns);
+        events.map(|at| at + LEASE_NS).max().unwrap_or(0).max(tenure.until_ns + LEASE_NS - 2 * DURATION_NS)
+    }
+}
+
+/// Numbers that are the same in each run.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+#[test]
+fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
+    let asked: Option<i64> = std::env::var("HARRIER_CHAOS_SECONDS").ok().map(|text| text.parse().unwrap());
+    // Other tests may hold the processor while this one runs with them.
+    let (seconds, limit_ns) = asked.map_or((8, 10_000_000_000), |seconds| (seconds, 1_000_000_000));
+    let mut field = Field::new();
+    support::until("leaders of all", || {
+        field.listen();
+        field.tenures.iter().all(|tenures| !tenures.is_empty()).then_some(())
+    });
+    let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
+    let begin_ns = SystemClock.now().ns;
+    let (mut next_unit_ns, mut next_node_ns) = (begin_ns, begin_ns + 2_000_000_000);
+    let (mut unit_kills, mut node_kills) = (0, 0);
+    while SystemClock.now().ns < begin_ns + seconds * 1_000_000_000 {
+        field.listen();
+        let now_ns = SystemClock.now().ns;
+        if now_ns >= next_unit_ns {
+            next_unit_ns = now_ns + 100_000_000 + draws.below(300_000_000) as i64;
+            field.kill_unit(draws.below(APPLICATIONS * UNITS));
+            unit_kills += 1;
+        }
+        if now_ns >= next_node_ns {
+            next_node_ns = now_ns + 3_000_000_000 + draws.below(5_000_000_000) as i64;
+            field.kill_node();
+            node_kills += 1;
+        }
+        rest();
+    }
+    // Everybody leads again, and the last words are heard.
+    let end_ns = SystemClock.now().ns;
+    support::until("leaders after the end", || {
+        field.listen();
+        let leads = |tenures: &BTreeMap<u64, Tenure>| {
+            tenures.values().any(|tenure| tenure.until_ns > end_ns + LEASE_NS)
+        };
+        field.tenures.iter().all(leads).then_some(())
+    });
+    let (takeovers, longest_ns) = field.judge(limit_ns);
+    let of = |kind: &str| field.counts.get(kind).copied().unwrap_or(0);
+    println!(
+        "{seconds} s, {unit_kills} units and {node_kills} nodes killed: {takeovers} take-overs, the longest {} ms after the lease was over; \
+         {} writes, {} refused to old tenures",
+        longest_ns / 1_000_000,
+        of("written"),
+        of("refused") + of("deposed"),
+    );
+    assert!(takeovers > 0 && of("written") > 0 && of("refused") > 0, "{:?}", field.counts);
+    for member in &mut field.members {
+        member.process.kill();
+    }
+}
