@@ -234,6 +234,11 @@ impl World {
     }
 }
 
+/// A port that is free now.
+fn free_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 fn signal(signal: Signal, id: i64, recording: i64, has_subscription: bool, position: i64) -> News {
     News::Signal(signal, id, recording, has_subscription, position)
 }
@@ -291,10 +296,11 @@ fn an_active_recording_is_copied_to_a_position_and_then_extended() {
 #[test]
 fn a_copy_goes_over_to_the_live_stream() {
     let mut world = World::new();
-    let live = "aeron:udp?control-mode=dynamic|control=127.0.0.1:24817|term-length=64k|ssc=true";
-    let (mut publication, source_id, position) = world.record(live, 1_000);
-    let params = ReplicationParams::default()
-        .live_destination("aeron:udp?endpoint=127.0.0.1:0|control=127.0.0.1:24817");
+    let control = format!("127.0.0.1:{}", free_port());
+    let live = format!("aeron:udp?control-mode=dynamic|control={control}|term-length=64k|ssc=true");
+    let (mut publication, source_id, position) = world.record(&live, 1_000);
+    let destination = format!("aeron:udp?endpoint=127.0.0.1:0|control={control}");
+    let params = ReplicationParams::default().live_destination(destination);
     let id = world.replicate(source_id, &params);
     assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));
     world.is_subscribed(id);
@@ -317,8 +323,7 @@ fn a_copy_goes_over_to_the_live_stream() {
 fn a_copy_comes_over_a_response_channel() {
     let mut world = World::new();
     let (source_id, stop) = world.record_all(1_500);
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let channel = format!("aeron:udp?control-mode=response|control=127.0.0.1:{port}");
+    let channel = format!("aeron:udp?control-mode=response|control=127.0.0.1:{}", free_port());
     let params = ReplicationParams::default().replication_channel(channel);
     let id = world.replicate(source_id, &params);
     assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));

@@ -189,15 +189,17 @@ fn counters_show_what_is_written_and_read() {
 #[test]
 fn a_client_is_answered_over_a_response_channel() {
     for channel in ["aeron:ipc", "aeron:udp"] {
+        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [control, answers] = sockets.map(|socket| socket.local_addr().unwrap());
         let mut world = World::new(|context| {
-            context.control_channel = Some("aeron:udp?endpoint=127.0.0.1:24871".into());
+            context.control_channel = Some(format!("aeron:udp?endpoint={control}"));
             context.authenticator = Authenticator::AllowAll;
         });
         let (request, response) = match channel {
-            "aeron:ipc" => ("aeron:ipc", "aeron:ipc?control-mode=response"),
+            "aeron:ipc" => ("aeron:ipc".to_owned(), "aeron:ipc?control-mode=response".to_owned()),
             _ => (
-                "aeron:udp?endpoint=127.0.0.1:24871",
-                "aeron:udp?control-mode=response|control=127.0.0.1:24872",
+                format!("aeron:udp?endpoint={control}"),
+                format!("aeron:udp?control-mode=response|control={answers}"),
             ),
         };
         let mut context = ArchiveClientContext::udp(request, response);
