@@ -125,7 +125,7 @@ fn snapshot(node: &Node) {
     let before = node.snapshot_count().unwrap();
     node.command(ClusterCommand::Snapshot).unwrap();
     until("the snapshot", || node.is_command_done().unwrap());
-    assert_eq!(node.snapshot_count().unwrap(), before + 1);
+    assert_eq!(node.snapshot_count().unwrap(), before + 1, "{:?}", node.failures());
 }
 
 #[derive(Default)]
@@ -348,6 +348,8 @@ fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
     assert_eq!(kept(&mut writer, &mut heard), "kept one, unfenced");
     client.release("db", "db/0", first.token).unwrap();
     offer_fenced(&mut writer, &mut heard, 2, &old, b"nobody leads");
+    // Before the next claim, which comes by another session.
+    writer.wait(&mut heard, |heard| !heard.stale.is_empty()).unwrap();
     let second = client.claim_leadership("db", "db/1", LONG).unwrap();
     offer_fenced(&mut writer, &mut heard, 3, &old, b"deposed");
     offer_fenced(&mut writer, &mut heard, 4, &fence_of(second, "db/1"), b"two");

@@ -7,13 +7,16 @@ mod support;
 use std::path::Path;
 use std::process::{Child, Command};
 
+use harrier::client::{Aeron, Context};
 use harrier::cluster::client::EgressListener;
 use harrier::cluster::module::Authorisation;
 use harrier::cluster::recording_log::{Entry, EntryType, parse};
 use harrier::cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotImage, SnapshotPublication,
 };
-use harrier::platform::SystemClock;
+use harrier::driver::context::DriverContext;
+use harrier::driver::{Driver, ExecutorMode};
+use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::{
@@ -346,4 +349,22 @@ fn settings_by_name_reach_all_parts() {
         let error = Node::launch(context, keepers(1)).err().unwrap();
         assert!(matches!(&error, NodeError::Setting(text) if text.contains(wrong)), "{error}");
     }
+}
+
+#[test]
+fn looking_at_counters_leaves_nothing_in_the_command_ring() {
+    let base = base();
+    let now = SystemClock.now();
+    let mut context = DriverContext::new(base.path().join("aeron"));
+    context.conductor_buffer_length = (64 << 10) + 768;
+    let directory = context.directory.clone();
+    // Nobody works it: what comes into its ring stays there.
+    let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+    let mut agents = driver.into_agents();
+    agents.iter_mut().for_each(|agent| assert!(agent.do_work(&now).is_ok()));
+    let connect = || Aeron::connect(Context::new(&directory), MappedMemory, &now).unwrap();
+    for _ in 0..5_000 {
+        assert!(connect().counters().is_allocated(0));
+    }
+    connect().add_subscription("aeron:ipc", 1).unwrap();
 }

@@ -57,6 +57,8 @@ struct Core {
     now: Now,
     next_keepalive_ns: i64,
     next_check_ns: i64,
+    /// The driver has been told of this client.
+    is_known: bool,
     closed: bool,
 }
 
@@ -134,6 +136,7 @@ impl Aeron {
             now: *now,
             next_keepalive_ns: now.ns,
             next_check_ns: now.ns + context.idle_sleep_ns,
+            is_known: false,
             closed: false,
             context,
         };
@@ -432,7 +435,10 @@ impl Aeron {
     /// Closes all resources and leaves the driver; dropping does the same.
     pub fn close(&mut self) {
         if !self.core.closed {
-            let _left_to_timeout = self.core.send(-1, Request::ClientClose);
+            // One that has only looked at counters is nobody's to close, and would fill the ring when made again and again.
+            if self.core.is_known {
+                let _left_to_timeout = self.core.send(-1, Request::ClientClose);
+            }
             self.core.terminate();
         }
     }

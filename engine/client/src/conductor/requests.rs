@@ -46,7 +46,9 @@ impl Core {
         })?;
         self.to_driver
             .write(command.type_id(), &self.scratch[..length])
-            .map_err(|_full| ClientError::CommandQueueFull)
+            .map_err(|_full| ClientError::CommandQueueFull)?;
+        self.is_known = true;
+        Ok(())
     }
 
     pub(super) fn await_answer(&mut self, id: i64, kind: PendingKind, request: String) {
