@@ -176,7 +176,9 @@ struct Tenure {
 
 /// A unit with its process.
 struct Member {
-    process: Process,
+    /// None between a kill and the next start.
+    process: Option<Process>,
+    start_at_ns: i64,
     application: usize,
     index: usize,
     token: Option<u64>,
@@ -217,7 +219,8 @@ impl Field {
         for member in 0..APPLICATIONS * UNITS {
             let (application, index) = (member / UNITS, member % UNITS);
             let process = field.start(application, index, None);
-            field.members.push(Member { process, application, index, token: None, killed_ns: Vec::new() });
+            let (process, token, killed_ns) = (Some(process), None, Vec::new());
+            field.members.push(Member { process, start_at_ns: 0, application, index, token, killed_ns });
         }
         field
     }
@@ -235,7 +238,8 @@ impl Field {
     /// Takes what the units have said.
     fn listen(&mut self) {
         for member in 0..self.members.len() {
-            for line in self.members[member].process.lines_so_far() {
+            let lines = self.members[member].process.as_mut().map_or_else(Vec::new, Process::lines_so_far);
+            for line in lines {
                 let Some(object) = line.find('{').and_then(|at| serde_json::from_str(&line[at..]).ok())
                 else {
                     continue;
@@ -262,16 +266,33 @@ impl Field {
         known.until_ns = known.until_ns.max(until);
     }
 
-    fn kill_unit(&mut self, member: usize) {
-        self.members[member].process.kill();
+    /// Kills a unit, which starts again after `pause_ns`; false when it is the only one of its application that runs.
+    fn kill_unit(&mut self, member: usize, pause_ns: i64) -> bool {
+        let first = member / UNITS * UNITS;
+        let others = (first..first + UNITS).filter(|other| *other != member);
+        if others.filter(|other| self.members[*other].process.is_some()).count() == 0 {
+            return false;
+        }
+        let Some(process) = &mut self.members[member].process else { return false };
+        process.kill();
         self.listen();
         let now_ns = SystemClock.now().ns;
-        let (application, index) = (self.members[member].application, self.members[member].index);
-        let token = self.members[member].token;
-        let process = self.start(application, index, token);
         let own = &mut self.members[member];
-        own.process = process;
+        own.process = None;
         own.killed_ns.push(now_ns);
+        own.start_at_ns = now_ns + pause_ns;
+        true
+    }
+
+    /// Starts the units whose pause is over.
+    fn start_units(&mut self, now_ns: i64) {
+        for member in 0..self.members.len() {
+            let own = &self.members[member];
+            if own.process.is_none() && now_ns >= own.start_at_ns {
+                let process = self.start(own.application, own.index, own.token);
+                self.members[member].process = Some(process);
+            }
+        }
     }
 
     fn kill_node(&mut self) {
@@ -341,10 +362,11 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     while SystemClock.now().ns < begin_ns + seconds * 1_000_000_000 {
         field.listen();
         let now_ns = SystemClock.now().ns;
+        field.start_units(now_ns);
         if now_ns >= next_unit_ns {
             next_unit_ns = now_ns + 100_000_000 + draws.below(300_000_000) as i64;
-            field.kill_unit(draws.below(APPLICATIONS * UNITS));
-            unit_kills += 1;
+            let pause_ns = draws.below(3 * LEASE_NS as usize) as i64;
+            unit_kills += i32::from(field.kill_unit(draws.below(APPLICATIONS * UNITS), pause_ns));
         }
         if now_ns >= next_node_ns {
             next_node_ns = now_ns + 3_000_000_000 + draws.below(5_000_000_000) as i64;
@@ -372,7 +394,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
         of("refused") + of("deposed"),
     );
     assert!(takeovers > 0 && of("written") > 0 && of("refused") > 0, "{:?}", field.counts);
-    for member in &mut field.members {
-        member.process.kill();
+    for process in field.members.iter_mut().filter_map(|member| member.process.as_mut()) {
+        process.kill();
     }
 }
