@@ -17,6 +17,7 @@ pub use snapshot::{SnapshotStateError, TableReader};
 pub(crate) use slots::{Index, Slots, hash};
 
 use harrier_cluster::codec::TimeUnit;
+use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::codec::MAX_NAME_LENGTH;
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
@@ -125,9 +126,9 @@ pub struct Effects {
 /// let (application, unit) = ("db", "db/0");
 /// let claim = Request::Claim { correlation_id: 1, duration_ns: 30_000_000_000, application, unit };
 /// let (outcome, effects) = table.apply(96, &claim);
-/// // 30 s and the allowance for drift, a thousandth of them.
-/// assert!(matches!(outcome, Outcome::Answer { token: 96, expiry: 32_030, .. }));
-/// assert_eq!(effects.timer.unwrap().deadline, 32_030);
+/// // 30 s and the allowance for drift, a thousandth of them, and for the part of a millisecond that is not told.
+/// assert!(matches!(outcome, Outcome::Answer { token: 96, expiry: 32_031, .. }));
+/// assert_eq!(effects.timer.unwrap().deadline, 32_031);
 /// assert!(table.is_current("db", 96) && !table.is_current("db", 64));
 /// ```
 pub struct LeaseTable {
@@ -201,7 +202,7 @@ impl LeaseTable {
         for slot in self.slots.taken_from(0) {
             let lease = &self.leases[slot];
             let is_live = lease.has_holder() && (lease.pin_count > 0 || lease.expiry > self.time);
-            if is_live {
+            if is_live && !is_planted(Bug::LeaseNotExtended) {
                 let end = extended(begin, lease.duration, self.settings.drift_divisor);
                 self.leases[slot].expiry = lease.expiry.max(end);
             }
@@ -339,9 +340,10 @@ fn ceiling(value: i64, divisor: i64) -> i64 {
     value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
 }
 
-/// End of a lease of `duration` from `time` on, with the allowance of at least one unit (spec 05 L11, L22).
+/// End of a lease of `duration` from `time` on, with the allowance of at least one unit (spec 05 L11, L22). Cluster time
+/// tells whole units: up to one has passed of the unit that `time` tells, and the duration begins within it.
 fn extended(time: i64, duration: i64, drift_divisor: i64) -> i64 {
-    let allowance = ceiling(duration, drift_divisor).max(1);
+    let allowance = ceiling(duration, drift_divisor).max(1) + 1;
     // One before the end of time: that is no expiry but "never".
     time.saturating_add(duration).saturating_add(allowance).min(NEVER - 1)
 }

@@ -56,32 +56,33 @@ fn restored(settings: LeaseSettings, messages: &[Vec<u8>]) -> Result<LeaseTable,
 
 #[test]
 fn a_lease_lasts_its_duration_and_the_allowance_rounded_up() {
-    // Spec 05 L22: 1.5 ms are 2 units, their thousandth is at least 1.
+    // Spec 05 L22: 1.5 ms are 2 units, their thousandth is at least 1. One more for what 1,000 does not tell: claimed at
+    // 1,000.9 ms and over at 2,001 ms, 1,000 ms would have lasted less than a thousandth longer than they are.
     let mut table = table();
     let request =
         Request::Claim { correlation_id: 1, duration_ns: MS + MS / 2, application: "a", unit: "a/0" };
-    assert_eq!(told(table.apply(32, &request).0), (AnswerCode::Granted, 32, 1_003));
+    assert_eq!(told(table.apply(32, &request).0), (AnswerCode::Granted, 32, 1_004));
     let own = told(table.apply(64, &claim("b", "b/0", 2_001)).0);
-    assert_eq!(own, (AnswerCode::Granted, 64, 1_000 + 2_001 + 3));
-    table.advance(1_002);
-    assert!(table.is_current("a", 32));
+    assert_eq!(own, (AnswerCode::Granted, 64, 1_000 + 2_001 + 4));
     table.advance(1_003);
+    assert!(table.is_current("a", 32));
+    table.advance(1_004);
     assert!(!table.is_current("a", 32), "spec 05 L5: over at its expiry");
 }
 
 #[test]
 fn a_holder_extends_and_another_is_denied() {
     let mut table = table();
-    assert_eq!(told(table.apply(32, &claim("a", "a/0", 1_000)).0), (AnswerCode::Granted, 32, 2_001));
-    assert_eq!(told(table.apply(64, &claim("a", "a/1", 9_000)).0), (AnswerCode::Denied, 32, 2_001));
+    assert_eq!(told(table.apply(32, &claim("a", "a/0", 1_000)).0), (AnswerCode::Granted, 32, 2_002));
+    assert_eq!(told(table.apply(64, &claim("a", "a/1", 9_000)).0), (AnswerCode::Denied, 32, 2_002));
     table.advance(1_500);
     // Spec 05 L4: same token, expiry never earlier.
-    assert_eq!(told(table.apply(96, &claim("a", "a/0", 10)).0), (AnswerCode::Granted, 32, 2_001));
-    assert_eq!(told(table.apply(96, &claim("a", "a/0", 1_000)).0), (AnswerCode::Granted, 32, 2_501));
+    assert_eq!(told(table.apply(96, &claim("a", "a/0", 10)).0), (AnswerCode::Granted, 32, 2_002));
+    assert_eq!(told(table.apply(96, &claim("a", "a/0", 1_000)).0), (AnswerCode::Granted, 32, 2_502));
     // Spec 05 L5: over before its timer; a new tenure, also for the same unit, and the old one's end is told.
-    table.advance(2_501);
+    table.advance(2_502);
     let (outcome, effects) = table.apply(128, &claim("a", "a/0", 1_000));
-    assert_eq!(told(outcome), (AnswerCode::Granted, 128, 3_502));
+    assert_eq!(told(outcome), (AnswerCode::Granted, 128, 3_504));
     assert_eq!(effects.ended, Some(EndedTenure { slot: 0, token: 32 }));
 }
 
@@ -93,9 +94,9 @@ fn a_short_extension_does_not_shorten_what_a_new_term_gives() {
     table.advance(2_000);
     table.apply(64, &claim("a", "a/0", 1_000));
     table.on_new_term(500_000, TimeUnit::Millis);
-    table.advance(500_000 + 60_059);
-    assert!(table.is_current("a", 32));
     table.advance(500_000 + 60_060);
+    assert!(table.is_current("a", 32));
+    table.advance(500_000 + 60_061);
     assert!(!table.is_current("a", 32));
 }
 
@@ -105,14 +106,14 @@ fn a_new_term_gives_each_live_lease_its_duration_again() {
     let mut table = table();
     table.apply(32, &claim("a", "a/0", 1_000));
     table.apply(64, &claim("b", "b/0", 10_000));
-    table.advance(2_001);
+    table.advance(2_002);
     table.on_new_term(1_000_000, TimeUnit::Millis);
     assert_eq!((table.current_token("a"), table.current_token("b")), (0, 64));
     let expiry = told(table.apply(96, &claim("b", "b/1", 1)).0).2;
-    assert_eq!(expiry, 1_010_010);
+    assert_eq!(expiry, 1_010_011);
     // Never earlier, and time never steps back (spec 05 L22).
     table.on_new_term(5, TimeUnit::Millis);
-    assert_eq!(told(table.apply(96, &claim("b", "b/1", 1)).0).2, 1_010_010);
+    assert_eq!(told(table.apply(96, &claim("b", "b/1", 1)).0).2, 1_010_011);
     assert_eq!(table.time(), 1_000_000);
 }
 
@@ -163,7 +164,7 @@ fn pins_keep_a_lease_from_expiring() {
     table.on_timer(TIMER_BASE);
     let effects = table.apply(320, &unpin("m")).1;
     assert_eq!((effects.ended, effects.timer), (None, None), "the claim has set it");
-    table.advance(10_101);
+    table.advance(10_102);
     assert_eq!(table.on_timer(TIMER_BASE).unwrap().ended, Some(EndedTenure { slot: 0, token: 288 }));
 }
 
@@ -222,7 +223,7 @@ fn timers_are_set_again_only_when_they_must() {
     // Spec 05 L21.
     let mut table = table();
     let timer = |effects: Effects| effects.timer.map(|own| (own.correlation_id - TIMER_BASE, own.deadline));
-    assert_eq!(timer(table.apply(32, &claim("a", "a/0", 1_000)).1), Some((0, 2_001)));
+    assert_eq!(timer(table.apply(32, &claim("a", "a/0", 1_000)).1), Some((0, 2_002)));
     table.advance(1_500);
     assert_eq!(timer(table.apply(64, &claim("a", "a/0", 1_000)).1), None, "it fires early enough");
     let release = Request::Release { correlation_id: 1, token: 32, application: "a", unit: "a/0" };
@@ -233,11 +234,11 @@ fn timers_are_set_again_only_when_they_must() {
         "the slot's timer serves the next"
     );
     table.apply(160, &Request::Release { correlation_id: 1, token: 128, application: "b", unit: "b/0" });
-    assert_eq!(timer(table.apply(192, &claim("c", "c/0", 100)).1), Some((0, 1_601)), "it would be late");
+    assert_eq!(timer(table.apply(192, &claim("c", "c/0", 100)).1), Some((0, 1_602)), "it would be late");
     table.apply(224, &claim("c", "c/0", 1_000));
     // Early, as after a change of leader: alive, so set again.
-    assert_eq!(timer(table.on_timer(TIMER_BASE).unwrap()), Some((0, 2_501)));
-    table.advance(2_501);
+    assert_eq!(timer(table.on_timer(TIMER_BASE).unwrap()), Some((0, 2_502)));
+    table.advance(2_502);
     let effects = table.on_timer(TIMER_BASE).unwrap();
     assert_eq!((effects.ended.unwrap().token, effects.timer), (192, None));
     assert_eq!(table.on_timer(TIMER_BASE), Some(Effects::default()), "for a lease that is gone");
@@ -286,9 +287,9 @@ fn another_time_unit_converts_all_times() {
     let mut table = table();
     table.apply(32, &claim("a", "a/0", 1_000));
     table.on_new_term(1_000_000, TimeUnit::Micros);
-    assert_eq!(told(table.apply(64, &claim("a", "a/1", 1)).0).2, 2_001_000);
+    assert_eq!(told(table.apply(64, &claim("a", "a/1", 1)).0).2, 2_002_000);
     table.on_new_term(0, TimeUnit::Millis);
-    assert_eq!(told(table.apply(64, &claim("a", "a/1", 1)).0).2, 2_001);
+    assert_eq!(told(table.apply(64, &claim("a", "a/1", 1)).0).2, 2_002);
 }
 
 #[test]
@@ -362,7 +363,7 @@ impl Model {
         if !self.applications.contains_key(&application) && self.applications.len() == 4 {
             return (AnswerCode::TooManyLeases, 0);
         }
-        let expiry = self.time + ms + (ms + 999) / 1_000;
+        let expiry = self.time + ms + (ms + 999) / 1_000 + 1;
         let own = self.applications.entry(application).or_default();
         let (holder, token, before, duration) = *own.holder.get_or_insert((unit, token, expiry, ms));
         if holder != unit {
@@ -381,7 +382,7 @@ impl Model {
                 && let Some((_, _, expiry, ms)) =
                     self.applications.get_mut(&application).and_then(|own| own.holder.as_mut())
             {
-                *expiry = (*expiry).max(begin + *ms + (*ms + 999) / 1_000);
+                *expiry = (*expiry).max(begin + *ms + (*ms + 999) / 1_000 + 1);
             }
         }
         self.time = begin;
