@@ -10,13 +10,13 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
+use harrier::BlockingClusterClient;
 use harrier::cluster::client::EgressListener;
 use harrier::lease::codec::Event;
 use harrier::lease::{Fence, LeaseClientContext, LeaseSettings, Tracker};
 use harrier::leases::{BlockingLeaseClient, LeaseTracker, fenced, lease_service};
 use harrier::services::BookService;
 use harrier::services::orders::{Order, Reply, Request, Side, Status};
-use harrier::{BlockingClusterClient, NodeContext};
 use support::{Base, Outcome};
 
 /// Leadership is guaranteed for this long whenever a gateway asks.
@@ -115,12 +115,12 @@ pub struct Story {
 
 /// Runs both gateways through a take-over.
 pub fn run(base: &Path) -> Outcome<Story> {
-    let cluster = support::Cluster::new(base)?;
+    let mut cluster = support::Cluster::new(base)?;
+    cluster.fresh_timestamps = true;
     let settings =
         LeaseSettings { max_leases: 1_024, max_waiters: 1_024, max_pins: 64, ..Default::default() };
     let book = fenced(Box::new(|| Box::new(BookService::default())), settings)?;
-    let context = NodeContext { fresh_timestamps: true, ..cluster.context() };
-    let node = cluster.start_with(context, vec![lease_service(settings)?, book])?;
+    let node = cluster.start(vec![lease_service(settings)?, book])?;
 
     let mut active = Gateway::start(&cluster, "gateway/0")?;
     let first = active.lead()?;

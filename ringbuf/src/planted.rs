@@ -29,11 +29,19 @@ pub enum Bug {
     SnapshotWhileOpen,
     /// A suspended node goes on.
     SuspendedGoesOn,
+    /// A new leadership term leaves the expiries of leases as they are.
+    LeaseNotExtended,
+    /// A tenure's token is not above all earlier ones.
+    TokenNotMonotonic,
+    /// Who waits for a tenure that ended while the node restarted is not woken, but waits for the next one to end.
+    WakeUpLost,
+    /// Waits for release are left out of the lease service's snapshot.
+    SnapshotWithoutWaiters,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::SkippedNak,
         Self::EarlyCommit,
         Self::UnsyncedRecordingLog,
@@ -46,6 +54,10 @@ impl Bug {
         Self::TrackerNotRestored,
         Self::SnapshotWhileOpen,
         Self::SuspendedGoesOn,
+        Self::LeaseNotExtended,
+        Self::TokenNotMonotonic,
+        Self::WakeUpLost,
+        Self::SnapshotWithoutWaiters,
     ];
 
     /// Name for reports.
@@ -63,6 +75,10 @@ impl Bug {
             Self::TrackerNotRestored => "tracker-not-restored",
             Self::SnapshotWhileOpen => "snapshot-while-open",
             Self::SuspendedGoesOn => "suspended-goes-on",
+            Self::LeaseNotExtended => "lease-not-extended",
+            Self::TokenNotMonotonic => "token-not-monotonic",
+            Self::WakeUpLost => "wake-up-lost",
+            Self::SnapshotWithoutWaiters => "snapshot-without-waiters",
         }
     }
 }

@@ -39,6 +39,8 @@ impl Drop for Base {
 pub struct Cluster {
     base: PathBuf,
     ports: Vec<u16>,
+    /// As in [`NodeContext`].
+    pub fresh_timestamps: bool,
 }
 
 impl Cluster {
@@ -47,7 +49,7 @@ impl Cluster {
         let sockets: Vec<UdpSocket> =
             (0..5).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let ports = sockets.iter().map(|own| own.local_addr().map(|address| address.port()));
-        Ok(Self { base: base.to_owned(), ports: ports.collect::<Result<_, _>>()? })
+        Ok(Self { base: base.to_owned(), ports: ports.collect::<Result<_, _>>()?, fresh_timestamps: false })
     }
 
     /// Directory of the node's media driver.
@@ -64,16 +66,13 @@ impl Cluster {
         context.segment_length = 128 << 10;
         context.sparse_logs = true;
         context.idle = IdleStrategy::Yield;
+        context.fresh_timestamps = self.fresh_timestamps;
         context
     }
 
     /// Starts the node and waits until clients are served.
     pub fn start(&self, services: Vec<ServiceFactory>) -> Outcome<Node> {
-        self.start_with(self.context(), services)
-    }
-
-    /// As [`start`](Self::start), with other settings.
-    pub fn start_with(&self, mut context: NodeContext, services: Vec<ServiceFactory>) -> Outcome<Node> {
+        let mut context = self.context();
         context.service_count = services.len();
         let node = Node::launch(context, services)?;
         while !node.is_ready() {

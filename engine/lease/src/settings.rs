@@ -27,7 +27,7 @@ pub struct LeaseSettings {
     /// Longest duration of a claim, ns.
     pub max_duration_ns: i64,
     /// A lease lasts longer than was claimed by its duration divided by this: what clocks of two machines may drift apart
-    /// (spec 05 L11).
+    /// (spec 05 L11). To that comes one unit of cluster time, for the time of the claim is told in whole units.
     pub drift_divisor: i64,
     /// How long a callback may wait, in sum, for clients that do not take their answers, ns. What they miss they ask for
     /// again; until they have taken one, they are not waited for any more.

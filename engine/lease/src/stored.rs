@@ -2,6 +2,7 @@
 
 use harrier_cluster::service::{Cluster, ServiceFailure, SnapshotImage, SnapshotPublication};
 use harrier_protocol::sbe::SbeError;
+use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::codec::{MAX_MESSAGE_LENGTH, Record};
 use crate::table::{LeaseTable, SnapshotStateError, TableReader};
@@ -26,6 +27,7 @@ pub(crate) fn write_records<E: From<SbeError>>(
     waiters: Option<&Waiters>,
     put: &mut impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
+    let waiters = waiters.filter(|_| !is_planted(Bug::SnapshotWithoutWaiters));
     let mut buffer = [0; MAX_MESSAGE_LENGTH];
     let mut put = |record: &Record<'_>| -> Result<(), E> {
         let length = record.encode(&mut buffer)?;

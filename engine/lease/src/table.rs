@@ -17,6 +17,7 @@ pub use snapshot::{SnapshotStateError, TableReader};
 pub(crate) use slots::{Index, Slots, hash};
 
 use harrier_cluster::codec::TimeUnit;
+use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::codec::MAX_NAME_LENGTH;
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
@@ -201,7 +202,7 @@ impl LeaseTable {
         for slot in self.slots.taken_from(0) {
             let lease = &self.leases[slot];
             let is_live = lease.has_holder() && (lease.pin_count > 0 || lease.expiry > self.time);
-            if is_live {
+            if is_live && !is_planted(Bug::LeaseNotExtended) {
                 let end = extended(begin, lease.duration, self.settings.drift_divisor);
                 self.leases[slot].expiry = lease.expiry.max(end);
             }

@@ -18,6 +18,9 @@ pub enum TrackerError {
     Leadership(#[from] ClaimError),
 }
 
+/// A tracker that cannot wait for release claims so often in the time that it guarantees.
+const PAUSES_IN_DURATION: i64 = 4;
+
 /// What a tracker believes of its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrackerState {
@@ -70,6 +73,9 @@ pub struct PolledTracker {
     /// A claim under way, and when it was begun.
     claim: Option<(RequestId, i64)>,
     block: Option<RequestId>,
+    /// After a wait that ended with an error the next claim is not made before: a service without room for waiters would
+    /// be asked without end.
+    claim_at_ns: i64,
     claim_tickets: Vec<ClaimTicket>,
     leader_tickets: Vec<Resolver>,
     minion_tickets: Vec<Resolver>,
@@ -106,6 +112,7 @@ impl PolledTracker {
             renew_at_ns: i64::MIN,
             claim: None,
             block: None,
+            claim_at_ns: i64::MIN,
             claim_tickets: Vec::new(),
             leader_tickets: Vec::new(),
             minion_tickets: Vec::new(),
@@ -212,6 +219,9 @@ impl PolledTracker {
 
     /// When there is something to do although no answer has come, monotonic ns.
     pub fn next_deadline(&self) -> Option<i64> {
+        if self.state == TrackerState::Minion && self.block.is_none() && self.claim.is_none() {
+            return Some(self.claim_at_ns);
+        }
         let tenure = self.tenure.filter(|_| self.state == TrackerState::Leader)?;
         Some(if self.claim.is_some() { tenure.guaranteed_until_ns } else { self.renew_at_ns })
     }
@@ -226,10 +236,10 @@ impl PolledTracker {
             return work_count + self.go_on_stopping(claimer, now_ns);
         }
         work_count += self.check_guarantee(now_ns);
-        work_count += self.poll_block(claimer);
+        work_count += self.poll_block(claimer, now_ns);
         let is_due = match self.state {
             TrackerState::Leader => now_ns >= self.renew_at_ns,
-            _ => self.block.is_none(),
+            _ => self.block.is_none() && now_ns >= self.claim_at_ns,
         };
         if is_due && self.claim.is_none() {
             work_count += 1;
@@ -290,6 +300,7 @@ impl PolledTracker {
         self.become_minion();
         if self.block.is_none() {
             self.block = claimer.start_block(&self.application, now_ns).ok();
+            self.claim_at_ns = if self.block.is_some() { i64::MIN } else { self.pause_until_ns(now_ns) };
         }
     }
 
@@ -310,11 +321,19 @@ impl PolledTracker {
         usize::from(has_run_out)
     }
 
-    fn poll_block<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C) -> usize {
+    fn poll_block<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, now_ns: i64) -> usize {
         let Some(id) = self.block else { return 0 };
-        let Some(_claims_anyway) = claimer.poll_block(id) else { return 0 };
+        let Some(outcome) = claimer.poll_block(id) else { return 0 };
         self.block = None;
+        // It claims anyway, after an error in a while.
+        if outcome.is_err() {
+            self.claim_at_ns = self.pause_until_ns(now_ns);
+        }
         1
+    }
+
+    fn pause_until_ns(&self, now_ns: i64) -> i64 {
+        now_ns.saturating_add(self.duration_ns / PAUSES_IN_DURATION)
     }
 
     fn go_on_stopping<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, now_ns: i64) -> usize {

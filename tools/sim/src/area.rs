@@ -4,7 +4,7 @@ use harrier_archive::SyncLevel;
 
 use crate::node::Scenario;
 use crate::report::Outcome;
-use crate::{callback, node};
+use crate::{callback, lease, node};
 
 /// An area of simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +13,25 @@ pub enum Area {
     Node,
     /// A service that waits inside its callbacks.
     Callback,
+    /// A lease service with units that claim, hold, wait and write behind fences.
+    Lease,
 }
 
 impl Area {
+    /// What enough seeds must have hit: faults, states and rare branches.
+    pub fn expected(self) -> &'static [&'static str] {
+        match self {
+            Self::Node | Self::Callback => &[],
+            Self::Lease => &lease::EXPECTED,
+        }
+    }
+
     /// Runs one seed; with `keep_lines` the outcome has the events as text.
     pub fn run(self, seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Outcome {
         match self {
             Self::Node => node::run(seed, Scenario::draw(seed, sync_level, keep_lines)),
             Self::Callback => callback::run(seed, sync_level, keep_lines),
+            Self::Lease => lease::run(seed, lease::Scenario::draw(seed, sync_level, keep_lines)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::history::Violation;
 pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
 
 /// All bugs.
-pub const ALL: [Bug; 12] = Bug::ALL;
+pub const ALL: [Bug; 16] = Bug::ALL;
 
 /// How a bug was found.
 #[derive(Debug, Clone)]
@@ -35,7 +35,21 @@ pub fn sync_level_of(bug: Bug) -> SyncLevel {
         | Bug::SnapshotWithoutSessions
         | Bug::TrackerNotRestored
         | Bug::SnapshotWhileOpen
-        | Bug::SuspendedGoesOn => SyncLevel::None,
+        | Bug::SuspendedGoesOn
+        | Bug::LeaseNotExtended
+        | Bug::TokenNotMonotonic
+        | Bug::WakeUpLost
+        | Bug::SnapshotWithoutWaiters => SyncLevel::None,
+    }
+}
+
+/// The area whose checkers find a bug.
+pub fn area_of(bug: Bug) -> Area {
+    match bug {
+        Bug::LeaseNotExtended | Bug::TokenNotMonotonic | Bug::WakeUpLost | Bug::SnapshotWithoutWaiters => {
+            Area::Lease
+        }
+        _ => Area::Node,
     }
 }
 
@@ -44,7 +58,7 @@ pub fn find(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
     let sync_level = sync_level_of(bug);
     for seed in from..from.saturating_add(seeds) {
         planted::plant(Some(bug));
-        let outcome = Area::Node.run(seed, sync_level, false);
+        let outcome = area_of(bug).run(seed, sync_level, false);
         planted::plant(None);
         if let Some(violation) = outcome.violations.into_iter().next() {
             return Some(Found { seeds: seed - from + 1, seed, violation });

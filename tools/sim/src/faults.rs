@@ -74,6 +74,17 @@ pub enum Fault {
         /// How long the node, which ends for it, stays down.
         down_ns: i64,
     },
+    /// A client's process dies at one of its next calls.
+    ClientCrash {
+        /// Its host.
+        host: HostId,
+        /// With its machine, whose monotonic clock begins anew, or only the process.
+        of_machine: bool,
+        /// After so many calls.
+        calls: u64,
+        /// How long it stays down.
+        down_ns: i64,
+    },
     /// A link, a host's sends or the disk are well again.
     Heal,
 }
@@ -90,7 +101,8 @@ impl Fault {
             | Self::SlowDisk { .. }
             | Self::ClockJump { .. }
             | Self::Crash { .. }
-            | Self::ServiceCrash { .. } => None,
+            | Self::ServiceCrash { .. }
+            | Self::ClientCrash { .. } => None,
         }
     }
 
@@ -106,6 +118,8 @@ impl Fault {
             Self::Crash { of_machine: false, .. } => "fault: process crash",
             Self::Crash { of_machine: true, .. } => "fault: machine crash",
             Self::ServiceCrash { .. } => "fault: service crash",
+            Self::ClientCrash { of_machine: false, .. } => "fault: process crash of a unit",
+            Self::ClientCrash { of_machine: true, .. } => "fault: machine crash of a unit",
             Self::Heal => "healed",
         }
     }
@@ -170,6 +184,12 @@ impl Plan {
             faults.push((rng.below(50_000_000) as i64, Fault::Noise { from: 0, to: 1, link }));
         }
         faults.push((end_ns, Fault::Heal));
+        faults.sort_by_key(|(at, _)| *at);
+        Self { faults, next: 0 }
+    }
+
+    /// A plan of these faults, in any order.
+    pub fn of(mut faults: Vec<(i64, Fault)>) -> Self {
         faults.sort_by_key(|(at, _)| *at);
         Self { faults, next: 0 }
     }
@@ -274,14 +294,9 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
         Fault::SlowDisk { pace } => state.hosts[0].disk_pace = pace,
         Fault::ClockJump { host, delta_ms } => state.hosts[host].epoch_offset_ms += delta_ms,
         Fault::Heal => {
-            for (from, to) in [(0, 1), (1, 0)] {
-                *state.network.link_mut(from, to) = Link::CALM;
-            }
-            for host in 0..2 {
-                *state.network.send_faults_mut(host) = SendFaults::default();
-            }
+            state.network.heal();
             state.hosts[0].disk_pace = DiskPace::CALM;
         }
-        Fault::Crash { .. } | Fault::ServiceCrash { .. } => {}
+        Fault::Crash { .. } | Fault::ServiceCrash { .. } | Fault::ClientCrash { .. } => {}
     }
 }

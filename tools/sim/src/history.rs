@@ -83,6 +83,7 @@ pub struct History {
     pub owed: usize,
     /// Hashes of what snapshots of the service hold, by the position of the log at which they were taken.
     taken: BTreeMap<i64, u64>,
+    terms: usize,
     /// The snapshot that was written whole.
     pub snapshot: Option<Snapshot>,
     /// Broken rules; the first is the one that matters.
@@ -141,6 +142,7 @@ impl History {
             Some(_) => {}
             None => {
                 self.check_new(index, event);
+                self.terms += usize::from(event.kind == EventKind::Term);
                 self.events.push(event);
                 self.digests.push(digest);
             }
@@ -247,6 +249,6 @@ impl History {
 
     /// Number of leadership terms.
     pub fn terms(&self) -> usize {
-        self.events.iter().filter(|event| event.kind == EventKind::Term).count()
+        self.terms
     }
 }

@@ -58,8 +58,31 @@ pub struct Host {
     /// Set from the death of a process until the next one begins: its remains do nothing.
     pub is_dead: bool,
     monotonic_origin_ns: i64,
+    /// How much faster its clocks run than virtual time, millionths.
+    drift_ppm: i64,
     /// Whose clocks it reads: of processes on one machine the first one's.
     machine: HostId,
+}
+
+/// Millionths in one.
+const MILLION: i64 = 1_000_000;
+
+impl Host {
+    /// Time that passes on its clocks in so much virtual time, ns. A run is far shorter than overflow is away.
+    fn elapsed_ns(&self, virtual_ns: i64) -> i64 {
+        virtual_ns + (virtual_ns * self.drift_ppm).div_euclid(MILLION)
+    }
+
+    /// The first moment of virtual time at which its monotonic clock shows `monotonic_ns`.
+    fn virtual_ns(&self, monotonic_ns: i64) -> i64 {
+        let elapsed_ns = monotonic_ns.saturating_sub(self.monotonic_origin_ns);
+        if self.drift_ppm == 0 {
+            return elapsed_ns;
+        }
+        let virtual_ns = i128::from(elapsed_ns) * i128::from(MILLION);
+        let rate = i128::from(MILLION + self.drift_ppm);
+        i64::try_from(-(-virtual_ns).div_euclid(rate)).unwrap_or(i64::MAX)
+    }
 }
 
 /// The state behind all seams.
@@ -119,6 +142,7 @@ impl Kernel {
                 death: None,
                 is_dead: false,
                 monotonic_origin_ns: rng.below(1_000_000_000_000) as i64,
+                drift_ppm: 0,
             })
             .collect();
         let network = Network::new(host_count, rng.fork());
@@ -143,16 +167,29 @@ impl Kernel {
     pub fn now(&self, host: HostId) -> Now {
         let state = self.state();
         let own = &state.hosts[state.hosts[host].machine];
+        let elapsed_ns = own.elapsed_ns(state.now_ns);
         Now {
-            ns: state.now_ns + own.monotonic_origin_ns,
-            epoch_ms: EPOCH_START_MS + state.now_ns / 1_000_000 + own.epoch_offset_ms,
+            ns: elapsed_ns + own.monotonic_origin_ns,
+            epoch_ms: EPOCH_START_MS + elapsed_ns / 1_000_000 + own.epoch_offset_ms,
         }
     }
 
     /// Virtual time of a host's monotonic time.
     pub fn virtual_ns(&self, host: HostId, monotonic_ns: i64) -> i64 {
         let state = self.state();
-        monotonic_ns.saturating_sub(state.hosts[state.hosts[host].machine].monotonic_origin_ns)
+        state.hosts[state.hosts[host].machine].virtual_ns(monotonic_ns)
+    }
+
+    /// Has a host's clocks run faster than virtual time by so many millionths, or slower.
+    pub fn set_drift(&self, host: HostId, drift_ppm: i64) {
+        self.state().hosts[host].drift_ppm = drift_ppm;
+    }
+
+    /// A host's machine starts anew, and its monotonic clock with it.
+    pub fn restart_clock(&self, host: HostId) {
+        let mut state = self.state();
+        let origin_ns = state.rng.below(1_000_000_000_000) as i64;
+        state.hosts[host].monotonic_origin_ns = origin_ns;
     }
 
     /// Makes `process` a process on the machine of another: both read the same clocks.

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod history;
 pub mod inside;
 pub mod kernel;
+pub mod lease;
 pub mod ledger;
 pub mod memory;
 pub mod network;

@@ -70,7 +70,8 @@ struct Inbox {
 
 /// All sockets and links.
 pub struct Network {
-    inboxes: BTreeMap<(HostId, u16), Inbox>,
+    /// By host and port.
+    inboxes: Vec<BTreeMap<u16, Inbox>>,
     links: BTreeMap<(HostId, HostId), Link>,
     send_faults: Vec<SendFaults>,
     next_port: u16,
@@ -88,7 +89,7 @@ pub fn address_of(host: HostId) -> IpAddr {
 impl Network {
     pub(crate) fn new(host_count: usize, rng: Rng) -> Self {
         Self {
-            inboxes: BTreeMap::new(),
+            inboxes: (0..host_count).map(|_| BTreeMap::new()).collect(),
             links: BTreeMap::new(),
             send_faults: vec![SendFaults::default(); host_count],
             next_port: FIRST_EPHEMERAL_PORT,
@@ -104,6 +105,12 @@ impl Network {
         self.links.entry((from, to)).or_insert(Link::CALM)
     }
 
+    /// All links and sends are well again.
+    pub fn heal(&mut self) {
+        self.links.clear();
+        self.send_faults.fill(SendFaults::default());
+    }
+
     /// The faults of a host's sends.
     pub fn send_faults_mut(&mut self, host: HostId) -> &mut SendFaults {
         &mut self.send_faults[host]
@@ -111,9 +118,9 @@ impl Network {
 
     /// When the next datagram arrives at a host, virtual ns.
     pub fn next_arrival_ns(&self, host: HostId) -> Option<i64> {
-        self.inboxes
-            .range((host, 0)..=(host, u16::MAX))
-            .filter_map(|(_, inbox)| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
+        self.inboxes[host]
+            .values()
+            .filter_map(|inbox| inbox.waiting.first_key_value().map(|((at, _), _)| *at))
             .min()
     }
 
@@ -178,7 +185,7 @@ impl State {
         }
         let sequence = network.sequence;
         network.sequence += 1;
-        let Some(inbox) = network.inboxes.get_mut(&(target, port)) else {
+        let Some(inbox) = network.inboxes[target].get_mut(&port) else {
             self.coverage.hit("datagram without a listener");
             return network.give_bytes(bytes);
         };
@@ -225,15 +232,15 @@ impl Transport for SimTransport {
         let network = &mut state.network;
         let mut port = spec.bind.port();
         if port == 0 {
-            while network.inboxes.contains_key(&(self.host, network.next_port)) {
+            while network.inboxes[self.host].contains_key(&network.next_port) {
                 network.next_port = network.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
             }
             port = network.next_port;
             network.next_port = network.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
-        } else if network.inboxes.contains_key(&(self.host, port)) {
+        } else if network.inboxes[self.host].contains_key(&port) {
             return Err(fail(ErrorKind::AddrInUse));
         }
-        network.inboxes.insert((self.host, port), Inbox::default());
+        network.inboxes[self.host].insert(port, Inbox::default());
         state.note("open socket", &[self.host as u64, u64::from(port)]);
         let local = SocketAddr::new(ip, port);
         let source = SocketAddr::new(if ip.is_unspecified() { address_of(self.host) } else { ip }, port);
@@ -353,7 +360,7 @@ impl Datagrams for SimSocket {
         {
             let mut state = self.kernel.state();
             let now_ns = state.now_ns;
-            let Some(inbox) = state.network.inboxes.get_mut(&(self.host, self.local.port())) else {
+            let Some(inbox) = state.network.inboxes[self.host].get_mut(&self.local.port()) else {
                 return Ok(0);
             };
             while batch.len() < BATCH
@@ -383,6 +390,6 @@ impl Datagrams for SimSocket {
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
-        self.kernel.state().network.inboxes.remove(&(self.host, self.local.port()));
+        self.kernel.state().network.inboxes[self.host].remove(&self.local.port());
     }
 }

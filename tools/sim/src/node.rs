@@ -190,12 +190,12 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     }
 }
 
-fn endpoint(host: HostId, port: u16) -> String {
+pub(crate) fn endpoint(host: HostId, port: u16) -> String {
     format!("{}:{port}", address_of(host))
 }
 
 /// A driver whose buffers are small: a run makes many of them.
-fn small(context: &mut DriverContext) {
+pub(crate) fn small(context: &mut DriverContext) {
     context.conductor_buffer_length = (64 << 10) + 768;
     context.clients_buffer_length = (64 << 10) + 128;
     context.counters_buffer_length = 64 << 10;
@@ -526,7 +526,7 @@ impl Run {
 }
 
 /// Every recording in use is one that was added whole.
-fn check_catalog(catalog: &Catalog, history: &Rc<RefCell<History>>) {
+pub(crate) fn check_catalog(catalog: &Catalog, history: &Rc<RefCell<History>>) {
     for recording in catalog.valid_from(0) {
         let texts = [&recording.stripped_channel, &recording.original_channel, &recording.source_identity];
         if texts.iter().any(|text| text.is_empty() || text.contains('\0')) {

@@ -41,6 +41,8 @@ pub struct Summary {
     pub seconds: f64,
     /// Runs of a seed with other traces than its first run.
     pub divergent: Vec<u64>,
+    /// What the seeds must hit, and did not.
+    pub missing: Vec<&'static str>,
 }
 
 impl Summary {
@@ -55,9 +57,26 @@ impl Summary {
         }
     }
 
+    /// Adds the runs of another thread.
+    pub fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.virtual_ns += other.virtual_ns;
+        self.messages += other.messages;
+        self.coverage.merge(&other.coverage);
+        self.failures.extend(other.failures);
+        self.failures.sort_by_key(|(seed, _)| *seed);
+        self.divergent.extend(other.divergent);
+        self.divergent.sort_unstable();
+    }
+
+    /// Notes which of these names were never hit.
+    pub fn expect(&mut self, names: &[&'static str]) {
+        self.missing = names.iter().copied().filter(|name| self.coverage.get(name) == 0).collect();
+    }
+
     /// True when nothing went wrong.
     pub fn is_good(&self) -> bool {
-        self.failures.is_empty() && self.divergent.is_empty()
+        self.failures.is_empty() && self.divergent.is_empty() && self.missing.is_empty()
     }
 
     /// A table for people.
@@ -81,16 +100,20 @@ impl Summary {
         for seed in &self.divergent {
             let _ = writeln!(text, "FAILED seed {seed}: two runs have different traces");
         }
+        for name in &self.missing {
+            let _ = writeln!(text, "FAILED never hit: {name}");
+        }
         text
     }
 
     /// One line of JSON.
     pub fn json(&self, area: &str, sync_level: u32) -> String {
         let mut text = format!(
-            "{{\"area\":{area:?},\"sync_level\":{sync_level},\"seeds\":{},\"failed\":{},\"divergent\":{},\"seconds\":{:.3},\"virtual_seconds\":{:.3},\"messages\":{}",
+            "{{\"area\":{area:?},\"sync_level\":{sync_level},\"seeds\":{},\"failed\":{},\"divergent\":{},\"missing\":{},\"seconds\":{:.3},\"virtual_seconds\":{:.3},\"messages\":{}",
             self.seeds,
             self.failures.len(),
             self.divergent.len(),
+            self.missing.len(),
             self.seconds,
             self.virtual_ns as f64 / 1e9,
             self.messages

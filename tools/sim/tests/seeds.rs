@@ -42,8 +42,20 @@ fn callbacks_wait_while_the_others_go_on() {
 }
 
 #[test]
+fn what_must_hold_of_leases_holds() {
+    let summary = run(Area::Lease, SyncLevel::None, 1..25);
+    for name in
+        ["claim granted", "claim denied", "lease renewed", "lease extended by a new term", "timer early"]
+    {
+        assert!(summary.coverage.get(name) > 0, "no {name}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
-    for (area, level) in [(Area::Node, SyncLevel::Data), (Area::Callback, SyncLevel::None)] {
+    for (area, level) in
+        [(Area::Node, SyncLevel::Data), (Area::Callback, SyncLevel::None), (Area::Lease, SyncLevel::None)]
+    {
         for seed in 20..23 {
             let (first, second) = (area.run(seed, level, false), area.run(seed, level, false));
             assert_eq!(first.trace_hash, second.trace_hash, "{area:?} seed {seed}");

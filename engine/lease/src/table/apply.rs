@@ -1,5 +1,7 @@
 //! Requests as they come from the log.
 
+use harrier_ringbuf::planted::{Bug, is_planted};
+
 use super::{Effects, LeaseTable, NEVER, ceiling, extended, pins, unit_ns};
 use crate::codec::{AnswerCode, Request};
 use crate::names::{InvalidInput, check_name};
@@ -136,7 +138,8 @@ impl LeaseTable {
         if !lease.has_holder() {
             lease.unit.set(unit);
             // Positions of the log only grow: so do tokens.
-            lease.token = log_position as u64;
+            lease.token =
+                if is_planted(Bug::TokenNotMonotonic) { expiry as u64 } else { log_position as u64 };
             (lease.expiry, lease.duration) = (expiry, duration);
         } else if lease.unit.as_bytes() == unit.as_bytes() {
             // Never earlier; the duration is the one that the expiry came from (spec 05 L4).
@@ -179,7 +182,7 @@ impl LeaseTable {
         let holder = self.settled(application, effects).filter(|slot| self.leases[*slot].has_holder());
         let Some(slot) = holder else { return Outcome::Over { token } };
         let current = self.leases[slot].token;
-        if token == 0 || token == current {
+        if token == 0 || token == current || is_planted(Bug::WakeUpLost) {
             Outcome::Wait { slot, token: current }
         } else {
             Outcome::Over { token }

@@ -164,17 +164,27 @@ fn l14_a_minion_waits_once_and_then_claims_again() {
     // Also after an error of the wait.
     for outcome in [Ok(()), Err(BlockError::TooManyWaiters { limit: 1 })] {
         let before = rig.script.claims.len();
+        let is_error = outcome.is_err();
         rig.script.unblock(outcome);
         rig.run(100 * D);
-        assert_eq!(rig.script.claims.len(), before + 1);
+        assert_eq!(rig.script.claims.len(), before + usize::from(!is_error));
+        if is_error {
+            // Not without end: what refused the wait may go on refusing.
+            let at = rig.tracker.next_deadline().unwrap();
+            assert_eq!(at, 100 * D + D / 4);
+            rig.run(at - 1);
+            assert_eq!(rig.script.claims.len(), before);
+            rig.run(at);
+            assert_eq!(rig.script.claims.len(), before + 1);
+        }
         rig.script.refuse(ClaimError::Denied);
-        rig.run(100 * D);
+        rig.run(101 * D);
         assert_eq!(rig.script.blocks.len(), before + 1);
     }
     rig.script.unblock(Ok(()));
-    rig.run(100 * D);
+    rig.run(101 * D);
     rig.script.grant(64);
-    rig.run(100 * D);
+    rig.run(101 * D);
     assert_eq!((leader.answer(), rig.tracker.state()), (Some(true), TrackerState::Leader));
 }
 
