@@ -15,6 +15,7 @@ pub(crate) fn write(
     table: &LeaseTable,
     waiters: Option<&Waiters>,
 ) -> Result<(), ServiceFailure> {
+    let waiters = waiters.filter(|_| !is_planted(Bug::SnapshotWithoutWaiters));
     write_records(table, waiters, &mut |message| -> Result<(), ServiceFailure> {
         cluster.retry(|_| Ok(snapshot.offer(message)?))?;
         Ok(())
@@ -27,7 +28,6 @@ pub(crate) fn write_records<E: From<SbeError>>(
     waiters: Option<&Waiters>,
     put: &mut impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let waiters = waiters.filter(|_| !is_planted(Bug::SnapshotWithoutWaiters));
     let mut buffer = [0; MAX_MESSAGE_LENGTH];
     let mut put = |record: &Record<'_>| -> Result<(), E> {
         let length = record.encode(&mut buffer)?;

@@ -29,7 +29,7 @@ pub(super) fn draw(rng: &mut Rng, machine_crashes: bool) -> Plan {
         faults.push((when, draw_node_crash(rng, machine_crashes, 2_000)));
         // A node that comes back often has another idea of the date.
         if rng.chance(1, 2) {
-            faults.push((when, Fault::ClockJump { host: 0, delta_ms: rng.below(8_000) as i64 - 3_000 }));
+            faults.push((when, Fault::ClockJump { host: 0, delta_ms: rng.below(6_000) as i64 - 2_500 }));
         }
     }
     if rng.chance(1, 6) {
@@ -97,7 +97,7 @@ fn draw_fault(rng: &mut Rng, at: i64, faults: &mut Vec<(i64, Fault)>) {
         }
         _ => {
             let host = if rng.chance(1, 2) { 0 } else { unit };
-            faults.push((at, Fault::ClockJump { host, delta_ms: rng.below(10_000) as i64 - 5_000 }));
+            faults.push((at, Fault::ClockJump { host, delta_ms: rng.below(6_000) as i64 - 3_000 }));
         }
     }
     if let Some(after_ns) = heals_after_ns {

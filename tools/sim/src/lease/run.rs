@@ -44,7 +44,7 @@ const NODE: HostId = 0;
 const NODE_DRIVER: &str = "/dev/shm/node";
 const SECOND_NS: i64 = 1_000_000_000;
 /// Units go on so long behind the faults, and then let go.
-const CALM_NS: i64 = 6 * SECOND_NS;
+const CALM_NS: i64 = 5 * SECOND_NS;
 /// All must be settled within this time from then on.
 const DRAINING_NS: i64 = 30 * SECOND_NS;
 /// Time in which a wait ends once its tenure is over, all is calm and its unit has a session: longer than it takes to find
@@ -67,7 +67,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Ten seconds with faults, and six without. Of runs that need only survive crashes of processes, some survive those
+    /// Ten seconds with faults, and five without. Of runs that need only survive crashes of processes, some survive those
     /// of machines as well.
     pub fn draw(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x1EA5_0000_0000_0001);
