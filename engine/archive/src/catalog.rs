@@ -201,11 +201,15 @@ impl Catalog {
     }
 
     /// A crash of the machine can lose the header that was written behind new entries, in another sector than theirs: entries
-    /// that it does not count yet are believed when their checksums say so.
+    /// that it does not count yet are believed when their checksums say so. Without checksums only crashes of the process
+    /// are survived, which leave one such entry: the one after which it died before it wrote the header.
     fn may_be_newer_than_header(&self, next_recording_id: i64) -> bool {
         let mut uncounted =
             self.entries.iter().filter(|entry| entry.descriptor.recording_id >= next_recording_id);
-        uncounted.all(|entry| self.checksum.is_some() && self.is_checksum_right(entry))
+        match self.checksum {
+            Some(_) => uncounted.all(|entry| self.is_checksum_right(entry)),
+            None => uncounted.all(|entry| entry.descriptor.recording_id == next_recording_id),
+        }
     }
 
     /// Zeroes what lies behind the last entry, where it is not zero in `bytes`, the file as it was read: remains of an
