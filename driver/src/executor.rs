@@ -36,6 +36,16 @@ pub(crate) enum JobResult<T: Transport> {
     Freed(Result<usize, Failure>),
 }
 
+impl<T: Transport> JobResult<T> {
+    /// A new log that is not sparse.
+    fn allocated_log(&self) -> Option<&LogFile> {
+        match self {
+            Self::Log(Ok((file, _))) if !file.log.settings().sparse => Some(file),
+            _ => None,
+        }
+    }
+}
+
 /// Bytes whose pages are entered at once: while the thread of the executor is at it, no job is done.
 const SLICE_LENGTH: usize = 1 << 20;
 
@@ -105,11 +115,8 @@ pub(crate) struct Worker<M: Memory, T: Transport> {
 impl<M: Memory, T: Transport> Worker<M, T> {
     /// Does a job of a conductor without a thread beside it: nobody could enter a new log's pages later.
     fn run_whole(&self, job: Job) -> JobResult<T> {
-        let is_sparse = matches!(&job, Job::CreateLog { settings, .. } if settings.sparse);
         let result = self.run(job);
-        if let JobResult::Log(Ok((file, _))) = &result
-            && !is_sparse
-        {
+        if let Some(file) = result.allocated_log() {
             (0..PARTITION_COUNT).for_each(|term| self.memory.populate(file.log.term(term)));
         }
         result
@@ -175,11 +182,8 @@ impl<M: Memory, T: Transport> ExecutorAgent<M, T> {
         if let Job::Free(file) = &job {
             self.fresh.retain(|fresh| fresh.path != file.path);
         }
-        let is_sparse = matches!(&job, Job::CreateLog { settings, .. } if settings.sparse);
         let result = self.worker.run(job);
-        if let JobResult::Log(Ok((file, _))) = &result
-            && !is_sparse
-        {
+        if let Some(file) = result.allocated_log() {
             self.fresh.push_back(Fresh { path: file.path.clone(), log: file.log.clone(), done: 0 });
         }
         result

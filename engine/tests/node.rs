@@ -203,9 +203,8 @@ fn messages_between_services_reach_all_services_once() {
     node.stop().unwrap();
 }
 
-/// The services of a child process; not a test of its own.
+/// The services of a child process: this test program, started again with a directory.
 #[test]
-#[ignore = "run by a test as a process of its own"]
 fn services_of_a_child_process() {
     let Ok(base) = std::env::var(CHILD_BASE) else { return };
     let base = Path::new(&base);
@@ -224,7 +223,7 @@ struct Process(Child);
 impl Process {
     fn start(base: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "services_of_a_child_process", "--ignored"]).env(CHILD_BASE, base);
+        command.args(["--exact", "services_of_a_child_process"]).env(CHILD_BASE, base);
         Self(command.stdout(std::process::Stdio::null()).spawn().unwrap())
     }
 }

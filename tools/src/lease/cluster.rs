@@ -1,6 +1,6 @@
 //! The session with the cluster, over a driver that runs or one of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harrier::cluster::client::ClusterClientContext;
 use harrier::driver::context::{DriverContext, ThreadingMode};
@@ -64,11 +64,12 @@ impl Session {
         cluster.message_timeout_ns = timeout_ns;
         let mut context = LeaseClientContext::new(cluster);
         context.timeout_ns = timeout_ns;
-        let driver = if arguments.aeron_dir.is_none() { Some(OwnDriver::start()?) } else { None };
-        let directory: PathBuf = match (&arguments.aeron_dir, &driver) {
-            (Some(directory), _) => directory.clone(),
-            (None, Some(own)) => own.directory.path().join("aeron"),
-            (None, None) => PathBuf::new(),
+        let (directory, driver) = match &arguments.aeron_dir {
+            Some(directory) => (directory.clone(), None),
+            None => {
+                let own = OwnDriver::start()?;
+                (own.directory.path().join("aeron"), Some(own))
+            }
         };
         let client = BlockingLeaseClient::connect(directory, context)
             .map_err(|error| CommandError::Usage(error.to_string()))?;
