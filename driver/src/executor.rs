@@ -18,18 +18,25 @@ use crate::log_files::{self, LogFile};
 pub(crate) enum Job {
     /// Resolve the names of a channel.
     Channel { uri: Box<ChannelUri>, text: String },
-    /// Open a socket.
-    Socket { spec: Box<SocketSpec> },
+    /// Open a socket, and another one to hear receivers on.
+    Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>> },
     /// Create a log.
     CreateLog { path: PathBuf, settings: Box<LogSettings>, low_space_threshold: u64 },
     /// Remove a log.
     Free(LogFile),
 }
 
+/// Open sockets of a channel.
+pub(crate) struct Opened<S> {
+    pub(crate) socket: S,
+    /// The one on which receivers are heard, where that is another.
+    pub(crate) control: Option<S>,
+}
+
 /// What came of a job.
 pub(crate) enum JobResult<T: Transport> {
     Channel(Result<Box<UdpChannel>, Failure>),
-    Socket(Result<T::Socket, Failure>),
+    Socket(Result<Opened<T::Socket>, Failure>),
     /// The log, and a warning when the file system runs low.
     Log(Result<(LogFile, Option<String>), Failure>),
     /// Bytes no longer mapped, or why the file is still there.
@@ -122,14 +129,21 @@ impl<M: Memory, T: Transport> Worker<M, T> {
         result
     }
 
+    fn open(&self, spec: &SocketSpec) -> Result<T::Socket, Failure> {
+        self.transport.open(spec).map_err(|error| {
+            let failure = Failure::from(error);
+            Failure::new(failure.code, format!("failed to bind to {}: {}", spec.bind, failure.message))
+        })
+    }
+
     fn run(&self, job: Job) -> JobResult<T> {
         match job {
             Job::Channel { uri, text } => {
                 JobResult::Channel(UdpChannel::resolve(*uri, &text, &self.transport).map(Box::new))
             }
-            Job::Socket { spec } => JobResult::Socket(self.transport.open(&spec).map_err(|error| {
-                let failure = Failure::from(error);
-                Failure::new(failure.code, format!("failed to bind to {}: {}", spec.bind, failure.message))
+            Job::Socket { spec, control } => JobResult::Socket(self.open(&spec).and_then(|socket| {
+                let control = control.map(|control| self.open(&control)).transpose()?;
+                Ok(Opened { socket, control })
             })),
             Job::CreateLog { path, settings, low_space_threshold } => {
                 JobResult::Log(log_files::create(&self.memory, &path, &settings).map(|file| {

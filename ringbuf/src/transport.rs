@@ -1,6 +1,6 @@
 //! The seam to the network: datagrams in, datagrams out, in the shape of submissions and completions.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use crate::AtomicBuffer;
@@ -42,7 +42,9 @@ pub struct Multicast {
     /// The group's address and port.
     pub group: SocketAddr,
     /// Address of the interface to join and send on.
-    pub interface: SocketAddr,
+    pub interface: IpAddr,
+    /// Index of that interface, by which IPv6 knows it.
+    pub interface_index: u32,
     /// Hops; `None` keeps the system's default.
     pub ttl: Option<u8>,
     /// Join the group (receivers) or only send to it.
@@ -110,11 +112,26 @@ pub trait Transport: Clone + Send + 'static {
     /// Resolves a host name or literal to its first address (IPv4 preferred).
     fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError>;
 
-    /// Local interface addresses with their prefix lengths, for `interface=` of channels.
-    fn interfaces(&self) -> Vec<(std::net::IpAddr, u8)>;
+    /// Addresses of the host's interfaces, for `interface=` of channels.
+    fn interfaces(&self) -> Vec<InterfaceAddress>;
 
     /// The system's (default, maximum) bytes of SO_SNDBUF and SO_RCVBUF.
     fn buffer_limits(&self) -> BufferLimits;
+}
+
+/// One address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// Name of the interface.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of the address that name its network.
+    pub prefix: u8,
+    /// The interface is up, and takes multicast or is the loopback.
+    pub is_usable: bool,
 }
 
 /// Socket buffer lengths that the host grants.

@@ -1,8 +1,11 @@
 //! UDP sockets in batches.
 
-use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::transport::{
+    BufferLimits, InterfaceAddress, Multicast, QueueFull, SendBuffer, SocketSpec,
+};
 use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Transport, TransportError};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::ffi::CStr;
 use std::io::{Error, ErrorKind};
 use std::mem::{MaybeUninit, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -337,7 +340,7 @@ impl Transport for UdpTransport {
         all.iter().find(|address| address.is_ipv4()).or(all.first()).copied().ok_or_else(unknown)
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         interfaces()
     }
 
@@ -373,31 +376,7 @@ fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     }
     socket.bind(&spec.bind.into())?;
     if let Some(multicast) = &spec.multicast {
-        match (multicast.group.ip(), multicast.interface.ip()) {
-            (IpAddr::V4(group), IpAddr::V4(interface)) => {
-                if multicast.join {
-                    socket.join_multicast_v4(&group, &interface)?;
-                }
-                socket.set_multicast_if_v4(&interface)?;
-                if let Some(ttl) = multicast.ttl {
-                    socket.set_multicast_ttl_v4(u32::from(ttl))?;
-                }
-            }
-            (IpAddr::V6(group), _) => {
-                if multicast.join {
-                    socket.join_multicast_v6(&group, 0)?;
-                }
-                if let Some(ttl) = multicast.ttl {
-                    socket.set_multicast_hops_v6(u32::from(ttl))?;
-                }
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "group and interface are of different families",
-                ));
-            }
-        }
+        set_multicast(&socket, multicast)?;
     }
     if let Some(peer) = spec.connect {
         socket.connect(&peer.into())?;
@@ -405,7 +384,37 @@ fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     Ok(socket)
 }
 
-fn interfaces() -> Vec<(IpAddr, u8)> {
+fn set_multicast(socket: &Socket, multicast: &Multicast) -> Result<(), Error> {
+    match (multicast.group.ip(), multicast.interface) {
+        (IpAddr::V4(group), IpAddr::V4(interface)) => {
+            if multicast.join {
+                socket.join_multicast_v4(&group, &interface)?;
+                // Sockets on one port share it, but each wants its own groups alone.
+                socket.set_multicast_all_v4(false)?;
+            }
+            socket.set_multicast_if_v4(&interface)?;
+            if let Some(ttl) = multicast.ttl {
+                socket.set_multicast_ttl_v4(u32::from(ttl))?;
+            }
+        }
+        (IpAddr::V6(group), IpAddr::V6(_)) => {
+            if multicast.join {
+                socket.join_multicast_v6(&group, multicast.interface_index)?;
+                socket.set_multicast_all_v6(false)?;
+            }
+            socket.set_multicast_if_v6(multicast.interface_index)?;
+            if let Some(ttl) = multicast.ttl {
+                socket.set_multicast_hops_v6(u32::from(ttl))?;
+            }
+        }
+        _ => {
+            return Err(Error::new(ErrorKind::InvalidInput, "group and interface are of different families"));
+        }
+    }
+    Ok(())
+}
+
+fn interfaces() -> Vec<InterfaceAddress> {
     let mut first = MaybeUninit::<*mut libc::ifaddrs>::uninit();
     // SAFETY: the call initialises the pointer when it succeeds.
     if unsafe { libc::getifaddrs(first.as_mut_ptr()) } != 0 {
@@ -424,7 +433,18 @@ fn interfaces() -> Vec<(IpAddr, u8)> {
             IpAddr::V4(mask) => u32::from(mask).count_ones(),
             IpAddr::V6(mask) => u128::from(mask).count_ones(),
         };
-        found.push((address, prefix as u8));
+        // SAFETY: the name is a string of the list, which is valid until it is freed below.
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+        // SAFETY: as above; an unknown name gives index 0.
+        let index = unsafe { libc::if_nametoindex(entry.ifa_name) };
+        let has = |flags: i32| entry.ifa_flags & flags as u32 != 0;
+        found.push(InterfaceAddress {
+            name: name.to_string_lossy().into_owned(),
+            index,
+            ip: address,
+            prefix: prefix as u8,
+            is_usable: has(libc::IFF_UP) && has(libc::IFF_MULTICAST | libc::IFF_LOOPBACK),
+        });
     }
     // SAFETY: the list came from getifaddrs and is freed once.
     unsafe { libc::freeifaddrs(first) };

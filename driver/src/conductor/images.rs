@@ -79,8 +79,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 Ok(())
             }
             None => {
-                let mut spec = channel.receive_socket();
-                self.choose_receive_port(&mut spec)?;
+                let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
+                if channel.group.is_none() {
+                    self.choose_receive_port(&mut spec)?;
+                }
                 let opened = (*channel).clone();
                 let params = Box::new(params);
                 self.open_socket(spec, &opened, Pending::SubscriptionSocket { add, params, channel })
@@ -163,10 +165,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     pub(super) fn on_create_image(
         &mut self,
         endpoint_id: u64,
-        setup: Setup,
+        mut setup: Setup,
         source: SocketAddr,
         control: SocketAddr,
     ) {
+        if control.ip().is_multicast() {
+            setup.flags |= flag::SETUP_GROUP;
+        }
         let (stream_id, session_id) = (setup.stream_id, setup.session_id);
         let Some(subscription) = self
             .subscriptions

@@ -1,11 +1,11 @@
 //! Datagrams in memory: what is sent is queued at the receiver, unless a rule loses it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use harrier_protocol::udp::Frame;
-use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec};
 use harrier_ringbuf::{Datagrams, Region, Transport, TransportError};
 
 /// A datagram that was sent.
@@ -159,7 +159,7 @@ impl Transport for Net {
         Err(TransportError::UnknownHost { name: host.to_owned() })
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         Vec::new()
     }
 

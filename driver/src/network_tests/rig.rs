@@ -283,8 +283,7 @@ impl Rig {
                 true => Vec::new(),
                 false => vec![Some(Box::new(self.transport(number, -1)))],
             };
-            let endpoint =
-                ReceiveEndpoint::with_transports(endpoint_id, transports, receiver_id, tag, Vec::new());
+            let endpoint = ReceiveEndpoint::new(endpoint_id, transports, receiver_id, tag, Vec::new());
             self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
             self.add_interest(number, None);
         }

@@ -54,22 +54,8 @@ impl Outbox {
 }
 
 impl<S: Datagrams> ReceiveEndpoint<S> {
-    /// An endpoint on its own open socket, or on none yet; `control` is the channel's explicit control address.
+    /// An endpoint on its own socket, or on none yet for `control-mode=manual`, whose destinations come by command.
     pub(crate) fn new(
-        id: u64,
-        socket: Option<S>,
-        receiver_id: i64,
-        group_tag: Option<i64>,
-        control: Option<SocketAddr>,
-        counters: Vec<AtomicCounter>,
-    ) -> Self {
-        let own = socket.map(|socket| Some(Box::new(ReceiveTransport::new(-1, socket, control, None))));
-        Self::with_transports(id, own.into_iter().collect(), receiver_id, group_tag, counters)
-    }
-
-    /// An endpoint on such sockets: one of a multicast group, or none yet for `control-mode=manual`, whose destinations
-    /// come by command.
-    pub(crate) fn with_transports(
         id: u64,
         transports: Vec<Option<Box<ReceiveTransport<S>>>>,
         receiver_id: i64,

@@ -30,6 +30,8 @@ pub(crate) const ERROR_INTERVAL_NS: i64 = 1_000_000_000;
 pub(crate) struct SendEndpoint<S> {
     pub(crate) id: u64,
     pub(crate) socket: S,
+    /// Where receivers are heard, when it is not the socket that sends.
+    pub(crate) inbound: Option<S>,
     pub(crate) control: Control,
     /// Where unicast streams go; `None` when the socket is connected or has destinations.
     remote: Option<SocketAddr>,
@@ -88,6 +90,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         Self {
             id,
             socket,
+            inbound: None,
             control: Control {
                 endpoint_id: id,
                 destinations,
@@ -103,6 +106,12 @@ impl<S: Datagrams> SendEndpoint<S> {
             error: None,
             next_error_ns: i64::MIN,
         }
+    }
+
+    /// Makes it hear receivers on another socket, that of a control group.
+    pub(crate) fn hearing_on(mut self, socket: S) -> Self {
+        self.inbound = Some(socket);
+        self
     }
 
     /// Makes it an endpoint of response publications, whose socket is not connected.
