@@ -42,13 +42,10 @@ pub(crate) struct ChannelGroup {
     ttl: Option<u8>,
 }
 
-/// Hops that the system lets multicast take unless it is told otherwise.
-const SYSTEM_TTL: u8 = 1;
-
 impl ChannelGroup {
-    /// Hops that datagrams may take: those of the channel, else the driver's unless they are 0, else the system's.
+    /// Hops that datagrams are told to take: those of the channel, else the driver's; 0 leaves it to the system.
     pub(crate) fn ttl(&self, driver_ttl: u8) -> u8 {
-        self.explicit_ttl(driver_ttl).unwrap_or(SYSTEM_TTL)
+        self.explicit_ttl(driver_ttl).unwrap_or(0)
     }
 
     fn explicit_ttl(&self, driver_ttl: u8) -> Option<u8> {

@@ -34,6 +34,7 @@ mod sender;
 mod settings;
 mod subscribers;
 pub mod system_counters;
+mod timestamps;
 
 pub use cnc::{LOSS_REPORT_FILE, StartError};
 pub use conductor::Conductor;

@@ -20,6 +20,8 @@ pub struct SocketSpec {
     pub rcvbuf_length: usize,
     /// Sets SO_REUSEADDR, for multicast receivers that share a port.
     pub reuse_address: bool,
+    /// Has the system stamp what arrives, for [`Datagrams::receive_stamped`].
+    pub stamps: bool,
 }
 
 impl SocketSpec {
@@ -32,6 +34,7 @@ impl SocketSpec {
             sndbuf_length: 0,
             rcvbuf_length: 0,
             reuse_address: false,
+            stamps: false,
         }
     }
 }
@@ -147,6 +150,15 @@ pub struct BufferLimits {
     pub max_rcvbuf: usize,
 }
 
+/// When a datagram came, nanoseconds since the epoch; `None` where that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrival {
+    /// The system had it.
+    pub media_epoch_ns: Option<i64>,
+    /// The socket's owner had it.
+    pub channel_epoch_ns: Option<i64>,
+}
+
 /// A datagram socket with a submission queue.
 ///
 /// Nothing here blocks or allocates after [`Transport::open`].
@@ -169,4 +181,19 @@ pub trait Datagrams: Send + 'static {
 
     /// Hands datagrams that have arrived to `visit` with their source, at most one batch; returns the bytes received.
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError>;
+
+    /// As [`receive`](Self::receive), with the times of each datagram: the system's only where it stamps them and the
+    /// socket was opened for it.
+    fn receive_stamped(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
+    ) -> Result<usize, TransportError> {
+        let arrival = Arrival { media_epoch_ns: None, channel_epoch_ns: self.epoch_ns() };
+        self.receive(&mut |bytes, source| visit(bytes, source, &arrival))
+    }
+
+    /// The time that datagrams are stamped with, nanoseconds since the epoch; `None` where nothing is stamped.
+    fn epoch_ns(&self) -> Option<i64> {
+        None
+    }
 }

@@ -1,6 +1,7 @@
 //! Channels with a resolver and interfaces of the tests' own.
 
 use super::*;
+use harrier_protocol::ErrorCode;
 use harrier_ringbuf::transport::{
     BufferLimits, Datagrams, InterfaceAddress, QueueFull, SendBuffer, TransportError,
 };
@@ -135,6 +136,6 @@ fn sockets_of_a_group_share_its_port_and_join_what_they_hear() {
     let plain = channel("aeron:udp?endpoint=224.10.9.9:7").unwrap();
     assert_eq!(plain.receive_socket(9).multicast.unwrap().ttl, Some(9));
     assert_eq!(plain.receive_socket(0).multicast.unwrap().ttl, None);
-    assert_eq!((plain.group.unwrap().ttl(0), plain.group.unwrap().ttl(9)), (1, 9));
+    assert_eq!((plain.group.unwrap().ttl(0), plain.group.unwrap().ttl(9)), (0, 9));
     assert_eq!(channel("aeron:udp?endpoint=10.1.2.3:7").unwrap().control_socket(0), None);
 }

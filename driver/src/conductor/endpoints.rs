@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::counter_types::channel_status;
-use harrier_protocol::uri::{ChannelUri, key};
+use harrier_protocol::uri::{ChannelUri, TimestampOffset, key};
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SocketSpec;
 use harrier_ringbuf::{Datagrams, Memory, Transport};
@@ -20,6 +20,7 @@ use crate::receiver::endpoint::ReceiveEndpoint as ReceiverEndpoint;
 use crate::receiver::transport::{MulticastGroup, ReceiveTransport};
 use crate::sender::destinations::Destinations;
 use crate::sender::endpoint::SendEndpoint as SenderEndpoint;
+use crate::timestamps::ReceiveOffsets;
 
 /// A send channel as the conductor has it.
 #[derive(Debug)]
@@ -96,6 +97,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                     )));
                 }
                 check_socket_buffers(channel, &endpoint.channel)?;
+                check_stamps(channel, &endpoint.channel, &[key::CHANNEL_SEND_TIMESTAMP_OFFSET])?;
                 return Ok(Some(index));
             }
         }
@@ -110,6 +112,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                     return Err(closing("receive_channel_endpoint"));
                 }
                 check_socket_buffers(channel, &endpoint.channel)?;
+                let keys = [key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET, key::MEDIA_RECEIVE_TIMESTAMP_OFFSET];
+                check_stamps(channel, &endpoint.channel, &keys)?;
                 return Ok(Some(index));
             }
         }
@@ -136,7 +140,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let sndbuf = channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
         let rcvbuf = channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length);
+        let stamps = channel.uri.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET);
         let with_buffers = |spec| SocketSpec {
+            stamps,
             sndbuf_length: usize::try_from(sndbuf).unwrap_or(0),
             rcvbuf_length: usize::try_from(rcvbuf).unwrap_or(0),
             ..spec
@@ -226,6 +232,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if let Some(control) = control {
             endpoint = endpoint.hearing_on(control);
         }
+        if let Some(offset) = channel.uri.timestamp_offset(key::CHANNEL_SEND_TIMESTAMP_OFFSET)? {
+            endpoint = endpoint.stamping(offset);
+        }
         if channel.is_response() {
             endpoint = endpoint.responding();
         }
@@ -268,7 +277,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let own = socket.map(|socket| Some(Box::new(self.receive_transport(-1, socket, &channel))));
         let transports = own.into_iter().collect();
         let is_own_port = channel.group.is_none();
-        let endpoint = ReceiverEndpoint::new(id, transports, receiver_id, group_tag, counters);
+        let endpoint = ReceiverEndpoint::new(id, transports, receiver_id, group_tag, counters)
+            .stamping(ReceiveOffsets::of(&channel.uri)?);
         self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
         self.receive_endpoints.push(ReceiveEndpoint {
             id,
@@ -385,6 +395,23 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.receive_ports.free(port);
         }
     }
+}
+
+/// Times must be written where those of the socket's other users are, or nowhere as there (spec 02 §2.11).
+fn check_stamps(channel: &UdpChannel, existing: &UdpChannel, keys: &[&'static str]) -> Result<(), Failure> {
+    for key in keys {
+        let offset_of = |channel: &UdpChannel| channel.uri.timestamp_offset(key);
+        let (own, other) = (offset_of(channel)?, offset_of(existing)?);
+        if own != other {
+            return Err(Failure::channel(format!(
+                "option conflicts with existing subscription: {key}={} existingChannel={} channel={}",
+                own.map_or(-1, TimestampOffset::value),
+                existing.text,
+                channel.text
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Explicit buffer lengths must equal those the socket was opened with (spec 02 §2.11).

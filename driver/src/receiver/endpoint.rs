@@ -10,6 +10,7 @@ use super::PENDING_SETUP_TIMEOUT_NS;
 use super::dispatcher::Dispatcher;
 use super::transport::ReceiveTransport;
 use crate::system_counters::SystemCounters;
+use crate::timestamps::{ReceiveOffsets, ReceiveStamper};
 
 /// Frames that may wait for the end of a poll.
 const OUTBOX_CAPACITY: usize = 64;
@@ -21,6 +22,8 @@ pub(crate) struct ReceiveEndpoint<S> {
     pub(super) transports: Vec<Option<Box<ReceiveTransport<S>>>>,
     pub(super) dispatcher: Dispatcher,
     pub(super) outbox: Outbox,
+    /// Writes times into what arrives.
+    pub(super) stamper: Option<ReceiveStamper>,
     /// Counters of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
 }
@@ -68,8 +71,15 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
             transports,
             dispatcher: Dispatcher::default(),
             outbox: Outbox { receiver_id, group_tag, has_heard: false, frames },
+            stamper: None,
             counters,
         }
+    }
+
+    /// Makes it write times into what arrives.
+    pub(crate) fn stamping(mut self, offsets: ReceiveOffsets) -> Self {
+        self.stamper = ReceiveStamper::new(offsets);
+        self
     }
 
     /// The receiver has taken the endpoint.

@@ -13,6 +13,7 @@ mod ipc;
 mod java;
 mod javas_driver;
 mod members;
+mod multicast;
 mod replication;
 mod sequences;
 #[path = "../support/mod.rs"]
