@@ -18,5 +18,6 @@ mod replication;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;
+mod timestamps;
 mod tools;
 mod udp;

@@ -171,6 +171,24 @@ final class Streams
         return new Reply().put("next", next[0]);
     }
 
+    /** Takes fragments and says what times they carry: in the reserved value and in the first words of the payload. */
+    Reply stamps(final Command command)
+    {
+        final Subscription subscription = subscriptions.get(command.text("name"));
+        final int count = command.integer("count");
+        final List<Reply> fragments = new ArrayList<>();
+        final Wait wait = new Wait("fragments");
+        while (fragments.size() < count)
+        {
+            wait.idle(subscription.poll((buffer, offset, length, header) -> fragments.add(new Reply()
+                .put("flags", header.flags() & 0xFF)
+                .put("reserved", header.reservedValue())
+                .put("first", length < 8 ? 0 : buffer.getLong(offset))
+                .put("second", length < 16 ? 0 : buffer.getLong(offset + 8))), FRAGMENT_LIMIT));
+        }
+        return new Reply().put("fragments", fragments);
+    }
+
     /** Takes fragments without a look at them. */
     Reply drain(final Command command)
     {
