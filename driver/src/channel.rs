@@ -5,10 +5,10 @@ mod interface;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use harrier_protocol::uri::{ChannelUri, ControlMode, Endpoint, key};
-use harrier_ringbuf::Transport;
-use harrier_ringbuf::transport::{Multicast, SocketSpec};
+use harrier_ringbuf::transport::{Multicast, SocketSpec, TransportError};
 
 use crate::failure::Failure;
+use crate::resolver::HostNames;
 use interface::{LocalInterface, find_interface};
 
 /// A channel of `aeron:udp` as the agents use it.
@@ -75,17 +75,17 @@ impl ChannelGroup {
 
 impl UdpChannel {
     /// Resolves all names of a channel; blocks as long as the resolver does.
-    pub(crate) fn resolve<T: Transport>(uri: ChannelUri, text: &str, transport: &T) -> Result<Self, Failure> {
-        let endpoint = resolve_parameter(&uri, key::ENDPOINT, transport)?;
+    pub(crate) fn resolve<N: HostNames>(uri: ChannelUri, text: &str, names: &N) -> Result<Self, Failure> {
+        let endpoint = resolve_parameter(&uri, key::ENDPOINT, names)?;
         if let Some(data) = endpoint.filter(|address| address.ip().is_multicast()) {
-            return Self::multicast(uri, text, data, transport);
+            return Self::multicast(uri, text, data, names);
         }
         let control_mode = uri.control_mode();
-        let control = resolve_parameter(&uri, key::CONTROL, transport)?;
+        let control = resolve_parameter(&uri, key::CONTROL, names)?;
         let is_ipv6 = endpoint.or(control).is_some_and(|address| address.is_ipv6());
         let wildcard = wildcard(is_ipv6);
         let interface = match uri.get(key::INTERFACE) {
-            Some(interface) => Some(find_interface(interface, is_ipv6, transport)?.address),
+            Some(interface) => Some(find_interface(interface, is_ipv6, names)?.address),
             None => None,
         };
         let remote = uri.get(key::ENDPOINT).map_or_else(|| wildcard.to_string(), str::to_owned);
@@ -112,17 +112,17 @@ impl UdpChannel {
     }
 
     /// A channel whose endpoint is a group; it has no other addresses (spec 02 §2.11, §3.13).
-    fn multicast<T: Transport>(
+    fn multicast<N: HostNames>(
         uri: ChannelUri,
         text: &str,
         data: SocketAddr,
-        transport: &T,
+        names: &N,
     ) -> Result<Self, Failure> {
         let control = control_address(data).ok_or_else(|| {
             Failure::channel(format!("Multicast data address must be odd: {data} channel={text}"))
         })?;
         let wanted = uri.get(key::INTERFACE).unwrap_or(if data.is_ipv6() { "[::]/0" } else { "0.0.0.0/0" });
-        let interface = find_interface(wanted, data.is_ipv6(), transport)?;
+        let interface = find_interface(wanted, data.is_ipv6(), names)?;
         let ttl = uri.ttl()?;
         Ok(Self {
             canonical: format!("UDP-{}-{data}", interface.address),
@@ -270,24 +270,23 @@ pub(crate) fn address_text(address: SocketAddr) -> String {
     address.to_string()
 }
 
-fn resolve_parameter<T: Transport>(
+fn resolve_parameter<N: HostNames>(
     uri: &ChannelUri,
     key: &'static str,
-    transport: &T,
+    names: &N,
 ) -> Result<Option<SocketAddr>, Failure> {
     let Some(text) = uri.get(key) else { return Ok(None) };
-    let Some(endpoint) = Endpoint::parse(text) else {
+    let unresolved = |error: TransportError| {
+        let Failure { code, message } = Failure::from(error);
+        Failure::new(code, format!("{message}\nUnresolved - {key}={text}, name-and-port={text}"))
+    };
+    let substitute = names.substitute(text).map_err(unresolved)?;
+    let Some(endpoint) = Endpoint::parse(substitute.as_deref().unwrap_or(text)) else {
         return Err(Failure::channel(format!(
             "port invalid\nUnresolved - {key}={text}, name-and-port={text}: host:port is required"
         )));
     };
-    transport.resolve(endpoint.host, endpoint.port).map(Some).map_err(|error| {
-        let failure = Failure::from(error);
-        Failure::new(
-            failure.code,
-            format!("{}\nUnresolved - {key}={text}, name-and-port={text}", failure.message),
-        )
-    })
+    names.resolve(endpoint.host, endpoint.port).map(Some).map_err(unresolved)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod params;
 mod port_manager;
 mod publication_image;
 mod receiver;
+mod resolver;
 mod retransmit;
 mod sender;
 mod settings;

@@ -87,6 +87,12 @@ pub enum TransportError {
         /// The name as written in the channel.
         name: String,
     },
+    /// A name that a table of names does not let resolve.
+    #[error("unresolved host: {name} (forced)")]
+    Forced {
+        /// The name as written in the channel.
+        name: String,
+    },
     /// A send or receive failed.
     #[error("datagram {operation} failed on {local}: {source}")]
     Io {

@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 
-use harrier_ringbuf::Transport;
 use harrier_ringbuf::transport::InterfaceAddress;
 
 use crate::failure::Failure;
+use crate::resolver::HostNames;
 
 /// An interface of this host, with the local port that goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +17,13 @@ pub(crate) struct LocalInterface {
 
 /// `ADDR[:port][/prefix]` or `{name}[:port]`: the first interface that is up, takes multicast or is the loopback, and has
 /// such an address or name. Others go before the loopback, smaller networks before larger ones.
-pub(super) fn find_interface<T: Transport>(
+pub(super) fn find_interface<N: HostNames>(
     text: &str,
     is_ipv6: bool,
-    transport: &T,
+    names: &N,
 ) -> Result<LocalInterface, Failure> {
     if let Some(rest) = text.strip_prefix('{') {
-        return find_by_name(text, rest, is_ipv6, transport);
+        return find_by_name(text, rest, is_ipv6, names);
     }
     let unknown = || Failure::generic(format!("could not find matching interface='{text}'"));
     let (address, prefix) = match text.split_once('/') {
@@ -35,7 +35,7 @@ pub(super) fn find_interface<T: Transport>(
         return Ok(LocalInterface { address: SocketAddr::new(ip, port), index: 0 });
     }
     let prefix = prefix.unwrap_or(if ip.is_ipv4() { 32 } else { 128 });
-    let candidates = transport.interfaces();
+    let candidates = names.interfaces();
     let found = candidates
         .iter()
         .filter(|own| own.is_usable && is_equal_under(own.ip, ip, prefix))
@@ -43,11 +43,11 @@ pub(super) fn find_interface<T: Transport>(
     found.map(|own| local(own, port)).ok_or_else(unknown)
 }
 
-fn find_by_name<T: Transport>(
+fn find_by_name<N: HostNames>(
     text: &str,
     rest: &str,
     is_ipv6: bool,
-    transport: &T,
+    names: &N,
 ) -> Result<LocalInterface, Failure> {
     let invalid = || Failure::generic(format!("invalid interface={text}: must be {{name}} or {{name}}:port"));
     let (name, rest) = rest.split_once('}').ok_or_else(invalid)?;
@@ -56,7 +56,7 @@ fn find_by_name<T: Transport>(
         None if rest.is_empty() => 0,
         None => return Err(invalid()),
     };
-    let candidates = transport.interfaces();
+    let candidates = names.interfaces();
     let found = candidates.iter().find(|own| own.name == name && own.ip.is_ipv6() == is_ipv6);
     found.map(|own| local(own, port)).ok_or_else(|| Failure::generic(format!("unknown interface {name}")))
 }

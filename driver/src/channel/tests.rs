@@ -2,6 +2,7 @@
 
 use super::*;
 use harrier_protocol::ErrorCode;
+use harrier_ringbuf::Transport;
 use harrier_ringbuf::transport::{
     BufferLimits, Datagrams, InterfaceAddress, QueueFull, SendBuffer, TransportError,
 };

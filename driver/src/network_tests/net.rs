@@ -155,8 +155,9 @@ impl Transport for Net {
         Ok(self.socket(spec.bind, spec.connect))
     }
 
-    fn resolve(&self, host: &str, _: u16) -> Result<SocketAddr, TransportError> {
-        Err(TransportError::UnknownHost { name: host.to_owned() })
+    fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError> {
+        let unknown = |_| TransportError::UnknownHost { name: host.to_owned() };
+        host.parse().map(|ip| SocketAddr::new(ip, port)).map_err(unknown)
     }
 
     fn interfaces(&self) -> Vec<InterfaceAddress> {

@@ -139,6 +139,7 @@ public final class Main
             case "send" -> streams.send(command);
             case "receive" -> streams.receive(command);
             case "stamps" -> streams.stamps(command);
+            case "tether" -> streams.tether(command);
             case "drain" -> streams.drain(command);
             case "hang" -> streams.hang(command);
             case "destination" -> streams.addDestination(command);
