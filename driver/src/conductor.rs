@@ -4,6 +4,7 @@ mod clients;
 mod commands;
 mod destinations;
 mod endpoints;
+mod image_counters;
 mod images;
 mod ipc;
 mod network;

@@ -503,6 +503,7 @@ impl Rig {
             CongestionControl::new(self.options.congestion, max_window, setup.mtu, cubic, self.now.ns)
                 .unwrap();
         let counters = ImageCounters {
+            cubic: None,
             high_water_mark: counter(&mut self.counters, join),
             rebuild_position: counter(&mut self.counters, join),
             naks_sent: counter(&mut self.counters, 0),
