@@ -13,6 +13,7 @@ pub mod loss;
 pub mod node;
 pub mod orders;
 pub mod print;
+mod screen;
 pub mod stat;
 pub mod stream_table;
 pub mod streams;
