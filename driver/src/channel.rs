@@ -153,8 +153,9 @@ impl UdpChannel {
         if self.group.is_some() {
             return false;
         }
-        let endpoint = self.uri.get(key::ENDPOINT).and_then(Endpoint::parse);
-        endpoint.is_some_and(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
+        let is_name =
+            |text| Endpoint::parse(text).is_none_or(|endpoint| endpoint.host.parse::<IpAddr>().is_err());
+        self.uri.get(key::ENDPOINT).is_some_and(is_name)
     }
 
     /// True for `control-mode=manual`.

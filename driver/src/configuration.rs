@@ -392,6 +392,43 @@ mod tests {
     }
 
     #[test]
+    fn names_are_resolved_as_the_settings_say() {
+        let mut properties = Properties::default();
+        for definition in [
+            "aeron.driver.resolver.name=one",
+            "aeron.driver.resolver.interface=h:1",
+            "aeron.driver.resolver.bootstrap.neighbor=a:1,b:2",
+            "aeron.driver.resolver.neighbor.timeout=3s",
+            "aeron.driver.resolver.self.resolution.interval=4s",
+            "aeron.driver.resolver.neighbor.resolution.interval=5s",
+            "aeron.driver.resolver.bootstrap.neighbor.resolution.interval=6s",
+        ] {
+            properties.define(definition).unwrap();
+        }
+        properties.set("AERON_NAME_RESOLVER_SUPPLIER", "csv_table");
+        properties.set("AERON_NAME_RESOLVER_INIT_ARGS", "a,b,c");
+        let mut context = DriverContext::new("/d");
+        assert_eq!(properties.apply(&mut context).unwrap(), Vec::<String>::new());
+        assert_eq!(context.name_resolver_supplier, NameResolverSupplier::Table);
+        let texts = [
+            &context.name_resolver_arguments,
+            &context.resolver_name,
+            &context.resolver_interface,
+            &context.resolver_bootstrap_neighbor,
+        ];
+        assert_eq!(texts, ["a,b,c", "one", "h:1", "a:1,b:2"]);
+        let times_ns = [
+            context.resolver_neighbor_timeout_ns,
+            context.resolver_self_resolution_interval_ns,
+            context.resolver_neighbor_resolution_interval_ns,
+            context.resolver_bootstrap_neighbor_resolution_interval_ns,
+        ];
+        assert_eq!(times_ns, [3, 4, 5, 6].map(|seconds: i64| seconds * 1_000_000_000));
+        properties.set("AERON_NAME_RESOLVER_SUPPLIER", "other");
+        assert!(properties.apply(&mut context).is_err());
+    }
+
+    #[test]
     fn an_unknown_idle_strategy_is_refused() {
         let mut properties = Properties::default();
         properties.define("aeron.sender.idle.strategy=nap").unwrap();

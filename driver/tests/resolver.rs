@@ -11,7 +11,9 @@ use world::{World, free_address};
 
 const STREAM: i32 = 10;
 const INVALID_PACKETS: i32 = 14;
+const RESOLUTION_CHANGES: i32 = 25;
 const RESOLVER_MAX_TIME: i32 = 32;
+const NAME_TABLE_ENTRY: i32 = 2_001;
 const RESOLVER_NEIGHBORS: i32 = 15;
 const RESOLVER_CACHE_ENTRIES: i32 = 16;
 
@@ -91,6 +93,39 @@ fn a_table_of_names_serves_channels() {
     for endpoint in [format!("host:{port}"), "whole:1".to_owned()] {
         let mut publication = world.exclusive(&format!("aeron:udp?endpoint={endpoint}"), STREAM).unwrap();
         world.exchange(&mut publication, &mut subscription, 10, 100);
+    }
+}
+
+#[test]
+fn a_row_of_the_table_moves_a_stream_or_forbids_it() {
+    let [before, after] = [free_address(), free_address()];
+    let mut world = World::new(|context| {
+        context.name_resolver_supplier = NameResolverSupplier::Table;
+        context.name_resolver_arguments = format!("somewhere,{before},{after}");
+    });
+    let choice = world.client.counters().find(&mut |_, type_id, _| type_id == NAME_TABLE_ENTRY).unwrap();
+    let choose = |world: &World, value: i64| {
+        world.client.counters().counter(choice).unwrap().set_ordered(value);
+    };
+    let mut first = world.subscription(&format!("aeron:udp?endpoint={before}"), STREAM).unwrap();
+    let mut second = world.subscription(&format!("aeron:udp?endpoint={after}"), STREAM).unwrap();
+    // The name has no port: the table knows it.
+    let mut publication = world.exclusive("aeron:udp?endpoint=somewhere", STREAM).unwrap();
+    world.exchange(&mut publication, &mut first, 10, 100);
+    choose(&world, 1);
+    drop(first);
+    world.pass(12);
+    world.exchange(&mut publication, &mut second, 10, 100);
+    assert_eq!(world.client.counters().value(RESOLUTION_CHANGES), 1);
+    choose(&world, -1);
+    for (channel, text) in [
+        ("aeron:udp?endpoint=somewhere", "Unable to resolve host=(somewhere): (forced)"),
+        ("aeron:udp?endpoint=elsewhere", "port invalid"),
+    ] {
+        match world.exclusive(channel, STREAM) {
+            Err(ClientError::Registration { message, .. }) => assert!(message.contains(text), "{message}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

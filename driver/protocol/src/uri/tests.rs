@@ -44,6 +44,7 @@ fn bad_values_are_refused_and_odd_ones_accepted_as_by_the_released_driver() {
         "aeron:udp?control-mode=dynamic|control=localhost:8030",
         "aeron:udp?control-mode=manual",
         "aeron:udp?endpoint=[::1]:24326",
+        "aeron:udp?endpoint=name-of-a-table",
     ] {
         publication(accepted).unwrap_or_else(|error| panic!("{accepted}: {error}"));
     }
