@@ -141,3 +141,41 @@ fn hops_of_a_group_are_told_alike() {
     assert_eq!(java.exit(), "");
     driver.stop();
 }
+
+#[test]
+fn destinations_of_subscriptions_are_groups_that_the_other_side_sends_to() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[]);
+    let home = directory("java");
+    let mut java = Java::with_driver(&home.path().join("aeron"), &[]);
+    let mut client = Client::connect(&driver.directory);
+    let groups = [51, 53]
+        .map(|last| format!("aeron:udp?endpoint=224.20.30.{last}:{}|interface=localhost", free_port()));
+    // Java sends to us.
+    let mut subscription = client.subscription("aeron:udp?control-mode=manual", 10);
+    let added = client.aeron.add_rcv_destination(subscription.registration_id(), &groups[0]).unwrap();
+    client.until("the destination", |aeron| aeron.command_done(added).unwrap().then_some(()));
+    let publish = format!("publish name=p channel={}|{TERM} stream=10 exclusive=true", groups[0]);
+    java.call_beside(&mut client, &publish);
+    java.call_beside(&mut client, "connected name=p");
+    let send = java.begin("send name=p length=3000 count=20");
+    client.receive(&mut subscription, 0..20, 3_000);
+    java.finish_beside(send, &mut client);
+    let removed = client.aeron.remove_rcv_destination(subscription.registration_id(), &groups[0]).unwrap();
+    client.until("its end", |aeron| aeron.command_done(removed).unwrap().then_some(()));
+    java.call_beside(&mut client, "connected name=p is=false");
+    // We send to Java.
+    java.call_beside(&mut client, "subscribe name=s channel=aeron:udp?control-mode=manual stream=11");
+    java.call_beside(&mut client, &format!("receive-destination name=s channel={}", groups[1]));
+    let mut publication = client.exclusive(&format!("{}|{TERM}", groups[1]), 11);
+    client.until("the connection", |_| publication.is_connected().then_some(()));
+    let receive = java.begin("receive name=s length=3000 count=20");
+    client.send(&mut publication, 0..20, 3_000);
+    java.finish_beside(receive, &mut client);
+    java.call_beside(&mut client, &format!("receive-destination name=s remove=true channel={}", groups[1]));
+    client.until("the end of the connection", |_| (!publication.is_connected()).then_some(()));
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}
