@@ -140,6 +140,11 @@ fn publications_and_images_tell_and_do_what_tables_say() {
     assert_eq!(after_two, start + 128);
     assert!(image.set_position(after_two));
     assert_eq!(image.poll(10, &mut |payload, _| assert!(payload[0] > 1)), 2);
+    // A spy only looks on.
+    let mut spy = world.subscription(&format!("aeron-spy:{channel}"), STREAM).unwrap();
+    let image = world.until("a spied image", |_| spy.images().first().map(|image| image.correlation_id()));
+    let refused = world.client.reject_image(image, 0, "no thanks");
+    assert!(matches!(refused, Err(ClientError::InvalidArgument { .. })), "{refused:?}");
     world.client.close();
     assert_eq!((exclusive.available_window(), exclusive.offer_with(&[b"x"], 1).is_err()), (0, true));
     assert!(matches!(world.client.next_session_id(STREAM), Err(ClientError::Closed)));

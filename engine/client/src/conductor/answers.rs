@@ -187,6 +187,7 @@ impl Core {
         self.subscriptions.insert(
             id,
             SubscriptionEntry {
+                is_spy: channel.starts_with("aeron-spy:"),
                 changes: producer,
                 waiting: VecDeque::new(),
                 images: Vec::new(),

@@ -21,6 +21,21 @@ impl Core {
         Ok(())
     }
 
+    /// Spies only look on (spec 01 §5.4).
+    pub(super) fn check_rejection(&self, correlation_id: i64) -> Result<(), ClientError> {
+        if self.closed {
+            return Err(ClientError::Closed);
+        }
+        let mut spies = self.subscriptions.values().filter(|subscription| subscription.is_spy);
+        if spies.any(|spy| spy.images.iter().any(|(id, _, _)| *id == correlation_id)) {
+            return Err(ClientError::InvalidArgument {
+                argument: "image",
+                reason: format!("{correlation_id} is a spy's, which cannot reject it"),
+            });
+        }
+        Ok(())
+    }
+
     pub(super) fn check_counter(&self, key: &[u8], label: &str) -> Result<(), ClientError> {
         if self.closed {
             return Err(ClientError::Closed);
