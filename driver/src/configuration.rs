@@ -6,7 +6,9 @@ use thiserror::Error;
 use harrier_protocol::uri::{Group, parse_duration_ns, parse_size};
 use harrier_ringbuf::idle::{Backoff, IdleStrategy};
 
-use crate::context::{DriverContext, InvalidSetting, TerminationValidator, ThreadingMode};
+use crate::context::{
+    DriverContext, InvalidSetting, NameResolverSupplier, TerminationValidator, ThreadingMode,
+};
 
 /// Why definitions cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -98,8 +100,26 @@ impl Properties {
         reader.times(context);
         reader.streams(context);
         reader.network(context);
+        reader.names(context);
+        self.name_resolver(context)?;
         self.idle_strategies(context)?;
         Ok(warnings)
+    }
+
+    fn name_resolver(&self, context: &mut DriverContext) -> Result<(), InvalidSetting> {
+        let name = "AERON_NAME_RESOLVER_SUPPLIER";
+        let Some(value) = self.values.get(name) else { return Ok(()) };
+        context.name_resolver_supplier = match value.as_str() {
+            "default" => NameResolverSupplier::System,
+            "driver" => NameResolverSupplier::Driver,
+            "csv_table" => NameResolverSupplier::Table,
+            _ => {
+                let (setting, rule) =
+                    (format!("{name}={value}"), "must be default, driver or csv_table".into());
+                return Err(InvalidSetting { setting, rule });
+            }
+        };
+        Ok(())
     }
 
     fn idle_strategies(&self, context: &mut DriverContext) -> Result<(), InvalidSetting> {
@@ -200,7 +220,6 @@ impl Reader<'_> {
             "deny" => Some(TerminationValidator::Deny),
             _ => text.strip_prefix("token:").map(|token| TerminationValidator::Token(token.into())),
         });
-        self.read("AERON_DRIVER_RESOLVER_NAME", &mut c.resolver_name, |text| Some(text.to_owned()));
         let core = |text: &str| match text.parse::<i32>().ok()? {
             -1 => Some(None),
             core => usize::try_from(core).ok().filter(|core| *core <= 255).map(Some),
@@ -302,6 +321,27 @@ impl Reader<'_> {
         self.read("AERON_DRIVER_RESOURCE_FREE_LIMIT", &mut c.resource_free_limit, |text| {
             text.parse().ok().map(|limit: usize| limit.max(1))
         });
+    }
+
+    fn names(&mut self, c: &mut DriverContext) {
+        let text = |text: &str| Some(text.to_owned());
+        let ms = 1_000_000;
+        self.read("AERON_NAME_RESOLVER_INIT_ARGS", &mut c.name_resolver_arguments, text);
+        let resolver = "AERON_DRIVER_RESOLVER";
+        self.read(&format!("{resolver}_NAME"), &mut c.resolver_name, text);
+        self.read(&format!("{resolver}_INTERFACE"), &mut c.resolver_interface, text);
+        self.read(&format!("{resolver}_BOOTSTRAP_NEIGHBOR"), &mut c.resolver_bootstrap_neighbor, text);
+        for (name, target) in [
+            ("NEIGHBOR_TIMEOUT", &mut c.resolver_neighbor_timeout_ns),
+            ("SELF_RESOLUTION_INTERVAL", &mut c.resolver_self_resolution_interval_ns),
+            ("NEIGHBOR_RESOLUTION_INTERVAL", &mut c.resolver_neighbor_resolution_interval_ns),
+            (
+                "BOOTSTRAP_NEIGHBOR_RESOLUTION_INTERVAL",
+                &mut c.resolver_bootstrap_neighbor_resolution_interval_ns,
+            ),
+        ] {
+            self.duration(&format!("{resolver}_{name}"), target, ms);
+        }
     }
 
     fn network(&mut self, c: &mut DriverContext) {

@@ -1,12 +1,20 @@
 //! UDP sockets in batches.
 
-use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+mod multicast;
+mod stamped;
+
+use harrier_ringbuf::transport::{
+    Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec,
+};
 use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Transport, TransportError};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{Error, ErrorKind};
-use std::mem::{MaybeUninit, zeroed};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::mem::zeroed;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
+
+use multicast::{interfaces, set_multicast};
+use stamped::epoch_ns;
 
 /// Datagrams taken or sent with one system call.
 const BATCH: usize = 16;
@@ -187,6 +195,25 @@ impl Datagrams for UdpSocket {
         self.was_received = count > 0;
         Ok(bytes)
     }
+
+    fn receive_stamped(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
+    ) -> Result<usize, TransportError> {
+        let mut bytes = 0;
+        for _ in 0..BATCH {
+            let received = self.receive_one_stamped(visit)?;
+            if received == 0 {
+                break;
+            }
+            bytes += received;
+        }
+        Ok(bytes)
+    }
+
+    fn epoch_ns(&self) -> Option<i64> {
+        Some(epoch_ns())
+    }
 }
 
 impl UdpSocket {
@@ -337,7 +364,7 @@ impl Transport for UdpTransport {
         all.iter().find(|address| address.is_ipv4()).or(all.first()).copied().ok_or_else(unknown)
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         interfaces()
     }
 
@@ -365,6 +392,9 @@ fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     if spec.reuse_address {
         socket.set_reuse_address(true)?;
     }
+    if spec.stamps {
+        UdpSocket::enable_stamps(&socket)?;
+    }
     if spec.sndbuf_length > 0 {
         socket.set_send_buffer_size(spec.sndbuf_length)?;
     }
@@ -373,83 +403,12 @@ fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     }
     socket.bind(&spec.bind.into())?;
     if let Some(multicast) = &spec.multicast {
-        match (multicast.group.ip(), multicast.interface.ip()) {
-            (IpAddr::V4(group), IpAddr::V4(interface)) => {
-                if multicast.join {
-                    socket.join_multicast_v4(&group, &interface)?;
-                }
-                socket.set_multicast_if_v4(&interface)?;
-                if let Some(ttl) = multicast.ttl {
-                    socket.set_multicast_ttl_v4(u32::from(ttl))?;
-                }
-            }
-            (IpAddr::V6(group), _) => {
-                if multicast.join {
-                    socket.join_multicast_v6(&group, 0)?;
-                }
-                if let Some(ttl) = multicast.ttl {
-                    socket.set_multicast_hops_v6(u32::from(ttl))?;
-                }
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "group and interface are of different families",
-                ));
-            }
-        }
+        set_multicast(&socket, multicast)?;
     }
     if let Some(peer) = spec.connect {
         socket.connect(&peer.into())?;
     }
     Ok(socket)
-}
-
-fn interfaces() -> Vec<(IpAddr, u8)> {
-    let mut first = MaybeUninit::<*mut libc::ifaddrs>::uninit();
-    // SAFETY: the call initialises the pointer when it succeeds.
-    if unsafe { libc::getifaddrs(first.as_mut_ptr()) } != 0 {
-        return Vec::new();
-    }
-    // SAFETY: initialised by the successful call.
-    let first = unsafe { first.assume_init() };
-    let mut found = Vec::new();
-    let mut next = first;
-    while !next.is_null() {
-        // SAFETY: the list is valid until it is freed below.
-        let entry = unsafe { &*next };
-        next = entry.ifa_next;
-        let (Some(address), Some(mask)) = (ip_of(entry.ifa_addr), ip_of(entry.ifa_netmask)) else { continue };
-        let prefix = match mask {
-            IpAddr::V4(mask) => u32::from(mask).count_ones(),
-            IpAddr::V6(mask) => u128::from(mask).count_ones(),
-        };
-        found.push((address, prefix as u8));
-    }
-    // SAFETY: the list came from getifaddrs and is freed once.
-    unsafe { libc::freeifaddrs(first) };
-    found
-}
-
-fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
-    if address.is_null() {
-        return None;
-    }
-    // SAFETY: not null, and every sockaddr starts with its family.
-    let family = i32::from(unsafe { (*address).sa_family });
-    match family {
-        libc::AF_INET => {
-            // SAFETY: the family says that it is an IPv4 address.
-            let address: &libc::sockaddr_in = unsafe { &*address.cast() };
-            Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that it is an IPv6 address.
-            let address: &libc::sockaddr_in6 = unsafe { &*address.cast() };
-            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -496,6 +455,34 @@ mod tests {
         assert_eq!(from.complete(&mut |token, _| tokens.push(token)), 40);
         assert_eq!(tokens, (0..40).collect::<Vec<_>>());
         assert_eq!(receive_all(&mut to, 40), (0..40_u8).map(|number| vec![number; 8]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_system_stamps_what_arrives_when_it_is_asked_to() {
+        let spec = SocketSpec { stamps: true, ..SocketSpec::unicast("127.0.0.1:0".parse().unwrap()) };
+        for (mut to, is_stamped) in [(UdpTransport.open(&spec).unwrap(), true), (socket(), false)] {
+            let mut from = socket();
+            let before_ns = epoch_ns();
+            for number in 0..3_u8 {
+                from.submit(0, SendBuffer::Copied(&[number; 8]), Some(to.local_address())).unwrap();
+            }
+            from.complete(&mut |_, _| ());
+            let mut arrivals = Vec::new();
+            while arrivals.len() < 3 {
+                to.receive_stamped(&mut |bytes, source, arrival| {
+                    assert_eq!((bytes[0] as usize, source), (arrivals.len(), from.local_address()));
+                    arrivals.push(*arrival);
+                })
+                .unwrap();
+            }
+            let after_ns = epoch_ns();
+            for arrival in arrivals {
+                let channel_ns = arrival.channel_epoch_ns.unwrap();
+                assert!(before_ns <= channel_ns && channel_ns <= after_ns);
+                assert_eq!(arrival.media_epoch_ns.is_some(), is_stamped);
+                assert!(arrival.media_epoch_ns.is_none_or(|ns| before_ns <= ns && ns <= channel_ns));
+            }
+        }
     }
 
     #[test]

@@ -308,9 +308,7 @@ impl ChannelUri {
         self.nak_delay_ns()?;
         self.group_tag()?;
         self.timestamp_offset(key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET)?;
-        if self.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET) {
-            return Err(self.combination("media-rcv-ts-offset is not supported"));
-        }
+        self.timestamp_offset(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET)?;
         if self.is_udp() && self.control()?.is_some_and(|control| control.port == 0) {
             return Err(self.combination("the control address of a subscription must have a port"));
         }

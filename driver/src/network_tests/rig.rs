@@ -283,8 +283,7 @@ impl Rig {
                 true => Vec::new(),
                 false => vec![Some(Box::new(self.transport(number, -1)))],
             };
-            let endpoint =
-                ReceiveEndpoint::with_transports(endpoint_id, transports, receiver_id, tag, Vec::new());
+            let endpoint = ReceiveEndpoint::new(endpoint_id, transports, receiver_id, tag, Vec::new());
             self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
             self.add_interest(number, None);
         }
@@ -504,6 +503,7 @@ impl Rig {
             CongestionControl::new(self.options.congestion, max_window, setup.mtu, cubic, self.now.ns)
                 .unwrap();
         let counters = ImageCounters {
+            cubic: None,
             high_water_mark: counter(&mut self.counters, join),
             rebuild_position: counter(&mut self.counters, join),
             naks_sent: counter(&mut self.counters, 0),

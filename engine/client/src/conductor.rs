@@ -1,6 +1,7 @@
 //! The client's conductor: commands to the driver, events from it, liveness of both (spec 01 §4, §5).
 
 mod answers;
+mod commands;
 mod requests;
 mod upkeep;
 
@@ -66,6 +67,8 @@ struct Pending {
     kind: PendingKind,
     request: String,
     deadline_ns: i64,
+    /// Whoever asked wants the outcome no more.
+    is_abandoned: bool,
 }
 
 enum PendingKind {
@@ -73,6 +76,7 @@ enum PendingKind {
     Subscription { channel: String, stream_id: i32 },
     Counter { is_static: bool },
     Command,
+    Session,
     Removal,
 }
 
@@ -81,6 +85,7 @@ enum Ready {
     Exclusive(ExclusivePublication),
     Subscription(Subscription),
     Counter(Counter),
+    Session(i32),
     Done,
     Failed(ClientError),
 }

@@ -54,7 +54,7 @@ impl Core {
     pub(super) fn await_answer(&mut self, id: i64, kind: PendingKind, request: String) {
         let deadline_ns = self.now.ns + self.context.driver_timeout_ms * 1_000_000;
         self.next_check_ns = self.next_check_ns.min(deadline_ns);
-        self.pending.insert(id, Pending { kind, request, deadline_ns });
+        self.pending.insert(id, Pending { kind, request, deadline_ns, is_abandoned: false });
     }
 
     pub(super) fn earliest_pending(&self) -> i64 {
