@@ -284,7 +284,7 @@ fn resolve_parameter<N: HostNames>(
     let substitute = names.substitute(text).map_err(unresolved)?;
     let Some(endpoint) = Endpoint::parse(substitute.as_deref().unwrap_or(text)) else {
         return Err(Failure::channel(format!(
-            "port invalid\nUnresolved - {key}={text}, name-and-port={text}: host:port is required"
+            "port invalid: ''\nUnresolved - {key}={text}, name-and-port={text}: host:port is required"
         )));
     };
     names.resolve(endpoint.host, endpoint.port).map(Some).map_err(unresolved)

@@ -71,7 +71,10 @@ pub enum UriError {
     #[error("channel of {0} bytes; at most 4095 are allowed")]
     TooLong(usize),
     /// Not of the form `[aeron-spy:]aeron:<media>…`.
-    #[error("Aeron URIs must start with 'aeron:udp', 'aeron:ipc' or 'aeron-spy:aeron:udp', found: {0}")]
+    #[error(
+        "invalid URI scheme or transport: Aeron URIs must start with 'aeron:udp', 'aeron:ipc' or \
+         'aeron-spy:aeron:udp', found: {0}"
+    )]
     Scheme(String),
     /// A parameter is not `key=value`.
     #[error("parameter '{parameter}' of channel '{channel}' must be key=value")]
@@ -82,7 +85,7 @@ pub enum UriError {
         channel: String,
     },
     /// A value is not of its key's type or outside its range.
-    #[error("{key}={value} is not valid: {rule}")]
+    #[error("{}: {rule}", values::words(key, value))]
     Value {
         /// The key.
         key: &'static str,
@@ -95,12 +98,12 @@ pub enum UriError {
     #[error("invalid response-correlation-id, must be a number greater than or equal to -1, or 'prototype'")]
     ResponseCorrelation,
     /// Parameters that do not go together.
-    #[error("channel '{channel}': {rule}")]
+    #[error("{rule}: channel={channel}")]
     Combination {
         /// The channel.
         channel: String,
-        /// What would be valid.
-        rule: &'static str,
+        /// What is wrong.
+        rule: String,
     },
 }
 
@@ -274,11 +277,12 @@ impl ChannelUri {
     /// Checks what can be checked without a driver's settings for a publication on `stream_id` (spec 01 §6.3, §6.4).
     pub fn check_publication(&self, stream_id: i32) -> Result<(), UriError> {
         if self.is_spy {
-            return Err(self.combination("aeron-spy: is only for subscriptions"));
+            return Err(self.combination("aeron-spy: is only for subscriptions".into()));
         }
         self.check_common()?;
-        if self.stream_id()?.is_some_and(|own| own != stream_id) {
-            return Err(self.combination("stream-id must equal the stream id of the call"));
+        if let Some(own) = self.stream_id()?.filter(|own| *own != stream_id) {
+            let rule = format!("stream-id={own} does not match provided streamId={stream_id}");
+            return Err(self.combination(rule));
         }
         let term_length = self.term_length()?;
         self.session_id()?;
@@ -290,12 +294,13 @@ impl ChannelUri {
         if let (Some(window), Some(term_length)) = (self.publication_window()?, term_length)
             && window > term_length / 2
         {
-            return Err(self.combination("pub-wnd must be at most half of term-length"));
+            let rule = format!("pub-wnd={window} must not exceed half the term-length={term_length}");
+            return Err(self.combination(rule));
         }
         let is_fixed_endpoint =
             !matches!(self.control_mode(), Some(ControlMode::Dynamic | ControlMode::Manual));
         if self.is_udp() && is_fixed_endpoint && self.has_no_port(key::ENDPOINT) {
-            return Err(self.combination("the endpoint of a publication must have a port"));
+            return Err(self.combination("endpoint has port=0 for publication".into()));
         }
         Ok(())
     }
@@ -311,7 +316,7 @@ impl ChannelUri {
         self.timestamp_offset(key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET)?;
         self.timestamp_offset(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET)?;
         if self.is_udp() && self.has_no_port(key::CONTROL) {
-            return Err(self.combination("the control address of a subscription must have a port"));
+            return Err(self.combination("control has port=0 for subscription".into()));
         }
         Ok(())
     }
@@ -337,11 +342,13 @@ impl ChannelUri {
         self.check_address(key::CONTROL)?;
         let has_address = self.contains(key::ENDPOINT) || self.contains(key::CONTROL);
         let needs_none = matches!(mode, Some(ControlMode::Manual | ControlMode::Response));
-        if !has_address && !needs_none && !self.contains(key::TAGS) {
-            return Err(self.combination("UDP needs endpoint, control, tags or control-mode=manual|response"));
-        }
         if mode == Some(ControlMode::Dynamic) && !self.contains(key::CONTROL) {
-            return Err(self.combination("control-mode=dynamic needs control"));
+            return Err(self.combination("explicit control expected with dynamic control mode".into()));
+        }
+        if !has_address && !needs_none && !self.contains(key::TAGS) {
+            let rule = "invalid URI scheme or transport: aeron:udp needs endpoint, control, tags or \
+                        control-mode=manual|response";
+            return Err(self.combination(rule.into()));
         }
         Ok(())
     }
@@ -364,7 +371,7 @@ impl ChannelUri {
         }
     }
 
-    fn combination(&self, rule: &'static str) -> UriError {
+    fn combination(&self, rule: String) -> UriError {
         UriError::Combination { channel: self.to_string(), rule }
     }
 }

@@ -15,6 +15,40 @@ const MAX_RESEND: i32 = 256;
 const RESERVED_VALUE_OFFSET: i32 = -8;
 const NULL_TAG: i64 = -1;
 
+/// What is said of a value that cannot be: the words that programs look for (spec 02 §5.16).
+pub(super) fn words(key: &str, value: &str) -> String {
+    let number = parse_size(value);
+    match (key, number) {
+        (key::MTU, Some(mtu)) if mtu % i64::from(FRAME_ALIGNMENT) != 0 => {
+            format!("mtuLength must be a multiple of FRAME_ALIGNMENT: mtuLength={mtu}")
+        }
+        (key::MTU, Some(mtu)) => {
+            format!("mtuLength must be a > HEADER_LENGTH and <= MAX_UDP_PAYLOAD_LENGTH: mtuLength={mtu}")
+        }
+        (key::TERM_LENGTH, Some(length)) if length < i64::from(MIN_TERM_LENGTH) => {
+            format!("term length less than min length of {MIN_TERM_LENGTH}: length={length}")
+        }
+        (key::TERM_LENGTH, Some(length)) if length > i64::from(MAX_TERM_LENGTH) => {
+            format!("term length greater than max length of {MAX_TERM_LENGTH}: length={length}")
+        }
+        (key::TERM_LENGTH, Some(length)) => format!("term length not a power of 2: length={length}"),
+        (key::TERM_OFFSET, Some(offset)) => {
+            format!("Param term-offset={offset} must be multiple of FRAME_ALIGNMENT")
+        }
+        (key::MAX_RESEND, Some(resend)) => format!("invalid max-resend={resend}, must be > 0 and <= 256"),
+        (key::SESSION_ID, _) => format!("could not parse session-id={value} as int32_t in URI"),
+        (key::GROUP_TAG, _) => format!("could not parse gtag={value} as int64_t in URI"),
+        (key::ENDPOINT | key::CONTROL, _) => format!("port invalid: '' in {key}={value}"),
+        (
+            key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET
+            | key::CHANNEL_SEND_TIMESTAMP_OFFSET
+            | key::MEDIA_RECEIVE_TIMESTAMP_OFFSET,
+            _,
+        ) => format!("Invalid {key}: {value}"),
+        _ => format!("could not parse {key}={value} in URI"),
+    }
+}
+
 /// Parses a size: decimal with an optional suffix k, m or g, powers of 1024.
 ///
 /// ```
@@ -294,19 +328,25 @@ impl ChannelUri {
             let offset = i32::try_from(parse_size(text)?).ok()?;
             ((0..=MAX_TERM_LENGTH).contains(&offset) && offset % FRAME_ALIGNMENT == 0).then_some(offset)
         })?;
-        let combination = |rule| UriError::Combination { channel: self.to_string(), rule };
+        let combination = |rule: String| Err(UriError::Combination { channel: self.to_string(), rule });
         match (initial, term, offset) {
             (None, None, None) => Ok(None),
             (Some(initial_term_id), Some(term_id), Some(term_offset)) => {
                 if term_id.wrapping_sub(initial_term_id) < 0 {
-                    return Err(combination("term-id must not be before init-term-id"));
+                    return combination(format!(
+                        "Param difference greater than 2^31 - 1: init-term-id={initial_term_id} when \
+                         term-id={term_id}"
+                    ));
                 }
-                if self.term_length()?.is_some_and(|length| term_offset > length) {
-                    return Err(combination("term-offset must not be beyond term-length"));
+                if let Some(length) = self.term_length()?.filter(|length| term_offset > *length) {
+                    return combination(format!("Param term-offset={term_offset} > term-length={length}"));
                 }
                 Ok(Some(InitialPosition { initial_term_id, term_id, term_offset }))
             }
-            _ => Err(combination("init-term-id, term-id and term-offset go together: give all or none")),
+            _ => {
+                let rule = "params: init-term-id term-id term-offset must be used as a complete set";
+                combination(rule.into())
+            }
         }
     }
 
