@@ -8,6 +8,7 @@ mod net;
 mod reader;
 mod responses;
 mod rig;
+mod tethers;
 
 use std::sync::atomic::Ordering;
 
@@ -497,7 +498,7 @@ fn a_cubic_window_is_told_at_once_when_it_shrinks() {
         count += usize::from(is_data(sent));
         count == 2 && is_data(sent)
     });
-    let before = rig.readers[0].image.untethered_limit().unwrap();
+    let before = rig.readers[0].image.untethered_limit();
     for number in 0..4 {
         rig.publish(&message(number, 1_000));
         rig.step(10 * US);

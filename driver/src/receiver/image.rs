@@ -151,9 +151,11 @@ impl ReceiveImage {
         self.has_eos
     }
 
+    /// Its sender says once more where it is. That alone keeps no image alive: the sender may be far from where the image is
+    /// (spec 02 §3.2).
     pub(super) fn on_setup(&mut self, arrival: Arrival, now_ns: i64) {
         if self.rejected.is_none() {
-            self.touch(arrival, now_ns);
+            self.connections.touch(arrival.transport, arrival.address, now_ns);
         }
     }
 
