@@ -275,6 +275,23 @@ fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
     assert!(rig.count(C::NaksSent) > 0);
 }
 
+/// What is missing is filled up to a frame, wherever the window ends.
+#[test]
+fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
+    let mut rig = Rig::with(Options { is_reliable: false, ..Options::default() });
+    rig.connect();
+    for number in 0..30 {
+        rig.publish(&[number; 1_000]);
+        rig.step(10 * US);
+    }
+    rig.run(300 * MS, MS);
+    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), 30 * 1_056);
+    inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID + 1, 0, 0));
+    rig.run(2 * MS, 10 * US);
+    assert_eq!(rig.count(C::LossGapFills), 1);
+    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), TERM_LENGTH as i64);
+}
+
 #[test]
 fn status_messages_far_off_are_rejected() {
     let mut rig = connected();
