@@ -33,19 +33,21 @@ struct Receiver {
 pub(super) struct Granted {
     strategy: Strategy,
     receivers: BTreeMap<i64, Receiver>,
+    /// When each receiver spoke last, those that are too far behind to join included.
+    heard_ns: BTreeMap<i64, i64>,
     limit: i64,
 }
 
 impl Granted {
     pub(super) fn new(strategy: Strategy) -> Self {
-        Self { strategy, receivers: BTreeMap::new(), limit: 0 }
+        Self { strategy, receivers: BTreeMap::new(), heard_ns: BTreeMap::new(), limit: 0 }
     }
 
     /// What is granted by now: when the slowest has gone the others decide.
     pub(super) fn limit(&mut self, now_ns: i64, coverage: &mut Coverage) -> i64 {
         if let Strategy::Min { least, timeout_ns, .. } = self.strategy {
             self.forget_silent(timeout_ns, now_ns, coverage);
-            if self.receivers.len() >= least {
+            if self.heard_ns.len() >= least {
                 self.limit = self.limit.max(self.slowest().unwrap_or(self.limit));
             }
         }
@@ -57,6 +59,7 @@ impl Granted {
     }
 
     fn forget_silent(&mut self, timeout_ns: i64, now_ns: i64, coverage: &mut Coverage) {
+        self.heard_ns.retain(|_, heard_ns| now_ns - *heard_ns <= timeout_ns);
         let before = self.receivers.len();
         self.receivers.retain(|_, receiver| now_ns - receiver.heard_ns <= timeout_ns);
         if self.receivers.len() < before {
@@ -94,7 +97,10 @@ impl Granted {
             }
             self.receivers.insert(status.receiver_id, Receiver { limit: own, heard_ns: now_ns });
         }
-        if self.receivers.len() < least {
+        if matches {
+            self.heard_ns.insert(status.receiver_id, now_ns);
+        }
+        if self.heard_ns.len() < least {
             return coverage.hit("group too small");
         }
         self.limit = self.limit.max(self.slowest().unwrap_or(own));

@@ -308,8 +308,9 @@ fn note_image(
         false => "untethered reader came back",
     });
     let is_ipc = place.truth.borrow().flows[id.0].way == Way::Ipc;
-    // Within a host a refused stream goes on where its driver saw the reader last, who may have read on since then.
-    if joined < before && !is_ipc {
+    // Within a host a refused stream goes on where its driver saw the reader last, who may have read on since then; one
+    // that rested goes on with the slowest of the others.
+    if joined < before && !is_ipc && plan.is_tethered {
         let text = format!("listener {id:?} joined {session_id} at {joined}, it had read up to {before}");
         place.truth.borrow_mut().violate("join position", text);
     }
