@@ -223,7 +223,7 @@ impl Books {
         host: HostId,
         counters: &CountersReader,
         tally: &Tally,
-        (errors, refuses, are_sends_short): (&[String], bool, bool),
+        (errors, refuses, was_upset, are_sends_short): (&[String], bool, bool, bool),
     ) -> Vec<String> {
         let value = |counter: C| counters.value(counter as i32) as u64;
         let mut texts = Vec::new();
@@ -256,6 +256,7 @@ impl Books {
         let is_expected = |text: &str| {
             refuses && text.contains("mtu")
                 || text.starts_with("WARN: onPublicationError")
+                || was_upset && text.contains("unknown ")
                 || text.contains("address in use")
                 || text.contains("CLOSING state, please retry")
         };

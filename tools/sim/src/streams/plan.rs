@@ -274,10 +274,12 @@ fn add_host(
     let mut channel = channel;
     if flow.way != Way::Ipc {
         channel += &format!("|reliable={is_reliable}");
-        if rng.chance(1, 3) {
+        // Receivers whose windows differ much do not get into one group (spec 02 §4).
+        let varies = !matches!(flow.strategy, Strategy::Min { least: 2.., .. });
+        if varies && rng.chance(1, 3) {
             channel += "|cc=cubic";
         }
-        if rng.chance(1, 4) {
+        if varies && rng.chance(1, 4) {
             channel += &format!("|rcv-wnd={}", [16_384, 32_768][rng.below(2) as usize]);
         }
         if flow.is_refused {

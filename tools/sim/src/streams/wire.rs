@@ -97,19 +97,6 @@ impl Wire {
     ) {
         let tally = &mut self.tallies[host];
         tally.bytes_sent += bytes.len() as u64;
-        if std::env::var("WIRE").is_ok() {
-            match Frame::decode(bytes) {
-                Ok(Frame::Data(d)) => eprintln!(
-                    "{:.6} {host}->{to} {:?} len {} end {}",
-                    now_ns as f64 / 1e6,
-                    d.first,
-                    d.bytes.len(),
-                    d.term_end
-                ),
-                Ok(f) => eprintln!("{:.6} {host}->{to} {f:?}", now_ns as f64 / 1e6),
-                _ => {}
-            }
-        }
         match Frame::decode(bytes) {
             Ok(Frame::Setup(setup)) => {
                 coverage.hit("frame: SETUP");
@@ -254,8 +241,8 @@ impl Wire {
                 let text = format!("{session_id} sent {begin} again although nobody asked");
                 return self.violate("retransmit", text);
             }
-            if whole_end > sent_before && !self.are_sends_short {
-                let text = format!("{session_id} sent {begin} to {whole_end} again, behind {sent_before}");
+            if whole_end > sent && !self.are_sends_short {
+                let text = format!("{session_id} sent {begin} to {whole_end} again, behind {sent}");
                 return self.violate("retransmit", text);
             }
         }

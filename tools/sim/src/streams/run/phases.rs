@@ -69,12 +69,16 @@ impl Run {
             truth.progress.get(&(flow, number)).is_some_and(|progress| progress.has_lost_image)
         };
         // Who may not come back after an image was lost may be missed by all.
-        let is_missed = !plan.rejoins && (0..plan.listeners.len()).any(has_lost);
+        let leaves = |listener: &ListenerPlan| listener.rejects || listener.life_ns > 0;
+        let may_be_lost = (0..plan.listeners.len()).any(has_lost) || plan.listeners.iter().any(leaves);
+        let is_missed = !plan.rejoins && may_be_lost;
         if plan.is_refused || is_missed {
             return Vec::new();
         }
         let listeners = plan.listeners.iter().cloned().enumerate();
-        listeners.filter(|(_, listener)| !listener.is_stuck).collect()
+        // One that was left behind and may not come back is out.
+        let is_out = |listener: &ListenerPlan| !listener.is_tethered && !plan.rejoins;
+        listeners.filter(|(_, listener)| !listener.is_stuck && !is_out(listener)).collect()
     }
 
     /// Every stream flows to all its listeners.
@@ -145,13 +149,14 @@ impl Run {
             let state = &mut *state;
             self.books.gather(host, observer.counters(), &mut state.coverage);
             let tally = state.wire.as_ref().map(|wire| wire.tally(host)).unwrap_or_default();
+            let was_upset = self.truth.borrow().upset_ns[host] > 0;
             let refuses = self.scenario.flows.iter().any(|flow| flow.is_refused);
             let mut truth = self.truth.borrow_mut();
             for text in self.books.differences(
                 host,
                 observer.counters(),
                 &tally,
-                (&errors, refuses, self.are_sends_short),
+                (&errors, refuses, was_upset, self.are_sends_short),
             ) {
                 truth.violate("counters", text);
             }
@@ -159,15 +164,6 @@ impl Run {
     }
 
     pub(super) fn finish(mut self, seed: u64) -> Outcome {
-        if std::env::var("WIRE").is_ok() {
-            for host in 0..self.scenario.hosts {
-                if let Some(o) = &self.observers[host] {
-                    o.counters().for_each(&mut |id, _, _, label| {
-                        eprintln!("H{host} {id} {label} = {}", o.counters().value(id))
-                    });
-                }
-            }
-        }
         for process in 0..self.processes.len() {
             self.world.kill(process);
         }
