@@ -1,5 +1,6 @@
 //! Sender and receiver together, over a network in memory (spec 02 §2–§4, §8).
 
+mod floods;
 mod golden;
 mod groups;
 mod hostile;

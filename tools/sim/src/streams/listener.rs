@@ -282,10 +282,12 @@ impl Listener {
 
     /// Messages that it has not read although it must get all.
     pub(super) fn unread(&self, place: &Place) -> usize {
-        if !self.plan.is_tethered || !self.plan.is_reliable || self.plan.may_be_outrun {
+        let truth = place.truth.borrow();
+        let is_exempt = !self.plan.is_tethered || !self.plan.is_reliable || self.plan.may_be_outrun;
+        // Where readers do not come back, one that is stuck may be left alone.
+        if is_exempt || !truth.flows[self.id.0].rejoins {
             return 0;
         }
-        let truth = place.truth.borrow();
         self.readings.iter().map(|reading| truth.unread(reading)).sum()
     }
 }
