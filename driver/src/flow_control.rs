@@ -1,6 +1,7 @@
 //! How far a sender may go (spec 02 §4).
 
 use harrier_protocol::uri::parse_duration_ns;
+use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::failure::Failure;
 
@@ -218,7 +219,9 @@ impl Group {
                 receiver.last_heard_ns = now_ns;
                 is_known = true;
             }
-            min = min.min(receiver.limit);
+            if !is_planted(Bug::SlowestReceiverIgnored) || receiver.id == status.receiver_id {
+                min = min.min(receiver.limit);
+            }
         }
         let is_near = self.receivers.is_empty() || own_limit >= min - i64::from(status.window);
         let has_room = self.receivers.len() < MAX_GROUP_RECEIVERS;

@@ -1,6 +1,7 @@
 //! Finding gaps in an image, and when to ask for them (spec 02 §3.5).
 
 use harrier_ringbuf::Rng;
+use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::handover::MissingRange;
 
@@ -75,7 +76,8 @@ impl LossDetector {
         if now_ns < self.deadline_ns {
             return LossFound { is_new, ask_for: None };
         }
-        self.deadline_ns = now_ns + self.delay.retry_ns();
+        let retry_ns = if is_planted(Bug::NakNotRepeated) { i64::MAX / 2 } else { self.delay.retry_ns() };
+        self.deadline_ns = now_ns + retry_ns;
         LossFound { is_new, ask_for: Some(gap) }
     }
 

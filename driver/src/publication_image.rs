@@ -95,7 +95,7 @@ impl PublicationImage {
     /// True while a late subscription may be linked (spec 02 §3.7).
     pub(crate) fn accepts_subscribers(&self) -> bool {
         match self.shared.state() {
-            ImageState::Init | ImageState::Active => self.subscribers.has_working(),
+            ImageState::Init | ImageState::Active => !self.subscribers.is_empty(),
             ImageState::Draining => self.subscribers.has_working() && !self.is_drained(),
             ImageState::Linger | ImageState::Done => false,
         }
@@ -233,9 +233,16 @@ impl PublicationImage {
                 || now_ns - self.shared.state_since_ns.load(Ordering::Acquire) > liveness_timeout_ns)
     }
 
-    /// Position below which an untethered subscriber is too slow.
-    pub(crate) fn untethered_limit(&self) -> Option<i64> {
-        let (_, max) = self.subscribers.min_max()?;
-        Some(max - i64::from(self.window) + i64::from(self.window) / 4)
+    /// Position below which an untethered subscriber is too slow. When all rest they go on where the image is.
+    pub(crate) fn untethered_limit(&self) -> i64 {
+        let rebuild = self.counters.rebuild_position.get_plain();
+        let max = self.subscribers.min_max().map_or(rebuild, |(_, max)| max);
+        let window = i64::from(self.window);
+        let limit = max - window + window / 4;
+        // A frame that does not fit leaves the rest of the window unused, so that the others cannot get further ahead of the
+        // one that holds the window back.
+        let mtu = self.file.log.mtu_length() as i64;
+        let is_used_up = self.counters.high_water_mark.get() > self.next_status_position + window - mtu;
+        if is_used_up { (limit + mtu).min(max - 1) } else { limit }
     }
 }

@@ -1,5 +1,6 @@
 //! Answering NAKs at the sender (spec 02 §2.7).
 
+use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
 
 /// A range of a term to send again.
@@ -122,6 +123,9 @@ impl RetransmitHandler {
                 action.state = State::Lingering;
                 action.expires_ns = now_ns.saturating_add(self.settings.linger_ns);
                 return Some(action.range);
+            }
+            if is_planted(Bug::ResentOnlyOnce) {
+                continue;
             }
             action.state = State::Free;
             self.active -= 1;

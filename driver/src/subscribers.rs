@@ -1,6 +1,7 @@
 //! The subscribers of one stream: their positions, and whether a slow one may hold the stream back (spec 02 §3.11).
 
 use harrier_ringbuf::counters::AtomicCounter;
+use harrier_ringbuf::planted::{Bug, is_planted};
 
 /// How long an untethered subscriber stays in each state, ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +166,7 @@ impl Subscribers {
 
 impl Subscriber {
     fn is_working(&self) -> bool {
-        self.state != Tether::Resting
+        self.state != Tether::Resting || is_planted(Bug::RestingHoldsBack)
     }
 
     /// True while the subscriber has an image that its client knows.

@@ -37,11 +37,23 @@ pub enum Bug {
     WakeUpLost,
     /// Waits for release are left out of the lease service's snapshot.
     SnapshotWithoutWaiters,
+    /// A gap that was asked for once is not asked for again.
+    NakNotRepeated,
+    /// A gap is filled although the stream is reliable.
+    ReliableGapFilled,
+    /// The slowest receiver of a group does not hold it back.
+    SlowestReceiverIgnored,
+    /// An untethered subscriber that rests still holds the stream back.
+    RestingHoldsBack,
+    /// What was sent again once is never sent again.
+    ResentOnlyOnce,
+    /// An image stays although nothing comes for it any more.
+    ImageOutlivesSender,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::SkippedNak,
         Self::EarlyCommit,
         Self::UnsyncedRecordingLog,
@@ -58,6 +70,12 @@ impl Bug {
         Self::TokenNotMonotonic,
         Self::WakeUpLost,
         Self::SnapshotWithoutWaiters,
+        Self::NakNotRepeated,
+        Self::ReliableGapFilled,
+        Self::SlowestReceiverIgnored,
+        Self::RestingHoldsBack,
+        Self::ResentOnlyOnce,
+        Self::ImageOutlivesSender,
     ];
 
     /// Name for reports.
@@ -79,6 +97,12 @@ impl Bug {
             Self::TokenNotMonotonic => "token-not-monotonic",
             Self::WakeUpLost => "wake-up-lost",
             Self::SnapshotWithoutWaiters => "snapshot-without-waiters",
+            Self::NakNotRepeated => "nak-not-repeated",
+            Self::ReliableGapFilled => "reliable-gap-filled",
+            Self::SlowestReceiverIgnored => "slowest-receiver-ignored",
+            Self::RestingHoldsBack => "resting-holds-back",
+            Self::ResentOnlyOnce => "resent-only-once",
+            Self::ImageOutlivesSender => "image-outlives-sender",
         }
     }
 }

@@ -440,7 +440,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     fn check_image_tethers(&mut self, index: usize) {
         let entry = &mut self.images[index];
-        let Some(limit) = entry.image.untethered_limit() else { return };
+        let limit = entry.image.untethered_limit();
         let mut changes = std::mem::take(&mut self.tether_changes);
         changes.clear();
         let join_position = entry.image.join_position();

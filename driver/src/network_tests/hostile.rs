@@ -157,13 +157,33 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
         ("error text of negative length", sender_address(), set(error(b"text"), 36, &(-1_i32).to_le_bytes())),
     ];
     let mut rig = connected();
-    for (name, to, datagram) in tables {
-        let invalid = rig.count(C::InvalidPackets);
-        let received = rig.count(C::BytesReceived);
+    let other = |to| if to == receiver { sender_address() } else { receiver };
+    // What cannot be read is one to both sockets; what contradicts a stream is so only where the stream is.
+    let everywhere = tables.into_iter().flat_map(|(name, to, datagram)| {
+        let is_unreadable = Frame::decode(&datagram).is_err();
+        let both = is_unreadable.then(|| (name, other(to), datagram.clone()));
+        [Some((name, to, datagram)), both].into_iter().flatten()
+    });
+    for (name, to, datagram) in everywhere {
+        let (before, publication) = (rig.system_values(), rig.publication_values());
         rig.net.take_sent();
         inject(&mut rig, to, &datagram);
-        assert_eq!(rig.count(C::InvalidPackets), invalid + 1, "{name}");
-        assert_eq!(rig.count(C::BytesReceived), received + datagram.len() as i64, "{name}");
+        // A NAK that no frame can be at is counted as one, too (spec 02 §2.7).
+        let is_nak = matches!(Frame::decode(&datagram), Ok(Frame::Nak(_)));
+        let expected: Vec<(i32, i64)> = before
+            .into_iter()
+            .map(|(id, value)| match id {
+                id if id == C::InvalidPackets as i32 => (id, value + 1),
+                id if id == C::BytesReceived as i32 => (id, value + datagram.len() as i64),
+                id if id == C::NaksReceived as i32 => (id, value + i64::from(is_nak)),
+                _ => (id, value),
+            })
+            .collect();
+        assert_eq!(rig.system_values(), expected, "{name}");
+        let mut expected = publication;
+        // The publication's own count of NAKs is the last but that of receivers.
+        expected[5] += i64::from(is_nak);
+        assert_eq!(rig.publication_values(), expected, "{name}");
         assert_eq!(rig.net.take_sent().len(), 0, "{name}");
         assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), 64, "{name}");
     }
@@ -273,6 +293,23 @@ fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
     rig.run(2 * MS, 10 * US);
     assert_eq!(rig.count(C::FlowControlOverRuns), 0);
     assert!(rig.count(C::NaksSent) > 0);
+}
+
+/// What is missing is filled up to a frame, wherever the window ends.
+#[test]
+fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
+    let mut rig = Rig::with(Options { is_reliable: false, ..Options::default() });
+    rig.connect();
+    for number in 0..30 {
+        rig.publish(&[number; 1_000]);
+        rig.step(10 * US);
+    }
+    rig.run(300 * MS, MS);
+    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), 30 * 1_056);
+    inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID + 1, 0, 0));
+    rig.run(2 * MS, 10 * US);
+    assert_eq!(rig.count(C::LossGapFills), 1);
+    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), TERM_LENGTH as i64);
 }
 
 #[test]

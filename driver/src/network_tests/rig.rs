@@ -365,6 +365,22 @@ impl Rig {
         counter(&mut self.counters, value)
     }
 
+    /// All of the driver's own counters but those of cycle times, by id.
+    pub(super) fn system_values(&self) -> Vec<(i32, i64)> {
+        let is_of_time = |id: &i32| {
+            let times = SystemCounter::ConductorMaxCycleTime as i32
+                ..=SystemCounter::ReceiverCycleTimeThresholdExceeded as i32;
+            times.contains(id)
+        };
+        let ids = (0..=SystemCounter::FailedExecutorOffers as i32).filter(|id| !is_of_time(id));
+        ids.map(|id| (id, self.counters.reader().value(id))).collect()
+    }
+
+    /// Positions and counts of the publication.
+    pub(super) fn publication_values(&self) -> Vec<i64> {
+        self.publication.counters.iter().map(AtomicCounter::get).collect()
+    }
+
     pub(super) fn losses(&self) -> Vec<Loss> {
         read(&self.losses)
     }

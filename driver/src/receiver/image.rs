@@ -151,9 +151,11 @@ impl ReceiveImage {
         self.has_eos
     }
 
+    /// Its sender says once more where it is. That alone keeps no image alive: the sender may be far from where the image is
+    /// (spec 02 §3.2).
     pub(super) fn on_setup(&mut self, arrival: Arrival, now_ns: i64) {
         if self.rejected.is_none() {
-            self.touch(arrival, now_ns);
+            self.connections.touch(arrival.transport, arrival.address, now_ns);
         }
     }
 
@@ -253,7 +255,8 @@ impl ReceiveImage {
         }
         system.get(SystemCounter::HeartbeatsReceived).increment();
         self.touch(arrival, now_ns);
-        let mark = position.min(window_end);
+        // What an unreliable image cannot get is filled up to here, so this is where a frame begins.
+        let mark = if self.setup.is_reliable { position.min(window_end) } else { position };
         if mark > self.setup.high_water_mark.get_plain() {
             self.setup.high_water_mark.set_ordered(mark);
         }
@@ -336,6 +339,9 @@ impl ReceiveImage {
     }
 
     fn check_liveness(&mut self, now_ns: i64) {
+        if is_planted(Bug::ImageOutlivesSender) && !self.has_eos {
+            return;
+        }
         let is_drained =
             self.has_eos && self.setup.rebuild_position.get() >= self.setup.high_water_mark.get_plain();
         if is_drained || now_ns - self.last_packet_ns > self.setup.liveness_timeout_ns {
@@ -463,7 +469,7 @@ impl ReceiveImage {
         if self.setup.log.is_publication_revoked() {
             return 0;
         }
-        if !self.setup.is_reliable {
+        if !self.setup.is_reliable || is_planted(Bug::ReliableGapFilled) {
             let position = compute_position(gap.term_id, gap.term_offset, self.bits, self.initial_term_id);
             let term = self.setup.log.term(index_by_position(position, self.bits));
             let header = self.setup.log.default_header();

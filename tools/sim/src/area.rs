@@ -4,7 +4,7 @@ use harrier_archive::SyncLevel;
 
 use crate::node::Scenario;
 use crate::report::Outcome;
-use crate::{callback, lease, node};
+use crate::{callback, lease, node, streams};
 
 /// An area of simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Area {
     Callback,
     /// A lease service with units that claim, hold, wait and write behind fences.
     Lease,
+    /// Media drivers that exchange streams.
+    Streams,
 }
 
 impl Area {
@@ -23,6 +25,7 @@ impl Area {
         match self {
             Self::Node | Self::Callback => &[],
             Self::Lease => &lease::EXPECTED,
+            Self::Streams => &streams::EXPECTED,
         }
     }
 
@@ -32,6 +35,7 @@ impl Area {
             Self::Node => node::run(seed, Scenario::draw(seed, sync_level, keep_lines)),
             Self::Callback => callback::run(seed, sync_level, keep_lines),
             Self::Lease => lease::run(seed, lease::Scenario::draw(seed, sync_level, keep_lines)),
+            Self::Streams => streams::run(seed, streams::Scenario::draw(seed, keep_lines)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::history::Violation;
 pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
 
 /// All bugs.
-pub const ALL: [Bug; 16] = Bug::ALL;
+pub const ALL: [Bug; 22] = Bug::ALL;
 
 /// How a bug was found.
 #[derive(Debug, Clone)]
@@ -39,7 +39,13 @@ pub fn sync_level_of(bug: Bug) -> SyncLevel {
         | Bug::LeaseNotExtended
         | Bug::TokenNotMonotonic
         | Bug::WakeUpLost
-        | Bug::SnapshotWithoutWaiters => SyncLevel::None,
+        | Bug::SnapshotWithoutWaiters
+        | Bug::NakNotRepeated
+        | Bug::ReliableGapFilled
+        | Bug::SlowestReceiverIgnored
+        | Bug::RestingHoldsBack
+        | Bug::ResentOnlyOnce
+        | Bug::ImageOutlivesSender => SyncLevel::None,
     }
 }
 
@@ -49,6 +55,12 @@ pub fn area_of(bug: Bug) -> Area {
         Bug::LeaseNotExtended | Bug::TokenNotMonotonic | Bug::WakeUpLost | Bug::SnapshotWithoutWaiters => {
             Area::Lease
         }
+        Bug::NakNotRepeated
+        | Bug::ReliableGapFilled
+        | Bug::SlowestReceiverIgnored
+        | Bug::RestingHoldsBack
+        | Bug::ResentOnlyOnce
+        | Bug::ImageOutlivesSender => Area::Streams,
         _ => Area::Node,
     }
 }

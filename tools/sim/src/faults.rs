@@ -85,6 +85,22 @@ pub enum Fault {
         /// How long it stays down.
         down_ns: i64,
     },
+    /// The system does not run a process for a while.
+    Stall {
+        /// The process.
+        host: HostId,
+        /// How long.
+        duration_ns: i64,
+    },
+    /// Long datagrams do not pass in one direction.
+    ShortMtu {
+        /// Sending host.
+        from: HostId,
+        /// Receiving host.
+        to: HostId,
+        /// Longest that passes, bytes.
+        max_length: usize,
+    },
     /// A link, a host's sends or the disk are well again.
     Heal,
 }
@@ -93,10 +109,10 @@ impl Fault {
     /// Until when datagrams may not come through, virtual ns; until it is healed, `i64::MAX`.
     pub fn disturbs_network_until(&self, now_ns: i64) -> Option<i64> {
         match *self {
-            Self::Noise { .. } | Self::NoRoom { .. } => Some(i64::MAX),
-            Self::Cut { duration_ns, .. } | Self::Burst { duration_ns, .. } => {
-                Some(now_ns + duration_ns + AFTERMATH_NS)
-            }
+            Self::Noise { .. } | Self::NoRoom { .. } | Self::ShortMtu { .. } => Some(i64::MAX),
+            Self::Cut { duration_ns, .. }
+            | Self::Burst { duration_ns, .. }
+            | Self::Stall { duration_ns, .. } => Some(now_ns + duration_ns + AFTERMATH_NS),
             Self::Heal
             | Self::SlowDisk { .. }
             | Self::ClockJump { .. }
@@ -120,6 +136,8 @@ impl Fault {
             Self::ServiceCrash { .. } => "fault: service crash",
             Self::ClientCrash { of_machine: false, .. } => "fault: process crash of a unit",
             Self::ClientCrash { of_machine: true, .. } => "fault: machine crash of a unit",
+            Self::Stall { .. } => "fault: process not run",
+            Self::ShortMtu { .. } => "fault: link with a short MTU",
             Self::Heal => "healed",
         }
     }
@@ -281,8 +299,8 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
     match *fault {
         Fault::Noise { from, to, link: noise } => {
             let link = state.network.link_mut(from, to);
-            let (cut_until_ns, held_until_ns) = (link.cut_until_ns, link.held_until_ns);
-            *link = Link { cut_until_ns, held_until_ns, ..noise };
+            let Link { cut_until_ns, held_until_ns, max_length, .. } = *link;
+            *link = Link { cut_until_ns, held_until_ns, max_length, ..noise };
         }
         Fault::Cut { from, to, duration_ns } => {
             state.network.link_mut(from, to).cut_until_ns = now_ns + duration_ns;
@@ -293,6 +311,10 @@ pub fn apply(kernel: &Kernel, fault: &Fault) {
         Fault::NoRoom { host, sends } => *state.network.send_faults_mut(host) = sends,
         Fault::SlowDisk { pace } => state.hosts[0].disk_pace = pace,
         Fault::ClockJump { host, delta_ms } => state.hosts[host].epoch_offset_ms += delta_ms,
+        Fault::Stall { host, duration_ns } => state.hosts[host].stalled_until_ns = now_ns + duration_ns,
+        Fault::ShortMtu { from, to, max_length } => {
+            state.network.link_mut(from, to).max_length = max_length;
+        }
         Fault::Heal => {
             state.network.heal();
             state.hosts[0].disk_pace = DiskPace::CALM;

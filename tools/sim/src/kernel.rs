@@ -9,6 +9,7 @@ use harrier_ringbuf::{Now, Rng};
 
 use crate::disk::Disk;
 use crate::network::Network;
+use crate::streams::Wire;
 use crate::trace::{Coverage, Trace};
 
 /// A simulated host by its number.
@@ -57,6 +58,8 @@ pub struct Host {
     pub death: Option<Death>,
     /// Set from the death of a process until the next one begins: its remains do nothing.
     pub is_dead: bool,
+    /// The system does not run its process until then, virtual ns.
+    pub stalled_until_ns: i64,
     monotonic_origin_ns: i64,
     /// How much faster its clocks run than virtual time, millionths.
     drift_ppm: i64,
@@ -95,6 +98,8 @@ pub struct State {
     pub hosts: Vec<Host>,
     /// The network between them.
     pub network: Network,
+    /// Who looks at all that is on it, in runs that check the frames of streams.
+    pub wire: Option<Wire>,
     /// Hash of what happened.
     pub trace: Trace,
     /// Counts of what happened.
@@ -106,6 +111,12 @@ pub struct State {
 }
 
 impl State {
+    /// Until when a process is not run; nothing when it is.
+    pub fn stalled_until_ns(&self, host: HostId) -> Option<i64> {
+        let until_ns = self.hosts[host].stalled_until_ns;
+        (self.now_ns < until_ns).then_some(until_ns)
+    }
+
     /// Adds an event to the trace.
     pub fn note(&mut self, what: &'static str, numbers: &[u64]) {
         self.trace.add(self.now_ns, what, numbers);
@@ -141,6 +152,7 @@ impl Kernel {
                 epoch_offset_ms: rng.below(2_000) as i64 - 1_000,
                 death: None,
                 is_dead: false,
+                stalled_until_ns: 0,
                 monotonic_origin_ns: rng.below(1_000_000_000_000) as i64,
                 drift_ppm: 0,
             })
@@ -151,6 +163,7 @@ impl Kernel {
             rng,
             hosts,
             network,
+            wire: None,
             trace: Trace::new(keep_lines),
             coverage: Coverage::default(),
             wakes: BTreeSet::new(),

@@ -22,5 +22,6 @@ pub mod operator;
 pub mod report;
 pub mod snapshot;
 pub mod storage;
+pub mod streams;
 pub mod trace;
 pub mod world;

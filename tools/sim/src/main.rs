@@ -15,6 +15,7 @@ Examples:
   harrier-sim run --area node --seeds 500 --sync-level 2
   harrier-sim run --area callback --seeds 1000 --seconds 60 --twice --json
   harrier-sim run --area lease --seeds 1000 --jobs 2 --cover
+  harrier-sim run --area streams --seeds 1000 --jobs 2 --cover
   harrier-sim seed 17 --sync-level 1       the events of one seed, to find out why it failed
   harrier-sim bugs                         plants each known bug and shows which checker finds it
 
@@ -103,6 +104,9 @@ enum AreaName {
     /// off and drift, they crash, are cut off and come back. Checks what spec 05 says must hold. Half of the seeds of
     /// level 0 run at level 1, so that machines crash too.
     Lease,
+    /// Two to five media drivers whose clients exchange streams, with every way of flow and congestion control, through
+    /// losses, partitions, stalls, deaths and restarts. Has no disks; the level does not matter.
+    Streams,
 }
 
 impl AreaName {
@@ -111,6 +115,7 @@ impl AreaName {
             Self::Node => "node",
             Self::Callback => "callback",
             Self::Lease => "lease",
+            Self::Streams => "streams",
         }
     }
 
@@ -124,6 +129,7 @@ impl AreaName {
             Self::Node => area::Area::Node,
             Self::Callback => area::Area::Callback,
             Self::Lease => area::Area::Lease,
+            Self::Streams => area::Area::Streams,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Link {
     pub cut_until_ns: i64,
     /// Held back until then and let go at once, virtual ns.
     pub held_until_ns: i64,
+    /// Longer ones do not pass, bytes; 0 for no such limit.
+    pub max_length: usize,
 }
 
 impl Link {
@@ -45,6 +47,7 @@ impl Link {
         duplicate_ppm: 0,
         cut_until_ns: 0,
         held_until_ns: 0,
+        max_length: 0,
     };
 }
 
@@ -116,6 +119,11 @@ impl Network {
         &mut self.send_faults[host]
     }
 
+    /// Sockets that a host has open.
+    pub fn open_sockets(&self, host: HostId) -> usize {
+        self.inboxes[host].len()
+    }
+
     /// When the next datagram arrives at a host, virtual ns.
     pub fn next_arrival_ns(&self, host: HostId) -> Option<i64> {
         self.inboxes[host]
@@ -146,6 +154,9 @@ impl Network {
 impl State {
     /// Sends one datagram on its way.
     fn send(&mut self, host: HostId, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if let Some(wire) = &mut self.wire {
+            wire.on_sent(host, (to, &bytes), self.now_ns, &mut self.coverage);
+        }
         let Some(target) = self.network.host_of(host, to.ip()) else {
             self.coverage.hit("datagram to nowhere");
             return self.network.give_bytes(bytes);
@@ -157,6 +168,10 @@ impl State {
             *self.network.link_mut(host, target)
         };
         self.note("send", &[host as u64, target as u64, u64::from(to.port()), hash_bytes(&bytes)]);
+        if link.max_length > 0 && bytes.len() > link.max_length {
+            self.coverage.hit("datagram too long for the link");
+            return self.network.give_bytes(bytes);
+        }
         if now_ns < link.cut_until_ns {
             self.coverage.hit("datagram cut off");
             return self.network.give_bytes(bytes);
@@ -285,6 +300,16 @@ pub struct SimSocket {
     batch: Vec<Datagram>,
 }
 
+impl SimSocket {
+    fn note_received(&self, bytes: &[u8]) {
+        let mut state = self.kernel.state();
+        let State { wire, coverage, now_ns, .. } = &mut *state;
+        if let Some(wire) = wire {
+            wire.on_received(self.host, bytes, *now_ns, coverage);
+        }
+    }
+}
+
 impl Datagrams for SimSocket {
     fn local_address(&self) -> SocketAddr {
         self.local
@@ -380,6 +405,7 @@ impl Datagrams for SimSocket {
         for datagram in batch.drain(..) {
             if self.peer.is_none_or(|peer| peer == datagram.from) {
                 length += datagram.bytes.len();
+                self.note_received(&datagram.bytes);
                 visit(&datagram.bytes, datagram.from);
             }
             self.kernel.state().network.give_bytes(datagram.bytes);

@@ -140,6 +140,11 @@ impl World {
         }
     }
 
+    /// Has a host's process look at once at what was changed around it.
+    pub fn wake(&self, host: HostId) {
+        self.hosts.turns[host].work_count.set(1);
+    }
+
     /// True while a host's process lives.
     pub fn is_alive(&self, host: HostId) -> bool {
         self.hosts.threads.borrow()[host].is_some()
@@ -202,6 +207,9 @@ impl World {
     fn has_something_to_do(&self, host: HostId) -> bool {
         let turn = &self.hosts.turns[host];
         let state = self.kernel.state();
+        if state.stalled_until_ns(host).is_some() {
+            return false;
+        }
         turn.work_count.get() > 0
             || turn.deadline_ns.get().is_none_or(|deadline_ns| deadline_ns <= state.now_ns)
             || state.woken[host]
@@ -210,11 +218,14 @@ impl World {
 
     fn advance(&self, work_count: usize) {
         let threads = self.hosts.threads.borrow();
-        let turns = self.hosts.turns.iter().zip(threads.iter());
-        let deadline =
-            turns.filter(|(_, thread)| thread.is_some()).filter_map(|(turn, _)| turn.deadline_ns.get()).min();
         let mut state = self.kernel.state();
         let now_ns = state.now_ns;
+        let turns = self.hosts.turns.iter().zip(threads.iter()).enumerate();
+        let living = turns.filter(|(_, (_, thread))| thread.is_some());
+        // One that is not run looks at nothing before it is run again.
+        let deadline = living
+            .filter_map(|(host, (turn, _))| state.stalled_until_ns(host).or_else(|| turn.deadline_ns.get()))
+            .min();
         state.coverage.hit(if work_count > 0 { "turn with work" } else { "turn without work" });
         if work_count == 0 && deadline.is_some_and(|d| d <= now_ns + 200) {
             state.coverage.hit("turn at a deadline that passed");
@@ -223,8 +234,10 @@ impl World {
             let cost_ns = 1 + state.rng.below(TURN_NS) as i64;
             state.now_ns = now_ns + cost_ns;
         } else {
-            let arrival =
-                (0..self.hosts.turns.len()).filter_map(|host| state.network.next_arrival_ns(host)).min();
+            let arrival = (0..self.hosts.turns.len())
+                .filter(|host| state.stalled_until_ns(*host).is_none())
+                .filter_map(|host| state.network.next_arrival_ns(host))
+                .min();
             let wake = state.wakes.first().map(|(at, _)| *at);
             let next_ns = [deadline, arrival, wake].into_iter().flatten().min();
             let next_ns = next_ns.unwrap_or(i64::MAX).clamp(now_ns + 200, now_ns + LONGEST_REST_NS);

@@ -52,10 +52,22 @@ fn what_must_hold_of_leases_holds() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
-    for (area, level) in
-        [(Area::Node, SyncLevel::Data), (Area::Callback, SyncLevel::None), (Area::Lease, SyncLevel::None)]
+fn streams_flow_whatever_befalls_them() {
+    let summary = run(Area::Streams, SyncLevel::None, 1..25);
+    for name in ["data sent again", "driver: loss gap fills", "untethered reader came back", "driver killed"]
     {
+        assert!(summary.coverage.get(name) > 0, "no {name}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for (area, level) in [
+        (Area::Node, SyncLevel::Data),
+        (Area::Callback, SyncLevel::None),
+        (Area::Lease, SyncLevel::None),
+        (Area::Streams, SyncLevel::None),
+    ] {
         for seed in 20..23 {
             let (first, second) = (area.run(seed, level, false), area.run(seed, level, false));
             assert_eq!(first.trace_hash, second.trace_hash, "{area:?} seed {seed}");

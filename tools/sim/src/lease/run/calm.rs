@@ -34,6 +34,8 @@ impl Calm {
                 }
             }
             Fault::ClockJump { .. }
+            | Fault::Stall { .. }
+            | Fault::ShortMtu { .. }
             | Fault::Crash { .. }
             | Fault::ServiceCrash { .. }
             | Fault::ClientCrash { .. } => {}

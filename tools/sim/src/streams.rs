@@ -1,0 +1,137 @@
+//! Area `streams`: whole media drivers exchange streams in every way that a channel can say, and everything happens to
+//! them that happens to networks and processes.
+//!
+//! Two to five hosts have a driver and a process with its clients. For three seconds of virtual time streams flow and
+//! faults befall links, drivers and clients. Then all is well, and
+//!
+//! - within [`RESUME_NS`] every reader that is not stuck by design gets messages that were sent after the last fault;
+//! - within [`DRAINING_NS`] of the last message every reader has read all that is sent to it;
+//! - within [`CLOSING_NS`] of the last close no driver keeps a log, a counter, a byte or a socket.
+//!
+//! At all times, within the image of a reader, no message is missing (but for `reliable=false`), none comes twice or early,
+//! and bytes are those that were sent; no sender goes further than its receivers have granted; positions do not go back.
+
+mod books;
+mod limits;
+mod listener;
+mod peer;
+mod plan;
+mod run;
+mod truth;
+mod wire;
+mod writer;
+
+pub use run::{Scenario, run};
+pub use wire::Wire;
+
+use crate::kernel::HostId;
+
+const SECOND_NS: i64 = 1_000_000_000;
+/// Most hosts of a run.
+const MAX_HOSTS: usize = 5;
+/// Faults end here, virtual ns.
+pub const FAULTS_END_NS: i64 = 3 * SECOND_NS;
+/// Streams flow again so long after the last fault, virtual ns. A client finds out that its driver has gone (0.9 s), its
+/// driver that the old client has (0.8 s); an image and a connection end (1 s, 1.2 s); a request for a SETUP is given up and
+/// made again (1 s).
+pub const RESUME_NS: i64 = 5 * SECOND_NS;
+/// What is under way is read so long after the last message, virtual ns.
+pub const DRAINING_NS: i64 = 4 * SECOND_NS;
+/// All resources are gone so long after the last close, virtual ns: images drain and linger, publications linger.
+pub const CLOSING_NS: i64 = 6 * SECOND_NS;
+
+/// The process with a host's clients.
+fn client_of(hosts: usize, host: HostId) -> HostId {
+    hosts + host
+}
+
+/// What enough seeds must have hit: faults, frames, states and rare branches.
+pub const EXPECTED: [&str; 87] = [
+    "claim aborted",
+    "claim never committed",
+    "client killed",
+    "client lost its driver",
+    "client was not run for too long",
+    "data sent again",
+    "datagram cut off",
+    "datagram doubled",
+    "datagram dropped by a full socket",
+    "datagram held back",
+    "datagram lost",
+    "datagram overtook another",
+    "datagram too long for the link",
+    "datagram without a listener",
+    "destination added again",
+    "destination removed",
+    "driver killed",
+    "driver: NAKs received",
+    "driver: NAKs sent",
+    "driver: client timeouts",
+    "driver: error frames received",
+    "driver: error frames sent",
+    "driver: flow control limits",
+    "driver: heartbeats received",
+    "driver: heartbeats sent",
+    "driver: images rejected",
+    "driver: images revoked",
+    "driver: loss gap fills",
+    "driver: over runs",
+    "driver: publications revoked",
+    "driver: retransmit overflow",
+    "driver: retransmits",
+    "driver: retransmitted bytes",
+    "driver: short sends",
+    "driver: status messages received",
+    "driver: status messages rejected",
+    "driver: unblocked publications",
+    "driver: under runs",
+    "fault: link cut one way",
+    "fault: link held back",
+    "fault: link with a short MTU",
+    "fault: no room for sends",
+    "fault: noise on a link",
+    "fault: process crash of a unit",
+    "fault: process not run",
+    "flow control lost a receiver",
+    "frame: NAK",
+    "frame: SETUP",
+    "frame: SETUP of a group",
+    "frame: answer to a round trip",
+    "frame: data",
+    "frame: error",
+    "frame: heartbeat",
+    "frame: heartbeat at the end of a stream",
+    "frame: heartbeat of a revoked stream",
+    "frame: last status message",
+    "frame: padding",
+    "frame: request for a SETUP",
+    "frame: round trip",
+    "frame: status message",
+    "frame: status message with a tag",
+    "group too small",
+    "image lost although its stream goes on",
+    "image rejected",
+    "offer: administrative action",
+    "offer: back pressure",
+    "offer: not connected",
+    "publication closed",
+    "publication revoked",
+    "publication was told of a refusal",
+    "reader came to the end of a revoked stream",
+    "reader came to the end of a stream",
+    "reader joined late",
+    "receiver joined a group",
+    "receiver of a group timed out",
+    "send queue full",
+    "session came back",
+    "short send",
+    "source of a subscription added",
+    "source refused: its address is in use",
+    "spy joined late",
+    "status message of long ago",
+    "streams flowed again within a second",
+    "subscription closed",
+    "unreliable reader did without a message",
+    "untethered reader came back",
+    "untethered reader was left behind, or lost its image",
+];

@@ -1,0 +1,141 @@
+//! How far a sender may go by what its receivers have told it: spec 02 §4 once more, written for its rules alone.
+
+use std::collections::BTreeMap;
+
+use harrier_protocol::udp::{StatusMessage, flag};
+
+use crate::trace::Coverage;
+
+/// Whose windows count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// The furthest receiver's.
+    Max,
+    /// The slowest receiver's; with a tag only of those that carry it.
+    Min {
+        /// The tag of the group.
+        tag: Option<i64>,
+        /// Receivers without which nothing is granted.
+        least: usize,
+        /// A receiver that is silent for longer has gone, ns.
+        timeout_ns: i64,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Receiver {
+    limit: i64,
+    heard_ns: i64,
+}
+
+/// The furthest position that was ever granted to a session.
+#[derive(Debug)]
+pub(super) struct Granted {
+    strategy: Strategy,
+    receivers: BTreeMap<i64, Receiver>,
+    /// When each receiver spoke last, those that are too far behind to join included.
+    heard_ns: BTreeMap<i64, i64>,
+    limit: i64,
+}
+
+impl Granted {
+    pub(super) fn new(strategy: Strategy) -> Self {
+        Self { strategy, receivers: BTreeMap::new(), heard_ns: BTreeMap::new(), limit: 0 }
+    }
+
+    /// What is granted by now: when the slowest has gone the others decide.
+    pub(super) fn limit(&mut self, now_ns: i64, coverage: &mut Coverage) -> i64 {
+        if let Strategy::Min { least, timeout_ns, .. } = self.strategy {
+            self.forget_silent(timeout_ns, now_ns, coverage);
+            if self.heard_ns.len() >= least {
+                self.limit = self.limit.max(self.slowest().unwrap_or(self.limit));
+            }
+        }
+        self.limit
+    }
+
+    fn slowest(&self) -> Option<i64> {
+        self.receivers.values().map(|receiver| receiver.limit).min()
+    }
+
+    fn forget_silent(&mut self, timeout_ns: i64, now_ns: i64, coverage: &mut Coverage) {
+        self.heard_ns.retain(|_, heard_ns| now_ns - *heard_ns <= timeout_ns);
+        let before = self.receivers.len();
+        self.receivers.retain(|_, receiver| now_ns - receiver.heard_ns <= timeout_ns);
+        if self.receivers.len() < before {
+            coverage.hit("receiver of a group timed out");
+        }
+    }
+
+    pub(super) fn on_error(&mut self, receiver_id: i64) {
+        self.receivers.remove(&receiver_id);
+    }
+
+    pub(super) fn on_status(
+        &mut self,
+        status: &StatusMessage,
+        position: i64,
+        now_ns: i64,
+        coverage: &mut Coverage,
+    ) {
+        let window = i64::from(status.receiver_window);
+        let own = position + window;
+        let Strategy::Min { tag, least, timeout_ns } = self.strategy else {
+            self.limit = self.limit.max(own);
+            return;
+        };
+        self.forget_silent(timeout_ns, now_ns, coverage);
+        let matches = tag.is_none() || tag == status.group_tag;
+        let slowest = self.slowest();
+        let is_near = slowest.is_none_or(|slowest| own >= slowest - window);
+        let is_known = self.receivers.contains_key(&status.receiver_id);
+        if matches && status.flags & flag::SM_EOS != 0 {
+            self.receivers.remove(&status.receiver_id);
+        } else if matches && (is_known || is_near) {
+            if !is_known {
+                coverage.hit("receiver joined a group");
+            }
+            self.receivers.insert(status.receiver_id, Receiver { limit: own, heard_ns: now_ns });
+        }
+        if matches {
+            self.heard_ns.insert(status.receiver_id, now_ns);
+        }
+        if self.heard_ns.len() < least {
+            return coverage.hit("group too small");
+        }
+        self.limit = self.limit.max(self.slowest().unwrap_or(own));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(receiver_id: i64, group_tag: Option<i64>) -> StatusMessage {
+        StatusMessage {
+            flags: 0,
+            session_id: 1,
+            stream_id: 1,
+            consumption_term_id: 0,
+            consumption_term_offset: 0,
+            receiver_window: 1_000,
+            receiver_id,
+            group_tag,
+        }
+    }
+
+    #[test]
+    fn the_slowest_of_those_that_speak_grants() {
+        let strategy = Strategy::Min { tag: Some(7), least: 1, timeout_ns: 100 };
+        let (mut granted, mut coverage) = (Granted::new(strategy), Coverage::default());
+        granted.on_status(&status(1, None), 5_000, 0, &mut coverage);
+        assert_eq!(granted.limit(0, &mut coverage), 0);
+        granted.on_status(&status(1, Some(7)), 500, 0, &mut coverage);
+        granted.on_status(&status(2, Some(7)), 900, 50, &mut coverage);
+        granted.on_status(&status(2, Some(7)), 1_400, 60, &mut coverage);
+        assert_eq!(granted.limit(100, &mut coverage), 1_500);
+        assert_eq!(granted.limit(101, &mut coverage), 2_400);
+        granted.on_status(&status(2, Some(7)), 1_450, 101, &mut coverage);
+        assert_eq!(granted.limit(101, &mut coverage), 2_450);
+    }
+}

@@ -1,0 +1,256 @@
+//! What is on the wire: each frame that is sent is held against what its sender has been told.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use harrier_protocol::udp::{DataFrames, Frame, Setup, StatusMessage, flag, frame_type};
+use harrier_ringbuf::position::compute_position;
+
+use super::limits::{Granted, Strategy};
+use crate::history::Violation;
+use crate::kernel::HostId;
+use crate::trace::Coverage;
+
+/// Frames and bytes of a host's sockets since its driver started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Bytes given to the network.
+    pub bytes_sent: u64,
+    /// Bytes read from it.
+    pub bytes_received: u64,
+    /// NAKs given to the network.
+    pub naks_sent: u64,
+    /// NAKs read.
+    pub naks_received: u64,
+    /// Status messages given to the network that tell of a position.
+    pub positions_sent: u64,
+    /// Error frames given to the network.
+    pub errors_sent: u64,
+    /// Error frames read.
+    pub errors_received: u64,
+    /// Heartbeats read.
+    pub heartbeats_received: u64,
+}
+
+/// A session as its sender shows it.
+#[derive(Debug)]
+struct Session {
+    owner: HostId,
+    initial_term_id: i32,
+    bits: u32,
+    half_term: i64,
+    /// Behind everything that was sent, padding included.
+    sent: i64,
+    /// Behind what was sent to each destination.
+    sent_to: BTreeMap<SocketAddr, i64>,
+    heartbeat: i64,
+    granted: Granted,
+    was_asked: bool,
+    /// A destination may be there twice: that of a publication that lingers and that of the next one, or those of a
+    /// receiver's two lives.
+    is_repeated: bool,
+}
+
+/// Watches the frames of all hosts.
+#[derive(Debug)]
+pub struct Wire {
+    /// Flow control of each stream, and whether it has destinations.
+    strategies: BTreeMap<i32, (Strategy, bool)>,
+    sessions: BTreeMap<(i32, i32), Session>,
+    tallies: Vec<Tally>,
+    /// Sends may end short: what went out to one receiver is sent to all again.
+    are_sends_short: bool,
+    /// Broken rules.
+    pub violations: Vec<Violation>,
+}
+
+impl Wire {
+    /// A wire between so many hosts.
+    pub fn new(strategies: BTreeMap<i32, (Strategy, bool)>, hosts: usize, are_sends_short: bool) -> Self {
+        let tallies = vec![Tally::default(); hosts];
+        Self { strategies, sessions: BTreeMap::new(), tallies, are_sends_short, violations: Vec::new() }
+    }
+
+    /// A host's driver starts anew.
+    pub fn restart(&mut self, host: HostId) {
+        self.tallies[host] = Tally::default();
+    }
+
+    /// What a host's driver should have counted.
+    pub fn tally(&self, host: HostId) -> Tally {
+        self.tallies[host]
+    }
+
+    fn violate(&mut self, checker: &'static str, text: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(Violation { checker, text });
+        }
+    }
+
+    /// A host gives a datagram to the network, whatever becomes of it there.
+    pub fn on_sent(
+        &mut self,
+        host: HostId,
+        (to, bytes): (SocketAddr, &[u8]),
+        now_ns: i64,
+        coverage: &mut Coverage,
+    ) {
+        let tally = &mut self.tallies[host];
+        tally.bytes_sent += bytes.len() as u64;
+        match Frame::decode(bytes) {
+            Ok(Frame::Setup(setup)) => {
+                coverage.hit("frame: SETUP");
+                if setup.flags & flag::SETUP_GROUP != 0 {
+                    coverage.hit("frame: SETUP of a group");
+                }
+                self.on_setup(host, &setup);
+            }
+            Ok(Frame::Data(data)) if data.is_heartbeat() => self.on_heartbeat(&data, coverage),
+            Ok(Frame::Data(data)) => self.on_data(&data, to, now_ns, coverage),
+            Ok(Frame::Nak(_)) => {
+                coverage.hit("frame: NAK");
+                tally.naks_sent += 1;
+            }
+            Ok(Frame::StatusMessage(status)) => {
+                coverage.hit(match status.flags {
+                    flag::SM_SEND_SETUP => "frame: request for a SETUP",
+                    flag::SM_EOS => "frame: last status message",
+                    _ if status.group_tag.is_some() => "frame: status message with a tag",
+                    _ => "frame: status message",
+                });
+                tally.positions_sent += u64::from(!status.is_send_setup());
+            }
+            Ok(Frame::Error(_)) => {
+                coverage.hit("frame: error");
+                tally.errors_sent += 1;
+            }
+            Ok(Frame::Rttm(rttm)) => coverage.hit(match rttm.flags & flag::RTTM_REPLY {
+                0 => "frame: answer to a round trip",
+                _ => "frame: round trip",
+            }),
+            Ok(Frame::ResponseSetup(_)) => coverage.hit("frame: response SETUP"),
+            Ok(Frame::Resolution(_) | Frame::Ignored(_)) | Err(_) => {
+                self.violate("frames", format!("host {host} sent {bytes:x?} at {now_ns}"));
+            }
+        }
+    }
+
+    /// A host's driver has read a datagram.
+    pub fn on_received(&mut self, host: HostId, bytes: &[u8], now_ns: i64, coverage: &mut Coverage) {
+        let tally = &mut self.tallies[host];
+        tally.bytes_received += bytes.len() as u64;
+        match Frame::decode(bytes) {
+            Ok(Frame::Nak(nak)) => {
+                tally.naks_received += 1;
+                if let Some(session) = self.session(host, nak.stream_id, nak.session_id) {
+                    session.was_asked = true;
+                }
+            }
+            Ok(Frame::Error(error)) => {
+                tally.errors_received += 1;
+                if let Some(session) = self.session(host, error.stream_id, error.session_id) {
+                    session.granted.on_error(error.receiver_id);
+                }
+            }
+            Ok(Frame::StatusMessage(status)) => self.on_status(host, &status, now_ns, coverage),
+            Ok(Frame::Data(data)) => tally.heartbeats_received += u64::from(data.is_heartbeat()),
+            _ => {}
+        }
+    }
+
+    fn session(&mut self, owner: HostId, stream_id: i32, session_id: i32) -> Option<&mut Session> {
+        self.sessions.get_mut(&(stream_id, session_id)).filter(|session| session.owner == owner)
+    }
+
+    fn on_setup(&mut self, host: HostId, setup: &Setup) {
+        let Some((strategy, is_repeated)) = self.strategies.get(&setup.stream_id).copied() else { return };
+        let bits = setup.term_length.trailing_zeros();
+        let position = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
+        self.sessions.entry((setup.stream_id, setup.session_id)).or_insert_with(|| Session {
+            owner: host,
+            initial_term_id: setup.initial_term_id,
+            bits,
+            half_term: i64::from(setup.term_length / 2),
+            sent: position,
+            sent_to: BTreeMap::new(),
+            heartbeat: position,
+            granted: Granted::new(strategy),
+            was_asked: false,
+            is_repeated,
+        });
+    }
+
+    fn on_status(&mut self, host: HostId, status: &StatusMessage, now_ns: i64, coverage: &mut Coverage) {
+        let Some(session) = self.session(host, status.stream_id, status.session_id) else { return };
+        if status.is_send_setup() {
+            return;
+        }
+        let position = compute_position(
+            status.consumption_term_id,
+            status.consumption_term_offset,
+            session.bits,
+            session.initial_term_id,
+        );
+        // One from long ago is not believed (spec 02 §2.6).
+        if position >= session.sent - session.half_term {
+            session.granted.on_status(status, position, now_ns, coverage);
+        } else {
+            coverage.hit("status message of long ago");
+        }
+    }
+
+    fn on_heartbeat(&mut self, data: &DataFrames<'_>, coverage: &mut Coverage) {
+        let header = &data.first;
+        coverage.hit(match (header.flags & flag::EOS != 0, header.flags & flag::REVOKED != 0) {
+            (_, true) => "frame: heartbeat of a revoked stream",
+            (true, _) => "frame: heartbeat at the end of a stream",
+            _ => "frame: heartbeat",
+        });
+        let Some(session) = self.sessions.get_mut(&(header.stream_id, header.session_id)) else { return };
+        let position =
+            compute_position(header.term_id, header.term_offset, session.bits, session.initial_term_id);
+        let before = std::mem::replace(&mut session.heartbeat, position);
+        // Spies move a sender that nobody else listens to.
+        session.sent = session.sent.max(position);
+        if position < before {
+            let text = format!("heartbeat of {} at {position} after one at {before}", header.session_id);
+            self.violate("sender position", text);
+        }
+    }
+
+    fn on_data(&mut self, data: &DataFrames<'_>, to: SocketAddr, now_ns: i64, coverage: &mut Coverage) {
+        let header = &data.first;
+        let has_padding = header.frame_type == frame_type::PAD;
+        coverage.hit(if has_padding { "frame: padding" } else { "frame: data" });
+        let Some(session) = self.sessions.get_mut(&(header.stream_id, header.session_id)) else {
+            return self.violate("frames", format!("data of {} before its SETUP", header.session_id));
+        };
+        let begin =
+            compute_position(header.term_id, header.term_offset, session.bits, session.initial_term_id);
+        let end = begin + data.bytes.len() as i64;
+        let whole_end = begin + (data.term_end as i64 - i64::from(header.term_offset));
+        let (allowed, sent) = (session.granted.limit(now_ns, coverage), session.sent);
+        session.sent = sent.max(whole_end);
+        let may_repeat = session.was_asked || session.is_repeated || self.are_sends_short;
+        let (session_id, stream_id) = (header.session_id, header.stream_id);
+        let sent_to = session.sent_to.entry(to).or_insert(begin);
+        let sent_before = std::mem::replace(sent_to, whole_end.max(*sent_to));
+        if begin < sent_before {
+            coverage.hit("data sent again");
+            if !may_repeat {
+                let text = format!("{session_id} sent {begin} again although nobody asked");
+                return self.violate("retransmit", text);
+            }
+            if whole_end > sent && !self.are_sends_short {
+                let text = format!("{session_id} sent {begin} to {whole_end} again, behind {sent}");
+                return self.violate("retransmit", text);
+            }
+        }
+        if whole_end > sent && end > allowed {
+            let text = format!(
+                "{session_id} of stream {stream_id} was sent up to {end}, its receivers allow {allowed}"
+            );
+            self.violate("window", text);
+        }
+    }
+}
