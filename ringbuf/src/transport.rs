@@ -143,6 +143,11 @@ pub trait Datagrams: Send + 'static {
     /// The system refuses; the socket keeps what it had.
     fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError>;
 
+    /// Datagrams of a stream that are worth submitting together.
+    fn batch_length(&self) -> usize {
+        4
+    }
+
     /// Queues one datagram. `token` comes back with its completion. `to` may be left out on a connected socket.
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull>;
 

@@ -9,6 +9,7 @@ mod clock;
 mod file_storage;
 mod host;
 mod mapped_memory;
+mod segmentation;
 mod udp;
 
 pub use affinity::{core_count, pin_current_thread};

@@ -1,5 +1,6 @@
 //! UDP sockets in batches.
 
+use crate::segmentation::{self, Control};
 use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
 use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Transport, TransportError};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -17,7 +18,10 @@ const INLINE_LENGTH: usize = 2_048;
 /// Longest datagram.
 const MAX_DATAGRAM_LENGTH: usize = 65_536;
 
-/// Opens sockets of the host.
+/// Receives in a row while the system hands over datagrams together.
+const COALESCED_RECEIVES: usize = 4;
+
+/// Opens sockets of the host; where the kernel can, it cuts and coalesces runs of datagrams (UDP GSO and GRO).
 #[derive(Debug, Default, Clone, Copy)]
 pub struct UdpTransport;
 
@@ -44,10 +48,23 @@ pub struct UdpSocket {
     queue: Vec<Submission>,
     queued: usize,
     received: Box<[u8]>,
+    /// The system cuts runs of datagrams of one length.
+    cuts_runs: bool,
+    /// The system hands over datagrams of one length together.
+    coalesces: bool,
     /// The last receive found several datagrams, or one right after another.
     is_busy: bool,
     /// The last receive found something.
     was_received: bool,
+}
+
+/// What one receive has found.
+#[derive(Default)]
+struct Received {
+    datagrams: usize,
+    bytes: usize,
+    /// The system had put several datagrams together.
+    is_coalesced: bool,
 }
 
 fn storage_len() -> libc::socklen_t {
@@ -55,7 +72,15 @@ fn storage_len() -> libc::socklen_t {
 }
 
 impl UdpSocket {
-    fn new(socket: Socket, local: SocketAddr) -> Self {
+    /// Opens a socket; with `segmentation` the kernel cuts and coalesces runs where it can.
+    pub(crate) fn open(spec: &SocketSpec, segmentation: bool) -> Result<Self, TransportError> {
+        let failed = |source| TransportError::Open { address: spec.bind, source };
+        let socket = open_socket(spec).map_err(failed)?;
+        let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
+        Ok(Self::new(socket, local, segmentation))
+    }
+
+    fn new(socket: Socket, local: SocketAddr, segmentation: bool) -> Self {
         let queue = (0..QUEUE_CAPACITY)
             .map(|_| Submission {
                 token: 0,
@@ -65,7 +90,19 @@ impl UdpSocket {
             })
             .collect();
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
-        Self { socket, local, queue, queued: 0, received, is_busy: false, was_received: false }
+        let cuts_runs = segmentation && segmentation::cuts_runs(&socket);
+        let coalesces = segmentation && segmentation::coalesce(&socket);
+        Self {
+            socket,
+            local,
+            queue,
+            queued: 0,
+            received,
+            cuts_runs,
+            coalesces,
+            is_busy: false,
+            was_received: false,
+        }
     }
 
     fn failure(&self, operation: &'static str, source: Error) -> TransportError {
@@ -117,6 +154,10 @@ impl Datagrams for UdpSocket {
         self.socket.connect(&to.into()).map_err(|source| self.failure("connect", source))
     }
 
+    fn batch_length(&self) -> usize {
+        if self.cuts_runs { segmentation::MAX_SEGMENTS } else { BATCH }
+    }
+
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
         let Some(entry) = self.queue.get_mut(self.queued) else { return Err(QueueFull) };
         entry.token = token;
@@ -163,6 +204,10 @@ impl Datagrams for UdpSocket {
                     }
                     done = queued;
                 }
+                Err(error) if segmentation::is_refused(&error) && self.run_end(done, queued) > done + 1 => {
+                    // This path does not take runs: the datagrams go out one by one from now on.
+                    self.cuts_runs = false;
+                }
                 Err(error) => {
                     let token = self.queue[done].token;
                     let lost = is_lost(&error);
@@ -181,62 +226,67 @@ impl Datagrams for UdpSocket {
 
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
         // Most receives find nothing or a single datagram, and the call for one costs the least; a stream of them is worth
-        // the call for many.
-        let (count, bytes) = if self.is_busy { self.receive_batch(visit)? } else { self.receive_one(visit)? };
-        self.is_busy = count > 1 || (count == 1 && self.was_received);
-        self.was_received = count > 0;
+        // the call for many. What comes together is taken bit by bit into one buffer, which stays in the cache.
+        let mut got = if self.is_busy { self.receive_batch(visit)? } else { self.receive_one(visit)? };
+        self.is_busy = !got.is_coalesced && (got.datagrams > 1 || (got.datagrams == 1 && self.was_received));
+        self.was_received = got.datagrams > 0;
+        let mut bytes = got.bytes;
+        for _ in 1..COALESCED_RECEIVES {
+            if !got.is_coalesced {
+                break;
+            }
+            got = self.receive_one(visit)?;
+            bytes += got.bytes;
+        }
         Ok(bytes)
     }
 }
 
 impl UdpSocket {
-    /// Receives one datagram with the cheapest call; returns datagrams and bytes.
-    fn receive_one(
-        &mut self,
-        visit: &mut dyn FnMut(&[u8], SocketAddr),
-    ) -> Result<(usize, usize), TransportError> {
+    /// Receives once with the cheapest call.
+    fn receive_one(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<Received, TransportError> {
         // SAFETY: an all-zero address is a valid value to be filled in below.
         let mut address: libc::sockaddr_storage = unsafe { zeroed() };
-        let mut address_length = storage_len();
-        // SAFETY: the buffer has `MAX_DATAGRAM_LENGTH` bytes, and address and length are valid for writing.
-        let received = unsafe {
-            libc::recvfrom(
-                self.socket.as_raw_fd(),
-                self.received.as_mut_ptr().cast(),
-                MAX_DATAGRAM_LENGTH,
-                libc::MSG_DONTWAIT,
-                (&raw mut address).cast(),
-                &raw mut address_length,
-            )
-        };
+        let mut vector =
+            libc::iovec { iov_base: self.received.as_mut_ptr().cast(), iov_len: MAX_DATAGRAM_LENGTH };
+        let mut control = Control::EMPTY;
+        let mut header = segmentation::empty_header();
+        header.msg_name = (&raw mut address).cast();
+        header.msg_namelen = storage_len();
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        if self.coalesces {
+            control.receive_into(&mut header);
+        }
+        // SAFETY: the header points to an address, one vector over the buffer and the control area, all valid for writing.
+        let received = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
         if received < 0 {
-            return self.nothing_received(Error::last_os_error()).map(|()| (0, 0));
+            return self.nothing_received(Error::last_os_error());
         }
-        let length = received as usize;
-        if let Some(source) = socket_address(&address) {
-            visit(&self.received[..length], source);
-        }
-        Ok((1, length))
+        // SAFETY: the receive was successful, and the control area is on the stack.
+        let segment = unsafe { segmentation::segment_length(&header) };
+        Ok(deliver(&self.received[..received as usize], segment, &address, visit))
     }
 
     /// Tells an empty socket from a broken one.
-    fn nothing_received(&self, error: Error) -> Result<(), TransportError> {
+    fn nothing_received(&self, error: Error) -> Result<Received, TransportError> {
         let is_nothing =
             matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) || is_lost(&error);
-        if is_nothing { Ok(()) } else { Err(self.failure("receive", error)) }
+        if is_nothing { Ok(Received::default()) } else { Err(self.failure("receive", error)) }
     }
 
-    /// Receives what is there with one call; returns datagrams and bytes.
+    /// Receives what is there with one call.
     fn receive_batch(
         &mut self,
         visit: &mut dyn FnMut(&[u8], SocketAddr),
-    ) -> Result<(usize, usize), TransportError> {
+    ) -> Result<Received, TransportError> {
         // SAFETY: all-zero message headers and addresses are valid values to be filled in below.
         let mut addresses: [libc::sockaddr_storage; BATCH] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut vectors: [libc::iovec; BATCH] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+        let mut controls = [Control::EMPTY; BATCH];
         for (index, chunk) in self.received.chunks_exact_mut(MAX_DATAGRAM_LENGTH).enumerate() {
             vectors[index] = libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: chunk.len() };
             let header = &mut messages[index].msg_hdr;
@@ -244,9 +294,12 @@ impl UdpSocket {
             header.msg_namelen = storage_len();
             header.msg_iov = &raw mut vectors[index];
             header.msg_iovlen = 1;
+            if self.coalesces {
+                controls[index].receive_into(header);
+            }
         }
-        // SAFETY: every header points to an address and one vector over a buffer of its own, all alive until the end of
-        // this function.
+        // SAFETY: every header points to an address, one vector over a buffer and a control area of its own, all alive
+        // until the end of this function.
         let count = unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
@@ -257,48 +310,115 @@ impl UdpSocket {
             )
         };
         if count < 0 {
-            return self.nothing_received(Error::last_os_error()).map(|()| (0, 0));
+            return self.nothing_received(Error::last_os_error());
         }
-        let mut bytes = 0;
+        let mut all = Received::default();
         for index in 0..count as usize {
             let length = (messages[index].msg_len as usize).min(MAX_DATAGRAM_LENGTH);
-            let Some(source) = socket_address(&addresses[index]) else { continue };
+            // SAFETY: the receive was successful for the first `count` headers, and their control areas are on the stack.
+            let segment = unsafe { segmentation::segment_length(&messages[index].msg_hdr) };
             let start = index * MAX_DATAGRAM_LENGTH;
-            visit(&self.received[start..start + length], source);
-            bytes += length;
+            let one = deliver(&self.received[start..start + length], segment, &addresses[index], visit);
+            all.datagrams += one.datagrams;
+            all.bytes += one.bytes;
+            all.is_coalesced |= one.is_coalesced;
         }
-        Ok((count as usize, bytes))
+        Ok(all)
+    }
+
+    /// Where the run ends that starts with a submission.
+    fn run_end(&self, from: usize, to: usize) -> usize {
+        if !self.cuts_runs {
+            return from + 1;
+        }
+        let first = &self.queue[from];
+        from + segmentation::run_length(|index| {
+            let submission = self.queue[from..to].get(index)?;
+            let is_alike = matches!(submission.payload, Payload::Log { .. }) && submission.to == first.to;
+            is_alike.then(|| range(submission).1)
+        })
     }
 
     /// Sends several submissions with one call; returns how many the system took.
     fn send_batch(&self, from: usize, to: usize) -> Result<usize, Error> {
-        let count = (to - from).min(BATCH);
         // SAFETY: all-zero message headers are valid values to be filled in below.
-        let mut vectors: [libc::iovec; BATCH] = unsafe { zeroed() };
+        let mut vectors: [libc::iovec; QUEUE_CAPACITY] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-        for (index, submission) in self.queue[from..from + count].iter().enumerate() {
-            let (address, length) = range(submission);
-            vectors[index] = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length };
-            let header = &mut messages[index].msg_hdr;
-            if let Some(to) = &submission.to {
+        let mut controls = [Control::EMPTY; BATCH];
+        let mut ends = [0; BATCH];
+        let (mut count, mut next, mut used) = (0, from, 0);
+        while count < BATCH && next < to {
+            let end = self.run_end(next, to);
+            let first = used;
+            for submission in &self.queue[next..end] {
+                used = append(&mut vectors, first, used, range(submission));
+            }
+            let header = &mut messages[count].msg_hdr;
+            if let Some(to) = &self.queue[next].to {
                 header.msg_name = to.as_ptr().cast_mut().cast();
                 header.msg_namelen = to.len();
             }
-            header.msg_iov = &raw mut vectors[index];
-            header.msg_iovlen = 1;
+            header.msg_iov = &raw mut vectors[first];
+            header.msg_iovlen = (used - first) as _;
+            if end - next > 1 {
+                controls[count].segment(header, range(&self.queue[next]).1 as u16);
+            }
+            ends[count] = end - from;
+            next = end;
+            count += 1;
         }
-        // SAFETY: every header points to one vector over a range that its submission keeps alive; the kernel only reads
-        // the ranges and addresses.
+        let socket = self.socket.as_raw_fd();
+        // SAFETY: every header points to vectors over ranges that their submissions keep alive, and to a control area of
+        // its own; the kernel only reads the ranges and addresses.
         let sent = unsafe {
-            libc::sendmmsg(
-                self.socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                count as libc::c_uint,
-                libc::MSG_DONTWAIT,
-            )
+            if count == 1 {
+                let bytes = libc::sendmsg(socket, &raw const messages[0].msg_hdr, libc::MSG_DONTWAIT);
+                if bytes < 0 { -1 } else { 1 }
+            } else {
+                libc::sendmmsg(socket, messages.as_mut_ptr(), count as libc::c_uint, libc::MSG_DONTWAIT)
+            }
         };
-        if sent >= 0 { Ok(sent as usize) } else { Err(Error::last_os_error()) }
+        if sent > 0 { Ok(ends[sent as usize - 1]) } else { Err(Error::last_os_error()) }
+    }
+}
+
+/// Appends a range to the vectors from `first` on, as part of the last one when it goes on there; returns their end.
+fn append(
+    vectors: &mut [libc::iovec],
+    first: usize,
+    used: usize,
+    (address, length): (*const u8, usize),
+) -> usize {
+    if let Some(last) = vectors[first..used].last_mut()
+        && last.iov_base.cast_const().cast::<u8>().wrapping_add(last.iov_len) == address
+    {
+        last.iov_len += length;
+        return used;
+    }
+    vectors[used] = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length };
+    used + 1
+}
+
+/// Hands the datagrams of one receive to `visit`.
+fn deliver(
+    bytes: &[u8],
+    segment: Option<usize>,
+    address: &libc::sockaddr_storage,
+    visit: &mut dyn FnMut(&[u8], SocketAddr),
+) -> Received {
+    let Some(source) = socket_address(address) else {
+        return Received { datagrams: 1, ..Received::default() };
+    };
+    let mut datagrams = 0;
+    for datagram in segmentation::datagrams(bytes, segment) {
+        datagrams += 1;
+        visit(datagram, source);
+    }
+    Received {
+        datagrams,
+        bytes: bytes.len(),
+        is_coalesced: segment.is_some_and(|length| length < bytes.len()),
     }
 }
 
@@ -324,10 +444,7 @@ impl Transport for UdpTransport {
     type Socket = UdpSocket;
 
     fn open(&self, spec: &SocketSpec) -> Result<UdpSocket, TransportError> {
-        let failed = |source| TransportError::Open { address: spec.bind, source };
-        let socket = open_socket(spec).map_err(failed)?;
-        let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
-        Ok(UdpSocket::new(socket, local))
+        UdpSocket::open(spec, true)
     }
 
     fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError> {
@@ -496,6 +613,67 @@ mod tests {
         assert_eq!(from.complete(&mut |token, _| tokens.push(token)), 40);
         assert_eq!(tokens, (0..40).collect::<Vec<_>>());
         assert_eq!(receive_all(&mut to, 40), (0..40_u8).map(|number| vec![number; 8]).collect::<Vec<_>>());
+    }
+
+    /// Sends ranges of a log, lengths as given one after the other, and returns what arrives.
+    fn exchange(from: &mut UdpSocket, to: &mut UdpSocket, lengths: &[usize]) -> Vec<Vec<u8>> {
+        let log = AtomicBuffer::heap(65_536);
+        log.copy_in(0, &(0..65_536).map(|byte| (byte / 7) as u8).collect::<Vec<_>>());
+        let mut offset = 0;
+        let mut expected = Vec::new();
+        for length in lengths {
+            let buffer = SendBuffer::Log { buffer: &log, offset, length: *length };
+            from.submit(0, buffer, Some(to.local_address())).unwrap();
+            expected.push((offset..offset + length).map(|byte| (byte / 7) as u8).collect::<Vec<u8>>());
+            offset += length;
+        }
+        let mut sent = Vec::new();
+        from.complete(&mut |_, outcome| sent.push(outcome.unwrap()));
+        assert_eq!(sent, lengths);
+        let arrived = receive_all(to, lengths.len());
+        assert_eq!(arrived, expected);
+        arrived
+    }
+
+    fn plain_socket() -> UdpSocket {
+        UdpSocket::open(&SocketSpec::unicast("127.0.0.1:0".parse().unwrap()), false).unwrap()
+    }
+
+    #[test]
+    fn runs_arrive_datagram_by_datagram_whoever_cuts_them() {
+        let lengths = [[1_408; 20].as_slice(), &[96, 1_408, 1_408, 32, 64, 64, 64, 1_024]].concat();
+        for sender in [socket, plain_socket] {
+            for receiver in [socket, plain_socket] {
+                let (mut from, mut to) = (sender(), receiver());
+                exchange(&mut from, &mut to, &lengths);
+                exchange(&mut from, &mut to, &[8_192; 7]);
+            }
+        }
+        assert!(!plain_socket().cuts_runs && !plain_socket().coalesces);
+    }
+
+    #[test]
+    fn a_run_that_is_refused_goes_out_one_by_one() {
+        let (mut from, mut to) = (socket(), socket());
+        if !from.cuts_runs {
+            eprintln!("skipped: the kernel does not cut runs");
+            return;
+        }
+        // A socket that computes no checksums cannot cut runs, for each datagram needs one of its own.
+        let on: libc::c_int = 1;
+        // SAFETY: the value is valid for reading.
+        let outcome = unsafe {
+            libc::setsockopt(
+                from.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(outcome, 0);
+        exchange(&mut from, &mut to, &[1_408; 10]);
+        assert!(!from.cuts_runs, "the run was not refused");
     }
 
     #[test]
