@@ -125,7 +125,8 @@ impl<T: Transport> Sender<T> {
             SenderCommand::AddEndpoint(endpoint) => self.endpoints.push(endpoint),
             SenderCommand::RemoveEndpoint { endpoint_id } => {
                 if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
-                    let endpoint = self.endpoints.swap_remove(index);
+                    let mut endpoint = self.endpoints.swap_remove(index);
+                    endpoint.socket.retire();
                     self.replies.send(ConductorCommand::SendEndpointReleased { endpoint });
                 }
             }

@@ -16,7 +16,8 @@ pub(crate) const MAX_RUN_LENGTH: usize = 65_000;
 #[derive(Clone, Copy)]
 pub(crate) struct Control([MaybeUninit<u8>; CONTROL_LENGTH]);
 
-const CONTROL_LENGTH: usize = 64;
+/// Bytes of it.
+pub(crate) const CONTROL_LENGTH: usize = 64;
 
 impl Control {
     pub(crate) const EMPTY: Self = Self([MaybeUninit::uninit(); CONTROL_LENGTH]);

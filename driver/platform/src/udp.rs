@@ -1,22 +1,17 @@
 //! UDP sockets in batches.
 
 use crate::segmentation::{self, Control};
+use crate::send_queue::{BATCH, SendHeaders, SendQueue};
 use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
-use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Transport, TransportError};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use harrier_ringbuf::{Datagrams, Transport, TransportError};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Error, ErrorKind};
 use std::mem::{MaybeUninit, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 
-/// Datagrams taken or sent with one system call.
-const BATCH: usize = 16;
-/// Submissions that can wait.
-const QUEUE_CAPACITY: usize = 64;
-/// Longest control frame; longer ones are sent from a log.
-const INLINE_LENGTH: usize = 2_048;
 /// Longest datagram.
-const MAX_DATAGRAM_LENGTH: usize = 65_536;
+pub(crate) const MAX_DATAGRAM_LENGTH: usize = 65_536;
 
 /// Receives in a row while the system hands over datagrams together.
 const COALESCED_RECEIVES: usize = 4;
@@ -25,18 +20,6 @@ const COALESCED_RECEIVES: usize = 4;
 #[derive(Debug, Default, Clone, Copy)]
 pub struct UdpTransport;
 
-enum Payload {
-    Log { buffer: AtomicBuffer, offset: usize, length: usize },
-    Inline { length: usize },
-}
-
-struct Submission {
-    token: u64,
-    to: Option<SockAddr>,
-    payload: Payload,
-    bytes: Box<[u8; INLINE_LENGTH]>,
-}
-
 /// A non-blocking UDP socket.
 ///
 /// Reports of the network that a peer does not listen (ECONNREFUSED and its kin) are not failures of this socket: the
@@ -44,9 +27,8 @@ struct Submission {
 pub struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
-    /// The first `queued` entries wait to be sent; all keep their buffers for reuse.
-    queue: Vec<Submission>,
-    queued: usize,
+    queue: SendQueue,
+    headers: Box<SendHeaders>,
     received: Box<[u8]>,
     /// The system cuts runs of datagrams of one length.
     cuts_runs: bool,
@@ -81,22 +63,14 @@ impl UdpSocket {
     }
 
     fn new(socket: Socket, local: SocketAddr, segmentation: bool) -> Self {
-        let queue = (0..QUEUE_CAPACITY)
-            .map(|_| Submission {
-                token: 0,
-                to: None,
-                payload: Payload::Inline { length: 0 },
-                bytes: Box::new([0; INLINE_LENGTH]),
-            })
-            .collect();
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
         let cuts_runs = segmentation && segmentation::cuts_runs(&socket);
         let coalesces = segmentation && segmentation::coalesce(&socket);
         Self {
             socket,
             local,
-            queue,
-            queued: 0,
+            queue: SendQueue::new(),
+            headers: SendHeaders::new(),
             received,
             cuts_runs,
             coalesces,
@@ -108,37 +82,13 @@ impl UdpSocket {
     fn failure(&self, operation: &'static str, source: Error) -> TransportError {
         TransportError::Io { operation, local: self.local, source }
     }
-
-    /// Sends one submission with the cheapest call.
-    fn send_one(&self, submission: &Submission) -> Result<usize, Error> {
-        let (address, length) = range(submission);
-        let (to, to_length) = match &submission.to {
-            Some(to) => (to.as_ptr().cast::<libc::sockaddr>(), to.len()),
-            None => (std::ptr::null(), 0),
-        };
-        // SAFETY: the range is kept alive by the submission, the kernel only reads it; the address is valid or absent.
-        let sent = unsafe {
-            libc::sendto(self.socket.as_raw_fd(), address.cast(), length, libc::MSG_DONTWAIT, to, to_length)
-        };
-        if sent >= 0 { Ok(sent as usize) } else { Err(Error::last_os_error()) }
-    }
 }
 
-/// Address and length of what a submission sends.
-fn range(submission: &Submission) -> (*const u8, usize) {
-    match &submission.payload {
-        Payload::Log { buffer, offset, length } => {
-            (buffer.as_ptr().wrapping_add(*offset).cast_const(), *length)
-        }
-        Payload::Inline { length } => (submission.bytes.as_ptr(), *length),
-    }
-}
-
-fn is_no_room(error: &Error) -> bool {
+pub(crate) fn is_no_room(error: &Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-fn is_lost(error: &Error) -> bool {
+pub(crate) fn is_lost(error: &Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN)
@@ -159,68 +109,51 @@ impl Datagrams for UdpSocket {
     }
 
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
-        let Some(entry) = self.queue.get_mut(self.queued) else { return Err(QueueFull) };
-        entry.token = token;
-        entry.to = to.map(SockAddr::from);
-        entry.payload = match bytes {
-            SendBuffer::Log { buffer, offset, length } => {
-                assert!(
-                    offset <= buffer.capacity() && length <= buffer.capacity() - offset,
-                    "send outside the log"
-                );
-                Payload::Log { buffer: buffer.clone(), offset, length }
-            }
-            SendBuffer::Copied(bytes) => {
-                assert!(bytes.len() <= INLINE_LENGTH, "control frame of {} bytes", bytes.len());
-                entry.bytes[..bytes.len()].copy_from_slice(bytes);
-                Payload::Inline { length: bytes.len() }
-            }
-        };
-        self.queued += 1;
-        Ok(())
+        self.queue.submit(token, bytes, to)
     }
 
     fn complete(&mut self, visit: &mut dyn FnMut(u64, Result<usize, TransportError>)) -> usize {
-        let queued = std::mem::take(&mut self.queued);
+        let queued = self.queue.len();
         let mut done = 0;
         while done < queued {
             let sent = if queued - done == 1 {
-                self.send_one(&self.queue[done]).map(|length| (1, Some(length)))
+                self.queue.send_one(done, self.socket.as_raw_fd()).map(|length| (1, Some(length)))
             } else {
-                self.send_batch(done, queued).map(|count| (count, None))
+                self.send_batch(done).map(|count| (count, None))
             };
             match sent {
                 Ok((count, length)) => {
-                    for submission in &self.queue[done..done + count] {
-                        visit(submission.token, Ok(length.unwrap_or_else(|| range(submission).1)));
+                    for index in done..done + count {
+                        visit(
+                            self.queue.token(index),
+                            Ok(length.unwrap_or_else(|| self.queue.length(index))),
+                        );
                     }
                     done += count;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_no_room(&error) => {
                     // The system has no room: everything left is a short send.
-                    for submission in &self.queue[done..queued] {
-                        visit(submission.token, Ok(0));
+                    for index in done..queued {
+                        visit(self.queue.token(index), Ok(0));
                     }
                     done = queued;
                 }
-                Err(error) if segmentation::is_refused(&error) && self.run_end(done, queued) > done + 1 => {
+                Err(error)
+                    if segmentation::is_refused(&error)
+                        && self.queue.run_end(done, self.cuts_runs) > done + 1 =>
+                {
                     // This path does not take runs: the datagrams go out one by one from now on.
                     self.cuts_runs = false;
                 }
                 Err(error) => {
-                    let token = self.queue[done].token;
-                    let lost = is_lost(&error);
-                    let length = range(&self.queue[done]).1;
-                    visit(token, if lost { Ok(length) } else { Err(self.failure("send", error)) });
+                    let outcome = self.outcome(error, self.queue.length(done));
+                    visit(self.queue.token(done), outcome);
                     done += 1;
                 }
             }
         }
-        for submission in &mut self.queue[..queued] {
-            // Lets go of the log, which may be unmapped from now on.
-            submission.payload = Payload::Inline { length: 0 };
-        }
+        self.queue.clear();
         queued
     }
 
@@ -326,49 +259,11 @@ impl UdpSocket {
         Ok(all)
     }
 
-    /// Where the run ends that starts with a submission.
-    fn run_end(&self, from: usize, to: usize) -> usize {
-        if !self.cuts_runs {
-            return from + 1;
-        }
-        let first = &self.queue[from];
-        from + segmentation::run_length(|index| {
-            let submission = self.queue[from..to].get(index)?;
-            let is_alike = matches!(submission.payload, Payload::Log { .. }) && submission.to == first.to;
-            is_alike.then(|| range(submission).1)
-        })
-    }
-
     /// Sends several submissions with one call; returns how many the system took.
-    fn send_batch(&self, from: usize, to: usize) -> Result<usize, Error> {
-        // SAFETY: all-zero message headers are valid values to be filled in below.
-        let mut vectors: [libc::iovec; QUEUE_CAPACITY] = unsafe { zeroed() };
-        // SAFETY: as above.
-        let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-        let mut controls = [Control::EMPTY; BATCH];
-        let mut ends = [0; BATCH];
-        let (mut count, mut next, mut used) = (0, from, 0);
-        while count < BATCH && next < to {
-            let end = self.run_end(next, to);
-            let first = used;
-            for submission in &self.queue[next..end] {
-                used = append(&mut vectors, first, used, range(submission));
-            }
-            let header = &mut messages[count].msg_hdr;
-            if let Some(to) = &self.queue[next].to {
-                header.msg_name = to.as_ptr().cast_mut().cast();
-                header.msg_namelen = to.len();
-            }
-            header.msg_iov = &raw mut vectors[first];
-            header.msg_iovlen = (used - first) as _;
-            if end - next > 1 {
-                controls[count].segment(header, range(&self.queue[next]).1 as u16);
-            }
-            ends[count] = end - from;
-            next = end;
-            count += 1;
-        }
+    fn send_batch(&mut self, from: usize) -> Result<usize, Error> {
+        let count = self.queue.fill(from, self.cuts_runs, &mut self.headers);
         let socket = self.socket.as_raw_fd();
+        let messages = &mut self.headers.messages;
         // SAFETY: every header points to vectors over ranges that their submissions keep alive, and to a control area of
         // its own; the kernel only reads the ranges and addresses.
         let sent = unsafe {
@@ -379,25 +274,13 @@ impl UdpSocket {
                 libc::sendmmsg(socket, messages.as_mut_ptr(), count as libc::c_uint, libc::MSG_DONTWAIT)
             }
         };
-        if sent > 0 { Ok(ends[sent as usize - 1]) } else { Err(Error::last_os_error()) }
+        if sent > 0 { Ok(self.headers.ends[sent as usize - 1] - from) } else { Err(Error::last_os_error()) }
     }
-}
 
-/// Appends a range to the vectors from `first` on, as part of the last one when it goes on there; returns their end.
-fn append(
-    vectors: &mut [libc::iovec],
-    first: usize,
-    used: usize,
-    (address, length): (*const u8, usize),
-) -> usize {
-    if let Some(last) = vectors[first..used].last_mut()
-        && last.iov_base.cast_const().cast::<u8>().wrapping_add(last.iov_len) == address
-    {
-        last.iov_len += length;
-        return used;
+    /// What became of a datagram that the system did not take although it had room.
+    fn outcome(&self, error: Error, length: usize) -> Result<usize, TransportError> {
+        if is_lost(&error) { Ok(length) } else { Err(self.failure("send", error)) }
     }
-    vectors[used] = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length };
-    used + 1
 }
 
 /// Hands the datagrams of one receive to `visit`.
@@ -422,7 +305,7 @@ fn deliver(
     }
 }
 
-fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(crate) fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that the storage holds an IPv4 address.
@@ -476,7 +359,7 @@ impl Transport for UdpTransport {
     }
 }
 
-fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
+pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     let socket = Socket::new(Domain::for_address(spec.bind), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if spec.reuse_address {
@@ -570,130 +453,4 @@ fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn socket() -> UdpSocket {
-        UdpTransport.open(&SocketSpec::unicast("127.0.0.1:0".parse().unwrap())).unwrap()
-    }
-
-    fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<Vec<u8>> {
-        let mut seen = Vec::new();
-        while seen.len() < count {
-            socket.receive(&mut |bytes, _| seen.push(bytes.to_vec())).unwrap();
-            std::thread::yield_now();
-        }
-        seen
-    }
-
-    #[test]
-    fn datagrams_of_all_lengths_arrive() {
-        let (mut from, mut to) = (socket(), socket());
-        let log = AtomicBuffer::heap(65_536);
-        log.copy_in(0, &(0..65_536).map(|byte| byte as u8).collect::<Vec<_>>());
-        for length in [1, 32, 1_408, 60_000] {
-            let buffer = SendBuffer::Log { buffer: &log, offset: 32, length };
-            from.submit(7, buffer, Some(to.local_address())).unwrap();
-            let mut completions = Vec::new();
-            assert_eq!(from.complete(&mut |token, sent| completions.push((token, sent.unwrap()))), 1);
-            assert_eq!(completions, [(7, length)]);
-            let expected: Vec<u8> = (32..32 + length).map(|byte| byte as u8).collect();
-            assert_eq!(receive_all(&mut to, 1), [expected]);
-        }
-    }
-
-    #[test]
-    fn batches_arrive_in_order() {
-        let (mut from, mut to) = (socket(), socket());
-        for number in 0..40_u8 {
-            from.submit(u64::from(number), SendBuffer::Copied(&[number; 8]), Some(to.local_address()))
-                .unwrap();
-        }
-        let mut tokens = Vec::new();
-        assert_eq!(from.complete(&mut |token, _| tokens.push(token)), 40);
-        assert_eq!(tokens, (0..40).collect::<Vec<_>>());
-        assert_eq!(receive_all(&mut to, 40), (0..40_u8).map(|number| vec![number; 8]).collect::<Vec<_>>());
-    }
-
-    /// Sends ranges of a log, lengths as given one after the other, and returns what arrives.
-    fn exchange(from: &mut UdpSocket, to: &mut UdpSocket, lengths: &[usize]) -> Vec<Vec<u8>> {
-        let log = AtomicBuffer::heap(65_536);
-        log.copy_in(0, &(0..65_536).map(|byte| (byte / 7) as u8).collect::<Vec<_>>());
-        let mut offset = 0;
-        let mut expected = Vec::new();
-        for length in lengths {
-            let buffer = SendBuffer::Log { buffer: &log, offset, length: *length };
-            from.submit(0, buffer, Some(to.local_address())).unwrap();
-            expected.push((offset..offset + length).map(|byte| (byte / 7) as u8).collect::<Vec<u8>>());
-            offset += length;
-        }
-        let mut sent = Vec::new();
-        from.complete(&mut |_, outcome| sent.push(outcome.unwrap()));
-        assert_eq!(sent, lengths);
-        let arrived = receive_all(to, lengths.len());
-        assert_eq!(arrived, expected);
-        arrived
-    }
-
-    fn plain_socket() -> UdpSocket {
-        UdpSocket::open(&SocketSpec::unicast("127.0.0.1:0".parse().unwrap()), false).unwrap()
-    }
-
-    #[test]
-    fn runs_arrive_datagram_by_datagram_whoever_cuts_them() {
-        let lengths = [[1_408; 20].as_slice(), &[96, 1_408, 1_408, 32, 64, 64, 64, 1_024]].concat();
-        for sender in [socket, plain_socket] {
-            for receiver in [socket, plain_socket] {
-                let (mut from, mut to) = (sender(), receiver());
-                exchange(&mut from, &mut to, &lengths);
-                exchange(&mut from, &mut to, &[8_192; 7]);
-            }
-        }
-        assert!(!plain_socket().cuts_runs && !plain_socket().coalesces);
-    }
-
-    #[test]
-    fn a_run_that_is_refused_goes_out_one_by_one() {
-        let (mut from, mut to) = (socket(), socket());
-        if !from.cuts_runs {
-            eprintln!("skipped: the kernel does not cut runs");
-            return;
-        }
-        // A socket that computes no checksums cannot cut runs, for each datagram needs one of its own.
-        let on: libc::c_int = 1;
-        // SAFETY: the value is valid for reading.
-        let outcome = unsafe {
-            libc::setsockopt(
-                from.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NO_CHECK,
-                (&raw const on).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        assert_eq!(outcome, 0);
-        exchange(&mut from, &mut to, &[1_408; 10]);
-        assert!(!from.cuts_runs, "the run was not refused");
-    }
-
-    #[test]
-    fn a_full_queue_says_so_and_nothing_received_is_no_error() {
-        let (mut from, mut to) = (socket(), socket());
-        for _ in 0..QUEUE_CAPACITY {
-            from.submit(0, SendBuffer::Copied(b"x"), Some(to.local_address())).unwrap();
-        }
-        assert_eq!(from.submit(0, SendBuffer::Copied(b"x"), None), Err(QueueFull));
-        assert_eq!(to.receive(&mut |_, _| ()).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_port_in_use_is_told_with_its_address() {
-        let first = socket();
-        let Err(error) = UdpTransport.open(&SocketSpec::unicast(first.local_address())) else {
-            panic!("two sockets on one port");
-        };
-        assert!(error.to_string().contains(&first.local_address().to_string()), "{error}");
-        assert!(UdpTransport.resolve("no-such-host.invalid", 1).is_err());
-        assert!(UdpTransport.resolve("localhost", 1).unwrap().ip().is_loopback());
-    }
-}
+mod tests;

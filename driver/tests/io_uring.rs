@@ -1,0 +1,9 @@
+//! The tests of streams, destinations and responses once more, over io_uring: `world` takes the transport by the name of
+//! the program.
+
+#[path = "destinations.rs"]
+mod destinations;
+#[path = "responses.rs"]
+mod responses;
+#[path = "streams.rs"]
+mod streams;
