@@ -13,6 +13,8 @@ use std::os::fd::AsRawFd;
 /// Longest datagram.
 pub(crate) const MAX_DATAGRAM_LENGTH: usize = 65_536;
 
+/// Datagrams found at once that make a stream a fast one.
+const FAST_STREAM: usize = 4;
 /// Receives in a row while the system hands over datagrams together.
 const COALESCED_RECEIVES: usize = 4;
 
@@ -32,7 +34,9 @@ pub struct UdpSocket {
     received: Box<[u8]>,
     /// The system cuts runs of datagrams of one length.
     cuts_runs: bool,
-    /// The system hands over datagrams of one length together.
+    /// The system may hand over datagrams of one length together.
+    may_coalesce: bool,
+    /// It does.
     coalesces: bool,
     /// The last receive found several datagrams, or one right after another.
     is_busy: bool,
@@ -65,7 +69,6 @@ impl UdpSocket {
     fn new(socket: Socket, local: SocketAddr, segmentation: bool) -> Self {
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
         let cuts_runs = segmentation && segmentation::cuts_runs(&socket);
-        let coalesces = segmentation && segmentation::coalesce(&socket);
         Self {
             socket,
             local,
@@ -73,7 +76,8 @@ impl UdpSocket {
             headers: SendHeaders::new(),
             received,
             cuts_runs,
-            coalesces,
+            may_coalesce: segmentation,
+            coalesces: false,
             is_busy: false,
             was_received: false,
         }
@@ -159,16 +163,25 @@ impl Datagrams for UdpSocket {
 
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
         // Most receives find nothing or a single datagram, and the call for one costs the least; a stream of them is worth
-        // the call for many. What comes together is taken bit by bit into one buffer, which stays in the cache.
-        let mut got = if self.is_busy { self.receive_batch(visit)? } else { self.receive_one(visit)? };
+        // the call for many, and a fast one that the system puts them together, which costs every receive from then on.
+        // What comes together is taken bit by bit into one buffer, which stays in the cache.
+        let mut got = match (self.is_busy, self.coalesces) {
+            (true, _) => self.receive_batch(visit)?,
+            (false, true) => self.receive_coalesced(visit)?,
+            (false, false) => self.receive_one(visit)?,
+        };
         self.is_busy = !got.is_coalesced && (got.datagrams > 1 || (got.datagrams == 1 && self.was_received));
+        if self.may_coalesce && !self.coalesces && got.datagrams >= FAST_STREAM {
+            self.coalesces = segmentation::coalesce(&self.socket);
+            self.may_coalesce = self.coalesces;
+        }
         self.was_received = got.datagrams > 0;
         let mut bytes = got.bytes;
         for _ in 1..COALESCED_RECEIVES {
             if !got.is_coalesced {
                 break;
             }
-            got = self.receive_one(visit)?;
+            got = self.receive_coalesced(visit)?;
             bytes += got.bytes;
         }
         Ok(bytes)
@@ -176,8 +189,33 @@ impl Datagrams for UdpSocket {
 }
 
 impl UdpSocket {
-    /// Receives once with the cheapest call.
+    /// Receives one datagram with the cheapest call.
     fn receive_one(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<Received, TransportError> {
+        // SAFETY: an all-zero address is a valid value to be filled in below.
+        let mut address: libc::sockaddr_storage = unsafe { zeroed() };
+        let mut address_length = storage_len();
+        // SAFETY: the buffer has `MAX_DATAGRAM_LENGTH` bytes, and address and length are valid for writing.
+        let received = unsafe {
+            libc::recvfrom(
+                self.socket.as_raw_fd(),
+                self.received.as_mut_ptr().cast(),
+                MAX_DATAGRAM_LENGTH,
+                libc::MSG_DONTWAIT,
+                (&raw mut address).cast(),
+                &raw mut address_length,
+            )
+        };
+        if received < 0 {
+            return self.nothing_received(Error::last_os_error());
+        }
+        Ok(deliver(&self.received[..received as usize], None, &address, visit))
+    }
+
+    /// Receives what the system has put together.
+    fn receive_coalesced(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr),
+    ) -> Result<Received, TransportError> {
         // SAFETY: an all-zero address is a valid value to be filled in below.
         let mut address: libc::sockaddr_storage = unsafe { zeroed() };
         let mut vector =
@@ -188,9 +226,7 @@ impl UdpSocket {
         header.msg_namelen = storage_len();
         header.msg_iov = &raw mut vector;
         header.msg_iovlen = 1;
-        if self.coalesces {
-            control.receive_into(&mut header);
-        }
+        control.receive_into(&mut header);
         // SAFETY: the header points to an address, one vector over the buffer and the control area, all valid for writing.
         let received = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
         if received < 0 {
