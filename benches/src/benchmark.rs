@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::measurement::Measurement;
-use crate::{BenchError, cache_line, cluster, leases, rings, rtt, state, throughput};
+use crate::{BenchError, cache_line, cluster, floor, footprint, leases, rings, rtt, state, throughput};
 
 /// What a benchmark is told.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ const fn benchmark(
 }
 
 /// All benchmarks.
-pub const BENCHMARKS: [Benchmark; 20] = [
+pub const BENCHMARKS: [Benchmark; 24] = [
     benchmark("ipc-rtt", "round trip through shared memory, one message in flight", &[32], rtt::ipc),
     benchmark(
         "ipc-throughput",
@@ -82,6 +82,15 @@ pub const BENCHMARKS: [Benchmark; 20] = [
         &[32, 1_344],
         throughput::udp_invoked,
     ),
+    benchmark("udp-floor", "round trip of plain sockets that spin", &[32], floor::udp),
+    benchmark(
+        "driver-footprint",
+        "start of harrier-driver until clients can connect, and its memory beyond mapped files",
+        &[8],
+        footprint::ours,
+    ),
+    benchmark("driver-footprint-c", "the same of the C driver", &[8], footprint::c),
+    benchmark("driver-footprint-java", "the same of the Java driver", &[8], footprint::java),
     benchmark("one-to-one", "ring from one thread to another", &[8, 64], rings::one_to_one),
     benchmark("many-to-one", "ring for many writers, with one", &[8, 64], rings::many_to_one),
     benchmark("rtrb", "the ring of the crate rtrb", &[8, 64], rings::rtrb),

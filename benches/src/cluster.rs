@@ -52,7 +52,7 @@ impl Client {
         port: u16,
         parameters: &Parameters,
     ) -> Result<Self, BenchError> {
-        let side = Invoked::new(driver_context(directory, "client"))?;
+        let side = Invoked::new(driver_context(directory, "client")?)?;
         let mut context =
             ClusterClientContext::new(format!("0=127.0.0.1:{port}"), "aeron:udp?endpoint=127.0.0.1:0");
         context.ingress_channel = "aeron:udp?term-length=1m".into();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{BenchError, cache_line};
 
-pub use plan::{Bar, COMPARISONS, Comparison, Lane, Peer};
+pub use plan::{Bar, CDriver, COMPARISONS, Comparison, Lane, Peer};
 pub use program::Peers;
 pub use report::{Entry, Results};
 pub use statistics::{Ratio, Round, Tag, ratios, tolerance};

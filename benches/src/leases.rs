@@ -54,7 +54,7 @@ impl Rig {
         context.fresh_timestamps = true;
         let service = lease_service(LeaseSettings::default()).map_err(BenchError::engine)?;
         let node = Node::launch(context, vec![service]).map_err(BenchError::engine)?;
-        let side = Invoked::new(driver_context(memory.path(), "client"))?;
+        let side = Invoked::new(driver_context(memory.path(), "client")?)?;
         let mut cluster =
             ClusterClientContext::new(format!("0=127.0.0.1:{}", ports[0]), "aeron:udp?endpoint=127.0.0.1:0");
         cluster.ingress_channel = "aeron:udp?term-length=1m".into();

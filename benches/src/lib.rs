@@ -10,6 +10,8 @@ pub mod measurement;
 
 mod cache_line;
 mod cluster;
+mod floor;
+mod footprint;
 mod leases;
 mod rings;
 mod rtt;

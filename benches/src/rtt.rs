@@ -26,7 +26,7 @@ pub(crate) const CONDUCTOR_PERIOD_S: f64 = 0.01;
 /// IPC: the driver backs off on a thread of its own, ping and echo spin.
 pub(crate) fn ipc(parameters: &Parameters) -> Result<Outcome, BenchError> {
     let directory = directory()?;
-    let mut side = Shared::new(driver_context(directory.path(), "driver"))?;
+    let mut side = Shared::new(driver_context(directory.path(), "driver")?)?;
     let mut ping_out = side.exclusive("aeron:ipc", PING_STREAM)?;
     let mut ping_in = side.subscription("aeron:ipc", PONG_STREAM)?;
     let mut echo_in = side.subscription("aeron:ipc", PING_STREAM)?;
@@ -57,13 +57,13 @@ pub(crate) fn udp(parameters: &Parameters) -> Result<Outcome, BenchError> {
     let stop = StopOnDrop(&running);
     std::thread::scope(|scope| {
         let echo = scope.spawn(|| {
-            let mut side = Invoked::new(driver_context(directory.path(), "echo"))?;
+            let mut side = Invoked::new(driver_context(directory.path(), "echo")?)?;
             let mut input = side.subscription(&there, PING_STREAM)?;
             let mut output = side.exclusive(&back, PONG_STREAM)?;
             echo(&mut side, &mut input, &mut output, &running)
         });
         let ping = scope.spawn(|| {
-            let mut side = Invoked::new(driver_context(directory.path(), "ping"))?;
+            let mut side = Invoked::new(driver_context(directory.path(), "ping")?)?;
             let mut output = side.exclusive(&there, PING_STREAM)?;
             let mut input = side.subscription(&back, PONG_STREAM)?;
             ping(&mut side, &mut output, &mut input, parameters)

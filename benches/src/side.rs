@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use harrier::client::{Aeron, ClientError, Context, ExclusivePublication, Publication, Subscription};
+use harrier::driver::configuration::Properties;
 use harrier::driver::context::{DriverContext, ThreadingMode};
 use harrier::driver::{Driver, ExecutorMode, RunningDriver};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport, pin_current_thread};
+use harrier::platform::{HostTransport, MappedMemory, SystemClock, pin_current_thread};
 use harrier::ringbuf::{Agent, Clock};
 
 use crate::BenchError;
@@ -21,12 +22,14 @@ pub(crate) fn directory() -> Result<tempfile::TempDir, BenchError> {
     Ok(tempfile::Builder::new().prefix("harrier-bench-").tempdir_in(parent)?)
 }
 
-/// Settings of a driver below `directory`.
-pub(crate) fn driver_context(directory: &Path, name: &str) -> DriverContext {
+/// Settings of a driver below `directory`; the transport is that of the environment (`HARRIER_DRIVER_TRANSPORT` and so on).
+pub(crate) fn driver_context(directory: &Path, name: &str) -> Result<DriverContext, BenchError> {
     let mut context = DriverContext::new(directory.join(name));
     context.seed = u64::from(std::process::id());
     context.term_buffer_sparse_file = false;
-    context
+    let transport = std::env::vars().filter(|(name, _)| name.starts_with("HARRIER_DRIVER_"));
+    Properties::from_environment(transport).apply(&mut context).map_err(BenchError::engine)?;
+    Ok(context)
 }
 
 /// Settings of a client; no message pays for the first access to a page.
@@ -101,7 +104,8 @@ impl Invoked {
     pub(crate) fn new(context: DriverContext) -> Result<Self, BenchError> {
         let now = SystemClock.now();
         let directory = context.directory.clone();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)
+        let transport = HostTransport::new(&context.transport).map_err(BenchError::engine)?;
+        let driver = Driver::build(context, MappedMemory, transport, ExecutorMode::Inline, &now)
             .map_err(BenchError::engine)?;
         let aeron =
             Aeron::connect(client_context(directory), MappedMemory, &now).map_err(BenchError::engine)?;
@@ -136,7 +140,8 @@ impl Shared {
         context.threading_mode = ThreadingMode::Shared;
         let now = SystemClock.now();
         let directory = context.directory.clone();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)
+        let transport = HostTransport::new(&context.transport).map_err(BenchError::engine)?;
+        let driver = Driver::build(context, MappedMemory, transport, ExecutorMode::Inline, &now)
             .map_err(BenchError::engine)?
             .launch(SystemClock, pin_current_thread)?;
         let aeron =

@@ -18,8 +18,8 @@ const STREAM_ID: i32 = 1_003;
 /// IPC whose log stays in the caches of the cores.
 const CACHED_IPC: &str = "aeron:ipc?term-length=512k";
 const FRAGMENT_LIMIT: usize = 256;
-/// Messages that an invoked publisher offers between two duty cycles of its driver.
-const OFFERS_PER_CYCLE: u32 = 64;
+/// Payload that an invoked publisher offers between two duty cycles of its driver.
+const BYTES_PER_CYCLE: usize = 32 << 10;
 
 /// Ports of this host that nobody uses now.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, BenchError> {
@@ -69,7 +69,7 @@ fn ipc<P: Offer>(
     add: impl FnOnce(&mut Shared) -> Result<P, BenchError>,
 ) -> Result<Outcome, BenchError> {
     let directory = directory()?;
-    let mut side = Shared::new(driver_context(directory.path(), "driver"))?;
+    let mut side = Shared::new(driver_context(directory.path(), "driver")?)?;
     let subscription = side.subscription("aeron:ipc", STREAM_ID)?;
     let publication = add(&mut side)?;
     let mut outcome = between(&mut side, publication, subscription, parameters)?;
@@ -89,7 +89,7 @@ pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
     std::thread::scope(|scope| {
         let subscriber = scope.spawn(|| {
             let hand_over = hand_over;
-            let mut side = Invoked::new(driver_context(directory.path(), "driver"))?;
+            let mut side = Invoked::new(driver_context(directory.path(), "driver")?)?;
             let mut subscription = side.subscription(CACHED_IPC, STREAM_ID)?;
             let publication = side.exclusive(CACHED_IPC, STREAM_ID)?;
             if hand_over.send(publication).is_err() {
@@ -114,7 +114,7 @@ pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
 /// UDP over loopback: dedicated threads that back off, long datagrams, large buffers and window.
 pub(crate) fn udp_dedicated(parameters: &Parameters) -> Result<Outcome, BenchError> {
     let directory = directory()?;
-    let mut context = driver_context(directory.path(), "driver");
+    let mut context = driver_context(directory.path(), "driver")?;
     tune(&mut context);
     context.threading_mode = ThreadingMode::Dedicated;
     let mut side = Shared::new(context)?;
@@ -141,7 +141,7 @@ pub(crate) fn udp_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
     let (running, received) = (AtomicBool::new(true), Padded(AtomicU64::new(0)));
     let stop = StopOnDrop(&running);
     let new_side = |name: &str| {
-        let mut context = driver_context(directory.path(), name);
+        let mut context = driver_context(directory.path(), name)?;
         tune(&mut context);
         Invoked::new(context)
     };
@@ -222,8 +222,8 @@ fn publish(
         match publication.offer(&message) {
             Ok(_) => {
                 sequence += 1;
-                offered += 1;
-                if offered == OFFERS_PER_CYCLE {
+                offered += size;
+                if offered >= BYTES_PER_CYCLE {
                     offered = 0;
                     beside.step()?;
                 }

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use harrier_protocol::uri::{Group, parse_duration_ns, parse_size};
 use harrier_ringbuf::idle::{Backoff, IdleStrategy};
+use harrier_ringbuf::transport::TransportKind;
 
 use crate::context::{
     DriverContext, InvalidSetting, NameResolverSupplier, TerminationValidator, ThreadingMode,
@@ -36,9 +37,10 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// The variables of a process whose names begin with `AERON_`.
+    /// The variables of a process whose names begin with `AERON_`, or `HARRIER_DRIVER_` for what Aeron does not have.
     pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let is_ours = |(name, _): &(String, String)| name.starts_with("AERON_");
+        let is_ours =
+            |(name, _): &(String, String)| name.starts_with("AERON_") || name.starts_with("HARRIER_DRIVER_");
         Self { values: variables.filter(is_ours).collect() }
     }
 
@@ -91,7 +93,7 @@ impl Properties {
     /// Puts all settings into a context. Returns a warning for each value that cannot be read and is left at its default.
     ///
     /// # Errors
-    /// An unknown idle strategy (spec 02 §5.10, DECISION).
+    /// An unknown idle strategy (spec 02 §5.10, DECISION) or transport.
     pub fn apply(&self, context: &mut DriverContext) -> Result<Vec<String>, InvalidSetting> {
         let mut warnings = Vec::new();
         let mut reader = Reader { properties: self, warnings: &mut warnings };
@@ -103,6 +105,7 @@ impl Properties {
         reader.names(context);
         self.name_resolver(context)?;
         self.idle_strategies(context)?;
+        self.transport(context)?;
         Ok(warnings)
     }
 
@@ -119,6 +122,17 @@ impl Properties {
                 return Err(InvalidSetting { setting, rule });
             }
         };
+        Ok(())
+    }
+
+    fn transport(&self, context: &mut DriverContext) -> Result<(), InvalidSetting> {
+        let name = "HARRIER_DRIVER_TRANSPORT";
+        if let Some(value) = self.values.get(name) {
+            context.transport.kind = TransportKind::by_name(value).ok_or_else(|| InvalidSetting {
+                setting: format!("{name}={value}"),
+                rule: "must be sockets or io_uring".into(),
+            })?;
+        }
         Ok(())
     }
 
@@ -357,6 +371,8 @@ impl Reader<'_> {
         self.read("AERON_SENDER_WILDCARD_PORT_RANGE", &mut c.sender_wildcard_port_range, range);
         self.read("AERON_RECEIVER_WILDCARD_PORT_RANGE", &mut c.receiver_wildcard_port_range, range);
         self.flag("AERON_DRIVER_CONNECT", &mut c.connect_enabled);
+        self.flag("HARRIER_DRIVER_UDP_SEGMENTATION", &mut c.transport.segmentation);
+        self.flag("HARRIER_DRIVER_IO_URING_SQPOLL", &mut c.transport.kernel_polling);
         let text = |text: &str| Some(text.to_owned());
         self.read("AERON_UDP_CHANNEL_INCOMING_INTERCEPTORS", &mut c.incoming_interceptors, text);
         let bindings = "AERON_UDP_CHANNEL_TRANSPORT_BINDINGS";
@@ -426,6 +442,26 @@ mod tests {
         assert_eq!(times_ns, [3, 4, 5, 6].map(|seconds: i64| seconds * 1_000_000_000));
         properties.set("AERON_NAME_RESOLVER_SUPPLIER", "other");
         assert!(properties.apply(&mut context).is_err());
+    }
+
+    #[test]
+    fn the_transport_is_chosen_by_name_and_an_unknown_one_is_refused() {
+        let variables =
+            [("HARRIER_DRIVER_TRANSPORT", "io_uring"), ("HARRIER_DRIVER_UDP_SEGMENTATION", "off")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut properties = Properties::from_environment(variables.into_iter());
+        properties.define("harrier.driver.io_uring.sqpoll=on").unwrap();
+        let mut context = DriverContext::new("/d");
+        assert!(properties.apply(&mut context).unwrap().is_empty());
+        let options = context.transport;
+        assert_eq!(
+            (options.kind, options.segmentation, options.kernel_polling),
+            (TransportKind::IoUring, false, true)
+        );
+        assert!(format!("{context:#?}").contains("IoUring"), "printed with the configuration");
+        properties.set("harrier.driver.transport", "pigeons");
+        let error = properties.apply(&mut context).unwrap_err().to_string();
+        assert_eq!(error, "HARRIER_DRIVER_TRANSPORT=pigeons must be sockets or io_uring");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use thiserror::Error;
 use harrier_protocol::cnc;
 use harrier_protocol::uri::{Group, MAX_MTU_LENGTH, MAX_TERM_LENGTH, MIN_TERM_LENGTH};
 use harrier_ringbuf::idle::IdleStrategy;
-use harrier_ringbuf::transport::BufferLimits;
+use harrier_ringbuf::transport::{BufferLimits, TransportKind, TransportOptions};
 
 /// How a driver's agents share threads (spec 02 §5.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +193,8 @@ pub struct DriverContext {
     pub loss_arguments: String,
     pub fixed_loss_arguments: String,
     pub multi_gap_loss_arguments: String,
+    /// How the host's transport works; what opens sockets is made from it by whoever composes the driver.
+    pub transport: TransportOptions,
     /// Commands between the agents that may wait; a full queue is counted and retried.
     pub command_queue_capacity: usize,
     /// Seed of session ids, term ids, receiver ids and NAK back-off.
@@ -301,6 +303,7 @@ impl DriverContext {
             loss_arguments: String::new(),
             fixed_loss_arguments: String::new(),
             multi_gap_loss_arguments: String::new(),
+            transport: TransportOptions::default(),
             command_queue_capacity: 1_024,
             seed: 0,
         }
@@ -321,6 +324,7 @@ impl DriverContext {
     pub fn validate(&self, limits: &BufferLimits) -> Result<(), InvalidSetting> {
         self.check_lengths()?;
         self.check_times()?;
+        self.check_transport()?;
         let sndbuf = effective(self.socket_sndbuf_length, limits.default_sndbuf, limits.max_sndbuf);
         let rcvbuf = effective(self.socket_rcvbuf_length, limits.default_rcvbuf, limits.max_rcvbuf);
         require(self.mtu_length as usize <= sndbuf, || {
@@ -381,6 +385,14 @@ impl DriverContext {
                 format!("aeron.counters.buffer.length={}", self.counters_buffer_length),
                 "must be at most 500 MiB".into(),
             )
+        })
+    }
+
+    fn check_transport(&self) -> Result<(), InvalidSetting> {
+        let TransportOptions { kind, kernel_polling, .. } = self.transport;
+        require(!kernel_polling || kind == TransportKind::IoUring, || {
+            let setting = "harrier.driver.io_uring.sqpoll=on".to_owned();
+            (setting, format!("needs harrier.driver.transport=io_uring, not {}", kind.name()))
         })
     }
 
@@ -473,6 +485,8 @@ mod tests {
         assert!(refused(|c| c.initial_window_length = 1_024).contains("> initialWindowLength=1024"));
         assert!(refused(|c| c.timer_interval_ns = 20 * SECOND_NS).contains("aeron.client.liveness.timeout"));
         assert!(refused(|c| c.initial_window_length = 8 << 20).contains("SO_RCVBUF"));
+        let sqpoll = refused(|c| c.transport.kernel_polling = true);
+        assert!(sqpoll.contains("harrier.driver.transport=io_uring, not sockets"), "{sqpoll}");
         assert!(refused(|c| c.file_page_size = 5_000).contains("aeron.file.page.size"));
     }
 }

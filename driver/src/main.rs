@@ -10,7 +10,7 @@ use std::time::Duration;
 use harrier_driver::configuration::Properties;
 use harrier_driver::context::{DriverContext, ThreadingMode};
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, SystemClock, UdpTransport, pin_current_thread};
+use harrier_platform::{HostTransport, MappedMemory, SystemClock, pin_current_thread};
 use harrier_ringbuf::Clock;
 
 const HELP: &str = "\
@@ -114,7 +114,8 @@ fn run(arguments: Arguments) -> Result<(), String> {
     if context.print_configuration {
         println!("{context:#?}");
     }
-    let driver = Driver::build(context.clone(), MappedMemory, UdpTransport, ExecutorMode::Queued, &now)
+    let transport = HostTransport::new(&context.transport).map_err(|error| error.to_string())?;
+    let driver = Driver::build(context.clone(), MappedMemory, transport, ExecutorMode::Queued, &now)
         .map_err(|error| error.to_string())?;
     save_errors(&context, &driver.previous_errors, now.epoch_ms);
     let running = driver.launch(clock, pin_current_thread).map_err(|error| error.to_string())?;

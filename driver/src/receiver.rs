@@ -82,7 +82,8 @@ impl<T: Transport> Receiver<T> {
             }
             ReceiverCommand::RemoveEndpoint { endpoint_id } => {
                 if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
-                    let endpoint = self.endpoints.swap_remove(index);
+                    let mut endpoint = self.endpoints.swap_remove(index);
+                    endpoint.retire();
                     self.replies.send(ConductorCommand::ReceiveEndpointReleased { endpoint });
                 }
             }

@@ -26,7 +26,7 @@ pub(crate) const DESTINATION_TIMEOUT_NS: i64 = 5_000_000_000;
 
 /// Time between two looks at control sockets while nobody waits for a receiver, ns. Receivers speak a few times a second;
 /// their sockets must not hold up the streams in every duty cycle.
-const IDLE_POLL_NS: i64 = 5_000;
+const IDLE_POLL_NS: i64 = 20_000;
 
 /// The sender of a driver.
 pub struct Sender<T: Transport> {
@@ -125,7 +125,11 @@ impl<T: Transport> Sender<T> {
             SenderCommand::AddEndpoint(endpoint) => self.endpoints.push(endpoint),
             SenderCommand::RemoveEndpoint { endpoint_id } => {
                 if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
-                    let endpoint = self.endpoints.swap_remove(index);
+                    let mut endpoint = self.endpoints.swap_remove(index);
+                    endpoint.socket.retire();
+                    if let Some(inbound) = &mut endpoint.inbound {
+                        inbound.retire();
+                    }
                     self.replies.send(ConductorCommand::SendEndpointReleased { endpoint });
                 }
             }

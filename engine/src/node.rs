@@ -14,10 +14,10 @@ use harrier_cluster::service::{
 };
 use harrier_driver::configuration::Properties;
 use harrier_driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, StartError};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport, core_count};
+use harrier_platform::{FileStorage, HostTransport, MappedMemory, SystemClock, core_count};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
-use harrier_ringbuf::{Agent, AgentError, Clock, SharedThread};
+use harrier_ringbuf::{Agent, AgentError, Clock, SharedThread, TransportError};
 
 use crate::compose::{Composition, PartContexts};
 use crate::lasting::Lasting;
@@ -130,6 +130,9 @@ pub enum NodeError {
     /// The media driver.
     #[error("media driver: {0}")]
     Driver(#[from] StartError),
+    /// The host lacks or forbids what the driver's transport needs.
+    #[error("media driver: {0}")]
+    Transport(#[from] TransportError),
     /// The archive.
     #[error("archive: {0}")]
     Archive(#[from] ArchiveError),
@@ -184,7 +187,7 @@ impl Outcome {
     }
 }
 
-type HostParts = Composition<MappedMemory, FileStorage, UdpTransport>;
+type HostParts = Composition<MappedMemory, FileStorage, HostTransport>;
 
 impl Node {
     /// Starts all parts. They find each other in their first duty cycles: [`is_ready`](Self::is_ready) tells when clients
@@ -217,8 +220,9 @@ impl Node {
         change(&mut contexts);
         let (aeron_directory, cluster_id) = (contexts.driver.directory.clone(), context.cluster_id);
         let storage = || storage(&context);
+        let transport = HostTransport::new(&contexts.driver.transport)?;
         let parts =
-            HostParts::build(contexts, &MappedMemory, UdpTransport, storage, ExecutorMode::Queued, &now)?;
+            HostParts::build(contexts, &MappedMemory, transport, storage, ExecutorMode::Queued, &now)?;
         let ready = parts.module.ready_flag();
         let handle = parts.driver.handle.clone();
         let runners = Parts { context, parts, services, outcome: outcome.clone() }.start()?;

@@ -93,6 +93,16 @@ pub enum TransportError {
         /// The name as written in the channel.
         name: String,
     },
+    /// The host lacks or forbids a back end.
+    #[error("transport {name} is not available: {reason}; {remedy}")]
+    Unavailable {
+        /// The back end's name in settings.
+        name: &'static str,
+        /// The system's reason.
+        reason: std::io::Error,
+        /// What helps.
+        remedy: &'static str,
+    },
     /// A send or receive failed.
     #[error("datagram {operation} failed on {local}: {source}")]
     Io {
@@ -103,6 +113,48 @@ pub enum TransportError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+/// Ways to the network that a host may offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportKind {
+    /// Batched calls on sockets.
+    #[default]
+    Sockets,
+    /// Rings that the kernel shares with the process.
+    IoUring,
+}
+
+impl TransportKind {
+    /// The name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::IoUring => "io_uring",
+        }
+    }
+
+    /// The kind with this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::Sockets, Self::IoUring].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How a host's transport is to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransportOptions {
+    /// The back end.
+    pub kind: TransportKind,
+    /// The kernel cuts and coalesces runs of datagrams where it can (UDP GSO and GRO).
+    pub segmentation: bool,
+    /// A thread of the kernel polls the submissions, on a core of its own; io_uring only.
+    pub kernel_polling: bool,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self { kind: TransportKind::default(), segmentation: true, kernel_polling: false }
+    }
 }
 
 /// The submission queue of a socket is full: poll its completions, then submit again.
@@ -177,6 +229,15 @@ pub trait Datagrams: Send + 'static {
     /// # Errors
     /// The system refuses; the socket keeps what it had.
     fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError>;
+
+    /// The agent that uses the socket gives it away to be closed; it is not used again. What must be done on its thread
+    /// is done here.
+    fn retire(&mut self) {}
+
+    /// Datagrams of a stream that are worth submitting together.
+    fn batch_length(&self) -> usize {
+        4
+    }
 
     /// Queues one datagram. `token` comes back with its completion. `to` may be left out on a connected socket.
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull>;

@@ -7,12 +7,30 @@ use super::statistics::{Ratio, Tag};
 pub enum Peer {
     /// The Java harness with these arguments.
     Java(&'static str),
-    /// The C client and driver with this command.
-    C(&'static str),
+    /// The C client with this command.
+    C {
+        /// The driver that it is a client of.
+        driver: CDriver,
+        /// Threading mode and idle strategy of the driver, e.g. `shared backoff`.
+        mode: &'static str,
+        /// The driver has long datagrams, large buffers and a large window.
+        is_tuned: bool,
+        /// Arguments of the client.
+        client: &'static str,
+    },
     /// The etcd harness with these arguments.
     Etcd(&'static str),
     /// Another benchmark of ours.
     Own(&'static str),
+}
+
+/// The driver of a C client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CDriver {
+    /// Its own.
+    Own,
+    /// `harrier-driver`.
+    Ours,
 }
 
 impl Peer {
@@ -20,7 +38,8 @@ impl Peer {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Java(_) => "Java 1.51",
-            Self::C(_) => "C 1.54",
+            Self::C { driver: CDriver::Own, .. } => "C 1.54",
+            Self::C { driver: CDriver::Ours, .. } => "C 1.54 client on harrier-driver",
             Self::Etcd(_) => "etcd 3.4",
             Self::Own(name) => name,
         }
@@ -36,6 +55,8 @@ pub enum Bar {
     AtLeast(f64),
     /// Rates: no less than the first with near cores, the second with far ones.
     AtLeastByTag(f64, f64),
+    /// Our own figure: no more than this, whatever the peer's is.
+    Under(f64),
     /// Shown without a bar.
     Shown,
 }
@@ -50,6 +71,7 @@ impl Bar {
                 let least = if tag == Tag::Near { near } else { far };
                 Some(ratio.median >= least / (1.0 + tolerance))
             }
+            Self::Under(most) => Some(ratio.ours <= most),
             Self::Shown => None,
         }
     }
@@ -60,6 +82,7 @@ impl Bar {
             Self::AtMost(most) => format!("≤ {most}"),
             Self::AtLeast(least) => format!("≥ {least}"),
             Self::AtLeastByTag(near, far) => format!("≥ {}", if tag == Tag::Near { near } else { far }),
+            Self::Under(most) => format!("ours ≤ {most}"),
             Self::Shown => "–".to_owned(),
         }
     }
@@ -126,6 +149,26 @@ const fn state(benchmark: &'static str, mode: &'static str) -> Lane {
     Lane { benchmark, size: crate::benchmark::STATE, window: 1, mode, bars: &[("p50_ns", Bar::AtMost(0.5))] }
 }
 
+const fn footprint(benchmark: &'static str) -> Lane {
+    let bars = &[("p50_ns", Bar::Under(20e6)), ("resident_bytes", Bar::Under(5e6))];
+    Lane { benchmark, size: 8, window: 1, mode: "start", bars }
+}
+
+const fn c(driver: CDriver, mode: &'static str, client: &'static str) -> Peer {
+    Peer::C { driver, mode, is_tuned: false, client }
+}
+
+const fn tuned(driver: CDriver, mode: &'static str, client: &'static str) -> Peer {
+    Peer::C { driver, mode, is_tuned: true, client }
+}
+
+const C_IPC: &str = "ipc-throughput --size 32 --idle spin --api offer --pub exclusive --term-length 524288";
+const C_IPC_LONG: &str =
+    "ipc-throughput --size 1344 --idle spin --api offer --pub exclusive --term-length 524288";
+const SHOWN_TIMES: &[(&str, Bar)] = &[("p50_ns", Bar::Shown), ("p99_ns", Bar::Shown)];
+const NO_SLOWER: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(1.0)), ("p99_ns", Bar::AtMost(1.0))];
+const IPC_TIMES: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(1.1)), ("p99_ns", Bar::AtMost(1.25))];
+const FASTER: &[(&str, Bar)] = &[("msgs_per_s", Bar::AtLeast(1.1))];
 const RATE_SHOWN: &[(&str, Bar)] = &[("msgs_per_s", Bar::Shown)];
 const HALF: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(0.5)), ("p99_ns", Bar::AtMost(0.5))];
 const TENTH: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(0.1)), ("p99_ns", Bar::AtMost(0.1))];
@@ -134,16 +177,46 @@ const SAME_RATE: &[(&str, Bar)] = &[("msgs_per_s", Bar::AtLeast(1.0))];
 /// All comparisons.
 pub const COMPARISONS: &[Comparison] = &[
     Comparison {
+        name: "udp-floor",
+        about: "UDP round trip over loopback, one message in flight, driver invoked in the client's thread on both sides, beside plain sockets that spin",
+        lanes: &[closed("udp-rtt", 32, &[("p50_ns", Bar::AtMost(1.25)), ("p99_ns", Bar::Shown)])],
+        peer: Peer::Own("udp-floor"),
+    },
+    Comparison {
         name: "udp-rtt",
         about: "UDP round trip over loopback, one message in flight, driver invoked in the client's thread on both sides",
-        lanes: &[closed("udp-rtt", 32, &[("p50_ns", Bar::AtMost(1.0)), ("p99_ns", Bar::AtMost(1.1))])],
+        lanes: &[closed("udp-rtt", 32, NO_SLOWER)],
         peer: Peer::Java("udp-rtt --size 32 --mode closed --driver invoker --idle spin"),
+    },
+    Comparison {
+        name: "udp-rtt-c",
+        about: "the same beside the C client, whose driver is on a thread of its own; both yield, for two spinning clients and a driver are too much for two cores",
+        lanes: &[closed("udp-rtt", 32, NO_SLOWER)],
+        peer: c(CDriver::Own, "shared yield", "udp-rtt --size 32 --idle yield --api offer"),
+    },
+    Comparison {
+        name: "udp-rtt-c-ours",
+        about: "the same beside the C client of our driver, which is on a thread of its own",
+        lanes: &[closed("udp-rtt", 32, SHOWN_TIMES)],
+        peer: c(CDriver::Ours, "shared yield", "udp-rtt --size 32 --idle yield --api offer"),
     },
     Comparison {
         name: "ipc-rtt",
         about: "IPC round trip, one message in flight, driver backs off, ping and echo spin",
-        lanes: &[closed("ipc-rtt", 32, &[("p50_ns", Bar::AtMost(1.1)), ("p99_ns", Bar::AtMost(1.1))])],
-        peer: Peer::C("ipc-rtt --size 32 --idle spin --api offer"),
+        lanes: &[closed("ipc-rtt", 32, IPC_TIMES)],
+        peer: c(CDriver::Own, "shared backoff", "ipc-rtt --size 32 --idle spin --api offer"),
+    },
+    Comparison {
+        name: "ipc-rtt-java",
+        about: "the same beside Java",
+        lanes: &[closed("ipc-rtt", 32, IPC_TIMES)],
+        peer: Peer::Java("ipc-rtt --size 32 --mode closed --driver-idle backoff --idle spin"),
+    },
+    Comparison {
+        name: "ipc-rtt-c-ours",
+        about: "the same beside the C client of our driver",
+        lanes: &[closed("ipc-rtt", 32, SHOWN_TIMES)],
+        peer: c(CDriver::Ours, "shared backoff", "ipc-rtt --size 32 --idle spin --api offer"),
     },
     Comparison {
         name: "ipc-throughput",
@@ -159,9 +232,35 @@ pub const COMPARISONS: &[Comparison] = &[
     },
     Comparison {
         name: "ipc-throughput-c",
-        about: "IPC, exclusive publication to one subscriber, driver on a thread of its own, beside the C client",
+        about: "IPC, exclusive publication to one subscriber, each in its best arrangement: our driver invoked in the subscriber's thread, 512 KiB terms, C's on a thread that backs off",
+        lanes: &[stream("ipc-throughput-invoked", 32, &[("msgs_per_s", Bar::AtLeast(1.2))])],
+        peer: c(CDriver::Own, "shared backoff", C_IPC),
+    },
+    Comparison {
+        name: "ipc-throughput-c-1344",
+        about: "the same with long messages",
+        lanes: &[stream("ipc-throughput-invoked", 1_344, SAME_RATE)],
+        peer: c(CDriver::Own, "shared backoff", C_IPC_LONG),
+    },
+    Comparison {
+        name: "ipc-throughput-c-threads",
+        about: "IPC, exclusive publication to one subscriber, both drivers on a thread that backs off",
         lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
-        peer: Peer::C("ipc-throughput --size 32 --idle spin --api offer --pub exclusive"),
+        peer: c(
+            CDriver::Own,
+            "shared backoff",
+            "ipc-throughput --size 32 --idle spin --api offer --pub exclusive",
+        ),
+    },
+    Comparison {
+        name: "ipc-throughput-c-ours",
+        about: "the same beside the C client of our driver",
+        lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
+        peer: c(
+            CDriver::Ours,
+            "shared backoff",
+            "ipc-throughput --size 32 --idle spin --api offer --pub exclusive",
+        ),
     },
     Comparison {
         name: "ipc-throughput-1344",
@@ -170,12 +269,72 @@ pub const COMPARISONS: &[Comparison] = &[
         peer: Peer::Java("ipc-throughput --size 1344 --driver invoker --idle spin --term 64m"),
     },
     Comparison {
-        name: "udp-throughput",
+        name: "udp-throughput-32",
         about: "UDP over loopback, driver invoked in the client's thread, 8 KiB MTU, 2 MiB buffers and window",
-        lanes: &[stream("udp-throughput-invoked", 1_344, RATE_SHOWN)],
+        lanes: &[stream("udp-throughput-invoked", 32, FASTER)],
+        peer: Peer::Java(
+            "udp-throughput --size 32 --driver invoker --idle spin --mtu 8k --socket-buffer 2m --window 2m --term 64m",
+        ),
+    },
+    Comparison {
+        name: "udp-throughput-32-c",
+        about: "the same beside C, whose driver is on dedicated threads and whose client yields",
+        lanes: &[stream("udp-throughput-invoked", 32, FASTER)],
+        peer: tuned(
+            CDriver::Own,
+            "dedicated backoff",
+            "udp-throughput --size 32 --idle yield --api offer --pub exclusive",
+        ),
+    },
+    Comparison {
+        name: "udp-throughput-32-c-ours",
+        about: "the same beside the C client of our driver, both on dedicated threads",
+        lanes: &[stream("udp-throughput", 32, RATE_SHOWN)],
+        peer: tuned(
+            CDriver::Ours,
+            "dedicated backoff",
+            "udp-throughput --size 32 --idle yield --api offer --pub exclusive",
+        ),
+    },
+    Comparison {
+        name: "udp-throughput-1344",
+        about: "UDP over loopback, driver invoked in the client's thread, 8 KiB MTU, 2 MiB buffers and window",
+        lanes: &[stream("udp-throughput-invoked", 1_344, FASTER)],
         peer: Peer::Java(
             "udp-throughput --size 1344 --driver invoker --idle spin --mtu 8k --socket-buffer 2m --window 2m --term 64m",
         ),
+    },
+    Comparison {
+        name: "udp-throughput-1344-c",
+        about: "the same beside C, whose driver is on dedicated threads and whose client yields",
+        lanes: &[stream("udp-throughput-invoked", 1_344, FASTER)],
+        peer: tuned(
+            CDriver::Own,
+            "dedicated backoff",
+            "udp-throughput --size 1344 --idle yield --api offer --pub exclusive",
+        ),
+    },
+    Comparison {
+        name: "udp-throughput-1344-c-ours",
+        about: "the same beside the C client of our driver, both on dedicated threads",
+        lanes: &[stream("udp-throughput", 1_344, RATE_SHOWN)],
+        peer: tuned(
+            CDriver::Ours,
+            "dedicated backoff",
+            "udp-throughput --size 1344 --idle yield --api offer --pub exclusive",
+        ),
+    },
+    Comparison {
+        name: "driver-footprint",
+        about: "a driver without clients: from its start until clients can connect, ns, and what is resident beyond its mapped files, bytes",
+        lanes: &[footprint("driver-footprint")],
+        peer: Peer::Own("driver-footprint-c"),
+    },
+    Comparison {
+        name: "driver-footprint-java",
+        about: "the same beside Java's",
+        lanes: &[footprint("driver-footprint")],
+        peer: Peer::Own("driver-footprint-java"),
     },
     Comparison {
         name: "cluster-1-32",
@@ -291,6 +450,8 @@ mod tests {
         assert_eq!(by_tag.holds(Tag::Far, &of(1.8), 0.0), Some(false));
         assert_eq!(Bar::AtMost(1.0).holds(Tag::Near, &of(1.04), 0.0), Some(false));
         assert_eq!(Bar::AtMost(1.0).holds(Tag::Near, &of(1.04), 0.06), Some(true));
+        assert_eq!(Bar::Under(1.0).holds(Tag::Near, &of(9.0), 0.0), Some(true));
+        assert_eq!(Bar::Under(0.9).holds(Tag::Near, &of(0.5), 1.0), Some(false));
         assert_eq!(Bar::Shown.holds(Tag::Near, &of(9.0), 0.0), None);
     }
 

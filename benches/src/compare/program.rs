@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::plan::{Comparison, Peer};
+use super::plan::{CDriver, Comparison, Peer};
 use super::statistics::Samples;
 use crate::BenchError;
 use crate::side::directory;
@@ -23,7 +23,15 @@ const JVM: [&str; 6] = [
     "-XX:+UnlockDiagnosticVMOptions",
     "-XX:GuaranteedSafepointInterval=300000",
 ];
-/// Longest that the C driver is waited for, ns.
+/// Settings of a tuned driver.
+const TUNED: [(&str, &str); 5] = [
+    ("AERON_MTU_LENGTH", "8k"),
+    ("AERON_SOCKET_SO_SNDBUF", "2m"),
+    ("AERON_SOCKET_SO_RCVBUF", "2m"),
+    ("AERON_RCV_INITIAL_WINDOW_LENGTH", "2m"),
+    ("AERON_TERM_BUFFER_LENGTH", "64m"),
+];
+/// Longest that the driver of a C client is waited for, ns.
 const DRIVER_PATIENCE_NS: u64 = 10_000_000_000;
 
 /// Where the programs are.
@@ -37,18 +45,22 @@ pub struct Peers {
     pub c: PathBuf,
     /// `peer-etcd`.
     pub etcd: PathBuf,
+    /// `harrier-driver`.
+    pub driver: PathBuf,
 }
 
 impl Peers {
     /// This binary, and the harnesses as their own build leaves them below `folder`; `HARRIER_PEER_JAR`, `HARRIER_PEER_C`
-    /// and `HARRIER_PEER_ETCD` name others.
+    /// and `HARRIER_PEER_ETCD` name others. `HARRIER_DRIVER` names another `harrier-driver` than the one beside this binary.
     ///
     /// # Errors
     /// When the system does not tell which binary this is.
     pub fn below(folder: &Path) -> Result<Self, BenchError> {
         let named = |variable: &str, usual: PathBuf| std::env::var_os(variable).map_or(usual, PathBuf::from);
+        let ours = std::env::current_exe()?;
         Ok(Self {
-            ours: std::env::current_exe()?,
+            driver: named("HARRIER_DRIVER", ours.with_file_name("harrier-driver")),
+            ours,
             java: named("HARRIER_PEER_JAR", folder.join("peers/java/target/peerbench.jar")),
             c: named("HARRIER_PEER_C", folder.join("peers/c/target/release/peer-c")),
             etcd: named("HARRIER_PEER_ETCD", folder.join("peers/etcd/target/peer-etcd")),
@@ -57,16 +69,22 @@ impl Peers {
 
     /// Why the peer of a comparison cannot be run here; `None` when it can.
     pub fn missing(&self, comparison: &Comparison) -> Option<String> {
-        let (path, how) = match comparison.peer {
-            Peer::Java(_) => (&self.java, "run `mvn -q package` in benches/peers/java"),
-            Peer::C(_) => (&self.c, "run `cargo build --release -p peer-c` in benches/peers/c"),
-            Peer::Etcd(_) => (
-                &self.etcd,
-                "install etcd-server, and run `go build -o target/peer-etcd .` in benches/peers/etcd",
-            ),
-            Peer::Own(_) => return None,
+        const C: &str = "run `cargo build --release -p peer-c` in benches/peers/c";
+        const JAVA: &str = "run `mvn -q package` in benches/peers/java";
+        const DRIVER: &str = "run `cargo build --release -p harrier-driver`";
+        const ETCD: &str =
+            "install etcd-server, and run `go build -o target/peer-etcd .` in benches/peers/etcd";
+        let needed: &[(&PathBuf, &str)] = match comparison.peer {
+            Peer::Java(_) => &[(&self.java, JAVA)],
+            Peer::C { driver: CDriver::Own, .. } => &[(&self.c, C)],
+            Peer::C { driver: CDriver::Ours, .. } => &[(&self.c, C), (&self.driver, DRIVER)],
+            Peer::Etcd(_) => &[(&self.etcd, ETCD)],
+            Peer::Own("driver-footprint-c") => &[(&self.driver, DRIVER), (&self.c, C)],
+            Peer::Own("driver-footprint-java") => &[(&self.driver, DRIVER), (&self.java, JAVA)],
+            Peer::Own(_) => &[],
         };
-        (!path.is_file()).then(|| format!("{} is not there: {how}", path.display()))
+        let (path, how) = needed.iter().find(|(path, _)| !path.is_file())?;
+        Some(format!("{} is not there: {how}", path.display()))
     }
 
     /// Our runs, one after the other.
@@ -78,7 +96,12 @@ impl Peers {
     pub(super) fn run_peer(&self, comparison: &Comparison, quick: bool) -> Result<Samples, BenchError> {
         match comparison.peer {
             Peer::Java(arguments) => self.run_java(arguments, quick),
-            Peer::C(arguments) => self.run_c(arguments, quick),
+            Peer::C { driver, mode, is_tuned, client } => {
+                let directory = directory()?;
+                let aeron = directory.path().join("aeron");
+                let _driver = self.c_driver(driver, mode, is_tuned, &aeron)?;
+                self.run_c(client, &aeron, quick)
+            }
             Peer::Etcd(arguments) => self.run_etcd(arguments, quick),
             Peer::Own(benchmark) => self.run_own(comparison, Some(benchmark), quick),
         }
@@ -144,28 +167,57 @@ impl Peers {
         Ok(samples)
     }
 
-    fn run_c(&self, arguments: &str, quick: bool) -> Result<Samples, BenchError> {
-        let directory = directory()?;
-        let aeron = directory.path().join("aeron").to_string_lossy().into_owned();
-        let mut driver = shielded(&self.c);
-        driver.args(["driver", "--dir", &aeron, "--threading", "shared", "--idle", "backoff"]);
-        driver.args(["--duration-s", "60"]);
-        let driver = Running(driver.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    /// Starts the driver of a C client.
+    fn c_driver(
+        &self,
+        driver: CDriver,
+        mode: &str,
+        is_tuned: bool,
+        directory: &Path,
+    ) -> Result<Running, BenchError> {
+        let (threading, idle) = mode.split_once(' ').unwrap_or((mode, "backoff"));
+        let mut command = match driver {
+            CDriver::Own => {
+                let mut command = shielded(&self.c);
+                command.args(["driver", "--threading", threading, "--idle", idle, "--duration-s", "60"]);
+                command.arg("--dir").arg(directory);
+                if is_tuned {
+                    command.args(["--mtu", "8192", "--term-length", "67108864"]);
+                }
+                command
+            }
+            CDriver::Ours => {
+                let mut command = shielded(&self.driver);
+                command.arg(format!("-Daeron.dir={}", directory.display()));
+                command.arg(format!("-Daeron.threading.mode={}", threading.to_uppercase()));
+                command.arg("-Daeron.term.buffer.sparse.file=false");
+                for agent in ["conductor", "sender", "receiver", "shared"] {
+                    command.arg(format!("-Daeron.{agent}.idle.strategy={idle}"));
+                }
+                command
+            }
+        };
+        if is_tuned {
+            command.envs(TUNED);
+        }
+        let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         let stopwatch = Stopwatch::start();
-        while !Path::new(&aeron).join("cnc.dat").is_file() {
-            if stopwatch.ns() > DRIVER_PATIENCE_NS {
-                return Err(BenchError::Timeout("the C driver"));
+        while !directory.join("cnc.dat").is_file() {
+            if stopwatch.ns() > DRIVER_PATIENCE_NS || running.0.try_wait()?.is_some() {
+                return Err(BenchError::Timeout("the driver of the C client"));
             }
             rest(0.01);
         }
         rest(0.3);
+        Ok(running)
+    }
+
+    fn run_c(&self, arguments: &str, directory: &Path, quick: bool) -> Result<Samples, BenchError> {
         let mut command = shielded(&self.c);
-        command.args(arguments.split_whitespace()).args(["--dir", &aeron]);
+        command.args(arguments.split_whitespace()).arg("--dir").arg(directory);
         command.args(["--warmup-s", "1", "--time-s", if quick { "1" } else { "2" }]);
-        let objects = output(command);
-        drop(driver);
         let mut samples = Samples::default();
-        for object in objects? {
+        for object in output(command)? {
             let size = object["size"].as_u64().unwrap_or(0);
             let mode = object["mode"].as_str().unwrap_or("stream");
             let lane = format!("{size} {mode}");
@@ -224,6 +276,7 @@ fn insert(samples: &mut Samples, lane: &str, object: &Value) {
         ("p99_ns", "p99_ns"),
         ("msgs_per_s", "msgs_per_s"),
         ("ops_per_s", "msgs_per_s"),
+        ("resident_bytes", "resident_bytes"),
     ] {
         if let Some(value) = object[name].as_f64() {
             samples.0.insert((lane.to_owned(), metric), value);

@@ -89,6 +89,13 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         }
     }
 
+    /// The receiver gives the endpoint away, to be closed.
+    pub(super) fn retire(&mut self) {
+        for transport in self.transports.iter_mut().flatten() {
+            transport.socket.retire();
+        }
+    }
+
     fn start_transport(&mut self, index: usize, now_ns: i64, system: &SystemCounters) {
         let Some(transport) = &mut self.transports[index] else { return };
         transport.start(now_ns);

@@ -17,7 +17,7 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 use crate::timestamps::stamp_frame;
 
 /// Most datagrams of one send.
-pub(crate) const MAX_BATCH: usize = 4;
+pub(crate) const MAX_BATCH: usize = 64;
 
 /// Most destinations of one batch.
 const MAX_TARGETS: usize = 16;
@@ -64,12 +64,14 @@ pub(crate) struct Control {
 pub(crate) struct Slice {
     pub(crate) offset: usize,
     pub(crate) length: usize,
+    /// Bytes of the term from the start of the batch to the next datagram, padding included.
+    pub(crate) end: usize,
 }
 
 /// What went out whole of one batch: a bit for each datagram, by target.
 #[derive(Default)]
 struct Completions {
-    masks: [u8; MAX_TARGETS],
+    masks: [u64; MAX_TARGETS],
     bytes: usize,
 }
 

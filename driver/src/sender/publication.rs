@@ -12,7 +12,7 @@ use harrier_ringbuf::position::{
     index_by_position,
 };
 use harrier_ringbuf::scan::scan_for_availability;
-use harrier_ringbuf::{AtomicBuffer, Datagrams, IdMap};
+use harrier_ringbuf::{Datagrams, IdMap};
 
 use super::endpoint::{MAX_BATCH, SendEndpoint, Slice};
 use crate::flow_control::{FlowControl, ReceiverStatus};
@@ -73,6 +73,8 @@ pub(crate) struct SendPublication {
     last_status_ns: i64,
     receivers: IdMap<i64, i64>,
     naks: Vec<Resend>,
+    /// Datagrams of the batch that is being sent.
+    batch: Box<[Slice; MAX_BATCH]>,
     ttl: i32,
     respondent: Respondent,
     /// Subscription that awaits the answers to this stream.
@@ -111,6 +113,7 @@ impl SendPublication {
             last_status_ns: 0,
             receivers: IdMap::default(),
             naks: Vec::with_capacity(MAX_NAKS),
+            batch: Box::new([Slice::default(); MAX_BATCH]),
             ttl: 0,
             respondent: Respondent::No,
             response_subscription: None,
@@ -253,29 +256,26 @@ impl SendPublication {
     ) -> usize {
         let limit = self.setup.sender_limit.get_plain();
         let term = self.setup.log.term(index_by_position(position, self.bits));
-        let mut slices = [Slice::default(); MAX_BATCH];
-        let mut ends = [0_i64; MAX_BATCH];
+        let first = compute_term_offset_from_position(position, self.bits) as usize;
+        let most = endpoint.socket.batch_length().min(MAX_BATCH);
         let mut count = 0;
-        let mut next = position;
+        let mut done = 0;
         let mut is_blocked = false;
-        while count < MAX_BATCH {
-            let offset = compute_term_offset_from_position(next, self.bits) as usize;
-            if count > 0 && offset == 0 {
-                break;
-            }
-            let window = limit - next;
+        // A batch ends with the term.
+        while count < most && (count == 0 || first + done < self.term_length as usize) {
+            let window = limit - position - done as i64;
             if window <= 0 {
                 is_blocked = true;
                 break;
             }
-            let available = scan_for_availability(term, offset, (window as usize).min(self.mtu));
+            let available = scan_for_availability(term, first + done, (window as usize).min(self.mtu));
             if available.bytes <= 0 {
                 is_blocked = available.bytes < 0;
                 break;
             }
-            slices[count] = Slice { offset, length: available.bytes as usize };
-            next += available.bytes as i64 + available.padding as i64;
-            ends[count] = next;
+            let (offset, length) = (first + done, available.bytes as usize);
+            done += length + available.padding;
+            self.batch[count] = Slice { offset, length, end: done };
             count += 1;
         }
         if is_blocked && count == 0 && self.tracks_back_pressure {
@@ -286,14 +286,15 @@ impl SendPublication {
         if count == 0 {
             return 0;
         }
-        let sent = endpoint.send_log(term, &slices[..count], self.only(), system, now_ns);
+        let sent = endpoint.send_log(term, &self.batch[..count], self.only(), system, now_ns);
         if sent == 0 {
             return 0;
         }
         self.last_send_ns = now_ns;
         self.tracks_back_pressure = true;
-        self.setup.sender_position.set_ordered(ends[sent - 1]);
-        (ends[sent - 1] - position) as usize
+        let advanced = self.batch[sent - 1].end;
+        self.setup.sender_position.set_ordered(position + advanced as i64);
+        advanced
     }
 
     fn on_idle<S: Datagrams>(
@@ -485,35 +486,28 @@ impl SendPublication {
         self.naks.clear();
     }
 
-    /// Cuts the frames from an offset on into datagrams, as many as one batch takes; with each the bytes of the term
-    /// up to its end, padding included.
-    fn slices(
-        &self,
-        term: &AtomicBuffer,
-        offset: usize,
-        length: usize,
-    ) -> ([Slice; MAX_BATCH], [usize; MAX_BATCH]) {
-        let mut slices = [Slice::default(); MAX_BATCH];
-        let mut ends = [0; MAX_BATCH];
+    /// Cuts the frames from an offset on into datagrams, as many as one batch takes; returns how many.
+    fn fill_batch(&mut self, term_index: usize, offset: usize, length: usize, most: usize) -> usize {
+        let term = self.setup.log.term(term_index);
         let mut done = 0;
-        for (slice, end) in slices.iter_mut().zip(&mut ends) {
+        for (count, slice) in self.batch.iter_mut().take(most).enumerate() {
             let remaining = length.saturating_sub(done);
             if remaining < HEADER_LENGTH || offset + done >= self.term_length as usize {
-                break;
+                return count;
             }
             let available = scan_for_availability(term, offset + done, remaining.min(self.mtu));
             if available.bytes <= 0 {
-                break;
+                return count;
             }
-            *slice = Slice { offset: offset + done, length: available.bytes as usize };
-            done += slice.length + available.padding;
-            *end = done;
+            let (offset, length) = (offset + done, available.bytes as usize);
+            done += length + available.padding;
+            *slice = Slice { offset, length, end: done };
         }
-        (slices, ends)
+        most
     }
 
     fn resend<S: Datagrams>(
-        &self,
+        &mut self,
         endpoint: &mut SendEndpoint<S>,
         range: Resend,
         system: &SystemCounters,
@@ -526,18 +520,19 @@ impl SendPublication {
         if position < bottom.max(0) || position >= sender_position {
             return;
         }
-        let term = self.setup.log.term(index_by_position(position, self.bits));
+        let term_index = index_by_position(position, self.bits);
+        let most = endpoint.socket.batch_length().min(MAX_BATCH);
         let mut offset = range.term_offset as usize;
         let mut remaining = range.length as usize;
         let mut resent = 0;
         loop {
-            let (slices, ends) = self.slices(term, offset, remaining);
-            let count = ends.iter().take_while(|end| **end > 0).count();
+            let count = self.fill_batch(term_index, offset, remaining, most);
             if count == 0 {
                 break;
             }
-            let sent = endpoint.send_log(term, &slices[..count], self.only(), system, now_ns);
-            let advanced = if sent == 0 { 0 } else { ends[sent - 1] };
+            let term = self.setup.log.term(term_index);
+            let sent = endpoint.send_log(term, &self.batch[..count], self.only(), system, now_ns);
+            let advanced = if sent == 0 { 0 } else { self.batch[sent - 1].end };
             resent += advanced;
             if sent < count {
                 break;

@@ -6,8 +6,9 @@ use std::path::Path;
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Publication, Subscription};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{HostTransport, MappedMemory, SystemClock};
 use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::transport::{TransportKind, TransportOptions};
 use harrier_ringbuf::{Agent, Clock, Transport};
 
 /// Longest that one condition is waited for.
@@ -37,9 +38,22 @@ pub fn context(directory: &Path) -> DriverContext {
     context
 }
 
+/// The transport that the program is named after, else sockets. Where the host lacks it the tests run on sockets and say
+/// so, or fail where everything is required.
+fn transport() -> HostTransport {
+    let kind = TransportKind::by_name(env!("CARGO_CRATE_NAME")).unwrap_or_default();
+    let options = TransportOptions { kind, ..TransportOptions::default() };
+    HostTransport::new(&options).unwrap_or_else(|error| {
+        let is_required = std::env::var_os("HARRIER_REQUIRE_PEERS").is_some_and(|value| value == "1");
+        assert!(!is_required, "{error}");
+        eprintln!("SKIPPED, runs on sockets: {error}");
+        HostTransport::new(&TransportOptions::default()).unwrap()
+    })
+}
+
 impl World {
     pub fn new(change: impl FnOnce(&mut DriverContext)) -> Self {
-        Self::with_transport(UdpTransport, change)
+        Self::with_transport(transport(), change)
     }
 
     /// A world whose sockets and names are those of a transport.

@@ -14,7 +14,7 @@ use super::{MAX_DATAGRAM_LENGTH, UdpSocket, socket_address, storage_len};
 const CONTROL_LENGTH: usize = 64;
 
 /// Nanoseconds since the epoch, by the clock that the system stamps datagrams with.
-pub(super) fn epoch_ns() -> i64 {
+pub(crate) fn epoch_ns() -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writing and the clock exists on every Linux.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut time) };
@@ -61,7 +61,7 @@ impl UdpSocket {
         // the end of this function.
         let received = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &mut header, libc::MSG_DONTWAIT) };
         if received < 0 {
-            return self.nothing_received(Error::last_os_error()).map(|()| 0);
+            return self.nothing_received(Error::last_os_error()).map(|_| 0);
         }
         let length = received as usize;
         if let Some(source) = socket_address(&address) {

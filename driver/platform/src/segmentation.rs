@@ -1,0 +1,171 @@
+//! Segmentation of sends and coalescing of receives by the kernel (UDP GSO and GRO): datagrams of one length that follow
+//! each other go through it as one and are told apart at its edges. Peers see the same datagrams either way.
+
+use socket2::Socket;
+use std::io::Error;
+use std::mem::{MaybeUninit, zeroed};
+use std::os::fd::AsRawFd;
+
+/// Most datagrams of one run; what all kernels with UDP_SEGMENT take.
+pub(crate) const MAX_SEGMENTS: usize = 64;
+/// Most bytes of one run: it must fit into one IP packet with its headers.
+pub(crate) const MAX_RUN_LENGTH: usize = 65_000;
+
+/// Room for the control messages of one send or receive.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(crate) struct Control([MaybeUninit<u8>; CONTROL_LENGTH]);
+
+/// Bytes of it.
+pub(crate) const CONTROL_LENGTH: usize = 64;
+
+impl Control {
+    pub(crate) const EMPTY: Self = Self([MaybeUninit::uninit(); CONTROL_LENGTH]);
+
+    /// Lets the system write its control messages here.
+    pub(crate) fn receive_into(&mut self, header: &mut libc::msghdr) {
+        header.msg_control = self.0.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_LENGTH as _;
+    }
+
+    /// Makes the system cut what `header` sends into datagrams of `length` bytes.
+    pub(crate) fn segment(&mut self, header: &mut libc::msghdr, length: u16) {
+        header.msg_control = self.0.as_mut_ptr().cast();
+        // SAFETY: a computation on a length.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
+        // SAFETY: the control area holds one message of this length and is aligned for its header.
+        unsafe {
+            let message = libc::CMSG_FIRSTHDR(header);
+            (*message).cmsg_level = libc::SOL_UDP;
+            (*message).cmsg_type = libc::UDP_SEGMENT;
+            (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+            libc::CMSG_DATA(message).cast::<u16>().write_unaligned(length);
+        }
+    }
+}
+
+/// Length of the datagrams that the system has put into one receive; `None` when it is a single one.
+///
+/// # Safety
+/// `header` was filled in by a successful receive and its control area is still there.
+pub(crate) unsafe fn segment_length(header: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the system has written whole control messages into the area that the header names.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while !message.is_null() {
+            if (*message).cmsg_level == libc::SOL_UDP && (*message).cmsg_type == libc::UDP_GRO {
+                let length = libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned();
+                return usize::try_from(length).ok().filter(|length| *length > 0);
+            }
+            message = libc::CMSG_NXTHDR(header, message);
+        }
+    }
+    None
+}
+
+/// The datagrams of one receive.
+pub(crate) fn datagrams(bytes: &[u8], segment: Option<usize>) -> impl Iterator<Item = &[u8]> {
+    let length = segment.unwrap_or(bytes.len()).max(1);
+    // An empty datagram is one as well.
+    let single = bytes.is_empty().then_some(bytes);
+    single.into_iter().chain(bytes.chunks(length))
+}
+
+/// Counts the datagrams, from the first on, that can leave as one run: of one length, the last one may be shorter.
+/// `next` tells the length of the datagram at an index, or that it does not belong to the run.
+pub(crate) fn run_length(next: impl Fn(usize) -> Option<usize>) -> usize {
+    let Some(first) = next(0) else { return 1 };
+    let mut total = first;
+    let mut count = 1;
+    while count < MAX_SEGMENTS {
+        let Some(length) = next(count) else { break };
+        total += length;
+        if length == 0 || length > first || total > MAX_RUN_LENGTH {
+            break;
+        }
+        count += 1;
+        if length < first {
+            break;
+        }
+    }
+    count
+}
+
+/// True for what the system says of a run that it would not cut although it would send its datagrams one by one: its
+/// datagrams are longer than the path takes whole, or the device lacks what it needs.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP))
+}
+
+/// True when the kernel cuts runs into datagrams.
+pub(crate) fn cuts_runs(socket: &Socket) -> bool {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value and its length are valid for writing.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    outcome == 0
+}
+
+/// Asks the kernel to hand over datagrams of one length together; false when it cannot.
+pub(crate) fn coalesce(socket: &Socket) -> bool {
+    let on: libc::c_int = 1;
+    // SAFETY: the value is valid for reading.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    outcome == 0
+}
+
+/// A message header that names nothing yet.
+pub(crate) fn empty_header() -> libc::msghdr {
+    // SAFETY: an all-zero message header is a valid value.
+    unsafe { zeroed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(lengths: &[usize]) -> usize {
+        run_length(|index| lengths.get(index).copied())
+    }
+
+    #[test]
+    fn a_run_ends_with_the_first_shorter_datagram() {
+        assert_eq!(run(&[100, 100, 100]), 3);
+        assert_eq!(run(&[100, 100, 60, 100]), 3);
+        assert_eq!(run(&[100, 101]), 1);
+        assert_eq!(run(&[100, 0]), 1);
+        assert_eq!(run(&[]), 1);
+    }
+
+    #[test]
+    fn a_run_is_no_longer_than_the_kernel_takes() {
+        assert_eq!(run(&[1_408; 200]), MAX_RUN_LENGTH / 1_408);
+        assert_eq!(run(&[32; 200]), MAX_SEGMENTS);
+        assert_eq!(run(&[60_000; 4]), 1);
+    }
+
+    #[test]
+    fn what_came_together_is_told_apart() {
+        let lengths = |bytes: &[u8], segment| datagrams(bytes, segment).map(<[u8]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[0; 250], Some(100)), [100, 100, 50]);
+        assert_eq!(lengths(&[0; 250], None), [250]);
+        assert_eq!(lengths(&[], None), [0]);
+        assert_eq!(lengths(&[], Some(100)), [0]);
+    }
+}

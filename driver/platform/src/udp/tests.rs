@@ -1,0 +1,87 @@
+use super::*;
+use harrier_ringbuf::{AtomicBuffer, Region};
+
+fn socket() -> UdpSocket {
+    UdpTransport.open(&SocketSpec::unicast("127.0.0.1:0".parse().unwrap())).unwrap()
+}
+
+fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<Vec<u8>> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        socket.receive(&mut |bytes, _| seen.push(bytes.to_vec())).unwrap();
+        std::thread::yield_now();
+    }
+    seen
+}
+
+/// Sends ranges of a log, lengths as given one after the other, and returns what arrives.
+fn exchange(from: &mut UdpSocket, to: &mut UdpSocket, lengths: &[usize]) -> Vec<Vec<u8>> {
+    let log = AtomicBuffer::heap(65_536);
+    log.copy_in(0, &(0..65_536).map(|byte| (byte / 7) as u8).collect::<Vec<_>>());
+    let mut offset = 0;
+    let mut expected = Vec::new();
+    for length in lengths {
+        let buffer = SendBuffer::Log { buffer: &log, offset, length: *length };
+        from.submit(0, buffer, Some(to.local_address())).unwrap();
+        expected.push((offset..offset + length).map(|byte| (byte / 7) as u8).collect::<Vec<u8>>());
+        offset += length;
+    }
+    let mut sent = Vec::new();
+    from.complete(&mut |_, outcome| sent.push(outcome.unwrap()));
+    assert_eq!(sent, lengths);
+    let arrived = receive_all(to, lengths.len());
+    assert_eq!(arrived, expected);
+    arrived
+}
+
+#[test]
+fn a_run_that_is_refused_goes_out_one_by_one() {
+    let (mut from, mut to) = (socket(), socket());
+    if !from.cuts_runs {
+        eprintln!("skipped: the kernel does not cut runs");
+        return;
+    }
+    // A socket that computes no checksums cannot cut runs, for each datagram needs one of its own.
+    let on: libc::c_int = 1;
+    // SAFETY: the value is valid for reading.
+    let outcome = unsafe {
+        libc::setsockopt(
+            from.socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(outcome, 0);
+    exchange(&mut from, &mut to, &[1_408; 10]);
+    assert!(!from.cuts_runs, "the run was not refused");
+}
+
+#[test]
+fn the_system_stamps_what_arrives_when_it_is_asked_to() {
+    let spec = SocketSpec { stamps: true, ..SocketSpec::unicast("127.0.0.1:0".parse().unwrap()) };
+    for (mut to, is_stamped) in [(UdpTransport.open(&spec).unwrap(), true), (socket(), false)] {
+        let mut from = socket();
+        let before_ns = epoch_ns();
+        for number in 0..3_u8 {
+            from.submit(0, SendBuffer::Copied(&[number; 8]), Some(to.local_address())).unwrap();
+        }
+        from.complete(&mut |_, _| ());
+        let mut arrivals = Vec::new();
+        while arrivals.len() < 3 {
+            to.receive_stamped(&mut |bytes, source, arrival| {
+                assert_eq!((bytes[0] as usize, source), (arrivals.len(), from.local_address()));
+                arrivals.push(*arrival);
+            })
+            .unwrap();
+        }
+        let after_ns = epoch_ns();
+        for arrival in arrivals {
+            let channel_ns = arrival.channel_epoch_ns.unwrap();
+            assert!(before_ns <= channel_ns && channel_ns <= after_ns);
+            assert_eq!(arrival.media_epoch_ns.is_some(), is_stamped);
+            assert!(arrival.media_epoch_ns.is_none_or(|ns| before_ns <= ns && ns <= channel_ns));
+        }
+    }
+}
