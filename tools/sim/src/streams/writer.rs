@@ -218,7 +218,7 @@ impl Writer {
         let is_revoked = is_dying && self.plan.revokes;
         place.truth.borrow_mut().end(self.flow, open.session_id(), is_revoked);
         place.hit(if is_revoked { "publication revoked" } else { "publication closed" });
-        match open {
+        match *open {
             Open::Exclusive(own) if is_revoked => own.revoke(),
             other => drop(other),
         }
