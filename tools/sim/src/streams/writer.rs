@@ -63,7 +63,7 @@ impl Open {
 enum State {
     None,
     Adding(i64),
-    Open(Open),
+    Open(Box<Open>),
 }
 
 /// A destination of a publication.
@@ -194,7 +194,7 @@ impl Writer {
             life_ns => place.now_ns + (life_ns / 2 + rng.below(life_ns)) as i64,
         };
         self.next_move_ns = place.now_ns + rng.below(4 * MOVE_NS) as i64;
-        self.state = State::Open(open);
+        self.state = State::Open(Box::new(open));
         1
     }
 
@@ -218,7 +218,7 @@ impl Writer {
         let is_revoked = is_dying && self.plan.revokes;
         place.truth.borrow_mut().end(self.flow, open.session_id(), is_revoked);
         place.hit(if is_revoked { "publication revoked" } else { "publication closed" });
-        match open {
+        match *open {
             Open::Exclusive(own) if is_revoked => own.revoke(),
             other => drop(other),
         }
