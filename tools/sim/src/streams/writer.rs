@@ -60,6 +60,10 @@ impl Open {
     }
 }
 
+/// Claims of one publication that are never committed. Each holds the stream up for the unblock timeout, one after the
+/// other.
+const MAX_LOST_CLAIMS: usize = 2;
+
 enum State {
     None,
     Adding(i64),
@@ -299,7 +303,8 @@ impl Writer {
         let number = place.truth.borrow().next_number(session_id);
         if length <= max_payload && rng.chance(1, 10) {
             let mut claim = open.claim(length)?;
-            if self.plan.loses_claims && place.phase == Phase::Storm && rng.chance(1, 20) {
+            let may_lose = self.plan.loses_claims && self.lost_claims.len() < MAX_LOST_CLAIMS;
+            if may_lose && place.phase == Phase::Storm && rng.chance(1, 20) {
                 place.hit("claim never committed");
                 self.lost_claims.push(claim);
                 return Ok(());
