@@ -1,13 +1,15 @@
 //! UDP channels with resolved addresses, and when two share a socket (spec 02 §2.2, §2.11, §3.14).
 
+mod interface;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::{ChannelUri, ControlMode, Endpoint, key};
-use harrier_ringbuf::Transport;
-use harrier_ringbuf::transport::SocketSpec;
+use harrier_ringbuf::transport::{Multicast, SocketSpec, TransportError};
 
 use crate::failure::Failure;
+use crate::resolver::HostNames;
+use interface::{LocalInterface, find_interface};
 
 /// A channel of `aeron:udp` as the agents use it.
 #[derive(Debug, Clone)]
@@ -22,30 +24,70 @@ pub(crate) struct UdpChannel {
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) control: Option<SocketAddr>,
     pub(crate) interface: Option<SocketAddr>,
+    /// The group that the endpoint is.
+    pub(crate) group: Option<ChannelGroup>,
     pub(crate) control_mode: Option<ControlMode>,
     pub(crate) tag: Option<i64>,
 }
 
+/// A multicast group as channels name it (spec 02 §3.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChannelGroup {
+    /// Where data goes.
+    pub(crate) data: SocketAddr,
+    /// Where receivers answer to: the next address.
+    pub(crate) control: SocketAddr,
+    interface: LocalInterface,
+    /// Hops that the channel asks for.
+    ttl: Option<u8>,
+}
+
+impl ChannelGroup {
+    /// Hops that datagrams are told to take: those of the channel, else the driver's; 0 leaves it to the system.
+    pub(crate) fn ttl(&self, driver_ttl: u8) -> u8 {
+        self.explicit_ttl(driver_ttl).unwrap_or(0)
+    }
+
+    fn explicit_ttl(&self, driver_ttl: u8) -> Option<u8> {
+        self.ttl.or((driver_ttl > 0).then_some(driver_ttl))
+    }
+
+    fn multicast(&self, group: SocketAddr, join: bool, driver_ttl: u8) -> Multicast {
+        Multicast {
+            group,
+            interface: self.interface.address.ip(),
+            interface_index: self.interface.index,
+            ttl: self.explicit_ttl(driver_ttl),
+            join,
+        }
+    }
+
+    /// A socket on the group's port that has joined one of its addresses.
+    fn joined(&self, address: SocketAddr, driver_ttl: u8) -> SocketSpec {
+        let bind = SocketAddr::new(wildcard(address.is_ipv6()).ip(), address.port());
+        SocketSpec {
+            multicast: Some(self.multicast(address, true, driver_ttl)),
+            reuse_address: true,
+            ..SocketSpec::unicast(bind)
+        }
+    }
+}
+
 impl UdpChannel {
     /// Resolves all names of a channel; blocks as long as the resolver does.
-    pub(crate) fn resolve<T: Transport>(uri: ChannelUri, text: &str, transport: &T) -> Result<Self, Failure> {
-        let control_mode = uri.control_mode();
-        let endpoint = resolve_parameter(&uri, key::ENDPOINT, transport)?;
-        let control = resolve_parameter(&uri, key::CONTROL, transport)?;
-        if endpoint.is_some_and(|address| address.ip().is_multicast()) {
-            return Err(Failure::new(
-                ErrorCode::NotSupported,
-                format!(
-                    "multicast is not supported by this driver: channel={text}; use control-mode=dynamic"
-                ),
-            ));
+    pub(crate) fn resolve<N: HostNames>(uri: ChannelUri, text: &str, names: &N) -> Result<Self, Failure> {
+        let endpoint = resolve_parameter(&uri, key::ENDPOINT, names)?;
+        if let Some(data) = endpoint.filter(|address| address.ip().is_multicast()) {
+            return Self::multicast(uri, text, data, names);
         }
-        let interface = match uri.get(key::INTERFACE) {
-            Some(interface) => Some(find_interface(interface, transport)?),
-            None => None,
-        };
+        let control_mode = uri.control_mode();
+        let control = resolve_parameter(&uri, key::CONTROL, names)?;
         let is_ipv6 = endpoint.or(control).is_some_and(|address| address.is_ipv6());
         let wildcard = wildcard(is_ipv6);
+        let interface = match uri.get(key::INTERFACE) {
+            Some(interface) => Some(find_interface(interface, is_ipv6, names)?.address),
+            None => None,
+        };
         let remote = uri.get(key::ENDPOINT).map_or_else(|| wildcard.to_string(), str::to_owned);
         let local = match (uri.get(key::CONTROL), interface) {
             (Some(control), _) => control.to_owned(),
@@ -64,8 +106,41 @@ impl UdpChannel {
             endpoint,
             control,
             interface,
+            group: None,
             control_mode,
         })
+    }
+
+    /// A channel whose endpoint is a group; it has no other addresses (spec 02 §2.11, §3.13).
+    fn multicast<N: HostNames>(
+        uri: ChannelUri,
+        text: &str,
+        data: SocketAddr,
+        names: &N,
+    ) -> Result<Self, Failure> {
+        let control = control_address(data).ok_or_else(|| {
+            Failure::channel(format!("Multicast data address must be odd: {data} channel={text}"))
+        })?;
+        let wanted = uri.get(key::INTERFACE).unwrap_or(if data.is_ipv6() { "[::]/0" } else { "0.0.0.0/0" });
+        let interface = find_interface(wanted, data.is_ipv6(), names)?;
+        let ttl = uri.ttl()?;
+        Ok(Self {
+            canonical: format!("UDP-{}-{data}", interface.address),
+            needs_suffix: false,
+            tag: uri.tags()?.map(|tags| tags.channel),
+            text: text.to_owned(),
+            uri,
+            endpoint: Some(data),
+            control: None,
+            interface: Some(interface.address),
+            group: Some(ChannelGroup { data, control, interface, ttl }),
+            control_mode: None,
+        })
+    }
+
+    /// True when a publication may have several receivers.
+    pub(crate) fn is_group(&self) -> bool {
+        self.group.is_some() || self.is_multi_destination()
     }
 
     /// True when a publication's datagrams go to destinations.
@@ -73,10 +148,14 @@ impl UdpChannel {
         matches!(self.control_mode, Some(ControlMode::Manual | ControlMode::Dynamic))
     }
 
-    /// True when the address of the endpoint may change: it was given as a name.
+    /// True when the address of the endpoint may change: it was given as a name, and a group does not move.
     pub(crate) fn has_endpoint_name(&self) -> bool {
-        let endpoint = self.uri.get(key::ENDPOINT).and_then(Endpoint::parse);
-        endpoint.is_some_and(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
+        if self.group.is_some() {
+            return false;
+        }
+        let is_name =
+            |text| Endpoint::parse(text).is_none_or(|endpoint| endpoint.host.parse::<IpAddr>().is_err());
+        self.uri.get(key::ENDPOINT).is_some_and(is_name)
     }
 
     /// True for `control-mode=manual`.
@@ -89,8 +168,17 @@ impl UdpChannel {
         self.control_mode == Some(ControlMode::Response)
     }
 
-    /// The socket of a publication (spec 02 §2.2).
-    pub(crate) fn send_socket(&self, connect: bool) -> SocketSpec {
+    /// The socket that a publication sends from (spec 02 §2.2, §3.13).
+    pub(crate) fn send_socket(&self, connect: bool, driver_ttl: u8) -> SocketSpec {
+        if let Some(group) = &self.group {
+            let local = wildcard(group.data.is_ipv6()).ip();
+            let bind = SocketAddr::new(local, group.interface.address.port());
+            return SocketSpec {
+                connect: connect.then_some(group.data),
+                multicast: Some(group.multicast(group.data, false, driver_ttl)),
+                ..SocketSpec::unicast(bind)
+            };
+        }
         let is_ipv6 = self.endpoint.or(self.control).is_some_and(|address| address.is_ipv6());
         let mut spec = SocketSpec::unicast(self.interface.or(self.control).unwrap_or(wildcard(is_ipv6)));
         if connect && self.control_mode.is_none() {
@@ -99,9 +187,18 @@ impl UdpChannel {
         spec
     }
 
-    /// The socket of a subscription (spec 02 §3.1): bound to the endpoint, or to any port when only a control address
-    /// is known.
-    pub(crate) fn receive_socket(&self) -> SocketSpec {
+    /// The socket on which a publication hears its receivers, where that is another than it sends from: in the control
+    /// group of multicast.
+    pub(crate) fn control_socket(&self, driver_ttl: u8) -> Option<SocketSpec> {
+        self.group.map(|group| group.joined(group.control, driver_ttl))
+    }
+
+    /// The socket of a subscription (spec 02 §3.1): in the group, bound to the endpoint, or to any port when only a
+    /// control address is known.
+    pub(crate) fn receive_socket(&self, driver_ttl: u8) -> SocketSpec {
+        if let Some(group) = &self.group {
+            return group.joined(group.data, driver_ttl);
+        }
         let is_ipv6 = self.control.is_some_and(|address| address.is_ipv6());
         SocketSpec::unicast(self.endpoint.or(self.interface).unwrap_or(wildcard(is_ipv6)))
     }
@@ -143,6 +240,26 @@ impl UdpChannel {
     }
 }
 
+/// The control address of a group: the next one after its data address, whose last byte is odd (spec 02 §3.13).
+fn control_address(data: SocketAddr) -> Option<SocketAddr> {
+    let mut control = data;
+    let last = match data.ip() {
+        IpAddr::V4(ip) => {
+            let mut octets = ip.octets();
+            octets[3] = octets[3].wrapping_add(1);
+            control.set_ip(octets.into());
+            octets[3]
+        }
+        IpAddr::V6(ip) => {
+            let mut octets = ip.octets();
+            octets[15] = octets[15].wrapping_add(1);
+            control.set_ip(octets.into());
+            octets[15]
+        }
+    };
+    (last % 2 == 0).then_some(control)
+}
+
 /// The unspecified address with port 0.
 pub(crate) fn wildcard(is_ipv6: bool) -> SocketAddr {
     let ip = if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
@@ -154,149 +271,24 @@ pub(crate) fn address_text(address: SocketAddr) -> String {
     address.to_string()
 }
 
-fn resolve_parameter<T: Transport>(
+fn resolve_parameter<N: HostNames>(
     uri: &ChannelUri,
     key: &'static str,
-    transport: &T,
+    names: &N,
 ) -> Result<Option<SocketAddr>, Failure> {
     let Some(text) = uri.get(key) else { return Ok(None) };
-    let Some(endpoint) = Endpoint::parse(text) else {
+    let unresolved = |error: TransportError| {
+        let Failure { code, message } = Failure::from(error);
+        Failure::new(code, format!("{message}\nUnresolved - {key}={text}, name-and-port={text}"))
+    };
+    let substitute = names.substitute(text).map_err(unresolved)?;
+    let Some(endpoint) = Endpoint::parse(substitute.as_deref().unwrap_or(text)) else {
         return Err(Failure::channel(format!(
             "port invalid\nUnresolved - {key}={text}, name-and-port={text}: host:port is required"
         )));
     };
-    transport.resolve(endpoint.host, endpoint.port).map(Some).map_err(|error| {
-        let failure = Failure::from(error);
-        Failure::new(
-            failure.code,
-            format!("{}\nUnresolved - {key}={text}, name-and-port={text}", failure.message),
-        )
-    })
-}
-
-/// `ADDR[:port][/prefix]`: the first interface with an address equal under the prefix (spec 02 §3.13).
-fn find_interface<T: Transport>(text: &str, transport: &T) -> Result<SocketAddr, Failure> {
-    let unknown = || Failure::generic(format!("could not find matching interface='{text}'"));
-    if let Some(name) = text.strip_prefix('{') {
-        let name = name.split('}').next().unwrap_or(name);
-        return Err(Failure::generic(format!("unknown interface {name}; give its address")));
-    }
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix.parse::<u8>().map_err(|_| unknown())?)),
-        None => (text, None),
-    };
-    let (ip, port) = match address.parse::<IpAddr>() {
-        Ok(ip) => (ip, 0),
-        Err(_) => {
-            let socket: SocketAddr = address.parse().map_err(|_| unknown())?;
-            (socket.ip(), socket.port())
-        }
-    };
-    if ip.is_unspecified() {
-        return Ok(SocketAddr::new(ip, port));
-    }
-    let prefix = prefix.unwrap_or(if ip.is_ipv4() { 32 } else { 128 });
-    let mut found: Vec<IpAddr> = transport
-        .interfaces()
-        .into_iter()
-        .filter(|(own, _)| is_equal_under(*own, ip, prefix))
-        .map(|(own, _)| own)
-        .collect();
-    found.sort_by_key(IpAddr::is_loopback);
-    found.first().map(|own| SocketAddr::new(*own, port)).ok_or_else(unknown)
-}
-
-fn is_equal_under(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
-    let (one, other, bits) = match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => (u128::from(one.to_bits()), u128::from(other.to_bits()), 32),
-        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits(), other.to_bits(), 128),
-        _ => return false,
-    };
-    let shift = u32::from(bits - prefix.min(bits));
-    shift == 128 || (one >> shift) == (other >> shift)
+    names.resolve(endpoint.host, endpoint.port).map(Some).map_err(unresolved)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use harrier_ringbuf::transport::{BufferLimits, Datagrams, QueueFull, SendBuffer, TransportError};
-
-    #[derive(Clone)]
-    struct Names;
-    struct NoSocket;
-
-    impl Datagrams for NoSocket {
-        fn local_address(&self) -> SocketAddr {
-            wildcard(false)
-        }
-        fn reconnect(&mut self, _: SocketAddr) -> Result<(), TransportError> {
-            Ok(())
-        }
-        fn submit(&mut self, _: u64, _: SendBuffer<'_>, _: Option<SocketAddr>) -> Result<(), QueueFull> {
-            Err(QueueFull)
-        }
-        fn complete(&mut self, _: &mut dyn FnMut(u64, Result<usize, TransportError>)) -> usize {
-            0
-        }
-        fn receive(&mut self, _: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
-            Ok(0)
-        }
-    }
-
-    impl Transport for Names {
-        type Socket = NoSocket;
-        fn open(&self, _: &SocketSpec) -> Result<NoSocket, TransportError> {
-            Ok(NoSocket)
-        }
-        fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError> {
-            let ip = match host {
-                "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                _ => host.parse().map_err(|_| TransportError::UnknownHost { name: host.to_owned() })?,
-            };
-            Ok(SocketAddr::new(ip, port))
-        }
-        fn interfaces(&self) -> Vec<(IpAddr, u8)> {
-            vec![("127.0.0.1".parse().unwrap(), 8), ("10.1.2.3".parse().unwrap(), 24)]
-        }
-        fn buffer_limits(&self) -> BufferLimits {
-            BufferLimits::default()
-        }
-    }
-
-    fn channel(text: &str) -> Result<UdpChannel, Failure> {
-        UdpChannel::resolve(ChannelUri::parse(text).unwrap(), text, &Names)
-    }
-
-    #[test]
-    fn canonical_forms_follow_the_table() {
-        let canonical = |text| channel(text).unwrap().canonical;
-        assert_eq!(canonical("aeron:udp?endpoint=localhost:40456"), "UDP-0.0.0.0:0-localhost:40456");
-        assert_eq!(
-            canonical("aeron:udp?endpoint=localhost:40456|interface=10.1.2.0/24"),
-            "UDP-10.1.2.3:0-localhost:40456"
-        );
-        assert_eq!(
-            canonical("aeron:udp?control=localhost:1|control-mode=dynamic"),
-            "UDP-localhost:1-0.0.0.0:0"
-        );
-    }
-
-    #[test]
-    fn wildcard_ports_are_shared_only_by_tag() {
-        let plain = channel("aeron:udp?endpoint=localhost:0").unwrap();
-        assert!(!plain.matches(&plain.clone()).unwrap());
-        let tagged = channel("aeron:udp?endpoint=localhost:0|tags=7").unwrap();
-        assert!(channel("aeron:udp?tags=7").unwrap().matches(&tagged).unwrap());
-        let other = channel("aeron:udp?endpoint=localhost:9|tags=7").unwrap();
-        assert!(other.matches(&tagged).unwrap_err().message.contains("mismatched endpoint or control"));
-    }
-
-    #[test]
-    fn bad_addresses_have_their_codes() {
-        let code = |text| channel(text).unwrap_err().code;
-        assert_eq!(code("aeron:udp?endpoint=nohost.invalid:21000"), ErrorCode::UnknownHost);
-        assert_eq!(code("aeron:udp?endpoint=127.0.0.1"), ErrorCode::InvalidChannel);
-        assert_eq!(code("aeron:udp?endpoint=127.0.0.1:1|interface=10.99.99.99/24"), ErrorCode::GenericError);
-        assert_eq!(code("aeron:udp?endpoint=224.10.9.9:1"), ErrorCode::NotSupported);
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
 
 use crate::context::{DriverContext, InvalidSetting};
 use crate::log_files::{IMAGES, PUBLICATIONS};
+use crate::resolver::NamesError;
 
 /// File of the loss report, in the driver's directory.
 pub const LOSS_REPORT_FILE: &str = "loss-report.dat";
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The directory could not be made or mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The names of other drivers are not to be had.
+    #[error(transparent)]
+    Names(#[from] NamesError),
     /// The sections of the CnC file contradict each other.
     #[error("cannot lay out the CnC file: {0}")]
     Layout(String),

@@ -4,6 +4,7 @@ mod clients;
 mod commands;
 mod destinations;
 mod endpoints;
+mod image_counters;
 mod images;
 mod ipc;
 mod network;
@@ -317,6 +318,7 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
             work_count += self.read_command();
         }
         work_count += self.take_agent_commands();
+        work_count += self.executor.work(now);
         work_count += self.take_results();
         work_count += self.track_positions();
         if !self.closed_logs.is_empty() {
@@ -327,7 +329,8 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
 
     fn next_deadline(&self) -> Option<i64> {
         let gaps = self.images.iter().filter_map(|entry| entry.image.next_deadline_ns()).min();
-        Some(gaps.map_or(self.next_timer_ns, |gap_ns| gap_ns.min(self.next_timer_ns)))
+        let names = self.executor.next_deadline();
+        [gaps, names, Some(self.next_timer_ns)].into_iter().flatten().min()
     }
 
     fn on_close(&mut self, _now: &Now) {

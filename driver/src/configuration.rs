@@ -7,7 +7,9 @@ use harrier_protocol::uri::{Group, parse_duration_ns, parse_size};
 use harrier_ringbuf::idle::{Backoff, IdleStrategy};
 use harrier_ringbuf::transport::TransportKind;
 
-use crate::context::{DriverContext, InvalidSetting, TerminationValidator, ThreadingMode};
+use crate::context::{
+    DriverContext, InvalidSetting, NameResolverSupplier, TerminationValidator, ThreadingMode,
+};
 
 /// Why definitions cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -100,6 +102,8 @@ impl Properties {
         reader.times(context);
         reader.streams(context);
         reader.network(context);
+        reader.names(context);
+        self.name_resolver(context)?;
         self.idle_strategies(context)?;
         self.transport(context)?;
         Ok(warnings)
@@ -113,6 +117,22 @@ impl Properties {
                 rule: "must be sockets or io_uring".into(),
             })?;
         }
+        Ok(())
+    }
+
+    fn name_resolver(&self, context: &mut DriverContext) -> Result<(), InvalidSetting> {
+        let name = "AERON_NAME_RESOLVER_SUPPLIER";
+        let Some(value) = self.values.get(name) else { return Ok(()) };
+        context.name_resolver_supplier = match value.as_str() {
+            "default" => NameResolverSupplier::System,
+            "driver" => NameResolverSupplier::Driver,
+            "csv_table" => NameResolverSupplier::Table,
+            _ => {
+                let (setting, rule) =
+                    (format!("{name}={value}"), "must be default, driver or csv_table".into());
+                return Err(InvalidSetting { setting, rule });
+            }
+        };
         Ok(())
     }
 
@@ -214,7 +234,6 @@ impl Reader<'_> {
             "deny" => Some(TerminationValidator::Deny),
             _ => text.strip_prefix("token:").map(|token| TerminationValidator::Token(token.into())),
         });
-        self.read("AERON_DRIVER_RESOLVER_NAME", &mut c.resolver_name, |text| Some(text.to_owned()));
         let core = |text: &str| match text.parse::<i32>().ok()? {
             -1 => Some(None),
             core => usize::try_from(core).ok().filter(|core| *core <= 255).map(Some),
@@ -318,6 +337,27 @@ impl Reader<'_> {
         });
     }
 
+    fn names(&mut self, c: &mut DriverContext) {
+        let text = |text: &str| Some(text.to_owned());
+        let ms = 1_000_000;
+        self.read("AERON_NAME_RESOLVER_INIT_ARGS", &mut c.name_resolver_arguments, text);
+        let resolver = "AERON_DRIVER_RESOLVER";
+        self.read(&format!("{resolver}_NAME"), &mut c.resolver_name, text);
+        self.read(&format!("{resolver}_INTERFACE"), &mut c.resolver_interface, text);
+        self.read(&format!("{resolver}_BOOTSTRAP_NEIGHBOR"), &mut c.resolver_bootstrap_neighbor, text);
+        for (name, target) in [
+            ("NEIGHBOR_TIMEOUT", &mut c.resolver_neighbor_timeout_ns),
+            ("SELF_RESOLUTION_INTERVAL", &mut c.resolver_self_resolution_interval_ns),
+            ("NEIGHBOR_RESOLUTION_INTERVAL", &mut c.resolver_neighbor_resolution_interval_ns),
+            (
+                "BOOTSTRAP_NEIGHBOR_RESOLUTION_INTERVAL",
+                &mut c.resolver_bootstrap_neighbor_resolution_interval_ns,
+            ),
+        ] {
+            self.duration(&format!("{resolver}_{name}"), target, ms);
+        }
+    }
+
     fn network(&mut self, c: &mut DriverContext) {
         self.number("AERON_SOCKET_MULTICAST_TTL", &mut c.socket_multicast_ttl);
         self.read("AERON_SEND_TO_STATUS_POLL_RATIO", &mut c.send_to_status_poll_ratio, |text| {
@@ -385,6 +425,43 @@ mod tests {
         properties.set("harrier.driver.transport", "pigeons");
         let error = properties.apply(&mut context).unwrap_err().to_string();
         assert_eq!(error, "HARRIER_DRIVER_TRANSPORT=pigeons must be sockets or io_uring");
+    }
+
+    #[test]
+    fn names_are_resolved_as_the_settings_say() {
+        let mut properties = Properties::default();
+        for definition in [
+            "aeron.driver.resolver.name=one",
+            "aeron.driver.resolver.interface=h:1",
+            "aeron.driver.resolver.bootstrap.neighbor=a:1,b:2",
+            "aeron.driver.resolver.neighbor.timeout=3s",
+            "aeron.driver.resolver.self.resolution.interval=4s",
+            "aeron.driver.resolver.neighbor.resolution.interval=5s",
+            "aeron.driver.resolver.bootstrap.neighbor.resolution.interval=6s",
+        ] {
+            properties.define(definition).unwrap();
+        }
+        properties.set("AERON_NAME_RESOLVER_SUPPLIER", "csv_table");
+        properties.set("AERON_NAME_RESOLVER_INIT_ARGS", "a,b,c");
+        let mut context = DriverContext::new("/d");
+        assert_eq!(properties.apply(&mut context).unwrap(), Vec::<String>::new());
+        assert_eq!(context.name_resolver_supplier, NameResolverSupplier::Table);
+        let texts = [
+            &context.name_resolver_arguments,
+            &context.resolver_name,
+            &context.resolver_interface,
+            &context.resolver_bootstrap_neighbor,
+        ];
+        assert_eq!(texts, ["a,b,c", "one", "h:1", "a:1,b:2"]);
+        let times_ns = [
+            context.resolver_neighbor_timeout_ns,
+            context.resolver_self_resolution_interval_ns,
+            context.resolver_neighbor_resolution_interval_ns,
+            context.resolver_bootstrap_neighbor_resolution_interval_ns,
+        ];
+        assert_eq!(times_ns, [3, 4, 5, 6].map(|seconds: i64| seconds * 1_000_000_000));
+        properties.set("AERON_NAME_RESOLVER_SUPPLIER", "other");
+        assert!(properties.apply(&mut context).is_err());
     }
 
     #[test]

@@ -62,6 +62,17 @@ impl TerminationValidator {
     }
 }
 
+/// What names are looked up with (spec 02 §5.12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameResolverSupplier {
+    /// The system; and the names of other drivers when `aeron.driver.resolver.interface` is set.
+    System,
+    /// The names that drivers tell each other, then the system.
+    Driver,
+    /// A table that moves names from one host to another, for tests.
+    Table,
+}
+
 /// A core for a thread; `None` leaves it to the system.
 pub type Affinity = Option<usize>;
 
@@ -146,7 +157,18 @@ pub struct DriverContext {
     pub cubic_tcp_mode: bool,
     pub termination_validator: TerminationValidator,
     pub print_configuration: bool,
+    pub name_resolver_supplier: NameResolverSupplier,
+    /// Rows of the table of names.
+    pub name_resolver_arguments: String,
     pub resolver_name: String,
+    /// `host:port` on which drivers tell each other their names; empty when this one does not.
+    pub resolver_interface: String,
+    /// Comma list of `host:port`, at most 20.
+    pub resolver_bootstrap_neighbor: String,
+    pub resolver_neighbor_timeout_ns: i64,
+    pub resolver_self_resolution_interval_ns: i64,
+    pub resolver_neighbor_resolution_interval_ns: i64,
+    pub resolver_bootstrap_neighbor_resolution_interval_ns: i64,
     pub re_resolution_check_interval_ns: i64,
     pub name_resolver_threshold_ns: i64,
     pub conductor_cycle_threshold_ns: i64,
@@ -250,7 +272,15 @@ impl DriverContext {
             cubic_tcp_mode: false,
             termination_validator: TerminationValidator::Deny,
             print_configuration: false,
+            name_resolver_supplier: NameResolverSupplier::System,
+            name_resolver_arguments: String::new(),
             resolver_name: String::new(),
+            resolver_interface: String::new(),
+            resolver_bootstrap_neighbor: String::new(),
+            resolver_neighbor_timeout_ns: 10 * SECOND_NS,
+            resolver_self_resolution_interval_ns: SECOND_NS,
+            resolver_neighbor_resolution_interval_ns: 2 * SECOND_NS,
+            resolver_bootstrap_neighbor_resolution_interval_ns: 10 * SECOND_NS,
             re_resolution_check_interval_ns: SECOND_NS,
             name_resolver_threshold_ns: 5 * SECOND_NS,
             conductor_cycle_threshold_ns: SECOND_NS / 10,

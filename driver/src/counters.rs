@@ -17,6 +17,18 @@ pub(crate) struct StreamIdentity<'a> {
     pub(crate) channel: &'a str,
 }
 
+/// A counter that a driver starts with and that nothing frees.
+pub(crate) fn of_driver(
+    manager: &mut CountersManager,
+    type_id: i32,
+    key: &Key,
+    label: &Label,
+) -> Result<AtomicCounter, CountersError> {
+    let id = manager.allocate(type_id, key.as_bytes(), label.as_str(), 0)?;
+    manager.set_owner_id(id, -1);
+    manager.counter(id)
+}
+
 /// The counters of a driver with the time of the duty cycle.
 pub(crate) struct Counters {
     manager: CountersManager,

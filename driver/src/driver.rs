@@ -13,6 +13,7 @@ use crate::conductor::{Conductor, Queues};
 use crate::context::{Affinity, DriverContext, ThreadingMode};
 use crate::executor::{Executor, ExecutorAgent};
 use crate::receiver::Receiver;
+use crate::resolver::Names;
 use crate::sender::Sender;
 use crate::settings;
 use crate::system_counters::SystemCounters;
@@ -109,6 +110,8 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         write_owner(&memory, &context.directory)?;
         let system = SystemCounters::allocate(&mut cnc.counters, &context, now.epoch_ms)
             .map_err(|error| StartError::Layout(error.to_string()))?;
+        let handle = DriverHandle::default();
+        let names = Names::new(&context, transport, &mut cnc.counters, &system, &handle)?;
         cnc.publish(now);
         let previous_errors = std::mem::take(&mut cnc.previous_errors);
         let capacity = context.command_queue_capacity;
@@ -117,13 +120,12 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         let (sender_replies, from_sender) = rtrb::RingBuffer::new(capacity);
         let (receiver_replies, from_receiver) = rtrb::RingBuffer::new(capacity);
         let (executor, executor_agent) = match mode {
-            ExecutorMode::Inline => (Executor::inline(memory.clone(), transport), None),
+            ExecutorMode::Inline => (Executor::inline(memory.clone(), names), None),
             ExecutorMode::Queued => {
-                let (executor, agent) = Executor::queued(memory.clone(), transport, capacity);
+                let (executor, agent) = Executor::queued(memory.clone(), names, capacity);
                 (executor, Some(agent))
             }
         };
-        let handle = DriverHandle::default();
         let sender = Sender::new(settings::sender(&context), sender_commands, sender_replies, system.clone());
         let receiver = Receiver::new(
             settings::receiver(&context, interceptor),

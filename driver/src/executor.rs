@@ -12,24 +12,32 @@ use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Tran
 use crate::channel::UdpChannel;
 use crate::failure::Failure;
 use crate::log_files::{self, LogFile};
+use crate::resolver::Names;
 
 /// Something that may block.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Resolve the names of a channel.
     Channel { uri: Box<ChannelUri>, text: String },
-    /// Open a socket.
-    Socket { spec: Box<SocketSpec> },
+    /// Open a socket, and another one to hear receivers on.
+    Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>> },
     /// Create a log.
     CreateLog { path: PathBuf, settings: Box<LogSettings>, low_space_threshold: u64 },
     /// Remove a log.
     Free(LogFile),
 }
 
+/// Open sockets of a channel.
+pub(crate) struct Opened<S> {
+    pub(crate) socket: S,
+    /// The one on which receivers are heard, where that is another.
+    pub(crate) control: Option<S>,
+}
+
 /// What came of a job.
 pub(crate) enum JobResult<T: Transport> {
     Channel(Result<Box<UdpChannel>, Failure>),
-    Socket(Result<T::Socket, Failure>),
+    Socket(Result<Opened<T::Socket>, Failure>),
     /// The log, and a warning when the file system runs low.
     Log(Result<(LogFile, Option<String>), Failure>),
     /// Bytes no longer mapped, or why the file is still there.
@@ -66,16 +74,16 @@ pub(crate) enum Executor<M: Memory, T: Transport> {
 
 impl<M: Memory, T: Transport> Executor<M, T> {
     /// An executor that does its jobs inside `submit`.
-    pub(crate) fn inline(memory: M, transport: T) -> Self {
-        Self::Inline { worker: Worker { memory, transport }, done: VecDeque::new() }
+    pub(crate) fn inline(memory: M, names: Names<T>) -> Self {
+        Self::Inline { worker: Worker { memory, names }, done: VecDeque::new() }
     }
 
     /// An executor whose jobs are done by the agent that is returned with it.
-    pub(crate) fn queued(memory: M, transport: T, capacity: usize) -> (Self, ExecutorAgent<M, T>) {
+    pub(crate) fn queued(memory: M, names: Names<T>, capacity: usize) -> (Self, ExecutorAgent<M, T>) {
         let (jobs, job_queue) = rtrb::RingBuffer::new(capacity);
         let (result_queue, results) = rtrb::RingBuffer::new(capacity);
         let agent = ExecutorAgent {
-            worker: Worker { memory, transport },
+            worker: Worker { memory, names },
             jobs: job_queue,
             results: result_queue,
             unsent: None,
@@ -97,6 +105,22 @@ impl<M: Memory, T: Transport> Executor<M, T> {
         }
     }
 
+    /// One duty cycle of what is done without a job, where no agent does it; returns the work done.
+    pub(crate) fn work(&mut self, now: &Now) -> usize {
+        match self {
+            Self::Inline { worker, .. } => worker.names.work(now),
+            Self::Queued { .. } => 0,
+        }
+    }
+
+    /// When there is something to do without a job, ns.
+    pub(crate) fn next_deadline(&self) -> Option<i64> {
+        match self {
+            Self::Inline { worker, .. } => worker.names.next_deadline(),
+            Self::Queued { .. } => None,
+        }
+    }
+
     /// The next finished job.
     pub(crate) fn poll(&mut self) -> Option<Marked<JobResult<T>>> {
         match self {
@@ -109,12 +133,12 @@ impl<M: Memory, T: Transport> Executor<M, T> {
 /// Does the jobs.
 pub(crate) struct Worker<M: Memory, T: Transport> {
     memory: M,
-    transport: T,
+    names: Names<T>,
 }
 
 impl<M: Memory, T: Transport> Worker<M, T> {
     /// Does a job of a conductor without a thread beside it: nobody could enter a new log's pages later.
-    fn run_whole(&self, job: Job) -> JobResult<T> {
+    fn run_whole(&mut self, job: Job) -> JobResult<T> {
         let result = self.run(job);
         if let Some(file) = result.allocated_log() {
             (0..PARTITION_COUNT).for_each(|term| self.memory.populate(file.log.term(term)));
@@ -122,14 +146,22 @@ impl<M: Memory, T: Transport> Worker<M, T> {
         result
     }
 
-    fn run(&self, job: Job) -> JobResult<T> {
+    fn open(&self, spec: &SocketSpec) -> Result<T::Socket, Failure> {
+        self.names.transport.open(spec).map_err(|error| {
+            let failure = Failure::from(error);
+            Failure::new(failure.code, format!("failed to bind to {}: {}", spec.bind, failure.message))
+        })
+    }
+
+    fn run(&mut self, job: Job) -> JobResult<T> {
         match job {
             Job::Channel { uri, text } => {
-                JobResult::Channel(UdpChannel::resolve(*uri, &text, &self.transport).map(Box::new))
+                self.names.note_lookup();
+                JobResult::Channel(UdpChannel::resolve(*uri, &text, &self.names).map(Box::new))
             }
-            Job::Socket { spec } => JobResult::Socket(self.transport.open(&spec).map_err(|error| {
-                let failure = Failure::from(error);
-                Failure::new(failure.code, format!("failed to bind to {}: {}", spec.bind, failure.message))
+            Job::Socket { spec, control } => JobResult::Socket(self.open(&spec).and_then(|socket| {
+                let control = control.map(|control| self.open(&control)).transpose()?;
+                Ok(Opened { socket, control })
             })),
             Job::CreateLog { path, settings, low_space_threshold } => {
                 JobResult::Log(log_files::create(&self.memory, &path, &settings).map(|file| {
@@ -205,12 +237,13 @@ impl<M: Memory, T: Transport> Agent for ExecutorAgent<M, T> {
         "aeron-executor"
     }
 
-    fn do_work(&mut self, _now: &Now) -> Result<usize, AgentError> {
+    fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
+        let told = self.worker.names.work(now);
         let result = match self.unsent.take() {
             Some(result) => result,
             None => match self.jobs.pop() {
                 Ok((mark, job)) => (mark, self.run(job)),
-                Err(_) => return Ok(self.populate()),
+                Err(_) => return Ok(told + self.populate()),
             },
         };
         if let Err(rtrb::PushError::Full(result)) = self.results.push(result) {
@@ -221,6 +254,6 @@ impl<M: Memory, T: Transport> Agent for ExecutorAgent<M, T> {
     }
 
     fn next_deadline(&self) -> Option<i64> {
-        None
+        self.worker.names.next_deadline()
     }
 }

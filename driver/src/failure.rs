@@ -93,6 +93,9 @@ impl From<TransportError> for Failure {
             TransportError::UnknownHost { name } => {
                 Self::new(ErrorCode::UnknownHost, format!("Unable to resolve host=({name})"))
             }
+            TransportError::Forced { name } => {
+                Self::new(ErrorCode::UnknownHost, format!("Unable to resolve host=({name}): (forced)"))
+            }
             _ => Self::generic(error.to_string()),
         }
     }

@@ -29,11 +29,13 @@ mod params;
 mod port_manager;
 mod publication_image;
 mod receiver;
+mod resolver;
 mod retransmit;
 mod sender;
 mod settings;
 mod subscribers;
 pub mod system_counters;
+mod timestamps;
 
 pub use cnc::{LOSS_REPORT_FILE, StartError};
 pub use conductor::Conductor;

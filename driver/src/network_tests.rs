@@ -4,6 +4,7 @@ mod golden;
 mod groups;
 mod hostile;
 mod life;
+mod names;
 mod net;
 mod reader;
 mod responses;

@@ -7,6 +7,7 @@ use harrier_protocol::uri::{
 use crate::context::DriverContext;
 use crate::failure::Failure;
 use crate::subscribers::UntetheredTimeouts;
+use crate::timestamps::ReceiveOffsets;
 
 /// Parameters of a publication.
 #[derive(Debug, Clone)]
@@ -208,6 +209,7 @@ impl SubscriptionParams {
     /// Parameters of a channel; checks what needs no other resource of the driver.
     pub(crate) fn new(uri: &ChannelUri, context: &DriverContext) -> Result<Self, Failure> {
         uri.check_subscription()?;
+        ReceiveOffsets::of(uri)?;
         let session_id = match uri.session_id()? {
             Some(SessionId::Fixed(id)) => Some(id),
             Some(SessionId::Tag(_)) => {

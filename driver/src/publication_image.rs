@@ -17,11 +17,27 @@ use crate::log_files::LogFile;
 use crate::loss_detector::LossDetector;
 use crate::subscribers::Subscribers;
 
+/// Counters of a cubic window.
+#[derive(Debug)]
+pub(crate) struct CubicCounters {
+    pub(crate) rtt_ns: AtomicCounter,
+    pub(crate) window: AtomicCounter,
+}
+
 /// Counters of an image.
 pub(crate) struct ImageCounters {
+    pub(crate) cubic: Option<CubicCounters>,
     pub(crate) high_water_mark: AtomicCounter,
     pub(crate) rebuild_position: AtomicCounter,
     pub(crate) naks_sent: AtomicCounter,
+}
+
+impl ImageCounters {
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &AtomicCounter> {
+        let cubic = self.cubic.iter().flat_map(|cubic| [&cubic.rtt_ns, &cubic.window]);
+        cubic.chain([&self.high_water_mark, &self.rebuild_position, &self.naks_sent])
+    }
 }
 
 /// Who an image is.
@@ -141,6 +157,9 @@ impl PublicationImage {
         if rtt_ns != self.rtt_ns {
             self.rtt_ns = rtt_ns;
             self.congestion.on_rtt(rtt_ns);
+            if let Some(cubic) = &self.counters.cubic {
+                cubic.rtt_ns.set_ordered(rtt_ns);
+            }
         }
         let window = self.congestion.on_track(has_loss, min > self.next_status_position, now_ns);
         let is_due = window.is_forced
@@ -153,7 +172,12 @@ impl PublicationImage {
         self.clean_position = clean_image(log, self.clean_position, min - log.term_length() as i64);
         self.shared.status.offer(min, window.length);
         self.next_status_position = min;
-        self.window = window.length;
+        if window.length != self.window {
+            self.window = window.length;
+            if let Some(cubic) = &self.counters.cubic {
+                cubic.window.set_ordered(i64::from(window.length));
+            }
+        }
         1
     }
 

@@ -221,7 +221,7 @@ impl<T: Transport> Receiver<T> {
         let Self { endpoints, images, replies, system, settings, .. } = self;
         let endpoint = &mut *endpoints[endpoint];
         let transports = endpoint.transport_count();
-        let ReceiveEndpoint { transports: places, dispatcher, outbox, id, .. } = endpoint;
+        let ReceiveEndpoint { transports: places, dispatcher, outbox, stamper, id, .. } = endpoint;
         let Some(transport) = &mut places[index] else { return 0 };
         let mut dispatch = dispatcher::Dispatch {
             endpoint_id: *id,
@@ -237,7 +237,7 @@ impl<T: Transport> Receiver<T> {
             now_ns: now.ns,
         };
         let interceptors = &mut settings.interceptors;
-        let received = transport.socket.receive(&mut |datagram, source| {
+        let mut take = |datagram: &[u8], source| {
             system.get(SystemCounter::BytesReceived).add(datagram.len() as i64);
             if interceptors.drops(datagram, source) {
                 return;
@@ -246,7 +246,13 @@ impl<T: Transport> Receiver<T> {
                 Ok(frame) => dispatch.on_frame(&frame, source),
                 Err(_) => system.get(SystemCounter::InvalidPackets).increment(),
             }
-        });
+        };
+        let received = match stamper {
+            None => transport.socket.receive(&mut take),
+            Some(stamper) => transport.socket.receive_stamped(&mut |datagram, source, arrival| {
+                take(stamper.stamp(datagram, arrival), source);
+            }),
+        };
         let bytes = match received {
             Ok(bytes) => bytes,
             Err(error) => {

@@ -209,8 +209,8 @@ impl<T: Transport> Sender<T> {
         for index in 0..self.endpoints.len() {
             let Self { endpoints, publications, replies, system, .. } = self;
             let endpoint = &mut *endpoints[index];
-            let SendEndpoint { socket, control, .. } = endpoint;
-            let received = socket.receive(&mut |datagram, source| {
+            let SendEndpoint { socket, inbound, control, .. } = endpoint;
+            let received = inbound.as_mut().unwrap_or(socket).receive(&mut |datagram, source| {
                 system.get(SystemCounter::BytesReceived).add(datagram.len() as i64);
                 match Frame::decode(datagram) {
                     Ok(frame) => control.on_frame(&frame, source, publications, system, replies, now.ns),

@@ -2,14 +2,14 @@
 
 mod world;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harrier_client::{ExclusivePublication, Subscription};
 use harrier_platform::UdpTransport;
 use harrier_ringbuf::Transport;
-use harrier_ringbuf::transport::{BufferLimits, SocketSpec, TransportError};
+use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, SocketSpec, TransportError};
 use world::{World, free_address};
 
 const RESOLUTION_CHANGES: i32 = 25;
@@ -37,7 +37,7 @@ impl Transport for Names {
         UdpTransport.resolve(host, port)
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         UdpTransport.interfaces()
     }
 

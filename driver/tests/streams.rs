@@ -289,3 +289,34 @@ fn too_little_space_is_an_error_that_names_directory_and_bytes() {
     };
     assert!(error.contains("insufficient usable storage") && error.contains("/shm/aeron"), "{error}");
 }
+
+#[test]
+fn a_cubic_window_has_counters_as_long_as_its_image() {
+    let mut world = World::new(|context| context.cubic_measure_rtt = true);
+    let channel = format!("aeron:udp?endpoint={}", world::free_address());
+    let mut subscription = world.subscription(&format!("{channel}|cc=cubic"), 10).unwrap();
+    let mut publication = world.exclusive(&format!("{channel}|term-length=1m"), 10).unwrap();
+    world.exchange(&mut publication, &mut subscription, 50, 3_000);
+    let state = |client: &harrier_client::Aeron| {
+        let (mut found, counters) = (Vec::new(), client.counters());
+        counters.for_each(&mut |id, type_id, _, label| {
+            if type_id == 10 {
+                let name = label.split(':').next().unwrap().to_owned();
+                found.push((name, counters.value(id), counters.owner_id(id)));
+            }
+        });
+        found
+    };
+    world.until("a round trip", |client| {
+        let state = state(client);
+        assert_eq!(state.len(), 2);
+        assert_eq!(
+            (&*state[0].0, state[0].2, &*state[1].0, state[1].2),
+            ("rcv-cc-cubic-rtt", -1, "rcv-cc-cubic-wnd", -1)
+        );
+        assert!(state[1].1 >= 14_080 && state[1].1 <= 131_072 && state[1].1 % 1_408 == 0, "{state:?}");
+        (state[0].1 > 0).then_some(())
+    });
+    drop((publication, subscription));
+    world.until("the end of the counters", |client| state(client).is_empty().then_some(()));
+}

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use harrier::client::{Aeron, Context};
-use harrier::cluster::client::ClusterClientContext;
+use harrier::cluster::client::{ClusterClient, ClusterClientContext, EgressListener};
 use harrier::cluster::module::StampClock;
 use harrier::driver::context::DriverContext;
 use harrier::driver::{Driver, ExecutorMode};
-use harrier::lease::codec::Request;
+use harrier::lease::codec::{AnswerCode, Event, Request};
 use harrier::lease::{
     ClaimError, LeaseClient, LeaseClientContext, LeaseSettings, PolledClaimer, PolledTracker, RequestId,
     Tenure, TrackerState,
@@ -224,5 +224,55 @@ fn a_client_that_asks_and_does_not_listen_holds_up_nobody() {
     assert!(waited_ns < 4 * SECOND, "{waited_ns} ns");
     // It is served again once it listens.
     assert!(world.claim("queue", "queue/0", SECOND).is_ok());
+    node.stop().unwrap();
+}
+
+/// Answers to one raw request.
+struct Answers(Vec<(i64, AnswerCode)>);
+
+impl EgressListener for Answers {
+    fn on_message(&mut self, _: i64, _: i64, message: &[u8]) {
+        if let Ok(Event::Answer(answer)) = Event::decode(message) {
+            self.0.push((answer.correlation_id, answer.code));
+        }
+    }
+}
+
+/// A bare session asks for another one's end, once.
+fn ask_for_the_end(world: &mut World, bare: &mut ClusterClient, session_id: i64) -> AnswerCode {
+    let mut request = [0; 24];
+    Request::EndSession { correlation_id: 1, session_id }.encode(&mut request).unwrap();
+    let (mut answers, mut is_sent) = (Answers(Vec::new()), false);
+    world.until("the answer", |own| {
+        bare.poll(&mut own.aeron, &SystemClock.now(), &mut answers).unwrap();
+        is_sent = is_sent || bare.is_connected() && bare.offer(&request).is_ok();
+        answers.0.pop().map(|(_, code)| code)
+    })
+}
+
+#[test]
+fn a_session_that_broke_off_is_ended_before_the_next_one_is_used() {
+    // Spec 05 L2: what is on its way in it is not granted behind a denial.
+    let place = Place::new();
+    let node = place.start(Layout::Fused);
+    let mut world = World::new(place.base.path(), place.ports[0]);
+    let held = world.claim("cache", "cache/0", 3_600 * SECOND).unwrap();
+    let first_id = world.client.session().unwrap().session_id();
+    world.client.on_driver_lost("cut off");
+    assert_eq!(world.claim("cache", "cache/0", 3_600 * SECOND).unwrap().token, held.token);
+    let second_id = world.client.session().unwrap().session_id();
+
+    let mut bare = ClusterClient::new(world.client.context().cluster.clone()).unwrap();
+    assert_eq!(ask_for_the_end(&mut world, &mut bare, first_id), AnswerCode::SessionEnded, "by the client");
+    let own_id = bare.session_id();
+    assert_eq!(ask_for_the_end(&mut world, &mut bare, own_id), AnswerCode::Invalid);
+    assert_eq!(ask_for_the_end(&mut world, &mut bare, own_id + 1), AnswerCode::SessionEnded, "never begun");
+    // One that is open: whoever has it is told, and opens another.
+    assert_eq!(ask_for_the_end(&mut world, &mut bare, second_id), AnswerCode::SessionEnding);
+    while ask_for_the_end(&mut world, &mut bare, second_id) == AnswerCode::SessionEnding {}
+    world.until("another session", |own| {
+        (own.client.is_connected() && own.client.session()?.session_id() > second_id).then_some(())
+    });
+    assert_eq!(world.claim("cache", "cache/0", 3_600 * SECOND).unwrap().token, held.token);
     node.stop().unwrap();
 }

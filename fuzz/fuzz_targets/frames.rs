@@ -10,6 +10,11 @@ fuzz_target!(|datagram: &[u8]| {
             assert!(frames.bytes.len() <= datagram.len());
             let _fits = frames.fits_term(64 << 10);
         }
+        Ok(Frame::Resolution(frame)) => {
+            for entry in frame.entries() {
+                assert!(!entry.name.is_empty() && entry.encoded_length() <= datagram.len());
+            }
+        }
         Ok(frame) => drop(format!("{frame:?}")),
         Err(error) => drop(error.to_string()),
     }

@@ -1,6 +1,6 @@
 //! The seam to the network: datagrams in, datagrams out, in the shape of submissions and completions.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use crate::AtomicBuffer;
@@ -20,6 +20,8 @@ pub struct SocketSpec {
     pub rcvbuf_length: usize,
     /// Sets SO_REUSEADDR, for multicast receivers that share a port.
     pub reuse_address: bool,
+    /// Has the system stamp what arrives, for [`Datagrams::receive_stamped`].
+    pub stamps: bool,
 }
 
 impl SocketSpec {
@@ -32,6 +34,7 @@ impl SocketSpec {
             sndbuf_length: 0,
             rcvbuf_length: 0,
             reuse_address: false,
+            stamps: false,
         }
     }
 }
@@ -42,7 +45,9 @@ pub struct Multicast {
     /// The group's address and port.
     pub group: SocketAddr,
     /// Address of the interface to join and send on.
-    pub interface: SocketAddr,
+    pub interface: IpAddr,
+    /// Index of that interface, by which IPv6 knows it.
+    pub interface_index: u32,
     /// Hops; `None` keeps the system's default.
     pub ttl: Option<u8>,
     /// Join the group (receivers) or only send to it.
@@ -91,6 +96,12 @@ pub enum TransportError {
         reason: std::io::Error,
         /// What helps.
         remedy: &'static str,
+    },
+    /// A name that a table of names does not let resolve.
+    #[error("unresolved host: {name} (forced)")]
+    Forced {
+        /// The name as written in the channel.
+        name: String,
     },
     /// A send or receive failed.
     #[error("datagram {operation} failed on {local}: {source}")]
@@ -162,11 +173,26 @@ pub trait Transport: Clone + Send + 'static {
     /// Resolves a host name or literal to its first address (IPv4 preferred).
     fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError>;
 
-    /// Local interface addresses with their prefix lengths, for `interface=` of channels.
-    fn interfaces(&self) -> Vec<(std::net::IpAddr, u8)>;
+    /// Addresses of the host's interfaces, for `interface=` of channels.
+    fn interfaces(&self) -> Vec<InterfaceAddress>;
 
     /// The system's (default, maximum) bytes of SO_SNDBUF and SO_RCVBUF.
     fn buffer_limits(&self) -> BufferLimits;
+}
+
+/// One address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// Name of the interface.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of the address that name its network.
+    pub prefix: u8,
+    /// The interface is up, and takes multicast or is the loopback.
+    pub is_usable: bool,
 }
 
 /// Socket buffer lengths that the host grants.
@@ -180,6 +206,15 @@ pub struct BufferLimits {
     pub default_rcvbuf: usize,
     /// Largest SO_RCVBUF granted, bytes.
     pub max_rcvbuf: usize,
+}
+
+/// When a datagram came, nanoseconds since the epoch; `None` where that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrival {
+    /// The system had it.
+    pub media_epoch_ns: Option<i64>,
+    /// The socket's owner had it.
+    pub channel_epoch_ns: Option<i64>,
 }
 
 /// A datagram socket with a submission queue.
@@ -213,4 +248,19 @@ pub trait Datagrams: Send + 'static {
 
     /// Hands datagrams that have arrived to `visit` with their source, at most one batch; returns the bytes received.
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError>;
+
+    /// As [`receive`](Self::receive), with the times of each datagram: the system's only where it stamps them and the
+    /// socket was opened for it.
+    fn receive_stamped(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
+    ) -> Result<usize, TransportError> {
+        let arrival = Arrival { media_epoch_ns: None, channel_epoch_ns: self.epoch_ns() };
+        self.receive(&mut |bytes, source| visit(bytes, source, &arrival))
+    }
+
+    /// The time that datagrams are stamped with, nanoseconds since the epoch; `None` where nothing is stamped.
+    fn epoch_ns(&self) -> Option<i64> {
+        None
+    }
 }

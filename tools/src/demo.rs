@@ -1,7 +1,6 @@
 //! `harrier demo`: orders through a clustered order book, with a crash in the middle.
 
 mod node_process;
-mod plot;
 mod report;
 mod trader;
 
@@ -12,8 +11,8 @@ use clap::Args;
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 
-use crate::CommandError;
 use crate::orders::{self, Flow};
+use crate::{CommandError, plot};
 use node_process::NodeProcess;
 use report::Report;
 use trader::{Trader, TraderError};
@@ -92,8 +91,8 @@ pub fn run(arguments: &DemoArguments) -> Result<(), CommandError> {
         }
     };
     demo.node.stop()?;
-    plot::draw(&arguments.svg, &trader.one_at_a_time, &trader.windowed)
-        .map_err(|error| CommandError::Failed(format!("cannot draw {}: {error}", arguments.svg.display())))?;
+    let times = [("one at a time", &trader.one_at_a_time), ("128 outstanding", &trader.windowed)];
+    plot::percentiles(&arguments.svg, "Order round trip by percentile", &times)?;
     if arguments.json {
         println!("{}", report.json());
     } else {

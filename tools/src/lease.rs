@@ -3,6 +3,7 @@
 mod cluster;
 mod hold;
 mod list;
+mod top;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -32,8 +33,8 @@ Examples:
   harrier lease --ingress 0=localhost:20110 hold gateway gateway/0 --duration 5s -- ./gateway --live
       runs a program while the unit leads; it finds its token in HARRIER_FENCING_TOKEN and is stopped before another
       unit can lead
-  harrier lease --ingress 0=localhost:20110 list --watch
-      all leases, live
+  harrier lease --ingress 0=localhost:20110 top
+      all leases, live; list prints them
 
 The cluster runs the lease service: harrier node --service lease …
 Durations are numbers with s, ms, us or ns.
@@ -126,6 +127,8 @@ pub enum LeaseCommand {
     },
     /// Shows all leases.
     List(list::ListArguments),
+    /// Shows all leases live, with the time that is left of each.
+    Top(top::TopArguments),
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -167,6 +170,7 @@ pub fn run(arguments: &LeaseArguments) -> Result<(), CommandError> {
             say(json, text, json!({ "outcome": "unpinned", "application": application, "entity": entity }))
         }
         LeaseCommand::List(list) => list::run(list, client, json),
+        LeaseCommand::Top(top) => top::run(top, client),
     }
 }
 

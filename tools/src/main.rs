@@ -3,9 +3,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use harrier_tools::traffic::{ping, pong, publish, rate, subscribe};
 use harrier_tools::{
-    CommandError, archive, bench, cluster, demo, doctor, errors, lease, loss, node, stat, streams, top,
+    CommandError, archive, bench, cluster, completions, demo, doctor, errors, export, lease, loss, node,
+    stat, streams, top,
 };
 
 const EXAMPLES: &str = "\
@@ -17,6 +19,8 @@ Examples:
       one member of a cluster with an echo service
   harrier stat --aeron-dir /dev/shm/aeron-node-0
       what that node's driver counts
+  harrier pong & harrier ping
+      round trips over UDP on this host
 
 Exit codes: 0 done, 1 failed, 2 wrong usage; what else a command may end with, its own help says.";
 
@@ -38,22 +42,36 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Shows and changes the files of a cluster's member, and tells a running member what to do.
     Cluster(cluster::ClusterArguments),
+    /// Prints what shells complete.
+    Completions(completions::CompletionsArguments),
     /// Runs the main job: orders through a clustered order book, with a crash in the middle.
     Demo(demo::DemoArguments),
     /// Says what of this host costs latency, and what mends it.
     Doctor(doctor::DoctorArguments),
     /// Shows the distinct errors of a driver.
     Errors(errors::ErrorsArguments),
+    /// Serves the counters of drivers to Prometheus.
+    Export(export::ExportArguments),
     /// Claims, holds, checks and awaits leadership of applications.
     Lease(lease::LeaseArguments),
     /// Shows which streams of a driver lost how much.
     Loss(loss::LossArguments),
     /// Runs one member of a cluster.
     Node(node::NodeArguments),
+    /// Measures round trips to whoever sends messages back.
+    Ping(ping::PingArguments),
+    /// Sends messages back.
+    Pong(pong::PongArguments),
+    /// Publishes messages.
+    Pub(publish::PublishArguments),
+    /// Measures how many messages a stream carries.
+    Rate(rate::RateArguments),
     /// Shows the counters of a driver.
     Stat(stat::StatArguments),
     /// Shows the streams of a driver with their positions.
     Streams(streams::StreamsArguments),
+    /// Shows the messages of a stream.
+    Sub(subscribe::SubscribeArguments),
     /// Shows a driver, its streams and its cluster live.
     Top(top::TopArguments),
 }
@@ -64,14 +82,21 @@ fn main() -> ExitCode {
         Command::Backlog(arguments) => streams::run_backlog(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Errors(arguments) => errors::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Lease(arguments) => lease::run(&arguments),
         Command::Loss(arguments) => loss::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
+        Command::Ping(arguments) => ping::run(&arguments),
+        Command::Pong(arguments) => pong::run(&arguments),
+        Command::Pub(arguments) => publish::run(&arguments),
+        Command::Rate(arguments) => rate::run(&arguments),
         Command::Stat(arguments) => stat::run(&arguments),
         Command::Streams(arguments) => streams::run(&arguments),
+        Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
     };
     match outcome {

@@ -117,7 +117,7 @@ pub enum LayoutName {
     Fused,
 }
 
-fn parse_idle(name: &str) -> Result<IdleStrategy, String> {
+pub(crate) fn parse_idle(name: &str) -> Result<IdleStrategy, String> {
     IdleStrategy::by_name(name).map_err(|error| error.to_string())
 }
 

@@ -12,8 +12,16 @@ use crate::CommandError;
 /// # Errors
 /// [`CommandError::Answer`] with 0 when nobody reads any more: `harrier stat | head` has done its work.
 pub fn text(text: &str) -> Result<(), CommandError> {
+    bytes_of(text.as_bytes())
+}
+
+/// Writes bytes to standard output.
+///
+/// # Errors
+/// As [`text`].
+pub fn bytes_of(bytes: &[u8]) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(CommandError::Answer(0)),
         Err(error) => Err(CommandError::failed(error)),

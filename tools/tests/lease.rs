@@ -200,4 +200,6 @@ fn a_list_is_live() {
     });
     list.signal("INT");
     assert!(list.wait().success());
+    let (status, frame, _) = Process::finish("harrier lease", &mut leases.command(&["top", "--once"]));
+    assert!(status.success() && frame.contains("risk/0") && frame.contains("held 2"), "{frame}");
 }

@@ -3,10 +3,11 @@
 use crate::udp::{UdpSocket, UdpTransport};
 use crate::uring::{UringSocket, UringTransport};
 use harrier_ringbuf::transport::{
-    BufferLimits, QueueFull, SendBuffer, SocketSpec, TransportKind, TransportOptions,
+    Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec, TransportKind,
+    TransportOptions,
 };
 use harrier_ringbuf::{Datagrams, Transport, TransportError};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Opens sockets of the host with the back end of its options.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ impl Transport for HostTransport {
         UdpTransport.resolve(host, port)
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         UdpTransport.interfaces()
     }
 
@@ -102,6 +103,17 @@ impl Datagrams for HostSocket {
 
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
         on_socket!(&mut self.0, socket => socket.receive(visit))
+    }
+
+    fn receive_stamped(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
+    ) -> Result<usize, TransportError> {
+        on_socket!(&mut self.0, socket => socket.receive_stamped(visit))
+    }
+
+    fn epoch_ns(&self) -> Option<i64> {
+        on_socket!(&self.0, socket => socket.epoch_ns())
     }
 }
 

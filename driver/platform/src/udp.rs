@@ -1,14 +1,22 @@
 //! UDP sockets in batches.
 
+mod multicast;
+mod stamped;
+
 use crate::segmentation::{self, Control};
 use crate::send_queue::{BATCH, SendHeaders, SendQueue};
-use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::transport::{
+    Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec,
+};
 use harrier_ringbuf::{Datagrams, Transport, TransportError};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Error, ErrorKind};
-use std::mem::{MaybeUninit, zeroed};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::mem::zeroed;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
+
+use multicast::{interfaces, set_multicast};
+pub(crate) use stamped::{epoch_ns, stamp_of};
 
 /// Longest datagram.
 pub(crate) const MAX_DATAGRAM_LENGTH: usize = 65_536;
@@ -63,10 +71,11 @@ impl UdpSocket {
         let failed = |source| TransportError::Open { address: spec.bind, source };
         let socket = open_socket(spec).map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
-        Ok(Self::new(socket, local, segmentation))
+        // What comes together has one stamp.
+        Ok(Self::new(socket, local, segmentation, segmentation && !spec.stamps))
     }
 
-    fn new(socket: Socket, local: SocketAddr, segmentation: bool) -> Self {
+    fn new(socket: Socket, local: SocketAddr, segmentation: bool, may_coalesce: bool) -> Self {
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
         let cuts_runs = segmentation && segmentation::cuts_runs(&socket);
         Self {
@@ -76,7 +85,7 @@ impl UdpSocket {
             headers: SendHeaders::new(),
             received,
             cuts_runs,
-            may_coalesce: segmentation,
+            may_coalesce,
             coalesces: false,
             is_busy: false,
             was_received: false,
@@ -185,6 +194,25 @@ impl Datagrams for UdpSocket {
             bytes += got.bytes;
         }
         Ok(bytes)
+    }
+
+    fn receive_stamped(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
+    ) -> Result<usize, TransportError> {
+        let mut bytes = 0;
+        for _ in 0..BATCH {
+            let received = self.receive_one_stamped(visit)?;
+            if received == 0 {
+                break;
+            }
+            bytes += received;
+        }
+        Ok(bytes)
+    }
+
+    fn epoch_ns(&self) -> Option<i64> {
+        Some(epoch_ns())
     }
 }
 
@@ -373,7 +401,7 @@ impl Transport for UdpTransport {
         all.iter().find(|address| address.is_ipv4()).or(all.first()).copied().ok_or_else(unknown)
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         interfaces()
     }
 
@@ -401,6 +429,9 @@ pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     if spec.reuse_address {
         socket.set_reuse_address(true)?;
     }
+    if spec.stamps {
+        UdpSocket::enable_stamps(&socket)?;
+    }
     if spec.sndbuf_length > 0 {
         socket.set_send_buffer_size(spec.sndbuf_length)?;
     }
@@ -409,83 +440,12 @@ pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     }
     socket.bind(&spec.bind.into())?;
     if let Some(multicast) = &spec.multicast {
-        match (multicast.group.ip(), multicast.interface.ip()) {
-            (IpAddr::V4(group), IpAddr::V4(interface)) => {
-                if multicast.join {
-                    socket.join_multicast_v4(&group, &interface)?;
-                }
-                socket.set_multicast_if_v4(&interface)?;
-                if let Some(ttl) = multicast.ttl {
-                    socket.set_multicast_ttl_v4(u32::from(ttl))?;
-                }
-            }
-            (IpAddr::V6(group), _) => {
-                if multicast.join {
-                    socket.join_multicast_v6(&group, 0)?;
-                }
-                if let Some(ttl) = multicast.ttl {
-                    socket.set_multicast_hops_v6(u32::from(ttl))?;
-                }
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "group and interface are of different families",
-                ));
-            }
-        }
+        set_multicast(&socket, multicast)?;
     }
     if let Some(peer) = spec.connect {
         socket.connect(&peer.into())?;
     }
     Ok(socket)
-}
-
-fn interfaces() -> Vec<(IpAddr, u8)> {
-    let mut first = MaybeUninit::<*mut libc::ifaddrs>::uninit();
-    // SAFETY: the call initialises the pointer when it succeeds.
-    if unsafe { libc::getifaddrs(first.as_mut_ptr()) } != 0 {
-        return Vec::new();
-    }
-    // SAFETY: initialised by the successful call.
-    let first = unsafe { first.assume_init() };
-    let mut found = Vec::new();
-    let mut next = first;
-    while !next.is_null() {
-        // SAFETY: the list is valid until it is freed below.
-        let entry = unsafe { &*next };
-        next = entry.ifa_next;
-        let (Some(address), Some(mask)) = (ip_of(entry.ifa_addr), ip_of(entry.ifa_netmask)) else { continue };
-        let prefix = match mask {
-            IpAddr::V4(mask) => u32::from(mask).count_ones(),
-            IpAddr::V6(mask) => u128::from(mask).count_ones(),
-        };
-        found.push((address, prefix as u8));
-    }
-    // SAFETY: the list came from getifaddrs and is freed once.
-    unsafe { libc::freeifaddrs(first) };
-    found
-}
-
-fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
-    if address.is_null() {
-        return None;
-    }
-    // SAFETY: not null, and every sockaddr starts with its family.
-    let family = i32::from(unsafe { (*address).sa_family });
-    match family {
-        libc::AF_INET => {
-            // SAFETY: the family says that it is an IPv4 address.
-            let address: &libc::sockaddr_in = unsafe { &*address.cast() };
-            Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that it is an IPv6 address.
-            let address: &libc::sockaddr_in6 = unsafe { &*address.cast() };
-            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

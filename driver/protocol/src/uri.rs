@@ -4,6 +4,7 @@
 //! key is ignored, the last of duplicate keys wins, a boolean is true only as `true`.
 
 use std::fmt;
+use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::ErrorCode;
@@ -293,7 +294,7 @@ impl ChannelUri {
         }
         let is_fixed_endpoint =
             !matches!(self.control_mode(), Some(ControlMode::Dynamic | ControlMode::Manual));
-        if self.is_udp() && is_fixed_endpoint && self.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
+        if self.is_udp() && is_fixed_endpoint && self.has_no_port(key::ENDPOINT) {
             return Err(self.combination("the endpoint of a publication must have a port"));
         }
         Ok(())
@@ -308,10 +309,8 @@ impl ChannelUri {
         self.nak_delay_ns()?;
         self.group_tag()?;
         self.timestamp_offset(key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET)?;
-        if self.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET) {
-            return Err(self.combination("media-rcv-ts-offset is not supported"));
-        }
-        if self.is_udp() && self.control()?.is_some_and(|control| control.port == 0) {
+        self.timestamp_offset(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET)?;
+        if self.is_udp() && self.has_no_port(key::CONTROL) {
             return Err(self.combination("the control address of a subscription must have a port"));
         }
         Ok(())
@@ -334,7 +333,9 @@ impl ChannelUri {
             return Ok(());
         }
         let mode = self.control_mode();
-        let has_address = self.endpoint()?.is_some() || self.control()?.is_some();
+        self.check_address(key::ENDPOINT)?;
+        self.check_address(key::CONTROL)?;
+        let has_address = self.contains(key::ENDPOINT) || self.contains(key::CONTROL);
         let needs_none = matches!(mode, Some(ControlMode::Manual | ControlMode::Response));
         if !has_address && !needs_none && !self.contains(key::TAGS) {
             return Err(self.combination("UDP needs endpoint, control, tags or control-mode=manual|response"));
@@ -343,6 +344,24 @@ impl ChannelUri {
             return Err(self.combination("control-mode=dynamic needs control"));
         }
         Ok(())
+    }
+
+    /// True when the port of an address is 0.
+    fn has_no_port(&self, key: &str) -> bool {
+        self.get(key).and_then(Endpoint::parse).is_some_and(|address| address.port == 0)
+    }
+
+    /// An address has a port, unless it is a bare name: a table of names may know host and port for it (spec 02 §5.12).
+    fn check_address(&self, key: &'static str) -> Result<(), UriError> {
+        let is_bare_name =
+            |text: &str| !text.is_empty() && !text.contains(':') && text.parse::<IpAddr>().is_err();
+        match self.get(key) {
+            Some(text) if Endpoint::parse(text).is_none() && !is_bare_name(text) => {
+                let rule = "host:port or [v6-address]:port";
+                Err(UriError::Value { key, value: text.to_owned(), rule })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn combination(&self, rule: &'static str) -> UriError {

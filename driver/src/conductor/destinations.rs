@@ -266,7 +266,7 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
         return Err(Failure::channel(format!("incorrect URI format for destination: {channel}")));
     }
     check_destination_keys(&uri, channel)?;
-    if uri.endpoint()?.is_some_and(|endpoint| endpoint.port == 0) {
+    if uri.endpoint().ok().flatten().is_some_and(|endpoint| endpoint.port == 0) {
         return Err(Failure::channel(format!("endpoint has port=0 for send destination: channel={channel}")));
     }
     Ok(uri)

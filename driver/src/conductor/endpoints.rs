@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::counter_types::channel_status;
-use harrier_protocol::uri::{ChannelUri, key};
+use harrier_protocol::uri::{ChannelUri, TimestampOffset, key};
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SocketSpec;
 use harrier_ringbuf::{Datagrams, Memory, Transport};
@@ -13,12 +13,14 @@ use super::Conductor;
 use super::pending::Pending;
 use crate::channel::UdpChannel;
 use crate::context::effective;
-use crate::executor::Job;
+use crate::executor::{Job, Opened};
 use crate::failure::Failure;
 use crate::handover::{ReceiverCommand, SenderCommand};
 use crate::receiver::endpoint::ReceiveEndpoint as ReceiverEndpoint;
+use crate::receiver::transport::{MulticastGroup, ReceiveTransport};
 use crate::sender::destinations::Destinations;
 use crate::sender::endpoint::SendEndpoint as SenderEndpoint;
+use crate::timestamps::ReceiveOffsets;
 
 /// A send channel as the conductor has it.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ pub(super) struct ReceiveDestination {
     pub(super) registration_id: i64,
     pub(super) channel: UdpChannel,
     pub(super) address: AtomicCounter,
-    pub(super) port: u16,
+    pub(super) port: Option<u16>,
 }
 
 fn closing(name: &str) -> Failure {
@@ -95,6 +97,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                     )));
                 }
                 check_socket_buffers(channel, &endpoint.channel)?;
+                check_stamps(channel, &endpoint.channel, &[key::CHANNEL_SEND_TIMESTAMP_OFFSET])?;
                 return Ok(Some(index));
             }
         }
@@ -109,6 +112,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                     return Err(closing("receive_channel_endpoint"));
                 }
                 check_socket_buffers(channel, &endpoint.channel)?;
+                let keys = [key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET, key::MEDIA_RECEIVE_TIMESTAMP_OFFSET];
+                check_stamps(channel, &endpoint.channel, &keys)?;
                 return Ok(Some(index));
             }
         }
@@ -118,15 +123,33 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     /// Opens a socket for a channel.
     pub(super) fn open_socket(
         &mut self,
-        mut spec: SocketSpec,
+        spec: SocketSpec,
+        channel: &UdpChannel,
+        pending: Pending,
+    ) -> Result<(), Failure> {
+        self.open_sockets(spec, None, channel, pending)
+    }
+
+    /// Opens a socket for a channel, and another one to hear receivers on, if it has that.
+    pub(super) fn open_sockets(
+        &mut self,
+        spec: SocketSpec,
+        control: Option<SocketSpec>,
         channel: &UdpChannel,
         pending: Pending,
     ) -> Result<(), Failure> {
         let sndbuf = channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
         let rcvbuf = channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length);
-        spec.sndbuf_length = usize::try_from(sndbuf).unwrap_or(0);
-        spec.rcvbuf_length = usize::try_from(rcvbuf).unwrap_or(0);
-        self.submit_for_client(Job::Socket { spec: Box::new(spec) }, pending)
+        let stamps = channel.uri.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET);
+        let with_buffers = |spec| SocketSpec {
+            stamps,
+            sndbuf_length: usize::try_from(sndbuf).unwrap_or(0),
+            rcvbuf_length: usize::try_from(rcvbuf).unwrap_or(0),
+            ..spec
+        };
+        let spec = Box::new(with_buffers(spec));
+        let control = control.map(|control| Box::new(with_buffers(control)));
+        self.submit_for_client(Job::Socket { spec, control }, pending)
     }
 
     /// Refuses an MTU that one send of the socket does not take (spec 02 §2.10).
@@ -187,9 +210,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         &mut self,
         registration_id: i64,
         channel: UdpChannel,
-        socket: T::Socket,
+        Opened { socket, control }: Opened<T::Socket>,
     ) -> Result<usize, Failure> {
-        let bound = socket.local_address();
+        let bound = control.as_ref().unwrap_or(&socket).local_address();
         let status = self.counters.channel_status(true, registration_id, &channel.text, Some(bound))?;
         let address = self.counters.local_address(true, registration_id, status.id(), bound)?;
         let mut counters = vec![status.clone(), address];
@@ -201,10 +224,17 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             None
         };
         let id = self.next_endpoint_id();
+        let is_own_port = channel.group.is_none();
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
         let resolves = channel.control_mode.is_none() && channel.has_endpoint_name();
         let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        if let Some(control) = control {
+            endpoint = endpoint.hearing_on(control);
+        }
+        if let Some(offset) = channel.uri.timestamp_offset(key::CHANNEL_SEND_TIMESTAMP_OFFSET)? {
+            endpoint = endpoint.stamping(offset);
+        }
         if channel.is_response() {
             endpoint = endpoint.responding();
         }
@@ -218,7 +248,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             named_destinations: Vec::new(),
             unresolved: Vec::new(),
             is_closing: false,
-            port: Some(bound.port()),
+            // A group's port is not the endpoint's alone.
+            port: is_own_port.then_some(bound.port()),
         });
         Ok(self.send_endpoints.len() - 1)
     }
@@ -243,8 +274,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             Some(tag) => Some(tag),
             None => self.context.receiver_group_tag,
         };
-        let control = channel.control;
-        let endpoint = ReceiverEndpoint::new(id, socket, receiver_id, group_tag, control, counters);
+        let own = socket.map(|socket| Some(Box::new(self.receive_transport(-1, socket, &channel))));
+        let transports = own.into_iter().collect();
+        let is_own_port = channel.group.is_none();
+        let endpoint = ReceiverEndpoint::new(id, transports, receiver_id, group_tag, counters)
+            .stamping(ReceiveOffsets::of(&channel.uri)?);
         self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
         self.receive_endpoints.push(ReceiveEndpoint {
             id,
@@ -255,9 +289,23 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             responses: 0,
             interest: BTreeMap::new(),
             is_closing: false,
-            port: bound.map(|bound| bound.port()),
+            port: bound.map(|bound| bound.port()).filter(|_| is_own_port),
         });
         Ok(self.receive_endpoints.len() - 1)
+    }
+
+    /// An open socket of a receive channel, as the receiver takes it.
+    pub(super) fn receive_transport(
+        &self,
+        registration_id: i64,
+        socket: T::Socket,
+        channel: &UdpChannel,
+    ) -> ReceiveTransport<T::Socket> {
+        let group = channel.group.map(|group| MulticastGroup {
+            control: group.control,
+            ttl: i32::from(group.ttl(self.context.socket_multicast_ttl)),
+        });
+        ReceiveTransport::new(registration_id, socket, channel.control, group)
     }
 
     fn next_endpoint_id(&mut self) -> u64 {
@@ -343,10 +391,27 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id) else { return };
         let own = self.receive_endpoints.remove(index);
         self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
-        for port in own.destinations.iter().map(|destination| destination.port).chain(own.port) {
+        for port in own.destinations.iter().filter_map(|destination| destination.port).chain(own.port) {
             self.receive_ports.free(port);
         }
     }
+}
+
+/// Times must be written where those of the socket's other users are, or nowhere as there (spec 02 §2.11).
+fn check_stamps(channel: &UdpChannel, existing: &UdpChannel, keys: &[&'static str]) -> Result<(), Failure> {
+    for key in keys {
+        let offset_of = |channel: &UdpChannel| channel.uri.timestamp_offset(key);
+        let (own, other) = (offset_of(channel)?, offset_of(existing)?);
+        if own != other {
+            return Err(Failure::channel(format!(
+                "option conflicts with existing subscription: {key}={} existingChannel={} channel={}",
+                own.map_or(-1, TimestampOffset::value),
+                existing.text,
+                channel.text
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Explicit buffer lengths must equal those the socket was opened with (spec 02 §2.11).

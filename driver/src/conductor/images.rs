@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use harrier_protocol::counter_types;
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::Group;
 use harrier_ringbuf::logbuffer::{LogSettings, LogType};
@@ -14,8 +13,6 @@ use super::Conductor;
 use super::pending::{AddSubscription, Pending};
 use super::subscriptions::{Source, Subscription};
 use crate::channel::{UdpChannel, address_text};
-use crate::congestion::{CongestionControl, CubicSettings};
-use crate::counters::StreamIdentity;
 use crate::events::ImageEvent;
 use crate::executor::Job;
 use crate::failure::Failure;
@@ -23,7 +20,7 @@ use crate::handover::{ImageShared, ImageState, ReceiverCommand};
 use crate::log_files::{self, LogFile};
 use crate::loss_detector::{LossDetector, NakDelay};
 use crate::params::{self, SubscriptionParams};
-use crate::publication_image::{ImageCounters, ImageIdentity, PublicationImage};
+use crate::publication_image::{ImageIdentity, PublicationImage};
 use crate::receiver::image::{ReceiveImage, ReceiveImageSetup};
 use crate::subscribers::{TetherChange, UntetheredTimeouts};
 
@@ -79,8 +76,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 Ok(())
             }
             None => {
-                let mut spec = channel.receive_socket();
-                self.choose_receive_port(&mut spec)?;
+                let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
+                if channel.group.is_none() {
+                    self.choose_receive_port(&mut spec)?;
+                }
                 let opened = (*channel).clone();
                 let params = Box::new(params);
                 self.open_socket(spec, &opened, Pending::SubscriptionSocket { add, params, channel })
@@ -163,10 +162,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     pub(super) fn on_create_image(
         &mut self,
         endpoint_id: u64,
-        setup: Setup,
+        mut setup: Setup,
         source: SocketAddr,
         control: SocketAddr,
     ) {
+        if control.ip().is_multicast() {
+            setup.flags |= flag::SETUP_GROUP;
+        }
         let (stream_id, session_id) = (setup.stream_id, setup.session_id);
         let Some(subscription) = self
             .subscriptions
@@ -313,7 +315,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
         let max_window = params.receiver_window.min(setup.term_length / 2);
         let made = self.congestion(&params, max_window, setup.mtu).and_then(|congestion| {
-            Ok((congestion, self.image_counters(&identity, owner_id, join_position)?))
+            let counters = self.image_counters(&identity, owner_id, join_position, &congestion)?;
+            Ok((congestion, counters))
         });
         let (congestion, counters) = match made {
             Ok(made) => made,
@@ -366,47 +369,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.link_image(index, registration_id);
         }
         Ok(())
-    }
-
-    fn congestion(
-        &self,
-        params: &SubscriptionParams,
-        max_window: i32,
-        mtu: i32,
-    ) -> Result<CongestionControl, Failure> {
-        let cubic = CubicSettings {
-            measures_rtt: self.context.cubic_measure_rtt,
-            initial_rtt_ns: self.context.cubic_initial_rtt_ns,
-            is_tcp_mode: self.context.cubic_tcp_mode,
-        };
-        CongestionControl::new(&params.congestion_control, max_window, mtu, cubic, self.now.ns)
-    }
-
-    fn image_counters(
-        &mut self,
-        identity: &ImageIdentity,
-        owner_id: i64,
-        join_position: i64,
-    ) -> Result<ImageCounters, Failure> {
-        use counter_types::{name, type_id};
-        let stream = StreamIdentity {
-            registration_id: identity.correlation_id,
-            owner_id,
-            session_id: identity.session_id,
-            stream_id: identity.stream_id,
-            channel: &identity.channel,
-        };
-        let high_water_mark =
-            self.counters.stream(type_id::RECEIVER_HWM, name::RECEIVER_HWM, stream, join_position)?;
-        let rebuild_position = self.counters.stream(
-            type_id::RECEIVER_POSITION,
-            name::RECEIVER_POSITION,
-            stream,
-            join_position,
-        )?;
-        let naks_sent =
-            self.counters.stream(type_id::RECEIVER_NAKS_SENT, name::RECEIVER_NAKS_SENT, stream, 0)?;
-        Ok(ImageCounters { high_water_mark, rebuild_position, naks_sent })
     }
 
     fn nak_delay(&mut self, params: &SubscriptionParams, setup: &Setup) -> NakDelay {
@@ -540,7 +502,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.counters.free(subscriber.position.id());
         }
         let counters = &entry.image.counters;
-        self.counters.free_all([&counters.high_water_mark, &counters.rebuild_position, &counters.naks_sent]);
+        self.counters.free_all(counters.iter());
         self.closed_logs.push_back(entry.image.file);
         if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == entry.endpoint_id) {
             endpoint.images = endpoint.images.saturating_sub(1);

@@ -15,7 +15,7 @@ use super::pending::{AddPublication, AddSubscription, Pending};
 use super::responses::answered_image;
 use crate::channel::UdpChannel;
 use crate::counters::StreamIdentity;
-use crate::executor::Job;
+use crate::executor::{Job, Opened};
 use crate::failure::Failure;
 use crate::flow_control::FlowControl;
 use crate::handover::{PublicationShared, SenderCommand};
@@ -93,10 +93,14 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                         add.channel
                     )));
                 }
-                let mut spec = channel.send_socket(self.context.connect_enabled);
-                self.choose_send_port(&mut spec, channel.control.is_some())?;
-                let opened = (*channel).clone();
-                self.open_socket(spec, &opened, Pending::PublicationSocket { add, channel })
+                let ttl = self.context.socket_multicast_ttl;
+                let mut spec = channel.send_socket(self.context.connect_enabled, ttl);
+                if channel.group.is_none() {
+                    self.choose_send_port(&mut spec, channel.control.is_some())?;
+                }
+                let (opened, control) = ((*channel).clone(), channel.control_socket(ttl));
+                let pending = Pending::PublicationSocket { add, channel };
+                self.open_sockets(spec, control, &opened, pending)
             }
         }
     }
@@ -105,9 +109,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         &mut self,
         add: AddPublication,
         channel: UdpChannel,
-        socket: T::Socket,
+        opened: Opened<T::Socket>,
     ) -> Result<(), Failure> {
-        let index = self.add_send_endpoint(add.correlation_id, channel.clone(), socket)?;
+        let index = self.add_send_endpoint(add.correlation_id, channel.clone(), opened)?;
         let endpoint_id = self.send_endpoints[index].id;
         let created = self.create_network_log(add, channel, index);
         if created.is_err() {
@@ -139,7 +143,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             log_type,
             socket_sndbuf_length: channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length),
             socket_rcvbuf_length: channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length),
-            group: channel.is_multi_destination(),
+            group: channel.is_group(),
             is_response: params.is_response,
             ..self.publication_log_settings(&params, &start)
         };
@@ -162,7 +166,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     fn flow_control(&self, channel: &UdpChannel) -> Result<FlowControl, Failure> {
         let defaults = settings::flow_control(&self.context);
-        if channel.is_multi_destination() {
+        if channel.is_group() {
             FlowControl::group(channel.uri.get(harrier_protocol::uri::key::FLOW_CONTROL), &defaults)
         } else {
             Ok(FlowControl::unicast(&defaults))
@@ -367,7 +371,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         shared: &Arc<PublicationShared>,
         flow_control: FlowControl,
     ) -> SendPublication {
-        let is_group = channel.is_multi_destination();
+        let is_group = channel.is_group();
         let longest = flow_control
             .retransmit_window_multiple
             .saturating_mul(RETRANSMIT_WINDOW.min(params.term_length / 2));
@@ -397,6 +401,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             receivers: counters.receivers.clone(),
             shared: shared.clone(),
         });
+        let publication = match &channel.group {
+            Some(group) => publication.with_ttl(i32::from(group.ttl(self.context.socket_multicast_ttl))),
+            None => publication,
+        };
         match params.response_correlation {
             _ if params.is_response => publication.responding(),
             Some(ResponseCorrelation::Id(subscription_id)) => publication.requesting(subscription_id),

@@ -103,7 +103,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 channel.and_then(|channel| self.on_publication_channel(add, channel))
             }
             (Pending::PublicationSocket { add, channel }, JobResult::Socket(socket)) => {
-                socket.and_then(|socket| self.on_publication_socket(add, *channel, socket))
+                socket.and_then(|opened| self.on_publication_socket(add, *channel, opened))
             }
             (Pending::NetworkLog(pending), JobResult::Log(log)) => {
                 let endpoint_id = pending.endpoint_id;
@@ -117,7 +117,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 channel.and_then(|channel| self.on_subscription_channel(add, *params, channel, is_spy))
             }
             (Pending::SubscriptionSocket { add, params, channel }, JobResult::Socket(socket)) => {
-                socket.and_then(|socket| self.on_subscription_socket(add, *params, channel, socket))
+                socket.and_then(|opened| self.on_subscription_socket(add, *params, channel, opened.socket))
             }
             (
                 Pending::AddDestination { correlation_id, publication_id, uri, text },
@@ -153,8 +153,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             (
                 Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel },
                 JobResult::Socket(socket),
-            ) => socket.and_then(|socket| {
-                self.on_receive_destination_socket(correlation_id, subscription_id, *channel, socket)
+            ) => socket.and_then(|opened| {
+                self.on_receive_destination_socket(correlation_id, subscription_id, *channel, opened.socket)
             }),
             (
                 Pending::RemoveReceiveDestination { correlation_id, subscription_id },

@@ -15,7 +15,6 @@ use crate::channel::UdpChannel;
 use crate::failure::Failure;
 use crate::handover::ReceiverCommand;
 use crate::params::SubscriptionParams;
-use crate::receiver::transport::ReceiveTransport;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
     /// The endpoint of a subscription that takes destinations.
@@ -75,8 +74,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.link_spies(subscription_id);
             return Ok(());
         }
-        let mut spec = channel.receive_socket();
-        self.choose_receive_port(&mut spec)?;
+        let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
+        if channel.group.is_none() {
+            self.choose_receive_port(&mut spec)?;
+        }
         // Its buffers are those of the subscription's channel.
         let own = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id);
         let opened = own.map_or_else(|| (*channel).clone(), |endpoint| endpoint.channel.clone());
@@ -93,16 +94,18 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let endpoint_id = self.multi_destination_endpoint(subscription_id)?;
         let bound = socket.local_address();
-        let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
-        else {
+        let Some(endpoint) = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) else {
             return Err(Failure::generic("the channel's endpoint has gone, please retry"));
         };
         let status_id = endpoint.status.id();
         let address = self.counters.local_address(false, subscription_id, status_id, bound)?;
-        let control = channel.control;
-        let (registration_id, port) = (correlation_id, bound.port());
-        endpoint.destinations.push(ReceiveDestination { registration_id, channel, address, port });
-        let transport = Box::new(ReceiveTransport::new(registration_id, socket, control, None));
+        let registration_id = correlation_id;
+        let port = channel.group.is_none().then_some(bound.port());
+        let transport = Box::new(self.receive_transport(registration_id, socket, &channel));
+        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        {
+            endpoint.destinations.push(ReceiveDestination { registration_id, channel, address, port });
+        }
         self.tell_receiver(ReceiverCommand::AddDestination { endpoint_id, transport });
         self.events.operation_success(correlation_id);
         Ok(())
@@ -175,7 +178,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         {
             let destination = endpoint.destinations.remove(index);
             self.counters.free(destination.address.id());
-            self.receive_ports.free(destination.port);
+            if let Some(port) = destination.port {
+                self.receive_ports.free(port);
+            }
             let registration_id = destination.registration_id;
             self.tell_receiver(ReceiverCommand::RemoveDestination { endpoint_id, registration_id });
         }

@@ -173,6 +173,38 @@ fn receivers_of_a_multicast_group_answer_to_its_control_group() {
 }
 
 #[test]
+fn few_of_many_receivers_ask_for_what_all_have_lost() {
+    const RECEIVERS: usize = 10;
+    const GAPS: usize = 20;
+    let options = Options { flow_control: Some("max"), receivers: RECEIVERS as u16, ..group() };
+    let mut rig = Rig::with(Options { backs_off: true, ..options });
+    rig.run(250 * MS, 100 * US);
+    assert_eq!(rig.readers.len(), RECEIVERS);
+    // Each second of three datagrams is lost once to everybody.
+    let mut losses = std::collections::BTreeMap::<i32, usize>::new();
+    rig.net.lose(move |sent| {
+        let Ok(Frame::Data(data)) = Frame::decode(&sent.bytes) else { return false };
+        let number = data.first.term_offset / 1_056;
+        let lost = losses.entry(number).or_default();
+        *lost += 1;
+        is_data(sent) && number % 3 == 1 && *lost <= RECEIVERS
+    });
+    let mut expected = Vec::new();
+    for gap in 0..GAPS {
+        for number in 3 * gap..3 * gap + 3 {
+            expected.push(message(number, 1_000));
+            rig.publish(&expected[number]);
+        }
+        rig.run(30 * MS, 100 * US);
+    }
+    assert!(rig.readers.iter().all(|reader| reader.messages == expected));
+    // Without the random wait each of them would ask for each of the gaps.
+    let asked = rig.count(C::NaksSent);
+    assert!(asked >= GAPS as i64 && asked < (GAPS * RECEIVERS / 3) as i64, "{asked}");
+    assert_eq!(rig.count(C::RetransmitsSent), GAPS as i64);
+}
+
+#[test]
 fn many_destinations_get_all_of_a_stream_in_spite_of_a_short_queue() {
     let mut rig = Rig::with(Options { flow_control: Some("max"), receivers: 20, ..group() });
     rig.run(250 * MS, 100 * US);

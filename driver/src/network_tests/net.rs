@@ -1,11 +1,11 @@
 //! Datagrams in memory: what is sent is queued at the receiver, unless a rule loses it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use harrier_protocol::udp::Frame;
-use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec};
 use harrier_ringbuf::{Datagrams, Region, Transport, TransportError};
 
 /// A datagram that was sent.
@@ -155,11 +155,12 @@ impl Transport for Net {
         Ok(self.socket(spec.bind, spec.connect))
     }
 
-    fn resolve(&self, host: &str, _: u16) -> Result<SocketAddr, TransportError> {
-        Err(TransportError::UnknownHost { name: host.to_owned() })
+    fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError> {
+        let unknown = |_| TransportError::UnknownHost { name: host.to_owned() };
+        host.parse().map(|ip| SocketAddr::new(ip, port)).map_err(unknown)
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
         Vec::new()
     }
 

@@ -10,7 +10,7 @@ use harrier_ringbuf::counters::{AtomicCounter, CountersManager};
 use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType};
 use harrier_ringbuf::loss_report::{Loss, LossReport, read};
 use harrier_ringbuf::position::{compute_max_message_length, compute_position};
-use harrier_ringbuf::{Agent, AtomicBuffer, Now};
+use harrier_ringbuf::{Agent, AtomicBuffer, Now, Rng};
 
 use super::net::{Net, NetSocket};
 use super::reader::Reader;
@@ -71,6 +71,8 @@ pub(super) struct Options {
     pub(super) flow_control: Option<&'static str>,
     pub(super) is_dynamic: bool,
     pub(super) is_reliable: bool,
+    /// Receivers wait at random before they ask for what is missing.
+    pub(super) backs_off: bool,
     pub(super) receivers: u16,
     pub(super) group_tag: Option<i64>,
     /// The first endpoint has no socket of its own; its destinations come by command.
@@ -99,6 +101,7 @@ impl Default for Options {
             flow_control: None,
             is_dynamic: false,
             is_reliable: true,
+            backs_off: false,
             receivers: 1,
             group_tag: None,
             is_manual_receiver: false,
@@ -283,8 +286,7 @@ impl Rig {
                 true => Vec::new(),
                 false => vec![Some(Box::new(self.transport(number, -1)))],
             };
-            let endpoint =
-                ReceiveEndpoint::with_transports(endpoint_id, transports, receiver_id, tag, Vec::new());
+            let endpoint = ReceiveEndpoint::new(endpoint_id, transports, receiver_id, tag, Vec::new());
             self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
             self.add_interest(number, None);
         }
@@ -504,6 +506,7 @@ impl Rig {
             CongestionControl::new(self.options.congestion, max_window, setup.mtu, cubic, self.now.ns)
                 .unwrap();
         let counters = ImageCounters {
+            cubic: None,
             high_water_mark: counter(&mut self.counters, join),
             rebuild_position: counter(&mut self.counters, join),
             naks_sent: counter(&mut self.counters, 0),
@@ -530,9 +533,13 @@ impl Rig {
                 control,
             },
         );
-        let delay = match self.options.is_reliable {
-            true => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
-            false => NakDelay::Static { first_ns: 0, retry_ns: 0 },
+        let delay = match (self.options.is_reliable, self.options.backs_off) {
+            (true, false) => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
+            (true, true) => {
+                let rng = Rng::new(correlation_id as u64);
+                NakDelay::Group { max_backoff_ns: 10 * MS, group_size: 10, rng }
+            }
+            (false, _) => NakDelay::Static { first_ns: 0, retry_ns: 0 },
         };
         let identity = ImageIdentity {
             correlation_id,

@@ -10,6 +10,7 @@ use super::PENDING_SETUP_TIMEOUT_NS;
 use super::dispatcher::Dispatcher;
 use super::transport::ReceiveTransport;
 use crate::system_counters::SystemCounters;
+use crate::timestamps::{ReceiveOffsets, ReceiveStamper};
 
 /// Frames that may wait for the end of a poll.
 const OUTBOX_CAPACITY: usize = 64;
@@ -21,6 +22,8 @@ pub(crate) struct ReceiveEndpoint<S> {
     pub(super) transports: Vec<Option<Box<ReceiveTransport<S>>>>,
     pub(super) dispatcher: Dispatcher,
     pub(super) outbox: Outbox,
+    /// Writes times into what arrives.
+    pub(super) stamper: Option<ReceiveStamper>,
     /// Counters of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
 }
@@ -54,22 +57,8 @@ impl Outbox {
 }
 
 impl<S: Datagrams> ReceiveEndpoint<S> {
-    /// An endpoint on its own open socket, or on none yet; `control` is the channel's explicit control address.
+    /// An endpoint on its own socket, or on none yet for `control-mode=manual`, whose destinations come by command.
     pub(crate) fn new(
-        id: u64,
-        socket: Option<S>,
-        receiver_id: i64,
-        group_tag: Option<i64>,
-        control: Option<SocketAddr>,
-        counters: Vec<AtomicCounter>,
-    ) -> Self {
-        let own = socket.map(|socket| Some(Box::new(ReceiveTransport::new(-1, socket, control, None))));
-        Self::with_transports(id, own.into_iter().collect(), receiver_id, group_tag, counters)
-    }
-
-    /// An endpoint on such sockets: one of a multicast group, or none yet for `control-mode=manual`, whose destinations
-    /// come by command.
-    pub(crate) fn with_transports(
         id: u64,
         transports: Vec<Option<Box<ReceiveTransport<S>>>>,
         receiver_id: i64,
@@ -82,8 +71,15 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
             transports,
             dispatcher: Dispatcher::default(),
             outbox: Outbox { receiver_id, group_tag, has_heard: false, frames },
+            stamper: None,
             counters,
         }
+    }
+
+    /// Makes it write times into what arrives.
+    pub(crate) fn stamping(mut self, offsets: ReceiveOffsets) -> Self {
+        self.stamper = ReceiveStamper::new(offsets);
+        self
     }
 
     /// The receiver has taken the endpoint.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use harrier_protocol::udp::{ErrorFrame, Frame, Nak, RTTM_LENGTH, Rttm, StatusMessage};
+use harrier_protocol::uri::TimestampOffset;
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SendBuffer;
 use harrier_ringbuf::{AtomicBuffer, Datagrams, Transport, TransportError};
@@ -13,6 +14,7 @@ use super::{DESTINATION_TIMEOUT_NS, Replies};
 use crate::handover::ConductorCommand;
 use crate::retransmit::Resend;
 use crate::system_counters::{SystemCounter, SystemCounters};
+use crate::timestamps::stamp_frame;
 
 /// Most datagrams of one send.
 pub(crate) const MAX_BATCH: usize = 64;
@@ -30,6 +32,8 @@ pub(crate) const ERROR_INTERVAL_NS: i64 = 1_000_000_000;
 pub(crate) struct SendEndpoint<S> {
     pub(crate) id: u64,
     pub(crate) socket: S,
+    /// Where receivers are heard, when it is not the socket that sends.
+    pub(crate) inbound: Option<S>,
     pub(crate) control: Control,
     /// Where unicast streams go; `None` when the socket is connected or has destinations.
     remote: Option<SocketAddr>,
@@ -37,6 +41,8 @@ pub(crate) struct SendEndpoint<S> {
     resolves: bool,
     /// Each publication finds its own destination.
     is_response: bool,
+    /// Where the time of sending is written into messages.
+    stamp: Option<TimestampOffset>,
     last_resolution_ns: i64,
     /// Status of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
@@ -90,6 +96,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         Self {
             id,
             socket,
+            inbound: None,
             control: Control {
                 endpoint_id: id,
                 destinations,
@@ -99,12 +106,25 @@ impl<S: Datagrams> SendEndpoint<S> {
             remote,
             resolves,
             is_response: false,
+            stamp: None,
             last_resolution_ns: 0,
             counters,
             is_short: false,
             error: None,
             next_error_ns: i64::MIN,
         }
+    }
+
+    /// Makes it write the time of sending into messages.
+    pub(crate) fn stamping(mut self, offset: TimestampOffset) -> Self {
+        self.stamp = Some(offset);
+        self
+    }
+
+    /// Makes it hear receivers on another socket, that of a control group.
+    pub(crate) fn hearing_on(mut self, socket: S) -> Self {
+        self.inbound = Some(socket);
+        self
     }
 
     /// Makes it an endpoint of response publications, whose socket is not connected.
@@ -196,6 +216,11 @@ impl<S: Datagrams> SendEndpoint<S> {
         system: &SystemCounters,
         now_ns: i64,
     ) -> usize {
+        if let Some(offset) = self.stamp
+            && let Some(epoch_ns) = self.socket.epoch_ns()
+        {
+            slices.iter().for_each(|slice| stamp_frame(term, slice.offset, offset, epoch_ns));
+        }
         let mut targets = [None; MAX_TARGETS];
         if only.is_some() || self.control.destinations.is_none() {
             targets[0] = only.or(self.remote);

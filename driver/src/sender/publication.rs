@@ -123,7 +123,6 @@ impl SendPublication {
     }
 
     /// Tells the hops of a multicast channel in its SETUPs.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the conductor has no multicast channels yet"))]
     pub(crate) fn with_ttl(mut self, ttl: i32) -> Self {
         self.ttl = ttl;
         self

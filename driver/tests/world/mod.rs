@@ -12,7 +12,7 @@ use harrier_ringbuf::transport::{TransportKind, TransportOptions};
 use harrier_ringbuf::{Agent, Clock, Transport};
 
 /// Longest that one condition is waited for.
-const PATIENCE_NS: i64 = 20_000_000_000;
+pub const PATIENCE_NS: i64 = 20_000_000_000;
 
 /// A driver and a client of it on one thread.
 pub struct World {

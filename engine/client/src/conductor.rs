@@ -1,6 +1,7 @@
 //! The client's conductor: commands to the driver, events from it, liveness of both (spec 01 §4, §5).
 
 mod answers;
+mod commands;
 mod requests;
 mod upkeep;
 
@@ -66,6 +67,8 @@ struct Pending {
     kind: PendingKind,
     request: String,
     deadline_ns: i64,
+    /// Whoever asked wants the outcome no more.
+    is_abandoned: bool,
 }
 
 enum PendingKind {
@@ -73,6 +76,7 @@ enum PendingKind {
     Subscription { channel: String, stream_id: i32 },
     Counter { is_static: bool },
     Command,
+    Session,
     Removal,
 }
 
@@ -81,6 +85,7 @@ enum Ready {
     Exclusive(ExclusivePublication),
     Subscription(Subscription),
     Counter(Counter),
+    Session(i32),
     Done,
     Failed(ClientError),
 }
@@ -91,6 +96,7 @@ struct PublicationEntry {
 }
 
 struct SubscriptionEntry {
+    is_spy: bool,
     changes: rtrb::Producer<ImageChange>,
     waiting: VecDeque<ImageChange>,
     images: Vec<(i64, i32, Arc<AtomicBool>)>,
@@ -406,7 +412,7 @@ impl Aeron {
     /// Asks the driver to refuse an image from now on, telling its sender why (at most 1023 bytes).
     ///
     /// # Errors
-    /// As [`add_destination`](Self::add_destination).
+    /// As [`add_destination`](Self::add_destination); the image of a spy cannot be refused.
     pub fn reject_image(
         &mut self,
         correlation_id: i64,
@@ -414,6 +420,7 @@ impl Aeron {
         reason: &str,
     ) -> Result<i64, ClientError> {
         let core = &mut self.core;
+        core.check_rejection(correlation_id)?;
         let id = core.to_driver.next_correlation_id();
         core.send(id, Request::RejectImage { image_correlation_id: correlation_id, position, reason })?;
         core.await_answer(id, PendingKind::Command, format!("reject image {correlation_id}"));

@@ -1,5 +1,7 @@
 //! What a client tells its owner.
 
+use std::net::SocketAddr;
+
 /// Something that happened to a resource of the client; drained with [`crate::Aeron::poll_event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
@@ -53,6 +55,8 @@ pub enum ClientEvent {
 pub struct PublicationErrorFrame {
     /// The publication.
     pub registration_id: i64,
+    /// Destination of the publication that the receiver is, -1 when it is none.
+    pub destination_registration_id: i64,
     /// Its session.
     pub session_id: i32,
     /// Its stream.
@@ -61,6 +65,8 @@ pub struct PublicationErrorFrame {
     pub receiver_id: i64,
     /// Group tag of the receiver, -1 when it has none.
     pub group_tag: i64,
+    /// Where the frame came from.
+    pub source: SocketAddr,
     /// Error code of spec 01 §4.7.
     pub error_code: i32,
     /// The receiver's words.

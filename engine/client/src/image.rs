@@ -177,6 +177,17 @@ impl Image {
         }
     }
 
+    /// Looks at frames from `from` on without consuming them, up to `limit_position`; returns the position after the last
+    /// whole message that `handler` went on from.
+    pub fn controlled_peek(
+        &mut self,
+        from: i64,
+        limit_position: i64,
+        handler: &mut impl FnMut(&[u8], &Header<'_>) -> Action,
+    ) -> i64 {
+        if self.check_closed() { from } else { self.reader.controlled_peek(from, limit_position, handler) }
+    }
+
     /// Hands whole frames, up to `max_bytes` of them and contiguous, to `handler`; returns their bytes.
     #[inline]
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {

@@ -110,6 +110,21 @@ macro_rules! publication_facts {
             if self.is_closed() { 0 } else { self.state.limit.get() }
         }
 
+        /// Bytes that may be written before back pressure; 0 when closed.
+        pub fn available_window(&self) -> i64 {
+            if self.is_closed() { 0 } else { self.position_limit() - self.position() }
+        }
+
+        /// Position at which the stream has used up its terms.
+        pub fn max_possible_position(&self) -> i64 {
+            (self.state.log.term_length() as i64) << 31
+        }
+
+        /// Bits that a term count is shifted by in a position.
+        pub fn position_bits_to_shift(&self) -> u32 {
+            self.state.log.position_bits_to_shift()
+        }
+
         /// True while there is a subscriber.
         pub fn is_connected(&self) -> bool {
             !self.is_closed() && self.state.log.is_connected()
@@ -126,6 +141,22 @@ macro_rules! publication_facts {
                 return ChannelStatus::Closing;
             }
             resolve::channel_status(counters, self.state.channel_status_id)
+        }
+
+        /// Addresses that the channel is bound to; empty until it is active.
+        pub fn local_socket_addresses(&self, counters: &CountersReader) -> Vec<String> {
+            resolve::local_socket_addresses(counters, self.state.channel_status_id)
+        }
+
+        /// Sends one message that is gathered from several parts, with a value in the header of each of its frames.
+        ///
+        /// # Errors
+        /// See [`OfferError`].
+        pub fn offer_with(&mut self, parts: &[&[u8]], reserved_value: i64) -> Result<i64, OfferError> {
+            if self.closed.load(Ordering::Acquire) {
+                return Err(OfferError::Closed);
+            }
+            self.appender.append(parts, Some(reserved_value), self.limit.get())
         }
 
         /// Sends one message.

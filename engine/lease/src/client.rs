@@ -1,6 +1,7 @@
 //! The client of the lease service: nothing waits, everything is polled.
 
 mod listing;
+mod predecessor;
 mod requests;
 mod tenures;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::claimer::{Fence, PolledClaimer, RequestId, Tenure};
 use crate::codec::{AnswerCode, Event, Request, is_ours};
 use crate::errors::{BlockError, CheckError, ClaimError, PinError, ReleaseError, Unanswered};
 use crate::names::{InvalidInput, check_name};
+use predecessor::Predecessor;
 use requests::{Done, Kind, MAX_REQUESTS, Offered, Pace, Requests};
 
 /// Settings of a lease client. Times are ns.
@@ -69,6 +71,9 @@ pub struct LeaseClient {
     session: Option<ClusterClient>,
     /// Session and term that requests were sent to.
     known: (i64, i64),
+    predecessor: Predecessor,
+    /// Requests were sent in this session.
+    is_used: bool,
     reconnect_at_ns: i64,
     reason: String,
     now_ns: i64,
@@ -89,10 +94,12 @@ impl LeaseClient {
         let pace = Pace { resend_ns: context.resend_ns, rewait_ns: context.rewait_ns };
         Ok(Self {
             requests: Requests::new(context.max_requests, pace),
+            predecessor: Predecessor::new(context.resend_ns),
             context,
             tenures: Tenures::default(),
             session: Some(session),
             known: (-1, -1),
+            is_used: false,
             reconnect_at_ns: i64::MIN,
             reason: "it is being opened".into(),
             now_ns: 0,
@@ -123,11 +130,19 @@ impl LeaseClient {
             if known != self.known {
                 self.known = known;
                 self.requests.on_new_leader();
+                self.predecessor.on_session(known.0);
             }
-            work_count += self.requests.send(now.ns, &mut |message| match session.offer(message) {
+            let mut offer = |message: &[u8]| match session.offer(message) {
                 Ok(_) => Offered::Sent,
                 Err(_) => Offered::Later,
-            });
+            };
+            work_count += if self.predecessor.has_ended() {
+                let sent = self.requests.send(now.ns, &mut offer);
+                self.is_used |= sent > 0;
+                sent
+            } else {
+                self.predecessor.send(now.ns, &mut offer)
+            };
         }
         self.requests.tick(now.ns, &self.reason);
         work_count
@@ -140,14 +155,18 @@ impl LeaseClient {
             }
             return 0;
         };
-        let mut ears = Ears { requests: &mut self.requests, listener };
+        let mut ears = Ears {
+            requests: &mut self.requests,
+            predecessor: &mut self.predecessor,
+            now_ns: now.ns,
+            listener,
+        };
         match session.poll(aeron, now, &mut ears) {
             Ok(work_count) => work_count,
             Err(error) => {
                 self.reason = error.to_string();
                 session.close();
-                self.session = None;
-                self.reconnect_at_ns = now.ns.saturating_add(self.context.reconnect_ns);
+                self.on_session_lost(now.ns.saturating_add(self.context.reconnect_ns));
                 1
             }
         }
@@ -191,8 +210,15 @@ impl LeaseClient {
     /// the client of a driver that it is given then.
     pub fn on_driver_lost(&mut self, reason: impl Into<String>) {
         self.reason = reason.into();
+        self.on_session_lost(self.now_ns);
+    }
+
+    fn on_session_lost(&mut self, reconnect_at_ns: i64) {
         self.session = None;
-        self.reconnect_at_ns = self.now_ns;
+        self.reconnect_at_ns = reconnect_at_ns;
+        if std::mem::take(&mut self.is_used) {
+            self.predecessor.on_session_lost(self.known.0);
+        }
     }
 
     /// Settings of the client.
@@ -467,6 +493,8 @@ impl PolledClaimer for LeaseClient {
 /// Tells answers to this client from all else.
 struct Ears<'a, L> {
     requests: &'a mut Requests,
+    predecessor: &'a mut Predecessor,
+    now_ns: i64,
     listener: &'a mut L,
 }
 
@@ -474,6 +502,9 @@ impl<L: EgressListener> EgressListener for Ears<'_, L> {
     fn on_message(&mut self, session_id: i64, timestamp: i64, message: &[u8]) {
         match Event::decode(message) {
             Ok(Event::FenceStale { .. }) => self.listener.on_message(session_id, timestamp, message),
+            Ok(Event::Answer(answer)) if self.predecessor.is_asked_by(answer.correlation_id) => {
+                self.predecessor.on_answer(answer.code, self.now_ns);
+            }
             Ok(event) => self.requests.on_event(&event),
             Err(_) if is_ours(message) => {}
             Err(_) => self.listener.on_message(session_id, timestamp, message),

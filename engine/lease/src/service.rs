@@ -104,6 +104,10 @@ impl LeaseService {
                 register(&mut self.waiters, wait, token, self.table.settings().max_waiters)
             }
             Outcome::Over { token } => Event::Released { correlation_id, token },
+            Outcome::EndSession { session_id: other_id } => {
+                let (code, detail) = end_session(teller.cluster(), session_id, other_id);
+                Event::Answer(Answer { correlation_id, token: 0, expiry: 0, limit: 0, code, detail })
+            }
             Outcome::CancelWait => return self.waiters.cancel(session_id, correlation_id),
             Outcome::Leases { from } => {
                 let length = self.table.write_leases(from, correlation_id, &mut self.buffer);
@@ -116,6 +120,21 @@ impl LeaseService {
         };
         teller.tell_event(session_id, &event, &mut self.buffer);
     }
+}
+
+/// Ends another session of the client that asks. It has ended once the log has its end: nothing of it comes after that.
+fn end_session(cluster: &mut Cluster<'_>, session_id: i64, other_id: i64) -> (AnswerCode, &'static str) {
+    let Some(other) = cluster.client_session(other_id) else { return (AnswerCode::SessionEnded, "") };
+    let is_own = cluster.client_session(session_id).is_some_and(|own| own.principal == other.principal);
+    if other_id == session_id {
+        return (AnswerCode::Invalid, "session: must not be the one that asks");
+    }
+    if !is_own {
+        return (AnswerCode::Invalid, "session: must be of the same principal");
+    }
+    // Refused for now, it is asked for again.
+    let _is_asked_again = cluster.close_client_session(other_id);
+    (AnswerCode::SessionEnding, "")
 }
 
 /// Registers a wait for a tenure; says how that went.

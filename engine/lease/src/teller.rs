@@ -51,6 +51,11 @@ impl<'a, 'c> Teller<'a, 'c> {
         Self { cluster, slow, patience_ns, deadline_ns: None }
     }
 
+    /// The cluster that is spoken through.
+    pub(crate) fn cluster(&mut self) -> &mut Cluster<'c> {
+        self.cluster
+    }
+
     pub(crate) fn tell(&mut self, session_id: i64, message: &[u8]) {
         let is_slow = self.slow.has(session_id);
         while let Err(error) = self.cluster.send_to_session(session_id, message) {

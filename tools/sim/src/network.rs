@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use harrier_ringbuf::transport::{BufferLimits, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec};
 use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Rng, Transport, TransportError};
 
 use crate::kernel::{HostId, Kernel, State};
@@ -254,8 +254,9 @@ impl Transport for SimTransport {
             .map_err(|_| TransportError::UnknownHost { name: format!("{name}:{port}") })
     }
 
-    fn interfaces(&self) -> Vec<(IpAddr, u8)> {
-        vec![(address_of(self.host), 24)]
+    fn interfaces(&self) -> Vec<InterfaceAddress> {
+        let (name, ip) = ("eth0".to_owned(), address_of(self.host));
+        vec![InterfaceAddress { name, index: 1, ip, prefix: 24, is_usable: true }]
     }
 
     fn buffer_limits(&self) -> BufferLimits {

@@ -1,5 +1,6 @@
 //! Area `node`: a whole node with its clients, through crashes and all that networks and disks do.
 
+mod module_snapshots;
 mod replays;
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -30,6 +31,7 @@ use crate::report::Outcome;
 use crate::snapshot::SnapshotPlace;
 use crate::storage::SimStorage;
 use crate::world::World;
+use module_snapshots::ModuleSnapshots;
 
 /// Host of the node.
 const NODE: HostId = 0;
@@ -128,6 +130,7 @@ struct Run {
     /// What befalls the node at its next death.
     death: Option<Fault>,
     main_session: i64,
+    module_snapshots: ModuleSnapshots,
     /// The node begins with the log, whatever snapshots there are.
     is_log_alone: bool,
     /// When the second service's process starts, and its settings.
@@ -159,6 +162,7 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
         starts_at_ns: Some(0),
         death: None,
         main_session: -1,
+        module_snapshots: ModuleSnapshots::default(),
         is_log_alone: false,
         service_start: None,
         service_death: Rc::default(),
@@ -360,6 +364,7 @@ impl Run {
 
     /// The node's process is dead; its machine may be too.
     fn on_death(&mut self) {
+        self.compare_module_snapshots();
         inside::harvest(
             &self.kernel,
             NODE,

@@ -1,53 +1,17 @@
 //! The session with the cluster, over a driver that runs or one of its own.
 
-use std::path::Path;
-
 use harrier::cluster::client::ClusterClientContext;
-use harrier::driver::context::{DriverContext, ThreadingMode};
-use harrier::driver::{Driver, ExecutorMode, RunningDriver};
 use harrier::lease::LeaseClientContext;
 use harrier::leases::BlockingLeaseClient;
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport, pin_current_thread};
-use harrier::ringbuf::Clock;
-use harrier::ringbuf::idle::{Backoff, IdleStrategy};
 
 use super::SessionArguments;
 use crate::CommandError;
+use crate::own_driver::OwnDriver;
 
 /// A lease client and what it works with. Dropped in this order: the client ends its session before its driver goes.
 pub(super) struct Session {
     pub(super) client: BlockingLeaseClient,
     _driver: Option<OwnDriver>,
-}
-
-struct OwnDriver {
-    _running: RunningDriver,
-    /// Removed when the driver has stopped.
-    directory: tempfile::TempDir,
-}
-
-impl OwnDriver {
-    /// A small driver in shared memory: one thread, short buffers, at rest without work.
-    fn start() -> Result<Self, CommandError> {
-        let shared = Path::new("/dev/shm");
-        let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        let directory = tempfile::Builder::new()
-            .prefix("harrier-lease-")
-            .tempdir_in(parent)
-            .map_err(CommandError::failed)?;
-        let mut context = DriverContext::new(directory.path().join("aeron"));
-        let now = SystemClock.now();
-        context.seed = now.ns as u64 ^ u64::from(std::process::id());
-        context.threading_mode = ThreadingMode::Shared;
-        context.shared_idle = IdleStrategy::Backoff(Backoff::new(10, 20, 1_000, 200_000));
-        context.counters_buffer_length = 1 << 20;
-        context.term_buffer_length = 64 << 10;
-        context.ipc_term_buffer_length = 64 << 10;
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Queued, &now)
-            .map_err(CommandError::failed)?;
-        let running = driver.launch(SystemClock, pin_current_thread).map_err(CommandError::failed)?;
-        Ok(Self { _running: running, directory })
-    }
 }
 
 impl Session {
@@ -67,8 +31,8 @@ impl Session {
         let (directory, driver) = match &arguments.aeron_dir {
             Some(directory) => (directory.clone(), None),
             None => {
-                let own = OwnDriver::start()?;
-                (own.directory.path().join("aeron"), Some(own))
+                let own = OwnDriver::start("harrier-lease-")?;
+                (own.aeron_directory(), Some(own))
             }
         };
         let client = BlockingLeaseClient::connect(directory, context)

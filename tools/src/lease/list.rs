@@ -33,13 +33,11 @@ pub(super) fn run(
     json: bool,
 ) -> Result<(), CommandError> {
     let see = || -> Result<(Leases, Vec<PinInfo>), CommandError> {
-        let mut leases = client.list().map_err(CommandError::failed)?;
-        let mut pins = client.pinned().map_err(CommandError::failed)?;
+        let (mut leases, mut pins) = see(client)?;
         if let Some(application) = &arguments.application {
             leases.leases.retain(|lease| lease.application == *application);
             pins.retain(|pin| pin.application == *application);
         }
-        leases.leases.sort_by(|a, b| a.application.cmp(&b.application));
         Ok((leases, pins))
     };
     if !arguments.watch {
@@ -65,6 +63,14 @@ pub(super) fn run(
     Ok(())
 }
 
+/// All leases by application, and all pins.
+pub(super) fn see(client: &BlockingLeaseClient) -> Result<(Leases, Vec<PinInfo>), CommandError> {
+    let mut leases = client.list().map_err(CommandError::failed)?;
+    let pins = client.pinned().map_err(CommandError::failed)?;
+    leases.leases.sort_by(|a, b| a.application.cmp(&b.application));
+    Ok((leases, pins))
+}
+
 fn milliseconds(time: i64, unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Millis => time,
@@ -74,9 +80,14 @@ fn milliseconds(time: i64, unit: TimeUnit) -> i64 {
 }
 
 /// Time until a lease ends, ms; none for one that does not.
-fn left_ms(lease: &LeaseInfo, leases: &Leases) -> Option<i64> {
+pub(super) fn left_ms(lease: &LeaseInfo, leases: &Leases) -> Option<i64> {
     (lease.token != 0 && lease.expiry != i64::MAX)
         .then(|| milliseconds(lease.expiry - leases.time, leases.time_unit).max(0))
+}
+
+/// For how long a lease was claimed, ms; 0 without a holder.
+pub(super) fn duration_ms(lease: &LeaseInfo, leases: &Leases) -> i64 {
+    if lease.token == 0 { 0 } else { milliseconds(lease.duration, leases.time_unit) }
 }
 
 fn document(leases: &Leases, pins: &[PinInfo]) -> Value {
@@ -88,7 +99,7 @@ fn document(leases: &Leases, pins: &[PinInfo]) -> Value {
         "unit": (!lease.unit.is_empty()).then_some(&lease.unit),
         "token": (lease.token != 0).then_some(lease.token),
         "left_ms": left_ms(lease, leases),
-        "duration_ms": (lease.token != 0).then(|| milliseconds(lease.duration, leases.time_unit)),
+        "duration_ms": (lease.token != 0).then(|| duration_ms(lease, leases)),
         "pins": of(&lease.application),
     })).collect::<Vec<_>>() })
 }
@@ -117,7 +128,7 @@ fn table(leases: &Leases, pins: &[PinInfo]) -> String {
         let duration = if lease.token == 0 {
             "-".to_owned()
         } else {
-            format!("{} ms", print::grouped(milliseconds(lease.duration, leases.time_unit)))
+            format!("{} ms", print::grouped(duration_ms(lease, leases)))
         };
         let token = if lease.token == 0 { "-".to_owned() } else { lease.token.to_string() };
         let leader = if lease.unit.is_empty() { "-" } else { &lease.unit };
@@ -137,10 +148,10 @@ fn table(leases: &Leases, pins: &[PinInfo]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn leases() -> (Leases, Vec<PinInfo>) {
+    pub(in crate::lease) fn leases() -> (Leases, Vec<PinInfo>) {
         let lease = |application: &str, unit: &str, token: u64, expiry: i64, pins: u32| LeaseInfo {
             application: application.into(),
             unit: unit.into(),

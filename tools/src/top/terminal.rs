@@ -1,33 +1,23 @@
-//! The terminal: raw while the view is shown, as it was afterwards, whatever happens.
+//! The view on a terminal: keys, and a look at each interval.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::sample::{Model, Sample};
 use super::view::{View, render};
 use crate::CommandError;
 use crate::aeron_directory::DirectoryError;
 use crate::node::stop_on_signals;
+use crate::screen::{self, Screen};
 
 /// Longest wait for a key, so that signals are heard.
 const KEY_WAIT_MS: u64 = 100;
 /// Streams that one press of a page key passes.
 const PAGE: usize = 10;
-
-/// Gives the terminal back.
-struct Raw;
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        ratatui::restore();
-    }
-}
 
 /// Shows the model until a key or a signal ends it.
 pub(super) fn run(
@@ -36,18 +26,14 @@ pub(super) fn run(
     see: impl Fn() -> Result<Sample, DirectoryError>,
 ) -> Result<(), CommandError> {
     let stop = stop_on_signals()?;
-    let mut terminal = ratatui::try_init().map_err(|error| {
-        CommandError::Failed(format!("no terminal to draw on ({error}); --once prints one frame as text"))
-    })?;
-    let _raw = Raw;
+    let mut screen = Screen::open("--once prints one frame as text")?;
     let mut view = View::default();
     let interval_ns = interval_ms as i64 * 1_000_000;
     let mut next_ns = SystemClock.now().ns + interval_ns;
     while !stop.load(Ordering::Relaxed) {
-        terminal.draw(|frame| render(frame, &model, &view)).map_err(CommandError::failed)?;
+        screen.draw(|frame| render(frame, &model, &view))?;
         let wait_ms = ((next_ns - SystemClock.now().ns) / 1_000_000).clamp(1, KEY_WAIT_MS as i64) as u64;
-        if event::poll(Duration::from_millis(wait_ms)).map_err(CommandError::failed)?
-            && let Event::Key(key) = event::read().map_err(CommandError::failed)?
+        if let Some(key) = screen.key(Duration::from_millis(wait_ms))?
             && on_key(&key, &mut view, &mut model)
         {
             return Ok(());
@@ -68,13 +54,11 @@ pub(super) fn run(
 
 /// Acts on a key; true for the end.
 fn on_key(key: &KeyEvent, view: &mut View, model: &mut Model) -> bool {
-    if key.kind == KeyEventKind::Release {
-        return false;
+    if screen::is_quit(key) {
+        return true;
     }
     let last = model.last.streams.len().saturating_sub(1);
     match key.code {
-        KeyCode::Char('q') | KeyCode::Esc => return true,
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
         KeyCode::Char('p' | ' ') => view.is_paused = !view.is_paused,
         KeyCode::Char('s') => view.sorting = view.sorting.next(),
         KeyCode::Char('z') => model.forget(),
@@ -88,18 +72,9 @@ fn on_key(key: &KeyEvent, view: &mut View, model: &mut Model) -> bool {
     false
 }
 
-/// One frame as text, without the spaces at the ends of lines.
+/// One frame as text.
 pub(super) fn frame(model: &Model, width: u16, height: u16) -> Result<String, CommandError> {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).map_err(CommandError::failed)?;
-    terminal.draw(|frame| render(frame, model, &View::default())).map_err(CommandError::failed)?;
-    let buffer = terminal.backend().buffer();
-    let mut text = String::new();
-    for row in 0..height {
-        let line: String = (0..width).map(|column| buffer[(column, row)].symbol()).collect();
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    Ok(text)
+    screen::text_of(width, height, |frame| render(frame, model, &View::default()))
 }
 
 #[cfg(test)]
@@ -109,6 +84,7 @@ mod tests {
     use crate::aeron_directory::tests::golden;
     use crate::top::Sorting;
     use harrier::ringbuf::Now;
+    use ratatui::crossterm::event::KeyModifiers;
 
     fn model() -> Model {
         let golden = golden();

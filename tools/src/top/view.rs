@@ -4,10 +4,11 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
+use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table};
 
 use super::sample::{ClusterFacts, Model, StreamRow};
 use crate::print;
+use crate::screen::{BAD, DIM, GOOD, HEAD, WARN, key_help, name_plate, panel};
 
 /// What streams are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,22 +52,10 @@ pub struct View {
     pub is_paused: bool,
 }
 
-const DIM: Style = Style::new().fg(Color::DarkGray);
-const HEAD: Style = Style::new().fg(Color::Cyan);
-const GOOD: Style = Style::new().fg(Color::Green);
-const WARN: Style = Style::new().fg(Color::Yellow);
-const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 /// A heartbeat older than this is a driver in trouble, ms.
 const OLD_HEARTBEAT_MS: i64 = 3_000;
 /// A duty cycle longer than this is worth a look, ns.
 const LONG_CYCLE_NS: i64 = 10_000_000;
-
-fn panel(title: &str) -> Block<'_> {
-    Block::bordered()
-        .border_type(BorderType::Rounded)
-        .border_style(DIM)
-        .title(Span::styled(format!(" {title} "), HEAD.add_modifier(Modifier::BOLD)))
-}
 
 /// Draws one frame.
 pub fn render(frame: &mut Frame<'_>, model: &Model, view: &View) {
@@ -109,10 +98,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View) {
         _ => ("alive".to_owned(), GOOD),
     };
     let mut spans = vec![
-        Span::styled(
-            " harrier top ",
-            Style::new().fg(Color::Black).bg(Color::Cyan).add_modifier(Modifier::BOLD),
-        ),
+        name_plate("harrier top"),
         Span::raw(format!(" {}  ", model.path.display())),
         Span::styled("driver ", DIM),
         Span::raw(format!("pid {} ", last.pid)),
@@ -311,17 +297,9 @@ fn footer(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View) {
     if let Some(trouble) = &model.trouble {
         return frame.render_widget(Line::styled(format!(" {trouble}"), BAD), area);
     }
-    let mut spans = Vec::new();
-    for (key, what) in [
-        ("q", "quit"),
-        ("p", if view.is_paused { "go on" } else { "pause" }),
-        ("s", "sort"),
-        ("↑↓", "scroll"),
-        ("z", "zero rates"),
-    ] {
-        spans.push(Span::styled(format!(" {key}"), HEAD.add_modifier(Modifier::BOLD)));
-        spans.push(Span::raw(format!(" {what} ")));
-    }
+    let pause = if view.is_paused { "go on" } else { "pause" };
+    let mut spans =
+        key_help(&[("q", "quit"), ("p", pause), ("s", "sort"), ("↑↓", "scroll"), ("z", "zero rates")]);
     if !model.last.last_error.is_empty() {
         spans.push(Span::styled(format!("  last error: {}", model.last.last_error), WARN));
     }

@@ -6,6 +6,7 @@
 mod archive;
 mod clients;
 mod cluster;
+mod congestion;
 mod containers;
 mod files;
 mod go;
@@ -13,9 +14,13 @@ mod ipc;
 mod java;
 mod javas_driver;
 mod members;
+mod multicast;
+mod names;
 mod replication;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;
+mod tether;
+mod timestamps;
 mod tools;
 mod udp;

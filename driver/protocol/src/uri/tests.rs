@@ -44,6 +44,7 @@ fn bad_values_are_refused_and_odd_ones_accepted_as_by_the_released_driver() {
         "aeron:udp?control-mode=dynamic|control=localhost:8030",
         "aeron:udp?control-mode=manual",
         "aeron:udp?endpoint=[::1]:24326",
+        "aeron:udp?endpoint=name-of-a-table",
     ] {
         publication(accepted).unwrap_or_else(|error| panic!("{accepted}: {error}"));
     }
@@ -52,7 +53,7 @@ fn bad_values_are_refused_and_odd_ones_accepted_as_by_the_released_driver() {
         "aeron-spy:aeron:ipc",
         "aeron:udp?endpoint=127.0.0.1:24326|session-id=abc",
         "aeron:udp?control=127.0.0.1:0",
-        "aeron:udp?endpoint=127.0.0.1:24326|media-rcv-ts-offset=0",
+        "aeron:udp?endpoint=127.0.0.1:24326|media-rcv-ts-offset=-1",
     ] {
         subscription(refused).expect_err(refused);
     }

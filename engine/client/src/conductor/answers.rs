@@ -71,23 +71,29 @@ impl Core {
             }
             Event::PublicationError {
                 registration_id,
+                destination_registration_id,
                 session_id,
                 stream_id,
                 receiver_id,
                 group_tag,
+                source,
                 error_code,
                 message,
-                ..
             } => self.on_publication_error(PublicationErrorFrame {
                 registration_id,
+                destination_registration_id,
                 session_id,
                 stream_id,
                 receiver_id,
                 group_tag,
+                source,
                 error_code,
                 message: message.to_owned(),
             }),
-            Event::ClientTimeout { .. } | Event::NextAvailableSessionId { .. } => {}
+            Event::NextAvailableSessionId { correlation_id, session_id } => {
+                self.resolve(correlation_id, |_, _, _| Some(Ready::Session(session_id)));
+            }
+            Event::ClientTimeout { .. } => {}
         }
         Ok(())
     }
@@ -101,7 +107,10 @@ impl Core {
         if matches!(pending.kind, PendingKind::Removal) {
             return;
         }
-        if let Some(ready) = make(self, pending.kind, pending.request) {
+        // An abandoned resource is removed as it is dropped.
+        if let Some(ready) = make(self, pending.kind, pending.request)
+            && !pending.is_abandoned
+        {
             self.ready.insert(id, ready);
         }
     }
@@ -178,6 +187,7 @@ impl Core {
         self.subscriptions.insert(
             id,
             SubscriptionEntry {
+                is_spy: channel.starts_with("aeron-spy:"),
                 changes: producer,
                 waiting: VecDeque::new(),
                 images: Vec::new(),

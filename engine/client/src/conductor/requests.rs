@@ -21,6 +21,21 @@ impl Core {
         Ok(())
     }
 
+    /// Spies only look on (spec 01 §5.4).
+    pub(super) fn check_rejection(&self, correlation_id: i64) -> Result<(), ClientError> {
+        if self.closed {
+            return Err(ClientError::Closed);
+        }
+        let mut spies = self.subscriptions.values().filter(|subscription| subscription.is_spy);
+        if spies.any(|spy| spy.images.iter().any(|(id, _, _)| *id == correlation_id)) {
+            return Err(ClientError::InvalidArgument {
+                argument: "image",
+                reason: format!("{correlation_id} is a spy's, which cannot reject it"),
+            });
+        }
+        Ok(())
+    }
+
     pub(super) fn check_counter(&self, key: &[u8], label: &str) -> Result<(), ClientError> {
         if self.closed {
             return Err(ClientError::Closed);
@@ -54,7 +69,7 @@ impl Core {
     pub(super) fn await_answer(&mut self, id: i64, kind: PendingKind, request: String) {
         let deadline_ns = self.now.ns + self.context.driver_timeout_ms * 1_000_000;
         self.next_check_ns = self.next_check_ns.min(deadline_ns);
-        self.pending.insert(id, Pending { kind, request, deadline_ns });
+        self.pending.insert(id, Pending { kind, request, deadline_ns, is_abandoned: false });
     }
 
     pub(super) fn earliest_pending(&self) -> i64 {

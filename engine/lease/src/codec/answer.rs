@@ -21,9 +21,11 @@ pub enum AnswerCode {
     TooManyWaiters,
     TooManyPins,
     Invalid,
+    SessionEnded,
+    SessionEnding,
 }
 
-const CODES: [AnswerCode; 13] = [
+const CODES: [AnswerCode; 15] = [
     AnswerCode::Granted,
     AnswerCode::Denied,
     AnswerCode::Held,
@@ -37,6 +39,8 @@ const CODES: [AnswerCode; 13] = [
     AnswerCode::TooManyWaiters,
     AnswerCode::TooManyPins,
     AnswerCode::Invalid,
+    AnswerCode::SessionEnded,
+    AnswerCode::SessionEnding,
 ];
 
 /// The answer to a request.

@@ -20,11 +20,12 @@ pub enum Request<'a> {
     Unpin { correlation_id: i64, application: &'a str, entity: &'a str },
     Pinned { correlation_id: i64, cursor: i32 },
     List { correlation_id: i64, cursor: i32 },
+    EndSession { correlation_id: i64, session_id: i64 },
 }
 
 fn block_length(template_id: u16) -> Option<u16> {
     match template_id {
-        1 | 2 | 4 => Some(16),
+        1 | 2 | 4 | 10 => Some(16),
         3 | 5 | 6 | 7 => Some(8),
         8 | 9 => Some(12),
         _ => None,
@@ -80,7 +81,8 @@ impl<'a> Request<'a> {
                 entity: m.text("entity", 0)?,
             },
             8 => Self::Pinned { correlation_id, cursor: b.i32(8, 0) },
-            _ => Self::List { correlation_id, cursor: b.i32(8, 0) },
+            9 => Self::List { correlation_id, cursor: b.i32(8, 0) },
+            _ => Self::EndSession { correlation_id, session_id: b.i64(8, 0) },
         };
         close(&m)?;
         Ok(request)
@@ -123,6 +125,9 @@ impl<'a> Request<'a> {
                 begin(buffer, 8, correlation_id).i32(8, cursor).finish()
             }
             Self::List { correlation_id, cursor } => begin(buffer, 9, correlation_id).i32(8, cursor).finish(),
+            Self::EndSession { correlation_id, session_id } => {
+                begin(buffer, 10, correlation_id).i64(8, session_id).finish()
+            }
         }
     }
 
@@ -137,7 +142,8 @@ impl<'a> Request<'a> {
             | Self::Pin { correlation_id, .. }
             | Self::Unpin { correlation_id, .. }
             | Self::Pinned { correlation_id, .. }
-            | Self::List { correlation_id, .. } => correlation_id,
+            | Self::List { correlation_id, .. }
+            | Self::EndSession { correlation_id, .. } => correlation_id,
         }
     }
 

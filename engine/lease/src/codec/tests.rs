@@ -98,8 +98,8 @@ fn what_breaks_the_layout_is_refused() {
     let answer =
         Answer { correlation_id: 1, token: 0, expiry: 0, limit: 0, code: AnswerCode::Held, detail: "" };
     let mut bytes = encoded(|buffer| Event::Answer(answer).encode(buffer));
-    bytes[40] = 13;
-    assert!(matches!(Event::decode(&bytes), Err(CodecError::Sbe(SbeError::Enumeration { value: 13, .. }))));
+    bytes[40] = 15;
+    assert!(matches!(Event::decode(&bytes), Err(CodecError::Sbe(SbeError::Enumeration { value: 15, .. }))));
     // A group whose entries have no room for their fields.
     let mut page = [0; 128];
     let writer = PageWriter::leases(&mut page, 9, 77, 0);
@@ -127,7 +127,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn request() -> impl Strategy<Value = (u8, i64, u64, String, String, i32)> {
-    (0_u8..9, any::<i64>(), any::<u64>(), name(), name(), any::<i32>())
+    (0_u8..10, any::<i64>(), any::<u64>(), name(), name(), any::<i32>())
 }
 
 fn request_of(own: &(u8, i64, u64, String, String, i32)) -> Request<'_> {
@@ -142,7 +142,8 @@ fn request_of(own: &(u8, i64, u64, String, String, i32)) -> Request<'_> {
         5 => Request::Pin { correlation_id, application, entity: second },
         6 => Request::Unpin { correlation_id, application, entity: second },
         7 => Request::Pinned { correlation_id, cursor },
-        _ => Request::List { correlation_id, cursor },
+        8 => Request::List { correlation_id, cursor },
+        _ => Request::EndSession { correlation_id, session_id: token as i64 },
     }
 }
 
@@ -156,12 +157,13 @@ proptest! {
     }
 
     #[test]
-    fn answers_come_back(own in request(), code in 0_usize..13) {
+    fn answers_come_back(own in request(), code in 0_usize..15) {
         let codes = [
             AnswerCode::Granted, AnswerCode::Denied, AnswerCode::Held, AnswerCode::NotHeld,
             AnswerCode::Released, AnswerCode::Stale, AnswerCode::Waiting, AnswerCode::Pinned,
             AnswerCode::Unpinned, AnswerCode::TooManyLeases, AnswerCode::TooManyWaiters,
             AnswerCode::TooManyPins, AnswerCode::Invalid,
+            AnswerCode::SessionEnded, AnswerCode::SessionEnding,
         ];
         let answer = Answer {
             correlation_id: own.1, token: own.2, expiry: own.1 / 3, limit: own.1 / 5,

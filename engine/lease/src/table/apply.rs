@@ -22,6 +22,8 @@ pub enum Outcome {
     Leases { from: usize },
     /// A page of pins from an index on.
     Pins { from: usize },
+    /// A session of the client is to end.
+    EndSession { session_id: i64 },
 }
 
 fn answer(code: AnswerCode, token: u64, expiry: i64) -> Outcome {
@@ -98,6 +100,7 @@ impl LeaseTable {
                 self.unpin(application, entity, effects)
             }
             Request::CancelWait { .. } => Outcome::CancelWait,
+            Request::EndSession { session_id, .. } => Outcome::EndSession { session_id },
             Request::List { cursor: from, .. } => Outcome::Leases { from: cursor(from)? },
             Request::Pinned { cursor: from, .. } => Outcome::Pins { from: cursor(from)? },
         })

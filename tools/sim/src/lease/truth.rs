@@ -1,7 +1,7 @@
 //! What is true of leases in virtual time, whatever clocks say: what the log has granted, what units were told, and the
 //! rules between them (spec 05, "What must hold").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harrier_lease::RequestId;
 
@@ -76,6 +76,10 @@ pub struct Truth {
     /// Hashes of the table by the position of the log.
     tables: BTreeMap<i64, u64>,
     sessions: BTreeMap<i64, Life>,
+    /// Sessions that have ended in the log.
+    ended: BTreeSet<i64>,
+    /// Processes that were denied the lease and have not claimed it since.
+    denied: BTreeMap<UnitId, u64>,
     waits: BTreeMap<(Life, i64), Waiting>,
     /// Waits that ended while a service's callback was still telling what it had done.
     unproven: Vec<(Life, Waiting)>,
@@ -167,10 +171,26 @@ impl Truth {
             let highest = self.highest_token;
             self.violate("tokens", format!("{holder:?} of application {application} after {highest}"));
         }
+        self.check_denied(application, holder);
         self.highest_token = self.highest_token.max(holder.token);
         self.newest[application] = self.newest[application].max(holder.token);
         let before = std::mem::replace(&mut self.last_units[application], holder.unit);
         before.is_some() && before != holder.unit
+    }
+
+    /// Spec 05 L2: who was denied the lease and has not claimed it since does not get it. What dead processes have under way
+    /// may still be granted.
+    fn check_denied(&mut self, application: usize, holder: Holder) {
+        let Some((unit, life)) = holder.unit.and_then(|unit| Some((unit, *self.denied.get(&unit)?))) else {
+            return;
+        };
+        let is_haunted = self
+            .sessions
+            .iter()
+            .any(|(session_id, own)| own.0 == unit && own.1 != life && !self.ended.contains(session_id));
+        if !is_haunted {
+            self.violate("denial", format!("{unit:?} is granted {application} after a denial: {holder:?}"));
+        }
     }
 
     /// Both tables are the same at each position, in every life.
@@ -209,6 +229,16 @@ impl Truth {
         self.sessions.insert(session_id, life);
     }
 
+    /// A session has ended in the log.
+    pub fn on_session_ended(&mut self, session_id: i64) {
+        self.ended.insert(session_id);
+    }
+
+    /// A process claims the lease.
+    pub fn on_claim(&mut self, unit: UnitId) {
+        self.denied.remove(&unit);
+    }
+
     /// A claim was granted.
     pub fn on_granted(&mut self, unit: UnitId, application: usize, token: u64, until_ns: i64) {
         self.granted[application] += 1;
@@ -238,8 +268,9 @@ impl Truth {
     }
 
     /// A claim was denied: the unit certainly does not hold the lease (spec 05 L2).
-    pub fn on_denied(&mut self, unit: UnitId, application: usize) {
+    pub fn on_denied(&mut self, (unit, life): Life, application: usize) {
         self.answers += 1;
+        self.denied.insert(unit, life);
         let holder = self.holder(application);
         if holder.unit == Some(unit) {
             self.violate("denial", format!("{unit:?} was denied {application}, it holds {holder:?}"));
@@ -316,6 +347,7 @@ impl Truth {
 
     /// A process is dead.
     pub fn on_death(&mut self, life: Life) {
+        self.denied.remove(&life.0);
         self.waits.retain(|(own, _), _| *own != life);
     }
 

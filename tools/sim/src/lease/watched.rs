@@ -36,6 +36,7 @@ impl PolledClaimer for Watched<'_> {
         duration_ns: i64,
         now_ns: i64,
     ) -> Result<RequestId, ClaimError> {
+        self.truth.borrow_mut().on_claim(self.place.unit_id());
         self.client.start_claim(application, unit, duration_ns, now_ns)
     }
 
@@ -55,7 +56,7 @@ impl PolledClaimer for Watched<'_> {
             }
             Err(ClaimError::Denied) => {
                 self.hit("claim denied");
-                self.truth.borrow_mut().on_denied(unit, application);
+                self.truth.borrow_mut().on_denied(self.life(), application);
             }
             Err(ClaimError::TooManyLeases { .. }) => self.hit("claim refused: too many leases"),
             Err(_) => self.hit("claim without an answer"),

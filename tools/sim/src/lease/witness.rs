@@ -204,6 +204,7 @@ impl<S: Leased> Witness<S> {
             Request::Pin { .. } => ("log: pin", 0),
             Request::Unpin { .. } => ("log: unpin", 0),
             Request::Pinned { .. } | Request::List { .. } => ("log: list", 0),
+            Request::EndSession { session_id, .. } => ("log: end of a session", session_id as u64),
         };
         self.kernel.state().note(what, &[session_id as u64, request.correlation_id() as u64, detail]);
     }
@@ -239,6 +240,7 @@ impl<S: Leased> ClusteredService for Witness<S> {
         timestamp: i64,
         reason: CloseReason,
     ) {
+        self.truth.borrow_mut().on_session_ended(session.id);
         let waiters = self.inner.waiter_count();
         self.inner.on_session_close(cluster, session, timestamp, reason);
         if self.inner.waiter_count() < waiters {

@@ -19,6 +19,7 @@ impl Run {
         self.is_log_alone = true;
         self.restart();
         self.check_agreement();
+        self.compare_module_snapshots();
         self.check_snapshot();
     }
 

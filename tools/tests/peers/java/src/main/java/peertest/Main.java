@@ -138,6 +138,8 @@ public final class Main
             case "images" -> streams.images(command);
             case "send" -> streams.send(command);
             case "receive" -> streams.receive(command);
+            case "stamps" -> streams.stamps(command);
+            case "tether" -> streams.tether(command);
             case "drain" -> streams.drain(command);
             case "hang" -> streams.hang(command);
             case "destination" -> streams.addDestination(command);

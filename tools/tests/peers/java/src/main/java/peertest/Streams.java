@@ -171,6 +171,72 @@ final class Streams
         return new Reply().put("next", next[0]);
     }
 
+    /** Takes fragments and says what times they carry: in the reserved value and in the first words of the payload. */
+    Reply stamps(final Command command)
+    {
+        final Subscription subscription = subscriptions.get(command.text("name"));
+        final int count = command.integer("count");
+        final List<Reply> fragments = new ArrayList<>();
+        final Wait wait = new Wait("fragments");
+        while (fragments.size() < count)
+        {
+            wait.idle(subscription.poll((buffer, offset, length, header) -> fragments.add(new Reply()
+                .put("flags", header.flags() & 0xFF)
+                .put("reserved", header.reservedValue())
+                .put("first", length < 8 ? 0 : buffer.getLong(offset))
+                .put("second", length < 16 ? 0 : buffer.getLong(offset + 8))), FRAGMENT_LIMIT));
+        }
+        return new Reply().put("fragments", fragments);
+    }
+
+    /**
+     * One subscription is polled, another, untethered, is not. Says when, in ms, the publication was blocked by that one,
+     * the other lost its image, the publication went on, and the image came back.
+     */
+    Reply tether(final Command command)
+    {
+        final Publication publication = publications.get(command.text("name"));
+        final Subscription polled = subscriptions.get(command.text("polled"));
+        final Subscription resting = subscriptions.get(command.text("resting"));
+        final UnsafeBuffer message = new UnsafeBuffer(BufferUtil.allocateDirectAligned(1000, 64));
+        final long startNs = System.nanoTime();
+        final long[] timesMs = new long[4];
+        long lastOfferMs = 0;
+        int step = 0;
+        final Wait wait = new Wait("the end of the scenario");
+        while (step < timesMs.length)
+        {
+            final long nowMs = (System.nanoTime() - startNs) / 1_000_000;
+            final boolean isOffered = publication.offer(message) > 0;
+            final int images = resting.imageCount();
+            if (step == 0 && !isOffered && nowMs - lastOfferMs > 100)
+            {
+                timesMs[step++] = lastOfferMs;
+            }
+            else if (step == 1 && images == 0)
+            {
+                timesMs[step++] = nowMs;
+            }
+            else if (step == 2 && isOffered)
+            {
+                timesMs[step++] = nowMs;
+            }
+            else if (step == 3 && images == 1)
+            {
+                timesMs[step++] = nowMs;
+            }
+            lastOfferMs = isOffered ? nowMs : lastOfferMs;
+            wait.idle(polled.poll((buffer, offset, length, header) -> {}, FRAGMENT_LIMIT));
+        }
+        return new Reply()
+            .put("blocked", timesMs[0])
+            .put("unavailable", timesMs[1])
+            .put("flowing", timesMs[2])
+            .put("available", timesMs[3])
+            .put("join", resting.imageAtIndex(0).joinPosition())
+            .put("polled", polled.imageAtIndex(0).position());
+    }
+
     /** Takes fragments without a look at them. */
     Reply drain(final Command command)
     {

@@ -1,0 +1,327 @@
+//! Names that drivers tell each other (spec 02 §1.9, §5.12).
+
+use std::net::SocketAddr;
+
+use harrier_protocol::counter_types::type_id;
+use harrier_protocol::resolution::{ResolutionEntry, ResolutionWriter};
+use harrier_protocol::udp::Frame;
+use harrier_ringbuf::counters::CountersManager;
+use harrier_ringbuf::{AtomicBuffer, Now};
+
+use super::net::{Net, Sent};
+use super::rig::{MS, SECOND};
+use crate::context::{DriverContext, NameResolverSupplier};
+use crate::driver::DriverHandle;
+use crate::resolver::{HostNames, Names};
+use crate::system_counters::{SystemCounter, SystemCounters};
+
+const START_NS: i64 = 1_000 * SECOND;
+
+/// A captured datagram.
+fn golden(name: &str) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol/testdata/udp");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+/// One driver as far as names go.
+struct Host {
+    names: Names<Net>,
+    counters: CountersManager,
+    system: SystemCounters,
+    handle: DriverHandle,
+    address: SocketAddr,
+}
+
+impl Host {
+    fn new(net: &Net, name: &str, interface: &str, neighbors: &str) -> Self {
+        let mut context = DriverContext::new("/dev/shm/unused");
+        context.resolver_name = name.into();
+        context.resolver_interface = interface.into();
+        context.resolver_bootstrap_neighbor = neighbors.into();
+        Self::with(net, &context)
+    }
+
+    fn with(net: &Net, context: &DriverContext) -> Self {
+        let (metadata, values) = (AtomicBuffer::heap(512 * 256), AtomicBuffer::heap(128 * 256));
+        let mut counters = CountersManager::new(metadata, values, 0).unwrap();
+        let system = SystemCounters::allocate(&mut counters, context, 0).unwrap();
+        let handle = DriverHandle::default();
+        let names = Names::new(context, net.clone(), &mut counters, &system, &handle).unwrap();
+        let address = context.resolver_interface.parse().unwrap_or_else(|_| "0.0.0.0:0".parse().unwrap());
+        Self { names, counters, system, handle, address }
+    }
+
+    /// Labels and values of the counters of a type.
+    fn of_type(&mut self, type_id: i32) -> Vec<(String, i64)> {
+        let mut found = Vec::new();
+        let reader = self.counters.reader();
+        reader.for_each(&mut |id, own, _, label| {
+            if own == type_id {
+                found.push((label.to_owned(), reader.value(id)));
+            }
+        });
+        found
+    }
+
+    /// (neighbours, cache lines)
+    fn known(&mut self) -> (i64, i64) {
+        let neighbors = self.of_type(type_id::RESOLVER_NEIGHBORS)[0].1;
+        (neighbors, self.of_type(type_id::RESOLVER_CACHE_ENTRIES)[0].1)
+    }
+
+    fn finds(&self, name: &str) -> Option<String> {
+        self.names.resolve(name, 7).ok().map(|address| address.to_string())
+    }
+
+    fn invalid(&self) -> i64 {
+        self.system.get(SystemCounter::InvalidPackets).get()
+    }
+
+    /// A frame of another driver.
+    fn hear(&mut self, net: &Net, from: &str, entries: &[ResolutionEntry<'_>], now_ns: i64) {
+        let mut buffer = [0; 65_504];
+        let mut writer = ResolutionWriter::new(&mut buffer).unwrap();
+        entries.iter().for_each(|entry| writer.push(entry).unwrap());
+        let length = writer.finish();
+        net.inject(from.parse().unwrap(), self.address, &buffer[..length]);
+        self.names.work(&Now { ns: now_ns, epoch_ms: 0 });
+    }
+}
+
+fn entry<'a>(name: &'a str, address: &str, is_self: bool, age_ms: i32) -> ResolutionEntry<'a> {
+    ResolutionEntry { is_self, address: address.parse().unwrap(), age_ms, name }
+}
+
+/// Lets time pass for all, in steps of the poll interval.
+fn run(hosts: &mut [&mut Host], from_ns: i64, to_ns: i64) {
+    let mut now_ns = from_ns;
+    while now_ns < to_ns {
+        for host in hosts.iter_mut() {
+            host.names.work(&Now { ns: now_ns, epoch_ms: 0 });
+        }
+        now_ns += 10 * MS;
+    }
+}
+
+#[test]
+fn drivers_find_each_other_through_one_neighbour_and_forget_the_silent() {
+    let net = Net::default();
+    let mut first = Host::new(&net, "A", "10.0.0.1:5", "10.0.0.2:5,nowhere:9");
+    let mut second = Host::new(&net, "B", "10.0.0.2:5", "");
+    let mut third = Host::new(&net, "C", "10.0.0.3:5", "10.0.0.2:5");
+    assert_eq!(first.of_type(type_id::RESOLVER_NEIGHBORS)[0].0, "Resolver neighbors: bound 10.0.0.1:5");
+    assert_eq!(first.of_type(type_id::RESOLVER_CACHE_ENTRIES)[0].0, "Resolver cache entries: name=A");
+    let bootstraps = [
+        ("Bootstrap neighbor: name=10.0.0.2:5 resolved=10.0.0.2:5".to_owned(), 0),
+        ("Bootstrap neighbor: name=nowhere:9 resolved=".to_owned(), 0),
+    ];
+    assert_eq!(first.of_type(type_id::BOOTSTRAP_NEIGHBOR), bootstraps);
+    run(&mut [&mut first, &mut second, &mut third], START_NS, START_NS + 3 * SECOND);
+    for host in [&mut first, &mut second, &mut third] {
+        assert_eq!(host.known(), (2, 2));
+        for (name, address) in [("A", "10.0.0.1:7"), ("B", "10.0.0.2:7"), ("C", "10.0.0.3:7")] {
+            assert_eq!(host.finds(name).as_deref(), Some(address));
+        }
+        assert_eq!(host.finds("D"), None);
+    }
+    let values = first.of_type(type_id::BOOTSTRAP_NEIGHBOR);
+    assert_eq!((values[0].1, values[1].1), (1, 0));
+    // The third falls silent. What the others tell each other of it does not keep it.
+    let silent_ns = START_NS + 3 * SECOND;
+    run(&mut [&mut first, &mut second], silent_ns, silent_ns + 9 * SECOND);
+    assert_eq!((first.known(), second.known()), ((2, 2), (2, 2)));
+    run(&mut [&mut first, &mut second], silent_ns + 9 * SECOND, silent_ns + 11 * SECOND);
+    assert_eq!((first.known(), second.known()), ((1, 1), (1, 1)));
+    assert_eq!((first.finds("C"), second.finds("B")), (None, Some("10.0.0.2:7".into())));
+    // A host that asks for nothing of the kind has no such names.
+    let plain = Host::with(&net, &DriverContext::new("/dev/shm/unused"));
+    assert_eq!((plain.finds("B"), plain.finds("10.0.0.9")), (None, Some("10.0.0.9:7".into())));
+}
+
+#[test]
+fn frames_are_those_of_the_released_drivers_and_come_in_their_times() {
+    let net = Net::default();
+    let mut host = Host::new(&net, "driverA", "127.0.0.1:24510", "10.0.0.2:5");
+    run(&mut [&mut host], START_NS, START_NS + 4 * SECOND + 1);
+    let sent = net.take_sent();
+    assert_eq!(sent.len(), 5, "at once, then every second");
+    for peer in ["java", "c"] {
+        assert!(sent.iter().all(|sent| sent.bytes == golden(&format!("{peer}-25-res-self.bin"))));
+        let frame = golden(&format!("{peer}-26-res-neighbors.bin"));
+        net.inject("10.0.0.2:5".parse().unwrap(), host.address, &frame);
+        let now_ns = START_NS + 4 * SECOND + 10 * MS;
+        run(&mut [&mut host], now_ns, now_ns + 1);
+        let Ok(Frame::Resolution(frame)) = Frame::decode(&frame) else { unreachable!() };
+        let all: Vec<_> = frame.entries().map(|entry| (entry.name, entry.address.ip())).collect();
+        assert_eq!(all.iter().map(|one| one.0).collect::<Vec<_>>(), ["peer", "other"]);
+        for (name, ip) in all {
+            assert_eq!(host.finds(name), Some(SocketAddr::new(ip, 7).to_string()));
+        }
+    }
+    // The same entries go to the neighbours that were learned from them.
+    net.take_sent();
+    let is_cache = |sent: &&Sent| matches!(sent.frame(), Frame::Resolution(frame) if !frame.entries().next().unwrap().is_self);
+    run(&mut [&mut host], START_NS + 5 * SECOND, START_NS + 7 * SECOND);
+    let sent = net.take_sent();
+    let told: Vec<_> = sent.iter().filter(is_cache).collect();
+    assert_eq!(told.len(), 2, "one to each neighbour every two seconds");
+    assert_eq!(told[0].bytes.len(), golden("java-26-res-neighbors.bin").len());
+}
+
+#[test]
+fn bad_frames_are_counted_and_change_nothing_else() {
+    let net = Net::default();
+    let mut host = Host::new(&net, "A", "10.0.0.1:5", "");
+    let good = golden("java-26-res-neighbors.bin");
+    let changed = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        bytes
+    };
+    // The port is its bytes 10 and 11.
+    let mut portless = changed(10, 0);
+    portless[11] = 0;
+    let bad = [
+        vec![],
+        good[..4].to_vec(),
+        changed(4, 1),
+        good[..good.len() - 8].to_vec(),
+        changed(0, 255),
+        changed(8, 3),
+        changed(20, 0),
+        changed(20, 200),
+        changed(21, 0x80),
+        portless,
+    ];
+    for (number, bytes) in bad.iter().enumerate() {
+        net.inject("10.0.0.9:5".parse().unwrap(), host.address, bytes);
+        let now_ns = START_NS + number as i64 * 10 * MS;
+        host.names.work(&Now { ns: now_ns, epoch_ms: 0 });
+        assert_eq!(host.invalid(), number as i64 + 1, "{bytes:?}");
+    }
+    assert_eq!((host.known(), host.handle.errors.drain().len()), ((0, 0), 0));
+    assert_eq!(net.take_sent().len(), 0);
+    // A frame of another kind is nobody's concern.
+    net.inject("10.0.0.9:5".parse().unwrap(), host.address, &golden("java-02-sm.bin"));
+    run(&mut [&mut host], START_NS + SECOND, START_NS + SECOND + 1);
+    assert_eq!((host.invalid(), host.known()), (bad.len() as i64, (0, 0)));
+}
+
+#[test]
+fn what_is_heard_is_believed_by_its_age() {
+    let net = Net::default();
+    let mut host = Host::new(&net, "A", "10.0.0.1:5", "");
+    let mut now_ns = START_NS;
+    let mut hear = |host: &mut Host, entries: &[ResolutionEntry<'_>]| {
+        now_ns += 10 * MS;
+        host.hear(&net, "10.0.0.2:77", entries, now_ns);
+    };
+    // Itself, groups and nobody's address.
+    hear(
+        &mut host,
+        &[
+            entry("A", "10.0.0.9:5", true, 0),
+            entry("M", "224.0.0.1:5", true, 0),
+            entry("N", "0.0.0.0:5", false, 0),
+        ],
+    );
+    assert_eq!(host.known(), (0, 0));
+    // Who does not know its own address is where the frame comes from, on the port that it tells.
+    hear(&mut host, &[entry("B", "0.0.0.0:5", true, 0)]);
+    assert_eq!((host.known(), host.finds("B").unwrap()), ((1, 1), "10.0.0.2:7".into()));
+    // Another of the same name as this driver, on another port, is another.
+    hear(&mut host, &[entry("A", "10.0.0.8:6", false, 0)]);
+    assert_eq!((host.known(), host.finds("A").unwrap()), ((2, 2), "10.0.0.8:7".into()));
+    // A name that moves, and what was known of it before.
+    hear(&mut host, &[entry("B", "10.0.0.3:5", false, 0)]);
+    assert_eq!(host.finds("B").unwrap(), "10.0.0.3:7");
+    hear(&mut host, &[entry("B", "10.0.0.4:5", false, 500)]);
+    assert_eq!(host.finds("B").unwrap(), "10.0.0.3:7");
+    // An age beyond all time, or of the future.
+    hear(&mut host, &[entry("C", "10.0.0.5:5", true, i32::MAX), entry("D", "10.0.0.6:5", true, i32::MIN)]);
+    assert_eq!((host.finds("C"), host.finds("D")), (None, Some("10.0.0.6:7".into())));
+    // A flood of names takes bounded memory, and those that live stay.
+    let names: Vec<_> =
+        (0..1_000).map(|at| (format!("n{at}"), format!("10.1.{}.{}:5", at / 250, at % 250))).collect();
+    for names in names.chunks(100) {
+        let told: Vec<_> = names.iter().map(|(name, address)| entry(name, address, true, 0)).collect();
+        hear(&mut host, &told);
+    }
+    assert_eq!((host.known(), host.finds("B").unwrap()), ((256, 256), "10.0.0.3:7".into()));
+}
+
+#[test]
+fn neighbours_that_cannot_be_sent_to_are_told_of() {
+    let net = Net::default();
+    let mut host = Host::new(&net, "A", "10.0.0.1:5", "10.0.0.2:5");
+    net.set_failing(true);
+    run(&mut [&mut host], START_NS, START_NS + 1);
+    let errors = host.handle.errors.drain();
+    assert!(errors[0].contains("Failed to send resolution frames to neighbor 10.0.0.2:5"), "{errors:?}");
+}
+
+#[test]
+fn settings_that_make_no_name_are_refused() {
+    let net = Net::default();
+    let refusal = |name: &str, interface: &str, neighbors: &str| {
+        let mut context = DriverContext::new("/dev/shm/unused");
+        context.name_resolver_supplier = NameResolverSupplier::Driver;
+        context.resolver_name = name.into();
+        context.resolver_interface = interface.into();
+        context.resolver_bootstrap_neighbor = neighbors.into();
+        let (metadata, values) = (AtomicBuffer::heap(512 * 256), AtomicBuffer::heap(128 * 256));
+        let mut counters = CountersManager::new(metadata, values, 0).unwrap();
+        let system = SystemCounters::allocate(&mut counters, &context, 0).unwrap();
+        let names = Names::new(&context, net.clone(), &mut counters, &system, &DriverHandle::default());
+        names.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(refusal("", "10.0.0.1:5", "").contains("resolver name is required"));
+    assert!(refusal(&"n".repeat(256), "10.0.0.1:5", "").contains("resolver name is required"));
+    assert!(refusal("A", "10.0.0.1", "").contains("must be host:port"));
+    assert!(refusal("A", "", "").contains("must be host:port"));
+    assert!(refusal("A", "10.0.0.1:5", "10.0.0.2").contains("must be host:port"));
+    assert!(refusal("A", "10.0.0.1:5", &"h:1,".repeat(21)).contains("at most 20"));
+    assert!(refusal("A", "nowhere:5", "").contains("unresolved host"));
+    assert_eq!(refusal("A", "10.0.0.1:5", &"h:1,".repeat(20)), "");
+}
+
+#[test]
+fn a_table_moves_names_as_its_counters_say() {
+    let net = Net::default();
+    let mut context = DriverContext::new("/dev/shm/unused");
+    context.name_resolver_supplier = NameResolverSupplier::Table;
+    context.name_resolver_arguments = "one,10.0.0.1,10.0.0.2|two:9,10.0.0.3:9,10.0.0.4:9|".into();
+    let mut host = Host::with(&net, &context);
+    let rows = host.of_type(type_id::NAME_TABLE_ENTRY);
+    let label = "NameEntry{name='one', initialResolutionHost='10.0.0.1', reResolutionHost='10.0.0.2'}";
+    assert_eq!((rows.len(), rows[0].0.as_str(), rows[0].1), (2, label, 0));
+    let find = |host: &mut Host| {
+        let reader = host.counters.reader();
+        let mut first = None;
+        reader.for_each(&mut |id, own, _, _| {
+            if own == type_id::NAME_TABLE_ENTRY {
+                first = first.or(Some(id));
+            }
+        });
+        first.unwrap()
+    };
+    let id = find(&mut host);
+    let choose = |host: &mut Host, value: i64| host.counters.counter(id).unwrap().set_ordered(value);
+    assert_eq!(host.finds("one").unwrap(), "10.0.0.1:7");
+    choose(&mut host, 1);
+    assert_eq!(host.finds("one").unwrap(), "10.0.0.2:7");
+    choose(&mut host, -1);
+    let error = host.names.resolve("one", 7).unwrap_err();
+    assert_eq!(crate::failure::Failure::from(error).message, "Unable to resolve host=(one): (forced)");
+    // A row for a whole address, and what is in no row.
+    assert_eq!(host.names.substitute("two:9").unwrap().unwrap(), "10.0.0.3:9");
+    assert_eq!(
+        (host.names.substitute("three:9").unwrap(), host.finds("10.0.0.7").unwrap()),
+        (None, "10.0.0.7:7".into())
+    );
+    context.name_resolver_arguments = "one,10.0.0.1".into();
+    let mut other =
+        CountersManager::new(AtomicBuffer::heap(512 * 256), AtomicBuffer::heap(128 * 256), 0).unwrap();
+    let refused = Names::new(&context, net, &mut other, &host.system, &host.handle).err().unwrap();
+    assert!(refused.to_string().contains("rows of name,initialHost,reResolutionHost"));
+}

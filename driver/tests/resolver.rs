@@ -1,0 +1,147 @@
+//! Channels whose hosts are other drivers, by the names that those tell (spec 02 §5.12).
+
+mod world;
+
+use harrier_client::ClientError;
+use harrier_driver::context::{DriverContext, NameResolverSupplier};
+use harrier_driver::{Driver, ExecutorMode};
+use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier_ringbuf::Clock;
+use world::{World, free_address};
+
+const STREAM: i32 = 10;
+const INVALID_PACKETS: i32 = 14;
+const RESOLUTION_CHANGES: i32 = 25;
+const RESOLVER_MAX_TIME: i32 = 32;
+const NAME_TABLE_ENTRY: i32 = 2_001;
+const RESOLVER_NEIGHBORS: i32 = 15;
+const RESOLVER_CACHE_ENTRIES: i32 = 16;
+
+fn named(name: &'static str, interface: String, neighbors: String) -> impl FnOnce(&mut DriverContext) {
+    move |context| {
+        context.resolver_name = name.into();
+        context.resolver_interface = interface;
+        context.resolver_bootstrap_neighbor = neighbors;
+    }
+}
+
+/// Values of the counters of a type.
+fn values(world: &World, type_id: i32) -> Vec<i64> {
+    let (mut found, counters) = (Vec::new(), world.client.counters());
+    counters.for_each(&mut |id, own, _, _| {
+        if own == type_id {
+            found.push(counters.value(id));
+        }
+    });
+    found
+}
+
+#[test]
+fn a_stream_goes_to_a_driver_by_its_name() {
+    let [one, two] = [free_address(), free_address()];
+    let mut first = World::new(named("one", one.to_string(), format!("localhost:{}", two.port())));
+    let mut second = World::new(named("two", two.to_string(), String::new()));
+    let port = free_address().port();
+    let channel = format!("aeron:udp?endpoint=two:{port}");
+    // A name that nobody has told yet is nobody's.
+    match first.exclusive("aeron:udp?endpoint=three:9", STREAM) {
+        Err(ClientError::Registration { code, message, .. }) => {
+            assert!(code == 9 && message.contains("Unable to resolve host=(three"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    while values(&first, RESOLVER_CACHE_ENTRIES) != [1] || values(&second, RESOLVER_NEIGHBORS) != [1] {
+        first.pass(1);
+        second.pass(1);
+    }
+    // Its own name is its own address.
+    let mut subscription = second.subscription(&channel, STREAM).unwrap();
+    let mut publication = first.exclusive(&channel, STREAM).unwrap();
+    second.until("the image", |_| {
+        first.step();
+        (subscription.images().len() == 1).then_some(())
+    });
+    second.until("the message", |_| {
+        first.step();
+        let _full = publication.offer(&[7; 100]);
+        (subscription.poll(1, &mut |payload, _| assert_eq!(payload, [7; 100])) == 1).then_some(())
+    });
+    assert!(first.client.counters().value(RESOLVER_MAX_TIME) > 0);
+    // What is no frame is counted.
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[1, 2, 3], one).unwrap();
+    first.until("the count", |client| (client.counters().value(INVALID_PACKETS) == 1).then_some(()));
+    // One that has gone is forgotten.
+    drop((publication, subscription, second));
+    for _ in 0..12 {
+        first.pass(1);
+    }
+    assert_eq!(
+        (values(&first, RESOLVER_NEIGHBORS), values(&first, RESOLVER_CACHE_ENTRIES)),
+        (vec![0], vec![0])
+    );
+}
+
+#[test]
+fn a_table_of_names_serves_channels() {
+    let port = free_address().port();
+    let mut world = World::new(|context| {
+        context.name_resolver_supplier = NameResolverSupplier::Table;
+        context.name_resolver_arguments = format!("host,127.0.0.1,127.0.0.2|whole:1,127.0.0.1:{port},x:1");
+    });
+    let mut subscription =
+        world.subscription(&format!("aeron:udp?endpoint=127.0.0.1:{port}"), STREAM).unwrap();
+    for endpoint in [format!("host:{port}"), "whole:1".to_owned()] {
+        let mut publication = world.exclusive(&format!("aeron:udp?endpoint={endpoint}"), STREAM).unwrap();
+        world.exchange(&mut publication, &mut subscription, 10, 100);
+    }
+}
+
+#[test]
+fn a_row_of_the_table_moves_a_stream_or_forbids_it() {
+    let [before, after] = [free_address(), free_address()];
+    let mut world = World::new(|context| {
+        context.name_resolver_supplier = NameResolverSupplier::Table;
+        context.name_resolver_arguments = format!("somewhere,{before},{after}");
+    });
+    let choice = world.client.counters().find(&mut |_, type_id, _| type_id == NAME_TABLE_ENTRY).unwrap();
+    let choose = |world: &World, value: i64| {
+        world.client.counters().counter(choice).unwrap().set_ordered(value);
+    };
+    let mut first = world.subscription(&format!("aeron:udp?endpoint={before}"), STREAM).unwrap();
+    let mut second = world.subscription(&format!("aeron:udp?endpoint={after}"), STREAM).unwrap();
+    // The name has no port: the table knows it.
+    let mut publication = world.exclusive("aeron:udp?endpoint=somewhere", STREAM).unwrap();
+    world.exchange(&mut publication, &mut first, 10, 100);
+    choose(&world, 1);
+    drop(first);
+    world.pass(12);
+    world.exchange(&mut publication, &mut second, 10, 100);
+    assert_eq!(world.client.counters().value(RESOLUTION_CHANGES), 1);
+    choose(&world, -1);
+    for (channel, text) in [
+        ("aeron:udp?endpoint=somewhere", "Unable to resolve host=(somewhere): (forced)"),
+        ("aeron:udp?endpoint=elsewhere", "port invalid"),
+    ] {
+        match world.exclusive(channel, STREAM) {
+            Err(ClientError::Registration { message, .. }) => assert!(message.contains(text), "{message}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_driver_without_a_name_does_not_start() {
+    let directory = tempfile::Builder::new().prefix("harrier-resolver-").tempdir_in("/dev/shm").unwrap();
+    for (name, interface, text) in [
+        ("", "127.0.0.1:0", "resolver name is required"),
+        ("one", "127.0.0.1", "must be host:port"),
+        ("one", "nohost.invalid:1", "nohost.invalid"),
+    ] {
+        let mut context = world::context(directory.path());
+        named(name, interface.to_owned(), String::new())(&mut context);
+        let now = SystemClock.now();
+        let built = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now);
+        let error = built.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(text), "{error}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Cubic congestion control of our images and of Java's, each fed by the other side (spec 02 §3.10).
+
+use harrier::client::Subscription;
+use serde_json::Value;
+
+use crate::java::{self, Java};
+use crate::support::binaries::OurDriver;
+use crate::support::client::Client;
+use crate::support::directory;
+use crate::support::until;
+
+const MTU: i64 = 1_408;
+/// What fits into the default window of 128 KiB.
+const MAX_WINDOW: i64 = 131_072 / MTU * MTU;
+const PER_IMAGE: i64 = 10;
+const SETTINGS: [&str; 1] = ["aeron.CubicCongestionControl.measureRtt=true"];
+
+/// Round trip, ns, and window, bytes, of the only cubic image among counters given as (type, label, value).
+fn state(counters: impl Iterator<Item = (i64, String, i64)>) -> Option<(i64, i64)> {
+    let (mut rtt, mut window) = (None, None);
+    for (_, label, value) in counters.filter(|counter| counter.0 == PER_IMAGE) {
+        if label.starts_with("rcv-cc-cubic-rtt: ") {
+            rtt = Some(value);
+        } else {
+            assert!(label.starts_with("rcv-cc-cubic-wnd: "), "{label}");
+            window = Some(value);
+        }
+    }
+    rtt.zip(window)
+}
+
+fn our_state(client: &Client) -> Option<(i64, i64)> {
+    state(client.counters().into_iter().map(|(_, type_id, value, label)| (i64::from(type_id), label, value)))
+}
+
+fn their_state(counters: &Value) -> Option<(i64, i64)> {
+    let all = counters["counters"].as_array().unwrap().iter();
+    state(all.map(|counter| {
+        let (type_id, value) = (counter["type"].as_i64().unwrap(), counter["value"].as_i64().unwrap());
+        (type_id, counter["label"].as_str().unwrap().to_owned(), value)
+    }))
+}
+
+/// Windows that were seen, each once.
+#[derive(Default)]
+struct Trajectory {
+    windows: Vec<i64>,
+    rtt_ns: i64,
+}
+
+impl Trajectory {
+    fn note(&mut self, state: Option<(i64, i64)>) {
+        let Some((rtt_ns, window)) = state else { return };
+        self.rtt_ns = self.rtt_ns.max(rtt_ns);
+        if self.windows.last() != Some(&window) {
+            self.windows.push(window);
+        }
+    }
+
+    /// Without losses it grows from the first estimate to all that the receiver has room for.
+    fn check_growth(&self, side: &str) {
+        let windows: Vec<_> = self.windows.iter().copied().filter(|window| *window > 0).collect();
+        assert!(windows.is_sorted(), "{side}: {windows:?}");
+        assert!(windows.iter().all(|window| window % MTU == 0 && *window >= 10 * MTU), "{side}: {windows:?}");
+        assert_eq!(windows.last(), Some(&MAX_WINDOW), "{side}: {windows:?}");
+        // The curve is flat where it meets its maximum: several steps are seen on the way.
+        assert!(windows.len() >= 4, "{side}: {windows:?}");
+        assert!(self.rtt_ns > 0 && self.rtt_ns < 1_000_000_000, "{side}: {}", self.rtt_ns);
+    }
+}
+
+/// A stream to us and one to Java, both with cubic windows.
+fn streams(java: &mut Java, client: &mut Client) -> (Subscription, harrier::client::ExclusivePublication) {
+    let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0|cc=cubic", 10);
+    let channel = client.resolved(&subscription).replace("|cc=cubic", "");
+    java.call_beside(
+        client,
+        &format!("publish name=p channel={channel}|term-length=1m stream=10 exclusive=true"),
+    );
+    java.call_beside(client, "subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|cc=cubic stream=11");
+    let channel =
+        java.call_beside(client, "resolve name=s")["channel"].as_str().unwrap().replace("|cc=cubic", "");
+    let publication = client.exclusive(&format!("{channel}|term-length=1m"), 11);
+    client.until("both connections", |_| {
+        (publication.is_connected() && !subscription.images().is_empty()).then_some(())
+    });
+    (subscription, publication)
+}
+
+#[test]
+fn windows_grow_alike_on_both_sides_and_round_trips_are_measured() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&SETTINGS);
+    let home = directory("java");
+    let mut java = Java::with_driver(&home.path().join("aeron"), &SETTINGS);
+    let mut client = Client::connect(&driver.directory);
+    let (mut subscription, mut publication) = streams(&mut java, &mut client);
+    let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
+    let (mut sent, mut next) = (0, 0);
+    until("both windows at their maximum", || {
+        // A few messages each way let the windows be asked for.
+        let send = java.begin(&format!("send name=p length=1000 count=5 from={sent}"));
+        client.receive(&mut subscription, sent..sent + 5, 1_000);
+        java.finish_beside(send, &mut client);
+        sent += 5;
+        let receive = java.begin(&format!("receive name=s length=1000 count=5 from={next}"));
+        client.send(&mut publication, next..next + 5, 1_000);
+        java.finish_beside(receive, &mut client);
+        next += 5;
+        own.note(our_state(&client));
+        other.note(their_state(&java.call_beside(&mut client, "counters")));
+        let is_at_most = |trajectory: &Trajectory| trajectory.windows.last() == Some(&MAX_WINDOW);
+        (is_at_most(&own) && is_at_most(&other)).then_some(())
+    });
+    own.check_growth("ours");
+    other.check_growth("Java's");
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}
+
+#[test]
+fn losses_narrow_the_windows_and_nothing_is_missing() {
+    if !java::is_available() {
+        return;
+    }
+    let driver = OurDriver::start(&[
+        SETTINGS[0],
+        "aeron.udp.channel.incoming.interceptors=loss",
+        "aeron.udp.channel.transport.bindings.loss.args=rate=0.03|seed=5|recv-msg-mask=0x2",
+    ]);
+    let home = directory("java");
+    let mut java = Java::with_driver(
+        &home.path().join("aeron"),
+        &[
+            SETTINGS[0],
+            "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
+            "aeron.debug.receive.data.loss.rate=0.03",
+            "aeron.debug.receive.data.loss.seed=13",
+        ],
+    );
+    let mut client = Client::connect(&driver.directory);
+    let (mut subscription, mut publication) = streams(&mut java, &mut client);
+    let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
+    for round in 0..20 {
+        let from = round * 40;
+        let send = java.begin(&format!("send name=p length=1376 count=40 from={from}"));
+        client.receive(&mut subscription, from..from + 40, 1_376);
+        java.finish_beside(send, &mut client);
+        let receive = java.begin(&format!("receive name=s length=1376 count=40 from={from}"));
+        client.send(&mut publication, from..from + 40, 1_376);
+        java.finish_beside(receive, &mut client);
+        own.note(our_state(&client));
+        other.note(their_state(&java.call_beside(&mut client, "counters")));
+    }
+    for (side, trajectory) in [("ours", own), ("Java's", other)] {
+        let windows: Vec<_> = trajectory.windows.iter().copied().filter(|window| *window > 0).collect();
+        assert!(
+            windows.iter().all(|window| window % MTU == 0 && *window <= MAX_WINDOW),
+            "{side}: {windows:?}"
+        );
+        assert!(windows.windows(2).any(|two| two[1] < two[0]), "{side}: {windows:?}");
+    }
+    assert_eq!(java.exit(), "");
+    driver.stop();
+}

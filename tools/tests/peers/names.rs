@@ -1,0 +1,106 @@
+//! Our driver and the released Java driver tell each other their names.
+
+use crate::java::{self, Java};
+use crate::support::binaries::OurDriver;
+use crate::support::client::Client;
+use crate::support::directory;
+use crate::support::ports::free_port;
+
+const RESOLVER_NEIGHBORS: i64 = 15;
+const RESOLVER_CACHE_ENTRIES: i64 = 16;
+const BOOTSTRAP_NEIGHBOR: i64 = 21;
+
+/// Settings of a driver with a name.
+fn named(name: &str, port: u16, neighbor: Option<u16>) -> Vec<String> {
+    let mut settings = vec![
+        format!("aeron.driver.resolver.name={name}"),
+        format!("aeron.driver.resolver.interface=127.0.0.1:{port}"),
+    ];
+    if let Some(neighbor) = neighbor {
+        settings
+            .push(format!("aeron.driver.resolver.bootstrap.neighbor=localhost:{neighbor},nohost.invalid:9"));
+    }
+    settings
+}
+
+fn texts(settings: &[String]) -> Vec<&str> {
+    settings.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn each_side_finds_the_other_by_its_name() {
+    if !java::is_available() {
+        return;
+    }
+    // Once we ask, once Java does; a third driver, of ours, is known through the one that all asked.
+    for asks in [true, false] {
+        let [own, other, third] = [(); 3].map(|()| free_port());
+        let driver = OurDriver::start(&texts(&named("ours", own, asks.then_some(other))));
+        let home = directory("java");
+        let settings = named("theirs", other, (!asks).then_some(own));
+        let mut java = Java::with_driver(&home.path().join("aeron"), &texts(&settings));
+        let hub = if asks { other } else { own };
+        let last = OurDriver::start(&texts(&named("last", third, Some(hub))));
+        let mut client = Client::connect(&driver.directory);
+        let of_type = |counters: Vec<(i32, i32, i64, String)>, type_id: i64| {
+            let own = counters.into_iter().filter(move |counter| i64::from(counter.1) == type_id);
+            own.map(|counter| (counter.3, counter.2)).collect::<Vec<_>>()
+        };
+        client.until("all names", |aeron| {
+            let (mut count, counters) = (0, aeron.counters());
+            counters.for_each(&mut |id, type_id, _, _| {
+                if [RESOLVER_NEIGHBORS, RESOLVER_CACHE_ENTRIES].contains(&i64::from(type_id)) {
+                    count += counters.value(id);
+                }
+            });
+            (count == 4).then_some(())
+        });
+        // The counters of both sides have the same words.
+        let ours = client.counters();
+        let text = |name: &str| vec![(name.to_owned(), 2)];
+        assert_eq!(
+            of_type(ours.clone(), RESOLVER_NEIGHBORS),
+            text(&format!("Resolver neighbors: bound 127.0.0.1:{own}"))
+        );
+        assert_eq!(of_type(ours.clone(), RESOLVER_CACHE_ENTRIES), text("Resolver cache entries: name=ours"));
+        if asks {
+            let first = format!("Bootstrap neighbor: name=localhost:{other} resolved=127.0.0.1:{other}");
+            let second = "Bootstrap neighbor: name=nohost.invalid:9 resolved=".to_owned();
+            assert_eq!(of_type(ours, BOOTSTRAP_NEIGHBOR), [(first, 1), (second, 0)]);
+        }
+        crate::support::until("all names on the other side", || {
+            let counters = java.call_beside(&mut client, "counters");
+            let all = counters["counters"].as_array().unwrap().clone();
+            let known = all.iter().filter(|counter| {
+                [RESOLVER_NEIGHBORS, RESOLVER_CACHE_ENTRIES].contains(&counter["type"].as_i64().unwrap())
+            });
+            let count: i64 = known.map(|counter| counter["value"].as_i64().unwrap()).sum();
+            (count == 4).then_some(())
+        });
+        // Streams go both ways by name.
+        let port = free_port();
+        java.call_beside(
+            &mut client,
+            &format!("subscribe name=s channel=aeron:udp?endpoint=theirs:{port} stream=10"),
+        );
+        let mut publication = client.exclusive(&format!("aeron:udp?endpoint=theirs:{port}"), 10);
+        let receive = java.begin("receive name=s length=1000 count=20");
+        client.send(&mut publication, 0..20, 1_000);
+        java.finish_beside(receive, &mut client);
+        let port = free_port();
+        let mut subscription = client.subscription(&format!("aeron:udp?endpoint=ours:{port}"), 11);
+        java.call_beside(
+            &mut client,
+            &format!("publish name=p channel=aeron:udp?endpoint=ours:{port} stream=11"),
+        );
+        let send = java.begin("send name=p length=1000 count=20");
+        client.receive(&mut subscription, 0..20, 1_000);
+        java.finish_beside(send, &mut client);
+        assert!(client.try_exclusive("aeron:udp?endpoint=nobody:9", 12).is_err());
+        client.exclusive("aeron:udp?endpoint=last:9", 12);
+        java.call_beside(&mut client, "publish name=q channel=aeron:udp?endpoint=last:9 stream=12");
+        assert_eq!(java.exit(), "");
+        driver.stop();
+        last.stop();
+    }
+}
