@@ -162,9 +162,8 @@ const fn tuned(driver: CDriver, mode: &'static str, client: &'static str) -> Pee
     Peer::C { driver, mode, is_tuned: true, client }
 }
 
-const C_IPC: &str = "ipc-throughput --size 32 --idle spin --api offer --pub exclusive --term-length 524288";
-const C_IPC_LONG: &str =
-    "ipc-throughput --size 1344 --idle spin --api offer --pub exclusive --term-length 524288";
+const C_IPC: &str = "ipc-throughput --size 32 --idle spin --api offer --pub exclusive";
+const C_IPC_LONG: &str = "ipc-throughput --size 1344 --idle spin --api offer --pub exclusive";
 const SHOWN_TIMES: &[(&str, Bar)] = &[("p50_ns", Bar::Shown), ("p99_ns", Bar::Shown)];
 const NO_SLOWER: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(1.0)), ("p99_ns", Bar::AtMost(1.0))];
 const IPC_TIMES: &[(&str, Bar)] = &[("p50_ns", Bar::AtMost(1.1)), ("p99_ns", Bar::AtMost(1.25))];
@@ -232,7 +231,7 @@ pub const COMPARISONS: &[Comparison] = &[
     },
     Comparison {
         name: "ipc-throughput-c",
-        about: "IPC, exclusive publication to one subscriber, each in its best arrangement: our driver invoked in the subscriber's thread, 512 KiB terms, C's on a thread that backs off",
+        about: "IPC, exclusive publication to one subscriber, each in its best arrangement: our driver invoked in the subscriber's thread, 512 KiB terms, C's on a thread that backs off, 64 MiB terms",
         lanes: &[stream("ipc-throughput-invoked", 32, &[("msgs_per_s", Bar::AtLeast(1.2))])],
         peer: c(CDriver::Own, "shared backoff", C_IPC),
     },

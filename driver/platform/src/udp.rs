@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 
 use multicast::{interfaces, set_multicast};
-pub(crate) use stamped::epoch_ns;
+pub(crate) use stamped::{epoch_ns, stamp_of};
 
 /// Longest datagram.
 pub(crate) const MAX_DATAGRAM_LENGTH: usize = 65_536;
@@ -71,11 +71,11 @@ impl UdpSocket {
         let failed = |source| TransportError::Open { address: spec.bind, source };
         let socket = open_socket(spec).map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
-        // What comes together would have one stamp.
-        Ok(Self { may_coalesce: segmentation && !spec.stamps, ..Self::new(socket, local, segmentation) })
+        // What comes together has one stamp.
+        Ok(Self::new(socket, local, segmentation, segmentation && !spec.stamps))
     }
 
-    fn new(socket: Socket, local: SocketAddr, segmentation: bool) -> Self {
+    fn new(socket: Socket, local: SocketAddr, segmentation: bool, may_coalesce: bool) -> Self {
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
         let cuts_runs = segmentation && segmentation::cuts_runs(&socket);
         Self {
@@ -85,7 +85,7 @@ impl UdpSocket {
             headers: SendHeaders::new(),
             received,
             cuts_runs,
-            may_coalesce: segmentation,
+            may_coalesce,
             coalesces: false,
             is_busy: false,
             was_received: false,

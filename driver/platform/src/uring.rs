@@ -11,7 +11,9 @@ use crate::segmentation;
 use crate::send_queue::{BATCH, QUEUE_CAPACITY, SendHeaders, SendQueue};
 use crate::udp::{self, UdpTransport};
 use buffers::{BUFFER_COUNT, Buffers};
-use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec};
+use harrier_ringbuf::transport::{
+    Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec,
+};
 use harrier_ringbuf::{Datagrams, Transport, TransportError};
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
@@ -116,6 +118,9 @@ impl UringTransport {
     }
 }
 
+/// Takes a datagram, its source and the system's stamp.
+type Visit<'a> = dyn FnMut(&[u8], SocketAddr, Option<i64>) + 'a;
+
 fn unavailable(reason: Error) -> TransportError {
     let remedy = match reason.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
@@ -138,16 +143,11 @@ impl Transport for UringTransport {
 
     fn open(&self, spec: &SocketSpec) -> Result<UringSocket, TransportError> {
         let failed = |source| TransportError::Open { address: spec.bind, source };
-        if spec.stamps {
-            let reason =
-                "the system's time stamps (media-rcv-ts-offset) need harrier.driver.transport=sockets";
-            return Err(failed(Error::new(ErrorKind::Unsupported, reason)));
-        }
         let socket = self.bind(spec).map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
         let cuts_runs = self.segmentation && segmentation::cuts_runs(&socket);
-        if self.segmentation {
-            // Where the kernel cannot, datagrams come one by one.
+        if self.segmentation && !spec.stamps {
+            // What comes together has one stamp. Where the kernel cannot, datagrams come one by one.
             segmentation::coalesce(&socket);
         }
         let ring = self.ring().map_err(failed)?;
@@ -360,11 +360,27 @@ impl UringSocket {
         Ok(self.ring.completion().next())
     }
 
+    /// Hands over what has arrived, with the system's stamps.
+    fn poll(&mut self, visit: &mut Visit<'_>) -> Result<usize, TransportError> {
+        if self.is_broken {
+            return Ok(0);
+        }
+        if !self.is_armed && self.received.is_empty() {
+            self.arm()?;
+        }
+        let mut bytes = 0;
+        for turn in 0..RECEIVE_BATCH {
+            let Some(completion) = self.next_received(turn == 0)? else { break };
+            bytes += self.deliver(&completion, visit)?;
+        }
+        Ok(bytes)
+    }
+
     /// Hands over what one completion of the receive has brought; returns its bytes.
     fn deliver(
         &mut self,
         completion: &cqueue::Entry,
-        visit: &mut dyn FnMut(&[u8], SocketAddr),
+        visit: &mut Visit<'_>,
     ) -> Result<usize, TransportError> {
         if !cqueue::more(completion.flags()) {
             self.is_armed = false;
@@ -376,7 +392,7 @@ impl UringSocket {
             {
                 bytes = message.payload.len();
                 for datagram in segmentation::datagrams(message.payload, message.segment) {
-                    visit(datagram, message.source);
+                    visit(datagram, message.source, message.media_epoch_ns);
                 }
             }
             buffers.provide(id);
@@ -440,18 +456,17 @@ impl Datagrams for UringSocket {
     }
 
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
-        if self.is_broken {
-            return Ok(0);
-        }
-        if !self.is_armed && self.received.is_empty() {
-            self.arm()?;
-        }
-        let mut bytes = 0;
-        for turn in 0..RECEIVE_BATCH {
-            let Some(completion) = self.next_received(turn == 0)? else { break };
-            bytes += self.deliver(&completion, visit)?;
-        }
-        Ok(bytes)
+        self.poll(&mut |datagram, source, _| visit(datagram, source))
+    }
+
+    fn receive_stamped(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
+    ) -> Result<usize, TransportError> {
+        self.poll(&mut |datagram, source, media_epoch_ns| {
+            let arrival = Arrival { media_epoch_ns, channel_epoch_ns: Some(udp::epoch_ns()) };
+            visit(datagram, source, &arrival);
+        })
     }
 
     fn epoch_ns(&self) -> Option<i64> {

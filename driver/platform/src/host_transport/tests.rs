@@ -229,3 +229,33 @@ fn names_are_resolved_alike() {
         assert!(transport.buffer_limits().max_rcvbuf > 0);
     }
 }
+
+#[test]
+fn the_system_stamps_what_arrives_when_it_is_asked_to() {
+    let spec = SocketSpec { stamps: true, ..SocketSpec::unicast("127.0.0.1:0".parse().unwrap()) };
+    for transport in transports() {
+        let mut from = open(&transport);
+        for (mut to, is_stamped) in [(transport.open(&spec).unwrap(), true), (open(&transport), false)] {
+            let before_ns = to.epoch_ns().unwrap();
+            for number in 0..3_u8 {
+                from.submit(0, SendBuffer::Copied(&[number; 8]), Some(to.local_address())).unwrap();
+            }
+            from.complete(&mut |_, _| ());
+            let mut arrivals = Vec::new();
+            while arrivals.len() < 3 {
+                to.receive_stamped(&mut |bytes, source, arrival| {
+                    assert_eq!((bytes[0] as usize, source), (arrivals.len(), from.local_address()));
+                    arrivals.push(*arrival);
+                })
+                .unwrap();
+            }
+            let after_ns = to.epoch_ns().unwrap();
+            for arrival in arrivals {
+                let channel_ns = arrival.channel_epoch_ns.unwrap();
+                assert!(before_ns <= channel_ns && channel_ns <= after_ns);
+                assert_eq!(arrival.media_epoch_ns.is_some(), is_stamped);
+                assert!(arrival.media_epoch_ns.is_none_or(|ns| before_ns <= ns && ns <= channel_ns));
+            }
+        }
+    }
+}

@@ -8,6 +8,8 @@ use std::os::fd::AsRawFd;
 use harrier_ringbuf::TransportError;
 use harrier_ringbuf::transport::Arrival;
 
+use crate::segmentation;
+
 use super::{MAX_DATAGRAM_LENGTH, UdpSocket, socket_address, storage_len};
 
 /// Room for one time stamp among the control messages of a datagram.
@@ -66,7 +68,11 @@ impl UdpSocket {
         let length = received as usize;
         if let Some(source) = socket_address(&address) {
             let arrival = Arrival { media_epoch_ns: stamp_of(&header), channel_epoch_ns: Some(epoch_ns()) };
-            visit(&self.received[..length], source, &arrival);
+            // SAFETY: the receive was successful, and the control area is still there.
+            let segment = unsafe { segmentation::segment_length(&header) };
+            for datagram in segmentation::datagrams(&self.received[..length], segment) {
+                visit(datagram, source, &arrival);
+            }
         }
         Ok(length)
     }
@@ -79,7 +85,7 @@ struct Control {
 }
 
 /// The system's stamp among the control messages of a datagram.
-fn stamp_of(header: &libc::msghdr) -> Option<i64> {
+pub(crate) fn stamp_of(header: &libc::msghdr) -> Option<i64> {
     // SAFETY: the system has filled the header's control buffer and told its length.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !next.is_null() {

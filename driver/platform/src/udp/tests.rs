@@ -57,31 +57,3 @@ fn a_run_that_is_refused_goes_out_one_by_one() {
     exchange(&mut from, &mut to, &[1_408; 10]);
     assert!(!from.cuts_runs, "the run was not refused");
 }
-
-#[test]
-fn the_system_stamps_what_arrives_when_it_is_asked_to() {
-    let spec = SocketSpec { stamps: true, ..SocketSpec::unicast("127.0.0.1:0".parse().unwrap()) };
-    for (mut to, is_stamped) in [(UdpTransport.open(&spec).unwrap(), true), (socket(), false)] {
-        let mut from = socket();
-        let before_ns = epoch_ns();
-        for number in 0..3_u8 {
-            from.submit(0, SendBuffer::Copied(&[number; 8]), Some(to.local_address())).unwrap();
-        }
-        from.complete(&mut |_, _| ());
-        let mut arrivals = Vec::new();
-        while arrivals.len() < 3 {
-            to.receive_stamped(&mut |bytes, source, arrival| {
-                assert_eq!((bytes[0] as usize, source), (arrivals.len(), from.local_address()));
-                arrivals.push(*arrival);
-            })
-            .unwrap();
-        }
-        let after_ns = epoch_ns();
-        for arrival in arrivals {
-            let channel_ns = arrival.channel_epoch_ns.unwrap();
-            assert!(before_ns <= channel_ns && channel_ns <= after_ns);
-            assert_eq!(arrival.media_epoch_ns.is_some(), is_stamped);
-            assert!(arrival.media_epoch_ns.is_none_or(|ns| before_ns <= ns && ns <= channel_ns));
-        }
-    }
-}

@@ -1,7 +1,7 @@
 //! Buffers that are provided to the kernel for a multishot receive.
 
 use crate::segmentation::{self, CONTROL_LENGTH};
-use crate::udp::{MAX_DATAGRAM_LENGTH, socket_address};
+use crate::udp::{MAX_DATAGRAM_LENGTH, socket_address, stamp_of};
 use io_uring::IoUring;
 use io_uring::types::{BufRingEntry, RecvMsgOut};
 use std::io::Error;
@@ -44,6 +44,8 @@ pub(super) struct Message<'a> {
     pub(super) source: SocketAddr,
     /// Length of the datagrams that came together.
     pub(super) segment: Option<usize>,
+    /// When the system had it, nanoseconds since the epoch; only where it was asked for.
+    pub(super) media_epoch_ns: Option<i64>,
 }
 
 impl Buffers {
@@ -91,7 +93,7 @@ impl Buffers {
         let (address, length) = (payload.as_ptr(), payload.len());
         // SAFETY: part of the buffer, which is borrowed from `self` for as long.
         let payload = unsafe { std::slice::from_raw_parts(address, length) };
-        Some(Message { payload, source, segment })
+        Some(Message { payload, source, segment, media_epoch_ns: stamp_of(&header) })
     }
 
     /// Gives a buffer to the kernel.

@@ -38,14 +38,3 @@ fn a_kernel_that_lacks_or_forbids_it_is_an_error_that_says_what_to_do() {
         }
     }
 }
-
-#[test]
-fn what_only_plain_sockets_can_do_is_an_error_that_says_so() {
-    let Ok(transport) = UringTransport::new(true, false) else {
-        eprintln!("skipped: the kernel has no io_uring");
-        return;
-    };
-    let spec = SocketSpec { stamps: true, ..SocketSpec::unicast("127.0.0.1:0".parse().unwrap()) };
-    let text = transport.open(&spec).map(|_| ()).unwrap_err().to_string();
-    assert!(text.contains("media-rcv-ts-offset") && text.contains("transport=sockets"), "{text}");
-}
