@@ -106,6 +106,11 @@ impl PublicationImage {
         self.subscribers.join_position(self.counters.rebuild_position.get())
     }
 
+    /// Up to which the stream is whole.
+    pub(crate) fn rebuild_position(&self) -> i64 {
+        self.counters.rebuild_position.get()
+    }
+
     fn is_drained(&self) -> bool {
         self.subscribers.have_reached(self.counters.rebuild_position.get())
     }

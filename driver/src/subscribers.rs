@@ -123,7 +123,7 @@ impl Subscribers {
     }
 
     /// Moves the untethered ones between their states. `window_limit` is the position below which one is too slow,
-    /// `join_position` where a rested one goes on.
+    /// `join_position` where a rested one goes on, unless a tethered one is not there yet (spec 02 §3.11).
     pub(crate) fn check_untethered(
         &mut self,
         window_limit: i64,
@@ -132,7 +132,9 @@ impl Subscribers {
         now_ns: i64,
         changes: &mut Vec<TetherChange>,
     ) {
-        let join_position = self.join_position(join_position);
+        // Other untethered ones may be about to be left behind themselves: two of them would hold each other.
+        let tethered = self.list.iter().filter(|one| one.is_tethered).map(|one| one.position.get());
+        let join_position = tethered.fold(join_position, i64::min);
         self.list.retain_mut(|one| {
             if one.is_tethered {
                 return true;
@@ -218,6 +220,22 @@ mod tests {
         let back = TetherChange::Available { registration_id: 2, counter_id: 1, join_position: 640 };
         assert_eq!(step(&mut subscribers, 60), [back]);
         assert_eq!(counters[1].get(), 640);
+    }
+
+    #[test]
+    fn two_that_never_read_do_not_hold_each_other() {
+        let counters = counters(3);
+        let timeouts = UntetheredTimeouts { window_limit_ns: 10, linger_ns: 20, resting_ns: 30 };
+        let mut subscribers = Subscribers::default();
+        subscribers.add(1, counters[0].clone(), true, true, 0);
+        subscribers.add(2, counters[1].clone(), false, true, 0);
+        subscribers.add(3, counters[2].clone(), false, true, 45);
+        counters[0].set_ordered(640);
+        let mut changes = Vec::new();
+        for now_ns in 0..=60 {
+            subscribers.check_untethered(100, 640, &timeouts, now_ns, &mut changes);
+        }
+        assert_eq!((counters[1].get(), counters[2].get()), (640, 0), "{changes:?}");
     }
 
     #[test]

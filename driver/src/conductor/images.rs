@@ -443,10 +443,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let limit = entry.image.untethered_limit();
         let mut changes = std::mem::take(&mut self.tether_changes);
         changes.clear();
-        let join_position = entry.image.join_position();
+        let rebuild_position = entry.image.rebuild_position();
         entry.image.subscribers.check_untethered(
             limit,
-            join_position,
+            rebuild_position,
             &entry.untethered,
             self.now.ns,
             &mut changes,

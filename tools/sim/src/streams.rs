@@ -33,10 +33,10 @@ const MAX_HOSTS: usize = 5;
 pub const FAULTS_END_NS: i64 = 3 * SECOND_NS;
 /// Streams flow again so long after the last fault, virtual ns. A client finds out that its driver has gone (0.9 s), its
 /// driver that the old client has (0.8 s); an image and a connection end (1 s, 1.2 s); a request for a SETUP is given up and
-/// made again (1 s).
-pub const RESUME_NS: i64 = 5 * SECOND_NS;
+/// made again (1 s); claims that were never committed hold up what waits behind them (0.9 s each).
+pub const RESUME_NS: i64 = 10 * SECOND_NS;
 /// What is under way is read so long after the last message, virtual ns.
-pub const DRAINING_NS: i64 = 4 * SECOND_NS;
+pub const DRAINING_NS: i64 = 8 * SECOND_NS;
 /// All resources are gone so long after the last close, virtual ns: images drain and linger, publications linger.
 pub const CLOSING_NS: i64 = 6 * SECOND_NS;
 

@@ -21,7 +21,7 @@ use crate::trace::Coverage;
 const LOOK_NS: i64 = 10_000_000;
 /// A publication that was closed, or whose client died, has gone after this time, ns: its client is given up, it drains
 /// while its receivers are waited for, and lingers.
-const GONE_NS: i64 = 6_000_000_000;
+const GONE_NS: i64 = 10_000_000_000;
 /// Images that one session has at most on a host: one that ends, and the one that follows.
 const IMAGES_OF_SESSION: usize = 3;
 /// Least counters of a driver: its own.
