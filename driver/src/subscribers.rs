@@ -142,7 +142,9 @@ impl Subscribers {
             let (registration_id, counter_id) = (one.registration_id, one.position.id());
             let age_ns = now_ns - one.last_change_ns;
             match one.state {
-                Tether::Active if one.position.get() > window_limit => one.last_change_ns = now_ns,
+                Tether::Active if one.position.get() > window_limit || is_planted(Bug::LaggardHoldsBack) => {
+                    one.last_change_ns = now_ns;
+                }
                 Tether::Active if age_ns >= timeouts.window_limit_ns => {
                     one.enter(Tether::Linger, now_ns);
                     changes.push(TetherChange::Unavailable { registration_id });
@@ -168,7 +170,7 @@ impl Subscribers {
 
 impl Subscriber {
     fn is_working(&self) -> bool {
-        self.state != Tether::Resting || is_planted(Bug::RestingHoldsBack)
+        self.state != Tether::Resting
     }
 
     /// True while the subscriber has an image that its client knows.

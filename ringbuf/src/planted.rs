@@ -43,8 +43,8 @@ pub enum Bug {
     ReliableGapFilled,
     /// The slowest receiver of a group does not hold it back.
     SlowestReceiverIgnored,
-    /// An untethered subscriber that rests still holds the stream back.
-    RestingHoldsBack,
+    /// An untethered subscriber that is too slow is not left behind.
+    LaggardHoldsBack,
     /// What was sent again once is never sent again.
     ResentOnlyOnce,
     /// An image stays although nothing comes for it any more.
@@ -73,7 +73,7 @@ impl Bug {
         Self::NakNotRepeated,
         Self::ReliableGapFilled,
         Self::SlowestReceiverIgnored,
-        Self::RestingHoldsBack,
+        Self::LaggardHoldsBack,
         Self::ResentOnlyOnce,
         Self::ImageOutlivesSender,
     ];
@@ -100,7 +100,7 @@ impl Bug {
             Self::NakNotRepeated => "nak-not-repeated",
             Self::ReliableGapFilled => "reliable-gap-filled",
             Self::SlowestReceiverIgnored => "slowest-receiver-ignored",
-            Self::RestingHoldsBack => "resting-holds-back",
+            Self::LaggardHoldsBack => "laggard-holds-back",
             Self::ResentOnlyOnce => "resent-only-once",
             Self::ImageOutlivesSender => "image-outlives-sender",
         }

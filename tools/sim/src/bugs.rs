@@ -43,7 +43,7 @@ pub fn sync_level_of(bug: Bug) -> SyncLevel {
         | Bug::NakNotRepeated
         | Bug::ReliableGapFilled
         | Bug::SlowestReceiverIgnored
-        | Bug::RestingHoldsBack
+        | Bug::LaggardHoldsBack
         | Bug::ResentOnlyOnce
         | Bug::ImageOutlivesSender => SyncLevel::None,
     }
@@ -58,7 +58,7 @@ pub fn area_of(bug: Bug) -> Area {
         Bug::NakNotRepeated
         | Bug::ReliableGapFilled
         | Bug::SlowestReceiverIgnored
-        | Bug::RestingHoldsBack
+        | Bug::LaggardHoldsBack
         | Bug::ResentOnlyOnce
         | Bug::ImageOutlivesSender => Area::Streams,
         _ => Area::Node,
