@@ -1,7 +1,7 @@
 //! What a driver costs that nobody uses yet: the time until clients can connect, and memory beyond its mapped files.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -9,6 +9,7 @@ use crate::BenchError;
 use crate::benchmark::{Outcome, Parameters};
 use crate::compare::{Peers, folder};
 use crate::measurement::histogram;
+use crate::running::Running;
 use crate::side::{PATIENCE_NS, directory};
 use crate::stopwatch::{Stopwatch, rest};
 
@@ -44,17 +45,6 @@ pub(crate) fn java(_: &Parameters) -> Result<Outcome, BenchError> {
         command.args(["-XX:+UseSerialGC", "-jar"]).arg(&peers.java).args(["driver", "--dir"]).arg(directory);
         command
     })
-}
-
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.0.kill();
-        let _status = self.0.wait();
-    }
 }
 
 fn measure(command: &dyn Fn(&Peers, &Path) -> Command) -> Result<Outcome, BenchError> {

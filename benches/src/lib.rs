@@ -15,6 +15,7 @@ mod footprint;
 mod leases;
 mod rings;
 mod rtt;
+mod running;
 mod side;
 mod state;
 mod stopwatch;

@@ -7,6 +7,7 @@ mod hostile;
 mod life;
 mod names;
 mod net;
+mod options;
 mod reader;
 mod responses;
 mod rig;

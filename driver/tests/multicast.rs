@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use harrier_client::{ClientError, ExclusivePublication, Subscription};
 use harrier_platform::{SystemClock, UdpTransport};
 use harrier_ringbuf::append::OfferError;
-use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::{Clock, Transport};
-use world::{PATIENCE_NS, World, free_address};
+use world::{Numbered, NumberedReader, PATIENCE_NS, World, free_address};
 
 const STREAM: i32 = 10;
 /// System counters by id.
@@ -77,29 +76,14 @@ impl Group {
         count: u64,
         length: usize,
     ) {
-        let mut assemblers: Vec<_> = subscriptions.iter().map(|_| FragmentAssembler::new()).collect();
-        let (mut sent, mut received) = (0_u64, vec![0_u64; subscriptions.len()]);
-        let mut message = vec![7_u8; length];
+        let mut numbered = Numbered::new(count, length);
+        let mut readers: Vec<_> = subscriptions.iter().map(|_| NumberedReader::default()).collect();
         self.until("the last message", |_| {
-            message[..8].copy_from_slice(&sent.to_le_bytes());
-            if sent < count {
-                match publication.offer(&message) {
-                    Ok(_) => sent += 1,
-                    Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => {}
-                    Err(error) => panic!("{error}"),
-                }
+            numbered.offer(publication);
+            for (reader, subscription) in readers.iter_mut().zip(subscriptions.iter_mut()) {
+                reader.poll(subscription, length);
             }
-            for (index, subscription) in subscriptions.iter_mut().enumerate() {
-                subscription.poll(16, &mut |payload, header| {
-                    assemblers[index].on_fragment(payload, header, &mut |message, _| {
-                        assert_eq!(message.len(), length);
-                        let number = u64::from_le_bytes(message[..8].try_into().unwrap());
-                        assert_eq!(number, received[index], "receiver {index}");
-                        received[index] += 1;
-                    });
-                });
-            }
-            received.iter().all(|number| *number == count).then_some(())
+            readers.iter().all(|reader| reader.received == count).then_some(())
         });
     }
 

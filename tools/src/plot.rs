@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hdrhistogram::Histogram;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 use crate::CommandError;
@@ -60,19 +61,34 @@ fn draw_percentiles(
         .y_label_formatter(&|us| format!("{us:.0}"))
         .y_desc("µs")
         .draw()?;
-    for ((name, histogram), color) in histograms.iter().zip(COLORS) {
+    let series = histograms.iter().map(|(name, histogram)| (*name, by_nines(histogram).collect()));
+    draw_lines(&mut chart, series, SeriesLabelPosition::UpperLeft)?;
+    root.present()?;
+    Ok(())
+}
+
+/// Draws series, each in its colour, with a legend.
+fn draw_lines<'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    series: impl Iterator<Item = Series<'a>>,
+    legend: SeriesLabelPosition,
+) -> Result<(), Box<dyn std::error::Error>>
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    for ((name, points), color) in series.zip(COLORS) {
         chart
-            .draw_series(LineSeries::new(by_nines(histogram), color.stroke_width(2)))?
-            .label(*name)
+            .draw_series(LineSeries::new(points, color.stroke_width(2)))?
+            .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(legend)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .draw()?;
-    root.present()?;
     Ok(())
 }
 
@@ -95,18 +111,7 @@ fn draw_over_time(
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..end, 0.0..high)?;
     chart.configure_mesh().x_desc("s").y_desc(unit).draw()?;
-    for ((name, points), color) in series.iter().zip(COLORS) {
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK)
-        .draw()?;
+    draw_lines(&mut chart, series.iter().cloned(), SeriesLabelPosition::LowerRight)?;
     root.present()?;
     Ok(())
 }

@@ -162,6 +162,10 @@ const fn tuned(driver: CDriver, mode: &'static str, client: &'static str) -> Pee
     Peer::C { driver, mode, is_tuned: true, client }
 }
 
+const C_UDP_RTT: &str = "udp-rtt --size 32 --idle yield --api offer";
+const C_IPC_RTT: &str = "ipc-rtt --size 32 --idle spin --api offer";
+const C_UDP: &str = "udp-throughput --size 32 --idle yield --api offer --pub exclusive";
+const C_UDP_LONG: &str = "udp-throughput --size 1344 --idle yield --api offer --pub exclusive";
 const C_IPC: &str = "ipc-throughput --size 32 --idle spin --api offer --pub exclusive";
 const C_IPC_LONG: &str = "ipc-throughput --size 1344 --idle spin --api offer --pub exclusive";
 const SHOWN_TIMES: &[(&str, Bar)] = &[("p50_ns", Bar::Shown), ("p99_ns", Bar::Shown)];
@@ -191,19 +195,19 @@ pub const COMPARISONS: &[Comparison] = &[
         name: "udp-rtt-c",
         about: "the same beside the C client, whose driver is on a thread of its own; both yield, for two spinning clients and a driver are too much for two cores",
         lanes: &[closed("udp-rtt", 32, NO_SLOWER)],
-        peer: c(CDriver::Own, "shared yield", "udp-rtt --size 32 --idle yield --api offer"),
+        peer: c(CDriver::Own, "shared yield", C_UDP_RTT),
     },
     Comparison {
         name: "udp-rtt-c-ours",
         about: "the same beside the C client of our driver, which is on a thread of its own",
         lanes: &[closed("udp-rtt", 32, SHOWN_TIMES)],
-        peer: c(CDriver::Ours, "shared yield", "udp-rtt --size 32 --idle yield --api offer"),
+        peer: c(CDriver::Ours, "shared yield", C_UDP_RTT),
     },
     Comparison {
         name: "ipc-rtt",
         about: "IPC round trip, one message in flight, driver backs off, ping and echo spin",
         lanes: &[closed("ipc-rtt", 32, IPC_TIMES)],
-        peer: c(CDriver::Own, "shared backoff", "ipc-rtt --size 32 --idle spin --api offer"),
+        peer: c(CDriver::Own, "shared backoff", C_IPC_RTT),
     },
     Comparison {
         name: "ipc-rtt-java",
@@ -215,7 +219,7 @@ pub const COMPARISONS: &[Comparison] = &[
         name: "ipc-rtt-c-ours",
         about: "the same beside the C client of our driver",
         lanes: &[closed("ipc-rtt", 32, SHOWN_TIMES)],
-        peer: c(CDriver::Ours, "shared backoff", "ipc-rtt --size 32 --idle spin --api offer"),
+        peer: c(CDriver::Ours, "shared backoff", C_IPC_RTT),
     },
     Comparison {
         name: "ipc-throughput",
@@ -245,21 +249,13 @@ pub const COMPARISONS: &[Comparison] = &[
         name: "ipc-throughput-c-threads",
         about: "IPC, exclusive publication to one subscriber, both drivers on a thread that backs off",
         lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
-        peer: c(
-            CDriver::Own,
-            "shared backoff",
-            "ipc-throughput --size 32 --idle spin --api offer --pub exclusive",
-        ),
+        peer: c(CDriver::Own, "shared backoff", C_IPC),
     },
     Comparison {
         name: "ipc-throughput-c-ours",
         about: "the same beside the C client of our driver",
         lanes: &[stream("ipc-throughput", 32, RATE_SHOWN)],
-        peer: c(
-            CDriver::Ours,
-            "shared backoff",
-            "ipc-throughput --size 32 --idle spin --api offer --pub exclusive",
-        ),
+        peer: c(CDriver::Ours, "shared backoff", C_IPC),
     },
     Comparison {
         name: "ipc-throughput-1344",
@@ -279,21 +275,13 @@ pub const COMPARISONS: &[Comparison] = &[
         name: "udp-throughput-32-c",
         about: "the same beside C, whose driver is on dedicated threads and whose client yields",
         lanes: &[stream("udp-throughput-invoked", 32, FASTER)],
-        peer: tuned(
-            CDriver::Own,
-            "dedicated backoff",
-            "udp-throughput --size 32 --idle yield --api offer --pub exclusive",
-        ),
+        peer: tuned(CDriver::Own, "dedicated backoff", C_UDP),
     },
     Comparison {
         name: "udp-throughput-32-c-ours",
         about: "the same beside the C client of our driver, both on dedicated threads",
         lanes: &[stream("udp-throughput", 32, RATE_SHOWN)],
-        peer: tuned(
-            CDriver::Ours,
-            "dedicated backoff",
-            "udp-throughput --size 32 --idle yield --api offer --pub exclusive",
-        ),
+        peer: tuned(CDriver::Ours, "dedicated backoff", C_UDP),
     },
     Comparison {
         name: "udp-throughput-1344",
@@ -307,21 +295,13 @@ pub const COMPARISONS: &[Comparison] = &[
         name: "udp-throughput-1344-c",
         about: "the same beside C, whose driver is on dedicated threads and whose client yields",
         lanes: &[stream("udp-throughput-invoked", 1_344, FASTER)],
-        peer: tuned(
-            CDriver::Own,
-            "dedicated backoff",
-            "udp-throughput --size 1344 --idle yield --api offer --pub exclusive",
-        ),
+        peer: tuned(CDriver::Own, "dedicated backoff", C_UDP_LONG),
     },
     Comparison {
         name: "udp-throughput-1344-c-ours",
         about: "the same beside the C client of our driver, both on dedicated threads",
         lanes: &[stream("udp-throughput", 1_344, RATE_SHOWN)],
-        peer: tuned(
-            CDriver::Ours,
-            "dedicated backoff",
-            "udp-throughput --size 1344 --idle yield --api offer --pub exclusive",
-        ),
+        peer: tuned(CDriver::Ours, "dedicated backoff", C_UDP_LONG),
     },
     Comparison {
         name: "driver-footprint",

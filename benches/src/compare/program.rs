@@ -1,13 +1,14 @@
 //! Running the programs under comparison and reading what they print.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::plan::{CDriver, Comparison, Peer};
 use super::statistics::Samples;
 use crate::BenchError;
+use crate::running::Running;
 use crate::side::directory;
 use crate::stopwatch::{Stopwatch, rest};
 
@@ -230,17 +231,6 @@ impl Peers {
             }
         }
         Ok(samples)
-    }
-}
-
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.0.kill();
-        let _status = self.0.wait();
     }
 }
 

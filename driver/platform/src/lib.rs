@@ -6,6 +6,7 @@ mod affinity;
 mod allocations;
 mod child;
 mod clock;
+mod control;
 mod file_storage;
 mod host;
 mod host_transport;

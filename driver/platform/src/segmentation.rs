@@ -1,9 +1,9 @@
 //! Segmentation of sends and coalescing of receives by the kernel (UDP GSO and GRO): datagrams of one length that follow
 //! each other go through it as one and are told apart at its edges. Peers see the same datagrams either way.
 
+use crate::control;
 use socket2::Socket;
 use std::io::Error;
-use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::AsRawFd;
 
 /// Most datagrams of one run; what all kernels with UDP_SEGMENT take.
@@ -11,56 +11,14 @@ pub(crate) const MAX_SEGMENTS: usize = 64;
 /// Most bytes of one run: it must fit into one IP packet with its headers.
 pub(crate) const MAX_RUN_LENGTH: usize = 65_000;
 
-/// Room for the control messages of one send or receive.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-pub(crate) struct Control([MaybeUninit<u8>; CONTROL_LENGTH]);
-
-/// Bytes of it.
-pub(crate) const CONTROL_LENGTH: usize = 64;
-
-impl Control {
-    pub(crate) const EMPTY: Self = Self([MaybeUninit::uninit(); CONTROL_LENGTH]);
-
-    /// Lets the system write its control messages here.
-    pub(crate) fn receive_into(&mut self, header: &mut libc::msghdr) {
-        header.msg_control = self.0.as_mut_ptr().cast();
-        header.msg_controllen = CONTROL_LENGTH as _;
-    }
-
-    /// Makes the system cut what `header` sends into datagrams of `length` bytes.
-    pub(crate) fn segment(&mut self, header: &mut libc::msghdr, length: u16) {
-        header.msg_control = self.0.as_mut_ptr().cast();
-        // SAFETY: a computation on a length.
-        header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
-        // SAFETY: the control area holds one message of this length and is aligned for its header.
-        unsafe {
-            let message = libc::CMSG_FIRSTHDR(header);
-            (*message).cmsg_level = libc::SOL_UDP;
-            (*message).cmsg_type = libc::UDP_SEGMENT;
-            (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
-            libc::CMSG_DATA(message).cast::<u16>().write_unaligned(length);
-        }
-    }
-}
-
 /// Length of the datagrams that the system has put into one receive; `None` when it is a single one.
 ///
 /// # Safety
 /// `header` was filled in by a successful receive and its control area is still there.
 pub(crate) unsafe fn segment_length(header: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the system has written whole control messages into the area that the header names.
-    unsafe {
-        let mut message = libc::CMSG_FIRSTHDR(header);
-        while !message.is_null() {
-            if (*message).cmsg_level == libc::SOL_UDP && (*message).cmsg_type == libc::UDP_GRO {
-                let length = libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned();
-                return usize::try_from(length).ok().filter(|length| *length > 0);
-            }
-            message = libc::CMSG_NXTHDR(header, message);
-        }
-    }
-    None
+    // SAFETY: as the caller says; such messages hold an int.
+    let length: libc::c_int = unsafe { control::find(header, libc::SOL_UDP, libc::UDP_GRO) }?;
+    usize::try_from(length).ok().filter(|length| *length > 0)
 }
 
 /// The datagrams of one receive.
@@ -116,24 +74,7 @@ pub(crate) fn cuts_runs(socket: &Socket) -> bool {
 
 /// Asks the kernel to hand over datagrams of one length together; false when it cannot.
 pub(crate) fn coalesce(socket: &Socket) -> bool {
-    let on: libc::c_int = 1;
-    // SAFETY: the value is valid for reading.
-    let outcome = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_GRO,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    outcome == 0
-}
-
-/// A message header that names nothing yet.
-pub(crate) fn empty_header() -> libc::msghdr {
-    // SAFETY: an all-zero message header is a valid value.
-    unsafe { zeroed() }
+    control::turn_on(socket, libc::SOL_UDP, libc::UDP_GRO).is_ok()
 }
 
 #[cfg(test)]

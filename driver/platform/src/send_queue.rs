@@ -1,6 +1,7 @@
 //! Datagrams that wait to be sent, and the message headers that name them to the system.
 
-use crate::segmentation::{self, Control};
+use crate::control::{self, Control};
+use crate::segmentation;
 use harrier_ringbuf::transport::{QueueFull, SendBuffer};
 use harrier_ringbuf::{AtomicBuffer, Region};
 use socket2::SockAddr;
@@ -131,7 +132,7 @@ impl SendQueue {
                 used = append(&mut headers.vectors, first, used, submission.range());
             }
             let header = &mut headers.messages[count].msg_hdr;
-            *header = segmentation::empty_header();
+            *header = control::empty_header();
             if let Some(to) = &self.entries[next].to {
                 header.msg_name = to.as_ptr().cast_mut().cast();
                 header.msg_namelen = to.len();

@@ -3,7 +3,8 @@
 mod multicast;
 mod stamped;
 
-use crate::segmentation::{self, Control};
+use crate::control::{self, Control};
+use crate::segmentation;
 use crate::send_queue::{BATCH, SendHeaders, SendQueue};
 use harrier_ringbuf::transport::{
     Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec,
@@ -50,6 +51,14 @@ pub struct UdpSocket {
     is_busy: bool,
     /// The last receive found something.
     was_received: bool,
+}
+
+/// What one call has received into the buffer. The header still names the caller's control area, and nothing else that is
+/// there.
+struct Message {
+    length: usize,
+    address: libc::sockaddr_storage,
+    header: libc::msghdr,
 }
 
 /// What one receive has found.
@@ -244,12 +253,20 @@ impl UdpSocket {
         &mut self,
         visit: &mut dyn FnMut(&[u8], SocketAddr),
     ) -> Result<Received, TransportError> {
+        let mut control = Control::EMPTY;
+        let Some(message) = self.receive_message(&mut control)? else { return Ok(Received::default()) };
+        // SAFETY: the receive was successful, and its control area is above.
+        let segment = unsafe { segmentation::segment_length(&message.header) };
+        Ok(deliver(&self.received[..message.length], segment, &message.address, visit))
+    }
+
+    /// Receives once, with control messages; `None` when nothing is there.
+    fn receive_message(&mut self, control: &mut Control) -> Result<Option<Message>, TransportError> {
         // SAFETY: an all-zero address is a valid value to be filled in below.
         let mut address: libc::sockaddr_storage = unsafe { zeroed() };
         let mut vector =
             libc::iovec { iov_base: self.received.as_mut_ptr().cast(), iov_len: MAX_DATAGRAM_LENGTH };
-        let mut control = Control::EMPTY;
-        let mut header = segmentation::empty_header();
+        let mut header = control::empty_header();
         header.msg_name = (&raw mut address).cast();
         header.msg_namelen = storage_len();
         header.msg_iov = &raw mut vector;
@@ -258,11 +275,9 @@ impl UdpSocket {
         // SAFETY: the header points to an address, one vector over the buffer and the control area, all valid for writing.
         let received = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
         if received < 0 {
-            return self.nothing_received(Error::last_os_error());
+            return self.nothing_received(Error::last_os_error()).map(|_| None);
         }
-        // SAFETY: the receive was successful, and the control area is on the stack.
-        let segment = unsafe { segmentation::segment_length(&header) };
-        Ok(deliver(&self.received[..received as usize], segment, &address, visit))
+        Ok(Some(Message { length: received as usize, address, header }))
     }
 
     /// Tells an empty socket from a broken one.
@@ -430,7 +445,7 @@ pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
         socket.set_reuse_address(true)?;
     }
     if spec.stamps {
-        UdpSocket::enable_stamps(&socket)?;
+        control::turn_on(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)?;
     }
     if spec.sndbuf_length > 0 {
         socket.set_send_buffer_size(spec.sndbuf_length)?;

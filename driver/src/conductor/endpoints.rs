@@ -181,12 +181,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Chooses the local port of a sender's socket, where a range is set.
+    /// Chooses the local port of a sender's socket, where a range is set. A group's port is given.
     pub(super) fn choose_send_port(
         &mut self,
         spec: &mut SocketSpec,
         has_control: bool,
     ) -> Result<(), Failure> {
+        if spec.multicast.is_some() {
+            return Ok(());
+        }
         if spec.bind.port() != 0 {
             self.send_ports.mark(spec.bind.port());
         } else if has_control {
@@ -195,8 +198,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Chooses the local port of a receiver's socket, where a range is set.
+    /// Chooses the local port of a receiver's socket, where a range is set. A group's port is given.
     pub(super) fn choose_receive_port(&mut self, spec: &mut SocketSpec) -> Result<(), Failure> {
+        if spec.multicast.is_some() {
+            return Ok(());
+        }
         if spec.bind.port() != 0 {
             self.receive_ports.mark(spec.bind.port());
         } else {

@@ -77,9 +77,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             }
             None => {
                 let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
-                if channel.group.is_none() {
-                    self.choose_receive_port(&mut spec)?;
-                }
+                self.choose_receive_port(&mut spec)?;
                 let opened = (*channel).clone();
                 let params = Box::new(params);
                 self.open_socket(spec, &opened, Pending::SubscriptionSocket { add, params, channel })

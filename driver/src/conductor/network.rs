@@ -95,9 +95,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 }
                 let ttl = self.context.socket_multicast_ttl;
                 let mut spec = channel.send_socket(self.context.connect_enabled, ttl);
-                if channel.group.is_none() {
-                    self.choose_send_port(&mut spec, channel.control.is_some())?;
-                }
+                self.choose_send_port(&mut spec, channel.control.is_some())?;
                 let (opened, control) = ((*channel).clone(), channel.control_socket(ttl));
                 let pending = Pending::PublicationSocket { add, channel };
                 self.open_sockets(spec, control, &opened, pending)

@@ -75,9 +75,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             return Ok(());
         }
         let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
-        if channel.group.is_none() {
-            self.choose_receive_port(&mut spec)?;
-        }
+        self.choose_receive_port(&mut spec)?;
         // Its buffers are those of the subscription's channel.
         let own = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id);
         let opened = own.map_or_else(|| (*channel).clone(), |endpoint| endpoint.channel.clone());
@@ -94,18 +92,17 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let endpoint_id = self.multi_destination_endpoint(subscription_id)?;
         let bound = socket.local_address();
-        let Some(endpoint) = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) else {
+        let Some(index) = self.receive_endpoints.iter().position(|endpoint| endpoint.id == endpoint_id)
+        else {
             return Err(Failure::generic("the channel's endpoint has gone, please retry"));
         };
-        let status_id = endpoint.status.id();
+        let status_id = self.receive_endpoints[index].status.id();
         let address = self.counters.local_address(false, subscription_id, status_id, bound)?;
         let registration_id = correlation_id;
         let port = channel.group.is_none().then_some(bound.port());
         let transport = Box::new(self.receive_transport(registration_id, socket, &channel));
-        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
-        {
-            endpoint.destinations.push(ReceiveDestination { registration_id, channel, address, port });
-        }
+        let destination = ReceiveDestination { registration_id, channel, address, port };
+        self.receive_endpoints[index].destinations.push(destination);
         self.tell_receiver(ReceiverCommand::AddDestination { endpoint_id, transport });
         self.events.operation_success(correlation_id);
         Ok(())

@@ -77,6 +77,8 @@ pub(super) struct Gossip<S> {
     system: SystemCounters,
     errors: Arc<ErrorInbox>,
     frame: Box<[u8]>,
+    /// Who is told; kept for its memory.
+    targets: Vec<SocketAddr>,
 }
 
 impl<S: Datagrams> Gossip<S> {
@@ -116,8 +118,8 @@ impl<S: Datagrams> Gossip<S> {
                 timeout_ns: context.resolver_neighbor_timeout_ns,
             },
             bootstraps,
-            neighbors: Vec::new(),
-            cache: Vec::new(),
+            neighbors: Vec::with_capacity(MAX_REMEMBERED),
+            cache: Vec::with_capacity(MAX_REMEMBERED),
             next_poll_ns: i64::MIN,
             next_self_ns: i64::MIN,
             next_neighbors_ns: i64::MIN,
@@ -127,6 +129,7 @@ impl<S: Datagrams> Gossip<S> {
             system: system.clone(),
             errors: handle.errors.clone(),
             frame: vec![0; (context.mtu_length as usize).min(MAX_COPY_LENGTH)].into_boxed_slice(),
+            targets: Vec::with_capacity(MAX_REMEMBERED + MAX_BOOTSTRAP_NEIGHBOURS),
         })
     }
 
@@ -183,7 +186,6 @@ impl<S: Datagrams> Gossip<S> {
         if let Err(error) = &received {
             errors.push(format!("WARN: {error}"));
         }
-        self.update_counters();
         received.unwrap_or(0)
     }
 
@@ -226,7 +228,9 @@ impl<S: Datagrams> Gossip<S> {
             return 0;
         }
         let length = writer.finish();
-        let mut targets: Vec<SocketAddr> = self.neighbors.iter().map(|neighbor| neighbor.address).collect();
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        targets.extend(self.neighbors.iter().map(|neighbor| neighbor.address));
         for address in self.bootstraps.iter().filter_map(|bootstrap| bootstrap.address) {
             if !targets.contains(&address) && address != self.address {
                 targets.push(address);
@@ -235,7 +239,8 @@ impl<S: Datagrams> Gossip<S> {
         for target in &targets {
             self.send(length, *target);
         }
-        targets.len()
+        self.targets = targets;
+        self.targets.len()
     }
 
     /// Tells all neighbours of all others.

@@ -8,11 +8,58 @@ use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_platform::{HostTransport, MappedMemory, SystemClock};
 use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::transport::{TransportKind, TransportOptions};
 use harrier_ringbuf::{Agent, Clock, Transport};
 
 /// Longest that one condition is waited for.
 pub const PATIENCE_NS: i64 = 20_000_000_000;
+
+/// Numbered messages of one length that are on their way out.
+pub struct Numbered {
+    message: Vec<u8>,
+    sent: u64,
+    count: u64,
+}
+
+impl Numbered {
+    pub fn new(count: u64, length: usize) -> Self {
+        Self { message: vec![7; length], sent: 0, count }
+    }
+
+    /// Offers the next one, if there is one.
+    pub fn offer(&mut self, publication: &mut ExclusivePublication) {
+        if self.sent == self.count {
+            return;
+        }
+        self.message[..8].copy_from_slice(&self.sent.to_le_bytes());
+        match publication.offer(&self.message) {
+            Ok(_) => self.sent += 1,
+            Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Takes numbered messages and checks that none is missing.
+#[derive(Default)]
+pub struct NumberedReader {
+    assembler: FragmentAssembler,
+    pub received: u64,
+}
+
+impl NumberedReader {
+    pub fn poll(&mut self, subscription: &mut Subscription, length: usize) {
+        let Self { assembler, received } = self;
+        subscription.poll(16, &mut |payload, header| {
+            assembler.on_fragment(payload, header, &mut |message, _| {
+                assert_eq!(message.len(), length);
+                assert_eq!(u64::from_le_bytes(message[..8].try_into().unwrap()), *received);
+                *received += 1;
+            });
+        });
+    }
+}
 
 /// A driver and a client of it on one thread.
 pub struct World {
@@ -120,26 +167,12 @@ impl World {
         count: u64,
         length: usize,
     ) {
-        let mut assembler = harrier_ringbuf::assembly::FragmentAssembler::new();
-        let (mut sent, mut received) = (0_u64, 0_u64);
-        let mut message = vec![7_u8; length];
+        let mut numbered = Numbered::new(count, length);
+        let mut reader = NumberedReader::default();
         self.until("the last message", |_| {
-            message[..8].copy_from_slice(&sent.to_le_bytes());
-            if sent < count {
-                match publication.offer(&message) {
-                    Ok(_) => sent += 1,
-                    Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            subscription.poll(16, &mut |payload, header| {
-                assembler.on_fragment(payload, header, &mut |message, _| {
-                    assert_eq!(message.len(), length);
-                    assert_eq!(u64::from_le_bytes(message[..8].try_into().unwrap()), received);
-                    received += 1;
-                });
-            });
-            (received == count).then_some(())
+            numbered.offer(publication);
+            reader.poll(subscription, length);
+            (reader.received == count).then_some(())
         });
     }
 

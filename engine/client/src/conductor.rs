@@ -419,12 +419,9 @@ impl Aeron {
         position: i64,
         reason: &str,
     ) -> Result<i64, ClientError> {
-        let core = &mut self.core;
-        core.check_rejection(correlation_id)?;
-        let id = core.to_driver.next_correlation_id();
-        core.send(id, Request::RejectImage { image_correlation_id: correlation_id, position, reason })?;
-        core.await_answer(id, PendingKind::Command, format!("reject image {correlation_id}"));
-        Ok(id)
+        self.core.check_rejection(correlation_id)?;
+        let request = Request::RejectImage { image_correlation_id: correlation_id, position, reason };
+        self.core.command(request, format!("reject image {correlation_id}"))
     }
 
     /// True once the driver has carried out a command that brings no resource.

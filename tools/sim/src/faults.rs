@@ -261,13 +261,7 @@ fn draw_fault(rng: &mut Rng, kind: u64, faults: &mut Vec<(i64, Fault)>) {
     let fault = match kind {
         0 => {
             heals_after_ns = Some(rng.below(4_000_000_000) as i64);
-            let link = Link {
-                loss_ppm: [0, 10_000, 50_000, 200_000][rng.below(4) as usize],
-                duplicate_ppm: [0, 10_000, 100_000][rng.below(3) as usize],
-                jitter_ns: [0, 100_000, 5_000_000][rng.below(3) as usize],
-                latency_ns: [20_000, 1_000_000, 20_000_000][rng.below(3) as usize],
-                ..Link::CALM
-            };
+            let link = Link::noisy(rng, [0, 100_000, 5_000_000], [20_000, 1_000_000, 20_000_000]);
             Fault::Noise { from, to, link }
         }
         1 => Fault::Cut { from, to, duration_ns: rng.below(2_000_000_000) as i64 },

@@ -49,6 +49,17 @@ impl Link {
         held_until_ns: 0,
         max_length: 0,
     };
+
+    /// A link that loses, doubles and delays; the longest addition and the shortest way are among these, ns.
+    pub fn noisy(rng: &mut Rng, jitter_ns: [u64; 3], latency_ns: [u64; 3]) -> Self {
+        Self {
+            loss_ppm: [0, 10_000, 50_000, 200_000][rng.below(4) as usize],
+            duplicate_ppm: [0, 10_000, 100_000][rng.below(3) as usize],
+            jitter_ns: jitter_ns[rng.below(3) as usize],
+            latency_ns: latency_ns[rng.below(3) as usize],
+            ..Self::CALM
+        }
+    }
 }
 
 /// Faults of a host's sending sockets.

@@ -114,11 +114,10 @@ struct Look {
 pub fn run(arguments: &RateArguments) -> Result<(), CommandError> {
     let mut line = Line::open(&arguments.line, "harrier-rate")?;
     let StreamArguments { channel, stream_id } = &arguments.stream;
-    let subscription =
+    let mut subscription =
         (arguments.end != End::Publisher).then(|| line.subscription(channel, *stream_id)).transpose()?;
-    let publication =
+    let mut publication =
         (arguments.end != End::Subscriber).then(|| line.publication(channel, *stream_id)).transpose()?;
-    let (mut publication, mut subscription) = (publication, subscription);
     let is_connected = line.until(CONNECT_PATIENCE_NS, |_| {
         let publishes = publication.as_ref().is_none_or(ExclusivePublication::is_connected);
         let receives = subscription.as_mut().is_none_or(Subscription::is_connected);

@@ -64,9 +64,9 @@ pub fn run(arguments: &SubscribeArguments) -> Result<(), CommandError> {
     let mut sessions: Vec<i32> = Vec::new();
     let mut shown = 0_u64;
     let is_wanted = |shown: u64| arguments.count.is_none_or(|count| shown < count);
+    let mut out = Vec::new();
     while !line.is_stopped() && is_wanted(shown) {
         let mut work_count = line.step()?;
-        let mut out = Vec::new();
         work_count += subscription.poll(FRAGMENT_LIMIT, &mut |payload, header| {
             assembler.on_fragment(payload, header, &mut |message, header| {
                 if is_wanted(shown) {
@@ -77,6 +77,7 @@ pub fn run(arguments: &SubscribeArguments) -> Result<(), CommandError> {
         });
         if !out.is_empty() {
             print::bytes_of(&out)?;
+            out.clear();
         }
         tell_sessions(&mut subscription, &mut sessions, &mut assembler);
         line.idle(work_count);

@@ -6,7 +6,6 @@ use serde_json::Value;
 use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
-use crate::support::directory;
 use crate::support::until;
 
 const MTU: i64 = 1_408;
@@ -93,8 +92,7 @@ fn windows_grow_alike_on_both_sides_and_round_trips_are_measured() {
         return;
     }
     let driver = OurDriver::start(&SETTINGS);
-    let home = directory("java");
-    let mut java = Java::with_driver(&home.path().join("aeron"), &SETTINGS);
+    let (mut java, _home) = Java::with_own_driver(&SETTINGS);
     let mut client = Client::connect(&driver.directory);
     let (mut subscription, mut publication) = streams(&mut java, &mut client);
     let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
@@ -130,16 +128,12 @@ fn losses_narrow_the_windows_and_nothing_is_missing() {
         "aeron.udp.channel.incoming.interceptors=loss",
         "aeron.udp.channel.transport.bindings.loss.args=rate=0.03|seed=5|recv-msg-mask=0x2",
     ]);
-    let home = directory("java");
-    let mut java = Java::with_driver(
-        &home.path().join("aeron"),
-        &[
-            SETTINGS[0],
-            "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
-            "aeron.debug.receive.data.loss.rate=0.03",
-            "aeron.debug.receive.data.loss.seed=13",
-        ],
-    );
+    let (mut java, _home) = Java::with_own_driver(&[
+        SETTINGS[0],
+        "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
+        "aeron.debug.receive.data.loss.rate=0.03",
+        "aeron.debug.receive.data.loss.seed=13",
+    ]);
     let mut client = Client::connect(&driver.directory);
     let (mut subscription, mut publication) = streams(&mut java, &mut client);
     let (mut own, mut other) = (Trajectory::default(), Trajectory::default());

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::client::Client;
 use crate::support::process::Process;
-use crate::support::{PATIENCE_NS, source};
+use crate::support::{PATIENCE_NS, directory, source};
 
 /// Flags of every virtual machine: small, quick to start, open where Agrona needs it.
 const FLAGS: [&str; 5] = [
@@ -126,6 +126,12 @@ impl Java {
         let mut command = Command::new("java");
         command.args(FLAGS).args(properties).arg("-jar").arg(jar().unwrap()).arg(directory).arg("driver");
         Self::start(&mut command)
+    }
+
+    /// A client with the released media driver in a directory of its own, which is to outlive it.
+    pub fn with_own_driver(properties: &[&str]) -> (Self, tempfile::TempDir) {
+        let home = directory("java");
+        (Self::with_driver(&home.path().join("aeron"), properties), home)
     }
 
     /// A client with the released media driver and the released archive beside it, which keeps its files in the

@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
-use crate::support::directory;
 use crate::support::ports::free_port;
 
 const TERM: &str = "term-length=1m";
@@ -46,13 +45,12 @@ fn drivers_of_both_kinds_send_to_a_group_of_both_kinds_with_losses() {
         "aeron.udp.channel.transport.bindings.loss.args=rate=0.05|seed=11|recv-msg-mask=0x2",
     ];
     let driver = OurDriver::start(&loss);
-    let home = directory("java");
     let properties = [
         "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
         "aeron.debug.receive.data.loss.rate=0.05",
         "aeron.debug.receive.data.loss.seed=13",
     ];
-    let mut java = Java::with_driver(&home.path().join("aeron"), &properties);
+    let (mut java, _home) = Java::with_own_driver(&properties);
     let mut client = Client::connect(&driver.directory);
     let port = free_port();
     let group = format!("aeron:udp?endpoint=224.20.30.45:{port}|interface=localhost");
@@ -115,8 +113,7 @@ fn hops_of_a_group_are_told_alike() {
         return;
     }
     let driver = OurDriver::start(&["aeron.socket.multicast.ttl=3"]);
-    let home = directory("java");
-    let mut java = Java::with_driver(&home.path().join("aeron"), &["aeron.socket.multicast.ttl=4"]);
+    let (mut java, _home) = Java::with_own_driver(&["aeron.socket.multicast.ttl=4"]);
     let mut client = Client::connect(&driver.directory);
     let group = format!("aeron:udp?endpoint=224.20.30.47:{}|interface=localhost", free_port());
     // Fewer hops back to us than the channel has, fewer back to Java than our driver has.
@@ -148,8 +145,7 @@ fn destinations_of_subscriptions_are_groups_that_the_other_side_sends_to() {
         return;
     }
     let driver = OurDriver::start(&[]);
-    let home = directory("java");
-    let mut java = Java::with_driver(&home.path().join("aeron"), &[]);
+    let (mut java, _home) = Java::with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let groups = [51, 53]
         .map(|last| format!("aeron:udp?endpoint=224.20.30.{last}:{}|interface=localhost", free_port()));

@@ -3,7 +3,6 @@
 use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
-use crate::support::directory;
 use crate::support::ports::free_port;
 
 const RESOLVER_NEIGHBORS: i64 = 15;
@@ -36,9 +35,8 @@ fn each_side_finds_the_other_by_its_name() {
     for asks in [true, false] {
         let [own, other, third] = [(); 3].map(|()| free_port());
         let driver = OurDriver::start(&texts(&named("ours", own, asks.then_some(other))));
-        let home = directory("java");
         let settings = named("theirs", other, (!asks).then_some(own));
-        let mut java = Java::with_driver(&home.path().join("aeron"), &texts(&settings));
+        let (mut java, _home) = Java::with_own_driver(&texts(&settings));
         let hub = if asks { other } else { own };
         let last = OurDriver::start(&texts(&named("last", third, Some(hub))));
         let mut client = Client::connect(&driver.directory);

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
-use crate::support::directory;
 use crate::support::ports::free_port;
 
 const SETTINGS: [&str; 5] = [
@@ -42,9 +41,8 @@ fn an_untethered_subscription_leaves_and_comes_back_in_the_times_of_the_released
         return;
     }
     let driver = OurDriver::start(&SETTINGS);
-    let home = directory("java");
     let mut ours = Java::client(&driver.directory);
-    let mut theirs = Java::with_driver(&home.path().join("aeron"), &SETTINGS);
+    let (mut theirs, _home) = Java::with_own_driver(&SETTINGS);
     for channel in ["aeron:ipc?alias=x".to_owned(), format!("aeron:udp?endpoint=127.0.0.1:{}", free_port())] {
         let mut running = Vec::new();
         for java in [&mut ours, &mut theirs] {

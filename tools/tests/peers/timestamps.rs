@@ -24,8 +24,7 @@ fn each_side_reads_when_the_other_has_sent_and_itself_has_received() {
         return;
     }
     let driver = OurDriver::start(&[]);
-    let home = directory("java");
-    let mut java = Java::with_driver(&home.path().join("aeron"), &[]);
+    let (mut java, _home) = Java::with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let before_ns = epoch_ns();
 

@@ -3,7 +3,6 @@
 use crate::java::{self, Java};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
-use crate::support::directory;
 use crate::support::ports::free_port;
 
 /// (bytes of a message, messages): a frame alone in its datagram, frames that share one, fragments, the longest message
@@ -20,12 +19,6 @@ const ERROR_FRAMES_RECEIVED: i32 = 38;
 const ERROR_FRAMES_SENT: i32 = 39;
 const PUBLICATIONS_REVOKED: i32 = 40;
 
-/// A Java client with the released driver in its process, and the directory that both use.
-fn java_with_driver(properties: &[&str]) -> (Java, tempfile::TempDir) {
-    let parent = directory("java");
-    (Java::with_driver(&parent.path().join("aeron"), properties), parent)
-}
-
 #[test]
 fn one_percent_loss_between_our_driver_and_javas_is_repaired() {
     if !java::is_available() {
@@ -36,7 +29,7 @@ fn one_percent_loss_between_our_driver_and_javas_is_repaired() {
         "aeron.udp.channel.incoming.interceptors=loss",
         "aeron.udp.channel.transport.bindings.loss.args=rate=0.01|seed=11|recv-msg-mask=0xffff",
     ]);
-    let (mut java, _directory) = java_with_driver(&[
+    let (mut java, _directory) = Java::with_own_driver(&[
         "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
         "aeron.debug.receive.data.loss.rate=0.01",
         "aeron.debug.receive.data.loss.seed=13",
@@ -69,7 +62,7 @@ fn session_ids_and_initial_positions_reach_the_other_side() {
         return;
     }
     let driver = OurDriver::start(&[]);
-    let (mut java, _directory) = java_with_driver(&[]);
+    let (mut java, _directory) = Java::with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let start = "session-id=-77|init-term-id=5|term-id=7|term-offset=4096|term-length=128k|mtu=8192";
     let position = 2 * 131_072 + 4_096;
@@ -165,7 +158,7 @@ fn a_rejected_image_and_a_revoked_publication_end_on_both_sides() {
         return;
     }
     let driver = OurDriver::start(&["aeron.image.liveness.timeout=2s"]);
-    let (mut java, _directory) = java_with_driver(&["aeron.image.liveness.timeout=2s"]);
+    let (mut java, _directory) = Java::with_own_driver(&["aeron.image.liveness.timeout=2s"]);
     let mut client = Client::connect(&driver.directory);
     java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
     let channel = java.call_beside(&mut client, "resolve name=s")["channel"].as_str().unwrap().to_owned();
@@ -202,7 +195,7 @@ fn requests_and_answers_cross_between_our_driver_and_javas() {
         return;
     }
     let driver = OurDriver::start(&[]);
-    let (mut java, _directory) = java_with_driver(&[]);
+    let (mut java, _directory) = Java::with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let sizes = [(32, 500), (3_000, 100), (1 << 20, 3)];
 
@@ -272,7 +265,7 @@ fn a_java_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once() {
     }
     let driver = OurDriver::start(&[]);
     let mut java = Java::client(&driver.directory);
-    let (mut remote, _directory) = java_with_driver(&[]);
+    let (mut remote, _directory) = Java::with_own_driver(&[]);
     let sockets = [(); 2].map(|()| format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()));
     let control = format!("control=127.0.0.1:{}|control-mode=dynamic", free_port());
     let spy = format!("aeron-spy:aeron:udp?{control}");

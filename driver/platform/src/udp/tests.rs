@@ -42,18 +42,7 @@ fn a_run_that_is_refused_goes_out_one_by_one() {
         return;
     }
     // A socket that computes no checksums cannot cut runs, for each datagram needs one of its own.
-    let on: libc::c_int = 1;
-    // SAFETY: the value is valid for reading.
-    let outcome = unsafe {
-        libc::setsockopt(
-            from.socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NO_CHECK,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(outcome, 0);
+    control::turn_on(&from.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK).unwrap();
     exchange(&mut from, &mut to, &[1_408; 10]);
     assert!(!from.cuts_runs, "the run was not refused");
 }

@@ -1,6 +1,7 @@
 //! Buffers that are provided to the kernel for a multishot receive.
 
-use crate::segmentation::{self, CONTROL_LENGTH};
+use crate::control::{self, CONTROL_LENGTH};
+use crate::segmentation;
 use crate::udp::{MAX_DATAGRAM_LENGTH, socket_address, stamp_of};
 use io_uring::IoUring;
 use io_uring::types::{BufRingEntry, RecvMsgOut};
@@ -51,7 +52,7 @@ pub(super) struct Message<'a> {
 impl Buffers {
     /// Provides all buffers to a ring.
     pub(super) fn register(ring: &IoUring) -> Result<Box<Self>, Error> {
-        let mut template = Box::new(segmentation::empty_header());
+        let mut template = Box::new(control::empty_header());
         template.msg_namelen = NAME_LENGTH as libc::socklen_t;
         template.msg_controllen = CONTROL_LENGTH as _;
         let area = vec![0; BUFFER_COUNT * BUFFER_LENGTH / size_of::<u64>()].into_boxed_slice();
@@ -83,17 +84,17 @@ impl Buffers {
     pub(super) fn message(&self, id: u16) -> Option<Message<'_>> {
         let out = RecvMsgOut::parse(self.buffer(id)?, &self.template).ok()?;
         let source = source(out.name_data())?;
-        let mut header = segmentation::empty_header();
+        let mut header = control::empty_header();
         header.msg_control = out.control_data().as_ptr().cast_mut().cast();
         header.msg_controllen = out.control_data().len() as _;
         // SAFETY: the kernel has written whole control messages there; they are only read.
-        let segment = unsafe { segmentation::segment_length(&header) };
+        let (segment, media_epoch_ns) = unsafe { (segmentation::segment_length(&header), stamp_of(&header)) };
         let payload = out.payload_data();
         // A reference to the buffer, not to `out`.
         let (address, length) = (payload.as_ptr(), payload.len());
         // SAFETY: part of the buffer, which is borrowed from `self` for as long.
         let payload = unsafe { std::slice::from_raw_parts(address, length) };
-        Some(Message { payload, source, segment, media_epoch_ns: stamp_of(&header) })
+        Some(Message { payload, source, segment, media_epoch_ns })
     }
 
     /// Gives a buffer to the kernel.

@@ -63,15 +63,10 @@ impl Aeron {
         registration_id: i64,
         destination_registration_id: i64,
     ) -> Result<i64, ClientError> {
-        let core = &mut self.core;
-        if core.closed {
-            return Err(ClientError::Closed);
-        }
-        let id = core.to_driver.next_correlation_id();
-        core.send(id, Request::RemoveDestinationById { registration_id, destination_registration_id })?;
-        let request = format!("remove destination {destination_registration_id} of {registration_id}");
-        core.await_answer(id, PendingKind::Command, request);
-        Ok(id)
+        self.core.command(
+            Request::RemoveDestinationById { registration_id, destination_registration_id },
+            format!("remove destination {destination_registration_id} of {registration_id}"),
+        )
     }
 
     /// True while the driver has not answered a command.

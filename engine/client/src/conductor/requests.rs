@@ -23,9 +23,6 @@ impl Core {
 
     /// Spies only look on (spec 01 §5.4).
     pub(super) fn check_rejection(&self, correlation_id: i64) -> Result<(), ClientError> {
-        if self.closed {
-            return Err(ClientError::Closed);
-        }
         let mut spies = self.subscriptions.values().filter(|subscription| subscription.is_spy);
         if spies.any(|spy| spy.images.iter().any(|(id, _, _)| *id == correlation_id)) {
             return Err(ClientError::InvalidArgument {
@@ -72,6 +69,17 @@ impl Core {
         self.pending.insert(id, Pending { kind, request, deadline_ns, is_abandoned: false });
     }
 
+    /// Sends a command that brings no resource.
+    pub(super) fn command(&mut self, request: Request<'_>, what: String) -> Result<i64, ClientError> {
+        if self.closed {
+            return Err(ClientError::Closed);
+        }
+        let id = self.to_driver.next_correlation_id();
+        self.send(id, request)?;
+        self.await_answer(id, PendingKind::Command, what);
+        Ok(id)
+    }
+
     pub(super) fn earliest_pending(&self) -> i64 {
         self.pending.values().map(|pending| pending.deadline_ns).min().unwrap_or(i64::MAX)
     }
@@ -103,14 +111,7 @@ impl Core {
         request: Request<'_>,
     ) -> Result<i64, ClientError> {
         self.check_channel(channel)?;
-        let correlation_id = self.to_driver.next_correlation_id();
-        self.send(correlation_id, request)?;
-        self.await_answer(
-            correlation_id,
-            PendingKind::Command,
-            format!("{what} {channel} of {registration_id}"),
-        );
-        Ok(correlation_id)
+        self.command(request, format!("{what} {channel} of {registration_id}"))
     }
 
     pub(super) fn take_ready(&mut self, id: i64) -> Result<Option<Ready>, ClientError> {

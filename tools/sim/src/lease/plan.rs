@@ -67,13 +67,7 @@ fn draw_fault(rng: &mut Rng, at: i64, faults: &mut Vec<(i64, Fault)>) {
     match rng.below(8) {
         0 | 1 => {
             heals_after_ns = Some(rng.below(3_000_000_000) as i64);
-            let link = Link {
-                loss_ppm: [0, 10_000, 50_000, 200_000][rng.below(4) as usize],
-                duplicate_ppm: [0, 10_000, 100_000][rng.below(3) as usize],
-                jitter_ns: [0, 100_000, 5_000_000][rng.below(3) as usize],
-                latency_ns: [20_000, 1_000_000, 20_000_000][rng.below(3) as usize],
-                ..Link::CALM
-            };
+            let link = Link::noisy(rng, [0, 100_000, 5_000_000], [20_000, 1_000_000, 20_000_000]);
             faults.push((at, Fault::Noise { from, to, link }));
         }
         2 => faults.push((at, Fault::Cut { from, to, duration_ns: rng.below(3_000_000_000) as i64 })),

@@ -80,6 +80,41 @@ pub fn capture(peer: &str, scenario: &str) -> Vec<Step> {
     std::fs::read_to_string(path).unwrap().lines().map(Step::parse).collect()
 }
 
+/// Loses the first fragment of a message. What is left of the message goes on as a whole: the receiver asks for what it misses as
+/// soon as it sees the gap, which would else be before or after the last fragment, as the machine likes.
+enum Loss {
+    Never,
+    Ahead,
+    Within(Vec<Vec<u8>>),
+}
+
+impl Loss {
+    fn new(loses_a_fragment: bool) -> Self {
+        if loses_a_fragment { Self::Ahead } else { Self::Never }
+    }
+
+    /// What is to be passed on now.
+    fn pass(&mut self, step: &Step, datagram: &[u8]) -> Vec<Vec<u8>> {
+        let is_data = step.kind == "DATA";
+        match self {
+            Self::Ahead if is_data && step.flags == 0x80 => {
+                *self = Self::Within(Vec::new());
+                Vec::new()
+            }
+            Self::Within(held) if is_data => {
+                held.push(datagram.to_vec());
+                if step.flags != 0x40 {
+                    return Vec::new();
+                }
+                let whole = std::mem::take(held);
+                *self = Self::Never;
+                whole
+            }
+            _ => vec![datagram.to_vec()],
+        }
+    }
+}
+
 /// Passes datagrams on both ways and writes down their order.
 pub struct Relay {
     /// Where senders send to.
@@ -112,18 +147,16 @@ impl Relay {
         let sender = Arc::new(Mutex::new(address));
         let mut relay = Self { address, steps, stop: Arc::default(), threads: Vec::new() };
         let (from_sender, known) = (to_sender.try_clone().unwrap(), sender.clone());
-        let (from_receiver, mut loses) = (to_receiver.try_clone().unwrap(), loses_a_fragment);
+        let (from_receiver, mut loss) = (to_receiver.try_clone().unwrap(), Loss::new(loses_a_fragment));
         relay.run(move |steps| {
             let mut bytes = [0; 65_536];
             let Ok((length, from)) = from_sender.recv_from(&mut bytes) else { return };
             *known.lock().unwrap() = from;
             let step = Step::of(name, true, &bytes[..length]);
-            let is_lost = loses && step.kind == "DATA" && step.flags == 0x80;
-            loses &= !is_lost;
-            steps.lock().unwrap().push(step);
-            if !is_lost {
+            steps.lock().unwrap().push(step.clone());
+            for datagram in loss.pass(&step, &bytes[..length]) {
                 // A receiver that is not there is part of the scenarios.
-                let _ = to_receiver.send(&bytes[..length]);
+                let _ = to_receiver.send(&datagram);
             }
         });
         relay.run(move |steps| {
