@@ -36,6 +36,7 @@ pub use harrier_cluster as cluster;
 pub use harrier_driver as driver;
 pub use harrier_lease as lease;
 pub use harrier_platform as platform;
+pub use harrier_protocol as protocol;
 pub use harrier_ringbuf as ringbuf;
 
 /// The examples of the README are compiled with the tests.
@@ -47,6 +48,11 @@ struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/embedding.md")]
 struct GuideExamples;
+
+/// And those of the guide to streams.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/streams.md")]
+struct StreamGuideExamples;
 
 /// And those of the guide to leases.
 #[cfg(doctest)]
