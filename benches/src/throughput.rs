@@ -18,7 +18,7 @@ const STREAM_ID: i32 = 1_003;
 /// IPC whose log stays in the caches of the cores.
 const CACHED_IPC: &str = "aeron:ipc?term-length=512k";
 const FRAGMENT_LIMIT: usize = 256;
-/// Payload that an invoked publisher offers between two duty cycles of its driver.
+/// Payload that an end with an invoked driver sends or reads between two duty cycles of it, unless it has to wait anyway.
 const BYTES_PER_CYCLE: usize = 32 << 10;
 
 /// Ports of this host that nobody uses now.
@@ -250,8 +250,8 @@ fn subscribe(
     received: &Padded,
 ) -> Result<(), BenchError> {
     let mut next = 0_u64;
+    let mut read = 0;
     while running.load(Ordering::Relaxed) {
-        let work = beside.step()?;
         let polled = subscription.poll(FRAGMENT_LIMIT, &mut |payload, _| {
             assert_eq!(payload.len(), size, "length of message {next}");
             assert_eq!(payload.first_chunk(), Some(&next.to_le_bytes()), "messages are out of order");
@@ -259,8 +259,13 @@ fn subscribe(
         });
         if polled > 0 {
             received.0.store(next, Ordering::Relaxed);
-        } else if work == 0 {
-            std::hint::spin_loop();
+        }
+        read += polled * size;
+        if polled == 0 || read >= BYTES_PER_CYCLE {
+            read = 0;
+            if beside.step()? + polled == 0 {
+                std::hint::spin_loop();
+            }
         }
     }
     Ok(())
