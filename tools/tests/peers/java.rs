@@ -1,4 +1,5 @@
 //! The released Java client and media driver: built once into cargo's target directory, driven line by line.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;
 use std::io::Write;

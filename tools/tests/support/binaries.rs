@@ -5,6 +5,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use harrier::platform::HostTransport;
+use harrier::ringbuf::transport::{TransportKind, TransportOptions};
+
 use super::directory;
 use super::ports::free_port;
 use super::process::Process;
@@ -57,6 +60,22 @@ fn newest_source(path: &Path) -> Option<SystemTime> {
     entries.filter_map(|entry| newest_source(&entry.ok()?.path())).max()
 }
 
+/// Transport of our drivers: the one that a test program `peers_NAME` is named after, else sockets. Where the host lacks it
+/// the tests run on sockets and say so, or fail where peers are required.
+fn transport() -> &'static str {
+    let kind = env!("CARGO_CRATE_NAME").strip_prefix("peers_").and_then(TransportKind::by_name);
+    let options = TransportOptions { kind: kind.unwrap_or_default(), ..TransportOptions::default() };
+    match HostTransport::new(&options) {
+        Ok(_) => options.kind.name(),
+        Err(error) => {
+            let is_required = std::env::var("HARRIER_REQUIRE_PEERS").as_deref() == Ok("1");
+            assert!(!is_required, "{error}");
+            eprintln!("SKIPPED, runs on sockets: {error}");
+            TransportKind::default().name()
+        }
+    }
+}
+
 /// A `harrier-driver` that is ready for clients.
 pub struct OurDriver {
     /// The process.
@@ -79,6 +98,7 @@ impl OurDriver {
             command.arg("-Daeron.timer.interval=20ms");
         }
         command.args(["-Daeron.term.buffer.sparse.file=true"]);
+        command.arg(format!("-Dharrier.driver.transport={}", transport()));
         command.args(settings.iter().map(|setting| format!("-D{setting}")));
         let mut process = Process::start("harrier-driver", &mut command);
         let line = process.line();
