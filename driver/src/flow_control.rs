@@ -246,7 +246,7 @@ impl Group {
     }
 
     fn on_idle(&mut self, limit: i64, now_ns: i64) -> i64 {
-        let timeout_ns = self.receiver_timeout_ns;
+        let timeout_ns = if is_planted(Bug::StaleMemberCounts) { i64::MAX } else { self.receiver_timeout_ns };
         self.receivers.retain(|receiver| !receiver.is_eos && now_ns - receiver.last_heard_ns <= timeout_ns);
         if self.receivers.is_empty() || self.receivers.len() < self.min_size {
             return limit;

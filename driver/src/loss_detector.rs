@@ -31,6 +31,9 @@ impl NakDelay {
 
     fn back_off_ns(&mut self) -> i64 {
         let Self::Group { max_backoff_ns, group_size, rng } = self else { return 0 };
+        if is_planted(Bug::BackOffIgnored) {
+            return 0;
+        }
         let t = *max_backoff_ns as f64;
         let lambda = f64::from(*group_size).ln() + 1.0;
         let unit = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;

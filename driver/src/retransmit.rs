@@ -76,7 +76,8 @@ impl RetransmitHandler {
         if !(0..=last_offset).contains(&term_offset) || !is_frame_offset || length < 0 {
             return NakOutcome::Invalid;
         }
-        if length == 0 || self.is_answered(term_id, term_offset) {
+        let is_answered = self.is_answered(term_id, term_offset) && !is_planted(Bug::EveryNakAnswered);
+        if length == 0 || is_answered {
             return NakOutcome::Noted;
         }
         let length = length.min(term_length - term_offset).min(self.settings.max_length);

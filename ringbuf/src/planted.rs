@@ -49,11 +49,17 @@ pub enum Bug {
     ResentOnlyOnce,
     /// An image stays although nothing comes for it any more.
     ImageOutlivesSender,
+    /// Receivers of a group ask at once and all the time for what they lack.
+    BackOffIgnored,
+    /// A receiver of a group that has fallen silent still counts.
+    StaleMemberCounts,
+    /// What a group is being sent again is sent once more for each receiver that asks.
+    EveryNakAnswered,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::SkippedNak,
         Self::EarlyCommit,
         Self::UnsyncedRecordingLog,
@@ -76,6 +82,9 @@ impl Bug {
         Self::LaggardHoldsBack,
         Self::ResentOnlyOnce,
         Self::ImageOutlivesSender,
+        Self::BackOffIgnored,
+        Self::StaleMemberCounts,
+        Self::EveryNakAnswered,
     ];
 
     /// Name for reports.
@@ -103,6 +112,9 @@ impl Bug {
             Self::LaggardHoldsBack => "laggard-holds-back",
             Self::ResentOnlyOnce => "resent-only-once",
             Self::ImageOutlivesSender => "image-outlives-sender",
+            Self::BackOffIgnored => "back-off-ignored",
+            Self::StaleMemberCounts => "stale-member-counts",
+            Self::EveryNakAnswered => "every-nak-answered",
         }
     }
 }

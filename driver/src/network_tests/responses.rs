@@ -61,6 +61,25 @@ fn the_session_that_answers_is_told_with_each_timed_out_status_message() {
 }
 
 #[test]
+fn the_session_that_answers_is_told_while_the_requests_flow() {
+    let mut rig = Rig::new();
+    rig.connect();
+    let correlation_id = rig.readers[0].image.identity.correlation_id;
+    rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id: Some(77) });
+    rig.net.take_sent();
+    // So much in each step that no status message is ever late.
+    for _ in 0..100 {
+        publish_many(&mut rig, 12);
+        rig.run(10 * MS, MS);
+    }
+    let sent = rig.net.take_sent();
+    let count = |kind: fn(&Frame<'_>) -> bool| sent.iter().filter(|sent| kind(&sent.frame())).count();
+    assert!(count(|frame| matches!(frame, Frame::StatusMessage(_))) > 20);
+    let told = count(|frame| matches!(frame, Frame::ResponseSetup(_)));
+    assert!((4..=5).contains(&told), "{told}");
+}
+
+#[test]
 fn a_request_publication_asks_for_a_response_and_passes_on_who_answers() {
     let mut rig = Rig::with(Options { response_subscription: Some(SUBSCRIPTION), ..Options::default() });
     rig.connect();

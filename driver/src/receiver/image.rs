@@ -85,7 +85,8 @@ pub(crate) struct ReceiveImage {
     rejected: Option<String>,
     connections: Connections,
     /// Session that answers a request stream; told with every status message until it is heard (spec 02 §2.12).
-    response_session: Option<i32>,
+    /// With when it is told again, ns.
+    response_session: Option<(i32, Option<i64>)>,
 }
 
 impl ReceiveImage {
@@ -179,7 +180,7 @@ impl ReceiveImage {
     }
 
     pub(super) fn set_response_session(&mut self, session_id: Option<i32>) {
-        self.response_session = session_id;
+        self.response_session = session_id.map(|session_id| (session_id, None));
     }
 
     /// A measured round trip, for the congestion control of the conductor.
@@ -375,7 +376,8 @@ impl ReceiveImage {
         now_ns: i64,
     ) -> usize {
         let is_timed_out = self.sends_status && self.status_deadline_ns < now_ns;
-        let mut is_due = is_timed_out;
+        let response_session = self.due_response_session(is_timed_out, now_ns);
+        let mut is_due = is_timed_out || response_session.is_some();
         if let Some((change, position, window)) = self.setup.shared.status.take(self.status_change) {
             self.status_change = change;
             self.next_status_position = position;
@@ -388,7 +390,7 @@ impl ReceiveImage {
         if !is_due || state > ImageState::Linger || (!self.is_heard(now_ns) && !is_ending) {
             return 0;
         }
-        if is_timed_out && let Some(response_session_id) = self.response_session {
+        if let Some(response_session_id) = response_session {
             let (session_id, stream_id) = (self.session_id, self.stream_id);
             let frame = ResponseSetup { session_id, stream_id, response_session_id };
             let mut buffer = [0; RESPONSE_SETUP_LENGTH];
@@ -398,6 +400,19 @@ impl ReceiveImage {
         }
         self.write_status(if is_ending { flag::SM_EOS } else { 0 }, endpoint, system, now_ns);
         1
+    }
+
+    /// The session that answers, when it has to be told: with what is due because of time, and at least as often while
+    /// the stream flows, whose status messages are never late (spec 02 §3.6 tells nothing then).
+    fn due_response_session(&mut self, is_timed_out: bool, now_ns: i64) -> Option<i32> {
+        let timeout_ns = self.setup.status_timeout_ns;
+        let (session_id, deadline_ns) = self.response_session.as_mut()?;
+        let is_late = now_ns > *deadline_ns.get_or_insert(now_ns + timeout_ns);
+        let is_due = self.sends_status && (is_timed_out || is_late);
+        if is_due {
+            *deadline_ns = Some(now_ns + timeout_ns);
+        }
+        is_due.then_some(*session_id)
     }
 
     fn write_status<S: Datagrams>(

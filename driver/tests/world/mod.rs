@@ -125,6 +125,11 @@ impl World {
         self.client.do_work(&now).unwrap();
     }
 
+    /// How far its time is ahead of the system's, ns.
+    pub fn ahead_ns(&self) -> i64 {
+        self.ahead_ms * 1_000_000
+    }
+
     /// Lets time pass faster than it does.
     pub fn pass(&mut self, seconds: i64) {
         for _ in 0..seconds * 20 {

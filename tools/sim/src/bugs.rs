@@ -10,7 +10,7 @@ use crate::history::Violation;
 pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
 
 /// All bugs.
-pub const ALL: [Bug; 22] = Bug::ALL;
+pub const ALL: [Bug; 25] = Bug::ALL;
 
 /// How a bug was found.
 #[derive(Debug, Clone)]
@@ -45,7 +45,10 @@ pub fn sync_level_of(bug: Bug) -> SyncLevel {
         | Bug::SlowestReceiverIgnored
         | Bug::LaggardHoldsBack
         | Bug::ResentOnlyOnce
-        | Bug::ImageOutlivesSender => SyncLevel::None,
+        | Bug::ImageOutlivesSender
+        | Bug::BackOffIgnored
+        | Bug::StaleMemberCounts
+        | Bug::EveryNakAnswered => SyncLevel::None,
     }
 }
 
@@ -60,7 +63,10 @@ pub fn area_of(bug: Bug) -> Area {
         | Bug::SlowestReceiverIgnored
         | Bug::LaggardHoldsBack
         | Bug::ResentOnlyOnce
-        | Bug::ImageOutlivesSender => Area::Streams,
+        | Bug::ImageOutlivesSender
+        | Bug::BackOffIgnored
+        | Bug::StaleMemberCounts
+        | Bug::EveryNakAnswered => Area::Streams,
         _ => Area::Node,
     }
 }

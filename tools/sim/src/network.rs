@@ -16,6 +16,10 @@ const BATCH: usize = 16;
 const QUEUE_CAPACITY: usize = 64;
 /// Bytes that a socket holds for its reader.
 const RECEIVE_CAPACITY: usize = 256 << 10;
+/// Networks that all hosts are on, each by an interface of its own.
+const NETWORKS: usize = 2;
+/// Hops of a group's datagrams where nothing else is said.
+const DEFAULT_TTL: u8 = 1;
 /// First port that the system chooses.
 const FIRST_EPHEMERAL_PORT: u16 = 40_000;
 
@@ -78,14 +82,20 @@ struct Datagram {
 
 #[derive(Default)]
 struct Inbox {
+    port: u16,
+    /// Shares its port with others that allow it too.
+    shares_port: bool,
+    /// The group that it hears, and the network on which.
+    group: Option<(SocketAddr, usize)>,
     waiting: BTreeMap<(i64, u64), Datagram>,
     bytes: usize,
 }
 
 /// All sockets and links.
 pub struct Network {
-    /// By host and port.
-    inboxes: Vec<BTreeMap<u16, Inbox>>,
+    /// By host and socket.
+    inboxes: Vec<BTreeMap<u64, Inbox>>,
+    next_socket: u64,
     links: BTreeMap<(HostId, HostId), Link>,
     send_faults: Vec<SendFaults>,
     next_port: u16,
@@ -95,15 +105,26 @@ pub struct Network {
     host_count: usize,
 }
 
-/// Address of a host.
+/// Address of a host, on the first network.
 pub fn address_of(host: HostId) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(10, 0, 0, host as u8 + 1))
+    address_on(0, host)
+}
+
+/// Address of a host on one of the networks, each of which all hosts are on.
+pub fn address_on(network: usize, host: HostId) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, network as u8, host as u8 + 1))
+}
+
+/// The network that an address of a host is on.
+fn network_of(host: HostId, address: IpAddr) -> Option<usize> {
+    (0..NETWORKS).find(|network| address_on(*network, host) == address)
 }
 
 impl Network {
     pub(crate) fn new(host_count: usize, rng: Rng) -> Self {
         Self {
             inboxes: (0..host_count).map(|_| BTreeMap::new()).collect(),
+            next_socket: 0,
             links: BTreeMap::new(),
             send_faults: vec![SendFaults::default(); host_count],
             next_port: FIRST_EPHEMERAL_PORT,
@@ -147,7 +168,58 @@ impl Network {
         if address.is_loopback() {
             return Some(from);
         }
-        (0..self.host_count).find(|host| address_of(*host) == address)
+        (0..self.host_count).find(|host| network_of(*host, address).is_some())
+    }
+
+    /// The socket that hears a port of a host: the latest of those that share it.
+    fn listener(&self, host: HostId, port: u16) -> Option<u64> {
+        let mut inboxes = self.inboxes[host].iter().rev();
+        inboxes.find(|(_, inbox)| inbox.port == port).map(|(socket, _)| *socket)
+    }
+
+    /// The next socket of a host that hears a group on a network.
+    fn member(&self, host: HostId, group: (SocketAddr, usize), from: u64) -> Option<u64> {
+        let mut inboxes = self.inboxes[host].range(from..);
+        inboxes.find(|(_, inbox)| inbox.group == Some(group)).map(|(socket, _)| *socket)
+    }
+
+    /// Opens a socket on a port; 0 lets the network choose.
+    fn open(&mut self, host: HostId, spec: &SocketSpec) -> Result<(u64, u16), ErrorKind> {
+        let ip = spec.bind.ip();
+        if !ip.is_unspecified() && !ip.is_loopback() && network_of(host, ip).is_none() {
+            return Err(ErrorKind::AddrNotAvailable);
+        }
+        let group = match &spec.multicast {
+            Some(multicast) if multicast.join => {
+                let network = network_of(host, multicast.interface).ok_or(ErrorKind::AddrNotAvailable)?;
+                Some((multicast.group, network))
+            }
+            _ => None,
+        };
+        let mut port = spec.bind.port();
+        if port == 0 {
+            while self.listener(host, self.next_port).is_some() {
+                self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
+            }
+            port = self.next_port;
+            self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
+        } else {
+            let mut others = self.inboxes[host].values().filter(|inbox| inbox.port == port);
+            if others.any(|other| !other.shares_port || !spec.reuse_address) {
+                return Err(ErrorKind::AddrInUse);
+            }
+        }
+        let socket = self.next_socket;
+        self.next_socket += 1;
+        let inbox = Inbox { port, shares_port: spec.reuse_address, group, ..Inbox::default() };
+        self.inboxes[host].insert(socket, inbox);
+        Ok((socket, port))
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut copy = self.take_bytes();
+        copy.extend_from_slice(bytes);
+        copy
     }
 
     fn take_bytes(&mut self) -> Vec<u8> {
@@ -162,46 +234,102 @@ impl Network {
     }
 }
 
+/// Where a datagram comes from.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    host: HostId,
+    address: SocketAddr,
+    /// Network and hops of what goes to groups.
+    network: usize,
+    ttl: u8,
+}
+
 impl State {
     /// Sends one datagram on its way.
-    fn send(&mut self, host: HostId, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    fn send(&mut self, from: &Origin, to: SocketAddr, bytes: Vec<u8>) {
         if let Some(wire) = &mut self.wire {
-            wire.on_sent(host, (to, &bytes), self.now_ns, &mut self.coverage);
+            wire.on_sent(from.host, (to, &bytes), self.now_ns, &mut self.coverage);
         }
-        let Some(target) = self.network.host_of(host, to.ip()) else {
+        if to.ip().is_multicast() {
+            return self.send_to_group(from, to, bytes);
+        }
+        let Some(target) = self.network.host_of(from.host, to.ip()) else {
             self.coverage.hit("datagram to nowhere");
             return self.network.give_bytes(bytes);
         };
+        let Some((link, copies)) = self.pass(from.host, (target, to.port()), &bytes) else {
+            return self.network.give_bytes(bytes);
+        };
+        let Some(socket) = self.network.listener(target, to.port()) else {
+            self.coverage.hit("datagram without a listener");
+            return self.network.give_bytes(bytes);
+        };
+        for _ in 1..copies {
+            let copy = self.network.copy(&bytes);
+            self.deliver((target, socket), from.address, copy, &link);
+        }
+        self.deliver((target, socket), from.address, bytes, &link);
+    }
+
+    /// All hosts of a network that have joined the group get it, each over its own link, the sender's host among them;
+    /// without a hop to go it stays there.
+    fn send_to_group(&mut self, from: &Origin, to: SocketAddr, bytes: Vec<u8>) {
+        let group = (to, from.network);
+        let mut hosts = 0;
+        for target in 0..self.network.host_count {
+            let Some(first) = self.network.member(target, group, 0) else { continue };
+            if target != from.host && from.ttl == 0 {
+                self.coverage.hit("datagram without a hop to go");
+                continue;
+            }
+            hosts += 1;
+            let Some((link, copies)) = self.pass(from.host, (target, to.port()), &bytes) else { continue };
+            let mut member = Some(first);
+            while let Some(socket) = member {
+                for _ in 0..copies {
+                    let copy = self.network.copy(&bytes);
+                    self.deliver((target, socket), from.address, copy, &link);
+                }
+                member = self.network.member(target, group, socket + 1);
+            }
+        }
+        self.coverage.hit(match hosts {
+            0 => "datagram to a group that nobody hears",
+            1 => "datagram to a group of one host",
+            _ => "datagram to a group of several hosts",
+        });
+        self.network.give_bytes(bytes);
+    }
+
+    /// The link that a datagram takes, and how often it comes out of it; nothing when it is lost on the way.
+    fn pass(&mut self, host: HostId, (target, port): (HostId, u16), bytes: &[u8]) -> Option<(Link, usize)> {
         let now_ns = self.now_ns;
         let link = if target == host {
             Link { latency_ns: 1_000, ..Link::CALM }
         } else {
             *self.network.link_mut(host, target)
         };
-        self.note("send", &[host as u64, target as u64, u64::from(to.port()), hash_bytes(&bytes)]);
+        self.note("send", &[host as u64, target as u64, u64::from(port), hash_bytes(bytes)]);
         if link.max_length > 0 && bytes.len() > link.max_length {
             self.coverage.hit("datagram too long for the link");
-            return self.network.give_bytes(bytes);
+            return None;
         }
         if now_ns < link.cut_until_ns {
             self.coverage.hit("datagram cut off");
-            return self.network.give_bytes(bytes);
+            return None;
         }
         if self.network.rng.below(1_000_000) < link.loss_ppm {
             self.fault("datagram lost", &[]);
-            return self.network.give_bytes(bytes);
+            return None;
         }
         let copies = if self.network.rng.below(1_000_000) < link.duplicate_ppm { 2 } else { 1 };
         if copies == 2 {
             self.fault("datagram doubled", &[]);
-            let mut copy = self.network.take_bytes();
-            copy.extend_from_slice(&bytes);
-            self.deliver(target, from, to.port(), copy, &link);
         }
-        self.deliver(target, from, to.port(), bytes, &link);
+        Some((link, copies))
     }
 
-    fn deliver(&mut self, target: HostId, from: SocketAddr, port: u16, bytes: Vec<u8>, link: &Link) {
+    fn deliver(&mut self, (target, socket): (HostId, u64), from: SocketAddr, bytes: Vec<u8>, link: &Link) {
         let network = &mut self.network;
         let jitter_ns = if link.jitter_ns > 0 { network.rng.below(link.jitter_ns) } else { 0 };
         let mut at = self.now_ns + (link.latency_ns + jitter_ns) as i64;
@@ -211,8 +339,7 @@ impl State {
         }
         let sequence = network.sequence;
         network.sequence += 1;
-        let Some(inbox) = network.inboxes[target].get_mut(&port) else {
-            self.coverage.hit("datagram without a listener");
+        let Some(inbox) = network.inboxes[target].get_mut(&socket) else {
             return network.give_bytes(bytes);
         };
         if inbox.bytes + bytes.len() > RECEIVE_CAPACITY {
@@ -247,31 +374,24 @@ impl Transport for SimTransport {
     fn open(&self, spec: &SocketSpec) -> Result<SimSocket, TransportError> {
         self.kernel.enter(self.host);
         let fail = |kind: ErrorKind| TransportError::Open { address: spec.bind, source: Error::from(kind) };
-        if spec.multicast.is_some() {
-            return Err(fail(ErrorKind::Unsupported));
-        }
-        let ip = spec.bind.ip();
-        if !ip.is_unspecified() && !ip.is_loopback() && ip != address_of(self.host) {
-            return Err(fail(ErrorKind::AddrNotAvailable));
-        }
         let mut state = self.kernel.state();
-        let network = &mut state.network;
-        let mut port = spec.bind.port();
-        if port == 0 {
-            while network.inboxes[self.host].contains_key(&network.next_port) {
-                network.next_port = network.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
-            }
-            port = network.next_port;
-            network.next_port = network.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
-        } else if network.inboxes[self.host].contains_key(&port) {
-            return Err(fail(ErrorKind::AddrInUse));
-        }
-        network.inboxes[self.host].insert(port, Inbox::default());
+        let (socket, port) = state.network.open(self.host, spec).map_err(fail)?;
         state.note("open socket", &[self.host as u64, u64::from(port)]);
-        let local = SocketAddr::new(ip, port);
-        let source = SocketAddr::new(if ip.is_unspecified() { address_of(self.host) } else { ip }, port);
-        let (kernel, host, peer) = (self.kernel.clone(), self.host, spec.connect);
-        Ok(SimSocket { kernel, host, local, source, peer, queue: Vec::new(), batch: Vec::new() })
+        let ip = spec.bind.ip();
+        let interface = spec.multicast.as_ref().map_or(ip, |multicast| multicast.interface);
+        let network = network_of(self.host, interface).unwrap_or_default();
+        let own_ip = if interface.is_unspecified() { address_of(self.host) } else { interface };
+        let ttl = spec.multicast.as_ref().and_then(|multicast| multicast.ttl).unwrap_or(DEFAULT_TTL);
+        let origin = Origin { host: self.host, address: SocketAddr::new(own_ip, port), network, ttl };
+        Ok(SimSocket {
+            kernel: self.kernel.clone(),
+            socket,
+            origin,
+            local: SocketAddr::new(ip, port),
+            peer: spec.connect,
+            queue: Vec::new(),
+            batch: Vec::new(),
+        })
     }
 
     fn resolve(&self, name: &str, port: u16) -> Result<SocketAddr, TransportError> {
@@ -281,8 +401,14 @@ impl Transport for SimTransport {
     }
 
     fn interfaces(&self) -> Vec<InterfaceAddress> {
-        let (name, ip) = ("eth0".to_owned(), address_of(self.host));
-        vec![InterfaceAddress { name, index: 1, ip, prefix: 24, is_usable: true }]
+        let interface = |network: usize| InterfaceAddress {
+            name: format!("eth{network}"),
+            index: network as u32 + 1,
+            ip: address_on(network, self.host),
+            prefix: 24,
+            is_usable: true,
+        };
+        (0..NETWORKS).map(interface).collect()
     }
 
     fn buffer_limits(&self) -> BufferLimits {
@@ -303,9 +429,9 @@ enum Payload {
 /// A socket of a simulated host.
 pub struct SimSocket {
     kernel: Kernel,
-    host: HostId,
+    socket: u64,
+    origin: Origin,
     local: SocketAddr,
-    source: SocketAddr,
     peer: Option<SocketAddr>,
     queue: Vec<(u64, SocketAddr, Payload)>,
     batch: Vec<Datagram>,
@@ -316,7 +442,7 @@ impl SimSocket {
         let mut state = self.kernel.state();
         let State { wire, coverage, now_ns, .. } = &mut *state;
         if let Some(wire) = wire {
-            wire.on_received(self.host, bytes, *now_ns, coverage);
+            wire.on_received(self.origin.host, bytes, *now_ns, coverage);
         }
     }
 }
@@ -333,7 +459,7 @@ impl Datagrams for SimSocket {
 
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {
         let mut state = self.kernel.state();
-        let capacity = match state.network.send_faults[self.host].queue_capacity {
+        let capacity = match state.network.send_faults[self.origin.host].queue_capacity {
             0 => QUEUE_CAPACITY,
             capacity => capacity,
         };
@@ -345,11 +471,7 @@ impl Datagrams for SimSocket {
             SendBuffer::Log { buffer, offset, length } => {
                 Payload::Log { buffer: buffer.clone(), offset, length }
             }
-            SendBuffer::Copied(bytes) => {
-                let mut copy = state.network.take_bytes();
-                copy.extend_from_slice(bytes);
-                Payload::Copied(copy)
-            }
+            SendBuffer::Copied(bytes) => Payload::Copied(state.network.copy(bytes)),
         };
         let to = to.or(self.peer).expect("a destination, or a connected socket");
         self.queue.push((token, to, payload));
@@ -360,14 +482,14 @@ impl Datagrams for SimSocket {
         if self.queue.is_empty() {
             return 0;
         }
-        self.kernel.enter(self.host);
+        self.kernel.enter(self.origin.host);
         let count = self.queue.len();
         let mut is_full = false;
         for (token, to, payload) in self.queue.drain(..) {
             let mut state = self.kernel.state();
-            let short_ppm = state.network.send_faults[self.host].short_ppm;
+            let short_ppm = state.network.send_faults[self.origin.host].short_ppm;
             if !is_full && short_ppm > 0 && state.network.rng.below(1_000_000) < short_ppm {
-                state.fault("short send", &[self.host as u64]);
+                state.fault("short send", &[self.origin.host as u64]);
                 is_full = true;
             }
             if is_full {
@@ -385,7 +507,7 @@ impl Datagrams for SimSocket {
                 }
             };
             let length = bytes.len();
-            state.send(self.host, self.source, to, bytes);
+            state.send(&self.origin, to, bytes);
             drop(state);
             visit(token, Ok(length));
         }
@@ -397,7 +519,7 @@ impl Datagrams for SimSocket {
         {
             let mut state = self.kernel.state();
             let now_ns = state.now_ns;
-            let Some(inbox) = state.network.inboxes[self.host].get_mut(&self.local.port()) else {
+            let Some(inbox) = state.network.inboxes[self.origin.host].get_mut(&self.socket) else {
                 return Ok(0);
             };
             while batch.len() < BATCH
@@ -411,7 +533,7 @@ impl Datagrams for SimSocket {
         }
         let mut length = 0;
         if !batch.is_empty() {
-            self.kernel.enter(self.host);
+            self.kernel.enter(self.origin.host);
         }
         for datagram in batch.drain(..) {
             if self.peer.is_none_or(|peer| peer == datagram.from) {
@@ -428,6 +550,6 @@ impl Datagrams for SimSocket {
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
-        self.kernel.state().network.inboxes[self.host].remove(&self.local.port());
+        self.kernel.state().network.inboxes[self.origin.host].remove(&self.socket);
     }
 }

@@ -11,6 +11,7 @@
 //! At all times, within the image of a reader, no message is missing (but for `reliable=false`), none comes twice or early,
 //! and bytes are those that were sent; no sender goes further than its receivers have granted; positions do not go back.
 
+mod asked;
 mod books;
 mod limits;
 mod listener;
@@ -46,7 +47,10 @@ fn client_of(hosts: usize, host: HostId) -> HostId {
 }
 
 /// What enough seeds must have hit: faults, frames, states and rare branches.
-pub const EXPECTED: [&str; 87] = [
+pub const EXPECTED: [&str; 101] = [
+    "NAK of a group answered",
+    "NAK of a group repeated",
+    "NAK of a group that another was answered for",
     "claim aborted",
     "claim never committed",
     "client killed",
@@ -59,7 +63,11 @@ pub const EXPECTED: [&str; 87] = [
     "datagram held back",
     "datagram lost",
     "datagram overtook another",
+    "datagram to a group of one host",
+    "datagram to a group of several hosts",
+    "datagram to a group that nobody hears",
     "datagram too long for the link",
+    "datagram without a hop to go",
     "datagram without a listener",
     "destination added again",
     "destination removed",
@@ -74,6 +82,7 @@ pub const EXPECTED: [&str; 87] = [
     "driver: heartbeats sent",
     "driver: images rejected",
     "driver: images revoked",
+    "driver: images with fewer hops than their senders",
     "driver: loss gap fills",
     "driver: over runs",
     "driver: publications revoked",
@@ -105,9 +114,11 @@ pub const EXPECTED: [&str; 87] = [
     "frame: last status message",
     "frame: padding",
     "frame: request for a SETUP",
+    "frame: response SETUP",
     "frame: round trip",
     "frame: status message",
     "frame: status message with a tag",
+    "gap filled that another receiver asked for",
     "group too small",
     "image lost although its stream goes on",
     "image rejected",
@@ -115,6 +126,10 @@ pub const EXPECTED: [&str; 87] = [
     "offer: back pressure",
     "offer: not connected",
     "publication closed",
+    "publication closed: what it names has gone",
+    "publication of answers added",
+    "publication of requests added",
+    "publication refused: what it names has gone",
     "publication revoked",
     "publication was told of a refusal",
     "reader came to the end of a revoked stream",

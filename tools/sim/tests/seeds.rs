@@ -54,7 +54,15 @@ fn what_must_hold_of_leases_holds() {
 #[test]
 fn streams_flow_whatever_befalls_them() {
     let summary = run(Area::Streams, SyncLevel::None, 1..25);
-    for name in ["data sent again", "datagram lost", "untethered reader came back", "driver killed"] {
+    for name in [
+        "data sent again",
+        "datagram lost",
+        "untethered reader came back",
+        "driver killed",
+        "datagram to a group of several hosts",
+        "NAK of a group answered",
+        "publication of answers added",
+    ] {
         assert!(summary.coverage.get(name) > 0, "no {name}");
     }
 }

@@ -30,7 +30,7 @@ const SYSTEM_COUNTERS: i32 = C::FailedExecutorOffers as i32 + 1;
 const LONGEST_PADDING: i64 = 16 << 10;
 
 /// Counters that tell of rare branches.
-const BRANCHES: [(C, &str); 22] = [
+const BRANCHES: [(C, &str); 23] = [
     (C::NaksSent, "driver: NAKs sent"),
     (C::NaksReceived, "driver: NAKs received"),
     (C::StatusMessagesReceived, "driver: status messages received"),
@@ -53,6 +53,7 @@ const BRANCHES: [(C, &str); 22] = [
     (C::PublicationImagesRevoked, "driver: images revoked"),
     (C::ImagesRejected, "driver: images rejected"),
     (C::StatusMessagesRejected, "driver: status messages rejected"),
+    (C::PossibleTtlAsymmetry, "driver: images with fewer hops than their senders"),
 ];
 
 /// What is known of a host's driver.
@@ -258,6 +259,8 @@ impl Books {
                 || text.starts_with("WARN: onPublicationError")
                 || was_upset && text.contains("unknown ")
                 || text.contains("address in use")
+                || text.contains("correlation-id")
+                || text.contains("correlationId")
                 || text.contains("CLOSING state, please retry")
         };
         let wrong: Vec<&String> = errors.iter().filter(|text| !is_expected(text)).collect();

@@ -6,7 +6,7 @@ use harrier_client::{Aeron, ClientError, Subscription};
 use harrier_ringbuf::Rng;
 
 use super::peer::Place;
-use super::plan::{ListenerPlan, Way};
+use super::plan::{ListenerPlan, Role, Way};
 use super::truth::{Phase, Reading};
 
 /// Pause before a subscription is added again, ns.
@@ -91,7 +91,9 @@ impl Listener {
         self.left.clear();
         self.commands.clear();
         self.sources.clear();
-        place.truth.borrow_mut().progress.entry(self.id).or_default().has_image = false;
+        let mut truth = place.truth.borrow_mut();
+        truth.progress.entry(self.id).or_default().has_image = false;
+        truth.known.remove(&self.id.0);
     }
 
     /// An image of one of the client's subscriptions is gone.
@@ -115,6 +117,9 @@ impl Listener {
             let progress = truth.progress.entry(self.id).or_default();
             progress.has_lost_image |= is_present;
             progress.has_image = !self.readings.is_empty();
+            if truth.known.get(&self.id.0) == Some(&correlation_id) {
+                truth.known.remove(&self.id.0);
+            }
         }
     }
 
@@ -153,6 +158,9 @@ impl Listener {
             }
         };
         place.hit(if self.plan.is_spy { "spy added" } else { "subscription added" });
+        if matches!(place.truth.borrow().flows[self.id.0].role, Role::Response { .. }) {
+            place.truth.borrow_mut().known.insert(self.id.0, own.registration_id());
+        }
         self.sources.clear();
         for source in &self.plan.sources {
             self.sources.push(Source { channel: source.clone(), command: None, next_ns: 0, is_there: false });
@@ -247,7 +255,7 @@ impl Listener {
             let index = known.unwrap_or_else(|| {
                 let (session_id, joined) = (image.session_id(), image.join_position());
                 readings.push(Reading::new(session_id, correlation_id, joined));
-                note_image(*id, plan, left, (session_id, joined), place);
+                note_image(*id, plan, left, (session_id, correlation_id, joined), place);
                 readings.len() - 1
             });
             // An image that ends stays until all have read it.
@@ -297,10 +305,19 @@ fn note_image(
     id: (usize, usize),
     plan: &ListenerPlan,
     left: &BTreeMap<i32, i64>,
-    (session_id, joined): (i32, i64),
+    (session_id, correlation_id, joined): (i32, i64, i64),
     place: &Place,
 ) {
-    place.truth.borrow_mut().progress.entry(id).or_default().has_image = true;
+    {
+        let mut truth = place.truth.borrow_mut();
+        truth.progress.entry(id).or_default().has_image = true;
+        if matches!(truth.flows[id.0].role, Role::Request { .. }) {
+            truth.known.insert(id.0, correlation_id);
+        }
+        if plan.is_out_of_reach {
+            truth.violate("hops", format!("listener {id:?} hears {session_id} although it is too far away"));
+        }
+    }
     if joined > 0 {
         place.hit(if plan.is_spy { "spy joined late" } else { "reader joined late" });
     }

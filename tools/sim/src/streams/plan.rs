@@ -4,11 +4,15 @@ use harrier_driver::DriverContext;
 use harrier_ringbuf::Rng;
 
 use super::limits::Strategy;
+use super::wire::Kind;
 use super::{FAULTS_END_NS, SECOND_NS, client_of};
 use crate::faults::{Fault, Plan};
 use crate::kernel::HostId;
 use crate::network::{Link, SendFaults};
 use crate::node::{endpoint, small};
+
+mod exchanges;
+mod groups;
 
 /// A silent receiver has left its group after this time, ns.
 pub(super) const RECEIVER_TIMEOUT_NS: i64 = 600_000_000;
@@ -21,6 +25,9 @@ pub(super) const DRIVER_TIMEOUT_MS: i64 = 900;
 /// A closed publication that nobody acknowledges stays for this time, ns.
 pub(super) const LINGER_NS: i64 = 500_000_000;
 
+/// Receivers of a group wait at most so long before they ask for what they lack, ns.
+pub(super) const GROUP_BACKOFF_NS: i64 = 4_000_000;
+
 /// How datagrams of a stream find their receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
@@ -32,6 +39,27 @@ pub(super) enum Way {
     Dynamic,
     /// To destinations that the client names.
     Manual,
+    /// To a multicast group.
+    Group,
+    /// To the one that asked.
+    Response,
+}
+
+/// What a stream has to do with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nothing.
+    Alone,
+    /// It is answered by another.
+    Request {
+        /// Number of the stream of answers.
+        response: usize,
+    },
+    /// It answers another.
+    Response {
+        /// Number of the stream of requests.
+        request: usize,
+    },
 }
 
 /// A stream: one publication at a time, and those that listen.
@@ -40,6 +68,7 @@ pub(super) struct Flow {
     pub(super) stream_id: i32,
     pub(super) from: HostId,
     pub(super) way: Way,
+    pub(super) role: Role,
     pub(super) channel: String,
     /// Destinations of the publication.
     pub(super) destinations: Vec<String>,
@@ -62,6 +91,17 @@ pub(super) struct Flow {
     pub(super) listeners: Vec<ListenerPlan>,
 }
 
+impl Flow {
+    /// What must be known to judge its datagrams.
+    pub(super) fn kind(&self) -> Kind {
+        Kind {
+            strategy: self.strategy,
+            has_destinations: matches!(self.way, Way::Dynamic | Way::Manual),
+            is_group: matches!(self.way, Way::Dynamic | Way::Manual | Way::Group),
+        }
+    }
+}
+
 /// Somebody who reads a stream.
 #[derive(Debug, Clone)]
 pub(super) struct ListenerPlan {
@@ -74,6 +114,8 @@ pub(super) struct ListenerPlan {
     pub(super) is_tethered: bool,
     /// Reads nothing before the stream has ended.
     pub(super) is_stuck: bool,
+    /// The stream's datagrams do not get as far.
+    pub(super) is_out_of_reach: bool,
     /// Its window does not count for the sender.
     pub(super) may_be_outrun: bool,
     /// Pause between polls during the faults, ns; 0 for none.
@@ -104,7 +146,7 @@ pub(super) fn driver_context(directory: &str, rng: &mut Rng) -> DriverContext {
     context.untethered_resting_timeout_ns = 300_000_000;
     context.counters_free_to_reuse_timeout_ns = 100_000_000;
     context.nak_unicast_retry_delay_ratio = [500, 2_000, 5_000][rng.below(3) as usize];
-    context.nak_multicast_max_backoff_ns = 4_000_000;
+    context.nak_multicast_max_backoff_ns = GROUP_BACKOFF_NS;
     context.retransmit_unicast_linger_ns = [2_000_000, 10_000_000][rng.below(2) as usize];
     context.retransmit_unicast_delay_ns = [0, 0, 1_000_000][rng.below(3) as usize];
     context.cubic_measure_rtt = rng.chance(1, 2);
@@ -122,25 +164,28 @@ fn port(flow: usize, number: usize) -> u16 {
 
 /// Draws the streams between so many hosts.
 pub(super) fn draw_flows(rng: &mut Rng, hosts: usize) -> Vec<Flow> {
-    let count = 1 + rng.below(if hosts > 2 { 3 } else { 2 }) as usize;
-    (0..count).map(|number| draw_flow(rng, number, hosts)).collect()
+    let mut flows = Vec::new();
+    if rng.chance(1, 5) {
+        exchanges::draw_exchange(rng, &mut flows, hosts);
+    }
+    let others = if hosts > 2 { 3 } else { 2 };
+    let count = if flows.is_empty() { 1 + rng.below(others) } else { rng.below(2) };
+    for _ in 0..count {
+        let number = flows.len();
+        flows.push(draw_flow(rng, number, hosts));
+    }
+    flows
 }
 
-fn draw_flow(rng: &mut Rng, number: usize, hosts: usize) -> Flow {
-    let from = rng.below(hosts as u64) as usize;
-    let way = match rng.below(12) {
-        0 => Way::Ipc,
-        1..=5 => Way::Unicast,
-        6..=8 => Way::Dynamic,
-        _ => Way::Manual,
-    };
+/// A stream without channel and listeners.
+fn draw_flow_of(rng: &mut Rng, number: usize, from: HostId, way: Way) -> Flow {
     let is_refused = way == Way::Unicast && rng.chance(1, 16);
     let is_exclusive = rng.chance(1, 2);
-    let mtu = if is_refused { 8_192 } else { [1_408, 1_408, 4_096, 8_192][rng.below(4) as usize] };
-    let mut flow = Flow {
+    Flow {
         stream_id: 1_000 + number as i32,
         from,
         way,
+        role: Role::Alone,
         channel: String::new(),
         destinations: Vec::new(),
         strategy: Strategy::Max,
@@ -154,7 +199,12 @@ fn draw_flow(rng: &mut Rng, number: usize, hosts: usize) -> Flow {
         life_ns: if rng.chance(1, 3) { 200_000_000 + rng.below(2_000_000_000) } else { 0 },
         revokes: rng.chance(1, 3),
         listeners: Vec::new(),
-    };
+    }
+}
+
+/// What any publication's channel may say.
+fn draw_parameters(rng: &mut Rng, is_exclusive: bool, is_refused: bool) -> String {
+    let mtu = if is_refused { 8_192 } else { [1_408, 1_408, 4_096, 8_192][rng.below(4) as usize] };
     let mut parameters = format!("|term-length=64k|mtu={mtu}");
     if rng.chance(1, 4) {
         parameters += &format!("|pub-wnd={}", [8_192, 16_384, 32_768][rng.below(3) as usize]);
@@ -166,6 +216,20 @@ fn draw_flow(rng: &mut Rng, number: usize, hosts: usize) -> Flow {
     if rng.chance(1, 8) {
         parameters += "|eos=false";
     }
+    parameters
+}
+
+fn draw_flow(rng: &mut Rng, number: usize, hosts: usize) -> Flow {
+    let from = rng.below(hosts as u64) as usize;
+    let way = match rng.below(16) {
+        0 => Way::Ipc,
+        1..=5 => Way::Unicast,
+        6..=8 => Way::Dynamic,
+        9..=11 => Way::Manual,
+        _ => Way::Group,
+    };
+    let mut flow = draw_flow_of(rng, number, from, way);
+    let mut parameters = draw_parameters(rng, flow.is_exclusive, flow.is_refused);
     add_listeners(rng, &mut flow, number, hosts);
     if way != Way::Ipc && flow.listeners.iter().any(|listener| listener.is_spy) && rng.chance(1, 2) {
         parameters += "|ssc=true";
@@ -204,6 +268,9 @@ fn add_listeners(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: usize) {
             flow.channel.clone_from(&channel);
             add_host(rng, flow, host, channel, Vec::new(), false);
         }
+        Way::Group => groups::add_group(rng, flow, number, hosts),
+        // What answers comes with its requests.
+        Way::Response => {}
         Way::Dynamic | Way::Manual => {
             let count = 1 + rng.below(others.len() as u64) as usize;
             let (strategy, parameter) = draw_strategy(rng, count);
@@ -219,7 +286,7 @@ fn add_listeners(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: usize) {
             }
         }
     }
-    if matches!(flow.way, Way::Unicast | Way::Dynamic) && !flow.is_refused && rng.chance(1, 2) {
+    if matches!(flow.way, Way::Unicast | Way::Dynamic | Way::Group) && !flow.is_refused && rng.chance(1, 2) {
         let channel = flow.channel.split("|fc=").next().unwrap_or_default();
         let mut spy = listener(rng, from, format!("aeron-spy:{channel}"));
         spy.is_spy = true;
@@ -324,6 +391,7 @@ fn listener(rng: &mut Rng, host: HostId, channel: String) -> ListenerPlan {
         is_reliable: true,
         is_tethered: true,
         is_stuck: false,
+        is_out_of_reach: false,
         may_be_outrun: false,
         pause_ns: if rng.chance(1, 4) { 1_000_000 + rng.below(30_000_000) } else { 0 },
         limit: 1 + rng.below(20) as usize,
@@ -364,8 +432,12 @@ fn draw_fault(rng: &mut Rng, at: i64, flows: &[Flow], hosts: usize, faults: &mut
             faults.push((at, Fault::Noise { from, to, link }));
         }
         4 | 5 => {
-            // A loss burst.
-            faults.push((at, Fault::Cut { from, to, duration_ns: rng.below(20_000_000) as i64 }));
+            // A loss burst, of one receiver or of all.
+            let duration_ns = rng.below(20_000_000) as i64;
+            let is_for_all = rng.chance(1, 2);
+            for to in (0..hosts).filter(|host| *host == to || is_for_all && *host != from) {
+                faults.push((at, Fault::Cut { from, to, duration_ns }));
+            }
         }
         6 => faults.push((at, Fault::Cut { from, to, duration_ns: rng.below(1_600_000_000) as i64 })),
         7 => {

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -11,9 +10,10 @@ use harrier_driver::{Driver, ExecutorMode, StartError};
 use harrier_ringbuf::Rng;
 use harrier_ringbuf::shared_thread::{ErrorSink, ProcessDeath};
 
+use super::asked::AnswerSettings;
 use super::books::Books;
 use super::peer::{Peer, Place, Remains};
-use super::plan::{self, Flow, Way};
+use super::plan::{self, Flow};
 use super::truth::{Phase, Truth};
 use super::wire::Wire;
 use super::{MAX_HOSTS, client_of};
@@ -86,14 +86,10 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     for host in 0..hosts {
         kernel.put_on_machine_of(client_of(hosts, host), host);
     }
-    let strategies: BTreeMap<_, _> = scenario
-        .flows
-        .iter()
-        .map(|flow| (flow.stream_id, (flow.strategy, matches!(flow.way, Way::Dynamic | Way::Manual))))
-        .collect();
+    let kinds = scenario.flows.iter().map(|flow| (flow.stream_id, flow.kind())).collect();
     let is_short = |(_, fault): &(i64, Fault)| matches!(fault, Fault::NoRoom { .. });
     let are_sends_short = scenario.plan.faults().iter().any(is_short);
-    kernel.state().wire = Some(Wire::new(strategies, 2 * hosts, are_sends_short));
+    kernel.state().wire = Some(Wire::new(kinds, 2 * hosts, are_sends_short));
     let mut rng = Rng::new(seed);
     let starts = |_| Process { starts_at_ns: Some(0), ..Process::default() };
     let mut run = Run {
@@ -169,7 +165,12 @@ impl Run {
         let (kernel, memory, world) = (self.kernel.clone(), self.memories[host].clone(), self.world.clone());
         let thread = self.world.thread(host, self.sink(host));
         if let Some(wire) = &mut self.kernel.state().wire {
-            wire.restart(host);
+            let answers = AnswerSettings {
+                delay_ns: context.retransmit_unicast_delay_ns,
+                linger_ns: context.retransmit_unicast_linger_ns,
+                max_resend: context.max_resend as usize,
+            };
+            wire.restart(host, answers);
         }
         let launch = move || -> Result<(), Result<StartError, String>> {
             let transport = SimTransport::new(kernel.clone(), host);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harrier_ringbuf::assembly::ImageFragmentAssembler;
 
-use super::plan::Flow;
+use super::plan::{Flow, Role};
 use crate::history::Violation;
 use crate::kernel::HostId;
 
@@ -81,6 +81,9 @@ pub(super) struct Truth {
     pub(super) progress: BTreeMap<(usize, usize), Progress>,
     /// The session that a flow's publication has now.
     pub(super) present: BTreeMap<usize, i32>,
+    /// What others need to know of a flow's reader to ask or to answer: the registration id of a subscription that awaits
+    /// answers, the correlation id of the image of requests.
+    pub(super) known: BTreeMap<usize, i64>,
     /// When a host's driver or clients were last disturbed so that they may lose each other, virtual ns.
     pub(super) upset_ns: Vec<i64>,
     /// Messages that were read.
@@ -110,6 +113,7 @@ impl Truth {
             sessions: BTreeMap::new(),
             progress: BTreeMap::new(),
             present: BTreeMap::new(),
+            known: BTreeMap::new(),
             upset_ns: vec![i64::MIN / 2; hosts],
             read: 0,
             additions: vec![Vec::new(); hosts],
@@ -147,6 +151,15 @@ impl Truth {
         }
         if let Some(sent) = self.sessions.get_mut(&session_id) {
             sent.is_revoked |= is_revoked;
+        }
+    }
+
+    /// The id that a publication's channel has to name; `None` as long as there is none.
+    pub(super) fn named(&self, role: Role) -> Option<i64> {
+        match role {
+            Role::Alone => None,
+            Role::Request { response } => self.known.get(&response).copied(),
+            Role::Response { request } => self.known.get(&request).copied(),
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use harrier_protocol::udp::{DataFrames, Frame, Setup, StatusMessage, flag, frame_type};
+use harrier_protocol::udp::{DataFrames, Frame, Nak, Setup, StatusMessage, flag, frame_type};
 use harrier_ringbuf::position::compute_position;
 
+use super::asked::{AnswerSettings, Owed, Receivers};
 use super::limits::{Granted, Strategy};
 use crate::history::Violation;
 use crate::kernel::HostId;
@@ -32,6 +33,17 @@ pub struct Tally {
     pub heartbeats_received: u64,
 }
 
+/// What is known of a stream before it flows.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its flow control.
+    pub strategy: Strategy,
+    /// Each of its destinations is sent to by itself.
+    pub has_destinations: bool,
+    /// It may have several receivers.
+    pub is_group: bool,
+}
+
 /// A session as its sender shows it.
 #[derive(Debug)]
 struct Session {
@@ -46,16 +58,36 @@ struct Session {
     heartbeat: i64,
     granted: Granted,
     was_asked: bool,
+    owed: Owed,
+    receivers: Receivers,
+    is_group: bool,
     /// A destination may be there twice: that of a publication that lingers and that of the next one, or those of a
     /// receiver's two lives.
     is_repeated: bool,
 }
 
+impl Session {
+    /// From where to where a NAK asks.
+    fn range(&self, nak: &Nak) -> (i64, i64) {
+        let begin = compute_position(nak.term_id, nak.term_offset, self.bits, self.initial_term_id);
+        (begin, begin + i64::from(nak.length))
+    }
+
+    /// From where to where a datagram goes, padding included.
+    fn reach(&self, data: &DataFrames<'_>) -> (i64, i64) {
+        let header = &data.first;
+        let begin = compute_position(header.term_id, header.term_offset, self.bits, self.initial_term_id);
+        (begin, begin + (data.term_end as i64 - i64::from(header.term_offset)))
+    }
+}
+
 /// Watches the frames of all hosts.
 #[derive(Debug)]
 pub struct Wire {
-    /// Flow control of each stream, and whether it has destinations.
-    strategies: BTreeMap<i32, (Strategy, bool)>,
+    /// By stream.
+    kinds: BTreeMap<i32, Kind>,
+    /// By host.
+    answers: Vec<AnswerSettings>,
     sessions: BTreeMap<(i32, i32), Session>,
     tallies: Vec<Tally>,
     /// Sends may end short: what went out to one receiver is sent to all again.
@@ -66,14 +98,19 @@ pub struct Wire {
 
 impl Wire {
     /// A wire between so many hosts.
-    pub fn new(strategies: BTreeMap<i32, (Strategy, bool)>, hosts: usize, are_sends_short: bool) -> Self {
-        let tallies = vec![Tally::default(); hosts];
-        Self { strategies, sessions: BTreeMap::new(), tallies, are_sends_short, violations: Vec::new() }
+    pub fn new(kinds: BTreeMap<i32, Kind>, hosts: usize, are_sends_short: bool) -> Self {
+        let (tallies, answers) = (vec![Tally::default(); hosts], vec![AnswerSettings::default(); hosts]);
+        let (sessions, violations) = (BTreeMap::new(), Vec::new());
+        Self { kinds, answers, sessions, tallies, are_sends_short, violations }
     }
 
     /// A host's driver starts anew.
-    pub fn restart(&mut self, host: HostId) {
+    pub fn restart(&mut self, host: HostId, answers: AnswerSettings) {
         self.tallies[host] = Tally::default();
+        self.answers[host] = answers;
+        for session in self.sessions.values_mut() {
+            session.receivers.holes.remove(&host);
+        }
     }
 
     /// What a host's driver should have counted.
@@ -107,9 +144,10 @@ impl Wire {
             }
             Ok(Frame::Data(data)) if data.is_heartbeat() => self.on_heartbeat(&data, coverage),
             Ok(Frame::Data(data)) => self.on_data(&data, to, now_ns, coverage),
-            Ok(Frame::Nak(_)) => {
+            Ok(Frame::Nak(nak)) => {
                 coverage.hit("frame: NAK");
                 tally.naks_sent += 1;
+                self.on_nak_sent(host, (to, &nak), now_ns, coverage);
             }
             Ok(Frame::StatusMessage(status)) => {
                 coverage.hit(match status.flags {
@@ -142,8 +180,17 @@ impl Wire {
         match Frame::decode(bytes) {
             Ok(Frame::Nak(nak)) => {
                 tally.naks_received += 1;
+                let settings = self.answers[host];
                 if let Some(session) = self.session(host, nak.stream_id, nak.session_id) {
                     session.was_asked = true;
+                    let (range, is_group) = (session.range(&nak), session.is_group);
+                    let is_answered = session.owed.on_nak(range, is_group, &settings, now_ns);
+                    if is_group {
+                        coverage.hit(match is_answered {
+                            true => "NAK of a group answered",
+                            false => "NAK of a group that another was answered for",
+                        });
+                    }
                 }
             }
             Ok(Frame::Error(error)) => {
@@ -153,8 +200,45 @@ impl Wire {
                 }
             }
             Ok(Frame::StatusMessage(status)) => self.on_status(host, &status, now_ns, coverage),
-            Ok(Frame::Data(data)) => tally.heartbeats_received += u64::from(data.is_heartbeat()),
+            Ok(Frame::Data(data)) if data.is_heartbeat() => tally.heartbeats_received += 1,
+            Ok(Frame::Data(data)) => self.on_data_received(host, &data, coverage),
             _ => {}
+        }
+    }
+
+    /// Receivers of a group ask after a random time, so that not all of them have to.
+    fn on_nak_sent(
+        &mut self,
+        host: HostId,
+        (to, nak): (SocketAddr, &Nak),
+        now_ns: i64,
+        coverage: &mut Coverage,
+    ) {
+        let Some(session) = self.sessions.get_mut(&(nak.stream_id, nak.session_id)) else { return };
+        if !session.is_group {
+            return;
+        }
+        let (begin, end) = session.range(nak);
+        session.receivers.holes.entry(host).or_default().on_nak(begin, end);
+        let asking = session.receivers.askings.entry((host, to)).or_default();
+        let took_ns = asking.on_nak((nak.term_id, nak.term_offset, nak.length), now_ns);
+        if asking.is_repeated() {
+            coverage.hit("NAK of a group repeated");
+        }
+        if let Some(took_ns) = took_ns {
+            let text = format!("host {host} asked in {took_ns} ns again and again for {nak:?}");
+            self.violate("NAK storm", text);
+        }
+    }
+
+    fn on_data_received(&mut self, host: HostId, data: &DataFrames<'_>, coverage: &mut Coverage) {
+        let header = &data.first;
+        let Some(session) = self.sessions.get_mut(&(header.stream_id, header.session_id)) else { return };
+        if session.is_group && host != session.owner {
+            let (begin, end) = session.reach(data);
+            if session.receivers.holes.entry(host).or_default().on_data(begin, end) && session.was_asked {
+                coverage.hit("gap filled that another receiver asked for");
+            }
         }
     }
 
@@ -163,7 +247,7 @@ impl Wire {
     }
 
     fn on_setup(&mut self, host: HostId, setup: &Setup) {
-        let Some((strategy, is_repeated)) = self.strategies.get(&setup.stream_id).copied() else { return };
+        let Some(kind) = self.kinds.get(&setup.stream_id).copied() else { return };
         let bits = setup.term_length.trailing_zeros();
         let position = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
         self.sessions.entry((setup.stream_id, setup.session_id)).or_insert_with(|| Session {
@@ -174,9 +258,12 @@ impl Wire {
             sent: position,
             sent_to: BTreeMap::new(),
             heartbeat: position,
-            granted: Granted::new(strategy),
+            granted: Granted::new(kind.strategy),
             was_asked: false,
-            is_repeated,
+            owed: Owed::default(),
+            receivers: Receivers::default(),
+            is_group: kind.is_group,
+            is_repeated: kind.has_destinations,
         });
     }
 
@@ -225,10 +312,8 @@ impl Wire {
         let Some(session) = self.sessions.get_mut(&(header.stream_id, header.session_id)) else {
             return self.violate("frames", format!("data of {} before its SETUP", header.session_id));
         };
-        let begin =
-            compute_position(header.term_id, header.term_offset, session.bits, session.initial_term_id);
+        let (begin, whole_end) = session.reach(data);
         let end = begin + data.bytes.len() as i64;
-        let whole_end = begin + (data.term_end as i64 - i64::from(header.term_offset));
         let (allowed, sent) = (session.granted.limit(now_ns, coverage), session.sent);
         session.sent = sent.max(whole_end);
         let may_repeat = session.was_asked || session.is_repeated || self.are_sends_short;
@@ -243,6 +328,14 @@ impl Wire {
             }
             if whole_end > sent && !self.are_sends_short {
                 let text = format!("{session_id} sent {begin} to {whole_end} again, behind {sent}");
+                return self.violate("retransmit", text);
+            }
+            if !session.is_repeated
+                && !self.are_sends_short
+                && let Some(excess) = session.owed.on_resent(data.bytes.len())
+            {
+                let text =
+                    format!("{session_id} sent {begin} again: {excess} bytes more than it was asked for");
                 return self.violate("retransmit", text);
             }
         }

@@ -6,7 +6,7 @@ use harrier_ringbuf::append::{Claim, OfferError};
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
 
 use super::peer::Place;
-use super::plan::{Flow, Way};
+use super::plan::{Flow, Role, Way};
 use super::truth::{Phase, fill};
 
 /// Pause after an offer that was refused, ns.
@@ -82,6 +82,8 @@ pub(super) struct Writer {
     flow: usize,
     plan: Flow,
     state: State,
+    /// What its channel names.
+    named: Option<i64>,
     destinations: Vec<Destination>,
     next_ns: i64,
     next_move_ns: i64,
@@ -108,6 +110,7 @@ impl Writer {
             flow,
             plan,
             state: State::None,
+            named: None,
             destinations: Vec::new(),
             next_ns: 0,
             next_move_ns: 0,
@@ -144,19 +147,7 @@ impl Writer {
     pub(super) fn work(&mut self, aeron: &mut Aeron, place: &Place, rng: &mut Rng) -> usize {
         match &mut self.state {
             State::None if place.phase > Phase::Calm || place.now_ns < self.next_ns => 0,
-            State::None => {
-                let (channel, stream_id) = (&self.plan.channel, self.plan.stream_id);
-                let added = match self.plan.is_exclusive {
-                    true => aeron.add_exclusive_publication(channel, stream_id),
-                    false => aeron.add_publication(channel, stream_id),
-                };
-                self.next_ns = place.now_ns + UNCONNECTED_NS;
-                if let Some(id) = place.accepted(added) {
-                    place.truth.borrow_mut().additions[place.host].push(place.now_ns);
-                    self.state = State::Adding(id);
-                }
-                1
-            }
+            State::None => self.add(aeron, place),
             State::Adding(id) => {
                 let id = *id;
                 let got = match self.plan.is_exclusive {
@@ -167,6 +158,25 @@ impl Writer {
             }
             State::Open(_) => self.run(aeron, place, rng),
         }
+    }
+
+    fn add(&mut self, aeron: &mut Aeron, place: &Place) -> usize {
+        self.next_ns = place.now_ns + UNCONNECTED_NS;
+        let (mut channel, stream_id) = (self.plan.channel.clone(), self.plan.stream_id);
+        self.named = place.truth.borrow().named(self.plan.role);
+        if self.plan.role != Role::Alone {
+            let Some(named) = self.named else { return 0 };
+            channel += &format!("|response-correlation-id={named}");
+        }
+        let added = match self.plan.is_exclusive {
+            true => aeron.add_exclusive_publication(&channel, stream_id),
+            false => aeron.add_publication(&channel, stream_id),
+        };
+        if let Some(id) = place.accepted(added) {
+            place.truth.borrow_mut().additions[place.host].push(place.now_ns);
+            self.state = State::Adding(id);
+        }
+        1
     }
 
     fn on_added(
@@ -180,14 +190,22 @@ impl Writer {
             Ok(None) => return 0,
             Ok(Some(open)) => open,
             Err(error) => {
-                place.on_refused(&error);
+                let has_gone = self.plan.role != Role::Alone && error.to_string().contains("orrelation");
+                match has_gone {
+                    true => place.hit("publication refused: what it names has gone"),
+                    false => place.on_refused(&error),
+                }
                 self.state = State::None;
                 self.next_ns = place.now_ns + 10 * UNCONNECTED_NS;
                 return 1;
             }
         };
         place.truth.borrow_mut().begin(self.flow, open.session_id());
-        place.hit("publication added");
+        place.hit(match self.plan.role {
+            Role::Alone => "publication added",
+            Role::Request { .. } => "publication of requests added",
+            Role::Response { .. } => "publication of answers added",
+        });
         self.destinations.clear();
         for channel in &self.plan.destinations {
             let command = place.accepted(aeron.add_destination(open.registration_id(), channel));
@@ -204,6 +222,11 @@ impl Writer {
 
     fn run(&mut self, aeron: &mut Aeron, place: &Place, rng: &mut Rng) -> usize {
         let mut work_count = self.move_destinations(aeron, place, rng);
+        if place.phase <= Phase::Calm && place.truth.borrow().named(self.plan.role) != self.named {
+            place.hit("publication closed: what it names has gone");
+            self.close(false, place, rng);
+            return work_count + 1;
+        }
         let is_dying = place.phase == Phase::Storm && place.now_ns >= self.dies_ns;
         if is_dying || place.phase >= Phase::Ending {
             self.close(is_dying, place, rng);

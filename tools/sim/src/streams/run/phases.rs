@@ -78,7 +78,8 @@ impl Run {
         let listeners = plan.listeners.iter().cloned().enumerate();
         // One that was left behind and may not come back is out.
         let is_out = |listener: &ListenerPlan| !listener.is_tethered && !plan.rejoins;
-        listeners.filter(|(_, listener)| !listener.is_stuck && !is_out(listener)).collect()
+        let hears = |listener: &ListenerPlan| !listener.is_stuck && !listener.is_out_of_reach;
+        listeners.filter(|(_, listener)| hears(listener) && !is_out(listener)).collect()
     }
 
     /// Every stream flows to all its listeners.
