@@ -84,6 +84,10 @@ impl<M: Memory> Cnc<M> {
         if let Some(parent) = directory.parent() {
             memory.create_directory(parent)?;
         }
+        // What is deleted without a look is taken even from a driver that lives (spec 02 §5.14, §6.3).
+        if context.delete_directory_on_start {
+            memory.remove(&lock_path(directory))?;
+        }
         let lock = match memory.lock(&lock_path(directory)) {
             Ok(lock) => lock,
             Err(MemoryError::Locked { .. }) => return Err(StartError::ActiveDriver { path }),
@@ -145,7 +149,7 @@ impl<M: Memory> Cnc<M> {
     /// Distributes the sections; what ends the file stays together.
     pub(crate) fn into_parts(self) -> CncParts<M> {
         CncParts {
-            end: CncEnd { to_driver: self.to_driver.clone(), _lock: self.lock },
+            end: CncEnd { to_driver: self.to_driver.clone(), lock: self.lock },
             to_driver: self.to_driver,
             to_clients: self.to_clients,
             counters: self.counters,
@@ -168,7 +172,7 @@ pub(crate) struct CncParts<M: Memory> {
 /// Holds the directory until the driver closes.
 pub(crate) struct CncEnd<M: Memory> {
     to_driver: ManyToOneRing,
-    _lock: M::Lock,
+    lock: M::Lock,
 }
 
 impl<M: Memory> CncEnd<M> {
@@ -176,6 +180,24 @@ impl<M: Memory> CncEnd<M> {
     pub(crate) fn retire(&self) {
         self.to_driver.set_consumer_heartbeat_ms(-1);
     }
+
+    /// Gives the directory up: no file beside it says any more that somebody lives in it.
+    pub(crate) fn leave(self, memory: &M, directory: &Path) -> Result<(), MemoryError> {
+        memory.remove_lock_file(&self.lock, &lock_path(directory))
+    }
+}
+
+/// Age of the heartbeat of the driver that is, or was, in a directory, ms; `None` where no CnC file can be read.
+pub fn heartbeat_age_ms<M: Memory>(memory: &M, directory: &Path, now: &Now) -> Option<i64> {
+    let path = directory.join(CNC_FILE);
+    let length = memory.length(&path).ok().filter(|length| *length >= CNC_HEADER_LENGTH)?;
+    let buffer = memory.map(&path, MapMode::ReadOnly).ok()?;
+    let mut bytes = [0; CNC_HEADER_LENGTH];
+    buffer.copy_out(0, &mut bytes);
+    let layout = CncHeader::decode(&bytes).ok()?.layout().ok()?;
+    layout.check_file_length(length).ok()?;
+    let ring = ManyToOneRing::new(buffer.slice(layout.to_driver.start, layout.to_driver.len())).ok()?;
+    Some(now.epoch_ms - ring.consumer_heartbeat_ms())
 }
 
 fn header(context: &DriverContext, now: &Now) -> CncHeader {

@@ -341,5 +341,8 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
         {
             self.events.record_error(&error.to_string());
         }
+        if let Err(error) = end.leave(&self.cnc.memory, &self.context.directory) {
+            self.events.record_error(&error.to_string());
+        }
     }
 }

@@ -8,6 +8,8 @@ use harrier_protocol::uri::{Group, MAX_MTU_LENGTH, MAX_TERM_LENGTH, MIN_TERM_LEN
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::transport::{BufferLimits, TransportKind, TransportOptions};
 
+use crate::log_files::StorageChecks;
+
 /// How a driver's agents share threads (spec 02 §5.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThreadingMode {
@@ -178,6 +180,9 @@ pub struct DriverContext {
     pub receiver_wildcard_port_range: (u16, u16),
     pub stream_session_limit: i32,
     pub resource_free_limit: usize,
+    /// What may block in name resolution has a thread of its own.
+    pub async_executor_enabled: bool,
+    pub async_executor_idle: IdleStrategy,
     pub conductor_idle: IdleStrategy,
     pub sender_idle: IdleStrategy,
     pub receiver_idle: IdleStrategy,
@@ -188,6 +193,8 @@ pub struct DriverContext {
     pub receiver_affinity: Affinity,
     /// Connects the sockets of unicast publications, so that the system filters strangers.
     pub connect_enabled: bool,
+    /// Has no effect but to be printed: application time stamps are not there to be enabled.
+    pub enable_experimental_features: bool,
     /// Comma list of interceptors on received datagrams: `loss`, `fixed-loss`, `multi-gap-loss` (spec 02 §6.5).
     pub incoming_interceptors: String,
     pub loss_arguments: String,
@@ -290,6 +297,8 @@ impl DriverContext {
             receiver_wildcard_port_range: (0, 0),
             stream_session_limit: i32::MAX,
             resource_free_limit: 10,
+            async_executor_enabled: true,
+            async_executor_idle: IdleStrategy::Sleep { period_ns: 1_000_000 },
             conductor_idle: idle.clone(),
             sender_idle: idle.clone(),
             receiver_idle: idle.clone(),
@@ -299,6 +308,7 @@ impl DriverContext {
             sender_affinity: None,
             receiver_affinity: None,
             connect_enabled: true,
+            enable_experimental_features: false,
             incoming_interceptors: String::new(),
             loss_arguments: String::new(),
             fixed_loss_arguments: String::new(),
@@ -306,6 +316,13 @@ impl DriverContext {
             transport: TransportOptions::default(),
             command_queue_capacity: 1_024,
             seed: 0,
+        }
+    }
+
+    pub(crate) fn storage_checks(&self) -> StorageChecks {
+        match self.perform_storage_checks {
+            true => StorageChecks::Warn(self.low_file_store_warning_threshold),
+            false => StorageChecks::Off,
         }
     }
 

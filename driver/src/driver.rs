@@ -211,8 +211,8 @@ impl<M: Memory, T: Transport> Driver<M, T> {
             )?],
         };
         if let Some(executor) = executor {
-            let idle = IdleStrategy::Sleep { period_ns: 1_000_000 };
-            runners.insert(0, start("aeron-executor", vec![Box::new(executor)], &idle, None)?);
+            let idle = &context.async_executor_idle;
+            runners.insert(0, start("aeron-executor", vec![Box::new(executor)], idle, None)?);
         }
         Ok(RunningDriver { runners, handle })
     }

@@ -11,7 +11,7 @@ use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Tran
 
 use crate::channel::UdpChannel;
 use crate::failure::Failure;
-use crate::log_files::{self, LogFile};
+use crate::log_files::{self, LogFile, StorageChecks};
 use crate::resolver::Names;
 
 /// Something that may block.
@@ -22,7 +22,7 @@ pub(crate) enum Job {
     /// Open a socket, and another one to hear receivers on.
     Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>> },
     /// Create a log.
-    CreateLog { path: PathBuf, settings: Box<LogSettings>, low_space_threshold: u64 },
+    CreateLog { path: PathBuf, settings: Box<LogSettings>, storage: StorageChecks },
     /// Remove a log.
     Free(LogFile),
 }
@@ -163,10 +163,10 @@ impl<M: Memory, T: Transport> Worker<M, T> {
                 let control = control.map(|control| self.open(&control)).transpose()?;
                 Ok(Opened { socket, control })
             })),
-            Job::CreateLog { path, settings, low_space_threshold } => {
-                JobResult::Log(log_files::create(&self.memory, &path, &settings).map(|file| {
+            Job::CreateLog { path, settings, storage } => {
+                JobResult::Log(log_files::create(&self.memory, &path, &settings, storage).map(|file| {
                     let directory = path.parent().unwrap_or(&path);
-                    let warning = log_files::low_space_warning(&self.memory, directory, low_space_threshold);
+                    let warning = log_files::low_space_warning(&self.memory, directory, storage);
                     (file, warning)
                 }))
             }

@@ -30,10 +30,27 @@ pub(crate) fn image_path(directory: &Path, correlation_id: i64) -> PathBuf {
     directory.join(IMAGES).join(format!("{correlation_id}.logbuffer"))
 }
 
+/// What is asked of the file system when a log is made (spec 02 §5.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StorageChecks {
+    /// That the log fits; a warning when no more than so many bytes were left.
+    Warn(u64),
+    /// Nothing.
+    Off,
+}
+
 /// Creates and initialises a log; the file is removed again when that fails.
-pub(crate) fn create<M: Memory>(memory: &M, path: &Path, settings: &LogSettings) -> Result<LogFile, Failure> {
+pub(crate) fn create<M: Memory>(
+    memory: &M,
+    path: &Path,
+    settings: &LogSettings,
+    storage: StorageChecks,
+) -> Result<LogFile, Failure> {
     let length = file_length(settings.term_length, settings.page_size);
-    let buffer = memory.create(path, length, settings.sparse)?;
+    let buffer = match storage {
+        StorageChecks::Warn(_) => memory.create(path, length, settings.sparse)?,
+        StorageChecks::Off => memory.create_unasked(path, length, settings.sparse)?,
+    };
     match LogBuffers::initialise(buffer, settings) {
         Ok(log) => Ok(LogFile { path: path.to_owned(), log, length }),
         Err(error) => {
@@ -44,7 +61,12 @@ pub(crate) fn create<M: Memory>(memory: &M, path: &Path, settings: &LogSettings)
 }
 
 /// A warning when the file system runs low.
-pub(crate) fn low_space_warning<M: Memory>(memory: &M, directory: &Path, threshold: u64) -> Option<String> {
+pub(crate) fn low_space_warning<M: Memory>(
+    memory: &M,
+    directory: &Path,
+    storage: StorageChecks,
+) -> Option<String> {
+    let StorageChecks::Warn(threshold) = storage else { return None };
     let usable = memory.usable_space(directory).ok()?;
     (usable <= threshold).then(|| {
         format!(

@@ -1,89 +1,49 @@
 //! `harrier-driver`: a media driver as a process of its own (spec 02 §6.3).
 #![forbid(unsafe_code)]
 
+mod command_line;
+
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harrier_driver::configuration::Properties;
 use harrier_driver::context::{DriverContext, ThreadingMode};
-use harrier_driver::{Driver, ExecutorMode};
+use harrier_driver::{Driver, ExecutorMode, StartError, heartbeat_age_ms};
 use harrier_platform::{HostTransport, MappedMemory, SystemClock, pin_current_thread};
-use harrier_ringbuf::Clock;
+use harrier_ringbuf::{Clock, MemoryError, Now, TransportError};
 
-const HELP: &str = "\
-harrier-driver: an Aeron-compatible media driver
-
-usage: harrier-driver [-v] [--ready] [-Dname=value]... [properties-file]...
-
-  -Dname=value   sets a setting, e.g. -Daeron.threading.mode=SHARED; overrides AERON_* variables
-  --ready        prints one line of JSON once clients can connect
-  -v             prints the version
-
-Settings are Aeron's: see tuning.md. The driver runs until SIGINT, SIGTERM or an allowed terminate command.
-
-example: harrier-driver --ready -Daeron.dir=/dev/shm/aeron-demo -Daeron.threading.mode=SHARED
-";
+use command_line::{Arguments, Wish};
 
 /// How often the main thread looks for a signal.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(20);
 
-struct Arguments {
-    properties: Properties,
-    prints_ready: bool,
-}
-
-enum Wish {
-    Run(Box<Arguments>),
-    Print(String),
-}
-
 fn main() -> ExitCode {
-    let arguments = match parse(std::env::args().skip(1)) {
-        Ok(Wish::Run(arguments)) => arguments,
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_else(|| "harrier-driver".into());
+    let outcome = match command_line::parse(&program, words) {
         Ok(Wish::Print(text)) => {
-            print!("{text}");
+            say(&text);
             return ExitCode::SUCCESS;
         }
-        Err((text, code)) => {
-            eprintln!("{text}");
-            return ExitCode::from(code);
-        }
+        Ok(Wish::Run(arguments)) => run(*arguments),
+        Err(text) => Err(text),
     };
-    match run(*arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ERROR: driver init {error}");
+    match outcome {
+        Ok(signal) => ExitCode::from(signal),
+        Err(text) => {
+            eprintln!("{text}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn parse(arguments: impl Iterator<Item = String>) -> Result<Wish, (String, u8)> {
-    let mut properties = Properties::from_environment(std::env::vars());
-    let mut prints_ready = false;
-    for argument in arguments {
-        if let Some(definition) = argument.strip_prefix("-D") {
-            properties.define(definition).map_err(|error| (error.to_string(), 1))?;
-        } else if argument == "-v" {
-            let version = harrier_protocol::AERON_VERSION;
-            let text = format!("harrier-driver <aeron version={version}> major 1 minor 51 patch 0\n");
-            return Ok(Wish::Print(text));
-        } else if argument == "--help" || argument == "-h" {
-            return Ok(Wish::Print(HELP.to_owned()));
-        } else if argument == "--ready" {
-            prints_ready = true;
-        } else if argument.starts_with('-') {
-            return Err((format!("Usage: harrier-driver [-v][--ready][-Dname=value]; got {argument}"), 2));
-        } else {
-            let text = std::fs::read_to_string(&argument)
-                .map_err(|error| (format!("ERROR: loading properties from {argument}: {error}"), 1))?;
-            properties.load(&text);
-        }
-    }
-    Ok(Wish::Run(Box::new(Arguments { properties, prints_ready })))
+/// Writes to standard output; nobody has to listen.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _nobody_listens = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 fn default_directory() -> PathBuf {
@@ -93,49 +53,103 @@ fn default_directory() -> PathBuf {
     parent.join(format!("aeron-{user}"))
 }
 
-fn run(arguments: Arguments) -> Result<(), String> {
+/// An error as Aeron's driver writes it: a code with what it means, then where and what.
+macro_rules! failure {
+    ($stage:literal, $code:expr, $meaning:expr, $text:expr) => {
+        format!("ERROR: {} ({}) {}\n[run, {}:{}] {}", $stage, $code, $meaning, file!(), line!(), $text)
+    };
+}
+
+fn invalid(stage: &str, error: &dyn std::fmt::Display) -> String {
+    let (file, line) = (file!(), line!());
+    format!("ERROR: {stage} (22) Invalid argument\n[run, {file}:{line}] {error}")
+}
+
+fn refused(context: &DriverContext, error: &StartError) -> String {
+    let system = |source: &std::io::Error| {
+        let text = source.to_string();
+        let meaning = text.split(" (os error").next().unwrap_or_default().to_owned();
+        failure!("driver init", source.raw_os_error().unwrap_or(-1), meaning, error)
+    };
+    match error {
+        StartError::ActiveDriver { path } => format!(
+            "ERROR: driver init (0) [run, {file}:{line}] Active media driver detected: {}\n\
+             [run, {file}:{line}] could not recreate aeron dir: {}",
+            path.display(),
+            context.directory.display(),
+            file = file!(),
+            line = line!(),
+        ),
+        StartError::Setting(error) => invalid("driver init", error),
+        StartError::Memory(MemoryError::Space { .. }) => {
+            failure!("driver init", 28, "No space left on device", error)
+        }
+        StartError::Memory(MemoryError::Io { source, .. }) => system(source),
+        other => failure!("driver init", -1, "generic error, see message", other),
+    }
+}
+
+/// Runs the driver to its end; returns the number of the signal that ended it, 0 when a client did.
+fn run(arguments: Arguments) -> Result<u8, String> {
     let mut context = DriverContext::new(default_directory());
     let clock = SystemClock;
     let now = clock.now();
     context.seed = (now.epoch_ms as u64) ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id());
-    for warning in arguments.properties.apply(&mut context).map_err(|error| error.to_string())? {
+    let warnings =
+        arguments.properties.apply(&mut context).map_err(|error| invalid("context init", &error))?;
+    for warning in warnings {
         eprintln!("{warning}");
     }
-    if context.threading_mode == ThreadingMode::Invoker {
-        context.threading_mode = ThreadingMode::Shared;
+    let mode = match (context.threading_mode, context.async_executor_enabled) {
+        (ThreadingMode::Invoker, _) | (_, false) => ExecutorMode::Inline,
+        _ => ExecutorMode::Queued,
+    };
+    let signal = Arc::new(AtomicUsize::new(0));
+    for number in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_usize(number, signal.clone(), number as usize)
+            .map_err(|error| failure!("context init", error.raw_os_error().unwrap_or(-1), "signal", error))?;
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone()).map_err(|error| error.to_string())?;
-    }
-    if context.warn_if_directory_exists && context.directory.is_dir() {
-        eprintln!("WARNING: {} exists", context.directory.display());
-    }
+    warn_if_exists(&context, &now);
+    let transport = HostTransport::new(&context.transport)
+        .map_err(|error: TransportError| failure!("context init", -1, "generic error, see message", error))?;
+    let driver = Driver::build(context.clone(), MappedMemory, transport, mode, &now)
+        .map_err(|error| refused(&context, &error))?;
     if context.print_configuration {
-        println!("{context:#?}");
+        say(&context.printed());
     }
-    let transport = HostTransport::new(&context.transport).map_err(|error| error.to_string())?;
-    let driver = Driver::build(context.clone(), MappedMemory, transport, ExecutorMode::Queued, &now)
-        .map_err(|error| error.to_string())?;
     save_errors(&context, &driver.previous_errors, now.epoch_ms);
-    let running = driver.launch(clock, pin_current_thread).map_err(|error| error.to_string())?;
+    let running = driver
+        .launch(clock, pin_current_thread)
+        .map_err(|error| failure!("driver start", error.raw_os_error().unwrap_or(-1), "thread", error))?;
     if arguments.prints_ready {
         let directory = context.directory.display().to_string();
-        println!(
-            "{{\"ready\":true,\"aeron_dir\":{directory:?},\"threading_mode\":\"{}\",\"pid\":{}}}",
+        say(&format!(
+            "{{\"ready\":true,\"aeron_dir\":{directory:?},\"threading_mode\":\"{}\",\"pid\":{}}}\n",
             context.threading_mode.name(),
             std::process::id()
-        );
+        ));
     }
-    while !stop.load(Ordering::Relaxed) && !running.is_ending() {
+    while signal.load(Ordering::Relaxed) == 0 && !running.is_ending() {
         rest();
     }
-    running.stop()
+    say("Shutting down driver...\n");
+    running.stop().map_err(|error| failure!("driver close", -1, "generic error, see message", error))?;
+    Ok(u8::try_from(signal.load(Ordering::Relaxed)).unwrap_or(u8::MAX))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the main thread only waits for signals")]
 fn rest() {
     std::thread::sleep(SIGNAL_PERIOD);
+}
+
+fn warn_if_exists(context: &DriverContext, now: &Now) {
+    if !context.warn_if_directory_exists || !context.directory.is_dir() {
+        return;
+    }
+    eprintln!("WARNING: {} exists", context.directory.display());
+    if let Some(age_ms) = heartbeat_age_ms(&MappedMemory, &context.directory, now) {
+        eprintln!("INFO: Aeron driver heartbeat is {age_ms} ms old");
+    }
 }
 
 /// Keeps what the driver before had recorded, next to the directory (spec 02 §5.14).

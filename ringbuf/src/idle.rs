@@ -65,6 +65,14 @@ impl Backoff {
     }
 }
 
+impl std::fmt::Display for Backoff {
+    /// As settings have it: `SPINS-YIELDS-MINPARK-MAXPARK`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { max_spins, max_yields, min_park_ns, max_park_ns, .. } = self;
+        write!(f, "{max_spins}-{max_yields}-{min_park_ns}ns-{max_park_ns}ns")
+    }
+}
+
 impl Default for Backoff {
     /// 10 spins, 20 yields, 1 µs to 1 ms: what drivers use.
     fn default() -> Self {

@@ -62,6 +62,12 @@ pub trait Memory: Clone + Send + 'static {
     /// pages are allocated before this returns, so that no later store can fail.
     fn create(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError>;
 
+    /// [`create`](Self::create) without asking for the free space first: a sparse file may then be longer than what the
+    /// file system could hold.
+    fn create_unasked(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError> {
+        self.create(path, length, sparse)
+    }
+
     /// Makes the first store to each page of a mapping, or of a part of one, as cheap as the next. Best effort; changes no
     /// byte.
     fn populate(&self, _buffer: &AtomicBuffer) {}
@@ -90,6 +96,12 @@ pub trait Memory: Clone + Send + 'static {
     /// Takes an exclusive lock on a file, creating it when absent; [`MemoryError::Locked`] while another process, or
     /// another holder in this one, has it. The lock ends with the process however it dies.
     fn lock(&self, path: &Path) -> Result<Self::Lock, MemoryError>;
+
+    /// Removes the file of a lock that is held, so that nothing is left where it was. When the path has become another
+    /// file, that one stays. Nothing to do where locks are no files.
+    fn remove_lock_file(&self, _lock: &Self::Lock, _path: &Path) -> Result<(), MemoryError> {
+        Ok(())
+    }
 
     /// Writes the dirty pages of a mapping back to its file and waits for it.
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError>;

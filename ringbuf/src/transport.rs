@@ -149,11 +149,27 @@ pub struct TransportOptions {
     pub segmentation: bool,
     /// A thread of the kernel polls the submissions, on a core of its own; io_uring only.
     pub kernel_polling: bool,
+    /// Datagrams, or runs of them, that one call receives, 1 to [`MAX_BATCH_LENGTH`]; sockets only.
+    pub receive_batch: usize,
+    /// Datagrams, or runs of them, that one call sends, 1 to [`MAX_BATCH_LENGTH`]; sockets only.
+    pub send_batch: usize,
+    /// Datagrams of one publication and duty cycle; `None` leaves it to the back end.
+    pub most_per_send: Option<usize>,
 }
+
+/// Most headers of one call.
+pub const MAX_BATCH_LENGTH: usize = 16;
 
 impl Default for TransportOptions {
     fn default() -> Self {
-        Self { kind: TransportKind::default(), segmentation: true, kernel_polling: false }
+        Self {
+            kind: TransportKind::default(),
+            segmentation: true,
+            kernel_polling: false,
+            receive_batch: MAX_BATCH_LENGTH,
+            send_batch: MAX_BATCH_LENGTH,
+            most_per_send: None,
+        }
     }
 }
 

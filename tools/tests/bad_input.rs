@@ -104,7 +104,7 @@ fn what_a_driver_finds_in_its_directory_is_replaced_unless_it_is_of_another_vers
         let mut driver = Process::start("harrier-driver", &mut command);
         assert!(driver.line().contains("\"ready\":true"));
         driver.signal("TERM");
-        assert_eq!(driver.wait().code(), Some(0), "{}", driver.errors());
+        assert_eq!(driver.wait().code(), Some(15), "{}", driver.errors());
         std::fs::read(aeron.join("cnc.dat")).unwrap()
     };
     let whole = start(&[]);
@@ -347,7 +347,7 @@ fn fills_a_small_file_system() {
         (std::fs::read_dir(aeron.join("publications")).unwrap().count() == 1).then_some(())
     });
     driver.signal("TERM");
-    assert_eq!(driver.wait().code(), Some(0), "{}", driver.errors());
+    assert_eq!(driver.wait().code(), Some(15), "{}", driver.errors());
 }
 
 fn held_counter(client: &mut Client, id: i64) {

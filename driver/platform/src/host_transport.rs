@@ -11,11 +11,14 @@ use std::net::SocketAddr;
 
 /// Opens sockets of the host with the back end of its options.
 #[derive(Clone)]
-pub struct HostTransport(Kind);
+pub struct HostTransport {
+    kind: Kind,
+    most_per_send: Option<usize>,
+}
 
 #[derive(Clone)]
 enum Kind {
-    Sockets { segmentation: bool },
+    Sockets(TransportOptions),
     IoUring(UringTransport),
 }
 
@@ -25,13 +28,13 @@ impl HostTransport {
     /// # Errors
     /// [`TransportError::Unavailable`] when the host lacks or forbids the back end.
     pub fn new(options: &TransportOptions) -> Result<Self, TransportError> {
-        let segmentation = options.segmentation;
-        Ok(Self(match options.kind {
-            TransportKind::Sockets => Kind::Sockets { segmentation },
+        let kind = match options.kind {
+            TransportKind::Sockets => Kind::Sockets(*options),
             TransportKind::IoUring => {
-                Kind::IoUring(UringTransport::new(segmentation, options.kernel_polling)?)
+                Kind::IoUring(UringTransport::new(options.segmentation, options.kernel_polling)?)
             }
-        }))
+        };
+        Ok(Self { kind, most_per_send: options.most_per_send })
     }
 }
 
@@ -39,10 +42,11 @@ impl Transport for HostTransport {
     type Socket = HostSocket;
 
     fn open(&self, spec: &SocketSpec) -> Result<HostSocket, TransportError> {
-        Ok(HostSocket(match &self.0 {
-            Kind::Sockets { segmentation } => Socket::Plain(UdpSocket::open(spec, *segmentation)?),
+        let socket = match &self.kind {
+            Kind::Sockets(options) => Socket::Plain(UdpSocket::open(spec, options)?),
             Kind::IoUring(transport) => Socket::IoUring(Box::new(transport.open(spec)?)),
-        }))
+        };
+        Ok(HostSocket(socket, self.most_per_send))
     }
 
     fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError> {
@@ -59,7 +63,7 @@ impl Transport for HostTransport {
 }
 
 /// A socket of a [`HostTransport`].
-pub struct HostSocket(Socket);
+pub struct HostSocket(Socket, Option<usize>);
 
 enum Socket {
     Plain(UdpSocket),
@@ -90,7 +94,8 @@ impl Datagrams for HostSocket {
     }
 
     fn batch_length(&self) -> usize {
-        on_socket!(&self.0, socket => socket.batch_length())
+        let most = on_socket!(&self.0, socket => socket.batch_length());
+        self.1.map_or(most, |own| most.min(own.max(1)))
     }
 
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {

@@ -34,7 +34,19 @@ fn writable() -> MutexGuard<'static, BTreeMap<FileIdentity, Weak<Mapping>>> {
 /// A lock that the system takes back when its process dies.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    file: File,
+}
+
+impl FileLock {
+    /// True while the path names the locked file.
+    fn is_at(&self, path: &Path) -> Result<bool, Error> {
+        let own = self.file.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 struct Mapping {
@@ -128,10 +140,19 @@ impl Memory for MappedMemory {
         let directory = parent(path);
         let (usable, _) = space(directory).map_err(|error| io("ask the space for", path, error))?;
         let required = length as u64;
-        let no_space = || MemoryError::Space { directory: directory.to_owned(), required, usable };
         if required > usable {
-            return Err(no_space());
+            return Err(MemoryError::Space { directory: directory.to_owned(), required, usable });
         }
+        self.create_unasked(path, length, sparse)
+    }
+
+    fn create_unasked(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError> {
+        let required = length as u64;
+        let no_space = || {
+            let directory = parent(path).to_owned();
+            let usable = space(&directory).map_or(0, |(usable, _)| usable);
+            MemoryError::Space { directory, required, usable }
+        };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -205,23 +226,36 @@ impl Memory for MappedMemory {
     }
 
     fn lock(&self, path: &Path) -> Result<FileLock, MemoryError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|error| io("open", path, error))?;
-        // SAFETY: the descriptor is open.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return Ok(FileLock { _file: file });
-        }
-        match Error::last_os_error() {
-            error if error.kind() == ErrorKind::WouldBlock => {
-                Err(MemoryError::Locked { path: path.to_owned() })
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map_err(|error| io("open", path, error))?;
+            // SAFETY: the descriptor is open.
+            if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+                return Err(match Error::last_os_error() {
+                    error if error.kind() == ErrorKind::WouldBlock => {
+                        MemoryError::Locked { path: path.to_owned() }
+                    }
+                    error => io("lock", path, error),
+                });
             }
-            error => Err(io("lock", path, error)),
+            // Its last holder may have removed the file since it was opened.
+            let lock = FileLock { file };
+            if lock.is_at(path).map_err(|error| io("look at", path, error))? {
+                return Ok(lock);
+            }
         }
+    }
+
+    fn remove_lock_file(&self, lock: &FileLock, path: &Path) -> Result<(), MemoryError> {
+        if lock.is_at(path).map_err(|error| io("look at", path, error))? {
+            return self.remove(path);
+        }
+        Ok(())
     }
 
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError> {

@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 /// Submissions that can wait.
 pub(crate) const QUEUE_CAPACITY: usize = 64;
 /// Messages of one call.
-pub(crate) const BATCH: usize = 16;
+pub(crate) const BATCH: usize = harrier_ringbuf::transport::MAX_BATCH_LENGTH;
 /// Longest control frame; longer ones are sent from a log.
 const INLINE_LENGTH: usize = 2_048;
 
@@ -122,10 +122,10 @@ impl SendQueue {
         })
     }
 
-    /// Names the datagrams from `from` on in the headers, a run in each; returns how many headers.
-    pub(crate) fn fill(&self, from: usize, cuts_runs: bool, headers: &mut SendHeaders) -> usize {
+    /// Names the datagrams from `from` on in at most `most` headers, a run in each; returns how many.
+    pub(crate) fn fill(&self, from: usize, most: usize, cuts_runs: bool, headers: &mut SendHeaders) -> usize {
         let (mut count, mut next, mut used) = (0, from, 0);
-        while count < BATCH && next < self.queued {
+        while count < most && next < self.queued {
             let end = self.run_end(next, cuts_runs);
             let first = used;
             for submission in &self.entries[next..end] {

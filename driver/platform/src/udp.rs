@@ -7,7 +7,7 @@ use crate::control::{self, Control};
 use crate::segmentation;
 use crate::send_queue::{BATCH, SendHeaders, SendQueue};
 use harrier_ringbuf::transport::{
-    Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec,
+    Arrival, BufferLimits, InterfaceAddress, QueueFull, SendBuffer, SocketSpec, TransportOptions,
 };
 use harrier_ringbuf::{Datagrams, Transport, TransportError};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,6 +38,7 @@ pub struct UdpTransport;
 pub struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
+    options: TransportOptions,
     queue: SendQueue,
     headers: Box<SendHeaders>,
     received: Box<[u8]>,
@@ -75,21 +76,22 @@ fn storage_len() -> libc::socklen_t {
 }
 
 impl UdpSocket {
-    /// Opens a socket; with `segmentation` the kernel cuts and coalesces runs where it can.
-    pub(crate) fn open(spec: &SocketSpec, segmentation: bool) -> Result<Self, TransportError> {
+    /// Opens a socket; with segmentation the kernel cuts and coalesces runs where it can.
+    pub(crate) fn open(spec: &SocketSpec, options: &TransportOptions) -> Result<Self, TransportError> {
         let failed = |source| TransportError::Open { address: spec.bind, source };
         let socket = open_socket(spec).map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
         // What comes together has one stamp.
-        Ok(Self::new(socket, local, segmentation, segmentation && !spec.stamps))
+        Ok(Self::new(socket, local, options, options.segmentation && !spec.stamps))
     }
 
-    fn new(socket: Socket, local: SocketAddr, segmentation: bool, may_coalesce: bool) -> Self {
+    fn new(socket: Socket, local: SocketAddr, options: &TransportOptions, may_coalesce: bool) -> Self {
         let received = vec![0; BATCH * MAX_DATAGRAM_LENGTH].into_boxed_slice();
-        let cuts_runs = segmentation && segmentation::cuts_runs(&socket);
+        let cuts_runs = options.segmentation && segmentation::cuts_runs(&socket);
         Self {
             socket,
             local,
+            options: *options,
             queue: SendQueue::new(),
             headers: SendHeaders::new(),
             received,
@@ -210,7 +212,7 @@ impl Datagrams for UdpSocket {
         visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
     ) -> Result<usize, TransportError> {
         let mut bytes = 0;
-        for _ in 0..BATCH {
+        for _ in 0..self.options.receive_batch.clamp(1, BATCH) {
             let received = self.receive_one_stamped(visit)?;
             if received == 0 {
                 break;
@@ -316,7 +318,7 @@ impl UdpSocket {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
                 messages.as_mut_ptr(),
-                BATCH as libc::c_uint,
+                self.options.receive_batch.clamp(1, BATCH) as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -340,7 +342,8 @@ impl UdpSocket {
 
     /// Sends several submissions with one call; returns how many the system took.
     fn send_batch(&mut self, from: usize) -> Result<usize, Error> {
-        let count = self.queue.fill(from, self.cuts_runs, &mut self.headers);
+        let count =
+            self.queue.fill(from, self.options.send_batch.clamp(1, BATCH), self.cuts_runs, &mut self.headers);
         let socket = self.socket.as_raw_fd();
         let messages = &mut self.headers.messages;
         // SAFETY: every header points to vectors over ranges that their submissions keep alive, and to a control area of
@@ -406,7 +409,7 @@ impl Transport for UdpTransport {
     type Socket = UdpSocket;
 
     fn open(&self, spec: &SocketSpec) -> Result<UdpSocket, TransportError> {
-        UdpSocket::open(spec, true)
+        UdpSocket::open(spec, &TransportOptions::default())
     }
 
     fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError> {

@@ -275,7 +275,7 @@ impl UringSocket {
                 1
             }
             None => {
-                let count = self.queue.fill(from, self.cuts_runs, &mut self.headers);
+                let count = self.queue.fill(from, BATCH, self.cuts_runs, &mut self.headers);
                 let mut submission = self.ring.submission();
                 for index in 0..count {
                     let header = &raw const self.headers.messages[index].msg_hdr;

@@ -187,7 +187,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let job = Job::CreateLog {
             path: log_files::image_path(&self.context.directory, correlation_id),
             settings: Box::new(settings),
-            low_space_threshold: self.context.low_file_store_warning_threshold,
+            storage: self.context.storage_checks(),
         };
         let request = ImageRequest { correlation_id, endpoint_id, setup, source, control };
         if self.submit(job, Pending::ImageLog(Box::new(request))).is_err() {

@@ -42,11 +42,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             is_exclusive: add.is_exclusive,
         };
         let path = log_files::publication_path(&self.context.directory, add.correlation_id);
-        let job = Job::CreateLog {
-            path,
-            settings: Box::new(settings),
-            low_space_threshold: self.context.low_file_store_warning_threshold,
-        };
+        let job =
+            Job::CreateLog { path, settings: Box::new(settings), storage: self.context.storage_checks() };
         self.submit_for_client(job, Pending::IpcLog { identity, params: Box::new(params), start })
     }
 

@@ -156,7 +156,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let job = Job::CreateLog {
             path: log_files::publication_path(&self.context.directory, add.correlation_id),
             settings: Box::new(settings),
-            low_space_threshold: self.context.low_file_store_warning_threshold,
+            storage: self.context.storage_checks(),
         };
         let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control };
         self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))

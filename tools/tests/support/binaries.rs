@@ -110,9 +110,9 @@ impl OurDriver {
     pub fn stop(mut self) {
         self.process.signal("TERM");
         let status = self.process.wait();
-        assert!(status.success(), "{status}");
+        assert_eq!(status.code(), Some(15), "{status}");
         assert_eq!(self.process.errors(), "");
-        assert_eq!(self.process.lines_so_far(), Vec::<String>::new());
+        assert_eq!(self.process.lines_so_far(), ["Shutting down driver..."]);
     }
 }
 
