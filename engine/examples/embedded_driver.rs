@@ -62,7 +62,7 @@ impl Engine {
 /// Sends a message through a driver in this thread and reads its counters.
 pub fn run(base: &Path) -> Result<Sight, Box<dyn Error>> {
     let mut settings = Properties::default();
-    settings.load(SETTINGS);
+    settings.load(SETTINGS)?;
     let mut context = DriverContext::new(base.join("aeron"));
     for warning in settings.apply(&mut context)? {
         eprintln!("{warning}");

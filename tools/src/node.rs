@@ -125,9 +125,10 @@ impl NodeArguments {
     fn settings(&self) -> Result<Properties, CommandError> {
         let mut properties = Properties::from_environment(std::env::vars());
         for path in &self.properties {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
-            properties.load(&text);
+            let failed =
+                |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
+            let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+            properties.load(&text).map_err(|error| failed(&error))?;
         }
         for definition in &self.definitions {
             properties.define(definition).map_err(|error| CommandError::Usage(error.to_string()))?;
