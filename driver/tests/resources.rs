@@ -6,13 +6,13 @@ mod world;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use harrier_client::{ClientError, ExclusivePublication};
+use harrier_client::{Aeron, ClientError, Context, ExclusivePublication};
 use harrier_driver::system_counters::SystemCounter as C;
-use harrier_platform::MappedMemory;
+use harrier_platform::{MappedMemory, SystemClock};
 use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CncHeader};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::memory::MapMode;
-use harrier_ringbuf::{Memory, Region, error_log};
+use harrier_ringbuf::{Clock, Memory, Region, error_log};
 use world::{World, free_address};
 
 const STREAM: i32 = 10;
@@ -83,6 +83,21 @@ fn sparse_logs_take_no_pages_and_others_have_all_of_theirs() {
             assert!(if is_sparse { bytes <= 256 << 10 } else { bytes >= length }, "{channel}: {bytes}");
         }
     }
+}
+
+#[test]
+fn a_client_that_touches_its_logs_gives_a_sparse_one_its_pages() {
+    let mut world = World::new(|_| ());
+    let mut context = Context::new(world.directory.path().join("aeron"));
+    context.pre_touch_mapped_memory = true;
+    let mut touching = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
+    let id = touching.add_exclusive_publication("aeron:ipc?term-length=1m|sparse=true", STREAM).unwrap();
+    let publication = world.until("the publication", |_| {
+        touching.do_work(&SystemClock.now()).unwrap();
+        touching.exclusive_publication(id).unwrap()
+    });
+    let path = log_of(&world, &publication);
+    assert_eq!(allocated(&path), std::fs::metadata(&path).unwrap().len());
 }
 
 #[test]
