@@ -204,7 +204,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
                 )?,
             ],
             ThreadingMode::Shared | ThreadingMode::Invoker => vec![start(
-                "driver-shared",
+                "[sender,receiver,driver-conductor]",
                 vec![Box::new(receiver), Box::new(conductor), Box::new(sender)],
                 &context.shared_idle,
                 context.conductor_affinity,

@@ -298,7 +298,8 @@ impl<R: Region> LogBuffers<R> {
     fn write_tails(&self, s: &LogSettings) {
         let count = term_count(s.start_term_id, s.initial_term_id);
         for step in 0..PARTITION_COUNT as i32 {
-            let index = index_by_term_count(count.wrapping_add(step));
+            // The count of a term after the last one would not fit.
+            let index = (index_by_term_count(count) + step as usize) % PARTITION_COUNT;
             let tail = match step {
                 0 => pack_tail(s.start_term_id, s.start_term_offset),
                 _ => pack_tail(s.start_term_id.wrapping_add(step - PARTITION_COUNT as i32), 0),
@@ -383,9 +384,10 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.compare_and_set_i32(ACTIVE_TERM_COUNT, current, new)
     }
 
-    /// Rotates to the term after the one with this count and id; whoever comes first does it (spec 01 §2.10).
+    /// Rotates to the term after the one with this count and id; whoever comes first does it (spec 01 §2.10). After the
+    /// last term of a stream there is none.
     pub fn rotate(&self, count: i32, term_id: i32) -> bool {
-        let next_count = count.wrapping_add(1);
+        let Some(next_count) = count.checked_add(1) else { return false };
         let next_term_id = term_id.wrapping_add(1);
         let index = index_by_term_count(next_count);
         let expected = next_term_id.wrapping_sub(PARTITION_COUNT as i32);
@@ -555,4 +557,44 @@ fn check_mtu(value: i64) -> Result<usize, LogError> {
         return Err(LogError::Mtu(value));
     }
     Ok(mtu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::append::{ConcurrentAppender, OfferError};
+
+    const TERM: usize = 65_536;
+
+    #[test]
+    fn a_log_that_starts_in_its_last_terms_ends_at_the_last_position() {
+        for terms_left in 0..3 {
+            let count = i32::MAX - terms_left;
+            let settings = LogSettings {
+                term_length: TERM,
+                initial_term_id: -5,
+                start_term_id: count.wrapping_add(-5),
+                start_term_offset: TERM as i32 - 96,
+                ..LogSettings::default()
+            };
+            let buffer = AtomicBuffer::heap(file_length(TERM, settings.page_size));
+            let log = LogBuffers::initialise(buffer, &settings).unwrap();
+            assert_eq!(log.active_term_count(), count);
+            let start = (i64::from(count) << 16) + TERM as i64 - 96;
+            assert_eq!(log.producer_position(), start);
+            let appender = ConcurrentAppender::new(log.clone());
+            let mut trips = 0;
+            let end = loop {
+                match appender.append(&[&[7; 64]], None, i64::MAX) {
+                    Ok(_) => {}
+                    Err(OfferError::AdminAction) => trips += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!((end, trips), (OfferError::MaxPositionExceeded, terms_left));
+            // Also an unblocker that finds the end of the last term does not go on.
+            assert!(!log.rotate(i32::MAX, settings.initial_term_id.wrapping_add(i32::MAX)));
+            assert_eq!(log.active_term_count(), i32::MAX);
+        }
+    }
 }

@@ -470,3 +470,27 @@ fn no_garbage_stops_the_agents() {
         rig.run(SECOND, 10 * MS);
     }
 }
+
+#[test]
+fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
+    // A group has resends of its own for every range.
+    let mut rig = Rig::with(Options {
+        is_dynamic: true,
+        control: Some(sender_address()),
+        retransmit_delay_ns: MS,
+        ..Options::default()
+    });
+    rig.connect();
+    for _ in 0..20 {
+        rig.publish(&[7; 100]);
+    }
+    rig.run(MS, 10 * US);
+    for number in 0..20 {
+        // Frames of 160 bytes, every one asked for by itself.
+        rig.net.inject(receiver_address(0), sender_address(), &nak(TERM_ID, number * 160, 160));
+    }
+    rig.run(200 * US, 10 * US);
+    assert_eq!((rig.count(C::NaksReceived), rig.count(C::RetransmitOverflow)), (20, 4));
+    rig.run(2 * MS, 10 * US);
+    assert_eq!((rig.count(C::RetransmitsSent), rig.count(C::RetransmittedBytes)), (16, 16 * 160));
+}

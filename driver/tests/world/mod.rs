@@ -133,9 +133,14 @@ impl World {
     /// Lets time pass faster than it does.
     pub fn pass(&mut self, seconds: i64) {
         for _ in 0..seconds * 20 {
-            self.ahead_ms += 50;
-            self.step();
+            self.pass_ms(50);
         }
+    }
+
+    /// One duty cycle of all, so much later.
+    pub fn pass_ms(&mut self, ms: i64) {
+        self.ahead_ms += ms;
+        self.step();
     }
 
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {

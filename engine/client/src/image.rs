@@ -2,7 +2,9 @@
 
 use harrier_ringbuf::image_reader::{Action, Block, Header, ImageReader};
 use harrier_ringbuf::logbuffer::LogBuffers;
+use harrier_ringbuf::position::index_by_position;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +23,18 @@ pub struct Image {
     subscriber_position_id: i32,
     join_position: i64,
     source_identity: String,
+    log_file: Box<Path>,
+}
+
+/// Whole frames that lie behind each other in one term, by where they are in the log's file (spec 01 §2.17, `rawPoll`).
+#[derive(Debug, Clone, Copy)]
+pub struct RawBlock<'a> {
+    /// The log's file. It is removed after the image has closed: who copies from it opens it once, early.
+    pub file: &'a Path,
+    /// Where the first frame starts in the file.
+    pub file_offset: u64,
+    /// The same frames in memory.
+    pub block: Block<'a>,
 }
 
 /// What the driver said of an image.
@@ -31,6 +45,7 @@ pub(crate) struct ImageFacts {
     pub(crate) subscription_registration_id: i64,
     pub(crate) subscriber_position_id: i32,
     pub(crate) source_identity: String,
+    pub(crate) log_file: Box<Path>,
 }
 
 impl Image {
@@ -47,6 +62,7 @@ impl Image {
             subscriber_position_id: facts.subscriber_position_id,
             join_position,
             source_identity: facts.source_identity,
+            log_file: facts.log_file,
         }
     }
 
@@ -192,6 +208,21 @@ impl Image {
     #[inline]
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
         if self.check_closed() { 0 } else { self.reader.block_poll(max_bytes, handler) }
+    }
+
+    /// As [`block_poll`](Self::block_poll); `handler` is also told where the frames are in the log's file, so that it
+    /// can have the system copy them.
+    pub fn raw_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(RawBlock<'_>)) -> usize {
+        if self.check_closed() {
+            return 0;
+        }
+        let Self { reader, log_file, .. } = self;
+        let term_length = reader.log().term_length();
+        let index = index_by_position(reader.position(), reader.log().position_bits_to_shift());
+        reader.block_poll(max_bytes, &mut |block| {
+            let file_offset = (term_length * index + block.offset) as u64;
+            handler(RawBlock { file: log_file, file_offset, block });
+        })
     }
 
     /// Whole frames from the position on, up to `max_bytes` of them and contiguous, without consuming them: who is done

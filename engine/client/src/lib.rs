@@ -46,7 +46,7 @@ pub use context::Context;
 pub use counter::Counter;
 pub use error::ClientError;
 pub use event::{ClientEvent, PublicationErrorFrame};
-pub use image::Image;
+pub use image::{Image, RawBlock};
 pub use publication::{ExclusivePublication, Publication};
 pub use resolve::ChannelStatus;
 pub use subscription::Subscription;

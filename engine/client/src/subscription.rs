@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Image;
 use crate::release::{Release, ReleaseQueue};
 use crate::resolve::{self, ChannelStatus};
+use crate::{Image, RawBlock};
 
 /// News from the conductor for a subscription.
 pub(crate) enum ImageChange {
@@ -111,6 +111,12 @@ impl Subscription {
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
         self.update_images();
         self.images.iter_mut().map(|image| image.block_poll(max_bytes, handler)).sum()
+    }
+
+    /// As [`block_poll`](Self::block_poll); `handler` is also told where the frames are in each log's file.
+    pub fn raw_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(RawBlock<'_>)) -> usize {
+        self.update_images();
+        self.images.iter_mut().map(|image| image.raw_poll(max_bytes, handler)).sum()
     }
 
     #[inline]

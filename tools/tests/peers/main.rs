@@ -8,6 +8,7 @@ mod clients;
 mod cluster;
 mod congestion;
 mod containers;
+mod counters;
 mod files;
 mod go;
 mod ipc;

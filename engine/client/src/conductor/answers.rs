@@ -247,6 +247,7 @@ impl Core {
             subscription_registration_id,
             subscriber_position_id,
             source_identity: source_identity.to_owned(),
+            log_file: Path::new(log_file_name).into(),
         };
         let image = Image::new(ImageReader::new(log, position), facts, closed.clone());
         let Some(entry) = self.subscriptions.get_mut(&subscription_registration_id) else { return };

@@ -1,0 +1,157 @@
+//! The counters of the released Java driver and of ours, for the same resources.
+
+use std::path::Path;
+
+use harrier::client::{Aeron, ExclusivePublication, Subscription};
+
+use crate::java::{self, Java};
+use crate::support::binaries::OurDriver;
+use crate::support::client::Client;
+use crate::support::directory;
+use crate::support::ports::free_port;
+
+const STREAM: i32 = 10;
+const TERM: &str = "term-length=64k";
+
+/// Types whose keys hold more than ids.
+const SYSTEM: i32 = 0;
+const CLIENT_HEARTBEAT: i32 = 11;
+const LOCAL_SOCKET_ADDRESS: i32 = 14;
+
+/// Whose a counter is.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Client,
+    Other(i64),
+}
+
+/// A counter without what two runs of one driver differ in.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    type_id: i32,
+    label: String,
+    key: Vec<u8>,
+    owner: Owner,
+    has_reference: bool,
+}
+
+/// A text whose numbers are all alike.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        match character {
+            '0'..='9' if out.ends_with('#') => {}
+            '0'..='9' => out.push('#'),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// What of a key does not come from the run.
+fn key_of(type_id: i32, key: &[u8]) -> Vec<u8> {
+    match type_id {
+        // The name of the client's counter, its address with a port of the system's, a stream with its registration id.
+        CLIENT_HEARTBEAT => Vec::new(),
+        LOCAL_SOCKET_ADDRESS => {
+            let length = i32::from_le_bytes(key[4..8].try_into().unwrap()) as usize;
+            without_numbers(std::str::from_utf8(&key[8..8 + length]).unwrap()).into_bytes()
+        }
+        1..=5 | 9 | 10 | 12 | 13 | 17 | 19 | 20 => key[8..].to_vec(),
+        _ => key.to_vec(),
+    }
+}
+
+fn rows(client: &Aeron) -> Vec<Row> {
+    let counters = client.counters();
+    let mut rows = Vec::new();
+    counters.for_each(&mut |id, type_id, key, label| {
+        // Versions, names of drivers and of clients are each one's own.
+        let cut = match type_id {
+            SYSTEM => label.split(['=']).next().unwrap(),
+            CLIENT_HEARTBEAT => label.split(" name=").next().unwrap(),
+            _ => label,
+        };
+        let owner = counters.owner_id(id);
+        rows.push(Row {
+            type_id,
+            label: without_numbers(cut.trim_end()),
+            key: key_of(type_id, key),
+            owner: if owner == client.client_id() { Owner::Client } else { Owner::Other(owner) },
+            has_reference: counters.reference_id(id) != 0,
+        });
+    });
+    rows.sort();
+    rows
+}
+
+/// Ports of the channels, the same for both drivers.
+type Ports = [u16; 4];
+
+/// Every kind of resource that has counters, and those counters.
+fn counters_of(aeron: &Path, ports: &Ports) -> Vec<Row> {
+    let mut client = Client::connect(aeron);
+    let endpoint = |index: usize| format!("aeron:udp?endpoint=127.0.0.1:{}", ports[index]);
+    let mut subscriptions: Vec<Subscription> = Vec::new();
+    let mut publications: Vec<ExclusivePublication> = Vec::new();
+    let mut stream = |client: &mut Client, published: &str, subscribed: &[&str], session: i32| {
+        for channel in subscribed {
+            subscriptions.push(client.subscription(channel, STREAM + session));
+        }
+        let channel = format!("{published}|{TERM}|session-id={session}");
+        publications.push(client.exclusive(&channel, STREAM + session));
+        publications.last().unwrap().registration_id()
+    };
+    let plain = endpoint(0);
+    stream(&mut client, &plain, &[&plain, &format!("aeron-spy:{plain}")], 1);
+    let manual = stream(&mut client, "aeron:udp?control-mode=manual|fc=min", &[&endpoint(1)], 2);
+    let cubic = endpoint(2);
+    stream(&mut client, &cubic, &[&format!("{cubic}|cc=cubic")], 3);
+    stream(&mut client, "aeron:ipc?alias=i", &["aeron:ipc"], 4);
+    let several = client.subscription("aeron:udp?control-mode=manual", STREAM);
+    let shared = client.publication(&format!("aeron:ipc?{TERM}|session-id=5"), STREAM + 5);
+    for id in [
+        client.aeron.add_destination(manual, &endpoint(1)).unwrap(),
+        client.aeron.add_rcv_destination(several.registration_id(), &endpoint(3)).unwrap(),
+    ] {
+        client.until("the destination", |aeron| aeron.command_done(id).unwrap().then_some(()));
+    }
+    let ids = [
+        client.aeron.add_counter(1_001, b"key", "a counter").unwrap(),
+        client.aeron.add_static_counter(1_002, b"fixed", "a static counter", 77).unwrap(),
+    ];
+    let users = ids.map(|id| client.until("the counter", |aeron| aeron.counter(id).unwrap()));
+    client.until("all images and connections", |_| {
+        let is_whole = subscriptions.iter_mut().all(|subscription| subscription.images().len() == 1)
+            && publications.iter().all(ExclusivePublication::is_connected);
+        is_whole.then_some(())
+    });
+    let found = rows(&client.aeron);
+    drop((shared, users, several));
+    found
+}
+
+#[test]
+fn both_drivers_have_the_same_counters_for_the_same_resources() {
+    if !java::is_available() {
+        return;
+    }
+    let ports = [(); 4].map(|()| free_port());
+    let settings = ["aeron.threading.mode=SHARED", "aeron.term.buffer.sparse.file=true"];
+    let home = directory("java");
+    let aeron = home.path().join("aeron");
+    let java = Java::with_driver(&aeron, &settings);
+    let theirs = counters_of(&aeron, &ports);
+    assert_eq!(java.exit(), "");
+    let driver = OurDriver::start(&[]);
+    let ours = counters_of(&driver.directory, &ports);
+    driver.stop();
+    let missing: Vec<_> = theirs.iter().filter(|row| !ours.contains(row)).collect();
+    let surplus: Vec<_> = ours.iter().filter(|row| !theirs.contains(row)).collect();
+    assert!(missing.is_empty() && surplus.is_empty(), "only Java's: {missing:#?}\nonly ours: {surplus:#?}");
+    assert_eq!(ours.len(), theirs.len());
+    // All kinds that a driver without a resolver has.
+    for type_id in (0..=7).chain([9, 10, 11, 12, 13, 14, 17, 18, 19, 20]) {
+        assert!(ours.iter().any(|row| row.type_id == type_id), "type {type_id}");
+    }
+}
