@@ -5,7 +5,7 @@ export CARGO_TERM_COLOR=never
 # Tests against the released peers must run: a missing tool is a failure here.
 export HARRIER_REQUIRE_PEERS=1
 
-FUZZ_TARGETS=(frames uri commands events cluster_messages archive_messages catalog segment recording_log mapped_files texts leases)
+FUZZ_TARGETS=(frames driver uri commands events cluster_messages archive_messages catalog segment recording_log mapped_files texts leases)
 
 step() {
   local name=$1 begin=$SECONDS
@@ -75,7 +75,7 @@ fuzz_all() {
   for target in "${FUZZ_TARGETS[@]}"; do
     local seeds=()
     case $target in
-      frames) seeds=(driver/protocol/testdata/udp) ;;
+      frames | driver) seeds=(driver/protocol/testdata/udp) ;;
       commands | events) seeds=(driver/protocol/testdata) ;;
       catalog | segment) seeds=(engine/archive/testdata) ;;
       recording_log | cluster_messages) seeds=(engine/cluster/testdata) ;;

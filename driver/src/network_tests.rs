@@ -253,8 +253,12 @@ fn a_stream_whose_end_is_lost_ends_by_timeouts() {
     rig.run(5_100 * MS, 5 * MS);
     assert!(rig.is_publication_gone);
     assert_eq!(rig.readers.len(), 1);
+    let log = rig.readers[0].image.file.log.clone();
+    assert_eq!(log.active_transport_count(), 1);
     rig.run(6_100 * MS, 5 * MS);
     assert!(rig.readers.is_empty());
+    // Who still reads the image sees that nothing comes for it any more.
+    assert_eq!(log.active_transport_count(), 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use harrier_protocol::counter_types::type_id;
 use harrier_protocol::resolution::{ResolutionEntry, ResolutionWriter};
-use harrier_protocol::udp::Frame;
+use harrier_protocol::udp::{Frame, frame_type};
 use harrier_ringbuf::counters::CountersManager;
 use harrier_ringbuf::{AtomicBuffer, Now};
 
@@ -205,6 +205,45 @@ fn bad_frames_are_counted_and_change_nothing_else() {
     net.inject("10.0.0.9:5".parse().unwrap(), host.address, &golden("java-02-sm.bin"));
     run(&mut [&mut host], START_NS + SECOND, START_NS + SECOND + 1);
     assert_eq!((host.invalid(), host.known()), (bad.len() as i64, (0, 0)));
+}
+
+/// A frame with one entry that names its sender: its type, its address and so many bytes of a name, cut behind `length`
+/// bytes of the entry.
+fn one_entry(kind: u8, address: &[u8], name_length: usize, length: Option<usize>) -> Vec<u8> {
+    let mut entry = vec![kind, 0x80, 5, 0, 0, 0, 0, 0];
+    entry.extend(address);
+    entry.extend((name_length as u16).to_le_bytes());
+    entry.extend(vec![b'n'; name_length]);
+    entry.resize(length.unwrap_or(entry.len().next_multiple_of(8)), 0);
+    let mut frame = ((8 + entry.len()) as u32).to_le_bytes().to_vec();
+    frame.extend([0, 0]);
+    frame.extend(frame_type::RES.to_le_bytes());
+    frame.extend(entry);
+    frame
+}
+
+#[test]
+fn lengths_of_names_and_addresses_are_those_of_their_entries() {
+    let (ipv4, ipv6) = ([10, 0, 0, 9], [0xFD; 16]);
+    let cases = [
+        ("the longest name", one_entry(1, &ipv4, 255, None), true),
+        ("a name that is too long", one_entry(1, &ipv4, 256, None), false),
+        ("a name of more than its entry", one_entry(1, &ipv4, 60_000, Some(64)), false),
+        ("no name", one_entry(1, &ipv4, 0, None), false),
+        ("a name of IPv6", one_entry(2, &ipv6, 1, None), true),
+        ("an address of IPv6 that is cut", one_entry(2, &ipv6, 1, Some(24)), false),
+        ("an entry of IPv4 as IPv6", one_entry(2, &ipv4, 1, None), false),
+        ("an entry without an address", one_entry(1, &[], 1, Some(8)), false),
+        ("an entry of an unknown kind", one_entry(0, &ipv4, 1, None), false),
+    ];
+    for (what, frame, is_good) in cases {
+        let net = Net::default();
+        let mut host = Host::new(&net, "A", "10.0.0.1:5", "");
+        net.inject("10.0.0.9:5".parse().unwrap(), host.address, &frame);
+        host.names.work(&Now { ns: START_NS, epoch_ms: 0 });
+        let known = i64::from(is_good);
+        assert_eq!((host.invalid(), host.known()), (1 - known, (known, known)), "{what}");
+    }
 }
 
 #[test]

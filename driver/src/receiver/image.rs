@@ -438,10 +438,8 @@ impl ReceiveImage {
         let is_ending = flags & flag::SM_EOS != 0;
         self.send_to_senders(&buffer[..length], is_ending, endpoint, system, now_ns);
         system.get(SystemCounter::StatusMessagesSent).increment();
-        if !is_ending {
-            let alive = self.connections.count_alive(self.setup.liveness_timeout_ns, now_ns);
-            self.setup.log.set_active_transport_count(alive as i32);
-        }
+        let alive = self.connections.count_alive(self.setup.liveness_timeout_ns, now_ns);
+        self.setup.log.set_active_transport_count(alive as i32);
         self.last_status_position = position;
         self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
         self.has_sent_eos |= is_ending;

@@ -22,6 +22,10 @@ pub enum Strategy {
     },
 }
 
+/// How much earlier than this a driver may have read its clock when it takes a status message, or later when it looks for
+/// silent receivers, ns: what lies between is granted.
+const TURN_NS: i64 = 100_000;
+
 #[derive(Debug, Clone, Copy)]
 struct Receiver {
     limit: i64,
@@ -46,12 +50,17 @@ impl Granted {
     /// What is granted by now: when the slowest has gone the others decide.
     pub(super) fn limit(&mut self, now_ns: i64, coverage: &mut Coverage) -> i64 {
         if let Strategy::Min { least, timeout_ns, .. } = self.strategy {
-            self.forget_silent(timeout_ns, now_ns, coverage);
-            if self.heard_ns.len() >= least {
-                self.limit = self.limit.max(self.slowest().unwrap_or(self.limit));
-            }
+            self.go_on_without_silent(least, timeout_ns, now_ns, coverage);
         }
         self.limit
+    }
+
+    /// What the others grant when the silent have gone stays granted, whoever comes back.
+    fn go_on_without_silent(&mut self, least: usize, timeout_ns: i64, now_ns: i64, coverage: &mut Coverage) {
+        self.forget_silent(timeout_ns, now_ns, coverage);
+        if self.heard_ns.len() >= least {
+            self.limit = self.limit.max(self.slowest().unwrap_or(self.limit));
+        }
     }
 
     fn slowest(&self) -> Option<i64> {
@@ -59,9 +68,9 @@ impl Granted {
     }
 
     fn forget_silent(&mut self, timeout_ns: i64, now_ns: i64, coverage: &mut Coverage) {
-        self.heard_ns.retain(|_, heard_ns| now_ns - *heard_ns <= timeout_ns);
+        self.heard_ns.retain(|_, heard_ns| now_ns - *heard_ns <= timeout_ns + TURN_NS);
         let before = self.receivers.len();
-        self.receivers.retain(|_, receiver| now_ns - receiver.heard_ns <= timeout_ns);
+        self.receivers.retain(|_, receiver| now_ns - receiver.heard_ns <= timeout_ns - TURN_NS);
         if self.receivers.len() < before {
             coverage.hit("receiver of a group timed out");
         }
@@ -84,7 +93,7 @@ impl Granted {
             self.limit = self.limit.max(own);
             return;
         };
-        self.forget_silent(timeout_ns, now_ns, coverage);
+        self.go_on_without_silent(least, timeout_ns, now_ns, coverage);
         let matches = tag.is_none() || tag == status.group_tag;
         let slowest = self.slowest();
         let is_near = slowest.is_none_or(|slowest| own >= slowest - window);
@@ -126,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_slowest_of_those_that_speak_grants() {
-        let strategy = Strategy::Min { tag: Some(7), least: 1, timeout_ns: 100 };
+        let strategy = Strategy::Min { tag: Some(7), least: 1, timeout_ns: TURN_NS + 100 };
         let (mut granted, mut coverage) = (Granted::new(strategy), Coverage::default());
         granted.on_status(&status(1, None), 5_000, 0, &mut coverage);
         assert_eq!(granted.limit(0, &mut coverage), 0);

@@ -80,6 +80,13 @@ impl Listener {
         matches!(self.state, State::None)
     }
 
+    /// The process is dead; its subscription is as it was.
+    pub(super) fn on_death(&self, place: &Place) {
+        if self.plan.may_be_outrun {
+            place.truth.borrow_mut().progress.entry(self.id).or_default().has_lost_image = true;
+        }
+    }
+
     /// The client is gone, and the subscription with it.
     pub(super) fn on_client_gone(&mut self, place: &Place) {
         self.forget_images(place);
@@ -93,6 +100,10 @@ impl Listener {
         self.sources.clear();
         let mut truth = place.truth.borrow_mut();
         truth.progress.entry(self.id).or_default().has_image = false;
+        // Those whose subscription comes again may find that what was there has been outrun and does not come again.
+        if self.plan.may_be_outrun {
+            truth.progress.entry(self.id).or_default().has_lost_image = true;
+        }
         truth.known.remove(&self.id.0);
     }
 
@@ -118,7 +129,11 @@ impl Listener {
             progress.has_lost_image |= is_present;
             progress.has_image = !self.readings.is_empty();
             if truth.known.get(&self.id.0) == Some(&correlation_id) {
-                truth.known.remove(&self.id.0);
+                // An earlier one that was there for a moment once more, or that stayed.
+                match self.readings.last() {
+                    Some(other) => truth.known.insert(self.id.0, other.correlation_id),
+                    None => truth.known.remove(&self.id.0),
+                };
             }
         }
     }

@@ -240,6 +240,9 @@ impl Drop for Peer {
             // What was open is cut off wherever it was.
             writer.on_death(&self.place);
         }
+        for listener in &self.listeners {
+            listener.on_death(&self.place);
+        }
         let left =
             (self.aeron.take(), std::mem::take(&mut self.writers), std::mem::take(&mut self.listeners));
         self.remains.borrow_mut().push(Box::new(left));

@@ -341,7 +341,7 @@ impl Wire {
         }
         if whole_end > sent && end > allowed {
             let text = format!(
-                "{session_id} of stream {stream_id} was sent up to {end}, its receivers allow {allowed}"
+                "{session_id} of stream {stream_id} was sent up to {end} at {now_ns}, its receivers allow {allowed}"
             );
             self.violate("window", text);
         }

@@ -85,16 +85,22 @@ impl Run {
     /// Every stream flows to all its listeners.
     fn check_resumed(&mut self, age_ns: i64) {
         let mut waiting = Vec::new();
+        // Those that nobody waits for may be too late for all that they still could ask for, each time that they join.
+        let mut is_outrun = true;
         for flow in 0..self.scenario.flows.len() {
-            for (number, _) in self.must_hear(flow) {
+            for (number, listener) in self.must_hear(flow) {
                 let truth = self.truth.borrow();
                 let progress = truth.progress.get(&(flow, number)).copied().unwrap_or_default();
                 if progress.read_of_ns <= self.phase_ns {
                     waiting.push((flow, number));
+                    is_outrun &= listener.may_be_outrun && progress.has_image;
                 }
             }
         }
-        if waiting.is_empty() {
+        if !waiting.is_empty() && is_outrun && age_ns > RESUME_NS {
+            self.hit("readers that nobody waits for were outrun");
+            self.enter(Phase::Draining);
+        } else if waiting.is_empty() {
             self.hit(match age_ns / 1_000_000_000 {
                 0 => "streams flowed again within a second",
                 1 => "streams flowed again within two seconds",
