@@ -103,7 +103,7 @@ fn sockets() -> HostTransport {
 
 /// Runs of datagrams over one way to the network: a burst is one send of the kernel, and comes together.
 fn udp_allocations(kind: TransportKind, segmentation: bool) {
-    let options = TransportOptions { kind, segmentation, kernel_polling: false };
+    let options = TransportOptions { kind, segmentation, ..TransportOptions::default() };
     match HostTransport::new(&options) {
         Ok(transport) => {
             let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", ports(1)[0]);

@@ -127,7 +127,9 @@ impl NodeArguments {
         for path in &self.properties {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
-            properties.load(&text);
+            properties
+                .load(&text)
+                .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
         }
         for definition in &self.definitions {
             properties.define(definition).map_err(|error| CommandError::Usage(error.to_string()))?;

@@ -14,7 +14,7 @@ fn transports() -> Vec<HostTransport> {
     ];
     let mut found = Vec::new();
     for (kind, segmentation, kernel_polling) in ways {
-        let options = TransportOptions { kind, segmentation, kernel_polling };
+        let options = TransportOptions { kind, segmentation, kernel_polling, ..TransportOptions::default() };
         match HostTransport::new(&options) {
             Ok(transport) => found.push(transport),
             Err(error) if std::env::var_os("HARRIER_REQUIRE_PEERS").is_some_and(|value| value == "1") => {
