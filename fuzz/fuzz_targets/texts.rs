@@ -12,6 +12,6 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     drop(members::parse(text));
     let mut properties = Properties::default();
-    let _refused = properties.load(text);
+    let _stops_at_a_wrong_line = properties.load(text);
     drop(properties.apply(&mut DriverContext::new("/aeron")));
 });

@@ -162,7 +162,7 @@ fn the_driver_is_silent_unless_asked_and_ends_on_signals() {
         process.signal(signal);
         assert_eq!(process.wait().code(), Some(code));
         let last = vec!["Shutting down driver...".to_owned()];
-        assert_eq!((process.lines_so_far(), process.errors().as_str()), (last, ""));
+        assert_eq!((process.last_lines(), process.errors().as_str()), (last, ""));
     }
     let mut command = harrier_driver();
     command.arg("--ready").arg(format!("-Daeron.dir={}", aeron.display()));

@@ -289,7 +289,7 @@ impl<T: Transport> Dispatch<'_, T> {
         if stream.images >= self.session_limit.min(MAX_REMEMBERED) {
             stream.set(setup.session_id, Session::OverLimit);
             let text = format!(
-                "exceeded session limit, streamId={} sessionId={} from {source}: \
+                "exceeded session limit, stream-id={} session-id={} from {source}: \
                  raise aeron.driver.stream.session.limit={}",
                 setup.stream_id, setup.session_id, self.session_limit
             );

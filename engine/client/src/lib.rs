@@ -40,6 +40,7 @@ mod publication;
 mod release;
 mod resolve;
 mod subscription;
+mod termination;
 
 pub use conductor::Aeron;
 pub use context::Context;
@@ -50,3 +51,4 @@ pub use image::{Image, RawBlock};
 pub use publication::{ExclusivePublication, Publication};
 pub use resolve::ChannelStatus;
 pub use subscription::Subscription;
+pub use termination::request_driver_termination;

@@ -112,7 +112,7 @@ impl OurDriver {
         let status = self.process.wait();
         assert_eq!(status.code(), Some(15), "{status}");
         assert_eq!(self.process.errors(), "");
-        assert_eq!(self.process.lines_so_far(), ["Shutting down driver..."]);
+        assert_eq!(self.process.last_lines(), ["Shutting down driver..."]);
     }
 }
 

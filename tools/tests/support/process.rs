@@ -91,6 +91,11 @@ impl Process {
         self.lines.try_iter().collect()
     }
 
+    /// Lines of standard output up to its end that were not read.
+    pub fn last_lines(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.line_or_end()).collect()
+    }
+
     /// Writes a line to standard input.
     pub fn write(&mut self, line: &str) {
         let input = self.input.as_mut().expect("an open input");

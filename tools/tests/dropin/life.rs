@@ -1,0 +1,46 @@
+//! Drivers that come and go under live clients, and clients that die.
+
+use harrier::client::ClientError;
+use harrier::platform::SystemClock;
+use harrier::ringbuf::Clock;
+
+use crate::support::client::Client;
+use crate::support::{directory, until};
+use crate::{error_log, start, stop};
+
+/// Why a client has found itself without its driver.
+fn end_of(client: &mut Client) -> ClientError {
+    until("the end of the client", || client.aeron.do_work(&SystemClock.now()).err())
+}
+
+#[test]
+fn clients_close_when_their_driver_goes_and_new_ones_find_the_next() {
+    let home = directory("driver");
+    let aeron = home.path().join("aeron");
+    let (mut driver, mut client) = start(&aeron, &[]);
+    for is_killed in [false, true, false] {
+        let mut publication = client.exclusive("aeron:ipc?term-length=64k", 10);
+        let mut subscription = client.subscription("aeron:ipc", 10);
+        client.send(&mut publication, 0..10, 100);
+        client.receive(&mut subscription, 0..10, 100);
+        if is_killed {
+            driver.kill();
+        } else {
+            stop(driver);
+        }
+        if !is_killed {
+            // Told by the heartbeat that a driver takes back.
+            let error = end_of(&mut client);
+            assert!(matches!(error, ClientError::DriverTimeout { .. }), "{error}");
+            assert!(matches!(client.aeron.add_publication("aeron:ipc", 11), Err(ClientError::Closed)));
+        }
+        // A driver that was killed is known to be dead at once, by who looks for it.
+        let (next, new_client) = start(&aeron, &[]);
+        assert!(publication.offer(b"to nobody").is_err() || is_killed, "a closed publication takes nothing");
+        drop((publication, subscription));
+        (driver, client) = (next, new_client);
+    }
+    assert_eq!(error_log(&aeron), Vec::<String>::new());
+    drop(client);
+    stop(driver);
+}
