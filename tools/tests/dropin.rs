@@ -169,7 +169,8 @@ fn signals_and_terminate_commands_end_the_driver_each_with_its_code() {
     let home = directory("driver");
     let aeron = home.path().join("aeron");
     // (validator, signal or token, exit code)
-    let rows: [(&str, Result<&[u8], &str>, i32); 5] = [
+    type Row = (&'static str, Result<&'static [u8], &'static str>, i32);
+    let rows: [Row; 5] = [
         ("deny", Err("INT"), 2),
         ("deny", Err("TERM"), 15),
         ("allow", Ok(b""), 0),
@@ -262,7 +263,8 @@ fn the_directory_has_its_files_and_stays_or_goes() {
     let home = directory("driver");
     let aeron = home.path().join("aeron");
     // (settings, length of cnc.dat, of loss-report.dat)
-    let rows: [(&[(&str, &str)], u64, u64); 3] = [
+    type Row = (&'static [(&'static str, &'static str)], u64, u64);
+    let rows: [Row; 3] = [
         (&[], 48_238_592, 1_048_576),
         (
             &[("AERON_COUNTERS_BUFFER_LENGTH", "1m"), ("AERON_LOSS_REPORT_BUFFER_LENGTH", "5000")],

@@ -9,6 +9,7 @@ mod cluster;
 mod congestion;
 mod containers;
 mod counters;
+mod dropin;
 mod files;
 mod go;
 mod ipc;

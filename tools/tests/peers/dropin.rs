@@ -1,0 +1,132 @@
+//! Our driver where the released system tests start theirs: their environment, a Java client through a stream, a rejection
+//! and the end (spec 02 §6.5).
+
+use std::process::Command;
+
+use harrier::client::{Context, request_driver_termination};
+use harrier::platform::{MappedMemory, SystemClock};
+use harrier::ringbuf::Clock;
+
+use crate::java::{self, Java};
+use crate::support::binaries::{harrier, harrier_driver};
+use crate::support::client::Client;
+use crate::support::directory;
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+
+/// What the harness sets beside the directory.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("AERON_CLIENT_LIVENESS_TIMEOUT", "10000000000"),
+    ("AERON_IMAGE_LIVENESS_TIMEOUT", "10000000000"),
+    ("AERON_DRIVER_TERMINATION_VALIDATOR", "allow"),
+    ("AERON_DIR_DELETE_ON_START", "true"),
+    ("AERON_DIR_DELETE_ON_SHUTDOWN", "true"),
+    ("AERON_TERM_BUFFER_SPARSE_FILE", "true"),
+    ("AERON_TERM_BUFFER_LENGTH", "65536"),
+    ("AERON_IPC_TERM_BUFFER_LENGTH", "65536"),
+    ("AERON_FILE_PAGE_SIZE", "4096"),
+    ("AERON_PUBLICATION_UNBLOCK_TIMEOUT", "15000000000"),
+    ("AERON_PUBLICATION_CONNECTION_TIMEOUT", "5000000000"),
+    ("AERON_PUBLICATION_LINGER_TIMEOUT", "200000000"),
+    ("AERON_SPIES_SIMULATE_CONNECTION", "false"),
+    ("AERON_RCV_STATUS_MESSAGE_TIMEOUT", "200000000"),
+    ("AERON_PERFORM_STORAGE_CHECKS", "true"),
+    ("AERON_THREADING_MODE", "SHARED"),
+    ("AERON_TIMER_INTERVAL", "100000000"),
+    ("AERON_UNTETHERED_WINDOW_LIMIT_TIMEOUT", "5000000000"),
+    ("AERON_UNTETHERED_LINGER_TIMEOUT", "5000000000"),
+    ("AERON_UNTETHERED_RESTING_TIMEOUT", "10000000000"),
+    ("AERON_RECEIVER_GROUP_TAG", "-1"),
+    ("AERON_FLOW_CONTROL_GROUP_TAG", "-1"),
+    ("AERON_FLOW_CONTROL_GROUP_MIN_SIZE", "0"),
+    ("AERON_PRINT_CONFIGURATION", "true"),
+    ("AERON_DRIVER_RESOLVER_NAME", ""),
+    ("AERON_DRIVER_RESOLVER_INTERFACE", ""),
+    ("AERON_DRIVER_RESOLVER_BOOTSTRAP_NEIGHBOR", ""),
+    ("AERON_NAME_RESOLVER_SUPPLIER", "csv_table"),
+    ("AERON_NAME_RESOLVER_INIT_ARGS", "moving:9,127.0.0.1:9,127.0.0.2:9"),
+    ("AERON_SOCKET_SO_RCVBUF", "131072"),
+    ("AERON_SOCKET_SO_SNDBUF", "0"),
+    ("AERON_RCV_INITIAL_WINDOW_LENGTH", "131072"),
+    ("AERON_DRIVER_CONDUCTOR_CYCLE_THRESHOLD", "1000000000"),
+    ("AERON_DRIVER_SENDER_CYCLE_THRESHOLD", "1000000000"),
+    ("AERON_DRIVER_RECEIVER_CYCLE_THRESHOLD", "1000000000"),
+    ("AERON_DRIVER_NAME_RESOLVER_THRESHOLD", "5000000000"),
+    ("AERON_DRIVER_ASYNC_EXECUTOR_ENABLED", "true"),
+    ("AERON_SENDER_WILDCARD_PORT_RANGE", "0 0"),
+    ("AERON_RECEIVER_WILDCARD_PORT_RANGE", "0 0"),
+    ("AERON_ENABLE_EXPERIMENTAL_FEATURES", "false"),
+    ("AERON_DRIVER_STREAM_SESSION_LIMIT", "2147483647"),
+    ("AERON_EVENT_LOG", "admin"),
+    ("AERON_EVENT_LOG_DISABLE", ""),
+    ("AERON_UNICAST_FLOWCONTROL_SUPPLIER", "aeron_unicast_flow_control_strategy_supplier"),
+    ("AERON_MULTICAST_FLOWCONTROL_SUPPLIER", "aeron_max_multicast_flow_control_strategy_supplier"),
+    ("AERON_NAK_UNICAST_DELAY", "0"),
+    ("AERON_UDP_CHANNEL_INCOMING_INTERCEPTORS", "fixed-loss"),
+    ("AERON_UDP_CHANNEL_TRANSPORT_BINDINGS_FIXED_LOSS_ARGS", "term-id=7|term-offset=1056|length=2112"),
+];
+
+fn errors_of(aeron: &std::path::Path) -> String {
+    Process::run("harrier errors", harrier().args(["errors", "--json", "--aeron-dir"]).arg(aeron)).0
+}
+
+fn driver_command(aeron: &std::path::Path) -> Command {
+    let mut command = harrier_driver();
+    command.env("AERON_DIR", aeron).envs(ENVIRONMENT.iter().copied());
+    command
+}
+
+#[test]
+fn our_driver_serves_as_the_released_system_tests_start_it() {
+    if !java::is_available() {
+        return;
+    }
+    let home = directory("driver");
+    let aeron = home.path().join("aeron");
+    for by_signal in [false, true] {
+        let mut driver = Process::start("harrier-driver", &mut driver_command(&aeron));
+        assert_eq!(driver.line(), "aeron_driver_context_t {");
+        while driver.line() != "}" {}
+        let mut watch = Client::connect(&aeron);
+        let mut java = Java::client(&aeron);
+        let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
+        java.call_beside(&mut watch, &format!("subscribe name=s channel={channel} stream=10"));
+        let first = "init-term-id=7|term-id=7|term-offset=0";
+        let publish = format!("publish name=p channel={channel}|{first} stream=10 exclusive=true");
+        java.call_beside(&mut watch, &publish);
+        java.call_beside(&mut watch, "connected name=p");
+        let receive = java.begin("receive name=s length=1024 count=200");
+        java.call_beside(&mut watch, "send name=p length=1024 count=200");
+        java.finish_beside(receive, &mut watch);
+        for refused in ["aeron:udp?endpoint=127.0.0.1:0", "aeron:udp?endpoint=nohost.invalid:9"] {
+            let reply = java.refused(&format!("publish name=q channel={refused} stream=11"));
+            let text = reply["error"].as_str().unwrap();
+            assert!(text.contains("port=0") || text.contains("Unable to resolve host"), "{text}");
+        }
+        java.call_beside(&mut watch, "close name=p");
+        java.call_beside(&mut watch, "close name=s");
+        watch.until("the end of all channels", |aeron| {
+            let mut channels = 0;
+            aeron.counters().for_each(&mut |_, kind, _, _| channels += usize::from([6, 7].contains(&kind)));
+            (channels == 0).then_some(())
+        });
+        // Only what was provoked.
+        let errors: serde_json::Value = serde_json::from_str(&errors_of(&aeron)).unwrap();
+        for error in errors["errors"].as_array().unwrap() {
+            let text = error["text"].as_str().unwrap();
+            assert!(text.contains("port=0") || text.contains("Unable to resolve host"), "{text}");
+        }
+        assert_eq!(java.exit(), "");
+        if by_signal {
+            driver.signal("TERM");
+        } else {
+            request_driver_termination(&Context::new(&aeron), &MappedMemory, b"", &SystemClock.now())
+                .unwrap();
+        }
+        drop(watch);
+        assert_eq!(driver.wait().code(), Some(if by_signal { 15 } else { 0 }));
+        assert_eq!(driver.errors(), "");
+        assert_eq!(driver.last_lines(), ["Shutting down driver..."]);
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left in shared memory");
+    }
+}
