@@ -80,11 +80,10 @@ impl Listener {
         matches!(self.state, State::None)
     }
 
-    /// The process is dead; its subscription is as it was.
+    /// The process is dead; its subscription is as it was. What becomes of its images nobody sees: one that is lost before
+    /// the subscription comes again may stay away, when streams do not rejoin.
     pub(super) fn on_death(&self, place: &Place) {
-        if self.plan.may_be_outrun {
-            place.truth.borrow_mut().progress.entry(self.id).or_default().has_lost_image = true;
-        }
+        place.truth.borrow_mut().progress.entry(self.id).or_default().has_lost_image = true;
     }
 
     /// The client is gone, and the subscription with it.
@@ -101,9 +100,7 @@ impl Listener {
         let mut truth = place.truth.borrow_mut();
         truth.progress.entry(self.id).or_default().has_image = false;
         // Those whose subscription comes again may find that what was there has been outrun and does not come again.
-        if self.plan.may_be_outrun {
-            truth.progress.entry(self.id).or_default().has_lost_image = true;
-        }
+        truth.progress.entry(self.id).or_default().has_lost_image |= self.plan.may_be_outrun;
         truth.known.remove(&self.id.0);
     }
 
