@@ -306,7 +306,7 @@ fn sessions_beyond_the_limit_of_a_stream_are_refused_and_the_others_flow() {
     assert_eq!(subscription.images().len(), 2);
     assert!(subscription.image_by_session_id(third.session_id()).is_none());
     let errors = errors(&world);
-    let expected = format!("exceeded session limit, streamId={STREAM} sessionId={}", third.session_id());
+    let expected = format!("exceeded session limit, stream-id={STREAM} session-id={}", third.session_id());
     assert!(errors.len() == 1 && errors[0].contains(&expected), "{errors:?}");
     assert!(errors[0].contains("aeron.driver.stream.session.limit=2"), "{errors:?}");
     // Another stream of the channel is not concerned.
