@@ -170,8 +170,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 reason: "failed to start; see its error log".into(),
             });
         }
+        let counters = self.aeron.as_ref().map(|aeron| aeron.counters());
         for (client, ack) in self.service_clients.iter_mut().zip(&acks) {
-            client.on_started(ack.relevant_id);
+            client.on_started(ack.relevant_id, counters);
         }
         self.recovery_counter = None;
         Ok((Phase::Elect, true))

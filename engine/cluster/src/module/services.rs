@@ -1,6 +1,7 @@
 //! What services and tools say, and whether services live (spec 04 §1.5, §4.6, §4.11, §4.14).
 
 use harrier_ringbuf::Memory;
+use harrier_ringbuf::counters::CountersReader;
 use harrier_ringbuf::storage::Storage;
 
 use super::acks::{Ack, Purpose, Refusal};
@@ -27,9 +28,11 @@ pub(super) struct ServiceClient {
 }
 
 impl ServiceClient {
-    /// The service has started and named its client.
-    pub(super) fn on_started(&mut self, client_id: i64) {
+    /// The service has started and named its client, which lives as long as its heartbeat: looked for at once, for one
+    /// that dies before it was ever found would not be missed.
+    pub(super) fn on_started(&mut self, client_id: i64, counters: Option<&CountersReader>) {
         self.client_id = Some(client_id);
+        self.heartbeat = counters.and_then(|counters| Heartbeat::find(counters, client_id));
     }
 }
 
