@@ -91,7 +91,13 @@ impl Run {
             for (number, listener) in self.must_hear(flow) {
                 let truth = self.truth.borrow();
                 let progress = truth.progress.get(&(flow, number)).copied().unwrap_or_default();
-                if progress.read_of_ns <= self.phase_ns {
+                // An image that ended stays until all on its host have read it, and its session away as long.
+                let is_held = !progress.has_image
+                    && truth.flows[flow]
+                        .listeners
+                        .iter()
+                        .any(|other| other.is_stuck && other.host == listener.host);
+                if progress.read_of_ns <= self.phase_ns && !is_held {
                     waiting.push((flow, number));
                     is_outrun &= listener.may_be_outrun && progress.has_image;
                 }
