@@ -34,7 +34,7 @@ impl HostTransport {
                 Kind::IoUring(UringTransport::new(options.segmentation, options.kernel_polling)?)
             }
         };
-        Ok(Self { kind, most_per_send: options.most_per_send })
+        Ok(Self { kind, most_per_send: options.most_per_send.map(|most| most.max(1)) })
     }
 }
 
@@ -63,7 +63,11 @@ impl Transport for HostTransport {
 }
 
 /// A socket of a [`HostTransport`].
-pub struct HostSocket(Socket, Option<usize>);
+pub struct HostSocket(
+    Socket,
+    // Most datagrams of a batch, where that is set.
+    Option<usize>,
+);
 
 enum Socket {
     Plain(UdpSocket),
@@ -95,7 +99,7 @@ impl Datagrams for HostSocket {
 
     fn batch_length(&self) -> usize {
         let most = on_socket!(&self.0, socket => socket.batch_length());
-        self.1.map_or(most, |own| most.min(own.max(1)))
+        self.1.map_or(most, |own| most.min(own))
     }
 
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {

@@ -91,7 +91,11 @@ impl UdpSocket {
         Self {
             socket,
             local,
-            options: *options,
+            options: TransportOptions {
+                receive_batch: options.receive_batch.clamp(1, BATCH),
+                send_batch: options.send_batch.clamp(1, BATCH),
+                ..*options
+            },
             queue: SendQueue::new(),
             headers: SendHeaders::new(),
             received,
@@ -212,7 +216,7 @@ impl Datagrams for UdpSocket {
         visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
     ) -> Result<usize, TransportError> {
         let mut bytes = 0;
-        for _ in 0..self.options.receive_batch.clamp(1, BATCH) {
+        for _ in 0..self.options.receive_batch {
             let received = self.receive_one_stamped(visit)?;
             if received == 0 {
                 break;
@@ -318,7 +322,7 @@ impl UdpSocket {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
                 messages.as_mut_ptr(),
-                self.options.receive_batch.clamp(1, BATCH) as libc::c_uint,
+                self.options.receive_batch as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -342,8 +346,7 @@ impl UdpSocket {
 
     /// Sends several submissions with one call; returns how many the system took.
     fn send_batch(&mut self, from: usize) -> Result<usize, Error> {
-        let count =
-            self.queue.fill(from, self.options.send_batch.clamp(1, BATCH), self.cuts_runs, &mut self.headers);
+        let count = self.queue.fill(from, self.options.send_batch, self.cuts_runs, &mut self.headers);
         let socket = self.socket.as_raw_fd();
         let messages = &mut self.headers.messages;
         // SAFETY: every header points to vectors over ranges that their submissions keep alive, and to a control area of

@@ -91,7 +91,7 @@ impl Run {
             for (number, listener) in self.must_hear(flow) {
                 let truth = self.truth.borrow();
                 let progress = truth.progress.get(&(flow, number)).copied().unwrap_or_default();
-                // An image that ended stays until all on its host have read it, and its session away as long.
+                // An image that ended stays until all on its host have read it, and its session away as long (spec 02 §3.7).
                 let is_held = !progress.has_image
                     && truth.flows[flow]
                         .listeners
