@@ -300,7 +300,9 @@ fn a_copy_of_ours_goes_over_to_the_live_stream() {
         assert!(merged >= position);
         let sent = pair.java.call(&format!("send name=p length={LENGTH} from=900 count=900"));
         let end = number(&sent, "position");
+        // Behind the merge both write what the publisher sends, each in its own time.
         pair.java.call(&format!("archive-await archive={to} recording={target} position={end}"));
+        pair.java.call(&format!("archive-await archive={from} recording={source} position={end}"));
         pair.same_files((from, source), (to, target), 0..end);
         let listed = pair.java.call(&format!(
             "archive-list-subscriptions archive={to} fragment=tags={},{id} stream=1001",
