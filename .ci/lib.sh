@@ -46,12 +46,40 @@ install_tools() {
   have mvn || debian maven
   have go || [ -x /usr/local/go/bin/go ] || debian golang-go
   have python3 || debian python3
+  c_peer_tools
   local usable
   usable=$(df --output=avail -B1M /dev/shm | tail -n 1)
   if [ "$usable" -lt 2048 ]; then
     printf 'the tests need 2 GiB in /dev/shm; %s MiB are free\n' "$usable" >&2
     return 1
   fi
+}
+
+# What the released C driver is built with: clang for its bindings, two libraries, and a CMake that its sources accept.
+c_peer_tools() {
+  local header
+  header=$(find /usr/lib/llvm-*/include/clang-c -name Index.h 2>/dev/null | head -n 1)
+  if ! have clang || [ -z "$header" ] || [ ! -f /usr/include/bsd/bsd.h ] || [ ! -f /usr/include/uuid/uuid.h ]; then
+    debian clang libclang-dev libbsd-dev uuid-dev || return 1
+  fi
+  fitting_cmake cmake && return 0
+  local folder=${CARGO_TARGET_DIR:-$PWD/target}/cmake
+  if ! fitting_cmake "$folder/bin/cmake"; then
+    python3 -c 'import ensurepip' 2>/dev/null || debian python3-venv || return 1
+    python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'cmake>=3.30,<4' || return 1
+  fi
+  PATH=$folder/bin:$PATH
+  export PATH
+}
+
+# fitting_cmake PROGRAM: 3.30 or later, before 4.
+fitting_cmake() {
+  local version
+  version=$("$1" --version 2>/dev/null | awk 'NR == 1 { print $3 }')
+  case $version in
+    3.3[0-9].* | 3.[4-9][0-9].*) return 0 ;;
+    *) return 1 ;;
+  esac
 }
 
 loom_models() {

@@ -11,7 +11,8 @@ use harrier::ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier::ringbuf::{Agent, Clock, SharedThread};
 use serde_json::Value;
 
-use crate::java::{self, Java};
+use crate::java;
+use crate::peer::{Kind, Peer};
 use crate::support::directory;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
@@ -86,11 +87,11 @@ impl OurArchive {
         self.runner.take().unwrap().stop().unwrap();
     }
 
-    fn connect_ipc(&self, java: &mut Java) -> Value {
+    fn connect_ipc(&self, java: &mut Peer) -> Value {
         java.call("archive-connect request=aeron:ipc request-stream=11 response=aeron:ipc response-stream=20")
     }
 
-    fn connect_udp(&self, java: &mut Java) -> Value {
+    fn connect_udp(&self, java: &mut Peer) -> Value {
         java.call(&format!(
             "archive-connect request=aeron:udp?endpoint={} request-stream=10 \
              response=aeron:udp?endpoint=127.0.0.1:0 response-stream=20",
@@ -112,18 +113,18 @@ pub fn number(reply: &Value, key: &str) -> i64 {
 }
 
 /// The (recording id, position) of the one signal that is due.
-fn signal(java: &mut Java, wanted: &str) -> (i64, i64) {
+fn signal(java: &mut Peer, wanted: &str) -> (i64, i64) {
     let signals = java.call("archive-signals count=1");
     let signal = &signals["signals"][0];
     assert_eq!(signal["signal"], wanted, "{signals}");
     (number(signal, "recording"), number(signal, "position"))
 }
 
-fn send(java: &mut Java, from: i64, count: i64) -> i64 {
+fn send(java: &mut Peer, from: i64, count: i64) -> i64 {
     number(&java.call(&format!("send name=p length={LENGTH} from={from} count={count}")), "position")
 }
 
-fn replay_and_check(java: &mut Java, channel: &str, recording: i64, position: i64, count: i64) {
+fn replay_and_check(java: &mut Peer, channel: &str, recording: i64, position: i64, count: i64) {
     let length = count * FRAME;
     java.call(&format!(
         "archive-replay name=r recording={recording} position={position} length={length} channel={channel} stream=77"
@@ -133,19 +134,19 @@ fn replay_and_check(java: &mut Java, channel: &str, recording: i64, position: i6
     java.call("close name=r");
 }
 
-fn positions(java: &mut Java, recording: i64) -> [i64; 4] {
+fn positions(java: &mut Peer, recording: i64) -> [i64; 4] {
     let reply = java.call(&format!("archive-positions recording={recording}"));
     ["start", "stop", "recording", "max"].map(|key| number(&reply, key))
 }
 
-fn refused(java: &mut Java, line: &str) -> i64 {
+fn refused(java: &mut Peer, line: &str) -> i64 {
     let reply = java.refused(line);
     assert_eq!(reply["kind"], "ArchiveException", "{line}: {reply}");
     number(&reply, "code")
 }
 
 /// Records `count` messages on stream 1001, then as many again by an extension.
-fn record_and_extend(java: &mut Java, channel: &str, source: &str, count: i64) -> i64 {
+fn record_and_extend(java: &mut Peer, channel: &str, source: &str, count: i64) -> i64 {
     java.call(&format!("archive-start channel={channel} stream=1001 source={source}"));
     let published =
         java.call(&format!("publish name=p channel={channel}|term-length=64k stream=1001 exclusive=true"));
@@ -182,7 +183,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
     }
     let home = directory("archive");
     let mut archive = OurArchive::start(home.path(), Some(Checksum::Crc32c));
-    let mut java = Java::client(&home.path().join("aeron"));
+    let mut java = Kind::Java.client(&home.path().join("aeron"));
     assert_eq!(number(&archive.connect_ipc(&mut java), "archiveId"), 42);
     let recording = record_and_extend(&mut java, "aeron:ipc?alias=orders", "LOCAL", 800);
     replay_and_check(&mut java, "aeron:ipc", recording, 0, 1_600);
@@ -212,7 +213,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
 
     // What the tool has gone over is served again.
     let mut archive = OurArchive::start(home.path(), Some(Checksum::Crc32c));
-    let mut java = Java::client(&home.path().join("aeron"));
+    let mut java = Kind::Java.client(&home.path().join("aeron"));
     archive.connect_ipc(&mut java);
     assert_eq!(positions(&mut java, recording), [0, cut, -1, cut]);
     replay_and_check(&mut java, "aeron:ipc", recording, 0, 900);
@@ -220,7 +221,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
 }
 
 /// A damaged byte in recording 0 is found by our replay and by the tool.
-fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Java) {
+fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Peer) {
     let path = archive.directory.join("archive").join("0-131072.rec");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[100 * FRAME as usize + 50] ^= 1;
@@ -244,7 +245,7 @@ fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Java) {
 }
 
 /// Recording 1: a replay bounded by a counter, then one that goes on into the live stream.
-fn bounded_and_live(java: &mut Java) {
+fn bounded_and_live(java: &mut Peer) {
     java.call("archive-start channel=aeron:ipc stream=1002");
     java.call("publish name=p channel=aeron:ipc?term-length=64k stream=1002");
     let position = send(java, 0, 500);
@@ -272,7 +273,7 @@ fn bounded_and_live(java: &mut Java) {
 }
 
 /// Recording 2: a spy on a network publication that stops with its image, purged in the end.
-fn spy_and_purge(java: &mut Java) {
+fn spy_and_purge(java: &mut Peer) {
     let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
     java.call(&format!("archive-start channel={channel} stream=1003 auto-stop=true"));
     java.call(&format!(
@@ -297,9 +298,9 @@ fn spy_and_purge(java: &mut Java) {
 }
 
 /// Recordings 3 and 4: segments leave, come back, move to the recording that goes on where they end; a channel changes.
-fn segments_and_channel(java: &mut Java) {
+fn segments_and_channel(java: &mut Peer) {
     let segment = 128_i64 << 10;
-    let record = |java: &mut Java, term: i64, count: i64| {
+    let record = |java: &mut Peer, term: i64, count: i64| {
         java.call("archive-start channel=aeron:ipc stream=1005 auto-stop=true");
         let fixed = format!("init-term-id=5|term-id={term}|term-offset=0");
         java.call(&format!(
@@ -341,7 +342,7 @@ fn segments_and_channel(java: &mut Java) {
     }
 }
 
-fn listings_and_refusals(java: &mut Java) {
+fn listings_and_refusals(java: &mut Peer) {
     let all = java.call("archive-list");
     assert_eq!(number(&all, "count"), 2, "{all}");
     let some = java.call("archive-list fragment=ipc stream=1002");
@@ -383,7 +384,7 @@ fn a_java_client_over_udp_records_what_its_own_driver_sends() {
     }
     let home = directory("archive");
     let mut archive = OurArchive::start(home.path(), None);
-    let mut java = Java::with_driver(&home.path().join("java"), &[]);
+    let mut java = Kind::Java.with_driver(&home.path().join("java"), &[]);
     assert_eq!(number(&archive.connect_udp(&mut java), "archiveId"), 42);
     let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
     let recording = record_and_extend(&mut java, &channel, "REMOTE", 700);

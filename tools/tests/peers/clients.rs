@@ -1,22 +1,24 @@
-//! Java clients that die, stall, or lose our driver.
+//! Released clients that die, stall, or lose our driver.
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::until;
 
+with_each_peer!(
+    what_a_dead_client_held_is_given_back,
+    a_stalled_client_is_timed_out_and_finds_itself_closed,
+    a_released_client_is_told_of_the_end_of_our_driver,
+);
+
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
 const CLIENT_TIMEOUTS: i32 = 24;
 
-#[test]
-fn what_a_dead_java_client_held_is_given_back() {
-    if !java::is_available() {
-        return;
-    }
+fn what_a_dead_client_held_is_given_back(kind: Kind) {
     let driver =
         OurDriver::start(&["aeron.client.liveness.timeout=2s", "aeron.publication.unblock.timeout=3s"]);
-    let mut alive = Java::client(&driver.directory);
-    let mut dying = Java::client(&driver.directory);
+    let mut alive = kind.client(&driver.directory);
+    let mut dying = kind.client(&driver.directory);
     alive.call("subscribe name=s channel=aeron:ipc?term-length=64k stream=10");
     alive.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
     dying.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
@@ -48,14 +50,10 @@ fn what_a_dead_java_client_held_is_given_back() {
     driver.stop();
 }
 
-#[test]
-fn a_stalled_java_client_is_timed_out_and_finds_itself_closed() {
-    if !java::is_available() {
-        return;
-    }
+fn a_stalled_client_is_timed_out_and_finds_itself_closed(kind: Kind) {
     let driver =
         OurDriver::start(&["aeron.client.liveness.timeout=2s", "aeron.publication.unblock.timeout=3s"]);
-    let mut stalled = Java::client(&driver.directory);
+    let mut stalled = kind.client(&driver.directory);
     stalled.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
     stalled.signal("STOP");
     let mut watch = Client::connect(&driver.directory);
@@ -64,12 +62,11 @@ fn a_stalled_java_client_is_timed_out_and_finds_itself_closed() {
     // The client learns of it by the driver's event or by its own clock, whichever comes first.
     until("the end of the stalled client", || {
         let errors = stalled.errors();
-        (errors.contains("client timeout from driver") || errors.contains("ConductorServiceTimeoutException"))
-            .then_some(())
+        (errors.contains("client timeout from driver") || errors.contains(kind.late_client())).then_some(())
     });
     let refused = stalled.refused("publish name=q channel=aeron:ipc?term-length=64k stream=11");
-    assert!(refused["error"].as_str().unwrap().contains("Aeron client is "), "{refused}");
-    let mut healthy = Java::client(&driver.directory);
+    assert!(refused["error"].as_str().unwrap().contains(kind.closed_client()), "{refused}");
+    let mut healthy = kind.client(&driver.directory);
     healthy.call("subscribe name=s channel=aeron:ipc?term-length=64k stream=10");
     healthy.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
     healthy.call("send name=p length=100 count=10");
@@ -78,17 +75,13 @@ fn a_stalled_java_client_is_timed_out_and_finds_itself_closed() {
     driver.stop();
 }
 
-#[test]
-fn a_java_client_is_told_of_the_end_of_our_driver() {
-    if !java::is_available() {
-        return;
-    }
+fn a_released_client_is_told_of_the_end_of_our_driver(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let mut java = Java::client(&driver.directory);
-    java.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
+    let mut peer = kind.client(&driver.directory);
+    peer.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
     driver.stop();
     until("the word of the client", || {
-        let errors = java.errors();
-        (errors.contains("DriverTimeoutException") && errors.contains("shutdown")).then_some(())
+        let errors = peer.errors();
+        kind.driver_shutdown().iter().all(|text| errors.contains(text)).then_some(())
     });
 }

@@ -4,7 +4,8 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use serde_json::Value;
 
-use crate::java::{self, Java};
+use crate::java;
+use crate::peer::{Kind, Peer};
 use crate::support::binaries::OurNode;
 use crate::support::process::Process;
 
@@ -12,7 +13,7 @@ fn fused() -> OurNode {
     OurNode::start(&["--layout", "fused", "--service", "echo", "--idle", "yield"])
 }
 
-fn connect(java: &mut Java, node: &OurNode, session: &str) -> Value {
+fn connect(java: &mut Peer, node: &OurNode, session: &str) -> Value {
     java.call(&format!("cluster-connect session={session} endpoints={}", node.ingress_endpoints()))
 }
 
@@ -34,7 +35,7 @@ fn a_hundred_thousand_echoes_come_back_right() {
         return;
     }
     let mut node = fused();
-    let (mut java, _directory) = Java::with_own_driver(&[]);
+    let (mut java, _directory) = Kind::Java.with_own_driver(&[]);
     let connected = connect(&mut java, &node, "a");
     assert_eq!((connected["leader"].as_i64(), connected["closed"].as_bool()), (Some(0), Some(false)));
     let echoed = java.call("cluster-echo session=a length=32 count=100000 window=256");
@@ -63,7 +64,7 @@ fn a_session_lives_on_keep_alives_and_ends_without() {
     }
     let mut node =
         OurNode::start(&["--layout", "threads", "--idle", "backoff", "--session-timeout-ms", "1500"]);
-    let (mut java, _directory) = Java::with_own_driver(&[]);
+    let (mut java, _directory) = Kind::Java.with_own_driver(&[]);
     connect(&mut java, &node, "alive");
     connect(&mut java, &node, "silent");
     java.call("cluster-echo session=silent length=32 count=10");
@@ -82,7 +83,7 @@ fn a_node_starts_again_from_its_log_and_keeps_the_sessions_that_were_open() {
         return;
     }
     let mut node = fused();
-    let (mut java, _directory) = Java::with_own_driver(&[]);
+    let (mut java, _directory) = Kind::Java.with_own_driver(&[]);
     let before = connect(&mut java, &node, "a");
     java.call("cluster-echo session=a length=100 count=1000");
     java.call("cluster-close session=a");

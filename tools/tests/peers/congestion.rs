@@ -1,12 +1,17 @@
-//! Cubic congestion control of our images and of Java's, each fed by the other side (spec 02 §3.10).
+//! Cubic congestion control of our images and of a released driver's, each fed by the other side (spec 02 §3.10).
 
 use harrier::client::Subscription;
 use serde_json::Value;
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, Peer, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::until;
+
+with_each_peer!(
+    windows_grow_alike_on_both_sides_and_round_trips_are_measured,
+    losses_narrow_the_windows_and_nothing_is_missing,
+);
 
 const MTU: i64 = 1_408;
 /// What fits into the default window of 128 KiB.
@@ -68,17 +73,17 @@ impl Trajectory {
     }
 }
 
-/// A stream to us and one to Java, both with cubic windows.
-fn streams(java: &mut Java, client: &mut Client) -> (Subscription, harrier::client::ExclusivePublication) {
+/// A stream to us and one to the peer, both with cubic windows.
+fn streams(peer: &mut Peer, client: &mut Client) -> (Subscription, harrier::client::ExclusivePublication) {
     let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0|cc=cubic", 10);
     let channel = client.resolved(&subscription).replace("|cc=cubic", "");
-    java.call_beside(
+    peer.call_beside(
         client,
         &format!("publish name=p channel={channel}|term-length=1m stream=10 exclusive=true"),
     );
-    java.call_beside(client, "subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|cc=cubic stream=11");
+    peer.call_beside(client, "subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|cc=cubic stream=11");
     let channel =
-        java.call_beside(client, "resolve name=s")["channel"].as_str().unwrap().replace("|cc=cubic", "");
+        peer.call_beside(client, "resolve name=s")["channel"].as_str().unwrap().replace("|cc=cubic", "");
     let publication = client.exclusive(&format!("{channel}|term-length=1m"), 11);
     client.until("both connections", |_| {
         (publication.is_connected() && !subscription.images().is_empty()).then_some(())
@@ -86,69 +91,57 @@ fn streams(java: &mut Java, client: &mut Client) -> (Subscription, harrier::clie
     (subscription, publication)
 }
 
-#[test]
-fn windows_grow_alike_on_both_sides_and_round_trips_are_measured() {
-    if !java::is_available() {
-        return;
-    }
+fn windows_grow_alike_on_both_sides_and_round_trips_are_measured(kind: Kind) {
     let driver = OurDriver::start(&SETTINGS);
-    let (mut java, _home) = Java::with_own_driver(&SETTINGS);
+    let (mut peer, _home) = kind.with_own_driver(&SETTINGS);
     let mut client = Client::connect(&driver.directory);
-    let (mut subscription, mut publication) = streams(&mut java, &mut client);
+    let (mut subscription, mut publication) = streams(&mut peer, &mut client);
     let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
     let (mut sent, mut next) = (0, 0);
     until("both windows at their maximum", || {
         // A few messages each way let the windows be asked for.
-        let send = java.begin(&format!("send name=p length=1000 count=5 from={sent}"));
+        let send = peer.begin(&format!("send name=p length=1000 count=5 from={sent}"));
         client.receive(&mut subscription, sent..sent + 5, 1_000);
-        java.finish_beside(send, &mut client);
+        peer.finish_beside(send, &mut client);
         sent += 5;
-        let receive = java.begin(&format!("receive name=s length=1000 count=5 from={next}"));
+        let receive = peer.begin(&format!("receive name=s length=1000 count=5 from={next}"));
         client.send(&mut publication, next..next + 5, 1_000);
-        java.finish_beside(receive, &mut client);
+        peer.finish_beside(receive, &mut client);
         next += 5;
         own.note(our_state(&client));
-        other.note(their_state(&java.call_beside(&mut client, "counters")));
+        other.note(their_state(&peer.call_beside(&mut client, "counters")));
         let is_at_most = |trajectory: &Trajectory| trajectory.windows.last() == Some(&MAX_WINDOW);
         (is_at_most(&own) && is_at_most(&other)).then_some(())
     });
     own.check_growth("ours");
-    other.check_growth("Java's");
-    assert_eq!(java.exit(), "");
+    other.check_growth("theirs");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn losses_narrow_the_windows_and_nothing_is_missing() {
-    if !java::is_available() {
-        return;
-    }
+fn losses_narrow_the_windows_and_nothing_is_missing(kind: Kind) {
     let driver = OurDriver::start(&[
         SETTINGS[0],
         "aeron.udp.channel.incoming.interceptors=loss",
         "aeron.udp.channel.transport.bindings.loss.args=rate=0.03|seed=5|recv-msg-mask=0x2",
     ]);
-    let (mut java, _home) = Java::with_own_driver(&[
-        SETTINGS[0],
-        "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
-        "aeron.debug.receive.data.loss.rate=0.03",
-        "aeron.debug.receive.data.loss.seed=13",
-    ]);
+    let loss = kind.data_loss(0.03, 13);
+    let (mut peer, _home) = kind.with_own_driver(&[&SETTINGS, &texts(&loss)[..]].concat());
     let mut client = Client::connect(&driver.directory);
-    let (mut subscription, mut publication) = streams(&mut java, &mut client);
+    let (mut subscription, mut publication) = streams(&mut peer, &mut client);
     let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
     for round in 0..20 {
         let from = round * 40;
-        let send = java.begin(&format!("send name=p length=1376 count=40 from={from}"));
+        let send = peer.begin(&format!("send name=p length=1376 count=40 from={from}"));
         client.receive(&mut subscription, from..from + 40, 1_376);
-        java.finish_beside(send, &mut client);
-        let receive = java.begin(&format!("receive name=s length=1376 count=40 from={from}"));
+        peer.finish_beside(send, &mut client);
+        let receive = peer.begin(&format!("receive name=s length=1376 count=40 from={from}"));
         client.send(&mut publication, from..from + 40, 1_376);
-        java.finish_beside(receive, &mut client);
+        peer.finish_beside(receive, &mut client);
         own.note(our_state(&client));
-        other.note(their_state(&java.call_beside(&mut client, "counters")));
+        other.note(their_state(&peer.call_beside(&mut client, "counters")));
     }
-    for (side, trajectory) in [("ours", own), ("Java's", other)] {
+    for (side, trajectory) in [("ours", own), ("theirs", other)] {
         let windows: Vec<_> = trajectory.windows.iter().copied().filter(|window| *window > 0).collect();
         assert!(
             windows.iter().all(|window| window % MTU == 0 && *window <= MAX_WINDOW),
@@ -156,6 +149,6 @@ fn losses_narrow_the_windows_and_nothing_is_missing() {
         );
         assert!(windows.windows(2).any(|two| two[1] < two[0]), "{side}: {windows:?}");
     }
-    assert_eq!(java.exit(), "");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }

@@ -1,4 +1,4 @@
-//! Our driver where the released system tests start theirs: their environment, a Java client through a stream, a rejection
+//! Our driver where the released system tests start theirs: their environment, a released client through a stream, a rejection
 //! and the end (spec 02 §6.5).
 
 use std::process::Command;
@@ -7,12 +7,14 @@ use harrier::client::{Context, request_driver_termination};
 use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::Clock;
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, with_each_peer};
 use crate::support::binaries::{harrier, harrier_driver};
 use crate::support::client::Client;
 use crate::support::directory;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
+
+with_each_peer!(our_driver_serves_as_the_released_system_tests_start_it);
 
 /// What the harness sets beside the directory.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -76,11 +78,7 @@ fn driver_command(aeron: &std::path::Path) -> Command {
     command
 }
 
-#[test]
-fn our_driver_serves_as_the_released_system_tests_start_it() {
-    if !java::is_available() {
-        return;
-    }
+fn our_driver_serves_as_the_released_system_tests_start_it(kind: Kind) {
     let home = directory("driver");
     let aeron = home.path().join("aeron");
     for by_signal in [false, true] {
@@ -88,23 +86,23 @@ fn our_driver_serves_as_the_released_system_tests_start_it() {
         assert_eq!(driver.line(), "aeron_driver_context_t {");
         while driver.line() != "}" {}
         let mut watch = Client::connect(&aeron);
-        let mut java = Java::client(&aeron);
+        let mut peer = kind.client(&aeron);
         let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
-        java.call_beside(&mut watch, &format!("subscribe name=s channel={channel} stream=10"));
+        peer.call_beside(&mut watch, &format!("subscribe name=s channel={channel} stream=10"));
         let first = "init-term-id=7|term-id=7|term-offset=0";
         let publish = format!("publish name=p channel={channel}|{first} stream=10 exclusive=true");
-        java.call_beside(&mut watch, &publish);
-        java.call_beside(&mut watch, "connected name=p");
-        let receive = java.begin("receive name=s length=1024 count=200");
-        java.call_beside(&mut watch, "send name=p length=1024 count=200");
-        java.finish_beside(receive, &mut watch);
+        peer.call_beside(&mut watch, &publish);
+        peer.call_beside(&mut watch, "connected name=p");
+        let receive = peer.begin("receive name=s length=1024 count=200");
+        peer.call_beside(&mut watch, "send name=p length=1024 count=200");
+        peer.finish_beside(receive, &mut watch);
         for refused in ["aeron:udp?endpoint=127.0.0.1:0", "aeron:udp?endpoint=nohost.invalid:9"] {
-            let reply = java.refused(&format!("publish name=q channel={refused} stream=11"));
+            let reply = peer.refused(&format!("publish name=q channel={refused} stream=11"));
             let text = reply["error"].as_str().unwrap();
             assert!(text.contains("port=0") || text.contains("Unable to resolve host"), "{text}");
         }
-        java.call_beside(&mut watch, "close name=p");
-        java.call_beside(&mut watch, "close name=s");
+        peer.call_beside(&mut watch, "close name=p");
+        peer.call_beside(&mut watch, "close name=s");
         watch.until("the end of all channels", |aeron| {
             let mut channels = 0;
             aeron.counters().for_each(&mut |_, kind, _, _| channels += usize::from([6, 7].contains(&kind)));
@@ -116,7 +114,7 @@ fn our_driver_serves_as_the_released_system_tests_start_it() {
             let text = error["text"].as_str().unwrap();
             assert!(text.contains("port=0") || text.contains("Unable to resolve host"), "{text}");
         }
-        assert_eq!(java.exit(), "");
+        assert_eq!(peer.exit(), "");
         if by_signal {
             driver.signal("TERM");
         } else {

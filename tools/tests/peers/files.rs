@@ -4,7 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::java::{self, Java};
+use crate::java;
+use crate::peer::Kind;
 use crate::support::binaries::{OurDriver, harrier};
 use crate::support::client::Client;
 use crate::support::process::Process;
@@ -41,7 +42,7 @@ fn busy_driver() -> (OurDriver, Client, Vec<Box<dyn std::any::Any>>) {
 #[test]
 fn an_independent_reader_agrees_with_our_files() {
     if Command::new("python3").arg("--version").output().is_err() {
-        java::skip("python3 does not run");
+        crate::peer::skip("python3 does not run");
         return;
     }
     let (driver, mut client, resources) = busy_driver();
@@ -72,7 +73,7 @@ fn the_released_tools_read_our_counters_errors_and_losses() {
         return;
     }
     let (driver, client, resources) = busy_driver();
-    let mut heartbeats = Java::client(&driver.directory);
+    let mut heartbeats = Kind::Java.client(&driver.directory);
     let property = [format!("aeron.dir={}", driver.directory.display())];
     let run = |class: &str, arguments: &[&str]| {
         Process::run(class, &mut java::program(&property, class, arguments)).0

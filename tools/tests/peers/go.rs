@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use harrier::client::Aeron;
 use serde_json::Value;
 
-use crate::java;
+use crate::peer;
 use crate::support::binaries::node_command;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
@@ -38,9 +38,9 @@ mod value {
 }
 
 /// True when the Go peer can run. Otherwise says so loudly, or panics when peers are required.
-fn is_available() -> bool {
+pub fn is_available() -> bool {
     if let Err(reason) = binary() {
-        java::skip(reason);
+        peer::skip(reason);
         return false;
     }
     true
@@ -58,40 +58,18 @@ fn go() -> Option<&'static str> {
         .find(|tool| Command::new(tool).arg("version").output().is_ok_and(|output| output.status.success()))
 }
 
-/// Builds the peer unless its sources are the ones of the last build.
 fn build() -> Result<PathBuf, String> {
     let go = go().ok_or("go does not run")?;
-    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("peers").join("go");
-    let failed = |error: std::io::Error| format!("{}: {error}", output.display());
-    std::fs::create_dir_all(&output).map_err(failed)?;
-    let lock = std::fs::File::create(output.join("build.lock")).map_err(failed)?;
-    lock.lock().map_err(failed)?;
-    let (binary, stamp) = (output.join("gopeer"), output.join("build.stamp"));
-    let sources = read_sources(&source("peers/go")).map_err(failed)?;
-    if binary.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
-        return Ok(binary);
-    }
-    let mut command = Command::new(go);
-    command.args(["build", "-o"]).arg(&binary).arg(".");
-    let result = command.current_dir(source("peers/go")).output().map_err(failed)?;
-    if !result.status.success() {
-        return Err(format!("go build failed:\n{}", String::from_utf8_lossy(&result.stderr)));
-    }
-    std::fs::write(&stamp, sources).map_err(failed)?;
-    Ok(binary)
+    let root = source("peers/go");
+    peer::build("go", std::slice::from_ref(&root), "gopeer", |output| {
+        let mut command = Command::new(go);
+        command.args(["build", "-o"]).arg(output.join("gopeer")).arg(".").current_dir(&root);
+        command
+    })
 }
 
-fn read_sources(root: &Path) -> std::io::Result<String> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(root)? {
-        paths.push(entry?.path());
-    }
-    paths.retain(|path| path.is_file());
-    paths.sort();
-    paths.iter().map(std::fs::read_to_string).collect()
-}
-
-fn gopeer(subcommand: &str, aeron_directory: &Path) -> Command {
+/// A program of the peer on the driver of a directory.
+pub fn gopeer(subcommand: &str, aeron_directory: &Path) -> Command {
     let mut command = Command::new(binary().unwrap());
     command.arg(subcommand).arg("-aeron-dir").arg(aeron_directory);
     command

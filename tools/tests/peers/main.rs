@@ -1,9 +1,10 @@
-//! The project's processes against the released Java client, media driver and tools (Aeron 1.51.0): peers that know
-//! nothing of this code. A test is skipped, and says so, when Java or Maven is missing; HARRIER_REQUIRE_PEERS=1 makes
-//! that a failure.
+//! The project's processes against the released Java client, media driver and tools (Aeron 1.51.0), the released C client
+//! and media driver (1.54.0), and aeron-go: peers that know nothing of this code. A test is skipped, and says so, when the
+//! tools of its peer are missing; HARRIER_REQUIRE_PEERS=1 makes that a failure.
 #![forbid(unsafe_code)]
 
 mod archive;
+mod c;
 mod clients;
 mod cluster;
 mod congestion;
@@ -14,15 +15,16 @@ mod files;
 mod go;
 mod ipc;
 mod java;
-mod javas_driver;
 mod members;
 mod multicast;
 mod names;
+mod peer;
 mod replication;
 mod sequences;
 #[path = "../support/mod.rs"]
 mod support;
 mod tether;
+mod their_driver;
 mod timestamps;
 mod tools;
 mod udp;

@@ -1,9 +1,11 @@
-//! Our driver and the released Java driver tell each other their names.
+//! Our driver and the released drivers tell each other their names.
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
+
+with_each_peer!(each_side_finds_the_other_by_its_name);
 
 const RESOLVER_NEIGHBORS: i64 = 15;
 const RESOLVER_CACHE_ENTRIES: i64 = 16;
@@ -22,21 +24,14 @@ fn named(name: &str, port: u16, neighbor: Option<u16>) -> Vec<String> {
     settings
 }
 
-fn texts(settings: &[String]) -> Vec<&str> {
-    settings.iter().map(String::as_str).collect()
-}
-
-#[test]
-fn each_side_finds_the_other_by_its_name() {
-    if !java::is_available() {
-        return;
-    }
-    // Once we ask, once Java does; a third driver, of ours, is known through the one that all asked.
+fn each_side_finds_the_other_by_its_name(kind: Kind) {
+    // Once we ask, once the peer does; a third driver, of ours, is known through the one that all asked.
     for asks in [true, false] {
         let [own, other, third] = [(); 3].map(|()| free_port());
         let driver = OurDriver::start(&texts(&named("ours", own, asks.then_some(other))));
-        let settings = named("theirs", other, (!asks).then_some(own));
-        let (mut java, _home) = Java::with_own_driver(&texts(&settings));
+        let mut settings = named("theirs", other, (!asks).then_some(own));
+        settings.extend(kind.gossip().map(ToOwned::to_owned));
+        let (mut peer, _home) = kind.with_own_driver(&texts(&settings));
         let hub = if asks { other } else { own };
         let last = OurDriver::start(&texts(&named("last", third, Some(hub))));
         let mut client = Client::connect(&driver.directory);
@@ -67,7 +62,7 @@ fn each_side_finds_the_other_by_its_name() {
             assert_eq!(of_type(ours, BOOTSTRAP_NEIGHBOR), [(first, 1), (second, 0)]);
         }
         crate::support::until("all names on the other side", || {
-            let counters = java.call_beside(&mut client, "counters");
+            let counters = peer.call_beside(&mut client, "counters");
             let all = counters["counters"].as_array().unwrap().clone();
             let known = all.iter().filter(|counter| {
                 [RESOLVER_NEIGHBORS, RESOLVER_CACHE_ENTRIES].contains(&counter["type"].as_i64().unwrap())
@@ -77,27 +72,27 @@ fn each_side_finds_the_other_by_its_name() {
         });
         // Streams go both ways by name.
         let port = free_port();
-        java.call_beside(
+        peer.call_beside(
             &mut client,
             &format!("subscribe name=s channel=aeron:udp?endpoint=theirs:{port} stream=10"),
         );
         let mut publication = client.exclusive(&format!("aeron:udp?endpoint=theirs:{port}"), 10);
-        let receive = java.begin("receive name=s length=1000 count=20");
+        let receive = peer.begin("receive name=s length=1000 count=20");
         client.send(&mut publication, 0..20, 1_000);
-        java.finish_beside(receive, &mut client);
+        peer.finish_beside(receive, &mut client);
         let port = free_port();
         let mut subscription = client.subscription(&format!("aeron:udp?endpoint=ours:{port}"), 11);
-        java.call_beside(
+        peer.call_beside(
             &mut client,
             &format!("publish name=p channel=aeron:udp?endpoint=ours:{port} stream=11"),
         );
-        let send = java.begin("send name=p length=1000 count=20");
+        let send = peer.begin("send name=p length=1000 count=20");
         client.receive(&mut subscription, 0..20, 1_000);
-        java.finish_beside(send, &mut client);
+        peer.finish_beside(send, &mut client);
         assert!(client.try_exclusive("aeron:udp?endpoint=nobody:9", 12).is_err());
         client.exclusive("aeron:udp?endpoint=last:9", 12);
-        java.call_beside(&mut client, "publish name=q channel=aeron:udp?endpoint=last:9 stream=12");
-        assert_eq!(java.exit(), "");
+        peer.call_beside(&mut client, "publish name=q channel=aeron:udp?endpoint=last:9 stream=12");
+        assert_eq!(peer.exit(), "");
         driver.stop();
         last.stop();
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::archive::{OurArchive, number};
-use crate::java::{self, Java};
+use crate::java;
+use crate::peer::Peer;
 use crate::support::directory;
 use crate::support::ports::free_port;
 
@@ -16,7 +17,7 @@ const SEGMENT: i64 = 128 << 10;
 
 /// The released driver and archive with a client, and an archive of ours that the same client is connected to.
 struct Pair {
-    java: Java,
+    java: Peer,
     java_control: String,
     ours: OurArchive,
     home: tempfile::TempDir,
@@ -28,7 +29,7 @@ impl Pair {
         let home = directory("replication");
         let java_control = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
         let aeron = home.path().join("java");
-        let mut java = Java::with_archive(
+        let mut java = java::with_archive(
             &aeron,
             &[
                 &format!("aeron.archive.control.channel={java_control}"),
@@ -44,7 +45,7 @@ impl Pair {
             true => OurArchive::start_on(&folder, &aeron),
             false => OurArchive::start(&folder, None),
         };
-        let connect = |java: &mut Java, name: &str, control: &str| {
+        let connect = |java: &mut Peer, name: &str, control: &str| {
             java.call(&format!(
                 "archive-connect archive={name} request={control} request-stream=10 \
                  response=aeron:udp?endpoint=127.0.0.1:0 response-stream=20"

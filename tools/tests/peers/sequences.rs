@@ -1,4 +1,4 @@
-//! The order of frames on the wire, seen by a relay between a publication of ours and a receiver of ours or Java's,
+//! The order of frames on the wire, seen by a relay between a publication of ours and a receiver of ours or a released one,
 //! against the orders that the released drivers showed (`sequences/*.tsv`, captured by a relay in the same place).
 //!
 //! Captures differ in how often timers fired between two steps of a program. So repetitions are left out on both sides:
@@ -14,11 +14,13 @@ use harrier::client::{ExclusivePublication, Subscription};
 
 use relay::{Relay, Step, capture, essence};
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, Peer, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
 use crate::support::{directory, until};
+
+with_each_peer!(our_sender_and_their_receiver_speak_in_the_captured_order);
 
 const STREAM: i32 = 1_001;
 const LIVENESS: &str = "aeron.image.liveness.timeout=1s";
@@ -28,15 +30,15 @@ const MEASURE_RTT: &str = "aeron.CubicCongestionControl.measureRtt=true";
 /// Who receives.
 enum Receiver {
     Ours(Option<Subscription>),
-    Java(Box<Java>),
+    Theirs(Box<Peer>),
 }
 
 impl Receiver {
-    fn subscribe(is_java: bool, home: &Path, client: &mut Client, channel: &str) -> Self {
-        if is_java {
-            let mut java = Java::with_driver(&home.join("aeron"), &[LIVENESS, MEASURE_RTT]);
-            java.call(&format!("subscribe name=s channel={channel} stream={STREAM}"));
-            Self::Java(Box::new(java))
+    fn subscribe(kind: Option<Kind>, home: &Path, client: &mut Client, channel: &str) -> Self {
+        if let Some(kind) = kind {
+            let mut peer = kind.with_driver(&home.join("aeron"), &[LIVENESS, MEASURE_RTT]);
+            peer.call(&format!("subscribe name=s channel={channel} stream={STREAM}"));
+            Self::Theirs(Box::new(peer))
         } else {
             Self::Ours(Some(client.subscription(channel, STREAM)))
         }
@@ -45,7 +47,7 @@ impl Receiver {
     /// The address that it is bound to.
     fn endpoint(&mut self, client: &mut Client) -> SocketAddr {
         let endpoint = match self {
-            Self::Java(java) => java.call("resolve name=s")["endpoint"].as_str().unwrap().to_owned(),
+            Self::Theirs(peer) => peer.call("resolve name=s")["endpoint"].as_str().unwrap().to_owned(),
             Self::Ours(subscription) => {
                 let channel = client.resolved(subscription.as_ref().unwrap());
                 let endpoint = channel.split_once("endpoint=").unwrap().1;
@@ -82,13 +84,13 @@ struct Setting {
 const START: &str = "session-id=16909060|init-term-id=7|term-id=7|term-offset=0|term-length=64k|mtu=1408";
 
 impl Stage {
-    fn new(is_java: bool, setting: Setting) -> Self {
+    fn new(kind: Option<Kind>, setting: Setting) -> Self {
         let Setting { loses_a_fragment, subscription, publication } = setting;
         let driver = OurDriver::start(&[LIVENESS, MEASURE_RTT, "aeron.timer.interval=1s"]);
-        let home = directory("java");
+        let home = directory("peer");
         let mut client = Client::connect(&driver.directory);
         let channel = format!("aeron:udp?endpoint=127.0.0.1:0{subscription}");
-        let mut receiver = Receiver::subscribe(is_java, home.path(), &mut client, &channel);
+        let mut receiver = Receiver::subscribe(kind, home.path(), &mut client, &channel);
         let endpoint = receiver.endpoint(&mut client);
         let relay = Relay::start('r', endpoint, loses_a_fragment);
         let channel = format!("aeron:udp?endpoint={}{publication}|{START}", relay.address);
@@ -100,9 +102,9 @@ impl Stage {
     }
 
     /// A publication whose destinations come to its control address, through the relay.
-    fn multi_destination(is_java: bool) -> Self {
+    fn multi_destination(kind: Option<Kind>) -> Self {
         let driver = OurDriver::start(&[LIVENESS, MEASURE_RTT, "aeron.timer.interval=1s"]);
-        let home = directory("java");
+        let home = directory("peer");
         let mut client = Client::connect(&driver.directory);
         let endpoint: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let channel = format!("aeron:udp?control={endpoint}|control-mode=dynamic|{START}");
@@ -110,7 +112,7 @@ impl Stage {
         let relay = Relay::start('m', endpoint, false);
         let channel =
             format!("aeron:udp?endpoint=127.0.0.1:0|control={}|control-mode=dynamic", relay.address);
-        let receiver = Receiver::subscribe(is_java, home.path(), &mut client, &channel);
+        let receiver = Receiver::subscribe(kind, home.path(), &mut client, &channel);
         let mut stage =
             Self { driver, client, receiver, endpoint, relay, publication, fragments: 0, _home: home };
         stage.connect();
@@ -159,8 +161,8 @@ impl Stage {
     }
 
     fn arrived(&mut self, fragments: usize) {
-        if let Receiver::Java(java) = &mut self.receiver {
-            java.call_beside(&mut self.client, &format!("drain name=s fragments={fragments}"));
+        if let Receiver::Theirs(peer) = &mut self.receiver {
+            peer.call_beside(&mut self.client, &format!("drain name=s fragments={fragments}"));
             return;
         }
         let wanted = self.fragments + fragments;
@@ -171,7 +173,7 @@ impl Stage {
     fn unsubscribe(&mut self) {
         match &mut self.receiver {
             Receiver::Ours(subscription) => *subscription = None,
-            Receiver::Java(java) => drop(java.call_beside(&mut self.client, "close name=s")),
+            Receiver::Theirs(peer) => drop(peer.call_beside(&mut self.client, "close name=s")),
         }
     }
 
@@ -190,14 +192,14 @@ impl Stage {
                 });
                 *subscription = Some(self.client.subscription(&channel, STREAM));
             }
-            Receiver::Java(java) => {
+            Receiver::Theirs(peer) => {
                 until("the end of the image", || {
-                    let reply = java.call_beside(&mut self.client, "counters");
+                    let reply = peer.call_beside(&mut self.client, "counters");
                     let list = reply["counters"].as_array().unwrap();
                     (!list.iter().any(|counter| counter["type"] == RECEIVER_POSITION)).then_some(())
                 });
                 let line = format!("subscribe name=s channel={channel} stream={STREAM}");
-                java.call_beside(&mut self.client, &line);
+                peer.call_beside(&mut self.client, &line);
             }
         }
     }
@@ -208,8 +210,8 @@ impl Stage {
                 let image = subscription.as_mut().unwrap().images()[0].correlation_id();
                 self.client.aeron.reject_image(image, 0, "bad_stuff").unwrap();
             }
-            Receiver::Java(java) => {
-                java.call_beside(&mut self.client, "reject name=s reason=bad_stuff");
+            Receiver::Theirs(peer) => {
+                peer.call_beside(&mut self.client, "reject name=s reason=bad_stuff");
             }
         }
     }
@@ -231,8 +233,8 @@ impl Stage {
     /// Ends all and returns what the relay has seen.
     fn end(self) -> Vec<Step> {
         let steps = self.relay.steps();
-        if let Receiver::Java(java) = self.receiver {
-            assert_eq!(java.exit(), "");
+        if let Receiver::Theirs(peer) = self.receiver {
+            assert_eq!(peer.exit(), "");
         }
         drop(self.client);
         self.driver.stop();
@@ -241,8 +243,8 @@ impl Stage {
 }
 
 /// A message of one frame, one of three, two in one datagram, a term filled to its padding, the end.
-fn basic(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::new(is_java, Setting::default());
+fn basic(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::new(kind, Setting::default());
     stage.send(5);
     stage.send(3_000);
     stage.send_two();
@@ -256,8 +258,8 @@ fn basic(is_java: bool) -> Vec<Step> {
 }
 
 /// The first fragment of a message is lost on its way.
-fn loss(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::new(is_java, Setting { loses_a_fragment: true, ..Setting::default() });
+fn loss(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::new(kind, Setting { loses_a_fragment: true, ..Setting::default() });
     stage.send(5);
     stage.send(3_000);
     stage.send_two();
@@ -266,17 +268,19 @@ fn loss(is_java: bool) -> Vec<Step> {
     stage.end()
 }
 
-fn revoke(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::new(is_java, Setting::default());
+fn revoke(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::new(kind, Setting::default());
     stage.send(10);
     stage.end_publication(true);
-    stage.await_steps(&[("HEARTBEAT", 0xF0), ("SM", 0x40)]);
+    let answers = kind.is_none_or(Kind::answers_revoked);
+    let steps = [("HEARTBEAT", 0xF0), ("SM", 0x40)];
+    stage.await_steps(&steps[..if answers { 2 } else { 1 }]);
     stage.end()
 }
 
 /// The subscription ends, and when all of its image is gone, there is another.
-fn rejoin(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::new(is_java, Setting::default());
+fn rejoin(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::new(kind, Setting::default());
     stage.send(10);
     stage.unsubscribe();
     stage.await_steps(&[("SM", 0x40)]);
@@ -298,8 +302,8 @@ fn is_answered(stage: &Stage) -> bool {
     last("SM") > last("SETUP")
 }
 
-fn reject(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::new(is_java, Setting::default());
+fn reject(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::new(kind, Setting::default());
     stage.send(10);
     stage.reject();
     stage.await_steps(&[("ERR", 0)]);
@@ -309,9 +313,9 @@ fn reject(is_java: bool) -> Vec<Step> {
 }
 
 /// A receiver of a group, which rejects the image.
-fn group_tag(is_java: bool) -> Vec<Step> {
+fn group_tag(kind: Option<Kind>) -> Vec<Step> {
     let setting = Setting { subscription: "|gtag=-7", publication: "|fc=tagged,g:-7", ..Setting::default() };
-    let mut stage = Stage::new(is_java, setting);
+    let mut stage = Stage::new(kind, setting);
     stage.send(10);
     stage.reject();
     stage.await_steps(&[("ERR", 8)]);
@@ -321,8 +325,8 @@ fn group_tag(is_java: bool) -> Vec<Step> {
 }
 
 /// A receiver whose congestion control measures round trips.
-fn round_trips(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::new(is_java, Setting { subscription: "|cc=cubic", ..Setting::default() });
+fn round_trips(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::new(kind, Setting { subscription: "|cc=cubic", ..Setting::default() });
     stage.await_steps(&[("RTTM", 0)]);
     stage.send(10);
     stage.unsubscribe();
@@ -333,8 +337,8 @@ fn round_trips(is_java: bool) -> Vec<Step> {
 }
 
 /// A receiver that comes to a publication's control address, and leaves.
-fn multi_destination(is_java: bool) -> Vec<Step> {
-    let mut stage = Stage::multi_destination(is_java);
+fn multi_destination(kind: Option<Kind>) -> Vec<Step> {
+    let mut stage = Stage::multi_destination(kind);
     stage.send(10);
     stage.unsubscribe();
     stage.await_steps(&[("SM", 0x40)]);
@@ -343,10 +347,10 @@ fn multi_destination(is_java: bool) -> Vec<Step> {
     stage.end()
 }
 
-/// A run with our receiver or Java's.
-type Scenario = fn(bool) -> Vec<Step>;
+/// A run with our receiver or a released one.
+type Scenario = fn(Option<Kind>) -> Vec<Step>;
 
-fn check(is_java: bool) {
+fn check(kind: Option<Kind>) {
     let scenarios: [(&str, Scenario); 8] = [
         ("basic", basic),
         ("loss", loss),
@@ -365,7 +369,9 @@ fn check(is_java: bool) {
             }
             steps
         };
-        let (expected, found) = (in_order(essence(&capture("java", name))), in_order(scenario(is_java)));
+        let captured =
+            if name == "revoke" && kind.is_some_and(|kind| !kind.answers_revoked()) { "c" } else { "java" };
+        let (expected, found) = (in_order(essence(&capture(captured, name))), in_order(scenario(kind)));
         assert!(expected.len() >= 5, "{name}");
         eprintln!("{name}");
         assert_eq!(found, expected, "{name}: found, expected");
@@ -383,12 +389,9 @@ fn check(is_java: bool) {
 
 #[test]
 fn our_sender_and_receiver_speak_in_the_captured_order() {
-    check(false);
+    check(None);
 }
 
-#[test]
-fn our_sender_and_javas_receiver_speak_in_the_captured_order() {
-    if java::is_available() {
-        check(true);
-    }
+fn our_sender_and_their_receiver_speak_in_the_captured_order(kind: Kind) {
+    check(Some(kind));
 }

@@ -1,11 +1,13 @@
-//! When an untethered subscription that does not poll lets its stream go on, on our driver and on Java's
+//! When an untethered subscription that does not poll lets its stream go on, on our driver and on a released one
 //! (spec 02 §3.11).
 
 use serde_json::Value;
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::ports::free_port;
+
+with_each_peer!(an_untethered_subscription_leaves_and_comes_back_in_the_times_of_the_released_driver);
 
 const SETTINGS: [&str; 5] = [
     "aeron.timer.interval=50ms",
@@ -35,32 +37,28 @@ fn check(times: &Value, what: &str) {
     assert!(join % 32 == 0 && join > 32_768 && join <= polled && polled - join < 65_536, "{what}: {times}");
 }
 
-#[test]
-fn an_untethered_subscription_leaves_and_comes_back_in_the_times_of_the_released_driver() {
-    if !java::is_available() {
-        return;
-    }
+fn an_untethered_subscription_leaves_and_comes_back_in_the_times_of_the_released_driver(kind: Kind) {
     let driver = OurDriver::start(&SETTINGS);
-    let mut ours = Java::client(&driver.directory);
-    let (mut theirs, _home) = Java::with_own_driver(&SETTINGS);
+    let mut ours = kind.client(&driver.directory);
+    let (mut theirs, _home) = kind.with_own_driver(&SETTINGS);
     for channel in ["aeron:ipc?alias=x".to_owned(), format!("aeron:udp?endpoint=127.0.0.1:{}", free_port())] {
         let mut running = Vec::new();
-        for java in [&mut ours, &mut theirs] {
+        for peer in [&mut ours, &mut theirs] {
             // Each driver has a port of its own.
             let channel = channel.replace("127.0.0.1:", &format!("127.0.0.{}:", 1 + running.len()));
-            java.call(&format!("subscribe name=s channel={channel} stream=10"));
-            java.call(&format!("subscribe name=u channel={channel}|tether=false stream=10"));
-            java.call(&format!("publish name=p channel={channel}|term-length=64k stream=10 exclusive=true"));
-            java.call("connected name=p");
-            java.call("images name=u count=1");
-            running.push(java.begin("tether name=p polled=s resting=u"));
+            peer.call(&format!("subscribe name=s channel={channel} stream=10"));
+            peer.call(&format!("subscribe name=u channel={channel}|tether=false stream=10"));
+            peer.call(&format!("publish name=p channel={channel}|term-length=64k stream=10 exclusive=true"));
+            peer.call("connected name=p");
+            peer.call("images name=u count=1");
+            running.push(peer.begin("tether name=p polled=s resting=u"));
         }
-        for (java, (pending, side)) in
-            [&mut ours, &mut theirs].into_iter().zip(running.into_iter().zip(["our", "Java's"]))
+        for (peer, (pending, side)) in
+            [&mut ours, &mut theirs].into_iter().zip(running.into_iter().zip(["our", "the released"]))
         {
-            check(&java.finish(pending), &format!("{channel} on {side} driver"));
+            check(&peer.finish(pending), &format!("{channel} on {side} driver"));
             for name in ["p", "s", "u"] {
-                java.call(&format!("close name={name}"));
+                peer.call(&format!("close name={name}"));
             }
         }
     }

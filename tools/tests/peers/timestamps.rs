@@ -1,14 +1,19 @@
-//! Times in messages between our driver and Java's.
+//! Times in messages between our driver and a released one.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::directory;
 use crate::support::ports::free_port;
+
+with_each_peer!(
+    each_side_reads_when_the_other_has_sent_and_itself_has_received,
+    what_contradicts_the_sockets_other_users_is_refused_in_the_same_words,
+);
 
 const BEGIN: u64 = 0x80;
 
@@ -18,24 +23,20 @@ fn epoch_ns() -> i64 {
     now.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64
 }
 
-#[test]
-fn each_side_reads_when_the_other_has_sent_and_itself_has_received() {
-    if !java::is_available() {
-        return;
-    }
+fn each_side_reads_when_the_other_has_sent_and_itself_has_received(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let (mut java, _home) = Java::with_own_driver(&[]);
+    let (mut peer, _home) = kind.with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let before_ns = epoch_ns();
 
     // We send.
-    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|channel-rcv-ts-offset=8 stream=10");
+    peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|channel-rcv-ts-offset=8 stream=10");
     let channel =
-        java.call("resolve name=s")["channel"].as_str().unwrap().replace("|channel-rcv-ts-offset=8", "");
+        peer.call("resolve name=s")["channel"].as_str().unwrap().replace("|channel-rcv-ts-offset=8", "");
     let mut publication = client.exclusive(&format!("{channel}|channel-snd-ts-offset=reserved"), 10);
     client.until("the connection", |_| publication.is_connected().then_some(()));
     client.send(&mut publication, 0..1, 4_000);
-    let reply = java.call_beside(&mut client, "stamps name=s count=3");
+    let reply = peer.call_beside(&mut client, "stamps name=s count=3");
     let fragments = reply["fragments"].as_array().unwrap();
     let number = |fragment: &Value, key: &str| fragment[key].as_i64().unwrap();
     let first = &fragments[0];
@@ -46,16 +47,16 @@ fn each_side_reads_when_the_other_has_sent_and_itself_has_received() {
         assert_eq!(fragment["reserved"], 0);
     }
 
-    // Java sends.
+    // The peer sends.
     let stamps = "media-rcv-ts-offset=0|channel-rcv-ts-offset=8";
     let mut subscription = client.subscription(&format!("aeron:udp?endpoint=127.0.0.1:0|{stamps}"), 11);
     let channel = client.resolved(&subscription).replace(&format!("|{stamps}"), "");
-    java.call_beside(
+    peer.call_beside(
         &mut client,
         &format!("publish name=p channel={channel}|channel-snd-ts-offset=reserved stream=11 exclusive=true"),
     );
-    java.call_beside(&mut client, "connected name=p");
-    java.call_beside(&mut client, "send name=p length=64 count=1");
+    peer.call_beside(&mut client, "connected name=p");
+    peer.call_beside(&mut client, "send name=p length=64 count=1");
     let (sent_ns, media_ns, received_ns) = client.until("the message", |_| {
         let mut found = None;
         subscription.poll(1, &mut |payload, header| {
@@ -66,41 +67,40 @@ fn each_side_reads_when_the_other_has_sent_and_itself_has_received() {
     });
     assert!(before_ns <= sent_ns && sent_ns <= media_ns && media_ns <= received_ns);
     assert!(received_ns <= epoch_ns());
-    assert_eq!(java.exit(), "");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn what_contradicts_the_sockets_other_users_is_refused_in_the_same_words() {
-    if !java::is_available() {
-        return;
-    }
+fn what_contradicts_the_sockets_other_users_is_refused_in_the_same_words(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let home = directory("java");
-    let mut ours = Java::client(&driver.directory);
-    let mut theirs = Java::with_driver(&home.path().join("aeron"), &[]);
-    for java in [&mut ours, &mut theirs] {
+    let home = directory("peer");
+    let mut ours = kind.client(&driver.directory);
+    let mut theirs = kind.with_driver(&home.path().join("aeron"), &[]);
+    for (peer, driver) in [(&mut ours, Kind::OURS), (&mut theirs, kind)] {
         let endpoint = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
-        java.call(&format!("subscribe name=s channel={endpoint}|channel-rcv-ts-offset=0 stream=10"));
+        peer.call(&format!("subscribe name=s channel={endpoint}|channel-rcv-ts-offset=0 stream=10"));
         for line in [
             "subscribe name=t channel=@ stream=10",
             "subscribe name=t channel=@|channel-rcv-ts-offset=reserved stream=10",
         ] {
-            let refused = java.refused(&line.replace('@', &endpoint));
-            let value = if line.contains("reserved") { -8 } else { -1 };
+            let refused = peer.refused(&line.replace('@', &endpoint));
+            let place = driver.stamp_place(if line.contains("reserved") { -8 } else { -1 });
             let text = format!(
-                "option conflicts with existing subscription: channel-rcv-ts-offset={value} existingChannel="
+                "option conflicts with existing subscription: channel-rcv-ts-offset={place} existingChannel="
             );
             assert!(refused["error"].as_str().unwrap().contains(&text), "{refused}");
-            assert_eq!(refused["code"], 1);
+            assert_eq!(refused["code"], driver.clash());
         }
-        java.call(&format!("publish name=p channel={endpoint}|channel-snd-ts-offset=8 stream=10"));
-        let refused = java.refused(&format!("publish name=q channel={endpoint} stream=10"));
-        let text = "option conflicts with existing subscription: channel-snd-ts-offset=-1 existingChannel=";
-        assert!(refused["error"].as_str().unwrap().contains(text), "{refused}");
-        assert_eq!(refused["code"], 1);
-        java.call("close name=s");
-        java.call("close name=p");
+        peer.call(&format!("publish name=p channel={endpoint}|channel-snd-ts-offset=8 stream=10"));
+        let refused = peer.refused(&format!("publish name=q channel={endpoint} stream=10"));
+        let place = driver.stamp_place(-1);
+        let text = format!(
+            "option conflicts with existing subscription: channel-snd-ts-offset={place} existingChannel="
+        );
+        assert!(refused["error"].as_str().unwrap().contains(&text), "{refused}");
+        assert_eq!(refused["code"], driver.clash());
+        peer.call("close name=s");
+        peer.call("close name=p");
     }
     assert_eq!((ours.exit(), theirs.exit()), (String::new(), String::new()));
     driver.stop();

@@ -1,9 +1,18 @@
-//! Our driver and the released Java driver over UDP.
+//! Our driver and the released drivers over UDP.
 
-use crate::java::{self, Java};
+use crate::peer::{Kind, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
+
+with_each_peer!(
+    one_percent_loss_between_our_driver_and_theirs_is_repaired,
+    session_ids_and_initial_positions_reach_the_other_side,
+    a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports,
+    a_rejected_image_and_a_revoked_publication_end_on_both_sides,
+    requests_and_answers_cross_between_our_driver_and_theirs,
+    a_released_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once,
+);
 
 /// (bytes of a message, messages): a frame alone in its datagram, frames that share one, fragments, the longest message
 /// a 16 MiB term has room for halved.
@@ -18,225 +27,213 @@ const RETRANSMITS_SENT: i32 = 11;
 const ERROR_FRAMES_RECEIVED: i32 = 38;
 const ERROR_FRAMES_SENT: i32 = 39;
 const PUBLICATIONS_REVOKED: i32 = 40;
+const IMAGES_REVOKED: i32 = 41;
 
-#[test]
-fn one_percent_loss_between_our_driver_and_javas_is_repaired() {
-    if !java::is_available() {
-        return;
-    }
+fn one_percent_loss_between_our_driver_and_theirs_is_repaired(kind: Kind) {
     // All kinds of frames are lost on our side, data also on the other.
     let driver = OurDriver::start(&[
         "aeron.udp.channel.incoming.interceptors=loss",
         "aeron.udp.channel.transport.bindings.loss.args=rate=0.01|seed=11|recv-msg-mask=0xffff",
     ]);
-    let (mut java, _directory) = Java::with_own_driver(&[
-        "aeron.ReceiveChannelEndpoint.supplier=io.aeron.driver.ext.DebugReceiveChannelEndpointSupplier",
-        "aeron.debug.receive.data.loss.rate=0.01",
-        "aeron.debug.receive.data.loss.seed=13",
-    ]);
+    let (mut peer, _directory) = kind.with_own_driver(&texts(&kind.data_loss(0.01, 13)));
     let mut client = Client::connect(&driver.directory);
-    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
-    let to_java = java.call("resolve name=s")["channel"].as_str().unwrap().to_owned();
+    peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
+    let to_peer = peer.call("resolve name=s")["channel"].as_str().unwrap().to_owned();
     let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 11);
     let to_us = client.resolved(&subscription);
-    let mut publication = client.exclusive(&format!("{to_java}|{TERM}"), 10);
-    java.call(&format!("publish name=p channel={to_us}|{TERM} stream=11 exclusive=true"));
+    let mut publication = client.exclusive(&format!("{to_peer}|{TERM}"), 10);
+    peer.call(&format!("publish name=p channel={to_us}|{TERM} stream=11 exclusive=true"));
     for (length, count) in SIZES {
-        let receive = java.begin(&format!("receive name=s length={length} count={count}"));
+        let receive = peer.begin(&format!("receive name=s length={length} count={count}"));
         client.send(&mut publication, 0..count, length);
-        java.finish_beside(receive, &mut client);
-        let send = java.begin(&format!("send name=p length={length} count={count}"));
+        peer.finish_beside(receive, &mut client);
+        let send = peer.begin(&format!("send name=p length={length} count={count}"));
         client.receive(&mut subscription, 0..count, length);
-        java.finish(send);
+        peer.finish(send);
     }
     for counter in [NAKS_SENT, NAKS_RECEIVED, RETRANSMITS_SENT] {
         assert!(client.aeron.counters().value(counter) > 0, "counter {counter}");
     }
-    assert_eq!(java.exit(), "");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn session_ids_and_initial_positions_reach_the_other_side() {
-    if !java::is_available() {
-        return;
-    }
+fn session_ids_and_initial_positions_reach_the_other_side(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let (mut java, _directory) = Java::with_own_driver(&[]);
+    let (mut peer, _directory) = kind.with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let start = "session-id=-77|init-term-id=5|term-id=7|term-offset=4096|term-length=128k|mtu=8192";
     let position = 2 * 131_072 + 4_096;
 
-    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
-    let resolved = java.call("resolve name=s");
+    peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
+    let resolved = peer.call("resolve name=s");
     let mut publication = client.exclusive(&format!("{}|{start}", resolved["channel"].as_str().unwrap()), 10);
     assert_eq!((publication.session_id(), publication.position()), (-77, position));
-    let images = java.call("images name=s count=1");
+    let images = peer.call("images name=s count=1");
     let image = &images["images"][0];
     assert_eq!((image["session"].as_i64(), image["join"].as_i64()), (Some(-77), Some(position)));
     assert_eq!(image["termLength"], 131_072);
     assert!(image["source"].as_str().unwrap().starts_with("127.0.0.1:"), "{image}");
     client.send(&mut publication, 0..3, 16_000);
-    java.call("receive name=s length=16000 count=3");
+    peer.call("receive name=s length=16000 count=3");
 
     let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0|session-id=-77", 11);
     let channel = client.resolved(&subscription).replace("|session-id=-77", "");
-    let published = java.call(&format!("publish name=p channel={channel}|{start} stream=11 exclusive=true"));
+    let published = peer.call(&format!("publish name=p channel={channel}|{start} stream=11 exclusive=true"));
     assert_eq!((published["session"].as_i64(), published["position"].as_i64()), (Some(-77), Some(position)));
-    java.call("connected name=p");
-    let send = java.begin("send name=p length=16000 count=3");
+    peer.call("connected name=p");
+    let send = peer.begin("send name=p length=16000 count=3");
     client.receive(&mut subscription, 0..3, 16_000);
-    java.finish(send);
+    peer.finish(send);
     let image = &subscription.images()[0];
     assert_eq!((image.session_id(), image.join_position()), (-77, position));
     assert_eq!((image.term_buffer_length(), image.mtu_length()), (131_072, 8_192));
-    java.call("close name=p");
+    peer.call("close name=p");
     client.until("the end of the image", |_| {
         subscription.poll(1, &mut |_, _| ());
         subscription.images().is_empty().then_some(())
     });
-    assert_eq!(java.exit(), "");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn a_java_client_on_our_driver_has_spies_tags_and_wildcard_ports() {
-    if !java::is_available() {
-        return;
-    }
+fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let mut java = Java::client(&driver.directory);
+    let mut peer = kind.client(&driver.directory);
     // A port that the system chose, as the client finds it out.
-    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
-    let resolved = java.call("resolve name=s");
+    peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
+    let resolved = peer.call("resolve name=s");
     let endpoint = resolved["endpoint"].as_str().unwrap();
     assert_eq!(resolved["status"], 1);
     assert_eq!(resolved["local"], endpoint);
     assert!(resolved["channel"].as_str().unwrap().contains(&format!("endpoint={endpoint}")), "{resolved}");
     // The same socket under its tag, without an address.
-    java.call("subscribe name=t channel=aeron:udp?tags=41 stream=11");
-    assert_eq!(java.call("resolve name=t")["local"], endpoint);
+    peer.call("subscribe name=t channel=aeron:udp?tags=41 stream=11");
+    assert_eq!(peer.call("resolve name=t")["local"], endpoint);
     for (stream, name) in [(10, "s"), (11, "t")] {
-        java.call(&format!(
+        peer.call(&format!(
             "publish name=p channel=aeron:udp?endpoint={endpoint}|term-length=64k stream={stream}"
         ));
-        java.call("connected name=p");
-        java.call("send name=p length=3000 count=5");
-        java.call(&format!("receive name={name} length=3000 count=5"));
-        java.call("close name=p");
-        java.call(&format!("images name={name} count=0"));
+        peer.call("connected name=p");
+        peer.call("send name=p length=3000 count=5");
+        peer.call(&format!("receive name={name} length=3000 count=5"));
+        peer.call("close name=p");
+        peer.call(&format!("images name={name} count=0"));
     }
     // Nobody but a spy, which simulates the connection.
-    java.call(
+    peer.call(
         "publish name=p channel=aeron:udp?control-mode=manual|tags=42|ssc=true|term-length=64k stream=12",
     );
-    java.call("connected name=p is=false");
-    java.call("subscribe name=spy channel=aeron-spy:aeron:udp?tags=42 stream=12");
-    java.call("connected name=p");
-    java.call("send name=p length=3000 count=5");
-    java.call("receive name=spy length=3000 count=5");
+    peer.call("connected name=p is=false");
+    peer.call("subscribe name=spy channel=aeron-spy:aeron:udp?tags=42 stream=12");
+    peer.call("connected name=p");
+    peer.call("send name=p length=3000 count=5");
+    peer.call("receive name=spy length=3000 count=5");
     // A destination beside the spy.
-    java.call("subscribe name=u channel=aeron:udp?endpoint=127.0.0.1:0 stream=12");
-    let channel = java.call("resolve name=u")["channel"].as_str().unwrap().to_owned();
-    java.call(&format!("destination name=p channel={channel}"));
-    java.call("images name=u count=1");
-    java.call("send name=p length=3000 count=5");
-    java.call("receive name=u length=3000 count=5");
-    java.call("receive name=spy length=3000 count=5");
-    // What cannot be is refused with the code that Java knows.
-    let refused = java.refused("publish name=q channel=aeron:udp?endpoint=127.0.0.1:0 stream=13");
+    peer.call("subscribe name=u channel=aeron:udp?endpoint=127.0.0.1:0 stream=12");
+    let channel = peer.call("resolve name=u")["channel"].as_str().unwrap().to_owned();
+    peer.call(&format!("destination name=p channel={channel}"));
+    peer.call("images name=u count=1");
+    peer.call("send name=p length=3000 count=5");
+    peer.call("receive name=u length=3000 count=5");
+    peer.call("receive name=spy length=3000 count=5");
+    // What cannot be is refused with the code that the client knows.
+    let refused = peer.refused("publish name=q channel=aeron:udp?endpoint=127.0.0.1:0 stream=13");
     assert_eq!(refused["code"], 1, "{refused}");
-    let refused = java.refused("publish name=q channel=aeron:udp?endpoint=nohost.invalid:40123 stream=13");
+    let refused = peer.refused("publish name=q channel=aeron:udp?endpoint=nohost.invalid:40123 stream=13");
     assert_eq!(refused["code"], 9, "{refused}");
-    assert_eq!(java.exit(), "");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn a_rejected_image_and_a_revoked_publication_end_on_both_sides() {
-    if !java::is_available() {
-        return;
-    }
+fn a_rejected_image_and_a_revoked_publication_end_on_both_sides(kind: Kind) {
     let driver = OurDriver::start(&["aeron.image.liveness.timeout=2s"]);
-    let (mut java, _directory) = Java::with_own_driver(&["aeron.image.liveness.timeout=2s"]);
+    let (mut peer, _directory) = kind.with_own_driver(&["aeron.image.liveness.timeout=2s"]);
     let mut client = Client::connect(&driver.directory);
-    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
-    let channel = java.call_beside(&mut client, "resolve name=s")["channel"].as_str().unwrap().to_owned();
+    peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
+    let channel = peer.call_beside(&mut client, "resolve name=s")["channel"].as_str().unwrap().to_owned();
     let publication = client.exclusive(&channel, 10);
-    java.call_beside(&mut client, "images name=s count=1");
-    java.call_beside(&mut client, "reject name=s reason=not-wanted");
+    peer.call_beside(&mut client, "images name=s count=1");
+    peer.call_beside(&mut client, "reject name=s reason=not-wanted");
     client
         .until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_RECEIVED) > 0).then_some(()));
-    java.call_beside(&mut client, "images name=s count=0");
+    peer.call_beside(&mut client, "images name=s count=0");
     drop(publication);
 
     let publication = client.exclusive(&channel, 10);
-    java.call_beside(&mut client, "images name=s count=1");
+    peer.call_beside(&mut client, "images name=s count=1");
     publication.revoke();
-    java.call_beside(&mut client, "images name=s count=0");
+    peer.call_beside(&mut client, "images name=s count=0");
     client.until("the count", |aeron| (aeron.counters().value(PUBLICATIONS_REVOKED) == 1).then_some(()));
 
     let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 11);
     let channel = client.resolved(&subscription);
-    java.call(&format!("publish name=p channel={channel} stream=11 exclusive=true"));
+    peer.call(&format!("publish name=p channel={channel} stream=11 exclusive=true"));
     let image =
         client.until("the image", |_| subscription.images().first().map(|image| image.correlation_id()));
     let rejected = client.aeron.reject_image(image, 0, "not wanted").unwrap();
     client.until("the rejection", |aeron| aeron.command_done(rejected).unwrap().then_some(()));
     client.until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_SENT) > 0).then_some(()));
-    java.call_beside(&mut client, "connected name=p is=false");
-    assert_eq!(java.exit(), "");
+    peer.call_beside(&mut client, "connected name=p is=false");
+
+    let mut subscription = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 12);
+    let channel = client.resolved(&subscription);
+    peer.call_beside(&mut client, &format!("publish name=q channel={channel} stream=12 exclusive=true"));
+    peer.call_beside(&mut client, "connected name=q");
+    peer.call_beside(&mut client, "revoke name=q");
+    client.until("the count", |aeron| (aeron.counters().value(IMAGES_REVOKED) == 1).then_some(()));
+    client.until("the end of the image", |_| {
+        subscription.poll(1, &mut |_, _| ());
+        subscription.images().is_empty().then_some(())
+    });
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn requests_and_answers_cross_between_our_driver_and_javas() {
-    if !java::is_available() {
-        return;
-    }
+fn requests_and_answers_cross_between_our_driver_and_theirs(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let (mut java, _directory) = Java::with_own_driver(&[]);
+    let (mut peer, _directory) = kind.with_own_driver(&[]);
     let mut client = Client::connect(&driver.directory);
     let sizes = [(32, 500), (3_000, 100), (1 << 20, 3)];
 
-    // We ask, Java answers.
+    // We ask, the peer answers.
     let control = format!("control=127.0.0.1:{}|control-mode=response", free_port());
-    java.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
-    let requests = java.call("resolve name=s")["channel"].as_str().unwrap().to_owned();
+    peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
+    let requests = peer.call("resolve name=s")["channel"].as_str().unwrap().to_owned();
     let mut answers = client.subscription(&format!("aeron:udp?{control}"), 11);
     let id = answers.registration_id();
     let mut publication = client.exclusive(&format!("{requests}|response-correlation-id={id}|{TERM}"), 10);
     let image =
-        java.call_beside(&mut client, "images name=s count=1")["images"][0]["correlation"].to_string();
-    java.call_beside(
+        peer.call_beside(&mut client, "images name=s count=1")["images"][0]["correlation"].to_string();
+    peer.call_beside(
         &mut client,
         &format!(
             "publish name=p channel=aeron:udp?{control}|response-correlation-id={image}|{TERM} stream=11"
         ),
     );
     for (length, count) in sizes {
-        let receive = java.begin(&format!("receive name=s length={length} count={count}"));
+        let receive = peer.begin(&format!("receive name=s length={length} count={count}"));
         client.send(&mut publication, 0..count, length);
-        java.finish_beside(receive, &mut client);
-        let send = java.begin(&format!("send name=p length={length} count={count}"));
+        peer.finish_beside(receive, &mut client);
+        let send = peer.begin(&format!("send name=p length={length} count={count}"));
         client.receive(&mut answers, 0..count, length);
-        java.finish(send);
+        peer.finish(send);
     }
-    java.call_beside(&mut client, "close name=p");
+    peer.call_beside(&mut client, "close name=p");
     client.until("the end of the answers", |_| {
         answers.poll(1, &mut |_, _| ());
         answers.images().is_empty().then_some(())
     });
-    java.call_beside(&mut client, "close name=s");
+    peer.call_beside(&mut client, "close name=s");
 
-    // Java asks, we answer; so does a prototype, which nobody hears.
+    // The peer asks, we answer; so does a prototype, which nobody hears.
     let control = format!("aeron:udp?control=127.0.0.1:{}|control-mode=response", free_port());
     let prototype = client.exclusive(&format!("{control}|response-correlation-id=prototype"), 11);
     let mut requests = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 10);
     let channel = client.resolved(&requests);
-    let id = java.call_beside(&mut client, &format!("subscribe name=t channel={control} stream=11"));
+    let id = peer.call_beside(&mut client, &format!("subscribe name=t channel={control} stream=11"));
     let id = id["registration"].to_string();
-    java.call_beside(
+    peer.call_beside(
         &mut client,
         &format!("publish name=q channel={channel}|response-correlation-id={id}|{TERM} stream=10"),
     );
@@ -244,63 +241,59 @@ fn requests_and_answers_cross_between_our_driver_and_javas() {
         client.until("the requester", |_| requests.images().first().map(|image| image.correlation_id()));
     let mut publication = client.exclusive(&format!("{control}|response-correlation-id={image}|{TERM}"), 11);
     for (length, count) in sizes {
-        let send = java.begin(&format!("send name=q length={length} count={count}"));
+        let send = peer.begin(&format!("send name=q length={length} count={count}"));
         client.receive(&mut requests, 0..count, length);
-        java.finish_beside(send, &mut client);
-        let receive = java.begin(&format!("receive name=t length={length} count={count}"));
+        peer.finish_beside(send, &mut client);
+        let receive = peer.begin(&format!("receive name=t length={length} count={count}"));
         client.send(&mut publication, 0..count, length);
-        java.finish_beside(receive, &mut client);
+        peer.finish_beside(receive, &mut client);
     }
     assert!(!prototype.is_connected());
     drop(publication);
-    java.call_beside(&mut client, "images name=t count=0");
-    assert_eq!(java.exit(), "");
+    peer.call_beside(&mut client, "images name=t count=0");
+    assert_eq!(peer.exit(), "");
     driver.stop();
 }
 
-#[test]
-fn a_java_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once() {
-    if !java::is_available() {
-        return;
-    }
+fn a_released_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once(kind: Kind) {
     let driver = OurDriver::start(&[]);
-    let mut java = Java::client(&driver.directory);
-    let (mut remote, _directory) = Java::with_own_driver(&[]);
+    let mut peer = kind.client(&driver.directory);
+    let (mut remote, _directory) = kind.with_own_driver(&[]);
     let sockets = [(); 2].map(|()| format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()));
     let control = format!("control=127.0.0.1:{}|control-mode=dynamic", free_port());
     let spy = format!("aeron-spy:aeron:udp?{control}");
-    java.call("subscribe name=s channel=aeron:udp?control-mode=manual stream=10");
+    peer.call("subscribe name=s channel=aeron:udp?control-mode=manual stream=10");
     for channel in [&sockets[0], &sockets[1], "aeron:ipc", &spy] {
-        java.call(&format!("receive-destination name=s channel={channel}"));
+        peer.call(&format!("receive-destination name=s channel={channel}"));
     }
     // A stream that comes by two ways is one image.
     remote.call("publish name=p channel=aeron:udp?control-mode=manual|term-length=64k stream=10");
     for channel in &sockets {
         remote.call(&format!("destination name=p channel={channel}"));
     }
-    java.call("publish name=i channel=aeron:ipc?term-length=64k stream=10 exclusive=true");
-    java.call(&format!("publish name=u channel=aeron:udp?{control}|ssc=true|term-length=64k stream=10"));
-    java.call("images name=s count=3");
-    let receive = java.begin("receive name=s length=3000 count=50");
+    peer.call("publish name=i channel=aeron:ipc?term-length=64k stream=10 exclusive=true");
+    peer.call(&format!("publish name=u channel=aeron:udp?{control}|ssc=true|term-length=64k stream=10"));
+    peer.call("images name=s count=3");
+    let receive = peer.begin("receive name=s length=3000 count=50");
     remote.call("send name=p length=3000 count=50");
-    java.finish(receive);
+    peer.finish(receive);
     for name in ["i", "u"] {
-        let receive = java.begin("receive name=s length=3000 count=50");
-        java.call(&format!("send name={name} length=3000 count=50"));
-        java.finish(receive);
+        let receive = peer.begin("receive name=s length=3000 count=50");
+        peer.call(&format!("send name={name} length=3000 count=50"));
+        peer.finish(receive);
     }
-    java.call("receive-destination name=s remove=true channel=aeron:ipc");
-    java.call("images name=s count=2");
-    java.call(&format!("receive-destination name=s remove=true channel={spy}"));
-    java.call("images name=s count=1");
-    java.call(&format!("receive-destination name=s remove=true channel={}", sockets[0]));
-    let receive = java.begin("receive name=s length=3000 count=50");
+    peer.call("receive-destination name=s remove=true channel=aeron:ipc");
+    peer.call("images name=s count=2");
+    peer.call(&format!("receive-destination name=s remove=true channel={spy}"));
+    peer.call("images name=s count=1");
+    peer.call(&format!("receive-destination name=s remove=true channel={}", sockets[0]));
+    let receive = peer.begin("receive name=s length=3000 count=50");
     remote.call("send name=p length=3000 count=50");
-    java.finish(receive);
+    peer.finish(receive);
     remote.call("close name=p");
-    java.call("images name=s count=0");
-    let refused = java.refused("receive-destination name=s channel=aeron:udp?endpoint=127.0.0.1:0|mtu=1408");
+    peer.call("images name=s count=0");
+    let refused = peer.refused("receive-destination name=s channel=aeron:udp?endpoint=127.0.0.1:0|mtu=1408");
     assert_eq!(refused["code"], 1, "{refused}");
-    assert_eq!((java.exit(), remote.exit()), (String::new(), String::new()));
+    assert_eq!((peer.exit(), remote.exit()), (String::new(), String::new()));
     driver.stop();
 }

@@ -7,11 +7,16 @@ use harrier::client::{ExclusivePublication, Subscription};
 
 use super::LIVENESS;
 use super::relay::{Relay, Step, capture};
-use crate::java::{self, Java};
+use crate::peer::{Kind, Peer, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
 use crate::support::{directory, until};
+
+with_each_peer!(
+    our_requester_and_their_responder_speak_in_the_captured_order,
+    their_requester_and_our_responder_speak_in_the_captured_order,
+);
 
 const REQUESTS: i32 = 2_001;
 const ANSWERS: i32 = 2_002;
@@ -20,7 +25,7 @@ const TERM: &str = "term-length=64k|mtu=1408";
 /// Requester or responder: a client with one publication and one subscription.
 enum Party {
     Ours(Box<Ours>),
-    Java(Box<Java>),
+    Theirs(Box<Peer>),
 }
 
 struct Ours {
@@ -30,9 +35,9 @@ struct Ours {
 }
 
 impl Party {
-    fn new(is_java: bool, java_directory: &std::path::Path, driver: &OurDriver) -> Self {
-        if is_java {
-            return Self::Java(Box::new(Java::with_driver(java_directory, &[LIVENESS])));
+    fn new(kind: Option<Kind>, their_directory: &std::path::Path, driver: &OurDriver) -> Self {
+        if let Some(kind) = kind {
+            return Self::Theirs(Box::new(kind.with_driver(their_directory, &[LIVENESS])));
         }
         let client = Client::connect(&driver.directory);
         Self::Ours(Box::new(Ours { client, subscription: None, publication: None }))
@@ -41,9 +46,9 @@ impl Party {
     /// Returns the registration id.
     fn subscribe(&mut self, channel: &str, stream: i32) -> i64 {
         match self {
-            Self::Java(java) => {
+            Self::Theirs(peer) => {
                 let line = format!("subscribe name=s channel={channel} stream={stream}");
-                java.call(&line)["registration"].as_i64().unwrap()
+                peer.call(&line)["registration"].as_i64().unwrap()
             }
             Self::Ours(ours) => {
                 ours.subscription.insert(ours.client.subscription(channel, stream)).registration_id()
@@ -53,8 +58,8 @@ impl Party {
 
     fn publish(&mut self, channel: &str, stream: i32) {
         match self {
-            Self::Java(java) => {
-                java.call(&format!("publish name=p channel={channel} stream={stream} exclusive=true"));
+            Self::Theirs(peer) => {
+                peer.call(&format!("publish name=p channel={channel} stream={stream} exclusive=true"));
             }
             Self::Ours(ours) => ours.publication = Some(ours.client.exclusive(channel, stream)),
         }
@@ -63,8 +68,8 @@ impl Party {
     /// Correlation id of the only image.
     fn image(&mut self) -> i64 {
         match self {
-            Self::Java(java) => {
-                java.call("images name=s count=1")["images"][0]["correlation"].as_i64().unwrap()
+            Self::Theirs(peer) => {
+                peer.call("images name=s count=1")["images"][0]["correlation"].as_i64().unwrap()
             }
             Self::Ours(ours) => ours.client.until("the image", |_| {
                 ours.subscription.as_mut().unwrap().images().first().map(|image| image.correlation_id())
@@ -74,7 +79,7 @@ impl Party {
 
     fn send(&mut self, length: usize) {
         match self {
-            Self::Java(java) => drop(java.call(&format!("send name=p length={length} count=1"))),
+            Self::Theirs(peer) => drop(peer.call(&format!("send name=p length={length} count=1"))),
             Self::Ours(ours) => {
                 ours.client.send(ours.publication.as_mut().unwrap(), 0..1, length);
             }
@@ -83,7 +88,7 @@ impl Party {
 
     fn receive(&mut self, length: usize) {
         match self {
-            Self::Java(java) => drop(java.call(&format!("receive name=s length={length} count=1"))),
+            Self::Theirs(peer) => drop(peer.call(&format!("receive name=s length={length} count=1"))),
             Self::Ours(ours) => {
                 ours.client.receive(ours.subscription.as_mut().unwrap(), 0..1, length);
             }
@@ -93,9 +98,9 @@ impl Party {
     /// Ends publication and subscription.
     fn close(&mut self) {
         match self {
-            Self::Java(java) => {
-                java.call("close name=p");
-                java.call("close name=s");
+            Self::Theirs(peer) => {
+                peer.call("close name=p");
+                peer.call("close name=s");
             }
             Self::Ours(ours) => {
                 (ours.subscription, ours.publication) = (None, None);
@@ -111,18 +116,18 @@ impl Party {
     }
 
     fn exit(self) {
-        if let Self::Java(java) = self {
-            assert_eq!(java.exit(), "");
+        if let Self::Theirs(peer) = self {
+            assert_eq!(peer.exit(), "");
         }
     }
 }
 
 /// A request and its answer through relays, then the end of all.
-fn run(is_java_requester: bool, is_java_responder: bool) -> Vec<Step> {
+fn run(requester: Option<Kind>, responder: Option<Kind>) -> Vec<Step> {
     let driver = OurDriver::start(&[LIVENESS, "aeron.timer.interval=1s"]);
-    let home = directory("java");
-    let mut requester = Party::new(is_java_requester, &home.path().join("requester"), &driver);
-    let mut responder = Party::new(is_java_responder, &home.path().join("responder"), &driver);
+    let home = directory("peer");
+    let mut requester = Party::new(requester, &home.path().join("requester"), &driver);
+    let mut responder = Party::new(responder, &home.path().join("responder"), &driver);
     let [endpoint, control] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
     let requests = Relay::start('q', endpoint, false);
     let answers = requests.beside('m', control);
@@ -174,8 +179,8 @@ fn order(steps: &[Step]) -> (Vec<Step>, BTreeSet<Step>) {
     (order, end.into_iter().collect())
 }
 
-fn check(is_java_requester: bool, is_java_responder: bool) {
-    let steps = run(is_java_requester, is_java_responder);
+fn check(requester: Option<Kind>, responder: Option<Kind>) {
+    let steps = run(requester, responder);
     let found = order(&steps);
     assert_eq!((found.0.len(), found.1.len()), (10, 4), "{found:?}");
     let setups = |steps: &[Step]| {
@@ -191,19 +196,13 @@ fn check(is_java_requester: bool, is_java_responder: bool) {
 
 #[test]
 fn our_requester_and_responder_speak_in_the_captured_order() {
-    check(false, false);
+    check(None, None);
 }
 
-#[test]
-fn our_requester_and_javas_responder_speak_in_the_captured_order() {
-    if java::is_available() {
-        check(false, true);
-    }
+fn our_requester_and_their_responder_speak_in_the_captured_order(kind: Kind) {
+    check(None, Some(kind));
 }
 
-#[test]
-fn javas_requester_and_our_responder_speak_in_the_captured_order() {
-    if java::is_available() {
-        check(true, false);
-    }
+fn their_requester_and_our_responder_speak_in_the_captured_order(kind: Kind) {
+    check(Some(kind), None);
 }

@@ -142,9 +142,10 @@ public final class Main
             case "tether" -> streams.tether(command);
             case "drain" -> streams.drain(command);
             case "hang" -> streams.hang(command);
-            case "destination" -> streams.addDestination(command);
+            case "destination" -> streams.destination(command);
             case "receive-destination" -> streams.receiveDestination(command);
             case "reject" -> streams.reject(command);
+            case "revoke" -> streams.revoke(command);
             case "counters" -> streams.counters();
             case "limit" -> recordings.limit(command);
             case "close" -> streams.close(command);

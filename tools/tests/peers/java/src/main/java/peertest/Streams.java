@@ -277,9 +277,32 @@ final class Streams
         return new Reply().put("position", publication.position());
     }
 
-    Reply addDestination(final Command command)
+    /**
+     * Adds a destination of a publication, with {@code async=true} so that its id is known, or removes it by its channel or
+     * its id.
+     */
+    Reply destination(final Command command)
     {
-        publications.get(command.text("name")).addDestination(command.text("channel"));
+        final Publication publication = publications.get(command.text("name"));
+        final long id = command.number("id", Aeron.NULL_VALUE);
+        if (id != Aeron.NULL_VALUE)
+        {
+            publication.removeDestination(id);
+        }
+        else if (command.flag("remove"))
+        {
+            publication.removeDestination(command.text("channel"));
+        }
+        else if (command.flag("async"))
+        {
+            final long added = publication.asyncAddDestination(command.text("channel"));
+            Wait.until("the destination", () -> !aeron.isCommandActive(added));
+            return new Reply().put("registration", added);
+        }
+        else
+        {
+            publication.addDestination(command.text("channel"));
+        }
         return new Reply();
     }
 
@@ -302,6 +325,13 @@ final class Streams
     {
         final Subscription subscription = subscriptions.get(command.text("name"));
         subscription.imageAtIndex(0).reject(command.text("reason"));
+        return new Reply();
+    }
+
+    /** Ends an exclusive publication so that its receivers do not wait for what they lack. */
+    Reply revoke(final Command command)
+    {
+        ((ExclusivePublication)publications.remove(command.text("name"))).revoke();
         return new Reply();
     }
 
