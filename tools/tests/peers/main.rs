@@ -10,6 +10,7 @@ mod cluster;
 mod congestion;
 mod containers;
 mod counters;
+mod destinations;
 mod dropin;
 mod files;
 mod go;
