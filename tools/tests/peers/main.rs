@@ -5,6 +5,7 @@
 
 mod archive;
 mod c;
+mod c_client;
 mod clients;
 mod cluster;
 mod congestion;
