@@ -15,6 +15,7 @@ mod destinations;
 mod dropin;
 mod files;
 mod go;
+mod go_streams;
 mod ipc;
 mod java;
 mod members;
