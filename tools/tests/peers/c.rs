@@ -42,7 +42,7 @@ fn build() -> Result<PathBuf, String> {
     })
 }
 
-/// The path of programs with a CMake that fits in front: the first on the path, or where `.ci/lib.sh` puts it.
+/// The path of programs with a CMake that fits in front: where `.ci/lib.sh` puts it, or the first on the path.
 fn path_with_cmake() -> Result<std::ffi::OsString, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let own = peer::target().join("cmake/bin");
