@@ -121,7 +121,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
     if !Kind::C.is_available() {
         return;
     }
-    let driver = OurDriver::start(&["aeron.client.liveness.timeout=2s", "aeron.image.liveness.timeout=1s"]);
+    let driver = OurDriver::start(&[]);
     let mut first = Kind::C.client(&driver.directory);
     let mut second = Kind::C.client(&driver.directory);
     // A counter goes with its client, a static one stays, and whoever adds it again finds it.

@@ -17,7 +17,7 @@ with_each_peer!(
 );
 
 /// Who leaves is missed soon.
-const SETTINGS: [&str; 2] = ["aeron.image.liveness.timeout=1s", "aeron.publication.connection.timeout=1s"];
+const SETTINGS: [&str; 2] = ["aeron.image.liveness.timeout=2s", "aeron.publication.connection.timeout=2s"];
 const STREAM: i32 = 10;
 const TERM: &str = "term-length=1m";
 const LENGTH: usize = 3_000;
