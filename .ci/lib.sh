@@ -66,7 +66,8 @@ c_peer_tools() {
   local folder=${CARGO_TARGET_DIR:-$PWD/target}/cmake
   if ! fitting_cmake "$folder/bin/cmake"; then
     python3 -c 'import ensurepip' 2>/dev/null || debian python3-venv || return 1
-    python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'cmake>=3.30,<4' || return 1
+    python3 -m venv "$folder" || return 1
+    "$folder/bin/pip" install --quiet --disable-pip-version-check 'cmake>=3.30,<4' || return 1
   fi
   PATH=$folder/bin:$PATH
   export PATH

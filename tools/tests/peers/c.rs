@@ -1,5 +1,5 @@
-//! How the released C client and media driver are built and started: `rusteron-client` and `rusteron-media-driver` carry
-//! their sources.
+//! How the released C client and media driver are built and started: `rusteron-client` and `rusteron-media-driver`
+//! carry their sources.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,8 +65,8 @@ fn fits(text: &str) -> bool {
     CMAKE[0] <= found && found < CMAKE[1]
 }
 
-/// The peer as a client of a directory, on request with a server: `driver`. Settings become variables, as spec 02 §6.1 maps
-/// them.
+/// The peer as a client of a directory, on request with a server: `driver`. Settings become variables, as spec 02
+/// §6.1 maps them.
 pub fn peer(directory: &Path, server: Option<&str>, settings: &[&str]) -> Command {
     let mut command = Command::new(binary().unwrap());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AERON_")) {

@@ -60,8 +60,8 @@ impl Sides {
         }
     }
 
-    /// Sends the next messages of their publication to all of our subscriptions. Within a window, so that one can be read
-    /// after the other.
+    /// Sends the next messages of their publication to all of our subscriptions. Within a window, so that one can be
+    /// read after the other.
     fn they_send(&mut self, subscriptions: &mut [&mut Subscription]) {
         let send = self.peer.begin(&format!("send name=p length=1000 count={COUNT}"));
         for subscription in subscriptions {

@@ -1,5 +1,5 @@
-//! Streams of aeron-go through our driver: among its own programs, and between it and a Java client. Its programs check what
-//! they get and tell a checksum.
+//! Streams of aeron-go through our driver: among its own programs, and between it and a Java client. Its programs
+//! check what they get and tell a checksum.
 
 use std::path::Path;
 

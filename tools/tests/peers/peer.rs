@@ -1,5 +1,5 @@
-//! Released clients and media drivers in processes of their own, driven line by line. Every kind takes the same commands
-//! and gives the same answers, so that one test runs against each.
+//! Released clients and media drivers in processes of their own, driven line by line. Every kind takes the same
+//! commands and gives the same answers, so that one test runs against each.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;

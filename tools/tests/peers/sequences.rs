@@ -1,5 +1,6 @@
-//! The order of frames on the wire, seen by a relay between a publication of ours and a receiver of ours or a released one,
-//! against the orders that the released drivers showed (`sequences/*.tsv`, captured by a relay in the same place).
+//! The order of frames on the wire, seen by a relay between a publication of ours and a receiver of ours or a
+//! released one, against the orders that the released drivers showed (`sequences/*.tsv`, captured by a relay in the
+//! same place).
 //!
 //! Captures differ in how often timers fired between two steps of a program. So repetitions are left out on both sides:
 //! idle heartbeats, status messages of a flowing stream, and each later copy of what a timer repeats.

@@ -97,7 +97,8 @@ impl Client {
     pub fn connect(directory: &str) -> Result<Self, Failure> {
         let directory = CString::new(directory).expect("a path without NUL");
         let mut it = Self { aeron: ptr::null_mut(), context: ptr::null_mut() };
-        // SAFETY: each handle is made by the call before it is used, and lives until `close`; the context copies the path.
+        // SAFETY: each handle is made by the call before it is used, and lives until `close`; the context copies the
+        // path.
         unsafe {
             done(aeron_context_init(&mut it.context))?;
             done(aeron_context_set_dir(it.context, directory.as_ptr()))?;

@@ -16,7 +16,8 @@ impl Driver {
     pub fn launch(directory: &str) -> Result<Self, Failure> {
         let directory = CString::new(directory).expect("a path without NUL");
         let mut it = Self { driver: ptr::null_mut(), context: ptr::null_mut() };
-        // SAFETY: each handle is made by the call before it is used, and lives until `drop`; the driver copies the path.
+        // SAFETY: each handle is made by the call before it is used, and lives until `drop`; the driver copies the
+        // path.
         unsafe {
             done(driver::aeron_driver_context_init(&mut it.context))?;
             done(driver::aeron_driver_context_set_dir(it.context, directory.as_ptr()))?;

@@ -1,6 +1,7 @@
-//! A client (and on request its media driver) of the released C library that does what lines on standard input say. Every line
-//! starts with a number; its one line of answer on standard output carries it as `id`. Lines run side by side, each on its
-//! own thread, so a sender and a receiver can be started together. The process ends when its input does.
+//! A client (and on request its media driver) of the released C library that does what lines on standard input say.
+//! Every line starts with a number; its one line of answer on standard output carries it as `id`. Lines run side by
+//! side, each on its own thread, so a sender and a receiver can be started together. The process ends when its input
+//! does.
 
 mod client;
 mod command;

@@ -1,5 +1,5 @@
-//! Numbered messages whose every byte is known: the number, then bytes that follow from number and place. The tests on the
-//! other side make and check the same.
+//! Numbered messages whose every byte is known: the number, then bytes that follow from number and place. The tests
+//! on the other side make and check the same.
 
 use crate::client::Failure;
 

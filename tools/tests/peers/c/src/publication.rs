@@ -58,7 +58,8 @@ impl Claim {
 macro_rules! call {
     ($publication:expr, $shared:ident, $exclusive:ident $(, $argument:expr)*) => {
         match *$publication {
-            // SAFETY: the handle lives until the publication is closed, which leaves `Closed`; arguments live for the call.
+            // SAFETY: the handle lives until the publication is closed, which leaves `Closed`; arguments live for the
+            // call.
             Publication::Shared(it) => Ok(unsafe { $shared(it $(, $argument)*) }),
             // SAFETY: as above.
             Publication::Exclusive(it) => Ok(unsafe { $exclusive(it $(, $argument)*) }),

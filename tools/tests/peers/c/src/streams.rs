@@ -199,8 +199,8 @@ impl Streams {
         Ok(json!({ "fragments": fragments }))
     }
 
-    /// One subscription is polled, another, untethered, is not. Says when, in ms, the publication was blocked by that one,
-    /// the other lost its image, the publication went on, and the image came back.
+    /// One subscription is polled, another, untethered, is not. Says when, in ms, the publication was blocked by that
+    /// one, the other lost its image, the publication went on, and the image came back.
     pub fn tether(&self, command: &Command) -> Result<Value, Failure> {
         let publication = named(&self.publications, command, "name")?;
         let polled = named(&self.subscriptions, command, "polled")?;

@@ -34,8 +34,8 @@ impl Subscription {
     pub fn add(client: &Client, channel: CString, stream: i32) -> Result<Self, Failure> {
         let mut pending = ptr::null_mut();
         let none = ptr::null_mut();
-        // SAFETY: the client lives and copies the channel; handlers are functions without data of ours; the pending call
-        // lives until its poll has an outcome.
+        // SAFETY: the client lives and copies the channel; handlers are functions without data of ours; the pending
+        // call lives until its poll has an outcome.
         let handle = unsafe {
             done(aeron_async_add_subscription(
                 &mut pending,
@@ -96,7 +96,8 @@ impl Subscription {
         }))
     }
 
-    /// The library writes parameters in an order of its own: as the caller wrote them, with the endpoint that was found.
+    /// The library writes parameters in an order of its own: as the caller wrote them, with the endpoint that was
+    /// found.
     fn in_written_order(&self, resolved: &str) -> String {
         let own = self.channel.to_string_lossy().into_owned();
         let endpoint_of = |uri: &str| {
@@ -182,7 +183,8 @@ impl Subscription {
 
     fn change_destinations(&self, client: &Client, channel: &CStr, change: Change) -> Result<(), Failure> {
         let mut pending = ptr::null_mut();
-        // SAFETY: subscription and client live, the text is copied; the pending call lives until its poll has an outcome.
+        // SAFETY: subscription and client live, the text is copied; the pending call lives until its poll has an
+        // outcome.
         unsafe {
             done(change(&mut pending, client.aeron, self.handle()?, channel.as_ptr()))?;
             let poll = |_: *mut ()| aeron_subscription_async_destination_poll(pending);

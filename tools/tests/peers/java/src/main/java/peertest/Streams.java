@@ -278,8 +278,8 @@ final class Streams
     }
 
     /**
-     * Adds a destination of a publication, with {@code async=true} so that its id is known, or removes it by its channel or
-     * its id.
+     * Adds a destination of a publication, with {@code async=true} so that its id is known, or removes it by its
+     * channel or its id.
      */
     Reply destination(final Command command)
     {
