@@ -367,7 +367,7 @@ impl<R: Region> ExclusiveAppender<R> {
     ///
     /// # Errors
     /// See [`OfferError`].
-    #[inline]
+    #[inline(always)]
     pub fn append(
         &mut self,
         parts: &[&[u8]],

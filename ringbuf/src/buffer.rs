@@ -408,7 +408,43 @@ mod shared_copy {
         }
     }
 
-    #[cfg(not(miri))]
+    /// From this length on bytes are zeroed past the caches. A range that long is written next by another core, if at all: in
+    /// the caches of the one that zeroes it it would push out what is read there, and the writer would have to fetch every
+    /// line from that core, which takes longer than from memory.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    const STREAMED_BYTES: usize = 16 << 10;
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    pub(super) unsafe fn zero(to: *mut u8, length: usize) {
+        use std::arch::x86_64::{__m128i, _mm_setzero_si128, _mm_sfence, _mm_stream_si128};
+        const LINE: usize = 64;
+        if length < STREAMED_BYTES {
+            // SAFETY: the caller promises that `to` is valid for `length`.
+            return unsafe { std::ptr::write_bytes(to, 0, length) };
+        }
+        let head = to.align_offset(LINE);
+        let lines = (length - head) / LINE;
+        let tail = length - head - lines * LINE;
+        // SAFETY: head, lines and tail are the range, in this order, for which the caller promises that `to` is valid; the
+        // lines are aligned to 64 bytes. Stores past the caches are ordered by nothing but the fence behind them, which
+        // puts them before whatever the caller stores next. Every x86-64 processor knows these instructions.
+        unsafe {
+            std::ptr::write_bytes(to, 0, head);
+            let zero = _mm_setzero_si128();
+            let mut line = to.add(head).cast::<__m128i>();
+            for _ in 0..lines {
+                _mm_stream_si128(line, zero);
+                _mm_stream_si128(line.add(1), zero);
+                _mm_stream_si128(line.add(2), zero);
+                _mm_stream_si128(line.add(3), zero);
+                line = line.add(4);
+            }
+            std::ptr::write_bytes(to.add(head + lines * LINE), 0, tail);
+            _mm_sfence();
+        }
+    }
+
+    #[cfg(all(not(target_arch = "x86_64"), not(miri)))]
     pub(super) unsafe fn zero(to: *mut u8, length: usize) {
         // SAFETY: the caller promises that `to` is valid for `length`.
         unsafe { std::ptr::write_bytes(to, 0, length) }
@@ -483,6 +519,23 @@ mod tests {
         buffer.zero(4, 2);
         buffer.copy_out(3, &mut out);
         assert_eq!(&out, b"h\0\0rier");
+    }
+
+    #[test]
+    fn ranges_of_every_length_and_place_are_zeroed_and_nothing_beside_them() {
+        let buffer = AtomicBuffer::heap(70_000);
+        for (offset, length) in
+            [(0, 16), (3, 16_383), (1, 16_384), (64, 16_384), (77, 65_000), (8, 65_528), (13, 0)]
+        {
+            buffer.copy_in(0, &vec![0xa5; 70_000]);
+            buffer.zero(offset, length);
+            let mut bytes = vec![0; 70_000];
+            buffer.copy_out(0, &mut bytes);
+            let is_right = |(at, byte): (usize, &u8)| {
+                *byte == if (offset..offset + length).contains(&at) { 0 } else { 0xa5 }
+            };
+            assert_eq!(bytes.iter().enumerate().position(|byte| !is_right(byte)), None, "{offset}+{length}");
+        }
     }
 
     #[test]
