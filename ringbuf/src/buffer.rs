@@ -81,6 +81,9 @@ pub trait Region: Clone {
     /// Tells the processor that the word at `offset` will be stored soon. Outside the capacity it does nothing.
     #[inline(always)]
     fn expect_store(&self, _offset: usize) {}
+    /// Tells the processor that what is at `offset` will be loaded soon. Outside the capacity it does nothing.
+    #[inline(always)]
+    fn expect_load(&self, _offset: usize) {}
     /// The part `offset..offset + length` as a region of its own.
     fn slice(&self, offset: usize, length: usize) -> Self;
 }
@@ -328,6 +331,16 @@ impl Region for AtomicBuffer {
                     options(nostack, preserves_flags, readonly)
                 );
             }
+        }
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    fn expect_load(&self, offset: usize) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        if offset < self.length {
+            // SAFETY: a hint that changes neither memory nor registers.
+            unsafe { _mm_prefetch(self.address.as_ptr().wrapping_add(offset).cast(), _MM_HINT_T0) }
         }
     }
 

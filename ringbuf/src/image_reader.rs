@@ -135,6 +135,10 @@ pub struct Block<'a> {
     pub term_id: i32,
 }
 
+/// How far ahead a reader that finds several frames asks for the memory: the writer is probably beyond it. One that finds
+/// single frames does not, for it would take from the writer what that is about to write.
+const AHEAD_BYTES: usize = 4_096;
+
 /// A position in a log and how to move on from it.
 #[derive(Debug)]
 pub struct ImageReader {
@@ -264,6 +268,9 @@ impl ImageReader {
             // position has passed it, which it does only after the handler has returned.
             let (header, payload) = unsafe { frame.parts(term, offset) };
             let header = Header::new(&header, self.log.initial_term_id(), self.bits);
+            if delivered > 0 {
+                term.expect_load(offset + AHEAD_BYTES);
+            }
             delivered += 1;
             match handler(payload, &header) {
                 Action::Continue => {}
