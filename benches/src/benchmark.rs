@@ -49,7 +49,7 @@ const fn benchmark(
 }
 
 /// All benchmarks.
-pub const BENCHMARKS: [Benchmark; 24] = [
+pub const BENCHMARKS: [Benchmark; 25] = [
     benchmark("ipc-rtt", "round trip through shared memory, one message in flight", &[32], rtt::ipc),
     benchmark(
         "ipc-throughput",
@@ -59,9 +59,15 @@ pub const BENCHMARKS: [Benchmark; 24] = [
     ),
     benchmark(
         "ipc-throughput-invoked",
-        "messages through shared memory, driver invoked in the subscriber's thread, short terms",
+        "messages through shared memory, driver invoked in the subscriber's thread",
         &[32, 1_344],
         throughput::ipc_invoked,
+    ),
+    benchmark(
+        "ipc-throughput-short",
+        "the same with terms of 512 KiB",
+        &[32, 1_344],
+        throughput::ipc_invoked_short,
     ),
     benchmark(
         "ipc-throughput-concurrent",

@@ -6,6 +6,7 @@
 //! result is the median of the pairs' ratios. An A/A comparison, the same program against itself, shows how far the ratio
 //! may be trusted; when it is off by more than five percent, all bars are widened by that much and the report says so.
 
+mod chart;
 mod plan;
 mod program;
 mod report;
@@ -17,7 +18,7 @@ use crate::{BenchError, cache_line};
 
 pub use plan::{Bar, CDriver, COMPARISONS, Comparison, Lane, Peer};
 pub use program::Peers;
-pub use report::{Entry, Results};
+pub use report::{Entry, Results, this_machine};
 pub use statistics::{Ratio, Round, Tag, ratios, tolerance};
 
 /// How a comparison is run.

@@ -1,11 +1,15 @@
 //! `harrier-bench`: benchmarks, and their comparison with the peers.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use harrier_benches::benchmark::{BENCHMARKS, sizes};
-use harrier_benches::compare::{COMPARISONS, CompareOptions, Comparison, Peers, Results, compare, folder};
+use harrier_benches::compare::{
+    COMPARISONS, CompareOptions, Comparison, Peers, Results, compare, folder, this_machine,
+};
 use harrier_benches::{BenchError, Parameters, round_trip_ns, run};
 
 const EXAMPLES: &str = "\
@@ -13,6 +17,7 @@ Examples:
   harrier-bench run udp-rtt --json
   harrier-bench compare udp-rtt ipc-rtt
   harrier-bench aa
+  harrier-bench report
   harrier-bench list
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -35,6 +40,8 @@ enum Command {
     Aa(AaArguments),
     /// Times a cache line between the cores, ns.
     Ping,
+    /// Writes RESULTS.md and its picture again from RESULTS.json.
+    Report,
     /// Names benchmarks and comparisons.
     List,
 }
@@ -94,10 +101,8 @@ fn main() -> ExitCode {
             println!("{}", round_trip_ns());
             Ok(())
         }
-        Command::List => {
-            list();
-            Ok(())
-        }
+        Command::Report => report(),
+        Command::List => list(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,7 +162,7 @@ fn run_all(all: &[&Comparison], quick: bool, pairs: usize) -> Result<(), BenchEr
         }
         match compare(comparison, &peers, &options, &mut |text| eprintln!("{text}")) {
             Ok(rounds) => {
-                results.replace(comparison, &rounds);
+                results.replace(&this_machine(), comparison, &rounds);
                 if !quick {
                     results.save(&folder)?;
                 }
@@ -172,13 +177,23 @@ fn run_all(all: &[&Comparison], quick: bool, pairs: usize) -> Result<(), BenchEr
     failure.map_or(Ok(()), Err)
 }
 
-fn list() {
-    println!("benchmarks:");
+fn report() -> Result<(), BenchError> {
+    let folder = folder();
+    Results::load(&folder.join("RESULTS.json"))?.save(&folder)
+}
+
+fn list() -> Result<(), BenchError> {
+    let mut text = String::from("benchmarks:\n");
     for benchmark in &BENCHMARKS {
-        println!("  {:26} {}", benchmark.name, benchmark.about);
+        let _ = writeln!(text, "  {:26} {}", benchmark.name, benchmark.about);
     }
-    println!("comparisons:");
+    text.push_str("comparisons:\n");
     for comparison in COMPARISONS {
-        println!("  {:26} {}", comparison.name, comparison.about);
+        let _ = writeln!(text, "  {:26} {}", comparison.name, comparison.about);
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
     }
 }

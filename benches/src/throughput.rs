@@ -15,8 +15,9 @@ use crate::side::{Invoked, Shared, Side, directory, driver_context};
 use crate::stopwatch::{Stopwatch, rest};
 
 const STREAM_ID: i32 = 1_003;
-/// IPC whose log stays in the caches of the cores.
-const CACHED_IPC: &str = "aeron:ipc?term-length=512k";
+/// What a subscriber that has caught up rests, so that the publisher gets ahead of it: one that is always at the head fetches
+/// each line from the core that has just written it, and the publisher's next store to that line waits for it to come back.
+const REST_S: f64 = 10e-6;
 const FRAGMENT_LIMIT: usize = 256;
 /// Payload that an end with an invoked driver sends or reads between two duty cycles of it, unless it has to wait anyway.
 const BYTES_PER_CYCLE: usize = 32 << 10;
@@ -78,10 +79,19 @@ fn ipc<P: Offer>(
     Ok(outcome)
 }
 
-/// IPC with the driver in the subscriber's thread, which has time to spare: two threads on two cores, and terms so short that
-/// the whole log stays in the caches.
+/// IPC with the driver in the subscriber's thread, which has time to spare: two threads on two cores.
 pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError> {
+    ipc_invoked_with(parameters, "64m")
+}
+
+/// The same with a log that fits into the caches of the cores.
+pub(crate) fn ipc_invoked_short(parameters: &Parameters) -> Result<Outcome, BenchError> {
+    ipc_invoked_with(parameters, "512k")
+}
+
+fn ipc_invoked_with(parameters: &Parameters, term_length: &str) -> Result<Outcome, BenchError> {
     let directory = directory()?;
+    let channel = format!("aeron:ipc?term-length={term_length}");
     let (running, received) = (AtomicBool::new(true), Padded(AtomicU64::new(0)));
     let stop = StopOnDrop(&running);
     let size = parameters.size;
@@ -90,12 +100,12 @@ pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
         let subscriber = scope.spawn(|| {
             let hand_over = hand_over;
             let mut side = Invoked::new(driver_context(directory.path(), "driver")?)?;
-            let mut subscription = side.subscription(CACHED_IPC, STREAM_ID)?;
-            let publication = side.exclusive(CACHED_IPC, STREAM_ID)?;
+            let mut subscription = side.subscription(&channel, STREAM_ID)?;
+            let publication = side.exclusive(&channel, STREAM_ID)?;
             if hand_over.send(publication).is_err() {
                 return Err(BenchError::Timeout("the publisher"));
             }
-            subscribe(&mut side, &mut subscription, size, &running, &received)
+            subscribe(&mut side, &mut subscription, size, &running, &received, || rest(REST_S))
         });
         let publisher = scope.spawn(|| {
             let taken = taken;
@@ -106,7 +116,9 @@ pub(crate) fn ipc_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
         drop(stop);
         join(publisher)?;
         join(subscriber)?;
-        let parameters = vec![("driver", json!("invoked by the subscriber, 512 KiB terms"))];
+        let arrangement =
+            format!("invoked by the subscriber, which rests when it has caught up; {term_length} terms");
+        let parameters = vec![("driver", json!(arrangement))];
         Ok(Outcome { parameters, latency: None, msgs_per_s: msgs_per_s? })
     })
 }
@@ -149,7 +161,8 @@ pub(crate) fn udp_invoked(parameters: &Parameters) -> Result<Outcome, BenchError
         let subscriber = scope.spawn(|| {
             let mut side = new_side("subscriber")?;
             let mut subscription = side.subscription(&channel, STREAM_ID)?;
-            subscribe(&mut side, &mut subscription, parameters.size, &running, &received)
+            let size = parameters.size;
+            subscribe(&mut side, &mut subscription, size, &running, &received, std::hint::spin_loop)
         });
         let publisher = scope.spawn(|| {
             let mut side = new_side("publisher")?;
@@ -176,7 +189,9 @@ fn between(
     let stop = StopOnDrop(&running);
     let size = parameters.size;
     std::thread::scope(|scope| {
-        let subscriber = scope.spawn(|| subscribe(&mut Alone, &mut subscription, size, &running, &received));
+        let subscriber = scope.spawn(|| {
+            subscribe(&mut Alone, &mut subscription, size, &running, &received, std::hint::spin_loop)
+        });
         let publisher = scope.spawn(|| publish(&mut Alone, &mut publication, size, &running));
         let msgs_per_s = rate(parameters, &received, &mut || side.step().map(|_| ()));
         drop(stop);
@@ -228,6 +243,8 @@ fn publish(
                     beside.step()?;
                 }
             }
+            // The other end was the first to see that it is over.
+            Err(OfferError::Closed) if !running.load(Ordering::Relaxed) => break,
             Err(error) => {
                 // The stream needs a moment to connect.
                 if !(sequence == 0 && error == OfferError::NotConnected) {
@@ -248,6 +265,7 @@ fn subscribe(
     size: usize,
     running: &AtomicBool,
     received: &Padded,
+    idle: impl Fn(),
 ) -> Result<(), BenchError> {
     let mut next = 0_u64;
     let mut read = 0;
@@ -264,7 +282,7 @@ fn subscribe(
         if polled == 0 || read >= BYTES_PER_CYCLE {
             read = 0;
             if beside.step()? + polled == 0 {
-                std::hint::spin_loop();
+                idle();
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use thiserror::Error;
 
 use crate::frame::{
-    FLAG_BEGIN, FLAG_END, HeaderTemplate, RESERVED_VALUE_OFFSET, TYPE_DATA, TYPE_PAD, frame_length_acquire,
-    set_flags_and_type, set_frame_length_ordered,
+    FLAG_BEGIN, FLAG_END, HeaderTemplate, RESERVED_VALUE_OFFSET, TYPE_DATA, TYPE_PAD, TermWord,
+    frame_length_acquire, set_flags_and_type, set_frame_length_ordered,
 };
 use crate::logbuffer::LogBuffers;
 use crate::position::{
@@ -150,7 +150,7 @@ impl<R: Region> Stream<R> {
         &self,
         term: &R,
         offset: usize,
-        term_id: i32,
+        word: TermWord,
         length: usize,
         parts: &[&[u8]],
         reserved_value: Option<i64>,
@@ -158,9 +158,9 @@ impl<R: Region> Stream<R> {
         if let ([payload], None) = (parts, reserved_value)
             && length <= self.max_payload
         {
-            self.template.write_frame(term, offset, term_id, payload);
+            self.template.write_frame(term, offset, word, payload);
         } else if length <= self.max_payload {
-            self.template.write(term, offset, length + HEADER_LENGTH, term_id);
+            self.template.write(term, offset, length + HEADER_LENGTH, word);
             let mut to = offset + HEADER_LENGTH;
             for part in parts {
                 term.copy_in(to, part);
@@ -171,7 +171,7 @@ impl<R: Region> Stream<R> {
             }
             set_frame_length_ordered(term, offset, (length + HEADER_LENGTH) as i32);
         } else {
-            self.write_fragments(term, offset, term_id, length, parts, reserved_value);
+            self.write_fragments(term, offset, word, length, parts, reserved_value);
         }
     }
 
@@ -180,7 +180,7 @@ impl<R: Region> Stream<R> {
         &self,
         term: &R,
         mut offset: usize,
-        term_id: i32,
+        word: TermWord,
         length: usize,
         parts: &[&[u8]],
         reserved_value: Option<i64>,
@@ -191,7 +191,7 @@ impl<R: Region> Stream<R> {
         while rest > 0 {
             let payload = rest.min(self.max_payload);
             rest -= payload;
-            self.template.write(term, offset, payload + HEADER_LENGTH, term_id);
+            self.template.write(term, offset, payload + HEADER_LENGTH, word);
             gather.copy(term, offset + HEADER_LENGTH, payload);
             if rest == 0 {
                 flags |= FLAG_END;
@@ -209,7 +209,7 @@ impl<R: Region> Stream<R> {
     /// Padding from `offset` to the end of the term.
     fn pad_to_end(&self, term: &R, offset: usize, term_id: i32) {
         let length = self.log.term_length() - offset;
-        self.template.write(term, offset, length, term_id);
+        self.template.write(term, offset, length, self.template.term_word(term_id));
         set_flags_and_type(term, offset, FLAG_BEGIN | FLAG_END, TYPE_PAD);
         set_frame_length_ordered(term, offset, length as i32);
     }
@@ -246,14 +246,9 @@ impl<R: Region> ConcurrentAppender<R> {
         let length = total_length(parts);
         let required = self.stream.required(length)?;
         let (index, offset, term_id, position) = self.reserve(required, length, limit)?;
-        self.stream.write_message(
-            self.stream.log.term(index),
-            offset,
-            term_id,
-            length,
-            parts,
-            reserved_value,
-        );
+        let stream = &self.stream;
+        let word = stream.template.term_word(term_id);
+        stream.write_message(stream.log.term(index), offset, word, length, parts, reserved_value);
         Ok(position)
     }
 
@@ -269,8 +264,9 @@ impl<R: Region> ConcurrentAppender<R> {
         }
         let required = align(length + HEADER_LENGTH, FRAME_ALIGNMENT);
         let (index, offset, term_id, position) = self.reserve(required, length, limit)?;
+        let template = &self.stream.template;
         let term = self.stream.log.term(index);
-        self.stream.template.write(term, offset, length + HEADER_LENGTH, term_id);
+        template.write(term, offset, length + HEADER_LENGTH, template.term_word(term_id));
         Ok(Claim::new(term.clone(), offset, length, position))
     }
 
@@ -328,9 +324,12 @@ pub struct ExclusiveAppender<R: Region = AtomicBuffer> {
     stream: Stream<R>,
     /// The partition that is written to.
     term: R,
+    /// Its tail counter.
+    tail: R,
+    /// What it has in common with all frames in it.
+    word: TermWord,
     term_id: i32,
     term_offset: usize,
-    index: usize,
     begin: i64,
 }
 
@@ -343,7 +342,15 @@ impl<R: Region> ExclusiveAppender<R> {
         let term_id = tail_term_id(raw_tail);
         let begin = compute_term_begin_position(term_id, stream.bits, stream.log.initial_term_id());
         let term_offset = tail_offset(raw_tail, stream.log.term_length());
-        Self { term: stream.log.term(index).clone(), stream, term_id, term_offset, index, begin }
+        Self {
+            term: stream.log.term(index).clone(),
+            tail: stream.log.raw_tail(index),
+            word: stream.template.term_word(term_id),
+            stream,
+            term_id,
+            term_offset,
+            begin,
+        }
     }
 
     /// Position after everything that was appended.
@@ -367,8 +374,25 @@ impl<R: Region> ExclusiveAppender<R> {
     ///
     /// # Errors
     /// See [`OfferError`].
-    #[inline]
+    #[inline(always)]
     pub fn append(
+        &mut self,
+        parts: &[&[u8]],
+        reserved_value: Option<i64>,
+        limit: i64,
+    ) -> Result<i64, OfferError> {
+        if let ([payload], None) = (parts, reserved_value)
+            && payload.len() <= self.stream.max_payload
+        {
+            let required = align(payload.len() + HEADER_LENGTH, FRAME_ALIGNMENT);
+            let (offset, position) = self.reserve(required, payload.len(), limit)?;
+            self.stream.template.write_frame(&self.term, offset, self.word, payload);
+            return Ok(position);
+        }
+        self.append_parts(parts, reserved_value, limit)
+    }
+
+    fn append_parts(
         &mut self,
         parts: &[&[u8]],
         reserved_value: Option<i64>,
@@ -376,9 +400,9 @@ impl<R: Region> ExclusiveAppender<R> {
     ) -> Result<i64, OfferError> {
         let length = total_length(parts);
         let required = self.stream.required(length)?;
-        let offset = self.reserve(required, length, limit)?;
-        self.stream.write_message(&self.term, offset, self.term_id, length, parts, reserved_value);
-        Ok(self.position())
+        let (offset, position) = self.reserve(required, length, limit)?;
+        self.stream.write_message(&self.term, offset, self.word, length, parts, reserved_value);
+        Ok(position)
     }
 
     /// Claims a frame for `length` bytes of payload.
@@ -391,9 +415,10 @@ impl<R: Region> ExclusiveAppender<R> {
         if length > max {
             return Err(OfferError::MessageTooLong { length, max });
         }
-        let offset = self.reserve(align(length + HEADER_LENGTH, FRAME_ALIGNMENT), length, limit)?;
-        self.stream.template.write(&self.term, offset, length + HEADER_LENGTH, self.term_id);
-        Ok(Claim::new(self.term.clone(), offset, length, self.position()))
+        let required = align(length + HEADER_LENGTH, FRAME_ALIGNMENT);
+        let (offset, position) = self.reserve(required, length, limit)?;
+        self.stream.template.write(&self.term, offset, length + HEADER_LENGTH, self.word);
+        Ok(Claim::new(self.term.clone(), offset, length, position))
     }
 
     /// Appends padding over `length` bytes of payload (spec 01 §2.9).
@@ -405,12 +430,13 @@ impl<R: Region> ExclusiveAppender<R> {
         if length > max {
             return Err(OfferError::MessageTooLong { length, max });
         }
-        let offset = self.reserve(align(length + HEADER_LENGTH, FRAME_ALIGNMENT), length, limit)?;
+        let required = align(length + HEADER_LENGTH, FRAME_ALIGNMENT);
+        let (offset, position) = self.reserve(required, length, limit)?;
         let term = &self.term;
-        self.stream.template.write(term, offset, length + HEADER_LENGTH, self.term_id);
+        self.stream.template.write(term, offset, length + HEADER_LENGTH, self.word);
         set_flags_and_type(term, offset, FLAG_BEGIN | FLAG_END, TYPE_PAD);
         set_frame_length_ordered(term, offset, (length + HEADER_LENGTH) as i32);
-        Ok(self.position())
+        Ok(position)
     }
 
     /// Appends whole frames that continue the stream (spec 01 §2.9).
@@ -441,8 +467,7 @@ impl<R: Region> ExclusiveAppender<R> {
             return Err(self.bad_block());
         }
         let end = self.term_offset + frames.len();
-        let log = &self.stream.log;
-        log.set_raw_tail_ordered(self.index, pack_tail(self.term_id, end as i32));
+        self.set_tail(end);
         let term = &self.term;
         let at = self.term_offset;
         term.copy_in(at + HEADER_LENGTH, &frames[HEADER_LENGTH..]);
@@ -460,20 +485,26 @@ impl<R: Region> ExclusiveAppender<R> {
     }
 
     #[inline(always)]
-    fn reserve(&mut self, required: usize, length: usize, limit: i64) -> Result<usize, OfferError> {
+    fn set_tail(&self, offset: usize) {
+        self.tail.store_i64(0, pack_tail(self.term_id, offset as i32), Ordering::Release);
+    }
+
+    /// Moves the tail; returns the offset of the message and the position after it.
+    #[inline(always)]
+    fn reserve(&mut self, required: usize, length: usize, limit: i64) -> Result<(usize, i64), OfferError> {
         let position = self.position();
         if position >= limit {
             return Err(self.stream.refusal(position, length));
         }
         let offset = self.term_offset;
         let end = offset + required;
-        self.stream.log.set_raw_tail_ordered(self.index, pack_tail(self.term_id, end as i32));
+        self.set_tail(end);
         if end > self.term.capacity() {
             return Err(self.end_of_term());
         }
         self.term_offset = end;
         self.term.expect_store(end + AHEAD_BYTES);
-        Ok(offset)
+        Ok((offset, position + required as i64))
     }
 
     #[cold]
@@ -498,10 +529,12 @@ impl<R: Region> ExclusiveAppender<R> {
         self.term_offset = 0;
         self.begin += log.term_length() as i64;
         let count = term_count(self.term_id, log.initial_term_id());
-        self.index = index_by_term_count(count);
-        self.term = log.term(self.index).clone();
-        log.set_raw_tail_ordered(self.index, pack_tail(self.term_id, 0));
-        log.set_active_term_count_ordered(count);
+        let index = index_by_term_count(count);
+        self.term = log.term(index).clone();
+        self.tail = log.raw_tail(index);
+        self.word = self.stream.template.term_word(self.term_id);
+        self.set_tail(0);
+        self.stream.log.set_active_term_count_ordered(count);
         Ok(())
     }
 }

@@ -114,39 +114,49 @@ impl FrameHeader {
     }
 }
 
-/// The words of a header that are the same for all frames of a stream.
+/// What the words of a header have in common in all frames of a stream, each half where it belongs in its word.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeaderTemplate {
     version_flags_type: i64,
-    session_id: i32,
-    stream_id: i32,
+    session_id: i64,
+    stream_id: i64,
 }
+
+/// The third word of the headers in one term.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TermWord(i64);
 
 impl HeaderTemplate {
     pub(crate) fn of(default_header: &[u8; HEADER_LENGTH]) -> Self {
         let header = FrameHeader(*default_header);
         Self {
-            version_flags_type: i64::from(header.int(VERSION_OFFSET)),
-            session_id: header.session_id(),
-            stream_id: header.stream_id(),
+            version_flags_type: i64::from(header.int(VERSION_OFFSET)) << 32,
+            session_id: i64::from(header.session_id()) << 32,
+            stream_id: i64::from(header.stream_id() as u32),
         }
+    }
+
+    /// The word for frames of this term.
+    #[inline(always)]
+    pub(crate) fn term_word(&self, term_id: i32) -> TermWord {
+        TermWord((i64::from(term_id) << 32) | self.stream_id)
     }
 
     /// The header's words but the reserved value; the length is negative.
     #[inline(always)]
-    fn words(&self, offset: usize, length: usize, term_id: i32) -> [i64; 3] {
+    fn words(&self, offset: usize, length: usize, term: TermWord) -> [i64; 3] {
         [
-            (self.version_flags_type << 32) | i64::from((-(length as i32)) as u32),
-            (i64::from(self.session_id) << 32) | offset as i64,
-            (i64::from(term_id) << 32) | i64::from(self.stream_id as u32),
+            self.version_flags_type | i64::from((-(length as i32)) as u32),
+            self.session_id | offset as i64,
+            term.0,
         ]
     }
 
     /// Marks the slot as owned and writes the header: first word with the negative length, then the rest
     /// (spec 01 §2.8).
     #[inline(always)]
-    pub(crate) fn write<R: Region>(&self, term: &R, offset: usize, length: usize, term_id: i32) {
-        let [first, second, third] = self.words(offset, length, term_id);
+    pub(crate) fn write<R: Region>(&self, term: &R, offset: usize, length: usize, word: TermWord) {
+        let [first, second, third] = self.words(offset, length, word);
         term.store_pair(offset, first, Ordering::Release);
         fence(Ordering::Release);
         term.store_i64(offset + TERM_OFFSET_OFFSET, second, Ordering::Relaxed);
@@ -155,9 +165,9 @@ impl HeaderTemplate {
 
     /// Writes and publishes a frame with its payload.
     #[inline(always)]
-    pub(crate) fn write_frame<R: Region>(&self, term: &R, offset: usize, term_id: i32, payload: &[u8]) {
+    pub(crate) fn write_frame<R: Region>(&self, term: &R, offset: usize, word: TermWord, payload: &[u8]) {
         let length = payload.len() + HEADER_LENGTH;
-        term.put_frame(offset, self.words(offset, length, term_id), payload, length as i32);
+        term.put_frame(offset, self.words(offset, length, word), payload, length as i32);
     }
 }
 

@@ -1,7 +1,9 @@
 //! Reading a log at a subscriber's own pace (spec 01 §2.17, §2.18).
 
+use std::sync::atomic::Ordering;
+
 use crate::counters::AtomicCounter;
-use crate::frame::{FLAG_BEGIN, FLAG_END, FrameHeader, frame_length_acquire, is_padding};
+use crate::frame::{FLAG_BEGIN, FLAG_END, FrameHeader, TYPE_PAD};
 use crate::logbuffer::LogBuffers;
 use crate::position::{
     FRAME_ALIGNMENT, HEADER_LENGTH, align, compute_fragmented_length, compute_position, index_by_position,
@@ -133,6 +135,10 @@ pub struct Block<'a> {
     pub term_id: i32,
 }
 
+/// How far ahead a reader that finds several frames asks for the memory: the writer is probably beyond it. One that finds
+/// single frames does not, for it would take from the writer what that is about to write.
+const AHEAD_BYTES: usize = 4_096;
+
 /// A position in a log and how to move on from it.
 #[derive(Debug)]
 pub struct ImageReader {
@@ -246,44 +252,36 @@ impl ImageReader {
         let start = (initial & self.mask) as usize;
         let room = limit_position.saturating_sub(initial).min(term.capacity() as i64 - start as i64) as usize;
         let end = start + room;
+        let begin = initial - start as i64;
         // Publishes what was consumed also when a handler panics.
-        let mut progress = Progress { position: &self.position, published: initial, current: initial };
-        let mut offset = start;
+        let mut progress = Progress { position: &self.position, begin, published: start, offset: start };
         let mut delivered = 0;
-        while delivered < limit && offset < end {
-            let length = frame_length_acquire(term, offset);
-            if length <= 0 {
-                break;
-            }
-            let length = length as usize;
-            let aligned = align(length, FRAME_ALIGNMENT);
-            if length < HEADER_LENGTH || aligned > term.capacity() - offset {
-                impossible_frame(length, offset);
-            }
-            if is_padding(term, offset) {
-                offset += aligned;
-                progress.current += aligned as i64;
+        let mut stride = Stride::default();
+        while delivered < limit && progress.offset < end {
+            let offset = progress.offset;
+            let Some(frame) = Frame::committed_at(term, offset) else { break };
+            progress.offset = offset + stride.predict(frame.aligned);
+            if frame.is_padding {
                 continue;
             }
-            let frame = FrameHeader::read(term, offset);
-            let header = Header::new(&frame, self.log.initial_term_id(), self.bits);
             // SAFETY: the commit word was acquired positive, and the writers stay off the range until this reader's
             // position has passed it, which it does only after the handler has returned.
-            let payload = unsafe { term.committed(offset + HEADER_LENGTH, length - HEADER_LENGTH) };
-            let before = progress.current;
-            progress.current += aligned as i64;
+            let (header, payload) = unsafe { frame.parts(term, offset) };
+            let header = Header::new(&header, self.log.initial_term_id(), self.bits);
+            if delivered > 0 {
+                term.expect_load(offset + AHEAD_BYTES);
+            }
             delivered += 1;
             match handler(payload, &header) {
                 Action::Continue => {}
                 Action::Commit => progress.publish(),
                 Action::Break => break,
                 Action::Abort => {
-                    progress.current = before;
+                    progress.offset = offset;
                     delivered -= 1;
                     break;
                 }
             }
-            offset += aligned;
         }
         delivered
     }
@@ -305,25 +303,17 @@ impl ImageReader {
         let mut position = from;
         let mut result = from;
         while offset < term.capacity() && position < limit_position {
-            let length = frame_length_acquire(term, offset);
-            if length <= 0 {
-                break;
-            }
-            let length = length as usize;
-            let aligned = align(length, FRAME_ALIGNMENT);
-            if length < HEADER_LENGTH || aligned > term.capacity() - offset {
-                impossible_frame(length, offset);
-            }
-            if is_padding(term, offset) {
+            let Some(frame) = Frame::committed_at(term, offset) else { break };
+            let aligned = frame.aligned;
+            if frame.is_padding {
                 offset += aligned;
                 position += aligned as i64;
                 result = position;
                 continue;
             }
-            let frame = FrameHeader::read(term, offset);
-            let header = Header::new(&frame, self.log.initial_term_id(), self.bits);
             // SAFETY: as in `scan`; peeking does not move the position.
-            let payload = unsafe { term.committed(offset + HEADER_LENGTH, length - HEADER_LENGTH) };
+            let (header, payload) = unsafe { frame.parts(term, offset) };
+            let header = Header::new(&header, self.log.initial_term_id(), self.bits);
             let action = handler(payload, &header);
             if action == Action::Abort {
                 break;
@@ -370,6 +360,98 @@ impl ImageReader {
     }
 }
 
+/// A committed frame in a term.
+struct Frame {
+    length: usize,
+    /// What it takes in the term, bytes.
+    aligned: usize,
+    is_padding: bool,
+}
+
+impl Frame {
+    /// The frame at `offset`; `None` while it is not committed. Length and type come with one load.
+    #[inline(always)]
+    fn committed_at(term: &AtomicBuffer, offset: usize) -> Option<Self> {
+        let word = term.load_pair(offset, Ordering::Acquire);
+        let length = word as i32;
+        if length <= 0 {
+            return None;
+        }
+        let length = length as usize;
+        // Terms and offsets are multiples of the alignment: a frame that ends inside does so with its padding as well.
+        if length < HEADER_LENGTH || length > term.capacity() - offset {
+            impossible_frame(length, offset);
+        }
+        let is_padding = (word >> 48) as u16 == TYPE_PAD;
+        Some(Self { length, aligned: align(length, FRAME_ALIGNMENT), is_padding })
+    }
+
+    /// Header and payload.
+    ///
+    /// # Safety
+    /// As for [`AtomicBuffer::committed`].
+    #[inline(always)]
+    unsafe fn parts<'a>(&self, term: &'a AtomicBuffer, offset: usize) -> (FrameHeader, &'a [u8]) {
+        // SAFETY: the caller promises that nobody writes the frame.
+        let bytes = unsafe { term.committed(offset, self.length) };
+        match bytes.split_first_chunk() {
+            Some((header, payload)) => (FrameHeader(*header), payload),
+            None => impossible_frame(self.length, offset),
+        }
+    }
+}
+
+/// Lengths that may differ from the one before within a poll, until it is no longer expected that they are the same: a wrong
+/// guess costs more than a right one saves.
+const CHANGES: usize = 8;
+
+/// How far it is from one frame to the next: probably as far as last time. Where the next frame starts depends on a length
+/// that may still be on its way from another core. A branch on whether it is what it was lets the processor go on as if it
+/// were, and so wait for many lines at once instead of for one after the other.
+#[derive(Default)]
+struct Stride {
+    last: usize,
+    changes: usize,
+}
+
+impl Stride {
+    /// `aligned`, not computed from it when it is what it was last time.
+    #[inline(always)]
+    fn predict(&mut self, aligned: usize) -> usize {
+        if self.changes > CHANGES {
+            return aligned;
+        }
+        // Before the comparison: the compiler would take the one for the other where it knows that they are equal.
+        let prediction = opaque(self.last);
+        if aligned == self.last {
+            return prediction;
+        }
+        changed();
+        self.last = aligned;
+        self.changes += 1;
+        aligned
+    }
+}
+
+/// Out of line so that what leads here stays a branch: a conditional move would depend on both lengths.
+#[cold]
+#[inline(never)]
+fn changed() {}
+
+/// The value, of which the compiler does not know where it comes from.
+#[cfg(not(miri))]
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // SAFETY: no instruction, which changes nothing.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
+}
+
+#[cfg(miri)]
+fn opaque(value: usize) -> usize {
+    value
+}
+
 /// Ends the reading of a log that somebody has overwritten.
 #[cold]
 #[inline(never)]
@@ -377,18 +459,23 @@ fn impossible_frame(length: usize, offset: usize) -> ! {
     panic!("frame of {length} bytes at {offset}")
 }
 
+/// How far a poll has come in its term.
 struct Progress<'a> {
     position: &'a AtomicCounter,
-    published: i64,
-    current: i64,
+    /// Position of the term's first byte.
+    begin: i64,
+    /// Offset that the counter stands for.
+    published: usize,
+    /// Offset behind what was consumed.
+    offset: usize,
 }
 
 impl Progress<'_> {
     #[inline(always)]
     fn publish(&mut self) {
-        if self.current > self.published {
-            self.position.set_ordered(self.current);
-            self.published = self.current;
+        if self.offset > self.published {
+            self.position.set_ordered(self.begin + self.offset as i64);
+            self.published = self.offset;
         }
     }
 }

@@ -355,9 +355,9 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.load_i64(index * 8, Ordering::Acquire)
     }
 
-    #[inline(always)]
-    pub(crate) fn set_raw_tail_ordered(&self, index: usize, tail: i64) {
-        self.metadata.store_i64(index * 8, tail, Ordering::Release);
+    /// The tail counter of a partition as a region of its own.
+    pub(crate) fn raw_tail(&self, index: usize) -> R {
+        self.metadata.slice(index * 8, 8)
     }
 
     #[inline(always)]

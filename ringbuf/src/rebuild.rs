@@ -51,7 +51,8 @@ pub(crate) fn write_padding<R: Region>(
     offset: usize,
     length: usize,
 ) {
-    HeaderTemplate::of(default_header).write(term, offset, length, term_id);
+    let template = HeaderTemplate::of(default_header);
+    template.write(term, offset, length, template.term_word(term_id));
     set_flags_and_type(term, offset, FLAG_BEGIN | FLAG_END, TYPE_PAD);
     set_frame_length_ordered(term, offset, length as i32);
 }

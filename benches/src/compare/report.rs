@@ -1,13 +1,13 @@
 //! What comparisons have found, kept as JSON and shown as `RESULTS.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
 use harrier::platform::core_count;
 use serde_json::{Value, json};
 
-use super::plan::{COMPARISONS, Comparison, Peer};
+use super::plan::{Bar, COMPARISONS, Comparison, Peer};
 use super::statistics::{Ratio, Round, Tag, ratios, tolerance};
 use crate::BenchError;
 
@@ -17,12 +17,16 @@ const INTRODUCTION: &str = "\
 Written by `harrier-bench compare`; each number is a median of runs that took turns with the peer's, each row one group of
 pairs with the cores as near (a cache line's round trip below 200 ns) or as far as they were. `ratio` is the median of the
 pairs' ratios, ours to the peer's, with the smallest and the largest in brackets. Times are ns; rates are messages in a
-second.
+second. A new run takes the place of the rows of the same machine only.
+
+![Ratios and bars](RESULTS.svg)
 ";
 
 /// One figure of one comparison with one tag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
+    /// Processor and number of cores.
+    pub machine: String,
     /// Lane, such as `32 closed`.
     pub lane: String,
     /// Metric, such as `p50_ns`.
@@ -60,17 +64,23 @@ impl Results {
         Ok(Self { entries })
     }
 
-    /// Puts the rounds of a comparison in the place of older ones.
-    pub fn replace(&mut self, comparison: &Comparison, rounds: &[Round]) {
-        let mut list = Vec::new();
+    /// Puts the rounds of a comparison on `machine` in the place of older ones of that machine.
+    pub fn replace(&mut self, machine: &str, comparison: &Comparison, rounds: &[Round]) {
+        let list = self.entries.entry(comparison.name.to_owned()).or_default();
+        list.retain(|entry| entry.machine != machine);
         for lane in comparison.lanes {
             for (metric, _) in lane.bars {
                 for (tag, ratio) in ratios(rounds, &lane.key(), metric) {
-                    list.push(Entry { lane: lane.key(), metric: (*metric).to_owned(), tag, ratio });
+                    list.push(Entry {
+                        machine: machine.to_owned(),
+                        lane: lane.key(),
+                        metric: (*metric).to_owned(),
+                        tag,
+                        ratio,
+                    });
                 }
             }
         }
-        self.entries.insert(comparison.name.to_owned(), list);
     }
 
     /// What was found for a comparison.
@@ -78,10 +88,23 @@ impl Results {
         self.entries.get(comparison.name).map_or(&[], Vec::as_slice)
     }
 
-    /// By how much the A/A comparisons widen the bars.
-    pub fn tolerance(&self) -> f64 {
-        let own = COMPARISONS.iter().filter(|comparison| is_aa(comparison));
-        tolerance(own.flat_map(|comparison| self.of(comparison)).map(|entry| &entry.ratio))
+    /// All machines, in the order of their letters.
+    pub fn machines(&self) -> Vec<&str> {
+        let all: BTreeSet<&str> =
+            self.entries.values().flatten().map(|entry| entry.machine.as_str()).collect();
+        all.into_iter().collect()
+    }
+
+    /// By how much the A/A comparisons on a machine widen the bars there; `None` without any.
+    pub fn tolerance(&self, machine: &str) -> Option<f64> {
+        let own: Vec<&Ratio> = COMPARISONS
+            .iter()
+            .filter(|comparison| is_aa(comparison))
+            .flat_map(|comparison| self.of(comparison))
+            .filter(|entry| entry.machine == machine)
+            .map(|entry| &entry.ratio)
+            .collect();
+        (!own.is_empty()).then(|| tolerance(own))
     }
 
     /// The results as JSON.
@@ -93,7 +116,7 @@ impl Results {
         Value::Object(object)
     }
 
-    /// Writes `RESULTS.json` and `RESULTS.md` below `folder`.
+    /// Writes `RESULTS.json`, `RESULTS.md` and `RESULTS.svg` below `folder`.
     ///
     /// # Errors
     /// Files that cannot be written.
@@ -102,34 +125,23 @@ impl Results {
             .map_err(|error| BenchError::Engine(error.to_string()))?;
         std::fs::write(folder.join("RESULTS.json"), text + "\n")?;
         std::fs::write(folder.join("RESULTS.md"), self.to_markdown())?;
+        std::fs::write(folder.join("RESULTS.svg"), super::chart::of(self)?)?;
         Ok(())
     }
 
     /// The report.
     pub fn to_markdown(&self) -> String {
         let mut text = INTRODUCTION.to_owned();
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "\nMachine: {} virtual cores ({}), Linux {}.",
-            core_count(),
-            cpu_model(),
-            kernel.trim()
-        );
-        let tolerance = self.tolerance();
-        let is_proven = COMPARISONS.iter().any(|own| is_aa(own) && !self.of(own).is_empty());
-        let trust = if !is_proven {
-            "No program was compared with itself here (`harrier-bench aa`): how far the ratios may be trusted is not known."
-                .to_owned()
-        } else if tolerance > 0.0 {
-            format!(
-                "A program beside itself was off by more than 5 %: all bars are widened by {:.0} %.",
-                tolerance * 100.0
-            )
-        } else {
-            "A program beside itself was at 1 ± 0.05: bars are taken as they are.".to_owned()
-        };
-        let _ = writeln!(text, "\n{trust}");
+        let machines = self.machines();
+        text.push_str("\n| | machine | bars |\n| --- | --- | --- |\n");
+        for machine in &machines {
+            let trust = match self.tolerance(machine) {
+                None => "no program was compared with itself there (`harrier-bench aa`)".to_owned(),
+                Some(0.0) => "as they are: a program beside itself was at 1 ± 0.05".to_owned(),
+                Some(share) => format!("widened by {:.0} %: so far was a program off itself", share * 100.0),
+            };
+            let _ = writeln!(text, "| {} | {machine} | {trust} |", letter(&machines, machine));
+        }
         for comparison in COMPARISONS {
             let list = self.of(comparison);
             if list.is_empty() {
@@ -143,13 +155,33 @@ impl Results {
                 comparison.peer.name(),
                 comparison.name
             );
-            let _ = writeln!(text, "| bytes, mode | figure | cores | ours | peer | ratio | bar | |");
+            let _ = writeln!(text, "| bytes, mode | figure | machine, cores | ours | peer | ratio | bar | |");
             let _ = writeln!(text, "| --- | --- | --- | ---: | ---: | --- | --- | --- |");
             for entry in list {
-                text.push_str(&row(comparison, entry, tolerance));
+                let place = format!("{}, {}", letter(&machines, &entry.machine), entry.tag);
+                text.push_str(&row(comparison, entry, &place, self.tolerance(&entry.machine).unwrap_or(0.0)));
             }
         }
         text
+    }
+}
+
+/// What rows of this machine go by.
+pub fn this_machine() -> String {
+    format!("{} virtual cores, {}", core_count(), cpu_model())
+}
+
+/// The letter that stands for a machine in tables.
+pub(super) fn letter(machines: &[&str], machine: &str) -> char {
+    let index = machines.iter().position(|other| *other == machine).unwrap_or_default();
+    char::from(b'A' + (index % 26) as u8)
+}
+
+impl Entry {
+    /// The bar of this figure.
+    pub(super) fn bar(&self, comparison: &Comparison) -> Option<Bar> {
+        let lane = comparison.lanes.iter().find(|lane| lane.key() == self.lane)?;
+        lane.bars.iter().find(|(metric, _)| *metric == self.metric).map(|(_, bar)| *bar)
     }
 }
 
@@ -158,12 +190,10 @@ fn is_aa(comparison: &Comparison) -> bool {
     comparison.lanes.iter().all(|lane| comparison.peer == Peer::Own(lane.benchmark))
 }
 
-fn row(comparison: &Comparison, entry: &Entry, tolerance: f64) -> String {
-    let lane = comparison.lanes.iter().find(|lane| lane.key() == entry.lane);
-    let bar = lane.and_then(|lane| lane.bars.iter().find(|(metric, _)| *metric == entry.metric));
-    let (bar_text, verdict) = match bar {
+fn row(comparison: &Comparison, entry: &Entry, place: &str, tolerance: f64) -> String {
+    let (bar_text, verdict) = match entry.bar(comparison) {
         None => ("–".to_owned(), ""),
-        Some((_, bar)) => {
+        Some(bar) => {
             let verdict = match (
                 bar.holds(entry.tag, &entry.ratio, 0.0),
                 bar.holds(entry.tag, &entry.ratio, tolerance),
@@ -178,10 +208,9 @@ fn row(comparison: &Comparison, entry: &Entry, tolerance: f64) -> String {
     };
     let Ratio { ours, theirs, median, low, high, pairs } = entry.ratio;
     format!(
-        "| {} | {} | {} | {} | {} | {median:.2} ({low:.2}–{high:.2}; {pairs} pairs) | {bar_text} | {verdict} |\n",
+        "| {} | {} | {place} | {} | {} | {median:.2} ({low:.2}–{high:.2}; {pairs} pairs) | {bar_text} | {verdict} |\n",
         entry.lane,
         entry.metric,
-        entry.tag,
         grouped(ours),
         grouped(theirs),
     )
@@ -209,7 +238,7 @@ fn cpu_model() -> String {
 fn json_of(entry: &Entry) -> Value {
     let Ratio { ours, theirs, median, low, high, pairs } = entry.ratio;
     json!({
-        "lane": entry.lane, "metric": entry.metric, "cores": entry.tag.to_string(), "ours": ours, "peer": theirs,
+        "machine": entry.machine, "lane": entry.lane, "metric": entry.metric, "cores": entry.tag.to_string(), "ours": ours, "peer": theirs,
         "ratio": median, "low": low, "high": high, "pairs": pairs,
     })
 }
@@ -222,6 +251,7 @@ fn entry_of(value: &Value) -> Option<Entry> {
         _ => return None,
     };
     Some(Entry {
+        machine: value["machine"].as_str()?.to_owned(),
         lane: value["lane"].as_str()?.to_owned(),
         metric: value["metric"].as_str()?.to_owned(),
         tag,
@@ -240,18 +270,21 @@ fn entry_of(value: &Value) -> Option<Entry> {
 mod tests {
     use super::*;
 
+    const HERE: &str = "2 virtual cores, this one";
+
+    fn of(median: f64) -> Ratio {
+        Ratio { ours: 6_500.0, theirs: 7_000.0, median, low: median, high: median, pairs: 7 }
+    }
+
+    fn entry(machine: &str, lane: &str, metric: &str, median: f64) -> Entry {
+        let (machine, lane, metric) = (machine.to_owned(), lane.to_owned(), metric.to_owned());
+        Entry { machine, lane, metric, tag: Tag::Far, ratio: of(median) }
+    }
+
     fn results(median: f64, aa: f64) -> Results {
-        let of =
-            |median| Ratio { ours: 6_500.0, theirs: 7_000.0, median, low: median, high: median, pairs: 7 };
-        let entry = |lane: &str, metric: &str, median| Entry {
-            lane: lane.into(),
-            metric: metric.into(),
-            tag: Tag::Far,
-            ratio: of(median),
-        };
         let entries = BTreeMap::from([
-            ("udp-rtt".to_owned(), vec![entry("32 closed", "p50_ns", median)]),
-            ("aa-ring".to_owned(), vec![entry("64 stream", "msgs_per_s", aa)]),
+            ("udp-rtt".to_owned(), vec![entry(HERE, "32 closed", "p50_ns", median)]),
+            ("aa-ring".to_owned(), vec![entry(HERE, "64 stream", "msgs_per_s", aa)]),
         ]);
         Results { entries }
     }
@@ -261,13 +294,24 @@ mod tests {
         assert!(
             results(0.93, 1.0)
                 .to_markdown()
-                .contains("| 6,500 | 7,000 | 0.93 (0.93–0.93; 7 pairs) | ≤ 1 | held |")
+                .contains("| A, far | 6,500 | 7,000 | 0.93 (0.93–0.93; 7 pairs) | ≤ 1 | held |")
         );
         assert!(results(1.05, 1.02).to_markdown().contains("**not held**"));
         let widened = results(1.05, 1.08).to_markdown();
-        let unproven = Results::default().to_markdown();
-        assert!(unproven.contains("compared with itself here"));
         assert!(widened.contains("held within the widened bar") && widened.contains("widened by 8 %"));
+    }
+
+    #[test]
+    fn each_machine_has_its_rows_and_its_trust() {
+        let mut results = results(1.05, 1.08);
+        let comparison = COMPARISONS.iter().find(|comparison| comparison.name == "udp-rtt").unwrap();
+        results.entries.get_mut("udp-rtt").unwrap().push(entry("another", "32 closed", "p50_ns", 1.05));
+        let text = results.to_markdown();
+        assert!(text.contains("| B | another | no program was compared with itself there"), "{text}");
+        assert!(text.contains("| B, far | 6,500 | 7,000 | 1.05 (1.05–1.05; 7 pairs) | ≤ 1 | **not held** |"));
+        results.replace("another", comparison, &[]);
+        assert_eq!(results.of(comparison), [entry(HERE, "32 closed", "p50_ns", 1.05)]);
+        assert_eq!(results.machines(), [HERE]);
     }
 
     #[test]
@@ -277,6 +321,7 @@ mod tests {
         before.save(folder.path()).unwrap();
         let after = Results::load(&folder.path().join("RESULTS.json")).unwrap();
         assert_eq!(before.entries, after.entries);
+        assert!(std::fs::read_to_string(folder.path().join("RESULTS.svg")).unwrap().contains("udp-rtt"));
         assert!(Results::load(&folder.path().join("none")).unwrap().entries.is_empty());
         std::fs::write(folder.path().join("bad"), "[]").unwrap();
         assert!(Results::load(&folder.path().join("bad")).is_err());

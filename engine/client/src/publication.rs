@@ -242,7 +242,7 @@ impl ExclusivePublication {
     ///
     /// # Errors
     /// See [`OfferError`].
-    #[inline]
+    #[inline(always)]
     pub fn offer_parts(&mut self, parts: &[&[u8]]) -> Result<i64, OfferError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(OfferError::Closed);
