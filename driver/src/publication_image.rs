@@ -15,7 +15,7 @@ use crate::congestion::CongestionControl;
 use crate::handover::{ImageShared, ImageState, MissingRange};
 use crate::log_files::LogFile;
 use crate::loss_detector::LossDetector;
-use crate::subscribers::Subscribers;
+use crate::subscribers::{Subscribers, TetherChange, UntetheredTimeouts};
 
 /// Counters of a cubic window.
 #[derive(Debug)]
@@ -236,6 +236,21 @@ impl PublicationImage {
         self.shared.state() == ImageState::Linger
             && (self.subscribers.is_empty()
                 || now_ns - self.shared.state_since_ns.load(Ordering::Acquire) > liveness_timeout_ns)
+    }
+
+    /// Moves the untethered subscribers between their states; when the image has ended only out of it.
+    pub(crate) fn check_untethered(
+        &mut self,
+        timeouts: &UntetheredTimeouts,
+        now_ns: i64,
+        changes: &mut Vec<TetherChange>,
+    ) {
+        let rebuild = self.rebuild_position();
+        if self.shared.state() > ImageState::Active {
+            return self.subscribers.check_ended(rebuild, timeouts, now_ns, changes);
+        }
+        let limit = self.untethered_limit();
+        self.subscribers.check_untethered(limit, rebuild, timeouts, now_ns, changes);
     }
 
     /// Position below which an untethered subscriber is too slow. When all rest they go on where the image is.

@@ -2,6 +2,7 @@
 
 pub(crate) mod destinations;
 pub(crate) mod endpoint;
+mod joining;
 pub(crate) mod publication;
 
 use harrier_protocol::udp::Frame;

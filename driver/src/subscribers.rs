@@ -27,6 +27,8 @@ pub(crate) struct Subscriber {
     rejoins: bool,
     state: Tether,
     last_change_ns: i64,
+    /// Where it was when a stream that has ended looked at it last.
+    seen_position: i64,
 }
 
 /// What happened to an untethered subscriber.
@@ -64,6 +66,7 @@ impl Subscribers {
             rejoins,
             state,
             last_change_ns: now_ns,
+            seen_position: i64::MIN,
         });
     }
 
@@ -112,9 +115,10 @@ impl Subscribers {
         bounds
     }
 
-    /// True when all that count have reached `position`.
+    /// True when all that have an image have reached `position`. Who was told that it is gone cannot read on, although its
+    /// position still counts for the window.
     pub(crate) fn have_reached(&self, position: i64) -> bool {
-        self.list.iter().filter(|one| one.is_working()).all(|one| one.position.get() >= position)
+        self.list.iter().filter(|one| one.is_active()).all(|one| one.position.get() >= position)
     }
 
     /// Where a late subscriber joins: the lowest of `position` and all positions that count.
@@ -165,6 +169,27 @@ impl Subscribers {
             }
             true
         });
+    }
+
+    /// Leaves behind the untethered ones that do not read a stream that has ended at `end`: they would keep it, and its
+    /// session away, for ever. Who reads on is waited for, however slow it is.
+    pub(crate) fn check_ended(
+        &mut self,
+        end: i64,
+        timeouts: &UntetheredTimeouts,
+        now_ns: i64,
+        changes: &mut Vec<TetherChange>,
+    ) {
+        for one in self.list.iter_mut().filter(|one| !one.is_tethered && one.is_active()) {
+            let position = one.position.get();
+            if position != one.seen_position || position >= end {
+                one.seen_position = position;
+                one.last_change_ns = now_ns;
+            } else if now_ns - one.last_change_ns >= timeouts.window_limit_ns {
+                one.enter(Tether::Linger, now_ns);
+                changes.push(TetherChange::Unavailable { registration_id: one.registration_id });
+            }
+        }
     }
 }
 
@@ -217,6 +242,7 @@ mod tests {
         assert_eq!(step(&mut subscribers, 9), []);
         assert_eq!(step(&mut subscribers, 10), [TetherChange::Unavailable { registration_id: 2 }]);
         assert_eq!(subscribers.min_max(), Some((0, 640)));
+        assert!(subscribers.have_reached(640), "it has no image that it could read");
         assert_eq!(step(&mut subscribers, 30), []);
         assert_eq!(subscribers.min_max(), Some((640, 640)));
         let back = TetherChange::Available { registration_id: 2, counter_id: 1, join_position: 640 };
@@ -238,6 +264,28 @@ mod tests {
             subscribers.check_untethered(100, 640, &timeouts, now_ns, &mut changes);
         }
         assert_eq!((counters[1].get(), counters[2].get()), (640, 0), "{changes:?}");
+    }
+
+    #[test]
+    fn a_stream_that_has_ended_waits_for_those_that_read_on() {
+        let counters = counters(3);
+        let timeouts = UntetheredTimeouts { window_limit_ns: 10, linger_ns: 20, resting_ns: 30 };
+        let mut subscribers = Subscribers::default();
+        subscribers.add(1, counters[0].clone(), true, true, 0);
+        subscribers.add(2, counters[1].clone(), false, true, 0);
+        subscribers.add(3, counters[2].clone(), false, true, 0);
+        let mut changes = Vec::new();
+        for now_ns in 100..200 {
+            counters[1].set_ordered(now_ns / 5 * 32);
+            subscribers.check_ended(6_400, &timeouts, now_ns, &mut changes);
+            let is_left_behind = now_ns >= 110;
+            assert_eq!(!changes.is_empty(), is_left_behind, "{now_ns}");
+        }
+        assert_eq!(changes, [TetherChange::Unavailable { registration_id: 3 }]);
+        counters[1].set_ordered(6_400);
+        assert!(!subscribers.have_reached(6_400), "the tethered one may take its time");
+        counters[0].set_ordered(6_400);
+        assert!(subscribers.have_reached(6_400));
     }
 
     #[test]

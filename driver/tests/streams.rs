@@ -320,3 +320,32 @@ fn a_cubic_window_has_counters_as_long_as_its_image() {
     drop((publication, subscription));
     world.until("the end of the counters", |client| state(client).is_empty().then_some(()));
 }
+
+#[test]
+fn a_publication_that_is_being_made_keeps_its_socket_although_the_others_go() {
+    const LINGER_S: i64 = 5;
+    let mut world =
+        World::with_executor(|context| context.publication_linger_timeout_ns = LINGER_S * 1_000_000_000);
+    let channel = format!("aeron:udp?endpoint={}", free_address());
+    let mut subscription = world.subscription(&channel, 10).unwrap();
+    let sender_positions = |world: &World| {
+        let mut count = 0;
+        world.client.counters().for_each(&mut |_, type_id, _, _| count += usize::from(type_id == 2));
+        count
+    };
+    drop(world.exclusive(&channel, 11).unwrap());
+    world.step();
+    let id = world.client.add_exclusive_publication(&channel, 10).unwrap();
+    // The executor resolves the channel; the log it does not get to make.
+    world.holds_executor = true;
+    world.step();
+    world.holds_executor = false;
+    world.step();
+    world.holds_executor = true;
+    world.pass(LINGER_S + 1);
+    assert_eq!(sender_positions(&world), 0, "the first publication has gone");
+    assert!(world.client.exclusive_publication(id).unwrap().is_none(), "the second one is not there yet");
+    world.holds_executor = false;
+    let mut publication = world.until("the publication", |client| client.exclusive_publication(id).unwrap());
+    world.exchange(&mut publication, &mut subscription, 10, 100);
+}

@@ -416,11 +416,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         for index in 0..self.images.len() {
             let now_ns = self.now.ns;
             let entry = &mut self.images[index];
-            let is_active = entry.image.shared.state() == ImageState::Active;
-            if is_active && entry.image.file.log.is_publication_revoked() {
-                entry.image.shared.advance(ImageState::Draining, now_ns);
-            } else if is_active {
-                self.check_image_tethers(index);
+            match entry.image.shared.state() {
+                ImageState::Active if entry.image.file.log.is_publication_revoked() => {
+                    entry.image.shared.advance(ImageState::Draining, now_ns);
+                }
+                ImageState::Active | ImageState::Draining => self.check_image_tethers(index),
+                ImageState::Init | ImageState::Linger | ImageState::Done => {}
             }
             let entry = &mut self.images[index];
             if entry.image.is_over(now_ns, self.context.status_message_timeout_ns) {
@@ -438,17 +439,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     fn check_image_tethers(&mut self, index: usize) {
         let entry = &mut self.images[index];
-        let limit = entry.image.untethered_limit();
         let mut changes = std::mem::take(&mut self.tether_changes);
         changes.clear();
-        let rebuild_position = entry.image.rebuild_position();
-        entry.image.subscribers.check_untethered(
-            limit,
-            rebuild_position,
-            &entry.untethered,
-            self.now.ns,
-            &mut changes,
-        );
+        entry.image.check_untethered(&entry.untethered, self.now.ns, &mut changes);
         let id = entry.image.identity.correlation_id;
         for change in &changes {
             match *change {

@@ -159,7 +159,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             storage: self.context.storage_checks(),
         };
         let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control };
-        self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))
+        self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))?;
+        // While the log is made the last of the endpoint's other publications may go.
+        self.send_endpoints[endpoint].references += 1;
+        Ok(())
     }
 
     fn flow_control(&self, channel: &UdpChannel) -> Result<FlowControl, Failure> {
@@ -246,8 +249,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if let Some(warning) = warning {
             self.events.record_error(&warning);
         }
-        let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
-        else {
+        let Some(endpoint) = self.send_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) else {
             self.closed_logs.push_back(file);
             return Err(Failure::generic("the channel's endpoint has gone, please retry"));
         };
@@ -260,11 +262,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 return Err(failure);
             }
         };
-        let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
-        else {
-            return Ok(());
-        };
-        endpoint.references += 1;
         let shared = Arc::new(PublicationShared::default());
         let send = self.send_publication(
             &identity,

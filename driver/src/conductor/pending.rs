@@ -109,7 +109,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 let endpoint_id = pending.endpoint_id;
                 let done = log.and_then(|log| self.on_network_log(*pending, log));
                 if done.is_err() {
-                    self.close_unused_send_endpoint(endpoint_id);
+                    self.release_send_endpoint(endpoint_id);
                 }
                 done
             }

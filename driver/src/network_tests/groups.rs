@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use harrier_protocol::udp::{Frame, flag};
+use harrier_protocol::udp::{DATA_HEADER_LENGTH, DataHeader, Frame, flag};
 
-use super::rig::{MS, Options, Rig, SECOND, US, address, receiver_address, sender_address};
+use super::net::Sent;
+use super::rig::{MS, Options, Rig, SECOND, SESSION, STREAM, US, address, receiver_address, sender_address};
 use super::{heartbeat_flags, is_data, message, publish_many};
 use crate::handover::{ImageState, ReceiverCommand};
 use crate::receiver::transport::MulticastGroup;
@@ -117,6 +118,29 @@ fn a_stream_that_comes_twice_is_read_once_and_answered_both_ways() {
         });
         assert!(status.count() >= 2);
     }
+}
+
+/// On one way the sender may hear nobody, as where one of its destinations is a group.
+#[test]
+fn a_setup_is_asked_for_once_on_each_way() {
+    let mut rig = two_ways();
+    rig.net.take_sent();
+    let other = DataHeader::heartbeat(SESSION + 1, STREAM, 100, 0, 0xC0);
+    let mut heartbeat = [0; DATA_HEADER_LENGTH];
+    other.encode(&mut heartbeat).unwrap();
+    for _ in 0..3 {
+        for number in 0..2 {
+            rig.net.inject(sender_address(), receiver_address(number), &heartbeat);
+        }
+        rig.run(10 * MS, MS);
+    }
+    let sent = rig.net.take_sent();
+    let is_asking = |sent: &&Sent| {
+        let Frame::StatusMessage(status) = sent.frame() else { return false };
+        status.is_send_setup() && status.session_id == SESSION + 1
+    };
+    let asked: Vec<_> = sent.iter().filter(is_asking).map(|sent| sent.from).collect();
+    assert_eq!(asked, [receiver_address(0), receiver_address(1)]);
 }
 
 #[test]

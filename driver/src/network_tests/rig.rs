@@ -37,6 +37,7 @@ use crate::sender::destinations::Destinations;
 use crate::sender::endpoint::SendEndpoint;
 use crate::sender::publication::{SendPublication, SendPublicationSetup};
 use crate::settings;
+use crate::subscribers::{TetherChange, UntetheredTimeouts};
 use crate::system_counters::{SystemCounter, SystemCounters};
 
 pub(super) const SESSION: i32 = 7;
@@ -78,6 +79,7 @@ pub(super) struct Rig {
     pub(super) released: Vec<i64>,
     pub(super) resolutions: Vec<u64>,
     pub(super) response_setups: Vec<(i64, i32)>,
+    pub(super) tether_changes: Vec<TetherChange>,
     pub(super) responses_connected: Vec<i64>,
     pub(super) is_publication_gone: bool,
     pub(super) makes_images: bool,
@@ -186,6 +188,7 @@ impl Rig {
             released: Vec::new(),
             resolutions: Vec::new(),
             response_setups: Vec::new(),
+            tether_changes: Vec::new(),
             responses_connected: Vec::new(),
             is_publication_gone: false,
             makes_images: true,
@@ -396,12 +399,18 @@ impl Rig {
             self.tell_sender(SenderCommand::RemovePublication { registration_id: PUBLICATION });
         }
         let now_ns = self.now.ns;
+        let timeouts = UntetheredTimeouts {
+            window_limit_ns: self.context.untethered_window_limit_timeout_ns,
+            linger_ns: self.context.untethered_linger_ns(),
+            resting_ns: self.context.untethered_resting_timeout_ns,
+        };
         let mut gone = Vec::new();
         for reader in self.readers.iter_mut().filter(|reader| !reader.is_removing) {
             let shared = &reader.image.shared;
             if shared.state() == ImageState::Active && reader.image.file.log.is_publication_revoked() {
                 shared.advance(ImageState::Draining, now_ns);
             }
+            reader.image.check_untethered(&timeouts, now_ns, &mut self.tether_changes);
             if reader.image.is_over(now_ns, self.context.status_message_timeout_ns) {
                 reader.image.shared.advance(ImageState::Done, now_ns);
                 reader.is_removing = true;

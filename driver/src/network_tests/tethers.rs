@@ -1,10 +1,18 @@
 //! Subscribers that are left behind, and images that nobody feeds any more (spec 02 §3.7, §3.11).
 
-use harrier_protocol::udp::{Frame, StatusMessage, flag};
+use std::sync::atomic::Ordering;
 
-use super::rig::{MS, Rig, SESSION, STREAM, TERM_LENGTH, US, receiver_address, sender_address};
+use harrier_protocol::udp::{Frame, StatusMessage, flag};
+use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::counters::AtomicCounter;
+
+use super::message;
+use super::rig::{
+    MS, Options, Rig, SECOND, SESSION, STREAM, TERM_LENGTH, US, receiver_address, sender_address,
+};
 use crate::handover::ImageState;
 use crate::subscribers::{TetherChange, UntetheredTimeouts};
+use crate::system_counters::SystemCounter as C;
 
 #[test]
 fn one_that_holds_back_all_of_the_window_but_less_than_a_frame_is_too_slow() {
@@ -75,4 +83,76 @@ fn readers_that_all_rest_come_back_and_others_may_join_them() {
     }
     let counter_id = position.id();
     assert_eq!(changes, [TetherChange::Available { registration_id: 2, counter_id, join_position: 64 }]);
+}
+
+#[test]
+fn who_does_not_read_an_image_that_has_ended_keeps_its_session_away_for_a_while_only() {
+    let mut rig = Rig::new();
+    rig.connect();
+    let laggard = rig.new_counter(0);
+    rig.readers[0].image.subscribers.add(2, laggard, false, true, rig.now.ns);
+    rig.publish(b"before");
+    rig.run(MS, 10 * US);
+    rig.net.lose(|sent| sent.from == sender_address());
+    rig.run(10_100 * MS, MS);
+    assert_eq!(rig.readers[0].image.shared.state(), ImageState::Draining);
+    let naks = rig.count(C::NaksSent);
+    let high_water_mark = rig.readers[0].image.counters.high_water_mark.get();
+    rig.net.lose(|_| false);
+    for _ in 0..40 {
+        rig.run(100 * MS, MS);
+        let image = &rig.readers[0].image;
+        assert_eq!(
+            image.file.log.active_transport_count(),
+            0,
+            "its sender is heard, and nothing comes of it"
+        );
+        assert_eq!(image.counters.high_water_mark.get(), high_water_mark);
+    }
+    assert_eq!((rig.released.len(), rig.count(C::NaksSent)), (0, naks));
+    rig.run(3 * SECOND, MS);
+    assert_eq!(rig.tether_changes, [TetherChange::Unavailable { registration_id: 2 }]);
+    assert_eq!(rig.released, [101]);
+    rig.publish(b"after");
+    rig.run(MS, 10 * US);
+    assert_eq!(rig.readers[0].messages, [b"after"]);
+}
+
+/// Publishes as much as it may and reads all of it as a spy, for a time; what was published.
+fn spy_for(rig: &mut Rig, spy: &AtomicCounter, ns: i64, messages: &mut Vec<Vec<u8>>) {
+    let end_ns = rig.now.ns + ns;
+    while rig.now.ns < end_ns {
+        loop {
+            let next = message(messages.len(), 1 + messages.len() * 37 % 1_300);
+            match rig.offer(&next) {
+                Ok(_) => messages.push(next),
+                Err(OfferError::AdminAction) => {}
+                Err(_) => break,
+            }
+        }
+        spy.set_ordered(rig.appender.position());
+        rig.step(MS);
+    }
+}
+
+#[test]
+fn a_receiver_joins_a_stream_that_spies_carry_on() {
+    let channel = "aeron:udp?endpoint=127.0.0.1:2000|term-length=64k|ssc=true".into();
+    let mut rig = Rig::with(Options { channel, ..Options::default() });
+    let (spy, mut messages) = (rig.new_counter(0), Vec::new());
+    rig.publication.spies.add(9, spy.clone(), true, true, rig.now.ns);
+    rig.publication.on_spies_changed();
+    rig.net.lose(|sent| sent.to == receiver_address(0));
+    spy_for(&mut rig, &spy, SECOND, &mut messages);
+    let alone = rig.publication.counters.sender_position.get();
+    assert!(alone > 200 * TERM_LENGTH as i64, "where nobody joins spies wait for nobody: {alone}");
+    rig.net.lose(|_| false);
+    spy_for(&mut rig, &spy, SECOND, &mut messages);
+    assert!(rig.count(C::StatusMessagesRejected) > 0, "the first SETUP was sent before anybody was known");
+    // The image that was too late ends; the next one is waited for.
+    spy_for(&mut rig, &spy, 12 * SECOND, &mut messages);
+    assert!(rig.publication.shared.has_receivers.load(Ordering::Acquire));
+    rig.run(SECOND, 100 * US);
+    let read = &rig.readers[0].messages;
+    assert!(read.len() > 100 && messages.ends_with(read), "{} of {}", read.len(), messages.len());
 }

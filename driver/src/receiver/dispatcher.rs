@@ -19,8 +19,9 @@ const MAX_REMEMBERED: usize = 4_096;
 /// What is known of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Session {
-    /// A SETUP was asked for.
-    PendingSetup,
+    /// A SETUP was asked for, through transports whose bits are set: on one way the sender may hear nobody, as where a group
+    /// is one of its destinations.
+    PendingSetup { asked: u64 },
     /// The conductor makes an image.
     InitInProgress { transport: usize },
     /// Its image.
@@ -186,7 +187,7 @@ impl Dispatcher {
             }
             self.pending.pop_front();
             if let Some(stream) = self.streams.get_mut(&request.stream_id)
-                && stream.sessions.get(&request.session_id) == Some(&Session::PendingSetup)
+                && matches!(stream.sessions.get(&request.session_id), Some(Session::PendingSetup { .. }))
             {
                 stream.remove(request.session_id);
             }
@@ -197,6 +198,11 @@ impl Dispatcher {
     pub(crate) fn next_expiry_ns(&self) -> Option<i64> {
         self.pending.front().map(|request| request.since_ns)
     }
+}
+
+/// Of a transport; the last of more than there are bits stand together.
+fn bit_of(transport: usize) -> u64 {
+    1 << transport.min(63)
 }
 
 /// One endpoint's datagrams on their way to the images.
@@ -239,11 +245,17 @@ impl<T: Transport> Dispatch<'_, T> {
         let header = &data.first;
         let arrival = self.arrival(source);
         let Some(stream) = self.dispatcher.streams.get_mut(&header.stream_id) else { return };
-        match stream.sessions.get(&header.session_id) {
+        match stream.sessions.get_mut(&header.session_id) {
             Some(Session::Active(index)) => {
                 if let Some(image) = self.images.get_mut(*index) {
                     image.on_data(data, arrival, self.system, self.now_ns);
                 }
+            }
+            Some(Session::PendingSetup { asked })
+                if header.flags & flag::EOS == 0 && *asked & bit_of(self.transport) == 0 =>
+            {
+                *asked |= bit_of(self.transport);
+                self.outbox.ask_for_setup(header.session_id, header.stream_id, arrival.address);
             }
             None if header.flags & flag::EOS == 0 => {
                 let (stream_id, session_id) = (header.stream_id, header.session_id);
@@ -252,7 +264,7 @@ impl<T: Transport> Dispatch<'_, T> {
                 }
                 // As long as so many wait nobody else is asked; its next datagram asks again.
                 if self.dispatcher.pending.len() < MAX_REMEMBERED {
-                    stream.set(session_id, Session::PendingSetup);
+                    stream.set(session_id, Session::PendingSetup { asked: bit_of(self.transport) });
                     let since_ns = self.now_ns;
                     self.dispatcher.pending.push_back(Request { stream_id, session_id, since_ns });
                     self.outbox.ask_for_setup(session_id, stream_id, arrival.address);
@@ -272,7 +284,7 @@ impl<T: Transport> Dispatch<'_, T> {
                 }
                 return;
             }
-            Some(Session::PendingSetup) => {}
+            Some(Session::PendingSetup { .. }) => {}
             Some(_) => return,
             None if stream.wants(setup.session_id) => {}
             None => return stream.set(setup.session_id, Session::NoInterest),
@@ -351,7 +363,7 @@ mod tests {
     fn an_unanswered_request_expires() {
         let mut dispatcher = Dispatcher::default();
         dispatcher.add_interest(7, None);
-        dispatcher.set(7, 1, Session::PendingSetup);
+        dispatcher.set(7, 1, Session::PendingSetup { asked: 1 });
         dispatcher.pending.push_back(Request { stream_id: 7, session_id: 1, since_ns: 5 });
         dispatcher.expire_setups(15, 10);
         assert_eq!(dispatcher.next_expiry_ns(), Some(5));

@@ -15,7 +15,8 @@ use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::logbuffer::LogBuffers;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::position::{
-    compute_position, compute_term_id_from_position, compute_term_offset_from_position, index_by_position,
+    compute_max_message_length, compute_position, compute_term_id_from_position,
+    compute_term_offset_from_position, index_by_position,
 };
 use harrier_ringbuf::rebuild::{fill_gap, insert};
 
@@ -139,6 +140,8 @@ impl ReceiveImage {
     pub(crate) fn deactivate(&mut self, now_ns: i64) {
         if self.setup.shared.advance(ImageState::Draining, now_ns) {
             self.status_deadline_ns = now_ns - 1;
+            // Whatever is still heard, nothing of it gets into the image.
+            self.setup.log.set_active_transport_count(0);
         }
     }
 
@@ -246,9 +249,10 @@ impl ReceiveImage {
         now_ns: i64,
     ) {
         // Padding may carry the sender past the window that it was granted. If all after our last status message is lost, its
-        // heartbeats are what tells of the gap: dropping them would end the stream.
+        // heartbeats are what tells of the gap: dropping them would end the stream. A sender that is still further ahead
+        // sends nothing of the gap again (spec 02 §2.7), and an image that it keeps alive would wait for ever.
         let window_end = self.last_status_position + self.term_length / 2;
-        if position > window_end + self.term_length / 4 {
+        if position > window_end + compute_max_message_length(self.term_length as usize) as i64 {
             return system.get(SystemCounter::FlowControlOverRuns).increment();
         }
         if position < (self.last_status_position - self.term_length).max(0) {
@@ -258,7 +262,8 @@ impl ReceiveImage {
         self.touch(arrival, now_ns);
         // What an unreliable image cannot get is filled up to here, so this is where a frame begins.
         let mark = if self.setup.is_reliable { position.min(window_end) } else { position };
-        if mark > self.setup.high_water_mark.get_plain() {
+        let is_active = self.setup.shared.state() <= ImageState::Active;
+        if is_active && mark > self.setup.high_water_mark.get_plain() {
             self.setup.high_water_mark.set_ordered(mark);
         }
         if flags & flag::EOS != 0 && !self.has_eos {
@@ -346,7 +351,6 @@ impl ReceiveImage {
         let is_drained =
             self.has_eos && self.setup.rebuild_position.get() >= self.setup.high_water_mark.get_plain();
         if is_drained || now_ns - self.last_packet_ns > self.setup.liveness_timeout_ns {
-            self.setup.log.set_active_transport_count(0);
             self.deactivate(now_ns);
         }
     }
@@ -438,8 +442,10 @@ impl ReceiveImage {
         let is_ending = flags & flag::SM_EOS != 0;
         self.send_to_senders(&buffer[..length], is_ending, endpoint, system, now_ns);
         system.get(SystemCounter::StatusMessagesSent).increment();
-        let alive = self.connections.count_alive(self.setup.liveness_timeout_ns, now_ns);
-        self.setup.log.set_active_transport_count(alive as i32);
+        if !is_ending {
+            let alive = self.connections.count_alive(self.setup.liveness_timeout_ns, now_ns);
+            self.setup.log.set_active_transport_count(alive as i32);
+        }
         self.last_status_position = position;
         self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
         self.has_sent_eos |= is_ending;
@@ -491,7 +497,9 @@ impl ReceiveImage {
             }
             return 1;
         }
-        if !self.is_heard(now_ns) || is_planted(Bug::SkippedNak) {
+        // What comes for an image that has ended is not taken.
+        let is_wanted = self.setup.shared.state() <= ImageState::Active;
+        if !is_wanted || !self.is_heard(now_ns) || is_planted(Bug::SkippedNak) {
             return 0;
         }
         let nak = Nak {

@@ -433,15 +433,16 @@ impl Control {
         &mut self,
         status: &StatusMessage,
         source: SocketAddr,
-        publication: Option<&mut Box<SendPublication>>,
+        mut publication: Option<&mut Box<SendPublication>>,
         system: &SystemCounters,
         now_ns: i64,
     ) -> Option<i64> {
         system.get(SystemCounter::StatusMessagesReceived).increment();
-        if let Some(publication) = &publication
+        if let Some(publication) = &mut publication
             && !status.is_send_setup()
             && !publication.is_near(status)
         {
+            publication.on_refused_status(status, now_ns);
             system.get(SystemCounter::StatusMessagesRejected).increment();
             return None;
         }

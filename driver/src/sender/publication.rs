@@ -15,13 +15,14 @@ use harrier_ringbuf::scan::scan_for_availability;
 use harrier_ringbuf::{Datagrams, IdMap};
 
 use super::endpoint::{MAX_BATCH, SendEndpoint, Slice};
+use super::joining::Joining;
 use crate::flow_control::{FlowControl, ReceiverStatus};
 use crate::handover::PublicationShared;
 use crate::retransmit::{NakOutcome, Resend, RetransmitHandler};
 use crate::system_counters::{SystemCounter, SystemCounters};
 
 /// Time between SETUPs, ns (spec 02 §2.1).
-const SETUP_INTERVAL_NS: i64 = 100_000_000;
+pub(super) const SETUP_INTERVAL_NS: i64 = 100_000_000;
 /// Time between heartbeats, ns (spec 02 §2.1).
 const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
 /// NAKs that may wait for the end of a poll.
@@ -72,6 +73,7 @@ pub(crate) struct SendPublication {
     last_send_ns: i64,
     last_status_ns: i64,
     receivers: IdMap<i64, i64>,
+    joining: Joining,
     naks: Vec<Resend>,
     /// Datagrams of the batch that is being sent.
     batch: Box<[Slice; MAX_BATCH]>,
@@ -112,6 +114,7 @@ impl SendPublication {
             last_send_ns: 0,
             last_status_ns: 0,
             receivers: IdMap::default(),
+            joining: Joining::default(),
             naks: Vec::with_capacity(MAX_NAKS),
             batch: Box::new([Slice::default(); MAX_BATCH]),
             ttl: 0,
@@ -223,6 +226,7 @@ impl SendPublication {
             return;
         }
         self.last_setup_ns = now_ns;
+        self.joining.on_setup(position, now_ns);
         if self.is_setup_elicited {
             self.setup.flow_control.on_setup(self.setup.sender_limit.get_plain(), now_ns);
         }
@@ -312,10 +316,11 @@ impl SendPublication {
         let limit = self.setup.sender_limit.get_plain();
         if !has_receivers && shared.has_connecting_spies.load(Ordering::Acquire) {
             let spy_position = shared.spy_position.load(Ordering::Acquire);
-            if spy_position > position {
-                self.setup.sender_position.set_ordered(spy_position);
+            let reached = self.followed_position(position, spy_position, now_ns);
+            if reached > position {
+                self.setup.sender_position.set_ordered(reached);
             }
-            let position = position.max(spy_position);
+            let position = position.max(reached);
             self.setup.sender_limit.set_ordered(self.setup.flow_control.on_idle(position, now_ns));
         } else {
             let new_limit = self.setup.flow_control.on_idle(limit, now_ns);
@@ -330,6 +335,35 @@ impl SendPublication {
         if has_receivers || self.setup.flow_control.receiver_count().is_some() {
             self.update_receivers();
         }
+    }
+
+    /// Where the sender gets by following its spies: a receiver that joins must still be able to (see [`Joining`]).
+    fn followed_position(&self, position: i64, spy_position: i64, now_ns: i64) -> i64 {
+        let timeout_ns = self.setup.connection_timeout_ns;
+        match self.joining.limit(self.term_length / 2, timeout_ns, now_ns) {
+            Some(limit) if spy_position > limit => self.last_frame_end(position, limit),
+            _ => spy_position,
+        }
+    }
+
+    /// The furthest end of a frame from `position` up to `limit`.
+    fn last_frame_end(&self, position: i64, limit: i64) -> i64 {
+        let mut reached = position;
+        while reached < limit {
+            let term = self.setup.log.term(index_by_position(reached, self.bits));
+            let offset = compute_term_offset_from_position(reached, self.bits) as usize;
+            let available = scan_for_availability(term, offset, (limit - reached) as usize);
+            if available.bytes <= 0 {
+                break;
+            }
+            let end = reached + available.bytes as i64 + available.padding as i64;
+            if end > limit {
+                // Padding that goes on behind the limit; what is in front of it counts.
+                return end - (available.padding + HEADER_LENGTH) as i64;
+            }
+            reached = end;
+        }
+        reached
     }
 
     fn send_heartbeat<S: Datagrams>(
@@ -383,6 +417,13 @@ impl SendPublication {
         (position - sender_position).abs() <= self.term_length / 2
     }
 
+    /// A status message was refused: what it names is too far from where the stream is. Its receiver would like to join.
+    pub(crate) fn on_refused_status(&mut self, status: &StatusMessage, now_ns: i64) {
+        if status.flags & flag::SM_EOS == 0 {
+            self.joining.on_heard(now_ns);
+        }
+    }
+
     fn status_position(&self, status: &StatusMessage) -> i64 {
         compute_position(
             status.consumption_term_id,
@@ -404,6 +445,7 @@ impl SendPublication {
             Respondent::Unasked | Respondent::Of(_) => self.respondent = Respondent::Of(source),
         }
         self.last_status_ns = now_ns;
+        self.joining.on_heard(now_ns);
         self.is_setup_elicited = true;
         self.setup.flow_control.on_trigger_setup(group_tag);
     }

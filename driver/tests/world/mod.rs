@@ -68,6 +68,8 @@ pub struct World {
     pub directory: tempfile::TempDir,
     /// How far its time is ahead of the system's.
     ahead_ms: i64,
+    /// The executor, the last of the agents, is not run.
+    pub holds_executor: bool,
 }
 
 /// Settings of a small driver below a directory.
@@ -105,21 +107,35 @@ impl World {
 
     /// A world whose sockets and names are those of a transport.
     pub fn with_transport<T: Transport>(transport: T, change: impl FnOnce(&mut DriverContext)) -> Self {
+        Self::build(transport, ExecutorMode::Inline, change)
+    }
+
+    /// A world whose executor is an agent of its own.
+    pub fn with_executor(change: impl FnOnce(&mut DriverContext)) -> Self {
+        Self::build(transport(), ExecutorMode::Queued, change)
+    }
+
+    fn build<T: Transport>(
+        transport: T,
+        mode: ExecutorMode,
+        change: impl FnOnce(&mut DriverContext),
+    ) -> Self {
         let directory = tempfile::Builder::new().prefix("harrier-streams-").tempdir_in("/dev/shm").unwrap();
         let mut context = context(directory.path());
         change(&mut context);
         let aeron_directory = context.directory.clone();
         let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, transport, ExecutorMode::Inline, &now).unwrap();
+        let driver = Driver::build(context, MappedMemory, transport, mode, &now).unwrap();
         let client = Aeron::connect(Context::new(aeron_directory), MappedMemory, &now).unwrap();
-        Self { agents: driver.into_agents(), client, directory, ahead_ms: 0 }
+        Self { agents: driver.into_agents(), client, directory, ahead_ms: 0, holds_executor: false }
     }
 
     pub fn step(&mut self) {
         let mut now = SystemClock.now();
         now.ns += self.ahead_ms * 1_000_000;
         now.epoch_ms += self.ahead_ms;
-        for agent in &mut self.agents {
+        let running = self.agents.len() - usize::from(self.holds_executor);
+        for agent in &mut self.agents[..running] {
             agent.do_work(&now).unwrap();
         }
         self.client.do_work(&now).unwrap();

@@ -40,11 +40,46 @@ pub(super) struct Granted {
     /// When each receiver spoke last, those that are too far behind to join included.
     heard_ns: BTreeMap<i64, i64>,
     limit: i64,
+    spied: Option<Spied>,
 }
 
+/// A sender that its spies carry on while no receiver lives: nobody sees on the wire how far it is, and so whether it
+/// believes a status message that speaks of an earlier position (spec 02 §2.4, §2.6).
+#[derive(Debug, Default)]
+struct Spied {
+    alive_ns: BTreeMap<i64, i64>,
+    /// It has sent data after a receiver spoke that is alive: spies do not move it.
+    is_listened_to: bool,
+}
+
+impl Spied {
+    /// A receiver speaks; true when the sender may not believe it.
+    fn on_status(&mut self, status: &StatusMessage, now_ns: i64) -> bool {
+        self.alive_ns.retain(|_, heard_ns| now_ns - *heard_ns <= ALIVE_NS);
+        self.is_listened_to &= !self.alive_ns.is_empty();
+        match status.flags & flag::SM_EOS {
+            0 => self.alive_ns.insert(status.receiver_id, now_ns),
+            _ => self.alive_ns.remove(&status.receiver_id),
+        };
+        !self.is_listened_to
+    }
+}
+
+/// A receiver that was heard within this time lives for every sender, ns.
+const ALIVE_NS: i64 = 600_000_000;
+
 impl Granted {
-    pub(super) fn new(strategy: Strategy) -> Self {
-        Self { strategy, receivers: BTreeMap::new(), heard_ns: BTreeMap::new(), limit: 0 }
+    /// Nothing is granted yet. Spies of the stream may count as receivers.
+    pub(super) fn new(strategy: Strategy, has_spies: bool) -> Self {
+        let (receivers, heard_ns) = (BTreeMap::new(), BTreeMap::new());
+        Self { strategy, receivers, heard_ns, limit: 0, spied: has_spies.then(Spied::default) }
+    }
+
+    /// The sender has sent what it had not sent before.
+    pub(super) fn on_new_data(&mut self) {
+        if let Some(spied) = &mut self.spied {
+            spied.is_listened_to = true;
+        }
     }
 
     /// What is granted by now: when the slowest has gone the others decide.
@@ -78,6 +113,9 @@ impl Granted {
 
     pub(super) fn on_error(&mut self, receiver_id: i64) {
         self.receivers.remove(&receiver_id);
+        if let Some(spied) = &mut self.spied {
+            spied.alive_ns.remove(&receiver_id);
+        }
     }
 
     pub(super) fn on_status(
@@ -89,6 +127,7 @@ impl Granted {
     ) {
         let window = i64::from(status.receiver_window);
         let own = position + window;
+        let is_doubtful = self.spied.as_mut().is_some_and(|spied| spied.on_status(status, now_ns));
         let Strategy::Min { tag, least, timeout_ns } = self.strategy else {
             self.limit = self.limit.max(own);
             return;
@@ -99,6 +138,9 @@ impl Granted {
         let is_near = slowest.is_none_or(|slowest| own >= slowest - window);
         let is_known = self.receivers.contains_key(&status.receiver_id);
         if matches && status.flags & flag::SM_EOS != 0 {
+            self.receivers.remove(&status.receiver_id);
+        } else if is_doubtful {
+            // What it grants is granted, but it need not hold anybody back.
             self.receivers.remove(&status.receiver_id);
         } else if matches && (is_known || is_near) {
             if !is_known {
@@ -136,7 +178,7 @@ mod tests {
     #[test]
     fn the_slowest_of_those_that_speak_grants() {
         let strategy = Strategy::Min { tag: Some(7), least: 1, timeout_ns: TURN_NS + 100 };
-        let (mut granted, mut coverage) = (Granted::new(strategy), Coverage::default());
+        let (mut granted, mut coverage) = (Granted::new(strategy, false), Coverage::default());
         granted.on_status(&status(1, None), 5_000, 0, &mut coverage);
         assert_eq!(granted.limit(0, &mut coverage), 0);
         granted.on_status(&status(1, Some(7)), 500, 0, &mut coverage);
@@ -146,5 +188,20 @@ mod tests {
         assert_eq!(granted.limit(101, &mut coverage), 2_400);
         granted.on_status(&status(2, Some(7)), 1_450, 101, &mut coverage);
         assert_eq!(granted.limit(101, &mut coverage), 2_450);
+    }
+
+    #[test]
+    fn who_is_perhaps_not_believed_holds_nobody_back() {
+        let strategy = Strategy::Min { tag: None, least: 0, timeout_ns: i64::MAX / 2 };
+        let (mut granted, mut coverage) = (Granted::new(strategy, true), Coverage::default());
+        granted.on_status(&status(1, None), 500, 0, &mut coverage);
+        granted.on_status(&status(2, None), 900, 0, &mut coverage);
+        assert_eq!(granted.limit(0, &mut coverage), 1_900);
+        granted.on_new_data();
+        granted.on_status(&status(1, None), 1_000, 1, &mut coverage);
+        granted.on_status(&status(2, None), 1_500, 2, &mut coverage);
+        assert_eq!(granted.limit(2, &mut coverage), 2_000);
+        granted.on_status(&status(1, None), 1_900, ALIVE_NS + 3, &mut coverage);
+        assert_eq!(granted.limit(ALIVE_NS + 3, &mut coverage), 2_500);
     }
 }

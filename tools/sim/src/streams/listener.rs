@@ -253,7 +253,6 @@ impl Listener {
 
     /// Looks at all images, and reads them unless it makes a pause.
     fn read(&mut self, is_paused: bool, place: &Place) -> usize {
-        let is_ipc = place.truth.borrow().flows[self.id.0].way == Way::Ipc;
         let Self { state, readings, left, bytes, plan, id, .. } = self;
         let State::Open(own) = state else { return 0 };
         let limit = if place.phase == Phase::Storm { plan.limit } else { CALM_LIMIT };
@@ -270,9 +269,7 @@ impl Listener {
                 note_image(*id, plan, left, (session_id, correlation_id, joined), place);
                 readings.len() - 1
             });
-            // An image that ends stays until all have read it.
-            let has_source = plan.is_spy || is_ipc || image.active_transport_count() > 0;
-            let is_stuck = plan.is_stuck && has_source && image.end_of_stream_position() == i64::MAX;
+            let is_stuck = plan.is_stuck && image.end_of_stream_position() == i64::MAX;
             if is_paused || is_stuck {
                 continue;
             }
@@ -303,7 +300,7 @@ impl Listener {
     /// Messages that it has not read although it must get all.
     pub(super) fn unread(&self, place: &Place) -> usize {
         let truth = place.truth.borrow();
-        let is_exempt = !self.plan.is_tethered || !self.plan.is_reliable || self.plan.may_be_outrun;
+        let is_exempt = !self.plan.is_tethered || !self.plan.is_reliable;
         // Where readers do not come back, one that is stuck may be left alone.
         if is_exempt || !truth.flows[self.id.0].rejoins {
             return 0;
@@ -329,6 +326,9 @@ fn note_image(
         if plan.is_out_of_reach {
             truth.violate("hops", format!("listener {id:?} hears {session_id} although it is too far away"));
         }
+    }
+    if plan.is_unheard {
+        place.hit("image of a receiver that no sender hears");
     }
     if joined > 0 {
         place.hit(if plan.is_spy { "spy joined late" } else { "reader joined late" });

@@ -98,6 +98,7 @@ impl Flow {
             strategy: self.strategy,
             has_destinations: matches!(self.way, Way::Dynamic | Way::Manual),
             is_group: matches!(self.way, Way::Dynamic | Way::Manual | Way::Group),
+            has_spies: self.channel.contains("|ssc=true"),
         }
     }
 }
@@ -116,6 +117,8 @@ pub(super) struct ListenerPlan {
     pub(super) is_stuck: bool,
     /// The stream's datagrams do not get as far.
     pub(super) is_out_of_reach: bool,
+    /// No sender hears it.
+    pub(super) is_unheard: bool,
     /// Its window does not count for the sender.
     pub(super) may_be_outrun: bool,
     /// Pause between polls during the faults, ns; 0 for none.
@@ -175,6 +178,11 @@ pub(super) fn draw_flows(rng: &mut Rng, hosts: usize) -> Vec<Flow> {
         flows.push(draw_flow(rng, number, hosts));
     }
     flows
+}
+
+/// Draws what streams have besides, without a change to all that is drawn otherwise.
+pub(super) fn draw_additions(rng: &mut Rng, flows: &mut [Flow], hosts: usize) {
+    groups::add_destinations(rng, flows, hosts);
 }
 
 /// A stream without channel and listeners.
@@ -392,6 +400,7 @@ fn listener(rng: &mut Rng, host: HostId, channel: String) -> ListenerPlan {
         is_tethered: true,
         is_stuck: false,
         is_out_of_reach: false,
+        is_unheard: false,
         may_be_outrun: false,
         pause_ns: if rng.chance(1, 4) { 1_000_000 + rng.below(30_000_000) } else { 0 },
         limit: 1 + rng.below(20) as usize,

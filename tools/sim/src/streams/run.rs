@@ -44,9 +44,11 @@ impl Scenario {
     pub fn draw(seed: u64, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x57AE_A300_0000_0001);
         let hosts = 2 + rng.below(MAX_HOSTS as u64 - 1) as usize;
-        let flows = plan::draw_flows(&mut rng, hosts);
+        let mut flows = plan::draw_flows(&mut rng, hosts);
         let plan = plan::draw_faults(&mut rng, &flows, hosts);
-        Self { keep_lines, hosts, flows, plan, driver_seed: rng.next_u64() }
+        let driver_seed = rng.next_u64();
+        plan::draw_additions(&mut rng, &mut flows, hosts);
+        Self { keep_lines, hosts, flows, plan, driver_seed }
     }
 }
 

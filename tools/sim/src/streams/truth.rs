@@ -75,6 +75,8 @@ pub(super) struct Progress {
 pub(super) struct Truth {
     pub(super) now_ns: i64,
     pub(super) phase: Phase,
+    /// Senders take their time, so that the slowest can follow.
+    pub(super) is_gentle: bool,
     pub(super) flows: Vec<Flow>,
     sessions: BTreeMap<i32, Sent>,
     /// By flow and listener.
@@ -109,6 +111,7 @@ impl Truth {
         Self {
             now_ns: 0,
             phase: Phase::Storm,
+            is_gentle: false,
             flows,
             sessions: BTreeMap::new(),
             progress: BTreeMap::new(),

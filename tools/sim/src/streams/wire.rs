@@ -42,6 +42,8 @@ pub struct Kind {
     pub has_destinations: bool,
     /// It may have several receivers.
     pub is_group: bool,
+    /// Spies may count as receivers.
+    pub has_spies: bool,
 }
 
 /// A session as its sender shows it.
@@ -57,6 +59,8 @@ struct Session {
     sent_to: BTreeMap<SocketAddr, i64>,
     heartbeat: i64,
     granted: Granted,
+    /// Positions of the last SETUPs, if spies count.
+    spied_setups: Vec<i64>,
     was_asked: bool,
     owed: Owed,
     receivers: Receivers,
@@ -78,6 +82,18 @@ impl Session {
         let header = &data.first;
         let begin = compute_position(header.term_id, header.term_offset, self.bits, self.initial_term_id);
         (begin, begin + (data.term_end as i64 - i64::from(header.term_offset)))
+    }
+
+    /// Where receivers join spies carry the sender no more than half a term beyond the last SETUP but one, up to a frame.
+    fn note_spied_setup(&mut self, position: i64, mtu: i64, coverage: &mut Coverage) {
+        if let [before, _] = self.spied_setups[..] {
+            let ahead = position - before;
+            if ahead <= self.half_term && ahead > self.half_term - mtu {
+                coverage.hit("spies waited for a receiver that joins");
+            }
+            self.spied_setups.remove(0);
+        }
+        self.spied_setups.push(position);
     }
 }
 
@@ -140,7 +156,7 @@ impl Wire {
                 if setup.flags & flag::SETUP_GROUP != 0 {
                     coverage.hit("frame: SETUP of a group");
                 }
-                self.on_setup(host, &setup);
+                self.on_setup(host, &setup, coverage);
             }
             Ok(Frame::Data(data)) if data.is_heartbeat() => self.on_heartbeat(&data, coverage),
             Ok(Frame::Data(data)) => self.on_data(&data, to, now_ns, coverage),
@@ -246,11 +262,11 @@ impl Wire {
         self.sessions.get_mut(&(stream_id, session_id)).filter(|session| session.owner == owner)
     }
 
-    fn on_setup(&mut self, host: HostId, setup: &Setup) {
+    fn on_setup(&mut self, host: HostId, setup: &Setup, coverage: &mut Coverage) {
         let Some(kind) = self.kinds.get(&setup.stream_id).copied() else { return };
         let bits = setup.term_length.trailing_zeros();
         let position = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
-        self.sessions.entry((setup.stream_id, setup.session_id)).or_insert_with(|| Session {
+        let new = || Session {
             owner: host,
             initial_term_id: setup.initial_term_id,
             bits,
@@ -258,13 +274,19 @@ impl Wire {
             sent: position,
             sent_to: BTreeMap::new(),
             heartbeat: position,
-            granted: Granted::new(kind.strategy),
+            granted: Granted::new(kind.strategy, kind.has_spies),
+            spied_setups: Vec::new(),
             was_asked: false,
             owed: Owed::default(),
             receivers: Receivers::default(),
             is_group: kind.is_group,
             is_repeated: kind.has_destinations,
-        });
+        };
+        let session = self.sessions.entry((setup.stream_id, setup.session_id)).or_insert_with(new);
+        session.sent = session.sent.max(position);
+        if kind.has_spies {
+            session.note_spied_setup(position, i64::from(setup.mtu), coverage);
+        }
     }
 
     fn on_status(&mut self, host: HostId, status: &StatusMessage, now_ns: i64, coverage: &mut Coverage) {
@@ -309,6 +331,11 @@ impl Wire {
         let header = &data.first;
         let has_padding = header.frame_type == frame_type::PAD;
         coverage.hit(if has_padding { "frame: padding" } else { "frame: data" });
+        if to.ip().is_multicast()
+            && self.kinds.get(&header.stream_id).is_some_and(|kind| kind.has_destinations)
+        {
+            coverage.hit("data to a group that is a destination");
+        }
         let Some(session) = self.sessions.get_mut(&(header.stream_id, header.session_id)) else {
             return self.violate("frames", format!("data of {} before its SETUP", header.session_id));
         };
@@ -316,6 +343,9 @@ impl Wire {
         let end = begin + data.bytes.len() as i64;
         let (allowed, sent) = (session.granted.limit(now_ns, coverage), session.sent);
         session.sent = sent.max(whole_end);
+        if whole_end > sent {
+            session.granted.on_new_data();
+        }
         let may_repeat = session.was_asked || session.is_repeated || self.are_sends_short;
         let (session_id, stream_id) = (header.session_id, header.stream_id);
         let sent_to = session.sent_to.entry(to).or_insert(begin);

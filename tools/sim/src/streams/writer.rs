@@ -13,6 +13,9 @@ use super::truth::{Phase, fill};
 const RETRY_NS: i64 = 500_000;
 /// Pause while nobody listens, ns.
 const UNCONNECTED_NS: i64 = 5_000_000;
+/// Longest message of a sender that takes its time, bytes, and its mean pause, ns.
+const GENTLE_LENGTH: u64 = 200;
+const GENTLE_PACE_NS: u64 = 50_000_000;
 /// Least time between two changes of the destinations, ns.
 const MOVE_NS: u64 = 150_000_000;
 
@@ -294,8 +297,13 @@ impl Writer {
     /// Offers a few messages.
     fn write(&mut self, place: &Place, rng: &mut Rng) -> usize {
         let mut sent = 0;
-        for _ in 0..1 + rng.below(self.plan.burst) {
-            let length = rng.below(self.plan.longest + 1) as usize;
+        let is_gentle = place.truth.borrow().is_gentle;
+        let (burst, longest, pace_ns) = match is_gentle {
+            true => (1, GENTLE_LENGTH, GENTLE_PACE_NS),
+            false => (self.plan.burst, self.plan.longest, self.plan.pace_ns),
+        };
+        for _ in 0..1 + rng.below(burst) {
+            let length = rng.below(longest + 1) as usize;
             match self.put(length, place, rng) {
                 Ok(()) => sent += 1,
                 Err(OfferError::AdminAction) => place.hit("offer: administrative action"),
@@ -316,7 +324,7 @@ impl Writer {
                 }
             }
         }
-        self.next_ns = place.now_ns + 1 + rng.below(2 * self.plan.pace_ns) as i64;
+        self.next_ns = place.now_ns + 1 + rng.below(2 * pace_ns) as i64;
         sent
     }
 

@@ -2,7 +2,7 @@
 
 use harrier_ringbuf::Rng;
 
-use super::{Flow, add_host, draw_strategy, port};
+use super::{Flow, Way, add_host, draw_strategy, listener, port};
 use crate::kernel::HostId;
 use crate::streams::limits::Strategy;
 
@@ -77,4 +77,29 @@ fn draw_members(rng: &mut Rng, from: HostId, hosts: usize) -> Vec<HostId> {
         members.push(from);
     }
     members
+}
+
+/// Lets publications with manual destinations send to groups: another way to hosts that have several sources, and the only
+/// one to a host that no sender hears, because what it says goes to the group's control address (spec 02 §3.13).
+pub(super) fn add_destinations(rng: &mut Rng, flows: &mut [Flow], hosts: usize) {
+    for (number, flow) in flows.iter_mut().enumerate().filter(|(_, flow)| flow.way == Way::Manual) {
+        if rng.chance(1, 2) {
+            continue;
+        }
+        let group = format!("aeron:udp?endpoint=224.11.{number}.9:{}", port(number, 2));
+        let mut is_heard = false;
+        for listener in flow.listeners.iter_mut().filter(|listener| !listener.sources.is_empty()) {
+            if rng.chance(2, 3) {
+                listener.sources.push(group.clone());
+                is_heard = true;
+            }
+        }
+        if !is_heard || rng.chance(1, 3) {
+            let host = rng.below(hosts as u64) as HostId;
+            let mut one = listener(rng, host, format!("{group}|reliable=false|rejoin={}", flow.rejoins));
+            (one.is_reliable, one.is_unheard, one.rejects) = (false, true, false);
+            flow.listeners.push(one);
+        }
+        flow.destinations.push(group);
+    }
 }

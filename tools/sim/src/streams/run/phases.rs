@@ -9,6 +9,9 @@ use crate::report::Outcome;
 /// Time for readers to see the end of streams before they are closed too, ns.
 const ENDING_NS: i64 = 1_500_000_000;
 
+/// Readers that nobody waits for are helped when they have got nothing for so long, ns.
+const OUTRUN_NS: i64 = 1_000_000_000;
+
 impl Run {
     pub(super) fn go(&mut self) {
         while !self.is_violated() {
@@ -78,35 +81,32 @@ impl Run {
         let listeners = plan.listeners.iter().cloned().enumerate();
         // One that was left behind and may not come back is out.
         let is_out = |listener: &ListenerPlan| !listener.is_tethered && !plan.rejoins;
-        let hears = |listener: &ListenerPlan| !listener.is_stuck && !listener.is_out_of_reach;
+        let hears =
+            |listener: &ListenerPlan| !listener.is_stuck && !listener.is_out_of_reach && !listener.is_unheard;
         listeners.filter(|(_, listener)| hears(listener) && !is_out(listener)).collect()
     }
 
     /// Every stream flows to all its listeners.
     fn check_resumed(&mut self, age_ns: i64) {
         let mut waiting = Vec::new();
-        // Those that nobody waits for may be too late for all that they still could ask for, each time that they join.
+        // Those that nobody waits for may be too late for all that they still could ask for, each time that they join: once
+        // their senders take their time, they have to catch up.
         let mut is_outrun = true;
         for flow in 0..self.scenario.flows.len() {
             for (number, listener) in self.must_hear(flow) {
                 let truth = self.truth.borrow();
                 let progress = truth.progress.get(&(flow, number)).copied().unwrap_or_default();
-                // An image that ended stays until all on its host have read it, and its session away as long (spec 02 §3.7).
-                let is_held = !progress.has_image
-                    && truth.flows[flow]
-                        .listeners
-                        .iter()
-                        .any(|other| other.is_stuck && other.host == listener.host);
-                if progress.read_of_ns <= self.phase_ns && !is_held {
+                if progress.read_of_ns <= self.phase_ns {
                     waiting.push((flow, number));
-                    is_outrun &= listener.may_be_outrun && progress.has_image;
+                    is_outrun &= listener.may_be_outrun;
                 }
             }
         }
-        if !waiting.is_empty() && is_outrun && age_ns > RESUME_NS {
+        if !waiting.is_empty() && is_outrun && age_ns > OUTRUN_NS && !self.truth.borrow().is_gentle {
             self.hit("readers that nobody waits for were outrun");
-            self.enter(Phase::Draining);
-        } else if waiting.is_empty() {
+            self.truth().is_gentle = true;
+        }
+        if waiting.is_empty() {
             self.hit(match age_ns / 1_000_000_000 {
                 0 => "streams flowed again within a second",
                 1 => "streams flowed again within two seconds",
