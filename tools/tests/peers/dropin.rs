@@ -10,9 +10,9 @@ use harrier::ringbuf::Clock;
 use crate::java::{self, Java};
 use crate::support::binaries::{harrier, harrier_driver};
 use crate::support::client::Client;
-use crate::support::directory;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
+use crate::support::{directory, until};
 
 /// What the harness sets beside the directory.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -128,5 +128,58 @@ fn our_driver_serves_as_the_released_system_tests_start_it() {
         assert_eq!(driver.errors(), "");
         assert_eq!(driver.last_lines(), ["Shutting down driver..."]);
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left in shared memory");
+    }
+}
+
+#[test]
+fn a_new_java_client_works_behind_a_restart_while_old_ones_time_out() {
+    if !java::is_available() {
+        return;
+    }
+    for dies in [true, false] {
+        let home = directory("driver");
+        let aeron = home.path().join("aeron");
+        let start = || {
+            let mut command = harrier_driver();
+            command.env("AERON_DIR", &aeron).env("AERON_THREADING_MODE", "SHARED").arg("--ready");
+            let mut driver = Process::start("harrier-driver", &mut command);
+            let line = driver.line();
+            assert!(line.starts_with("{\"ready\":true"), "{line}");
+            driver
+        };
+        let stream = |java: &mut Java| {
+            java.call("subscribe name=s channel=aeron:ipc?term-length=64k stream=10");
+            java.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
+            java.call("send name=p length=100 count=10");
+            java.call("receive name=s length=100 count=10");
+        };
+        let mut driver = start();
+        let mut old = Java::impatient_client(&aeron, 6_000);
+        stream(&mut old);
+        if dies {
+            driver.kill();
+        } else {
+            driver.signal("TERM");
+            assert_eq!(driver.wait().code(), Some(15));
+        }
+        let mut driver = start();
+        // The old client waits for its driver as long as its time-out is; nobody else waits for it.
+        let mut new = Java::client(&aeron);
+        stream(&mut new);
+        until("the end of the old client", || old.errors().contains("DriverTimeoutException").then_some(()));
+        let refused = old.refused("publish name=q channel=aeron:ipc?term-length=64k stream=11");
+        assert!(refused["error"].as_str().unwrap().contains("Aeron client is "), "{refused}");
+        // What the old one does at its end does not reach the new driver.
+        new.call("send name=p length=100 from=10 count=10");
+        new.call("receive name=s length=100 from=10 count=10");
+        assert_eq!(new.exit(), "");
+        let errors: serde_json::Value = serde_json::from_str(&errors_of(&aeron)).unwrap();
+        assert_eq!(errors["errors"], serde_json::json!([]));
+        driver.signal("TERM");
+        assert_eq!(driver.wait().code(), Some(15));
+        assert_eq!(
+            (driver.errors().as_str(), driver.last_lines()),
+            ("", vec!["Shutting down driver...".into()])
+        );
     }
 }

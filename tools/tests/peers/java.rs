@@ -121,6 +121,13 @@ impl Java {
         Self::start(Command::new("java").args(FLAGS).arg("-jar").arg(jar().unwrap()).arg(directory))
     }
 
+    /// A client that takes its driver for dead after so many ms.
+    pub fn impatient_client(directory: &Path, driver_timeout_ms: u32) -> Self {
+        let mut command = Command::new("java");
+        command.args(FLAGS).arg(format!("-Dpeertest.driver.timeout={driver_timeout_ms}"));
+        Self::start(command.arg("-jar").arg(jar().unwrap()).arg(directory))
+    }
+
     /// A client with the released media driver, with properties beyond its defaults.
     pub fn with_driver(directory: &Path, properties: &[&str]) -> Self {
         let properties = properties.iter().map(|property| format!("-D{property}"));
