@@ -278,8 +278,9 @@ fn resolve_parameter<N: HostNames>(
 ) -> Result<Option<SocketAddr>, Failure> {
     let Some(text) = uri.get(key) else { return Ok(None) };
     let unresolved = |error: TransportError| {
-        let Failure { code, message } = Failure::from(error);
-        Failure::new(code, format!("{message}\nUnresolved - {key}={text}, name-and-port={text}"))
+        let failure = Failure::from(error);
+        let message = format!("{}\nUnresolved - {key}={text}, name-and-port={text}", failure.message);
+        Failure { message, ..failure }
     };
     let substitute = names.substitute(text).map_err(unresolved)?;
     let Some(endpoint) = Endpoint::parse(substitute.as_deref().unwrap_or(text)) else {

@@ -1,5 +1,6 @@
 //! The CnC file: what clients find in the driver's directory, and how a driver takes the directory (spec 02 §5.14).
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use thiserror::Error;
@@ -9,6 +10,7 @@ use harrier_protocol::cnc::{
 };
 use harrier_ringbuf::broadcast::Transmitter;
 use harrier_ringbuf::counters::CountersManager;
+use harrier_ringbuf::date::Date;
 use harrier_ringbuf::error_log::{self, DistinctErrorLog};
 use harrier_ringbuf::loss_report::LossReport;
 use harrier_ringbuf::many_to_one::ManyToOneRing;
@@ -53,6 +55,28 @@ pub enum StartError {
     Layout(String),
 }
 
+/// An error that the driver that was in the directory before had recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousError {
+    /// How often.
+    pub observations: i32,
+    /// When it was seen first, epoch ms.
+    pub first_ms: i64,
+    /// When it was seen last, epoch ms.
+    pub last_ms: i64,
+    /// Its text.
+    pub text: String,
+}
+
+/// In the form of the released driver.
+impl fmt::Display for PreviousError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, last] = [self.first_ms, self.last_ms].map(Date::of);
+        let text = self.text.trim_end();
+        write!(f, "{} observations from {first} to {last} for:\n{text}", self.observations)
+    }
+}
+
 /// The mapped CnC file and loss report of a running driver.
 pub(crate) struct Cnc<M: Memory> {
     header: AtomicBuffer,
@@ -64,7 +88,7 @@ pub(crate) struct Cnc<M: Memory> {
     /// Bytes mapped for both files.
     pub(crate) mapped_length: usize,
     /// What the driver that was here before had recorded as errors.
-    pub(crate) previous_errors: Vec<String>,
+    pub(crate) previous_errors: Vec<PreviousError>,
     lock: M::Lock,
 }
 
@@ -93,11 +117,46 @@ impl<M: Memory> Cnc<M> {
             Err(MemoryError::Locked { .. }) => return Err(StartError::ActiveDriver { path }),
             Err(error) => return Err(error.into()),
         };
+        let taken = Self::take(context, memory, &path, lock, now);
+        if taken.is_err()
+            && let Ok(lock) = memory.lock(&lock_path(directory))
+        {
+            let _best_effort = memory.remove_lock_file(&lock, &lock_path(directory));
+        }
+        taken
+    }
+
+    /// Takes the directory whose lock is held.
+    fn take(
+        context: &DriverContext,
+        memory: &M,
+        path: &Path,
+        lock: M::Lock,
+        now: &Now,
+    ) -> Result<Self, StartError> {
+        let directory = &context.directory;
         let mut previous_errors = Vec::new();
         if !context.delete_directory_on_start {
-            previous_errors = check_previous(context, memory, &path, now)?;
+            previous_errors = check_previous(context, memory, path, now)?;
         }
         memory.remove_directory(directory)?;
+        let written = Self::write(context, memory, path, (previous_errors, lock), now);
+        if written.is_err() {
+            // Why it was not made whole is the news, not what is left of it.
+            let _best_effort = memory.remove_directory(directory);
+        }
+        written
+    }
+
+    /// Writes the files of a directory that is no more.
+    fn write(
+        context: &DriverContext,
+        memory: &M,
+        path: &Path,
+        (previous_errors, lock): (Vec<PreviousError>, M::Lock),
+        now: &Now,
+    ) -> Result<Self, StartError> {
+        let directory = &context.directory;
         memory.create_directory(&directory.join(PUBLICATIONS))?;
         memory.create_directory(&directory.join(IMAGES))?;
         let page = context.file_page_size;
@@ -106,7 +165,7 @@ impl<M: Memory> Cnc<M> {
 
         let header = header(context, now);
         let layout = header.layout().map_err(|error| StartError::Layout(error.to_string()))?;
-        let buffer = memory.create(&path, layout.file_length, false)?;
+        let buffer = memory.create(path, layout.file_length, false)?;
         let bytes = header.encode();
         buffer.copy_in(CNC_VERSION_OFFSET + 4, &bytes[CNC_VERSION_OFFSET + 4..]);
         let section = |range: &std::ops::Range<usize>| buffer.slice(range.start, range.len());
@@ -144,6 +203,12 @@ impl<M: Memory> Cnc<M> {
     pub(crate) fn publish(&self, now: &Now) {
         self.to_driver.set_consumer_heartbeat_ms(now.epoch_ms);
         self.header.store_i32(CNC_VERSION_OFFSET, CNC_VERSION, Ordering::Release);
+    }
+
+    /// Takes away what a driver that does not start has made.
+    pub(crate) fn remove(self, memory: &M, directory: &Path) -> Result<(), MemoryError> {
+        memory.remove_directory(directory)?;
+        memory.remove_lock_file(&self.lock, &lock_path(directory))
     }
 
     /// Distributes the sections; what ends the file stays together.
@@ -221,7 +286,7 @@ fn check_previous<M: Memory>(
     memory: &M,
     path: &Path,
     now: &Now,
-) -> Result<Vec<String>, StartError> {
+) -> Result<Vec<PreviousError>, StartError> {
     let length = match memory.length(path) {
         Ok(length) => length,
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
@@ -258,8 +323,8 @@ fn check_previous<M: Memory>(
     error_log::read(
         &buffer.slice(layout.error_log.start, layout.error_log.len()),
         0,
-        &mut |count, first, last, text| {
-            errors.push(format!("{count} observations from {first} to {last} for:\n {text}"));
+        &mut |observations, first_ms, last_ms, text: &str| {
+            errors.push(PreviousError { observations, first_ms, last_ms, text: text.to_owned() });
         },
     );
     Ok(errors)
@@ -321,7 +386,9 @@ mod tests {
         first.publish(&at(1_000));
         drop(first);
         let second = Cnc::create(&context(), &memory, &at(1_001)).unwrap();
-        assert!(second.previous_errors[0].contains("it broke"));
+        let expected =
+            "1 observations from 1970-01-01 00:00:01.000+0000 to 1970-01-01 00:00:01.000+0000 for:\nit broke";
+        assert_eq!(second.previous_errors[0].to_string(), expected);
     }
 
     #[test]

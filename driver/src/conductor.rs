@@ -172,6 +172,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
+    /// The ring that holds the driver's sign of life.
+    pub(crate) fn heartbeat(&self) -> ManyToOneRing {
+        self.to_driver.clone()
+    }
+
     fn run_timers(&mut self) {
         self.to_driver.set_consumer_heartbeat_ms(self.now.epoch_ms);
         self.check_clients();
@@ -336,13 +341,17 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
     fn on_close(&mut self, _now: &Now) {
         let Some(end) = self.cnc.cnc.take() else { return };
         end.retire();
-        if self.context.delete_directory_on_shutdown
-            && let Err(error) = self.cnc.memory.remove_directory(&self.context.directory)
-        {
-            self.events.record_error(&error.to_string());
-        }
-        if let Err(error) = end.leave(&self.cnc.memory, &self.context.directory) {
-            self.events.record_error(&error.to_string());
+        let (memory, directory) = (&self.cnc.memory, &self.context.directory);
+        let removed = match self.context.delete_directory_on_shutdown {
+            true => memory.remove_directory(directory),
+            false => Ok(()),
+        };
+        let left = end.leave(memory, directory);
+        if let Err(error) = removed.and(left) {
+            let text = error.to_string();
+            self.events.record_error(&text);
+            // The conductor closes once.
+            let _first = self.handle.close_failure.set(text);
         }
     }
 }

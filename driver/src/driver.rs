@@ -1,14 +1,14 @@
 //! Putting a driver together, and running it on threads (spec 02 §5.10, §5.14).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::shared_thread::ErrorSink;
 use harrier_ringbuf::{Agent, Clock, Memory, Now, SharedThread, Transport};
 
-use crate::cnc::{Cnc, StartError, write_owner};
+use crate::cnc::{Cnc, PreviousError, StartError, write_owner};
 use crate::conductor::{Conductor, Queues};
 use crate::context::{Affinity, DriverContext, ThreadingMode};
 use crate::executor::{Executor, ExecutorAgent};
@@ -54,6 +54,8 @@ pub struct DriverHandle {
     pub is_terminating: Arc<AtomicBool>,
     /// Errors for the driver's error log.
     pub errors: Arc<ErrorInbox>,
+    /// What could not be done when the driver closed, once it has.
+    pub close_failure: Arc<OnceLock<String>>,
 }
 
 impl DriverHandle {
@@ -86,7 +88,7 @@ pub struct Driver<M: Memory, T: Transport> {
     /// Shared with the owner.
     pub handle: DriverHandle,
     /// Errors that the driver that was in the directory before had recorded.
-    pub previous_errors: Vec<String>,
+    pub previous_errors: Vec<PreviousError>,
     context: DriverContext,
 }
 
@@ -107,11 +109,15 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         context.validate(&limits)?;
         let interceptor = settings::interceptor(&context)?;
         let mut cnc = Cnc::create(&context, &memory, now)?;
-        write_owner(&memory, &context.directory)?;
-        let system = SystemCounters::allocate(&mut cnc.counters, &context, now.epoch_ms)
-            .map_err(|error| StartError::Layout(error.to_string()))?;
         let handle = DriverHandle::default();
-        let names = Names::new(&context, transport, &mut cnc.counters, &system, &handle)?;
+        let (system, names) = match furnish(&context, &memory, transport, &mut cnc, &handle, now) {
+            Ok(furnished) => furnished,
+            Err(error) => {
+                // Why it was made is the news, not that it stays.
+                let _best_effort = cnc.remove(&memory, &context.directory);
+                return Err(error);
+            }
+        };
         cnc.publish(now);
         let previous_errors = std::mem::take(&mut cnc.previous_errors);
         let capacity = context.command_queue_capacity;
@@ -163,8 +169,21 @@ impl<M: Memory, T: Transport> Driver<M, T> {
     /// [`into_agents`](Self::into_agents) instead.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// When the system has no thread left; clients see the driver as gone.
     pub fn launch<C: Clock + Clone + Send + 'static>(
+        self,
+        clock: C,
+        pin: fn(usize) -> bool,
+    ) -> std::io::Result<RunningDriver> {
+        let heartbeat = self.conductor.heartbeat();
+        let launched = self.launch_agents(clock, pin);
+        if launched.is_err() {
+            heartbeat.set_consumer_heartbeat_ms(-1);
+        }
+        launched
+    }
+
+    fn launch_agents<C: Clock + Clone + Send + 'static>(
         self,
         clock: C,
         pin: fn(usize) -> bool,
@@ -218,6 +237,22 @@ impl<M: Memory, T: Transport> Driver<M, T> {
     }
 }
 
+/// What a driver has beside its files before anybody knows of it.
+fn furnish<M: Memory, T: Transport>(
+    context: &DriverContext,
+    memory: &M,
+    transport: T,
+    cnc: &mut Cnc<M>,
+    handle: &DriverHandle,
+    now: &Now,
+) -> Result<(SystemCounters, Names<T>), StartError> {
+    write_owner(memory, &context.directory)?;
+    let system = SystemCounters::allocate(&mut cnc.counters, context, now.epoch_ms)
+        .map_err(|error| StartError::Layout(error.to_string()))?;
+    let names = Names::new(context, transport, &mut cnc.counters, &system, handle)?;
+    Ok((system, names))
+}
+
 fn run<C: Clock + Clone + Send + 'static>(
     name: &str,
     agents: Vec<Box<dyn Agent + Send>>,
@@ -259,7 +294,7 @@ impl RunningDriver {
     /// Stops all agents, the conductor last.
     ///
     /// # Errors
-    /// Why an agent did not end normally.
+    /// Why an agent did not end normally, or what it could not remove.
     pub fn stop(mut self) -> Result<(), String> {
         let mut outcome = Ok(());
         for runner in self.runners.drain(..) {
@@ -267,6 +302,11 @@ impl RunningDriver {
                 outcome = Err(error);
             }
         }
-        outcome
+        outcome.map_err(|error| {
+            // Nobody has put them into the error log when it was the conductor that ended.
+            let unlogged = self.handle.errors.drain();
+            if unlogged.is_empty() { error } else { format!("{error}: {}", unlogged.join("; ")) }
+        })?;
+        self.handle.close_failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 }

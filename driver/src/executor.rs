@@ -149,7 +149,7 @@ impl<M: Memory, T: Transport> Worker<M, T> {
     fn open(&self, spec: &SocketSpec) -> Result<T::Socket, Failure> {
         self.names.transport.open(spec).map_err(|error| {
             let failure = Failure::from(error);
-            Failure::new(failure.code, format!("failed to bind to {}: {}", spec.bind, failure.message))
+            Failure { message: format!("failed to bind to {}: {}", spec.bind, failure.message), ..failure }
         })
     }
 

@@ -1,5 +1,7 @@
 //! Why a command is refused: the code and text of the error event (spec 02 §5.3).
 
+use std::borrow::Cow;
+
 use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::UriError;
 use harrier_ringbuf::MemoryError;
@@ -10,15 +12,22 @@ use thiserror::Error;
 
 /// A refused command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("({}) {}\n{message}", head(*.code), description(*.code))]
+#[error("({}) {}\n{message}", head(*.code, *.system), description(*.code, *.system))]
 pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
+    /// The system's own number, where it was the system that refused.
+    pub(crate) system: Option<i32>,
     pub(crate) message: String,
 }
 
 impl Failure {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, system: None, message: message.into() }
+    }
+
+    /// The system refused.
+    fn of_system(error: &std::io::Error, message: impl Into<String>) -> Self {
+        Self { system: error.raw_os_error(), ..Self::generic(message) }
     }
 
     pub(crate) fn generic(message: impl Into<String>) -> Self {
@@ -30,13 +39,17 @@ impl Failure {
     }
 }
 
-/// The number in brackets: negative for the driver's own codes (spec 02 §5.3).
-fn head(code: ErrorCode) -> i32 {
-    -code.value()
+/// The number in brackets: the system's, or a negative one for the driver's own codes (spec 02 §5.3).
+fn head(code: ErrorCode, system: Option<i32>) -> i32 {
+    system.unwrap_or(-code.value())
 }
 
-fn description(code: ErrorCode) -> &'static str {
-    match code {
+fn description(code: ErrorCode, system: Option<i32>) -> Cow<'static, str> {
+    if let Some(number) = system {
+        let text = std::io::Error::from_raw_os_error(number).to_string();
+        return text.split(" (os error").next().unwrap_or_default().to_owned().into();
+    }
+    let text = match code {
         ErrorCode::InvalidChannel => "invalid channel",
         ErrorCode::UnknownSubscription => "unknown subscription",
         ErrorCode::UnknownPublication => "unknown publication",
@@ -51,7 +64,8 @@ fn description(code: ErrorCode) -> &'static str {
         ErrorCode::ImageRejected => "image rejected",
         ErrorCode::PublicationRevoked => "publication revoked",
         ErrorCode::GenericError | ErrorCode::Unknown | ErrorCode::Unused => "generic error, see message",
-    }
+    };
+    text.into()
 }
 
 impl From<UriError> for Failure {
@@ -82,7 +96,8 @@ impl From<MemoryError> for Failure {
                     directory.display()
                 ),
             ),
-            other => Self::generic(other.to_string()),
+            MemoryError::Io { ref source, .. } => Self::of_system(source, error.to_string()),
+            MemoryError::Locked { .. } => Self::generic(error.to_string()),
         }
     }
 }
@@ -96,7 +111,10 @@ impl From<TransportError> for Failure {
             TransportError::Forced { name } => {
                 Self::new(ErrorCode::UnknownHost, format!("Unable to resolve host=({name}): (forced)"))
             }
-            _ => Self::generic(error.to_string()),
+            TransportError::Open { source, .. } | TransportError::Io { source, .. } => {
+                Self::of_system(source, error.to_string())
+            }
+            TransportError::Unavailable { .. } => Self::generic(error.to_string()),
         }
     }
 }

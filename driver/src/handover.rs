@@ -48,6 +48,17 @@ pub(crate) enum SenderCommand<T: Transport> {
     },
 }
 
+/// When a session may ask for an image again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefusedUntil {
+    /// With its next SETUP.
+    NextSetup,
+    /// As soon as one that was not answered might: what failed will hardly succeed at once.
+    SetupTimeout,
+    /// Never: it asks for what it cannot have.
+    End,
+}
+
 /// Conductor to receiver.
 pub(crate) enum ReceiverCommand<T: Transport> {
     AddEndpoint(Box<ReceiveEndpoint<T::Socket>>),
@@ -66,11 +77,12 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         session_id: Option<i32>,
     },
     AddImage(Box<ReceiveImage>),
-    /// The conductor makes no image for this session; a later SETUP may ask again.
+    /// The conductor makes no image for this session.
     RefuseImage {
         endpoint_id: u64,
         stream_id: i32,
         session_id: i32,
+        until: RefusedUntil,
     },
     /// An image that has ended may come again.
     RemoveCoolDown {

@@ -37,7 +37,7 @@ mod subscribers;
 pub mod system_counters;
 mod timestamps;
 
-pub use cnc::{LOSS_REPORT_FILE, StartError, heartbeat_age_ms};
+pub use cnc::{LOSS_REPORT_FILE, PreviousError, StartError, heartbeat_age_ms};
 pub use conductor::Conductor;
 pub use context::DriverContext;
 pub use driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, RunningDriver};

@@ -47,16 +47,28 @@ pub(crate) fn create<M: Memory>(
     storage: StorageChecks,
 ) -> Result<LogFile, Failure> {
     let length = file_length(settings.term_length, settings.page_size);
-    let buffer = match storage {
-        StorageChecks::Warn(_) => memory.create(path, length, settings.sparse)?,
-        StorageChecks::Off => memory.create_unasked(path, length, settings.sparse)?,
+    let created = match storage {
+        StorageChecks::Warn(_) => memory.create(path, length, settings.sparse),
+        StorageChecks::Off => memory.create_unasked(path, length, settings.sparse),
     };
+    let buffer = created.map_err(|error| of_folder(error, path))?;
     match LogBuffers::initialise(buffer, settings) {
         Ok(log) => Ok(LogFile { path: path.to_owned(), log, length }),
         Err(error) => {
             memory.remove(path)?;
             Err(error.into())
         }
+    }
+}
+
+/// The same text for every log that a folder does not take: names of files are never the same, and each would be a new
+/// entry of the error log.
+fn of_folder(error: MemoryError, path: &Path) -> MemoryError {
+    match error {
+        MemoryError::Io { operation, source, .. } => {
+            MemoryError::Io { operation, path: path.parent().unwrap_or(path).join("*"), source }
+        }
+        other => other,
     }
 }
 

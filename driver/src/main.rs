@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use harrier_driver::context::{DriverContext, ThreadingMode};
-use harrier_driver::{Driver, ExecutorMode, StartError, heartbeat_age_ms};
+use harrier_driver::{Driver, ExecutorMode, PreviousError, StartError, heartbeat_age_ms};
 use harrier_platform::{HostTransport, MappedMemory, SystemClock, pin_current_thread};
+use harrier_ringbuf::date::Date;
 use harrier_ringbuf::{Clock, MemoryError, Now, TransportError};
 
 use command_line::{Arguments, Wish};
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(signal) => ExitCode::from(signal),
         Err(text) => {
-            eprintln!("{text}");
+            warn(&text);
             ExitCode::FAILURE
         }
     }
@@ -44,6 +45,11 @@ fn main() -> ExitCode {
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     let _nobody_listens = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
+
+/// Writes a line to standard error; nobody has to listen.
+fn warn(line: &str) {
+    let _nobody_listens = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 fn default_directory() -> PathBuf {
@@ -65,12 +71,13 @@ fn invalid(stage: &str, error: &dyn std::fmt::Display) -> String {
     format!("ERROR: {stage} (22) Invalid argument\n[run, {file}:{line}] {error}")
 }
 
+/// What the system says, without its number.
+fn meaning(error: &std::io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 fn refused(context: &DriverContext, error: &StartError) -> String {
-    let system = |source: &std::io::Error| {
-        let text = source.to_string();
-        let meaning = text.split(" (os error").next().unwrap_or_default().to_owned();
-        failure!("driver init", source.raw_os_error().unwrap_or(-1), meaning, error)
-    };
+    let system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     match error {
         StartError::ActiveDriver { path } => format!(
             "ERROR: driver init (0) [run, {file}:{line}] Active media driver detected: {}\n\
@@ -84,8 +91,12 @@ fn refused(context: &DriverContext, error: &StartError) -> String {
         StartError::Memory(MemoryError::Space { .. }) => {
             failure!("driver init", 28, "No space left on device", error)
         }
-        StartError::Memory(MemoryError::Io { source, .. }) => system(source),
-        other => failure!("driver init", -1, "generic error, see message", other),
+        other => match system {
+            Some(source) => {
+                failure!("driver init", source.raw_os_error().unwrap_or(-1), meaning(source), other)
+            }
+            None => failure!("driver init", -1, "generic error, see message", other),
+        },
     }
 }
 
@@ -98,7 +109,7 @@ fn run(arguments: Arguments) -> Result<u8, String> {
     let warnings =
         arguments.properties.apply(&mut context).map_err(|error| invalid("context init", &error))?;
     for warning in warnings {
-        eprintln!("{warning}");
+        warn(&warning);
     }
     let mode = match (context.threading_mode, context.async_executor_enabled) {
         (ThreadingMode::Invoker, _) | (_, false) => ExecutorMode::Inline,
@@ -106,8 +117,9 @@ fn run(arguments: Arguments) -> Result<u8, String> {
     };
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_usize(number, signal.clone(), number as usize)
-            .map_err(|error| failure!("context init", error.raw_os_error().unwrap_or(-1), "signal", error))?;
+        signal_hook::flag::register_usize(number, signal.clone(), number as usize).map_err(|error| {
+            failure!("context init", error.raw_os_error().unwrap_or(-1), meaning(&error), "signal handler")
+        })?;
     }
     warn_if_exists(&context, &now);
     let transport = HostTransport::new(&context.transport)
@@ -118,9 +130,14 @@ fn run(arguments: Arguments) -> Result<u8, String> {
         say(&context.printed());
     }
     save_errors(&context, &driver.previous_errors, now.epoch_ms);
-    let running = driver
-        .launch(clock, pin_current_thread)
-        .map_err(|error| failure!("driver start", error.raw_os_error().unwrap_or(-1), "thread", error))?;
+    let running = driver.launch(clock, pin_current_thread).map_err(|error| {
+        failure!(
+            "driver start",
+            error.raw_os_error().unwrap_or(-1),
+            meaning(&error),
+            "no thread for an agent"
+        )
+    })?;
     if arguments.prints_ready {
         let directory = context.directory.display().to_string();
         say(&format!(
@@ -146,21 +163,23 @@ fn warn_if_exists(context: &DriverContext, now: &Now) {
     if !context.warn_if_directory_exists || !context.directory.is_dir() {
         return;
     }
-    eprintln!("WARNING: {} exists", context.directory.display());
+    warn(&format!("WARNING: {} exists", context.directory.display()));
     if let Some(age_ms) = heartbeat_age_ms(&MappedMemory, &context.directory, now) {
-        eprintln!("INFO: Aeron driver heartbeat is {age_ms} ms old");
+        warn(&format!("INFO: Aeron driver heartbeat is {age_ms} ms old"));
     }
 }
 
-/// Keeps what the driver before had recorded, next to the directory (spec 02 §5.14).
-fn save_errors(context: &DriverContext, errors: &[String], epoch_ms: i64) {
+/// Keeps what the driver before had recorded, next to the directory, in the form of the released driver (spec 02 §5.14).
+fn save_errors(context: &DriverContext, errors: &[PreviousError], epoch_ms: i64) {
     if errors.is_empty() {
         return;
     }
     let name = context.directory.file_name().unwrap_or_default().to_string_lossy();
-    let path = context.directory.with_file_name(format!("{name}-{epoch_ms}-error.log"));
-    match std::fs::write(&path, errors.join("\n\n")) {
-        Ok(()) => eprintln!("WARNING: Existing errors saved to: {}", path.display()),
-        Err(error) => eprintln!("WARNING: cannot save existing errors to {}: {error}", path.display()),
+    let date = Date::of(epoch_ms).in_file_name();
+    let path = context.directory.with_file_name(format!("{name}-{date}-error.log"));
+    let text: String = errors.iter().map(|error| format!("\n{error}\n")).collect();
+    match std::fs::write(&path, format!("{text}\n{} distinct errors observed.\n", errors.len())) {
+        Ok(()) => warn(&format!("WARNING: Existing errors saved to: {}", path.display())),
+        Err(error) => warn(&format!("WARNING: cannot save existing errors to {}: {error}", path.display())),
     }
 }

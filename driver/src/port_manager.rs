@@ -1,6 +1,6 @@
 //! Local ports for channels that leave them open (spec 02 §3.15).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Gives ports of a range; with the range 0..0 the system chooses.
 #[derive(Debug)]
@@ -8,12 +8,13 @@ pub(crate) struct PortManager {
     low: u16,
     high: u16,
     next: u16,
-    used: BTreeSet<u16>,
+    /// How many sockets have a port: each address has its own.
+    used: BTreeMap<u16, usize>,
 }
 
 impl PortManager {
     pub(crate) fn new((low, high): (u16, u16)) -> Self {
-        Self { low, high, next: low, used: BTreeSet::new() }
+        Self { low, high, next: low, used: BTreeMap::new() }
     }
 
     /// A port to bind; 0 when the system is to choose. `Err` has the text of the refusal.
@@ -21,25 +22,36 @@ impl PortManager {
         if self.high == 0 {
             return Ok(0);
         }
-        let free = |ports: std::ops::RangeInclusive<u16>, used: &BTreeSet<u16>| {
-            ports.into_iter().find(|port| !used.contains(port))
+        let free = |ports: std::ops::RangeInclusive<u16>, used: &BTreeMap<u16, usize>| {
+            ports.into_iter().find(|port| !used.contains_key(port))
         };
         let port = free(self.next..=self.high, &self.used)
             .or_else(|| free(self.low..=self.high, &self.used))
             .ok_or_else(|| format!("no available ports in range {} {}", self.low, self.high))?;
-        self.used.insert(port);
+        self.mark(port);
         self.next = if port < self.high { port + 1 } else { self.low };
         Ok(port)
     }
 
     /// Notes a port that a channel names itself.
     pub(crate) fn mark(&mut self, port: u16) {
-        self.used.insert(port);
+        *self.used.entry(port).or_default() += 1;
     }
 
-    /// Gives a port back.
-    pub(crate) fn free(&mut self, port: u16) {
-        self.used.remove(&port);
+    /// Gives a port back, if there is one.
+    pub(crate) fn release(&mut self, port: Option<u16>) {
+        if let Some(port) = port {
+            self.free(port);
+        }
+    }
+
+    fn free(&mut self, port: u16) {
+        if let Some(count) = self.used.get_mut(&port) {
+            *count -= 1;
+            if *count == 0 {
+                self.used.remove(&port);
+            }
+        }
     }
 }
 
@@ -55,6 +67,11 @@ mod tests {
         ports.free(20_700);
         ports.mark(20_701);
         assert_eq!(ports.allocate(), Ok(20_700));
+        // Two addresses have the same port, and each keeps it.
+        ports.free(20_701);
+        assert!(ports.allocate().is_err());
+        ports.free(20_701);
+        assert_eq!(ports.allocate(), Ok(20_701));
         assert_eq!(PortManager::new((0, 0)).allocate(), Ok(0));
     }
 }

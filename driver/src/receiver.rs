@@ -104,8 +104,12 @@ impl<T: Transport> Receiver<T> {
                 }
             }
             ReceiverCommand::AddImage(image) => self.add_image(image, now),
-            ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id }
-            | ReceiverCommand::RemoveCoolDown { endpoint_id, stream_id, session_id } => {
+            ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id, until } => {
+                if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
+                    endpoint.dispatcher.refuse(stream_id, session_id, until, now.ns);
+                }
+            }
+            ReceiverCommand::RemoveCoolDown { endpoint_id, stream_id, session_id } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
                     endpoint.dispatcher.forget(stream_id, session_id);
                 }
@@ -253,15 +257,13 @@ impl<T: Transport> Receiver<T> {
                 take(stamper.stamp(datagram, arrival), source);
             }),
         };
-        let bytes = match received {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                if transport.may_report(now.ns) {
-                    replies.try_send(ConductorCommand::Error { text: format!("WARN: {error}") });
-                }
-                0
-            }
-        };
+        let bytes = received.unwrap_or_else(|error| {
+            transport.note_error(error);
+            0
+        });
+        if let Some(text) = transport.take_error(now.ns) {
+            replies.try_send(ConductorCommand::Error { text });
+        }
         endpoint.end_poll(index, system, now.ns);
         bytes
     }

@@ -16,6 +16,7 @@ const RESOLVER_MAX_TIME: i32 = 32;
 const NAME_TABLE_ENTRY: i32 = 2_001;
 const RESOLVER_NEIGHBORS: i32 = 15;
 const RESOLVER_CACHE_ENTRIES: i32 = 16;
+const BOOTSTRAP_NEIGHBOR: i32 = 21;
 
 fn named(name: &'static str, interface: String, neighbors: String) -> impl FnOnce(&mut DriverContext) {
     move |context| {
@@ -144,4 +145,89 @@ fn a_driver_without_a_name_does_not_start() {
         let error = built.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains(text), "{error}");
     }
+}
+
+/// A counter of the resolver: its type, owner, first four bytes of its key, label and value.
+type Row = (i32, i64, i32, String, i64);
+
+fn resolver_rows(world: &World) -> Vec<Row> {
+    let (mut found, counters) = (Vec::new(), world.client.counters());
+    counters.for_each(&mut |id, type_id, key, label| {
+        if [RESOLVER_NEIGHBORS, RESOLVER_CACHE_ENTRIES, BOOTSTRAP_NEIGHBOR].contains(&type_id) {
+            let key = i32::from_le_bytes(key[..4].try_into().unwrap());
+            found.push((type_id, counters.owner_id(id), key, label.to_owned(), counters.value(id)));
+        }
+    });
+    found
+}
+
+/// Lets ten seconds and a half pass for all.
+fn pass_timeout(worlds: &mut [&mut World]) {
+    for _ in 0..210 {
+        worlds.iter_mut().for_each(|world| world.pass_ms(50));
+    }
+}
+
+#[test]
+fn neighbours_and_names_have_counters_that_follow_them() {
+    let [one, two, three] = [free_address(), free_address(), free_address()];
+    let neighbors = format!("localhost:{},{three},nohost.invalid:9", two.port());
+    let mut first = World::new(named("one", one.to_string(), neighbors));
+    let rows = |counts: [i64; 2], bootstraps: [i64; 3]| -> Vec<Row> {
+        vec![
+            (RESOLVER_NEIGHBORS, -1, 0, format!("Resolver neighbors: bound {one}"), counts[0]),
+            (RESOLVER_CACHE_ENTRIES, -1, 0, "Resolver cache entries: name=one".into(), counts[1]),
+            (
+                BOOTSTRAP_NEIGHBOR,
+                -1,
+                0,
+                format!("Bootstrap neighbor: name=localhost:{} resolved={two}", two.port()),
+                bootstraps[0],
+            ),
+            (
+                BOOTSTRAP_NEIGHBOR,
+                -1,
+                1,
+                format!("Bootstrap neighbor: name={three} resolved={three}"),
+                bootstraps[1],
+            ),
+            (
+                BOOTSTRAP_NEIGHBOR,
+                -1,
+                2,
+                "Bootstrap neighbor: name=nohost.invalid:9 resolved=".into(),
+                bootstraps[2],
+            ),
+        ]
+    };
+    assert_eq!(resolver_rows(&first), rows([0, 0], [0, 0, 0]));
+    first.pass(3);
+    assert_eq!(resolver_rows(&first), rows([0, 0], [0, 0, 0]), "nobody is there");
+    let mut second = World::new(named("two", two.to_string(), String::new()));
+    pass_timeout(&mut [&mut first, &mut second]);
+    assert_eq!(resolver_rows(&first), rows([1, 1], [1, 0, 0]));
+    assert_eq!(resolver_rows(&second).len(), 2, "it was told of nobody to begin with");
+    // One that only the second was told of comes to the first by what the second tells.
+    let fourth = free_address();
+    let mut last = World::new(named("four", fourth.to_string(), two.to_string()));
+    pass_timeout(&mut [&mut first, &mut second, &mut last]);
+    assert_eq!(resolver_rows(&first), rows([2, 2], [1, 0, 0]));
+    assert_eq!(
+        (values(&last, RESOLVER_NEIGHBORS), values(&last, RESOLVER_CACHE_ENTRIES)),
+        (vec![2], vec![2])
+    );
+    // One that falls silent is no neighbour any more, and one again when it is back.
+    drop(second);
+    pass_timeout(&mut [&mut first, &mut last]);
+    assert_eq!(resolver_rows(&first), rows([1, 1], [0, 0, 0]));
+    let mut second = World::new(named("two", two.to_string(), String::new()));
+    pass_timeout(&mut [&mut first, &mut last, &mut second]);
+    assert_eq!(resolver_rows(&first), rows([2, 2], [1, 0, 0]));
+    // A neighbour of another name on the address of one is that one for its counter.
+    let mut third = World::new(named("three", three.to_string(), String::new()));
+    pass_timeout(&mut [&mut first, &mut second, &mut third, &mut last]);
+    assert_eq!(resolver_rows(&first), rows([3, 3], [1, 1, 0]));
+    drop((second, third, last));
+    pass_timeout(&mut [&mut first]);
+    assert_eq!(resolver_rows(&first), rows([0, 0], [0, 0, 0]));
 }

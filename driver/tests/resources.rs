@@ -390,3 +390,110 @@ fn ports_that_are_used_up_are_an_error_and_come_back() {
     let again = world.exclusive(&channel(1), STREAM).unwrap();
     assert_eq!(again.local_socket_addresses(world.client.counters()), bound);
 }
+
+#[test]
+fn ports_that_could_not_be_bound_stay_in_their_range() {
+    let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let mut world = World::new(|context| {
+        context.receiver_wildcard_port_range = (port, port);
+        context.sender_wildcard_port_range = (port, port);
+    });
+    let wildcard = "aeron:udp?endpoint=127.0.0.1:0";
+    let dynamic = "aeron:udp?control=127.0.0.1:0|control-mode=dynamic";
+    let manual = world.subscription("aeron:udp?control-mode=manual", STREAM).unwrap();
+    for _ in 0..2 {
+        let destination = world.client.add_rcv_destination(manual.registration_id(), wildcard);
+        for (code, message) in [
+            refusal(world.subscription(wildcard, STREAM)),
+            refusal(world.exclusive(dynamic, STREAM)),
+            refusal(world.done(destination)),
+        ] {
+            assert_eq!(code, 11);
+            assert!(message.starts_with("(98) Address already in use\n"), "{message}");
+        }
+    }
+    drop(holder);
+    let subscription = world.subscription(wildcard, STREAM).unwrap();
+    let (_, message) = refusal(world.subscription(wildcard, STREAM + 1));
+    assert!(message.contains(&format!("no available ports in range {port} {port}")), "{message}");
+    drop(subscription);
+    world.pass(1);
+    world.exclusive(dynamic, STREAM).unwrap();
+}
+
+#[test]
+fn a_channel_that_gets_only_some_of_its_counters_keeps_none() {
+    let mut world = World::new(|context| context.counters_buffer_length = 64 << 10);
+    let mut held = Vec::new();
+    loop {
+        let id = world.client.add_counter(1_001, b"", "one of many").unwrap();
+        match world.until("the counter", |client| client.counter(id).transpose()) {
+            Ok(counter) => held.push(counter),
+            Err(_) => break,
+        }
+    }
+    let channels = [channel(), "aeron:udp?control-mode=manual".to_owned()];
+    for left in 1..3 {
+        held.truncate(held.len() - 1);
+        world.pass(3);
+        for channel in &channels {
+            let (_, message) = refusal(world.exclusive(channel, STREAM));
+            assert!(message.contains("counter"), "{left}: {message}");
+        }
+        if left == 1 {
+            let (_, message) = refusal(world.subscription(&channels[0], STREAM));
+            assert!(message.contains("counter"), "{message}");
+        }
+        world.pass(3);
+    }
+    let mut others = Vec::new();
+    world.client.counters().for_each(&mut |_, type_id, _, label| {
+        others.extend((![0, 11, 1_001].contains(&type_id)).then(|| label.to_owned()));
+    });
+    assert_eq!(others, Vec::<String>::new());
+    // And no socket.
+    std::net::UdpSocket::bind(channels[0].rsplit('=').next().unwrap()).unwrap();
+}
+
+#[test]
+fn an_image_whose_log_cannot_be_made_is_tried_again_and_is_one_entry_of_the_error_log() {
+    let mut world = World::new(|_| ());
+    let images = world.directory.path().join("aeron/images");
+    std::fs::remove_dir(&images).unwrap();
+    std::fs::write(&images, "in the way").unwrap();
+    let channel = channel();
+    let mut subscription = world.subscription(&channel, STREAM).unwrap();
+    let mut publication = world.exclusive(&channel, STREAM).unwrap();
+    let seconds = 5;
+    world.pass(seconds);
+    let errors = errors(&world);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].starts_with("(20) Not a directory\n"), "{errors:?}");
+    assert!(errors[0].contains(&format!("{}/*", images.display())), "{errors:?}");
+    let tries = count(&world, C::Errors);
+    assert!((2..=seconds + 1).contains(&tries), "about once a second: {tries}");
+    std::fs::remove_file(&images).unwrap();
+    std::fs::create_dir(&images).unwrap();
+    world.pass(2);
+    world.exchange(&mut publication, &mut subscription, 10, 100);
+}
+
+#[test]
+fn sessions_that_ask_for_too_long_datagrams_do_not_take_the_places_of_others() {
+    let mut world = World::new(|context| context.stream_session_limit = 2);
+    let channel = channel();
+    let mut subscription = world.subscription(&format!("{channel}|rcv-wnd=4k"), STREAM).unwrap();
+    let greedy: Vec<_> =
+        (0..5).map(|_| world.exclusive(&format!("{channel}|mtu=8k"), STREAM).unwrap()).collect();
+    world.pass(3);
+    let errors = errors(&world);
+    assert_eq!(errors.len(), greedy.len(), "{errors:?}");
+    assert!(
+        errors.iter().all(|text| text.contains("mtuLength=8192 > initialWindowLength=4096")),
+        "{errors:?}"
+    );
+    assert_eq!(count(&world, C::Errors), greedy.len() as i64, "each once");
+    let mut publication = world.exclusive(&channel, STREAM).unwrap();
+    world.exchange(&mut publication, &mut subscription, 10, 100);
+}

@@ -12,6 +12,7 @@ pub mod buffer;
 pub mod clean;
 pub mod clock;
 pub mod counters;
+pub mod date;
 pub mod error_log;
 pub mod frame;
 pub mod heap;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
+use harrier::ringbuf::date::Date;
 use serde_json::Value;
 
 use crate::CommandError;
@@ -63,32 +64,17 @@ pub fn grouped(number: i64) -> String {
 /// assert_eq!(harrier_tools::print::timestamp(1_700_000_000_123), "2023-11-14 22:13:20.123+0000");
 /// ```
 pub fn timestamp(epoch_ms: i64) -> String {
-    let Some((date, time)) = date_and_time(epoch_ms) else { return epoch_ms.to_string() };
-    format!("{date} {time}.{:03}+0000", epoch_ms % 1_000)
+    date(epoch_ms).map_or_else(|| epoch_ms.to_string(), |date| date.to_string())
 }
 
 /// The time of day as `02:37:57`, UTC.
 pub fn time_of_day(epoch_ms: i64) -> String {
-    date_and_time(epoch_ms).map_or_else(|| epoch_ms.to_string(), |(_, time)| time)
+    date(epoch_ms).map_or_else(|| epoch_ms.to_string(), |date| date.time_of_day())
 }
 
-fn date_and_time(epoch_ms: i64) -> Option<(String, String)> {
-    // Years before 1970 and after 9999 are no times of anything that Aeron writes.
-    if !(0..253_402_300_800_000).contains(&epoch_ms) {
-        return None;
-    }
-    let (days, second) = (epoch_ms / 86_400_000, epoch_ms / 1_000 % 86_400);
-    // Days are counted from 1 March of year 0, so that the leap day is the last of its year.
-    let from_march = days + 719_468;
-    let (era, day_of_era) = (from_march / 146_097, from_march % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let time = format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60);
-    Some((format!("{year:04}-{month:02}-{day:02}"), time))
+/// Years before 1970 and after 9999 are no times of anything that Aeron writes.
+fn date(epoch_ms: i64) -> Option<Date> {
+    (0..253_402_300_800_000).contains(&epoch_ms).then(|| Date::of(epoch_ms))
 }
 
 /// Bytes in the largest unit that keeps three digits: `1.5 MiB`.
@@ -134,14 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_follow_the_calendar() {
-        let day = |epoch_ms| date_and_time(epoch_ms).unwrap().0;
-        assert_eq!(day(0), "1970-01-01");
-        assert_eq!(day(951_782_400_000), "2000-02-29");
-        assert_eq!(day(951_868_800_000), "2000-03-01");
-        assert_eq!(day(4_107_542_400_000), "2100-03-01");
-        assert_eq!(timestamp(-1), "-1");
-        assert_eq!(timestamp(i64::MAX), i64::MAX.to_string());
+    fn what_is_no_date_is_a_number() {
+        assert_eq!(timestamp(4_107_542_400_000), "2100-03-01 00:00:00.000+0000");
+        assert_eq!(time_of_day(86_399_000), "23:59:59");
+        for number in [-1, i64::MAX] {
+            assert_eq!((timestamp(number), time_of_day(number)), (number.to_string(), number.to_string()));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use harrier::client::ClientError;
 use support::binaries::{OurDriver, OurNode, harrier_driver, node_command};
 use support::client::Client;
 use support::ports::free_port;
-use support::process::Process;
+use support::process::{Process, in_small_file_system};
 use support::{directory, until};
 
 const INVALID_PACKETS: i32 = 14;
@@ -254,30 +254,6 @@ fn damaged_files_of_a_node_are_errors_that_name_them() {
     node.echo(100, 100);
     node.process.signal("TERM");
     assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());
-}
-
-/// A command in a file system of its own of `size`, mounted at `path` for it and its children only.
-fn in_small_file_system(path: &Path, size: &str, command: &Command) -> Option<Command> {
-    let mut shell = Command::new("unshare");
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
-    shell.arg(if is_root { "-m" } else { "-rm" });
-    let script = format!("mount -t tmpfs -o size={size} tmpfs {} && exec \"$@\"", path.display());
-    let probe = Command::new(shell.get_program())
-        .args(shell.get_args())
-        .args(["sh", "-c", &script, "sh", "true"])
-        .output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: this user cannot mount a file system of its own");
-        return None;
-    }
-    shell.args(["sh", "-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    Some(shell)
 }
 
 #[test]

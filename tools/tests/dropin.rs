@@ -8,7 +8,11 @@ mod effects;
 mod life;
 #[path = "dropin/losses.rs"]
 mod losses;
+#[path = "dropin/refusals.rs"]
+mod refusals;
 mod support;
+#[path = "dropin/trouble.rs"]
+mod trouble;
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -17,7 +21,9 @@ use std::process::Command;
 use harrier::client::{Context, request_driver_termination};
 use harrier::platform::{MappedMemory, SystemClock};
 use harrier::protocol::cnc::{CNC_HEADER_LENGTH, CncHeader};
-use harrier::ringbuf::Clock;
+use harrier::ringbuf::many_to_one::ManyToOneRing;
+use harrier::ringbuf::memory::MapMode;
+use harrier::ringbuf::{Clock, Memory, Region, broadcast};
 use serde_json::Value;
 use support::binaries::{harrier, harrier_driver};
 use support::client::Client;
@@ -46,6 +52,29 @@ pub fn start(aeron: &Path, variables: &[(&str, &str)]) -> (Process, Client) {
     });
     let client = Client::connect(aeron);
     (process, client)
+}
+
+/// The files of a driver as any process may open them.
+pub struct Files {
+    /// Commands to the driver.
+    pub ring: ManyToOneRing,
+    /// What it tells its clients.
+    pub events: broadcast::Receiver,
+}
+
+impl Files {
+    /// Those of a directory.
+    pub fn of(aeron: &Path) -> Self {
+        let cnc = MappedMemory.map(&aeron.join("cnc.dat"), MapMode::ReadWrite).unwrap();
+        let mut bytes = [0; CNC_HEADER_LENGTH];
+        cnc.copy_out(0, &mut bytes);
+        let layout = CncHeader::decode(&bytes).unwrap().layout().unwrap();
+        let section = |range: &std::ops::Range<usize>| cnc.slice(range.start, range.len());
+        Self {
+            ring: ManyToOneRing::new(section(&layout.to_driver)).unwrap(),
+            events: broadcast::Receiver::new(section(&layout.to_clients)).unwrap(),
+        }
+    }
 }
 
 /// Ends a driver and checks that all it ever said were its last words.

@@ -209,3 +209,42 @@ fn append(
     vectors[used] = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length };
     used + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Datagrams of each call that sends a full queue.
+    fn calls(most: usize, cuts_runs: bool, lengths: impl Fn(usize) -> usize) -> Vec<usize> {
+        let log = AtomicBuffer::heap(64 << 10);
+        let (mut queue, mut headers) = (SendQueue::new(), SendHeaders::new());
+        for index in 0..QUEUE_CAPACITY {
+            let bytes = SendBuffer::Log { buffer: &log, offset: index * 1_000, length: lengths(index) };
+            queue.submit(index as u64, bytes, None).unwrap();
+        }
+        let (mut from, mut calls) = (0, Vec::new());
+        while from < queue.len() {
+            let count = queue.fill(from, most, cuts_runs, &mut headers);
+            calls.push(count);
+            from = headers.ends[count - 1];
+        }
+        calls
+    }
+
+    #[test]
+    fn a_call_names_as_many_datagrams_as_the_setting_says() {
+        for most in [1, 3, 16] {
+            let calls = calls(most, false, |_| 500);
+            assert_eq!(calls.iter().sum::<usize>(), QUEUE_CAPACITY);
+            assert_eq!(calls.len(), QUEUE_CAPACITY.div_ceil(most));
+            assert!(calls.iter().all(|count| *count <= most));
+        }
+    }
+
+    #[test]
+    fn a_run_is_named_as_one() {
+        // A shorter datagram ends a run.
+        let lengths = |index: usize| if index % 8 == 7 { 400 } else { 500 };
+        assert_eq!(calls(3, true, lengths), [3, 3, 2]);
+    }
+}

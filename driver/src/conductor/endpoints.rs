@@ -1,6 +1,7 @@
 //! Sockets of channels: opened for the first user, closed after the last (spec 02 §2.2, §3.1, §5.6).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::counter_types::channel_status;
@@ -16,6 +17,7 @@ use crate::context::effective;
 use crate::executor::{Job, Opened};
 use crate::failure::Failure;
 use crate::handover::{ReceiverCommand, SenderCommand};
+use crate::port_manager::PortManager;
 use crate::receiver::endpoint::ReceiveEndpoint as ReceiverEndpoint;
 use crate::receiver::transport::{MulticastGroup, ReceiveTransport};
 use crate::sender::destinations::Destinations;
@@ -181,34 +183,21 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Chooses the local port of a sender's socket, where a range is set. A group's port is given.
+    /// Chooses the local port of a sender's socket, where a range is set; returns the port that its endpoint gives back.
     pub(super) fn choose_send_port(
         &mut self,
         spec: &mut SocketSpec,
         has_control: bool,
-    ) -> Result<(), Failure> {
-        if spec.multicast.is_some() {
-            return Ok(());
+    ) -> Result<Option<u16>, Failure> {
+        if spec.bind.port() == 0 && !has_control {
+            return Ok(None);
         }
-        if spec.bind.port() != 0 {
-            self.send_ports.mark(spec.bind.port());
-        } else if has_control {
-            spec.bind.set_port(self.send_ports.allocate().map_err(Failure::generic)?);
-        }
-        Ok(())
+        choose_port(&mut self.send_ports, spec)
     }
 
-    /// Chooses the local port of a receiver's socket, where a range is set. A group's port is given.
-    pub(super) fn choose_receive_port(&mut self, spec: &mut SocketSpec) -> Result<(), Failure> {
-        if spec.multicast.is_some() {
-            return Ok(());
-        }
-        if spec.bind.port() != 0 {
-            self.receive_ports.mark(spec.bind.port());
-        } else {
-            spec.bind.set_port(self.receive_ports.allocate().map_err(Failure::generic)?);
-        }
-        Ok(())
+    /// Chooses the local port of a receiver's socket, where a range is set; returns the port that its endpoint gives back.
+    pub(super) fn choose_receive_port(&mut self, spec: &mut SocketSpec) -> Result<Option<u16>, Failure> {
+        choose_port(&mut self.receive_ports, spec)
     }
 
     /// Puts a publication's open socket to use; returns its place.
@@ -217,20 +206,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         registration_id: i64,
         channel: UdpChannel,
         Opened { socket, control }: Opened<T::Socket>,
+        port: Option<u16>,
     ) -> Result<usize, Failure> {
         let bound = control.as_ref().unwrap_or(&socket).local_address();
-        let status = self.counters.channel_status(true, registration_id, &channel.text, Some(bound))?;
-        let address = self.counters.local_address(true, registration_id, status.id(), bound)?;
-        let mut counters = vec![status.clone(), address];
-        let destinations = if channel.is_multi_destination() {
-            let count = self.counters.destinations(registration_id, &channel.text)?;
-            counters.push(count.clone());
-            Some(Destinations::new(!channel.is_manual(), count))
-        } else {
-            None
-        };
+        let stamp = channel.uri.timestamp_offset(key::CHANNEL_SEND_TIMESTAMP_OFFSET)?;
+        let counters = self.endpoint_counters(true, registration_id, &channel, Some(bound))?;
+        let status = counters[0].clone();
+        let destinations = channel
+            .is_multi_destination()
+            .then(|| Destinations::new(!channel.is_manual(), counters[counters.len() - 1].clone()));
         let id = self.next_endpoint_id();
-        let is_own_port = channel.group.is_none();
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
         let resolves = channel.control_mode.is_none() && channel.has_endpoint_name();
@@ -238,7 +223,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if let Some(control) = control {
             endpoint = endpoint.hearing_on(control);
         }
-        if let Some(offset) = channel.uri.timestamp_offset(key::CHANNEL_SEND_TIMESTAMP_OFFSET)? {
+        if let Some(offset) = stamp {
             endpoint = endpoint.stamping(offset);
         }
         if channel.is_response() {
@@ -254,8 +239,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             named_destinations: Vec::new(),
             unresolved: Vec::new(),
             is_closing: false,
-            // A group's port is not the endpoint's alone.
-            port: is_own_port.then_some(bound.port()),
+            port,
         });
         Ok(self.send_endpoints.len() - 1)
     }
@@ -265,26 +249,21 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         &mut self,
         registration_id: i64,
         channel: UdpChannel,
-        socket: Option<T::Socket>,
+        socket: Option<(T::Socket, Option<u16>)>,
     ) -> Result<usize, Failure> {
+        let (socket, port) = socket.map_or((None, None), |(socket, port)| (Some(socket), port));
         let bound = socket.as_ref().map(Datagrams::local_address);
-        let status = self.counters.channel_status(false, registration_id, &channel.text, bound)?;
-        let mut counters = vec![status.clone()];
-        if let Some(bound) = bound {
-            counters.push(self.counters.local_address(false, registration_id, status.id(), bound)?);
-        }
+        let group_tag = channel.uri.group_tag()?.or(self.context.receiver_group_tag);
+        let stamps = ReceiveOffsets::of(&channel.uri)?;
+        let counters = self.endpoint_counters(false, registration_id, &channel, bound)?;
+        let status = counters[0].clone();
         let id = self.next_endpoint_id();
         let receiver_id = self.next_receiver_id;
         self.next_receiver_id = self.next_receiver_id.wrapping_add(1);
-        let group_tag = match channel.uri.group_tag()? {
-            Some(tag) => Some(tag),
-            None => self.context.receiver_group_tag,
-        };
         let own = socket.map(|socket| Some(Box::new(self.receive_transport(-1, socket, &channel))));
         let transports = own.into_iter().collect();
-        let is_own_port = channel.group.is_none();
-        let endpoint = ReceiverEndpoint::new(id, transports, receiver_id, group_tag, counters)
-            .stamping(ReceiveOffsets::of(&channel.uri)?);
+        let endpoint =
+            ReceiverEndpoint::new(id, transports, receiver_id, group_tag, counters).stamping(stamps);
         self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
         self.receive_endpoints.push(ReceiveEndpoint {
             id,
@@ -295,9 +274,36 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             responses: 0,
             interest: BTreeMap::new(),
             is_closing: false,
-            port: bound.map(|bound| bound.port()).filter(|_| is_own_port),
+            port,
         });
         Ok(self.receive_endpoints.len() - 1)
+    }
+
+    /// Status of a channel, address of its socket, number of its destinations; none are left when one is not to be had.
+    fn endpoint_counters(
+        &mut self,
+        is_send: bool,
+        registration_id: i64,
+        channel: &UdpChannel,
+        bound: Option<SocketAddr>,
+    ) -> Result<Vec<AtomicCounter>, Failure> {
+        let status = self.counters.channel_status(is_send, registration_id, &channel.text, bound)?;
+        let status_id = status.id();
+        let mut made = vec![status];
+        let address =
+            bound.map(|bound| self.counters.local_address(is_send, registration_id, status_id, bound));
+        let has_count = is_send && channel.is_multi_destination();
+        let count = has_count.then(|| self.counters.destinations(registration_id, &channel.text));
+        let mut refused = None;
+        for counter in [address, count].into_iter().flatten() {
+            match counter {
+                Ok(counter) => made.push(counter),
+                Err(error) => refused = Some(error),
+            }
+        }
+        let Some(error) = refused else { return Ok(made) };
+        self.counters.free_all(&made);
+        Err(error.into())
     }
 
     /// An open socket of a receive channel, as the receiver takes it.
@@ -385,10 +391,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     pub(super) fn on_send_endpoint_released(&mut self, endpoint: &SenderEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
-        if let Some(index) = self.send_endpoints.iter().position(|own| own.id == endpoint.id)
-            && let Some(port) = self.send_endpoints.remove(index).port
-        {
-            self.send_ports.free(port);
+        if let Some(index) = self.send_endpoints.iter().position(|own| own.id == endpoint.id) {
+            self.send_ports.release(self.send_endpoints.remove(index).port);
         }
     }
 
@@ -397,10 +401,22 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id) else { return };
         let own = self.receive_endpoints.remove(index);
         self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
-        for port in own.destinations.iter().filter_map(|destination| destination.port).chain(own.port) {
-            self.receive_ports.free(port);
-        }
+        self.receive_ports.release(own.port);
+        own.destinations.iter().for_each(|destination| self.receive_ports.release(destination.port));
     }
+}
+
+/// Takes the port that the socket names, or one of the range; none for a group, whose port is not its sockets' alone.
+fn choose_port(ports: &mut PortManager, spec: &mut SocketSpec) -> Result<Option<u16>, Failure> {
+    if spec.multicast.is_some() {
+        return Ok(None);
+    }
+    if spec.bind.port() != 0 {
+        ports.mark(spec.bind.port());
+    } else {
+        spec.bind.set_port(ports.allocate().map_err(Failure::generic)?);
+    }
+    Ok(Some(spec.bind.port()).filter(|port| *port != 0))
 }
 
 /// Times must be written where those of the socket's other users are, or nowhere as there (spec 02 §2.11).

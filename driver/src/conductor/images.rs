@@ -16,7 +16,7 @@ use crate::channel::{UdpChannel, address_text};
 use crate::events::ImageEvent;
 use crate::executor::Job;
 use crate::failure::Failure;
-use crate::handover::{ImageShared, ImageState, ReceiverCommand};
+use crate::handover::{ImageShared, ImageState, ReceiverCommand, RefusedUntil};
 use crate::log_files::{self, LogFile};
 use crate::loss_detector::{LossDetector, NakDelay};
 use crate::params::{self, SubscriptionParams};
@@ -77,10 +77,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             }
             None => {
                 let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
-                self.choose_receive_port(&mut spec)?;
+                let port = self.choose_receive_port(&mut spec)?;
                 let opened = (*channel).clone();
                 let params = Box::new(params);
-                self.open_socket(spec, &opened, Pending::SubscriptionSocket { add, params, channel })
+                let pending = Pending::SubscriptionSocket { add, params, channel, port };
+                self.open_socket(spec, &opened, pending).inspect_err(|_| self.receive_ports.release(port))
             }
         }
     }
@@ -90,9 +91,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         add: AddSubscription,
         params: SubscriptionParams,
         channel: Box<UdpChannel>,
-        socket: T::Socket,
+        (socket, port): (T::Socket, Option<u16>),
     ) -> Result<(), Failure> {
-        let index = self.add_receive_endpoint(add.correlation_id, (*channel).clone(), Some(socket))?;
+        let socket = Some((socket, port));
+        let index = self
+            .add_receive_endpoint(add.correlation_id, (*channel).clone(), socket)
+            .inspect_err(|_| self.receive_ports.release(port))?;
         self.join_endpoint(add, params, channel, index);
         Ok(())
     }
@@ -173,14 +177,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             .iter()
             .find(|subscription| is_wanted(subscription, endpoint_id, stream_id, session_id))
         else {
-            return self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id });
+            return self.refuse_image(endpoint_id, &setup, RefusedUntil::NextSetup);
         };
         let window = subscription.params.receiver_window.min(setup.term_length / 2);
         if setup.mtu > window {
-            return self.events.record_error(&format!(
+            self.events.record_error(&format!(
                 "mtuLength={} > initialWindowLength={window} for session={session_id} stream={stream_id} from {source}",
                 setup.mtu
             ));
+            return self.refuse_image(endpoint_id, &setup, RefusedUntil::End);
         }
         let correlation_id = self.to_driver.next_correlation_id();
         let settings = self.image_log_settings(subscription, &setup, correlation_id, window);
@@ -191,8 +196,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let request = ImageRequest { correlation_id, endpoint_id, setup, source, control };
         if self.submit(job, Pending::ImageLog(Box::new(request))).is_err() {
-            self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id });
+            self.refuse_image(endpoint_id, &setup, RefusedUntil::NextSetup);
         }
+    }
+
+    fn refuse_image(&mut self, endpoint_id: u64, setup: &Setup, until: RefusedUntil) {
+        let Setup { stream_id, session_id, .. } = *setup;
+        self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id, until });
     }
 
     fn image_log_settings(
@@ -265,8 +275,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         request: ImageRequest,
         log: Result<(LogFile, Option<String>), Failure>,
     ) {
-        let (endpoint_id, stream_id, session_id) =
-            (request.endpoint_id, request.setup.stream_id, request.setup.session_id);
         let outcome = log.and_then(|(file, warning)| {
             self.on_mapped(file.length);
             if let Some(warning) = warning {
@@ -276,7 +284,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         });
         if let Err(failure) = outcome {
             self.events.record_error(&failure.to_string());
-            self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id });
+            let ImageRequest { endpoint_id, setup, .. } = &request;
+            let mut wanted = self.subscriptions.iter();
+            let is_wanted = wanted.any(|own| is_wanted(own, *endpoint_id, setup.stream_id, setup.session_id));
+            let until = if is_wanted { RefusedUntil::SetupTimeout } else { RefusedUntil::NextSetup };
+            self.refuse_image(*endpoint_id, setup, until);
         }
     }
 

@@ -95,10 +95,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 }
                 let ttl = self.context.socket_multicast_ttl;
                 let mut spec = channel.send_socket(self.context.connect_enabled, ttl);
-                self.choose_send_port(&mut spec, channel.control.is_some())?;
+                let port = self.choose_send_port(&mut spec, channel.control.is_some())?;
                 let (opened, control) = ((*channel).clone(), channel.control_socket(ttl));
-                let pending = Pending::PublicationSocket { add, channel };
+                let pending = Pending::PublicationSocket { add, channel, port };
                 self.open_sockets(spec, control, &opened, pending)
+                    .inspect_err(|_| self.send_ports.release(port))
             }
         }
     }
@@ -108,8 +109,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         add: AddPublication,
         channel: UdpChannel,
         opened: Opened<T::Socket>,
+        port: Option<u16>,
     ) -> Result<(), Failure> {
-        let index = self.add_send_endpoint(add.correlation_id, channel.clone(), opened)?;
+        let index = self
+            .add_send_endpoint(add.correlation_id, channel.clone(), opened, port)
+            .inspect_err(|_| self.send_ports.release(port))?;
         let endpoint_id = self.send_endpoints[index].id;
         let created = self.create_network_log(add, channel, index);
         if created.is_err() {

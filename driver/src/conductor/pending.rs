@@ -39,13 +39,18 @@ pub(super) enum Pending {
     /// The channel of a network publication is resolved.
     PublicationChannel { add: AddPublication },
     /// The socket of a network publication is opened.
-    PublicationSocket { add: AddPublication, channel: Box<UdpChannel> },
+    PublicationSocket { add: AddPublication, channel: Box<UdpChannel>, port: Option<u16> },
     /// The log of a network publication is created.
     NetworkLog(Box<NetworkLog>),
     /// The channel of a network subscription is resolved.
     SubscriptionChannel { add: AddSubscription, params: Box<SubscriptionParams>, is_spy: bool },
     /// The socket of a network subscription is opened.
-    SubscriptionSocket { add: AddSubscription, params: Box<SubscriptionParams>, channel: Box<UdpChannel> },
+    SubscriptionSocket {
+        add: AddSubscription,
+        params: Box<SubscriptionParams>,
+        channel: Box<UdpChannel>,
+        port: Option<u16>,
+    },
     /// The channel of a destination is resolved.
     AddDestination { correlation_id: i64, publication_id: i64, uri: Box<ChannelUri>, text: String },
     /// The channel of a destination that goes is resolved.
@@ -55,7 +60,12 @@ pub(super) enum Pending {
     /// The channel of a receive destination is resolved.
     AddReceiveDestination { correlation_id: i64, subscription_id: i64 },
     /// The socket of a receive destination is opened.
-    ReceiveDestinationSocket { correlation_id: i64, subscription_id: i64, channel: Box<UdpChannel> },
+    ReceiveDestinationSocket {
+        correlation_id: i64,
+        subscription_id: i64,
+        channel: Box<UdpChannel>,
+        port: Option<u16>,
+    },
     /// The channel of a receive destination that goes is resolved.
     RemoveReceiveDestination { correlation_id: i64, subscription_id: i64 },
     /// The log of an image is created.
@@ -102,9 +112,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             (Pending::PublicationChannel { add }, JobResult::Channel(channel)) => {
                 channel.and_then(|channel| self.on_publication_channel(add, channel))
             }
-            (Pending::PublicationSocket { add, channel }, JobResult::Socket(socket)) => {
-                socket.and_then(|opened| self.on_publication_socket(add, *channel, opened))
-            }
+            (Pending::PublicationSocket { add, channel, port }, JobResult::Socket(socket)) => socket
+                .inspect_err(|_| self.send_ports.release(port))
+                .and_then(|opened| self.on_publication_socket(add, *channel, opened, port)),
             (Pending::NetworkLog(pending), JobResult::Log(log)) => {
                 let endpoint_id = pending.endpoint_id;
                 let done = log.and_then(|log| self.on_network_log(*pending, log));
@@ -116,9 +126,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             (Pending::SubscriptionChannel { add, params, is_spy }, JobResult::Channel(channel)) => {
                 channel.and_then(|channel| self.on_subscription_channel(add, *params, channel, is_spy))
             }
-            (Pending::SubscriptionSocket { add, params, channel }, JobResult::Socket(socket)) => {
-                socket.and_then(|opened| self.on_subscription_socket(add, *params, channel, opened.socket))
-            }
+            (Pending::SubscriptionSocket { add, params, channel, port }, JobResult::Socket(socket)) => socket
+                .inspect_err(|_| self.receive_ports.release(port))
+                .and_then(|opened| self.on_subscription_socket(add, *params, channel, (opened.socket, port))),
             (
                 Pending::AddDestination { correlation_id, publication_id, uri, text },
                 JobResult::Channel(channel),
@@ -151,11 +161,20 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 self.on_receive_destination_channel(correlation_id, subscription_id, channel)
             }),
             (
-                Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel },
+                Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel, port },
                 JobResult::Socket(socket),
-            ) => socket.and_then(|opened| {
-                self.on_receive_destination_socket(correlation_id, subscription_id, *channel, opened.socket)
-            }),
+            ) => socket
+                .and_then(|opened| {
+                    let socket = opened.socket;
+                    self.on_receive_destination_socket(
+                        correlation_id,
+                        subscription_id,
+                        *channel,
+                        socket,
+                        port,
+                    )
+                })
+                .inspect_err(|_| self.receive_ports.release(port)),
             (
                 Pending::RemoveReceiveDestination { correlation_id, subscription_id },
                 JobResult::Channel(channel),

@@ -75,12 +75,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             return Ok(());
         }
         let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
-        self.choose_receive_port(&mut spec)?;
+        let port = self.choose_receive_port(&mut spec)?;
         // Its buffers are those of the subscription's channel.
         let own = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id);
         let opened = own.map_or_else(|| (*channel).clone(), |endpoint| endpoint.channel.clone());
-        let pending = Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel };
-        self.open_socket(spec, &opened, pending)
+        let pending = Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel, port };
+        self.open_socket(spec, &opened, pending).inspect_err(|_| self.receive_ports.release(port))
     }
 
     pub(super) fn on_receive_destination_socket(
@@ -89,6 +89,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         subscription_id: i64,
         channel: UdpChannel,
         socket: T::Socket,
+        port: Option<u16>,
     ) -> Result<(), Failure> {
         let endpoint_id = self.multi_destination_endpoint(subscription_id)?;
         let bound = socket.local_address();
@@ -99,7 +100,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let status_id = self.receive_endpoints[index].status.id();
         let address = self.counters.local_address(false, subscription_id, status_id, bound)?;
         let registration_id = correlation_id;
-        let port = channel.group.is_none().then_some(bound.port());
         let transport = Box::new(self.receive_transport(registration_id, socket, &channel));
         let destination = ReceiveDestination { registration_id, channel, address, port };
         self.receive_endpoints[index].destinations.push(destination);
@@ -175,9 +175,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         {
             let destination = endpoint.destinations.remove(index);
             self.counters.free(destination.address.id());
-            if let Some(port) = destination.port {
-                self.receive_ports.free(port);
-            }
+            self.receive_ports.release(destination.port);
             let registration_id = destination.registration_id;
             self.tell_receiver(ReceiverCommand::RemoveDestination { endpoint_id, registration_id });
         }

@@ -9,7 +9,7 @@ use harrier_ringbuf::{IdMap, IdSet, Transport};
 use super::endpoint::Outbox;
 use super::image::{Arrival, ImageSlab};
 use super::transport::MulticastGroup;
-use crate::handover::ConductorCommand;
+use crate::handover::{ConductorCommand, RefusedUntil};
 use crate::sender::Replies;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
@@ -32,6 +32,8 @@ pub(crate) enum Session {
     NoInterest,
     /// Its SETUP was refused once; the error is recorded.
     Refused,
+    /// No image could be made; it may be tried again when a while has passed.
+    Postponed,
     /// The stream had as many images as it may have; the error is recorded. It may try again when one has gone.
     OverLimit,
 }
@@ -167,6 +169,18 @@ impl Dispatcher {
         }
     }
 
+    /// No image is made for a session.
+    pub(crate) fn refuse(&mut self, stream_id: i32, session_id: i32, until: RefusedUntil, now_ns: i64) {
+        match until {
+            RefusedUntil::SetupTimeout if self.pending.len() < MAX_REMEMBERED => {
+                self.set(stream_id, session_id, Session::Postponed);
+                self.pending.push_back(Request { stream_id, session_id, since_ns: now_ns });
+            }
+            RefusedUntil::NextSetup | RefusedUntil::SetupTimeout => self.forget(stream_id, session_id),
+            RefusedUntil::End => self.set(stream_id, session_id, Session::Refused),
+        }
+    }
+
     /// An image has left its place; what its session is from now on.
     pub(crate) fn leave(&mut self, stream_id: i32, session_id: i32, index: usize, session: Option<Session>) {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
@@ -179,7 +193,7 @@ impl Dispatcher {
         }
     }
 
-    /// Lets requests for a SETUP go that nobody answered.
+    /// Lets requests for a SETUP go that nobody answered, and sessions come again whose image could not be made.
     pub(crate) fn expire_setups(&mut self, now_ns: i64, timeout_ns: i64) {
         while let Some(request) = self.pending.front().copied() {
             if now_ns <= request.since_ns + timeout_ns {
@@ -187,7 +201,8 @@ impl Dispatcher {
             }
             self.pending.pop_front();
             if let Some(stream) = self.streams.get_mut(&request.stream_id)
-                && matches!(stream.sessions.get(&request.session_id), Some(Session::PendingSetup { .. }))
+                && let Some(Session::PendingSetup { .. } | Session::Postponed) =
+                    stream.sessions.get(&request.session_id)
             {
                 stream.remove(request.session_id);
             }
@@ -370,6 +385,26 @@ mod tests {
         dispatcher.expire_setups(16, 10);
         assert_eq!(dispatcher.next_expiry_ns(), None);
         assert!(dispatcher.streams[&7].sessions.is_empty());
+    }
+
+    #[test]
+    fn a_refused_session_comes_again_as_the_refusal_says() {
+        let mut dispatcher = Dispatcher::default();
+        dispatcher.add_interest(7, None);
+        let session = |dispatcher: &Dispatcher, id| dispatcher.streams[&7].sessions.get(&id).copied();
+        for (id, until, expected) in [
+            (1, RefusedUntil::NextSetup, None),
+            (2, RefusedUntil::SetupTimeout, Some(Session::Postponed)),
+            (3, RefusedUntil::End, Some(Session::Refused)),
+        ] {
+            dispatcher.set(7, id, Session::InitInProgress { transport: 0 });
+            dispatcher.refuse(7, id, until, 5);
+            assert_eq!((session(&dispatcher, id), dispatcher.streams[&7].images), (expected, 0));
+        }
+        dispatcher.expire_setups(15, 10);
+        assert_eq!(session(&dispatcher, 2), Some(Session::Postponed));
+        dispatcher.expire_setups(16, 10);
+        assert_eq!((session(&dispatcher, 2), session(&dispatcher, 3)), (None, Some(Session::Refused)));
     }
 
     #[test]

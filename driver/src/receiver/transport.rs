@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use harrier_ringbuf::Datagrams;
 use harrier_ringbuf::transport::SendBuffer;
+use harrier_ringbuf::{Datagrams, TransportError};
 
 use super::PENDING_SETUP_TIMEOUT_NS;
 use crate::sender::DESTINATION_TIMEOUT_NS;
@@ -32,6 +32,8 @@ pub(crate) struct ReceiveTransport<S> {
     pub(super) group: Option<MulticastGroup>,
     last_request_ns: i64,
     last_heard_ns: i64,
+    /// Of a send; told of when the socket is looked at.
+    error: Option<TransportError>,
     next_error_ns: i64,
     attention_until_ns: i64,
     next_poll_ns: i64,
@@ -52,6 +54,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
             group,
             last_request_ns: 0,
             last_heard_ns: 0,
+            error: None,
             next_error_ns: i64::MIN,
             attention_until_ns: i64::MIN,
             next_poll_ns: i64::MIN,
@@ -118,13 +121,25 @@ impl<S: Datagrams> ReceiveTransport<S> {
         }
     }
 
-    /// True when a failed receive may be reported: at most once a second, for it fails again in every duty cycle.
-    pub(super) fn may_report(&mut self, now_ns: i64) -> bool {
-        let may = now_ns >= self.next_error_ns;
-        if may {
-            self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
+    /// Keeps an error for [`Self::take_error`].
+    pub(super) fn note_error(&mut self, error: TransportError) {
+        self.error.get_or_insert(error);
+    }
+
+    /// What to record of a failed send or receive; at most once a second, for it fails again in every duty cycle.
+    #[inline]
+    pub(super) fn take_error(&mut self, now_ns: i64) -> Option<String> {
+        if self.error.is_none() { None } else { self.take_noted_error(now_ns) }
+    }
+
+    #[cold]
+    fn take_noted_error(&mut self, now_ns: i64) -> Option<String> {
+        let error = self.error.take()?;
+        if now_ns < self.next_error_ns {
+            return None;
         }
-        may
+        self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
+        Some(format!("WARN: {error}"))
     }
 
     /// Sends one control frame; true when it went out whole.
@@ -133,7 +148,13 @@ impl<S: Datagrams> ReceiveTransport<S> {
             return false;
         }
         let mut sent_bytes = 0;
-        self.socket.complete(&mut |_, outcome| sent_bytes += outcome.unwrap_or(0));
+        let error = &mut self.error;
+        self.socket.complete(&mut |_, outcome| match outcome {
+            Ok(sent) => sent_bytes += sent,
+            Err(failure) => {
+                error.get_or_insert(failure);
+            }
+        });
         system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
         if sent_bytes < frame.len() {
             system.get(SystemCounter::ShortSends).increment();

@@ -1,6 +1,8 @@
 //! A driver with a client of our own.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod seam;
+
 use std::path::Path;
 
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Publication, Subscription};

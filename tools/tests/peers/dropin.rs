@@ -7,14 +7,17 @@ use harrier::client::{Context, request_driver_termination};
 use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::Clock;
 
-use crate::peer::{Kind, with_each_peer};
+use crate::peer::{Kind, Peer, with_each_peer};
 use crate::support::binaries::{harrier, harrier_driver};
 use crate::support::client::Client;
-use crate::support::directory;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
+use crate::support::{directory, until};
 
-with_each_peer!(our_driver_serves_as_the_released_system_tests_start_it);
+with_each_peer!(
+    our_driver_serves_as_the_released_system_tests_start_it,
+    a_new_client_works_behind_a_restart_while_old_ones_time_out,
+);
 
 /// What the harness sets beside the directory.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -126,5 +129,54 @@ fn our_driver_serves_as_the_released_system_tests_start_it(kind: Kind) {
         assert_eq!(driver.errors(), "");
         assert_eq!(driver.last_lines(), ["Shutting down driver..."]);
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left in shared memory");
+    }
+}
+
+fn a_new_client_works_behind_a_restart_while_old_ones_time_out(kind: Kind) {
+    for dies in [true, false] {
+        let home = directory("driver");
+        let aeron = home.path().join("aeron");
+        let start = || {
+            let mut command = harrier_driver();
+            command.env("AERON_DIR", &aeron).env("AERON_THREADING_MODE", "SHARED").arg("--ready");
+            let mut driver = Process::start("harrier-driver", &mut command);
+            let line = driver.line();
+            assert!(line.starts_with("{\"ready\":true"), "{line}");
+            driver
+        };
+        let stream = |peer: &mut Peer| {
+            peer.call("subscribe name=s channel=aeron:ipc?term-length=64k stream=10");
+            peer.call("publish name=p channel=aeron:ipc?term-length=64k stream=10");
+            peer.call("send name=p length=100 count=10");
+            peer.call("receive name=s length=100 count=10");
+        };
+        let mut driver = start();
+        let mut old = kind.client_with(&aeron, &["peertest.driver.timeout.ms=6000"]);
+        stream(&mut old);
+        if dies {
+            driver.kill();
+        } else {
+            driver.signal("TERM");
+            assert_eq!(driver.wait().code(), Some(15));
+        }
+        let mut driver = start();
+        // The old client waits for its driver as long as its time-out is; nobody else waits for it.
+        let mut new = kind.client(&aeron);
+        stream(&mut new);
+        until("the end of the old client", || old.errors().contains(kind.driver_timeout()).then_some(()));
+        let refused = old.refused("publish name=q channel=aeron:ipc?term-length=64k stream=11");
+        assert!(refused["error"].as_str().unwrap().contains(kind.closed_client()), "{refused}");
+        // What the old one does at its end does not reach the new driver.
+        new.call("send name=p length=100 from=10 count=10");
+        new.call("receive name=s length=100 from=10 count=10");
+        assert_eq!(new.exit(), "");
+        let errors: serde_json::Value = serde_json::from_str(&errors_of(&aeron)).unwrap();
+        assert_eq!(errors["errors"], serde_json::json!([]));
+        driver.signal("TERM");
+        assert_eq!(driver.wait().code(), Some(15));
+        assert_eq!(
+            (driver.errors().as_str(), driver.last_lines()),
+            ("", vec!["Shutting down driver...".into()])
+        );
     }
 }

@@ -181,6 +181,14 @@ impl Kind {
         }
     }
 
+    /// What a client reports when its driver has given no sign of life for too long.
+    pub fn driver_timeout(self) -> &'static str {
+        match self {
+            Self::Java => "DriverTimeoutException",
+            Self::C => "1000: ",
+        }
+    }
+
     /// What a client reports when its driver has closed its file.
     pub fn driver_shutdown(self) -> [&'static str; 2] {
         match self {

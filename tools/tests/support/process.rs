@@ -1,6 +1,7 @@
 //! A child process whose output is read line by line; it never outlives its owner.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -145,6 +146,30 @@ impl Drop for Process {
             eprintln!("--- errors of {}\n{errors}---", self.name);
         }
     }
+}
+
+/// A command in a file system of its own of `size`, mounted at `path` for it and its children only.
+pub fn in_small_file_system(path: &Path, size: &str, command: &Command) -> Option<Command> {
+    let mut shell = Command::new("unshare");
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    shell.arg(if is_root { "-m" } else { "-rm" });
+    let script = format!("mount -t tmpfs -o size={size} tmpfs {} && exec \"$@\"", path.display());
+    let probe = Command::new(shell.get_program())
+        .args(shell.get_args())
+        .args(["sh", "-c", &script, "sh", "true"])
+        .output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: this user cannot mount a file system of its own");
+        return None;
+    }
+    shell.args(["sh", "-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    Some(shell)
 }
 
 fn bound_to_this_thread(command: &Command) -> Command {

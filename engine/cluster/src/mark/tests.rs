@@ -159,10 +159,3 @@ fn errors_of_the_earlier_run_are_saved() {
         memory.list(Path::new("/c")).unwrap().iter().filter(|name| name.ends_with("error.log")).count();
     assert_eq!(logs, 1);
 }
-
-#[test]
-fn dates_are_those_of_the_calendar() {
-    assert_eq!(old_errors::date_text(0), "1970-01-01-00-00-00-000+0000");
-    assert_eq!(old_errors::date_text(951_782_400_000), "2000-02-29-00-00-00-000+0000");
-    assert_eq!(old_errors::date_text(1_767_225_599_999), "2025-12-31-23-59-59-999+0000");
-}

@@ -30,7 +30,7 @@ public final class Main
     {
         aeron = Aeron.connect(new Aeron.Context()
             .aeronDirectoryName(directory)
-            .driverTimeoutMs(30_000)
+            .driverTimeoutMs(Long.getLong("peertest.driver.timeout.ms", 30_000))
             .awaitingIdleStrategy(new SleepingMillisIdleStrategy(1))
             .errorHandler((error) -> System.err.println("client: " + error)));
         streams = new Streams(aeron);

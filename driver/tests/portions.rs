@@ -1,0 +1,113 @@
+//! How much one duty cycle does: settings that bound it, seen at the seam to the network (spec 02 §2.1, §2.4, §6.2).
+
+mod world;
+
+use harrier_driver::configuration::Properties;
+use harrier_driver::context::DriverContext;
+use harrier_driver::system_counters::SystemCounter as C;
+use harrier_ringbuf::append::OfferError;
+use world::seam::{Call, Side, WatchedTransport};
+use world::{World, free_address};
+
+const STREAM: i32 = 10;
+/// Longer than the tests take on the slowest host.
+const LONG_NS: i64 = 600_000_000_000;
+
+/// A world whose driver has these variables, and what its transport is asked for.
+fn world_of(variables: &[(&str, &str)]) -> (World, WatchedTransport) {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let properties = Properties::from_environment(variables);
+    let mut context = DriverContext::new("unused");
+    assert_eq!(properties.apply(&mut context).unwrap(), Vec::<String>::new());
+    let transport = WatchedTransport::new(&context.transport);
+    let world = World::with_transport(transport.clone(), |own| {
+        own.send_to_status_poll_ratio = context.send_to_status_poll_ratio;
+        own.transport = context.transport;
+        // Nothing is done for the time that has passed.
+        own.status_message_timeout_ns = LONG_NS;
+        own.image_liveness_timeout_ns = LONG_NS;
+        own.publication_connection_timeout_ns = LONG_NS;
+    });
+    (world, transport)
+}
+
+#[test]
+fn control_sockets_are_looked_at_once_in_so_many_sends() {
+    for ratio in [1, 6, 40] {
+        let (mut world, transport) = world_of(&[("AERON_SEND_TO_STATUS_POLL_RATIO", &ratio.to_string())]);
+        let channel = format!("aeron:udp?endpoint={}", free_address());
+        let mut subscription = world.subscription(&channel, STREAM).unwrap();
+        let mut publication = world.exclusive(&channel, STREAM).unwrap();
+        world.exchange(&mut publication, &mut subscription, 5, 100);
+        transport.take_calls(Side::Sender);
+        // Less than a term, so that no offer is refused for its end.
+        for _ in 0..320 {
+            publication.offer(&[7; 100]).unwrap();
+            world.step();
+            subscription.poll(16, &mut |_, _| ());
+        }
+        let mut sends = 0;
+        let mut between = Vec::new();
+        for call in transport.take_calls(Side::Sender) {
+            match call {
+                Call::Send(count) => sends += count,
+                Call::Receive(_) => between.push(std::mem::take(&mut sends)),
+            }
+        }
+        // What was before the first look began before the offers did.
+        let between = &between[1..];
+        assert!(between.len() >= 300 / ratio, "{between:?}");
+        assert!(between.iter().all(|sends| *sends == ratio), "{ratio}: {between:?}");
+    }
+}
+
+/// Fills the window of a stream, then lets the duty cycles go; returns the largest number that `count` finds in what was
+/// asked of one side.
+fn most(variables: &[(&str, &str)], side: Side, count: fn(&Call) -> usize) -> usize {
+    let (mut world, transport) = world_of(variables);
+    let channel = format!("aeron:udp?endpoint={}", free_address());
+    let mut subscription = world.subscription(&channel, STREAM).unwrap();
+    let mut publication = world.exclusive(&channel, STREAM).unwrap();
+    world.exchange(&mut publication, &mut subscription, 5, 100);
+    transport.take_calls(side);
+    let mut received = 0;
+    let mut sent = 0;
+    for _ in 0..10 {
+        // Datagrams of different lengths are not put together by the system.
+        for length in (900..).step_by(32) {
+            match publication.offer(&[7; 1_408][..length.min(1_300)]) {
+                Ok(_) => sent += 1,
+                Err(OfferError::AdminAction) => {}
+                Err(OfferError::BackPressured) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        world.until("all messages", |_| {
+            received += subscription.poll(64, &mut |_, _| ());
+            (received == sent).then_some(())
+        });
+    }
+    assert!(sent > 200, "{sent}");
+    assert_eq!(world.client.counters().value(C::Errors as i32), 0);
+    transport.take_calls(side).iter().map(count).max().unwrap()
+}
+
+#[test]
+fn a_publication_sends_so_many_datagrams_in_a_duty_cycle() {
+    let sent = |call: &Call| if let Call::Send(count) = call { *count } else { 0 };
+    let name = "AERON_NETWORK_PUBLICATION_MAX_MESSAGES_PER_SEND";
+    for limit in [1, 3, 16] {
+        assert_eq!(most(&[(name, &limit.to_string())], Side::Sender, sent), limit);
+    }
+    assert!(most(&[], Side::Sender, sent) >= 16, "as many as the back end takes at once");
+}
+
+#[test]
+fn a_socket_hands_over_so_many_datagrams_in_a_duty_cycle() {
+    let received = |call: &Call| if let Call::Receive(count) = call { *count } else { 0 };
+    let off = ("HARRIER_DRIVER_UDP_SEGMENTATION", "off");
+    for limit in [1, 3, 16] {
+        let variables = [off, ("AERON_RECEIVER_IO_VECTOR_CAPACITY", &*limit.to_string())];
+        assert_eq!(most(&variables, Side::Receiver, received), limit);
+    }
+}
