@@ -251,11 +251,11 @@ impl<T: Transport> Dispatch<'_, T> {
                     image.on_data(data, arrival, self.system, self.now_ns);
                 }
             }
-            Some(Session::PendingSetup { asked }) if header.flags & flag::EOS == 0 => {
-                if *asked & bit_of(self.transport) == 0 {
-                    *asked |= bit_of(self.transport);
-                    self.outbox.ask_for_setup(header.session_id, header.stream_id, arrival.address);
-                }
+            Some(Session::PendingSetup { asked })
+                if header.flags & flag::EOS == 0 && *asked & bit_of(self.transport) == 0 =>
+            {
+                *asked |= bit_of(self.transport);
+                self.outbox.ask_for_setup(header.session_id, header.stream_id, arrival.address);
             }
             None if header.flags & flag::EOS == 0 => {
                 let (stream_id, session_id) = (header.stream_id, header.session_id);
