@@ -4,7 +4,8 @@
 //! Two to five hosts have a driver and a process with its clients. For three seconds of virtual time streams flow and
 //! faults befall links, drivers and clients. Then all is well, and
 //!
-//! - within [`RESUME_NS`] every reader that is neither stuck nor unheard by design gets messages that were sent after the last fault;
+//! - within [`RESUME_NS`] every reader that is neither stuck nor unheard by design gets messages that were sent after the
+//!   last fault;
 //! - within [`DRAINING_NS`] of the last message every reader has read all that is sent to it;
 //! - within [`CLOSING_NS`] of the last close no driver keeps a log, a counter, a byte or a socket.
 //!
