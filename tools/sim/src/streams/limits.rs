@@ -135,7 +135,9 @@ impl Granted {
         self.go_on_without_silent(least, timeout_ns, now_ns, coverage);
         let matches = tag.is_none() || tag == status.group_tag;
         let slowest = self.slowest();
-        let is_near = slowest.is_none_or(|slowest| own >= slowest - window);
+        // Whom a sender with spies has believed is not known for certain: only who is near to all that was granted joins it.
+        let reference = if self.spied.is_some() { Some(self.limit) } else { slowest };
+        let is_near = reference.is_none_or(|reference| own >= reference - window);
         let is_known = self.receivers.contains_key(&status.receiver_id);
         if matches && status.flags & flag::SM_EOS != 0 {
             self.receivers.remove(&status.receiver_id);
