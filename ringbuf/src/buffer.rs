@@ -584,15 +584,16 @@ mod tests {
         assert_eq!(&out, b"h\0\0rier");
     }
 
-    /// Zeroes ranges in the middle of other bytes by `zero`.
+    /// Zeroes ranges in the middle of other bytes by `zero`; only short ones under Miri, which is slow.
     fn zeroes_exactly(zero: impl Fn(&AtomicBuffer, usize, usize)) {
-        let buffer = AtomicBuffer::heap(70_000);
-        for (offset, length) in
-            [(0, 16), (3, 61), (3, 16_383), (1, 16_384), (64, 16_384), (77, 65_000), (8, 65_528), (13, 0)]
-        {
-            buffer.copy_in(0, &vec![0xa5; 70_000]);
+        let ranges =
+            [(0, 16), (3, 61), (13, 0), (3, 16_383), (1, 16_384), (64, 16_384), (77, 65_000), (8, 65_528)];
+        let ranges = if cfg!(miri) { &ranges[..3] } else { &ranges };
+        for (offset, length) in ranges.iter().copied() {
+            let buffer = AtomicBuffer::heap(offset + length + 100);
+            let mut bytes = vec![0xa5; buffer.capacity()];
+            buffer.copy_in(0, &bytes);
             zero(&buffer, offset, length);
-            let mut bytes = vec![0; 70_000];
             buffer.copy_out(0, &mut bytes);
             let is_wrong = |(at, byte): (usize, &u8)| {
                 *byte != if (offset..offset + length).contains(&at) { 0 } else { 0xa5 }
