@@ -146,6 +146,7 @@ impl AtomicBuffer {
     /// never stores) until `backing` is dropped, and aligned to 8 bytes. Nobody may hold a Rust reference into it.
     pub unsafe fn from_raw(address: NonNull<u8>, length: usize, backing: Arc<dyn Backing>) -> Self {
         assert!((address.as_ptr() as usize).is_multiple_of(8), "shared memory must be 8-byte aligned");
+        shared_copy::prepare();
         Self { address, length, backing }
     }
 

@@ -92,7 +92,7 @@ unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, length: usize) {
     }
 }
 
-/// From this length on bytes are zeroed past the caches, where [`zeroes_past_caches`] says so.
+/// From this length on bytes are zeroed past the caches, where [`ZEROES_PAST_CACHES`] says so.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const STREAMED_BYTES: usize = 16 << 10;
 
@@ -100,18 +100,20 @@ const STREAMED_BYTES: usize = 16 << 10;
 /// On AMD's processors that core may share no cache with this one and would have to fetch every line from it, which
 /// takes longer than from memory; on Intel's it finds the lines in the last cache, which is twice as fast as memory.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-fn zeroes_past_caches() -> bool {
-    use std::sync::LazyLock;
-    static IS_AMD: LazyLock<bool> = LazyLock::new(|| {
-        let vendor = std::arch::x86_64::__cpuid(0);
-        [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
-    });
-    *IS_AMD
+static ZEROES_PAST_CACHES: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
+});
+
+/// Asks the processor what it is, which takes a virtual machine microseconds: when memory is mapped, not when it is zeroed.
+pub(super) fn prepare() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    std::sync::LazyLock::force(&ZEROES_PAST_CACHES);
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(super) unsafe fn zero(to: *mut u8, length: usize) {
-    if length < STREAMED_BYTES || !zeroes_past_caches() {
+    if length < STREAMED_BYTES || !*ZEROES_PAST_CACHES {
         // SAFETY: the caller promises that `to` is valid for `length`.
         unsafe { std::ptr::write_bytes(to, 0, length) }
     } else {
