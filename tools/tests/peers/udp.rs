@@ -153,12 +153,15 @@ fn a_rejected_image_and_a_revoked_publication_end_on_both_sides(kind: Kind) {
     peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
     let channel = peer.call_beside(&mut client, "resolve name=s")["channel"].as_str().unwrap().to_owned();
     let publication = client.exclusive(&channel, 10);
-    peer.call_beside(&mut client, "images name=s count=1");
+    let images = peer.call_beside(&mut client, "images name=s count=1");
     peer.call_beside(&mut client, "reject name=s reason=not-wanted");
     client
         .until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_RECEIVED) > 0).then_some(()));
-    peer.call_beside(&mut client, "images name=s count=0");
+    // The stream may be back before anybody sees that it was gone: a heartbeat asks for it anew.
+    let image = &images["images"][0]["correlation"];
+    peer.call_beside(&mut client, &format!("unavailable name=s image={image}"));
     drop(publication);
+    peer.call_beside(&mut client, "images name=s count=0");
 
     let publication = client.exclusive(&channel, 10);
     peer.call_beside(&mut client, "images name=s count=1");

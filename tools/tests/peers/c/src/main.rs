@@ -77,6 +77,7 @@ fn run(client: &Client, streams: &Streams, command: &Command) -> Result<Value, F
         "resolve" => streams.subscription(command, |it| it.lock().unwrap().resolve()),
         "connected" => streams.connected(command),
         "images" => streams.images(command),
+        "unavailable" => streams.unavailable(command),
         "send" => streams.send(command),
         "abort" => streams.abort(command),
         "receive" => streams.receive(command),

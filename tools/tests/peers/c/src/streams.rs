@@ -107,6 +107,17 @@ impl Streams {
         Ok(json!({ "images": subscription.lock().unwrap().images()? }))
     }
 
+    /// Waits for the end of one image, whether its stream comes back as another one or not.
+    pub fn unavailable(&self, command: &Command) -> Result<Value, Failure> {
+        let subscription = named(&self.subscriptions, command, "name")?;
+        let image: i64 = command.number("image")?;
+        Wait::until(format!("the end of image {image}"), || {
+            let images = subscription.lock().unwrap().images()?;
+            Ok(images.iter().all(|found| found["correlation"] != image).then_some(()))
+        })?;
+        Ok(json!({}))
+    }
+
     /// Offers numbered messages, or claims them when they fit a frame and `claim=true`.
     pub fn send(&self, command: &Command) -> Result<Value, Failure> {
         let publication = named(&self.publications, command, "name")?;

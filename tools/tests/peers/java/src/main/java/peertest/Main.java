@@ -136,6 +136,7 @@ public final class Main
             case "resolve" -> streams.resolve(command);
             case "connected" -> streams.connected(command);
             case "images" -> streams.images(command);
+            case "unavailable" -> streams.unavailable(command);
             case "send" -> streams.send(command);
             case "receive" -> streams.receive(command);
             case "stamps" -> streams.stamps(command);

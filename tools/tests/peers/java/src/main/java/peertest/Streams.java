@@ -110,6 +110,16 @@ final class Streams
         return new Reply().put("images", images);
     }
 
+    /** Waits for the end of one image, whether its stream comes back as another one or not. */
+    Reply unavailable(final Command command)
+    {
+        final Subscription subscription = subscriptions.get(command.text("name"));
+        final long image = command.number("image");
+        Wait.until("the end of image " + image, () ->
+            subscription.images().stream().noneMatch((found) -> found.correlationId() == image));
+        return new Reply();
+    }
+
     /** Offers numbered messages, or claims them when they fit a frame and {@code claim=true}. */
     Reply send(final Command command)
     {
