@@ -18,6 +18,12 @@ fn finish(command: &mut Command) -> (i32, String, String) {
     (status.code().expect("an exit code"), output, errors)
 }
 
+/// A member string of ports that are free.
+fn free_members() -> String {
+    let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    format!("0,{}", endpoints.join(","))
+}
+
 #[test]
 fn every_command_explains_itself_with_an_example() {
     for (command, example) in [
@@ -118,14 +124,17 @@ fn a_node_prints_one_line_when_it_serves_and_ends_on_signals_with_0() {
 
 #[test]
 fn a_node_ends_by_itself_after_its_time() {
-    let mut node = OurNode::start(&["--idle", "backoff", "--max-seconds", "1"]);
-    assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());
+    let members = free_members();
+    let home = directory("node");
+    let arguments = ["--idle", "backoff", "--max-seconds", "1"].map(String::from);
+    let mut command = support::binaries::node_command(home.path(), &members, &arguments);
+    let (code, _, errors) = finish(&mut command);
+    assert_eq!((code, errors.as_str()), (0, ""));
 }
 
 #[test]
 fn a_node_without_services_of_its_own_waits_for_them() {
-    let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-    let members = format!("0,{}", endpoints.join(","));
+    let members = free_members();
     let arguments = ["--service", "none", "--idle", "backoff"].map(String::from);
     let home = directory("node");
     let mut command = support::binaries::node_command(home.path(), &members, &arguments);

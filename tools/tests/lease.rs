@@ -27,7 +27,8 @@ impl Leases {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = harrier();
-        command.args(["lease", "--json", "--ingress", &self.ingress, "--egress", "127.0.0.1:0"]).args(words);
+        command.args(["lease", "--json", "--ingress", &self.ingress, "--egress", "127.0.0.1:0"]);
+        command.args(["--timeout-ms", "60000"]).args(words);
         command
     }
 
@@ -125,7 +126,7 @@ fn a_program_runs_only_while_its_unit_leads() {
     };
     let hold = |unit: &str, name: &str| {
         let script = script(name);
-        let words = ["hold", "gw", unit, "--duration", "2s", "--grace", "500ms", "--", "sh", "-c", &script];
+        let words = ["hold", "gw", unit, "--duration", "8s", "--grace", "500ms", "--", "sh", "-c", &script];
         Process::start("harrier lease hold", &mut leases.command(&words))
     };
     let mut first = hold("gw/0", "first");
@@ -148,8 +149,11 @@ fn a_program_runs_only_while_its_unit_leads() {
 
     // A leader that is told to step down loses its program, and says so.
     until("the second program", || text_of(&file("second")).contains('\n').then_some(()));
+    // It renews when half of what it has claimed is over: not just between the two.
+    second.signal("STOP");
     assert_eq!(leases.ask(&["release", "gw", "gw/1", &next.to_string()]).0, 0);
     assert_eq!(leases.ask(&["claim", "gw", "gw/2", "60s"]).0, 0);
+    second.signal("CONT");
     let lost: Value = serde_json::from_str(&second.line()).unwrap();
     assert_eq!(lost["outcome"].as_str(), Some("lost"));
     assert_eq!(second.wait().code(), Some(3));
@@ -163,7 +167,7 @@ fn a_program_is_gone_before_the_guarantee_when_the_cluster_is() {
     let path = files.path().join("program");
     // Does not end when it is asked to.
     let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done", path.display());
-    let words = ["hold", "gw", "gw/0", "--duration", "600ms", "--grace", "200ms", "--", "sh", "-c", &script];
+    let words = ["hold", "gw", "gw/0", "--duration", "4s", "--grace", "500ms", "--", "sh", "-c", &script];
     let mut hold = Process::start("harrier lease hold", &mut leases.command(&words));
     hold.line();
     until("the program", || text_of(&path).contains('\n').then_some(()));

@@ -7,10 +7,10 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
-use harrier::client::{Aeron, Context};
+use harrier::client::Aeron;
 use harrier::cluster::client::ClusterClientContext;
 use harrier::lease::codec::Event;
 use harrier::lease::{Fence, LeaseClient, LeaseClientContext, PolledTracker, TrackerState};
@@ -158,7 +158,7 @@ impl Unit {
 fn unit_process() {
     let Ok(task) = std::env::var(TASK) else { return };
     let task: Value = serde_json::from_str(&task).unwrap();
-    let context = Context::new(PathBuf::from(task["aeron_dir"].as_str().unwrap()));
+    let context = support::client::context(Path::new(task["aeron_dir"].as_str().unwrap()));
     let mut aeron = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
     let mut unit = Unit::new(&task);
     loop {
@@ -197,7 +197,9 @@ struct Field {
 
 impl Field {
     fn new() -> Self {
-        let driver = OurDriver::start(&[]);
+        // What the dead held is given back soon: there are many.
+        let driver =
+            OurDriver::start(&["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=25s"]);
         let node = OurNode::start(&[
             "--service",
             "lease",

@@ -6,12 +6,13 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::binaries::{OurDriver, harrier};
-use support::directory;
 use support::ports::free_port;
 use support::process::Process;
+use support::{PATIENCE_NS, directory};
 
 fn command(words: &[&str]) -> Command {
     let mut command = harrier();
@@ -37,7 +38,8 @@ fn pings_come_back_from_another_process() {
     let base = directory("ping");
     let svg = base.path().join("rtt.svg");
     let measure = ["ping", "--count", "500", "--warmup", "10", "--svg", svg.to_str().unwrap()];
-    let (code, output, errors) = finish(&[&measure[..], &streams, &["--json"]].concat());
+    let patient = ["--timeout-ms", "60000"];
+    let (code, output, errors) = finish(&[&measure[..], &streams, &patient, &["--json"]].concat());
     assert_eq!((code, errors.as_str()), (0, ""));
     let document: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(document["count"], 500);
@@ -47,7 +49,7 @@ fn pings_come_back_from_another_process() {
 
     // Longer than a frame, at a pace of its own.
     let paced = ["ping", "--count", "100", "--warmup", "0", "--length", "5000", "--rate", "2000"];
-    let (code, output, errors) = finish(&[&paced[..], &streams].concat());
+    let (code, output, errors) = finish(&[&paced[..], &streams, &patient].concat());
     assert_eq!((code, errors.as_str()), (0, ""));
     assert!(output.starts_with("100 round trips") && output.contains("p99.9"), "{output}");
     pong.signal("TERM");
@@ -160,6 +162,7 @@ fn counters_are_served() {
     let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
     let ask = |request: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_nanos(PATIENCE_NS as u64))).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

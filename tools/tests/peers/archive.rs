@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::java;
 use crate::peer::{Kind, Peer};
-use crate::support::directory;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
+use crate::support::{PATIENCE_NS, directory};
 
 /// A message of 200 bytes takes a frame of 256.
 const LENGTH: usize = 200;
@@ -36,6 +36,9 @@ impl OurArchive {
         let mut driver = DriverContext::new(directory.join("aeron"));
         driver.timer_interval_ns = 20_000_000;
         driver.publication_linger_timeout_ns = 200_000_000;
+        driver.publication_connection_timeout_ns = PATIENCE_NS;
+        driver.client_liveness_timeout_ns = PATIENCE_NS;
+        driver.publication_unblock_timeout_ns = 2 * PATIENCE_NS;
         let now = SystemClock.now();
         let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
         Self::run(directory, &directory.join("aeron"), checksum, Some(driver))
@@ -64,6 +67,9 @@ impl OurArchive {
         archive.record_checksum = checksum;
         archive.replay_checksum = checksum;
         archive.replay_linger_timeout_ns = 200_000_000;
+        archive.connect_timeout_ns = PATIENCE_NS;
+        archive.replication_message_timeout_ns = PATIENCE_NS;
+        archive.driver_timeout_ns = PATIENCE_NS;
         if checksum.is_some() {
             (archive.file_sync_level, archive.catalog_file_sync_level) = (SyncLevel::Data, SyncLevel::All);
         }

@@ -22,7 +22,13 @@ fn end(node: &mut OurNode) {
     node.process.signal("TERM");
     let status = node.process.wait();
     assert_eq!(status.code(), Some(0), "{}", node.process.errors());
-    assert!(now_ns() - signalled_ns < 5_000_000_000, "{} ns", now_ns() - signalled_ns);
+    is_within_liveness(signalled_ns);
+}
+
+/// Nobody has waited until somebody else counts as dead, which takes 10 s; a machine may stand still for some.
+fn is_within_liveness(since_ns: i64) {
+    let took_ns = now_ns() - since_ns;
+    assert!(took_ns < 9_500_000_000, "{took_ns} ns");
 }
 
 fn now_ns() -> i64 {
@@ -63,12 +69,12 @@ fn a_session_lives_on_keep_alives_and_ends_without() {
         return;
     }
     let mut node =
-        OurNode::start(&["--layout", "threads", "--idle", "backoff", "--session-timeout-ms", "1500"]);
+        OurNode::start(&["--layout", "threads", "--idle", "backoff", "--session-timeout-ms", "7000"]);
     let (mut java, _directory) = Kind::Java.with_own_driver(&[]);
     connect(&mut java, &node, "alive");
     connect(&mut java, &node, "silent");
     java.call("cluster-echo session=silent length=32 count=10");
-    let alive = java.call("cluster-keep-alive session=alive millis=3500");
+    let alive = java.call("cluster-keep-alive session=alive millis=9000");
     assert_eq!((alive["closed"].as_bool(), alive["event"].is_null()), (Some(false), true), "{alive}");
     java.call("cluster-echo session=alive length=32 count=10");
     let silent = java.call("cluster-await-close session=silent");
@@ -99,7 +105,7 @@ fn a_node_starts_again_from_its_log_and_keeps_the_sessions_that_were_open() {
         // What a client offers before it is told is lost with the node's old streams.
         java.call(&format!("cluster-await-leader session=b count={restart}"));
         let echoed = java.call("cluster-echo session=b length=100 count=1000");
-        assert!(now_ns() - killed_ns < 5_000_000_000, "{} ns", now_ns() - killed_ns);
+        is_within_liveness(killed_ns);
         assert_eq!(echoed["received"], 1_000);
         assert_eq!(echoed["session"], session["session"]);
         assert_eq!(echoed["newLeaders"], restart);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use harrier::client::Aeron;
-use harrier::cluster::client::{ClusterClient, ClusterClientContext, ClusterClientError};
+use harrier::cluster::client::{ClusterClient, ClusterClientError};
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use serde_json::Value;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::java;
 use crate::support::binaries::node_command;
 use crate::support::client::Client;
+use crate::support::cluster;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
@@ -49,10 +50,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(aeron_directory: &Path, ingress_port: u16) -> Self {
-        let context = ClusterClientContext::new(
-            format!("0=127.0.0.1:{ingress_port}"),
-            "aeron:udp?endpoint=127.0.0.1:0",
-        );
+        let context = cluster::context(&format!("0=127.0.0.1:{ingress_port}"));
         let client = Client::connect(aeron_directory);
         let mut own = Self { client, cluster: ClusterClient::new(context).unwrap(), heard: Vec::new() };
         own.until("the session", |own| own.cluster.is_connected().then_some(()));
@@ -157,13 +155,36 @@ impl World {
         &self.said[service_id]
     }
 
-    fn until_said(&mut self, service_id: usize, line: &str) {
-        until(line, || {
+    /// Waits, with the client at work, until what a service has said has what is wanted.
+    fn until_heard<V>(
+        &mut self,
+        service_id: usize,
+        what: &str,
+        wanted: impl Fn(&[String]) -> Option<V>,
+    ) -> V {
+        until(what, || {
             if let Some(client) = &mut self.client {
                 client.poll().unwrap();
             }
-            self.said(service_id).iter().any(|own| own == line).then_some(())
+            wanted(self.said(service_id))
+        })
+    }
+
+    fn until_said(&mut self, service_id: usize, line: &str) {
+        self.until_said_times(service_id, line, 1);
+    }
+
+    fn until_said_times(&mut self, service_id: usize, line: &str, count: usize) {
+        self.until_heard(service_id, line, |said| {
+            (said.iter().filter(|own| *own == line).count() >= count).then_some(())
         });
+    }
+
+    /// The line with which a service began.
+    fn first(&mut self, service_id: usize) -> String {
+        self.until_heard(service_id, "the start", |said| {
+            said.iter().find(|line| line.starts_with("start")).cloned()
+        })
     }
 
     fn take_snapshot(&mut self, count: i64) {
@@ -220,11 +241,6 @@ impl World {
     }
 }
 
-/// The line with which a service began.
-fn first(said: &[String]) -> &str {
-    said.iter().find(|line| line.starts_with("start")).unwrap()
-}
-
 #[test]
 fn a_java_service_starts_from_our_snapshots_and_our_log() {
     if !java::is_available() {
@@ -232,7 +248,8 @@ fn a_java_service_starts_from_our_snapshots_and_our_log() {
     }
     let mut world = World::new(1);
     world.start();
-    assert_eq!(world.said(0)[..2], ["start", "role LEADER"]);
+    let begin = world.until_heard(0, "the start", |said| Some(said.get(..2)?.to_vec()));
+    assert_eq!(begin, ["start", "role LEADER"]);
     for number in 0..200 {
         world.client().exchange(&format!("before {number}"), 1);
     }
@@ -242,7 +259,8 @@ fn a_java_service_starts_from_our_snapshots_and_our_log() {
     world.client().send("forward through");
     world.until_said(0, "service through");
     world.take_snapshot(1);
-    world.client().send("timer 6 1500");
+    // Later than all that is done in this life.
+    world.client().send("timer 6 8000");
     for number in 0..50 {
         world.client().exchange(&format!("after {number}"), 1);
     }
@@ -252,7 +270,7 @@ fn a_java_service_starts_from_our_snapshots_and_our_log() {
     world.kill();
 
     world.start();
-    let taken = first(world.said(0)).to_owned();
+    let taken = world.first(0);
     assert!(taken.starts_with("start at ") && taken.ends_with(" sessions 1"), "{taken}");
     world.until_said(0, "message 8 after 49");
     world.until_said(0, "timer 6");
@@ -267,7 +285,7 @@ fn a_java_service_starts_from_our_snapshots_and_our_log() {
     world.end_by(SHUTDOWN);
 
     world.start();
-    let started = first(world.said(0)).to_owned();
+    let started = world.first(0);
     assert!(started.contains(&state), "{started}, {state}");
     world.client().exchange("in the third life", 1);
     world.end_by(ABORT);
@@ -285,9 +303,7 @@ fn two_java_services_and_their_messages_come_back_equal() {
     }
     world.client().send("forward once");
     for service_id in 0..2 {
-        until("the messages of both", || {
-            (world.said(service_id).iter().filter(|line| *line == "service once").count() == 2).then_some(())
-        });
+        world.until_said_times(service_id, "service once", 2);
     }
     world.take_snapshot(1);
     world.client().send("forward tail");
@@ -296,15 +312,11 @@ fn two_java_services_and_their_messages_come_back_equal() {
     world.kill();
     world.start();
     for service_id in 0..2 {
-        until("the messages of both", || {
-            (world.said(service_id).iter().filter(|line| *line == "service tail").count() == 2).then_some(())
-        });
+        world.until_said_times(service_id, "service tail", 2);
     }
     assert_ne!(state, world.state());
     world.client().send("forward again");
-    until("the messages of both", || {
-        (world.said(1).iter().filter(|line| *line == "service again").count() == 2).then_some(())
-    });
+    world.until_said_times(1, "service again", 2);
     world.client().send("close");
     let refused = until("the close", || world.client.as_mut().unwrap().poll().err());
     assert!(

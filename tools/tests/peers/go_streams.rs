@@ -14,7 +14,7 @@ use crate::support::ports::free_port;
 use crate::support::process::Process;
 
 /// Longest that a program of the library goes on; other tests may hold the processor meanwhile.
-const TIMEOUT: [&str; 2] = ["-timeout", "50s"];
+const TIMEOUT: [&str; 2] = ["-timeout", "100s"];
 
 /// A program that runs.
 struct Running(Process);

@@ -8,12 +8,13 @@ use std::sync::OnceLock;
 use crate::peer::{self, Kind, Peer};
 use crate::support::source;
 
-/// Flags of every virtual machine: small, quick to start, open where Agrona needs it.
-const FLAGS: [&str; 5] = [
+/// Flags of every virtual machine: small, quick to start, without files for its own monitors, open where Agrona needs it.
+const FLAGS: [&str; 6] = [
     "-Xms32m",
     "-Xmx256m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
     "-Dagrona.disable.bounds.checks=false",
 ];
 

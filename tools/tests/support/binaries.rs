@@ -94,8 +94,14 @@ impl OurDriver {
         command.arg("--ready").arg(format!("-Daeron.dir={}", aeron_directory.display()));
         command.args(["-Daeron.threading.mode=SHARED", "-Daeron.shared.idle.strategy=backoff"]);
         command.arg("-Daeron.publication.linger.timeout=200ms");
-        if !settings.iter().any(|setting| setting.starts_with("aeron.timer.interval")) {
+        let is_set = |name: &str| settings.iter().any(|setting| setting.starts_with(name));
+        if !is_set("aeron.timer.interval") {
             command.arg("-Daeron.timer.interval=20ms");
+        }
+        // Clients of a test may have to wait for others to start.
+        if !is_set("aeron.client.liveness.timeout") {
+            command
+                .args(["-Daeron.client.liveness.timeout=120s", "-Daeron.publication.unblock.timeout=130s"]);
         }
         command.args(["-Daeron.term.buffer.sparse.file=true"]);
         command.arg(format!("-Dharrier.driver.transport={}", transport()));

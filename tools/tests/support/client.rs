@@ -10,6 +10,14 @@ use harrier::ringbuf::assembly::FragmentAssembler;
 
 use super::{PATIENCE_NS, messages, until};
 
+/// Settings of a client that is given up neither while a test waits for others nor while the machine stands still.
+pub fn context(directory: &Path) -> Context {
+    let mut context = Context::new(directory);
+    context.driver_timeout_ms = PATIENCE_NS / 1_000_000;
+    context.inter_service_timeout_ns = PATIENCE_NS;
+    context
+}
+
 /// A client whose duty cycle runs while something is waited for.
 pub struct Client {
     /// The client.
@@ -20,7 +28,7 @@ impl Client {
     /// Connects to the driver of a directory, which may still be starting.
     pub fn connect(directory: &Path) -> Self {
         let aeron = until("the driver", || {
-            match Aeron::connect(Context::new(directory), MappedMemory, &SystemClock.now()) {
+            match Aeron::connect(context(directory), MappedMemory, &SystemClock.now()) {
                 Ok(aeron) => Some(aeron),
                 Err(ClientError::NotReady { .. }) => None,
                 Err(error) => panic!("{error}"),

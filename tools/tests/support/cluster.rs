@@ -8,13 +8,19 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 
 use super::client::Client;
-use super::messages;
+use super::{PATIENCE_NS, messages};
+
+/// Settings of a client that gives its node time to lead.
+pub fn context(ingress_endpoints: &str) -> ClusterClientContext {
+    let mut context = ClusterClientContext::new(ingress_endpoints, "aeron:udp?endpoint=127.0.0.1:0");
+    context.message_timeout_ns = PATIENCE_NS;
+    context
+}
 
 /// Connects through the driver of a directory, has `count` messages of `length` bytes echoed, and closes the session.
 pub fn echo(aeron_directory: &Path, ingress_endpoints: &str, count: u64, length: usize) {
     let mut client = Client::connect(aeron_directory);
-    let context = ClusterClientContext::new(ingress_endpoints, "aeron:udp?endpoint=127.0.0.1:0");
-    let mut cluster = ClusterClient::new(context).unwrap();
+    let mut cluster = ClusterClient::new(context(ingress_endpoints)).unwrap();
     let (mut sent, mut received) = (0, 0);
     let mut message = vec![0; length];
     let cycle = |aeron: &mut Aeron, cluster: &mut ClusterClient, received: &mut u64| {

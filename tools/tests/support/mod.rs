@@ -14,7 +14,7 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 
 /// Longest that one condition is waited for; other tests may hold the processor meanwhile.
-pub const PATIENCE_NS: i64 = 60_000_000_000;
+pub const PATIENCE_NS: i64 = 120_000_000_000;
 
 /// Polls until there is a value; panics with `what` after [`PATIENCE_NS`].
 pub fn until<V>(what: &str, mut condition: impl FnMut() -> Option<V>) -> V {

@@ -39,6 +39,10 @@ impl Step {
         Self { relay, is_to_receiver, kind, length: bytes.len(), frame_length, flags: bytes[5] }
     }
 
+    fn asks_for_setup(&self) -> bool {
+        self.kind == "SM" && self.flags & 0x80 != 0
+    }
+
     /// A line of a capture: number, seconds, relay, direction, kind, lengths, flags, mark.
     fn parse(line: &str) -> Self {
         let fields: Vec<_> = line.split('\t').collect();
@@ -55,23 +59,47 @@ impl Step {
     }
 }
 
-/// The steps without repetitions; a new SETUP begins anew, but for idle heartbeats.
+/// The steps without repetitions; a new SETUP begins anew, but for idle heartbeats. A SETUP, and the question for one, are
+/// repeated until there is an answer, and once more where it comes late: how often depends on the machine.
 pub fn essence(steps: &[Step]) -> Vec<Step> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut opening) = (BTreeSet::new(), BTreeSet::new());
     let mut kept = Vec::new();
     for step in steps {
         match step.kind {
             // A first fragment follows another only when a slow machine let it be asked for once more.
             "DATA" if step.flags == 0x80 && kept.last() == Some(step) => {}
-            "DATA" | "PAD" => kept.push(step.clone()),
-            "SETUP" => {
+            "DATA" | "PAD" => {
+                opening.clear();
+                kept.push(step.clone());
+            }
+            "SETUP" if opening.insert(step.clone()) => {
                 seen.retain(|step: &Step| step.kind == "HEARTBEAT");
                 kept.push(step.clone());
             }
+            "SM" if step.asks_for_setup() => {
+                kept.extend(opening.insert(step.clone()).then(|| step.clone()));
+            }
+            "SETUP" => {}
             _ => kept.extend(seen.insert(step.clone()).then(|| step.clone())),
         }
     }
     kept
+}
+
+/// SETUPs that are not repeated because no answer has come yet.
+pub fn setups<'a>(steps: impl IntoIterator<Item = &'a Step>) -> usize {
+    let (mut count, mut is_open) = (0, false);
+    for step in steps {
+        match step.kind {
+            "SETUP" => {
+                count += usize::from(!is_open);
+                is_open = true;
+            }
+            "SM" if !step.asks_for_setup() => is_open = false,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// What the relays saw of a released driver.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Failure;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(100);
 const LONGEST_PAUSE: Duration = Duration::from_micros(100);
 
 pub struct Wait {

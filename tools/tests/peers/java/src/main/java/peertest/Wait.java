@@ -9,7 +9,7 @@ import java.util.function.BooleanSupplier;
 /** Waiting for a condition until a deadline. */
 final class Wait
 {
-    static final long PATIENCE_NS = TimeUnit.SECONDS.toNanos(40);
+    static final long PATIENCE_NS = TimeUnit.SECONDS.toNanos(100);
 
     private final long deadlineNs = System.nanoTime() + PATIENCE_NS;
     private final IdleStrategy idle = new BackoffIdleStrategy(10, 20, 1_000, 100_000);
