@@ -65,8 +65,7 @@ fn orders_survive_the_death_of_their_node() {
     let report = report(&output);
     assert_eq!(report["digest"], report["expected_digest"]);
     assert_eq!(report["messages"], 20_000);
-    // Nobody has waited until somebody else counts as dead, which takes 10 s; a machine may stand still for some.
-    assert!(report["outage_ms"].as_f64().unwrap() < 9_500.0, "{report}");
+    assert!(report["outage_ms"].as_f64().unwrap() < 5_000.0, "{report}");
     assert!(report["round_trip"]["count"].as_u64().unwrap() >= 10_000);
     let plot = std::fs::read_to_string(directory.path().join("demo.svg")).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains("percentile"));
