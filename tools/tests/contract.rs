@@ -117,7 +117,7 @@ fn a_node_prints_one_line_when_it_serves_and_ends_on_signals_with_0() {
         }
         node.process.signal(signal);
         assert_eq!(node.process.wait().code(), Some(0), "{layout} {signal}: {}", node.process.errors());
-        assert_eq!(node.process.lines_so_far(), Vec::<String>::new());
+        assert_eq!(node.process.last_lines(), Vec::<String>::new());
         assert_eq!(node.process.errors(), "");
     }
 }

@@ -238,7 +238,7 @@ fn errors_of_the_driver_before_are_saved_beside_the_directory() {
 
 /// A driver that may have so many files open.
 fn start_with_files(aeron: &Path, files: usize) -> (Process, Client) {
-    let driver = command(aeron, &[("AERON_IMAGE_LIVENESS_TIMEOUT", "2s")]);
+    let driver = command(aeron, &[]);
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh"]).arg(driver.get_program());
     for (name, value) in driver.get_envs() {

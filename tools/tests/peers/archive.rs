@@ -390,7 +390,8 @@ fn a_java_client_over_udp_records_what_its_own_driver_sends() {
     }
     let home = directory("archive");
     let mut archive = OurArchive::start(home.path(), None);
-    let mut java = Kind::Java.with_driver(&home.path().join("java"), &[]);
+    let mut java =
+        Kind::Java.with_driver(&home.path().join("java"), &["aeron.publication.connection.timeout=60s"]);
     assert_eq!(number(&archive.connect_udp(&mut java), "archiveId"), 42);
     let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
     let recording = record_and_extend(&mut java, &channel, "REMOTE", 700);

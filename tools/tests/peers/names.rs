@@ -48,6 +48,16 @@ fn each_side_finds_the_other_by_its_name(kind: Kind) {
             });
             (count == 4).then_some(())
         });
+        if asks {
+            client.until("the neighbor that was asked", |aeron| {
+                let mut is_known = false;
+                let counters = aeron.counters();
+                counters.for_each(&mut |id, type_id, _, _| {
+                    is_known |= i64::from(type_id) == BOOTSTRAP_NEIGHBOR && counters.value(id) == 1;
+                });
+                is_known.then_some(())
+            });
+        }
         // The counters of both sides have the same words.
         let ours = client.counters();
         let text = |name: &str| vec![(name.to_owned(), 2)];

@@ -177,18 +177,19 @@ fn our_commands_ask_and_command_a_released_member() {
     let (cluster, archive, aeron) =
         (cluster.to_str().unwrap(), archive.to_str().unwrap(), aeron.to_str().unwrap());
     let command = |arguments: &[&str]| ours(&[&["cluster", cluster], arguments].concat());
+    let asked = |word: &str| command(&[word, "--timeout-ms", "60000"]);
     until("the end of the election", || (command(&["is-leader"]).0 == 0).then_some(()));
     let marks = json(&["cluster", cluster, "describe", "--json"]);
     assert_eq!(
         (&marks[0]["component"], &marks[1]["component"]),
         (&Value::from("CONSENSUS_MODULE"), &Value::from("CONTAINER"))
     );
-    let members = json(&["cluster", cluster, "list-members", "--json"]);
+    let members = json(&["cluster", cluster, "list-members", "--json", "--timeout-ms", "60000"]);
     assert_eq!(
         (&members["leader_member_id"], &members["members"][0]["member_id"]),
         (&Value::from(0), &Value::from(0))
     );
-    well(command(&["snapshot"]));
+    well(asked("snapshot"));
     let plan = json(&["cluster", cluster, "recovery-plan", "--json"]);
     assert_eq!(plan["snapshots"].as_array().map(Vec::len), Some(2), "{plan}");
     assert_eq!(plan["log"]["recording_id"], plan["log"]["recording_id"].as_i64().unwrap());
@@ -197,10 +198,10 @@ fn our_commands_ask_and_command_a_released_member() {
         snapshot.contains("consensus-module next_session_id") || snapshot.contains("next_session_id="),
         "{snapshot}"
     );
-    well(command(&["suspend"]));
+    well(asked("suspend"));
     let (code, text) = command(&["snapshot"]);
     assert!(code == 1 && text.contains("it is SUSPENDED"), "{text}");
-    well(command(&["resume"]));
+    well(asked("resume"));
     well(command(&["validate-recording-log"]));
     let (code, text) = command(&["invalidate-latest-snapshot"]);
     assert!(code == 1 && text.contains("is running"), "{text}");
@@ -212,7 +213,7 @@ fn our_commands_ask_and_command_a_released_member() {
     assert_eq!(stat["counters"].as_array().map(Vec::len), Some(1), "{stat}");
     let (code, text) = ours(&["archive", archive, "compact", "--yes"]);
     assert!(code == 1 && text.contains("active mark file"), "{text}");
-    well(command(&["shutdown"]));
+    well(asked("shutdown"));
     assert!(member.process.wait().success(), "{}", member.process.errors());
     let log = json(&["cluster", cluster, "recording-log", "--json"]);
     assert_eq!(
