@@ -193,7 +193,7 @@ fn garbage_at_each_port_is_counted_and_survived() {
 #[test]
 fn a_client_that_dies_inside_a_claim_blocks_nobody() {
     let driver =
-        OurDriver::start(&["aeron.client.liveness.timeout=8s", "aeron.publication.unblock.timeout=9s"]);
+        OurDriver::start(&["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=21s"]);
     let mut command = inner_test("dies_inside_a_claim");
     let mut dying = Process::start("client", command.env(INSIDE, &driver.directory));
     while !dying.line().contains("has claimed") {}

@@ -82,7 +82,7 @@ fn claims_are_committed_aborted_and_left() {
         return;
     }
     let driver =
-        OurDriver::start(&["aeron.client.liveness.timeout=8s", "aeron.publication.unblock.timeout=9s"]);
+        OurDriver::start(&["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=21s"]);
     let mut peer = Kind::C.client(&driver.directory);
     let mut client = Client::connect(&driver.directory);
     for (stream, exclusive) in [(10, true), (11, false)] {
@@ -174,7 +174,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
 /// A client that gives its driver up soon.
 fn impatient(aeron: &std::path::Path) -> Peer {
     let mut command = c::peer(aeron, None, &[]);
-    command.env("PEERTEST_DRIVER_TIMEOUT_MS", "8000");
+    command.env("PEERTEST_DRIVER_TIMEOUT_MS", "20000");
     Peer::start(Kind::C, &mut command)
 }
 

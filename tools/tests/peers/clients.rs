@@ -12,7 +12,7 @@ with_each_peer!(
 );
 
 /// Who is silent is missed soon, but not who shares a machine that stands still for some seconds.
-const LIVENESS: [&str; 2] = ["aeron.client.liveness.timeout=8s", "aeron.publication.unblock.timeout=9s"];
+const LIVENESS: [&str; 2] = ["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=21s"];
 
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
 const CLIENT_TIMEOUTS: i32 = 24;

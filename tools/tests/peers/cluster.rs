@@ -10,7 +10,16 @@ use crate::support::binaries::OurNode;
 use crate::support::process::Process;
 
 fn fused() -> OurNode {
-    OurNode::start(&["--layout", "fused", "--service", "echo", "--idle", "yield"])
+    OurNode::start(&[
+        "--layout",
+        "fused",
+        "--service",
+        "echo",
+        "--idle",
+        "yield",
+        "--session-timeout-ms",
+        "60000",
+    ])
 }
 
 fn connect(java: &mut Peer, node: &OurNode, session: &str) -> Value {
@@ -75,12 +84,12 @@ fn a_session_lives_on_keep_alives_and_ends_without() {
         return;
     }
     let mut node =
-        OurNode::start(&["--layout", "threads", "--idle", "backoff", "--session-timeout-ms", "7000"]);
+        OurNode::start(&["--layout", "threads", "--idle", "backoff", "--session-timeout-ms", "12000"]);
     let (mut java, _directory) = Kind::Java.with_own_driver(&[]);
     connect(&mut java, &node, "alive");
     connect(&mut java, &node, "silent");
     java.call("cluster-echo session=silent length=32 count=10");
-    let alive = java.call("cluster-keep-alive session=alive millis=9000");
+    let alive = java.call("cluster-keep-alive session=alive millis=15000");
     assert_eq!((alive["closed"].as_bool(), alive["event"].is_null()), (Some(false), true), "{alive}");
     java.call("cluster-echo session=alive length=32 count=10");
     let silent = java.call("cluster-await-close session=silent");

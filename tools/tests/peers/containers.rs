@@ -29,6 +29,13 @@ pub(crate) const SNAPSHOT: i64 = 4;
 const SHUTDOWN: i64 = 5;
 pub(crate) const ABORT: i64 = 6;
 
+/// A dead service is missed soon, but neither a service nor a session where a machine stands still for some seconds.
+const SETTINGS: [&str; 3] = [
+    "aeron.client.liveness.timeout=20s",
+    "aeron.publication.unblock.timeout=21s",
+    "aeron.cluster.session.timeout=60s",
+];
+
 /// Our node, services in Java beside it, and a client of ours.
 struct World {
     directory: tempfile::TempDir,
@@ -127,7 +134,8 @@ impl World {
     fn start(&mut self) {
         let services = self.services.to_string();
         let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let settings = SETTINGS.iter().flat_map(|setting| ["-D", setting]);
+        let arguments: Vec<String> = arguments.into_iter().chain(settings).map(ToOwned::to_owned).collect();
         let mut command = node_command(self.directory.path(), &self.members, &arguments);
         let mut node = Process::start("harrier node", &mut command);
         let cluster = self.directory.path().join("node/cluster");

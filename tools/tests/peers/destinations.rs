@@ -17,7 +17,7 @@ with_each_peer!(
 );
 
 /// Who leaves is missed soon, but not who shares a machine that stands still for some seconds.
-const SETTINGS: [&str; 1] = ["aeron.image.liveness.timeout=6s"];
+const SETTINGS: [&str; 1] = ["aeron.image.liveness.timeout=10s"];
 const STREAM: i32 = 10;
 const TERM: &str = "term-length=1m";
 const LENGTH: usize = 3_000;

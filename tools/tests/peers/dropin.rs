@@ -151,7 +151,7 @@ fn a_new_client_works_behind_a_restart_while_old_ones_time_out(kind: Kind) {
             peer.call("receive name=s length=100 count=10");
         };
         let mut driver = start();
-        let mut old = kind.client_with(&aeron, &["peertest.driver.timeout.ms=6000"]);
+        let mut old = kind.client_with(&aeron, &["peertest.driver.timeout.ms=20000"]);
         stream(&mut old);
         if dies {
             driver.kill();

@@ -37,6 +37,13 @@ mod value {
     pub const STANDBY_SNAPSHOT: i64 = 7;
 }
 
+/// A dead service is missed soon, and so is a session that was left, but not where a machine stands still for some seconds.
+const SETTINGS: [&str; 3] = [
+    "aeron.client.liveness.timeout=20s",
+    "aeron.publication.unblock.timeout=21s",
+    "aeron.cluster.session.timeout=20s",
+];
+
 /// True when the Go peer can run. Otherwise says so loudly, or panics when peers are required.
 pub fn is_available() -> bool {
     if let Err(reason) = binary() {
@@ -113,7 +120,8 @@ impl World {
     fn start(&mut self, wait_type: i32) {
         let services = self.services.to_string();
         let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let settings = SETTINGS.iter().flat_map(|setting| ["-D", setting]);
+        let arguments: Vec<String> = arguments.into_iter().chain(settings).map(ToOwned::to_owned).collect();
         let mut command = node_command(self.directory.path(), &self.members, &arguments);
         let mut node = Process::start("harrier node", &mut command);
         // The library neither waits for the directories nor for the driver.

@@ -39,6 +39,8 @@ impl Pair {
                 "aeron.archive.connect.timeout=60s",
                 "aeron.archive.message.timeout=60s",
                 "aeron.publication.connection.timeout=60s",
+                "aeron.client.liveness.timeout=120s",
+                "aeron.publication.unblock.timeout=130s",
                 "aeron.publication.linger.timeout=200ms",
                 "aeron.timer.interval=20ms",
             ],

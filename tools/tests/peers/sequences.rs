@@ -25,7 +25,7 @@ with_each_peer!(our_sender_and_their_receiver_speak_in_the_captured_order);
 
 const STREAM: i32 = 1_001;
 /// An image that is left ends soon, but not where a machine stands still for some seconds.
-const LIVENESS: &str = "aeron.image.liveness.timeout=6s";
+const LIVENESS: &str = "aeron.image.liveness.timeout=10s";
 /// Of congestion control that a channel asks for.
 const MEASURE_RTT: &str = "aeron.CubicCongestionControl.measureRtt=true";
 

@@ -76,6 +76,10 @@ fn transport() -> &'static str {
     }
 }
 
+const CLIENT_LIVENESS: &str = "aeron.client.liveness.timeout";
+/// Clients of a test may have to wait for others to start, and machines stand still.
+const PATIENT: [&str; 2] = ["aeron.client.liveness.timeout=120s", "aeron.publication.unblock.timeout=130s"];
+
 /// A `harrier-driver` that is ready for clients.
 pub struct OurDriver {
     /// The process.
@@ -98,10 +102,8 @@ impl OurDriver {
         if !is_set("aeron.timer.interval") {
             command.arg("-Daeron.timer.interval=20ms");
         }
-        // Clients of a test may have to wait for others to start.
-        if !is_set("aeron.client.liveness.timeout") {
-            command
-                .args(["-Daeron.client.liveness.timeout=120s", "-Daeron.publication.unblock.timeout=130s"]);
+        if !is_set(CLIENT_LIVENESS) {
+            command.args(PATIENT.map(|setting| format!("-D{setting}")));
         }
         command.args(["-Daeron.term.buffer.sparse.file=true"]);
         command.arg(format!("-Dharrier.driver.transport={}", transport()));
@@ -191,6 +193,9 @@ pub fn node_command(directory: &Path, members: &str, arguments: &[String]) -> Co
     let mut command = harrier();
     command.args(["node", "--member-id", "0", "--members", members]);
     command.arg("--dir").arg(directory.join("node")).arg("--aeron-dir").arg(directory.join("aeron"));
+    if !arguments.iter().any(|argument| argument.starts_with(CLIENT_LIVENESS)) {
+        command.args(PATIENT.iter().flat_map(|setting| ["-D", setting]));
+    }
     command.args(arguments);
     command
 }

@@ -8,7 +8,7 @@ use harrier::ringbuf::Clock;
 use harrier::ringbuf::append::OfferError;
 use harrier::ringbuf::assembly::FragmentAssembler;
 
-use super::{PATIENCE_NS, messages, until};
+use super::{PATIENCE_NS, back_off, messages, until};
 
 /// Settings of a client that is given up neither while a test waits for others nor while the machine stands still.
 pub fn context(directory: &Path) -> Context {
@@ -40,12 +40,12 @@ impl Client {
     /// One duty cycle.
     pub fn work(&mut self) {
         self.aeron.do_work(&SystemClock.now()).unwrap();
-        std::thread::yield_now();
     }
 
     /// Works until there is a value.
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
         let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+        let mut looks = 0;
         loop {
             let now = SystemClock.now();
             self.aeron.do_work(&now).unwrap();
@@ -53,7 +53,8 @@ impl Client {
                 return value;
             }
             assert!(now.ns < deadline_ns, "{what} did not come");
-            std::thread::yield_now();
+            back_off(looks);
+            looks += 1;
         }
     }
 

@@ -16,6 +16,9 @@ use harrier::ringbuf::Clock;
 /// Longest that one condition is waited for; other tests may hold the processor meanwhile.
 pub const PATIENCE_NS: i64 = 120_000_000_000;
 
+/// Looks at a condition before others get a core in between.
+const LOOKS_AT_ONCE: u32 = 200;
+
 /// Polls until there is a value; panics with `what` after [`PATIENCE_NS`].
 pub fn until<V>(what: &str, mut condition: impl FnMut() -> Option<V>) -> V {
     let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
@@ -32,6 +35,17 @@ pub fn until<V>(what: &str, mut condition: impl FnMut() -> Option<V>) -> V {
 #[expect(clippy::disallowed_methods, reason = "a pause between two looks, not a wait for an outcome")]
 pub fn rest() {
     std::thread::sleep(std::time::Duration::from_millis(1));
+}
+
+/// Lets others run after so many looks at a condition: at first for a moment, then for longer, so that who waits for a
+/// process takes no core from it.
+#[expect(clippy::disallowed_methods, reason = "a pause between two looks, not a wait for an outcome")]
+pub fn back_off(looks: u32) {
+    if looks < LOOKS_AT_ONCE {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(std::time::Duration::from_micros(100));
+    }
 }
 
 /// A directory in shared memory that goes with its owner.
