@@ -13,6 +13,11 @@ use crate::publication::{Adding, Outcome, Publication};
 use crate::subscription::{Assembler, Subscription};
 use crate::wait::Wait;
 
+/// So many offers that are refused in a row are no hiccup.
+const BLOCKED_REFUSALS: u32 = 200;
+/// A thread that idles for 100 µs between two looks stood still when so many ms are between them.
+const STILL_MS: u64 = 100;
+
 type Shared<T> = Arc<Mutex<T>>;
 type Named<T> = Mutex<BTreeMap<String, Shared<T>>>;
 
@@ -211,21 +216,28 @@ impl Streams {
     }
 
     /// One subscription is polled, another, untethered, is not. Says when, in ms, the publication was blocked by that
-    /// one, the other lost its image, the publication went on, and the image came back.
+    /// one, the other lost its image, the publication went on, and the image came back; and for how long this thread
+    /// stood still.
     pub fn tether(&self, command: &Command) -> Result<Value, Failure> {
         let publication = named(&self.publications, command, "name")?;
         let polled = named(&self.subscriptions, command, "polled")?;
         let resting = named(&self.subscriptions, command, "resting")?;
         let start = Instant::now();
         let mut times_ms = Vec::new();
-        let mut last_offer_ms = 0;
+        let (mut last_offer_ms, mut last_ms, mut still_ms) = (0, 0, 0);
+        let mut refusals = 0;
         let mut wait = Wait::new("the end of the scenario");
         while times_ms.len() < 4 {
             let now_ms = start.elapsed().as_millis() as u64;
+            still_ms += if now_ms - last_ms > STILL_MS { now_ms - last_ms } else { 0 };
+            last_ms = now_ms;
             let is_offered = matches!(publication.lock().unwrap().offer(&[0; 1_000])?, Outcome::Done);
+            refusals = if is_offered { 0 } else { refusals + 1 };
             let images = resting.lock().unwrap().image_count()?;
             match times_ms.len() {
-                0 if !is_offered && now_ms - last_offer_ms > 100 => times_ms.push(last_offer_ms),
+                0 if refusals > BLOCKED_REFUSALS && now_ms - last_offer_ms > 100 => {
+                    times_ms.push(last_offer_ms)
+                }
                 1 if images == 0 => times_ms.push(now_ms),
                 2 if is_offered => times_ms.push(now_ms),
                 3 if images == 1 => times_ms.push(now_ms),
@@ -242,6 +254,7 @@ impl Streams {
             "unavailable": times_ms[1],
             "flowing": times_ms[2],
             "available": times_ms[3],
+            "still": still_ms,
             "join": resting.lock().unwrap().positions()?.0,
             "polled": polled.lock().unwrap().positions()?.1,
         }))
