@@ -144,7 +144,7 @@ pub fn run(base: &Path) -> Outcome<Story> {
     let (mut second, successor) = standby.send_as_leader(2)?;
     // The old one still believes in its fence; the log does not.
     let mut late = active.send(&first, 3)?;
-    while standby.tracker.as_ref().and_then(Tracker::fence).as_ref() != Some(&second) {
+    while standby.tracker.as_ref().and_then(LeaseTracker::fence).as_ref() != Some(&second) {
         second = standby.lead()?;
         late = active.send(&first, 3)?;
     }
