@@ -102,6 +102,8 @@ impl Place {
         let mut context = NodeContext::new(self.base.path().join("node"), aeron_directory, 0, members);
         (context.layout, context.sparse_logs, context.fresh_timestamps) = (layout, true, true);
         (context.log_term_length, context.segment_length) = (64 << 10, 128 << 10);
+        // A host may stop the whole node for seconds while its log is replayed.
+        context.properties.set("aeron.archive.connect.timeout", "60s");
         context
     }
 

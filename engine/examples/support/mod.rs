@@ -64,6 +64,8 @@ impl Cluster {
         context.sparse_logs = true;
         context.idle = IdleStrategy::Yield;
         context.fresh_timestamps = self.fresh_timestamps;
+        // Such a host may stop the whole node for seconds while its log is replayed.
+        context.properties.set("aeron.archive.connect.timeout", "60s");
         context
     }
 
