@@ -1,7 +1,7 @@
 //! A cluster of one member: the node on one thread, the client with its driver on another.
 
 use harrier::cluster::client::{ClusterClient, ClusterClientContext, ClusterClientError};
-use harrier::platform::SystemClock;
+use harrier::platform::{SystemClock, free_ports};
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::services::EchoService;
@@ -14,7 +14,6 @@ use crate::benchmark::{Outcome, Parameters};
 use crate::measurement::histogram;
 use crate::side::{Invoked, PATIENCE_NS, Side, directory, driver_context};
 use crate::stopwatch::Stopwatch;
-use crate::throughput::free_ports;
 
 /// Echoes of a fused node, `parameters.window` of them outstanding.
 pub(crate) fn one_member(parameters: &Parameters) -> Result<Outcome, BenchError> {

@@ -6,7 +6,7 @@ use harrier::archive::SyncLevel;
 use harrier::cluster::client::ClusterClientContext;
 use harrier::lease::{LeaseClient, LeaseClientContext, LeaseSettings, PolledClaimer, RequestId};
 use harrier::leases::lease_service;
-use harrier::platform::SystemClock;
+use harrier::platform::{SystemClock, free_ports};
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::{Layout, Node, NodeContext};
@@ -18,7 +18,6 @@ use crate::benchmark::{Outcome, Parameters};
 use crate::measurement::histogram;
 use crate::side::{Invoked, PATIENCE_NS, Side, directory, driver_context};
 use crate::stopwatch::{Stopwatch, rest};
-use crate::throughput::free_ports;
 
 const SECOND_NS: i64 = 1_000_000_000;
 /// Duration of leases that are claimed and released, or renewed.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harrier::client::{ExclusivePublication, Subscription};
+use harrier::platform::free_ports;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
@@ -11,7 +12,6 @@ use crate::benchmark::{Outcome, Parameters};
 use crate::measurement::histogram;
 use crate::side::{Invoked, PATIENCE_NS, Shared, Side, directory, driver_context};
 use crate::stopwatch::{Stopwatch, rest};
-use crate::throughput::free_ports;
 
 const PING_STREAM: i32 = 1_001;
 const PONG_STREAM: i32 = 1_002;

@@ -9,7 +9,7 @@ use harrier::cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotImage, SnapshotPublication,
 };
 use harrier::cluster::tool::{ModuleCounters, ToggleCommand};
-use harrier::platform::{MappedMemory, SystemClock};
+use harrier::platform::{MappedMemory, SystemClock, free_ports};
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::{Layout, Node, NodeContext, ServiceFactory};
@@ -21,7 +21,6 @@ use crate::cluster::Client;
 use crate::measurement::histogram;
 use crate::side::{PATIENCE_NS, directory};
 use crate::stopwatch::{Stopwatch, rest};
-use crate::throughput::free_ports;
 
 /// Snapshots, or restarts, of one run.
 const ROUNDS: usize = 3;

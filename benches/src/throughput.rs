@@ -1,10 +1,10 @@
 //! One publication to one subscriber, as fast as it goes; counted, and checked for order, at the subscriber.
 
-use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use harrier::client::{ExclusivePublication, Publication, Subscription};
 use harrier::driver::context::{DriverContext, ThreadingMode};
+use harrier::platform::free_ports;
 use harrier::ringbuf::append::OfferError;
 use serde_json::json;
 
@@ -21,16 +21,6 @@ const REST_S: f64 = 10e-6;
 const FRAGMENT_LIMIT: usize = 256;
 /// Payload that an end with an invoked driver sends or reads between two duty cycles of it, unless it has to wait anyway.
 const BYTES_PER_CYCLE: usize = 32 << 10;
-
-/// Ports of this host that nobody uses now.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, BenchError> {
-    let sockets: Vec<UdpSocket> =
-        (0..count).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    Ok(sockets
-        .iter()
-        .map(|socket| socket.local_addr().map(|address| address.port()))
-        .collect::<Result<_, _>>()?)
-}
 
 /// A counter on a cache line of its own.
 #[repr(align(128))]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier_driver::system_counters::SystemCounter as C;
-use harrier_platform::{MappedMemory, SystemClock};
+use harrier_platform::{MappedMemory, PausingClock};
 use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CncHeader, CncLayout};
 use harrier_protocol::command::{Command, Request, type_id};
 use harrier_protocol::event::Event;
@@ -106,7 +106,7 @@ impl Live {
 }
 
 fn connect(world: &World, files: &Files) -> Aeron {
-    let mut now = SystemClock.now();
+    let mut now = PausingClock.now();
     now.ns += world.ahead_ns();
     now.epoch_ms += world.ahead_ns() / 1_000_000;
     Aeron::connect(Context::new(files.directory.clone()), MappedMemory, &now).unwrap()
@@ -362,7 +362,7 @@ fn a_lapped_client_ends_and_the_others_go_on() {
             live.flows(&mut world);
         }
     }
-    let mut now = SystemClock.now();
+    let mut now = PausingClock.now();
     now.ns += world.ahead_ns();
     now.epoch_ms += world.ahead_ns() / 1_000_000;
     let outcome = slow.do_work(&now);

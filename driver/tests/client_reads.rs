@@ -5,7 +5,7 @@ mod world;
 use std::os::unix::fs::FileExt;
 
 use harrier_client::{Aeron, ClientError, ClientEvent, Context, ExclusivePublication, Subscription};
-use harrier_platform::{MappedMemory, SystemClock};
+use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::image_reader::Action;
 use harrier_ringbuf::{Clock, Region};
@@ -175,7 +175,7 @@ fn what_is_closed_stays_closed_and_tells_its_last_position() {
     assert!(matches!(publication.try_claim(1), Err(OfferError::Closed)));
     assert!(matches!(world.client.add_publication("aeron:ipc", 1), Err(ClientError::Closed)));
     assert!(matches!(world.client.add_counter(1_001, b"", ""), Err(ClientError::Closed)));
-    assert!(matches!(world.client.do_work(&SystemClock.now()), Err(ClientError::Closed)));
+    assert!(matches!(world.client.do_work(&PausingClock.now()), Err(ClientError::Closed)));
     world.client.close();
 }
 
@@ -194,7 +194,7 @@ fn keys_labels_and_names_that_are_too_long_are_refused_before_they_are_sent() {
     assert_eq!(counters.key(counter.counter_id()), [7; 112]);
     assert_eq!(counters.label(counter.counter_id()), "l".repeat(380));
     let context = Context::new(world.directory.path().join("aeron"));
-    let refused = Aeron::connect(context.client_name("n".repeat(101)), MappedMemory, &SystemClock.now());
+    let refused = Aeron::connect(context.client_name("n".repeat(101)), MappedMemory, &PausingClock.now());
     assert!(matches!(refused, Err(ClientError::InvalidArgument { .. })));
 }
 
@@ -229,7 +229,7 @@ fn a_driver_that_has_gone_is_an_error_that_closes_all() {
     let mut context = Context::new(world.directory.path().join("aeron"));
     context.driver_timeout_ms = 300;
     context.inter_service_timeout_ns = 60_000_000_000;
-    let mut now = SystemClock.now();
+    let mut now = PausingClock.now();
     let mut client = Aeron::connect(context, MappedMemory, &now).unwrap();
     let id = client.add_publication("aeron:ipc", STREAM).unwrap();
     // Nobody answers while the driver does not run, and then it has been silent for too long.
@@ -255,7 +255,7 @@ fn a_driver_that_has_gone_is_an_error_that_closes_all() {
 fn a_client_that_rested_too_long_is_closed_by_itself_or_by_the_driver() {
     let mut world = World::new(|_| ());
     let directory = world.directory.path().join("aeron");
-    let mut now = SystemClock.now();
+    let mut now = PausingClock.now();
     let mut own = Aeron::connect(Context::new(directory.clone()), MappedMemory, &now).unwrap();
     own.do_work(&now).unwrap();
     now.ns += 1_000_000_001;
@@ -265,15 +265,15 @@ fn a_client_that_rested_too_long_is_closed_by_itself_or_by_the_driver() {
     let mut context = Context::new(directory);
     context.inter_service_timeout_ns = 3_600_000_000_000;
     context.keepalive_interval_ns = 1_800_000_000_000;
-    let mut resting = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
+    let mut resting = Aeron::connect(context, MappedMemory, &PausingClock.now()).unwrap();
     let id = resting.add_exclusive_publication("aeron:ipc", STREAM).unwrap();
     let mut publication = world.until("the publication", |_| {
-        resting.do_work(&SystemClock.now()).unwrap();
+        resting.do_work(&PausingClock.now()).unwrap();
         resting.exclusive_publication(id).unwrap()
     });
     world.pass(4);
     assert_eq!(world.client.counters().value(24), 1);
-    let error = world.until("the time-out", |_| resting.do_work(&SystemClock.now()).err());
+    let error = world.until("the time-out", |_| resting.do_work(&PausingClock.now()).err());
     assert!(matches!(error, ClientError::ClientTimeout { .. }), "{error}");
     assert!(resting.is_closed() && publication.is_closed());
     assert_eq!(publication.offer(b"x"), Err(OfferError::Closed));

@@ -9,7 +9,7 @@ use harrier_client::{Aeron, ClientError, ClientEvent, Context, ExclusivePublicat
 use harrier_driver::context::ThreadingMode;
 use harrier_driver::system_counters::SystemCounter as C;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
 use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CncHeader, CncLayout};
 use harrier_ringbuf::many_to_one::ManyToOneRing;
 use harrier_ringbuf::memory::MapMode;
@@ -379,14 +379,14 @@ fn work_that_the_executor_has_no_room_for_is_counted_and_done_later() {
     let mut context = world::context(directory.path());
     context.command_queue_capacity = 2;
     let aeron = context.directory.clone();
-    let now = SystemClock.now();
+    let now = PausingClock.now();
     let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Queued, &now).unwrap();
     let Driver { mut conductor, mut sender, mut receiver, executor, .. } = driver;
     let mut executor = executor.unwrap();
     let mut client = Aeron::connect(Context::new(aeron), MappedMemory, &now).unwrap();
     let deadline_ns = now.ns + world::PATIENCE_NS;
     let mut step = |client: &mut Aeron, runs_executor: bool| {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         conductor.do_work(&now).unwrap();
         sender.do_work(&now).unwrap();
         receiver.do_work(&now).unwrap();

@@ -5,7 +5,7 @@ mod world;
 use std::net::IpAddr;
 
 use harrier_client::{ClientError, ExclusivePublication, Subscription};
-use harrier_platform::{SystemClock, UdpTransport};
+use harrier_platform::{PausingClock, UdpTransport};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::{Clock, Transport};
 use world::{Numbered, NumberedReader, PATIENCE_NS, World, free_address};
@@ -58,8 +58,8 @@ impl Group {
     }
 
     fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step();
             if let Some(value) = condition(self) {
                 return value;

@@ -3,7 +3,7 @@
 mod world;
 
 use harrier_client::ClientError;
-use world::World;
+use world::{World, free_address};
 
 /// A channel as it is added last, with what is there before.
 #[derive(Debug, Clone, Copy)]
@@ -466,9 +466,7 @@ fn channels_that_cannot_be_are_refused_with_code_and_words() {
     let mut differences = Vec::new();
     for (before, what, channel, code, text) in ROWS {
         // Each row has a port of its own: endpoints linger.
-        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // The data address of a group is odd.
-        let free = (free | 1).to_string();
+        let free = free_address().port().to_string();
         let with_ports =
             |channel: &str| channel.replace(":P", &format!(":{free}")).replace(":Q", &format!(":{held}"));
         let (before, channel) = (with_ports(before), with_ports(channel));

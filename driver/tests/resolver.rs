@@ -5,7 +5,7 @@ mod world;
 use harrier_client::ClientError;
 use harrier_driver::context::{DriverContext, NameResolverSupplier};
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::Clock;
 use world::{World, free_address};
 
@@ -51,9 +51,12 @@ fn a_stream_goes_to_a_driver_by_its_name() {
         }
         other => panic!("{other:?}"),
     }
+    let mut seconds = 0;
     while values(&first, RESOLVER_CACHE_ENTRIES) != [1] || values(&second, RESOLVER_NEIGHBORS) != [1] {
         first.pass(1);
         second.pass(1);
+        seconds += 1;
+        assert!(seconds < 60, "neither has heard of the other");
     }
     // Its own name is its own address.
     let mut subscription = second.subscription(&channel, STREAM).unwrap();
@@ -140,7 +143,7 @@ fn a_driver_without_a_name_does_not_start() {
     ] {
         let mut context = world::context(directory.path());
         named(name, interface.to_owned(), String::new())(&mut context);
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let built = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now);
         let error = built.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains(text), "{error}");

@@ -5,7 +5,7 @@ mod world;
 use harrier_client::{Aeron, ClientError, ClientEvent, Context};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode, StartError};
-use harrier_platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::Clock;
 use world::{World, context, free_address};
 
@@ -175,12 +175,12 @@ fn a_claim_that_is_never_committed_is_unblocked() {
 #[test]
 fn a_silent_client_is_timed_out_with_all_it_held() {
     let mut world = World::new(|_| ());
-    let now = SystemClock.now();
+    let now = PausingClock.now();
     let aeron = world.directory.path().join("aeron");
     let mut dying = Aeron::connect(Context::new(aeron), MappedMemory, &now).unwrap();
     let id = dying.add_counter(1_001, &[1], "doomed").unwrap();
     let counter = world.until("the counter", |_| {
-        dying.do_work(&SystemClock.now()).unwrap();
+        dying.do_work(&PausingClock.now()).unwrap();
         dying.counter(id).unwrap()
     });
     let (registration_id, counter_id) = (counter.registration_id(), counter.counter_id());
@@ -197,7 +197,7 @@ fn a_second_driver_is_refused() {
     let world = World::new(|_| ());
     let context = context(world.directory.path());
     let started =
-        Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &SystemClock.now());
+        Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now());
     assert!(matches!(started, Err(StartError::ActiveDriver { .. })));
 }
 
@@ -267,7 +267,7 @@ fn a_rejected_image_comes_again_unless_its_subscription_forbids_it() {
 fn too_little_space_is_an_error_that_names_directory_and_bytes() {
     use harrier_ringbuf::heap::HeapMemory;
     let memory = HeapMemory::new();
-    let now = SystemClock.now();
+    let now = PausingClock.now();
     let mut context = DriverContext::new("/shm/aeron");
     context.counters_buffer_length = 1 << 20;
     let driver = Driver::build(context, memory.clone(), UdpTransport, ExecutorMode::Inline, &now).unwrap();
@@ -276,7 +276,7 @@ fn too_little_space_is_an_error_that_names_directory_and_bytes() {
     memory.set_capacity(30 << 20);
     let id = client.add_publication("aeron:ipc?term-length=64m", 10).unwrap();
     let error = loop {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         for agent in &mut agents {
             agent.do_work(&now).unwrap();
         }

@@ -63,7 +63,9 @@ struct Gateway {
 
 impl Gateway {
     fn start(cluster: &support::Cluster, unit: &str) -> Outcome<Self> {
-        let context = LeaseClientContext::new(cluster.client_context());
+        let mut context = LeaseClientContext::new(cluster.client_context());
+        // A tracker ends when it is not answered for so long.
+        context.timeout_ns = 60_000_000_000;
         let leases = BlockingLeaseClient::connect(cluster.aeron_directory(), context)?;
         let tracker = LeaseTracker::start(unit, DURATION, leases.polled())?;
         Ok(Self { tracker: Some(tracker), orders: cluster.connect()?, sequence: 0 })
@@ -79,6 +81,18 @@ impl Gateway {
             // Between the ticket and this line the lease may have been lost again.
             if let Some(fence) = tracker.fence() {
                 return Ok(fence);
+            }
+        }
+    }
+
+    /// Sends an order that the book sees: under the fence of the tenure that it has when the order comes.
+    fn send_as_leader(&mut self, id: u64) -> Outcome<(Fence, Answer)> {
+        loop {
+            let fence = self.lead()?;
+            match self.send(&fence, id)? {
+                // Its process was held up for longer than its lease.
+                Answer::Stale { .. } => {}
+                answer => return Ok((fence, answer)),
             }
         }
     }
@@ -123,15 +137,17 @@ pub fn run(base: &Path) -> Outcome<Story> {
     let node = cluster.start(vec![lease_service(settings)?, book])?;
 
     let mut active = Gateway::start(&cluster, "gateway/0")?;
-    let first = active.lead()?;
+    let (first, accepted) = active.send_as_leader(1)?;
     let mut standby = Gateway::start(&cluster, "gateway/1")?;
-    let accepted = active.send(&first, 1)?;
 
     active.hang();
-    let second = standby.lead()?;
-    let successor = standby.send(&second, 2)?;
+    let (mut second, successor) = standby.send_as_leader(2)?;
     // The old one still believes in its fence; the log does not.
-    let late = active.send(&first, 3)?;
+    let mut late = active.send(&first, 3)?;
+    while standby.tracker.as_ref().and_then(LeaseTracker::fence).as_ref() != Some(&second) {
+        second = standby.lead()?;
+        late = active.send(&first, 3)?;
+    }
 
     if let Some(tracker) = standby.tracker.take() {
         tracker.stop(true)?;

@@ -7,7 +7,6 @@
 #[path = "support/media.rs"]
 mod media;
 
-use std::net::UdpSocket;
 use std::path::Path;
 
 use media::{Media, Outcome};
@@ -25,7 +24,7 @@ pub struct Story {
 
 /// Two drivers, as of two hosts, receive what a third sends to a group of the loopback interface.
 pub fn run(base: &Path) -> Outcome<Story> {
-    let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = harrier::platform::free_ports(1)?[0];
     // The interface decides which network carries the group; on a trading host that is its market data network.
     let group = format!("aeron:udp?endpoint=224.20.30.39:{port}|interface=localhost");
     let mut sender = Media::start(base, "sender", |_| ())?;

@@ -7,7 +7,6 @@
 #[path = "support/media.rs"]
 mod media;
 
-use std::net::UdpSocket;
 use std::path::Path;
 
 use media::{Media, Outcome, counter};
@@ -48,7 +47,7 @@ fn named(base: &Path, name: &str, interface: &str, neighbor: &str) -> Outcome<Me
 
 /// An address of this host with a port that is free.
 fn address() -> Outcome<String> {
-    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    Ok(format!("127.0.0.1:{}", harrier::platform::free_ports(1)?[0]))
 }
 
 #[allow(dead_code, reason = "tests run the example by its function")]

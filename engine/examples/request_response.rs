@@ -10,13 +10,12 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::error::Error;
-use std::net::UdpSocket;
 use std::path::Path;
 
 use harrier::client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier::driver::context::DriverContext;
 use harrier::driver::{Driver, ExecutorMode};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier::platform::{MappedMemory, SystemClock, UdpTransport, free_ports};
 use harrier::ringbuf::{Agent, Clock};
 
 /// What the example returns.
@@ -44,7 +43,7 @@ impl Local {
 
     /// Lets everybody work until there is a value.
     fn until<V>(&mut self, mut poll: impl FnMut(&mut Aeron) -> Result<Option<V>, ClientError>) -> Outcome<V> {
-        let deadline_ns = SystemClock.now().ns + 20_000_000_000;
+        let deadline_ns = SystemClock.now().ns + 60_000_000_000;
         loop {
             let now = SystemClock.now();
             for agent in &mut self.agents {
@@ -104,8 +103,7 @@ fn serve(
 /// Two clients ask, each in its own words; returns what each was answered.
 pub fn run(base: &Path) -> Outcome<Vec<String>> {
     let mut local = Local::start(base)?;
-    let control = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
-    let answers = format!("aeron:udp?control-mode=response|control={control}");
+    let answers = format!("aeron:udp?control-mode=response|control=127.0.0.1:{}", free_ports(1)?[0]);
     let mut requests = local.subscribe("aeron:udp?endpoint=127.0.0.1:0", REQUESTS)?;
     let channel = local.until(|aeron| Ok(requests.resolved_channel(aeron.counters())))?;
 

@@ -31,7 +31,7 @@ struct Reminders {
 }
 
 impl Reminders {
-    /// `ID MILLISECONDS TEXT`; without milliseconds the reminder is taken back.
+    /// `ID MILLISECONDS TEXT`, from the message's time on; without milliseconds the reminder is taken back.
     fn obey(&mut self, cluster: &mut Cluster<'_>, session: &ClientSession, order: &str) {
         let mut words = order.splitn(3, ' ');
         let Some(id) = words.next().and_then(|word| word.parse::<i64>().ok()) else { return };
@@ -74,8 +74,8 @@ impl ClusteredService for Reminders {
         message: &[u8],
         _header: &Header<'_>,
     ) {
-        if let (Some(session), Ok(order)) = (session, std::str::from_utf8(message)) {
-            self.obey(cluster, session, order);
+        if let (Some(session), Ok(orders)) = (session, std::str::from_utf8(message)) {
+            orders.lines().for_each(|order| self.obey(cluster, session, order));
         }
     }
 
@@ -129,11 +129,10 @@ pub fn run(base: &Path) -> Outcome<Vec<String>> {
     let node = cluster.start(vec![Box::new(|| Box::new(Reminders::default()))])?;
     let mut client = cluster.connect()?;
     let mut heard = Heard::default();
+    // All in one message have one time: how soon the next one comes does not change their order.
     let orders =
         ["1 400 last", "2 50 never", "3 200 middle", "4 3600000 moved to the front", "2", "4 60 first"];
-    for order in orders {
-        client.offer(order.as_bytes(), &mut heard)?;
-    }
+    client.offer(orders.join("\n").as_bytes(), &mut heard)?;
     client.wait(&mut heard, |heard| heard.0.len() == 3)?;
     client.close();
     node.stop()?;

@@ -7,7 +7,6 @@
 #[path = "support/media.rs"]
 mod media;
 
-use std::net::UdpSocket;
 use std::path::Path;
 
 use media::{Media, Outcome};
@@ -60,7 +59,7 @@ pub fn run(base: &Path) -> Outcome<Story> {
 
 /// A channel of this host with a port that is free.
 fn endpoint() -> Outcome<String> {
-    Ok(format!("aeron:udp?endpoint={}", UdpSocket::bind("127.0.0.1:0")?.local_addr()?))
+    Ok(format!("aeron:udp?endpoint=127.0.0.1:{}", harrier::platform::free_ports(1)?[0]))
 }
 
 #[allow(dead_code, reason = "tests run the example by its function")]

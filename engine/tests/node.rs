@@ -240,10 +240,7 @@ fn a_service_in_another_process_is_one_of_the_nodes() {
     let base = base();
     let cluster = support::Cluster::new(base.path()).unwrap();
     let start = || {
-        let mut properties = Properties::default();
-        // After so long a client that died is gone.
-        properties.define("aeron.client.liveness.timeout=3s").unwrap();
-        let context = harrier::NodeContext { service_count: 2, properties, ..cluster.context() };
+        let context = harrier::NodeContext { service_count: 2, ..cluster.context() };
         Node::launch(context, keepers(1)).unwrap()
     };
     let node = start();

@@ -346,10 +346,11 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_leaves_nothing() {
         let directory = directory();
-        let usable = MappedMemory.usable_space(directory.path()).unwrap();
+        // Twice what there is: others may give space back meanwhile.
+        let length = 2 * MappedMemory.usable_space(directory.path()).unwrap() as usize + (1 << 20);
         for sparse in [true, false] {
             let path = directory.path().join("large");
-            let error = MappedMemory.create(&path, usable as usize + (1 << 20), sparse).unwrap_err();
+            let error = MappedMemory.create(&path, length, sparse).unwrap_err();
             let text = error.to_string();
             assert!(matches!(error, MemoryError::Space { .. }), "{text}");
             assert!(text.contains(&*directory.path().to_string_lossy()) && text.contains("bytes"), "{text}");

@@ -8,14 +8,14 @@ use std::path::Path;
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Publication, Subscription};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{HostTransport, MappedMemory, SystemClock};
+use harrier_platform::{HostTransport, MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::transport::{TransportKind, TransportOptions};
 use harrier_ringbuf::{Agent, Clock, Transport};
 
 /// Longest that one condition is waited for.
-pub const PATIENCE_NS: i64 = 20_000_000_000;
+pub const PATIENCE_NS: i64 = 60_000_000_000;
 
 /// Numbered messages of one length that are on their way out.
 pub struct Numbered {
@@ -63,12 +63,12 @@ impl NumberedReader {
     }
 }
 
-/// A driver and a client of it on one thread.
+/// A driver and a client of it on one thread. A host that holds the thread up holds up their time.
 pub struct World {
     agents: Vec<Box<dyn Agent>>,
     pub client: Aeron,
     pub directory: tempfile::TempDir,
-    /// How far its time is ahead of the system's.
+    /// How far its time is ahead of its clock's.
     ahead_ms: i64,
     /// The executor, the last of the agents, is not run.
     pub holds_executor: bool,
@@ -126,14 +126,14 @@ impl World {
         let mut context = context(directory.path());
         change(&mut context);
         let aeron_directory = context.directory.clone();
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let driver = Driver::build(context, MappedMemory, transport, mode, &now).unwrap();
         let client = Aeron::connect(Context::new(aeron_directory), MappedMemory, &now).unwrap();
         Self { agents: driver.into_agents(), client, directory, ahead_ms: 0, holds_executor: false }
     }
 
     pub fn step(&mut self) {
-        let mut now = SystemClock.now();
+        let mut now = PausingClock.now();
         now.ns += self.ahead_ms * 1_000_000;
         now.epoch_ms += self.ahead_ms;
         let running = self.agents.len() - usize::from(self.holds_executor);
@@ -143,7 +143,7 @@ impl World {
         self.client.do_work(&now).unwrap();
     }
 
-    /// How far its time is ahead of the system's, ns.
+    /// How far its time is ahead of its clock's, ns.
     pub fn ahead_ns(&self) -> i64 {
         self.ahead_ms * 1_000_000
     }
@@ -162,8 +162,8 @@ impl World {
     }
 
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step();
             if let Some(value) = condition(&mut self.client) {
                 return value;
@@ -216,5 +216,5 @@ impl World {
 
 /// An address of this host with a port that is free.
 pub fn free_address() -> std::net::SocketAddr {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    ([127, 0, 0, 1], harrier_platform::free_ports(1).unwrap()[0]).into()
 }

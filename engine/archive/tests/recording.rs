@@ -8,7 +8,7 @@ use harrier_archive::client::{ArchiveAnswer, ReplayOptions};
 use harrier_archive::codec::Signal;
 use harrier_archive::{Archive, ArchiveContext, ArchiveError, Checksum, SourceLocation, SyncLevel};
 use harrier_client::ExclusivePublication;
-use harrier_platform::{FileStorage, MappedMemory, SystemClock};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::Clock;
 
 use rig::{CHANNEL, STREAM_ID, World, archive_context};
@@ -415,7 +415,7 @@ fn a_second_archive_on_the_directory_is_refused() {
         archive_context(world.directory.path()),
         MappedMemory,
         FileStorage::inline(),
-        &SystemClock.now(),
+        &PausingClock.now(),
     );
     assert!(matches!(started, Err(ArchiveError::MarkFile(_))));
 }

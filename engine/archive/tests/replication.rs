@@ -10,11 +10,11 @@ use harrier_archive::{Archive, ArchiveContext, Authenticator, RecordingDescripto
 use harrier_client::{Aeron, Context, ExclusivePublication};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::{Agent, Clock};
 
-const PATIENCE_NS: i64 = 20_000_000_000;
+const PATIENCE_NS: i64 = 60_000_000_000;
 const STREAM_ID: i32 = 1_001;
 const CHANNEL: &str = "aeron:ipc?term-length=64k";
 
@@ -32,7 +32,7 @@ impl Side {
         driver.counters_buffer_length = 1 << 20;
         driver.term_buffer_length = 64 << 10;
         driver.publication_linger_timeout_ns = 100_000_000;
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
         let mut context = ArchiveContext::new(directory.join("aeron"), directory.join("archive"));
         context.segment_file_length = 128 << 10;
@@ -51,7 +51,7 @@ impl Side {
     }
 
     fn step(&mut self) {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         for agent in &mut self.agents {
             agent.do_work(&now).unwrap();
         }
@@ -110,8 +110,8 @@ impl World {
     }
 
     fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.source.step();
             self.target.step();
             if let Some(value) = condition(self) {
@@ -234,9 +234,8 @@ impl World {
     }
 }
 
-/// A port that is free now.
 fn free_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    harrier_platform::free_ports(1).unwrap()[0]
 }
 
 fn signal(signal: Signal, id: i64, recording: i64, has_subscription: bool, position: i64) -> News {

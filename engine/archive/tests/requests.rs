@@ -6,7 +6,7 @@ use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext
 use harrier_archive::codec::{ReplayRequest, Request, RequestBody, Response, Signal};
 use harrier_archive::{Authenticator, FileClock, SourceLocation};
 use harrier_client::{ExclusivePublication, Subscription};
-use harrier_platform::SystemClock;
+use harrier_platform::{PausingClock, SystemClock};
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::Clock;
 
@@ -96,8 +96,8 @@ fn tokens_end_with_their_time_and_their_session() {
     let session = world.client.control_session_id();
     let request = world.client.replay_token(&world.aeron, id).unwrap();
     let token = world.ok(request);
-    let late = SystemClock.now().ns + 400_000_000;
-    world.until("the token's end", |_| (SystemClock.now().ns > late).then_some(()));
+    let late = PausingClock.now().ns + 400_000_000;
+    world.until("the token's end", |_| (PausingClock.now().ns > late).then_some(()));
     let mut asking = publication(&mut world, "aeron:ipc?term-length=64k");
     send(&mut asking, session, 901, replay_by(token, id));
     let request = world.client.start_position(&world.aeron, id).unwrap();
@@ -189,8 +189,8 @@ fn counters_show_what_is_written_and_read() {
 #[test]
 fn a_client_is_answered_over_a_response_channel() {
     for channel in ["aeron:ipc", "aeron:udp"] {
-        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
-        let [control, answers] = sockets.map(|socket| socket.local_addr().unwrap());
+        let ports = harrier_platform::free_ports(2).unwrap();
+        let [control, answers] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
         let mut world = World::new(|context| {
             context.control_channel = Some(format!("aeron:udp?endpoint={control}"));
             context.authenticator = Authenticator::AllowAll;
@@ -206,12 +206,12 @@ fn a_client_is_answered_over_a_response_channel() {
         context.control_response_stream_id = 29;
         let mut client = ArchiveClient::new(context);
         world.until("the connection", |world| {
-            client.poll(&mut world.aeron, &SystemClock.now()).unwrap();
+            client.poll(&mut world.aeron, &PausingClock.now()).unwrap();
             client.is_connected().then_some(())
         });
         let request = client.start_position(&world.aeron, 5).unwrap();
         world.until("the answer", |world| {
-            client.poll(&mut world.aeron, &SystemClock.now()).unwrap();
+            client.poll(&mut world.aeron, &PausingClock.now()).unwrap();
             match client.poll_answer()? {
                 ArchiveAnswer::Error { correlation_id, code: 5, .. } if correlation_id == request => Some(()),
                 other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ mod rig;
 
 use harrier_archive::client::{ArchiveClient, ArchiveClientContext};
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::{Agent, Clock};
 use rig::{Node, Plan, counter, directory, members, ports, value};
 
@@ -33,7 +33,7 @@ fn a_log_that_is_not_recorded_any_more() {
     let settings = ArchiveClientContext { control_response_stream_id: 999, ..ArchiveClientContext::ipc() };
     let mut archive = ArchiveClient::new(settings);
     node.until("the archive", |node| {
-        archive.poll(&mut node.tool, &SystemClock.now()).unwrap();
+        archive.poll(&mut node.tool, &PausingClock.now()).unwrap();
         archive.is_connected().then_some(())
     });
     archive.stop_recording_by_identity(&node.tool, 0).unwrap();
@@ -55,11 +55,11 @@ fn a_second_module_of_the_cluster_on_the_same_driver() {
     let driver = directory.path().join("node");
     let mut context = ConsensusModuleContext::new(driver, other.path(), 0, members(&ports));
     context.startup_timeout_ns = 200_000_000;
-    let now = SystemClock.now();
+    let now = PausingClock.now();
     let mut second = ConsensusModule::launch(context, MappedMemory, FileStorage::inline(), &now).unwrap();
-    let error = node.until("the end of the second", |_| second.do_work(&SystemClock.now()).err());
+    let error = node.until("the end of the second", |_| second.do_work(&PausingClock.now()).err());
     assert!(error.to_string().contains("another consensus module with cluster id 0 is active"), "{error}");
-    second.on_close(&SystemClock.now());
+    second.on_close(&PausingClock.now());
     let client = node.connect(ports[0]);
     node.exchange(client, "the first goes on");
     assert!(node.is_at(counter::STATE, value::ACTIVE));

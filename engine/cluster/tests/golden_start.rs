@@ -4,7 +4,7 @@ mod rig;
 
 use harrier_cluster::codec::TimeUnit;
 use harrier_cluster::recording_log::EntryType;
-use harrier_platform::SystemClock;
+use harrier_platform::PausingClock;
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::Clock;
 use rig::golden::{Recording, lay_out, testdata};
@@ -175,7 +175,7 @@ fn two_services_whose_clock_counts_nanoseconds_and_whose_log_is_ipc() {
     assert!(node.logged_errors().is_empty(), "{:?}", node.logged_errors());
     assert_eq!(next_session_id(&mut node), 2);
     // A timer of half a second from now, in nanoseconds of the cluster's clock.
-    let now_ns = SystemClock.now().epoch_ms * 1_000_000;
+    let now_ns = PausingClock.now().epoch_ms * 1_000_000;
     let commit = node.counter(counter::COMMIT).unwrap();
     let deadline = now_ns + 200_000_000;
     node.until_sent(&harrier_cluster::codec::ServiceMessage::ScheduleTimer { correlation_id: 3, deadline });

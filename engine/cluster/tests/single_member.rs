@@ -15,12 +15,12 @@ use harrier_cluster::service::{
 };
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
 use harrier_ringbuf::{Clock, SharedThread};
 
-const PATIENCE_NS: i64 = 30_000_000_000;
+const PATIENCE_NS: i64 = 60_000_000_000;
 
 /// What the services of a test have seen, in order.
 type Seen = Rc<RefCell<Vec<String>>>;
@@ -138,21 +138,16 @@ fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport> {
     context.counters_buffer_length = 1 << 20;
     context.term_buffer_length = 64 << 10;
     context.publication_linger_timeout_ns = 100_000_000;
-    context.seed = SystemClock.now().ns as u64;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &SystemClock.now()).unwrap()
-}
-
-fn endpoints() -> Vec<u16> {
-    let sockets: Vec<_> = (0..5).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect()
+    context.seed = PausingClock.now().ns as u64;
+    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
 impl Node {
     fn start(directory: &Path, ports: &[u16], change: impl FnOnce(&mut ConsensusModuleContext)) -> Self {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let (errors, seen) = (Seen::default(), Seen::default());
         let sink = errors.clone();
-        let pace = ThreadPace::new(SystemClock, IdleStrategy::Noop);
+        let pace = ThreadPace::new(PausingClock, IdleStrategy::Noop);
         let thread = SharedThread::new(
             Box::new(pace),
             Box::new(move |role, error| sink.borrow_mut().push(format!("{role}: {error}"))),
@@ -211,15 +206,15 @@ struct World {
 impl World {
     fn new(change: impl FnOnce(&mut ConsensusModuleContext)) -> Self {
         let directory = tempfile::Builder::new().prefix("harrier-cluster-").tempdir_in("/dev/shm").unwrap();
-        let ports = endpoints();
+        let ports = harrier_platform::free_ports(5).unwrap();
         let node = Node::start(directory.path(), &ports, change);
         let client_thread = SharedThread::new(
-            Box::new(ThreadPace::new(SystemClock, IdleStrategy::Noop)),
+            Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)),
             Box::new(|role, error| panic!("{role}: {error}")),
         );
         client_thread.install(driver(directory.path(), "client").into_agents()).unwrap();
         let context = Context::new(directory.path().join("client"));
-        let aeron = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
+        let aeron = Aeron::connect(context, MappedMemory, &PausingClock.now()).unwrap();
         let client = ClusterClient::new(Self::client_context(&ports)).unwrap();
         Self { node: Some(node), client_thread, aeron, client, heard: Heard::default(), ports, directory }
     }
@@ -238,14 +233,14 @@ impl World {
             assert!(node.errors.borrow().is_empty(), "{:?}", node.errors.borrow());
         }
         self.client_thread.run_once();
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         self.aeron.do_work(&now).unwrap();
         self.client.poll(&mut self.aeron, &now, &mut self.heard).map(|_| ())
     }
 
     fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step().unwrap();
             if condition(self) {
                 return;
@@ -305,9 +300,9 @@ fn messages_are_answered_in_order() {
     world.client.close();
     let id = world.client.session_id();
     let closed = format!("close {id} CLIENT_ACTION");
-    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
     while world.seen().last() != Some(&closed) {
-        assert!(SystemClock.now().ns < deadline_ns, "{:?}", world.seen().last());
+        assert!(PausingClock.now().ns < deadline_ns, "{:?}", world.seen().last());
         let _closed = world.step();
     }
 }
@@ -335,12 +330,12 @@ fn a_service_closes_a_session() {
     let mut world = World::new(|_| ());
     world.connect();
     world.offer(b"close me");
-    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
     let error = loop {
         if let Err(error) = world.step() {
             break error;
         }
-        assert!(SystemClock.now().ns < deadline_ns);
+        assert!(PausingClock.now().ns < deadline_ns);
     };
     assert!(matches!(error, ClusterClientError::Closed(detail) if detail == "SERVICE_ACTION"));
 }
@@ -352,11 +347,11 @@ fn a_silent_client_is_timed_out() {
     let id = world.client.session_id();
     let closed = format!("close {id} TIMEOUT");
     let node = world.node.as_ref().unwrap();
-    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
     while !node.seen.borrow().contains(&closed) {
         node.thread.run_once();
         world.client_thread.run_once();
-        assert!(SystemClock.now().ns < deadline_ns);
+        assert!(PausingClock.now().ns < deadline_ns);
     }
 }
 
@@ -388,12 +383,12 @@ fn credentials_are_checked() {
     world.connect();
     world.exchange(10, 32);
     world.client = stranger;
-    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
     let error = loop {
         if let Err(error) = world.step() {
             break error;
         }
-        assert!(SystemClock.now().ns < deadline_ns);
+        assert!(PausingClock.now().ns < deadline_ns);
     };
     assert!(matches!(error, ClusterClientError::Refused { code: EventCode::AuthenticationRejected, .. }));
 }
@@ -404,12 +399,12 @@ fn too_many_sessions_are_refused() {
     world.connect();
     let second = ClusterClient::new(World::client_context(&world.ports)).unwrap();
     let first = std::mem::replace(&mut world.client, second);
-    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
+    let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
     let error = loop {
         if let Err(error) = world.step() {
             break error;
         }
-        assert!(SystemClock.now().ns < deadline_ns);
+        assert!(PausingClock.now().ns < deadline_ns);
     };
     assert!(
         matches!(error, ClusterClientError::Refused { code: EventCode::Error, detail } if detail == "concurrent session limit")

@@ -9,11 +9,11 @@ use harrier_cluster::codec::{SnapshotMark, SnapshotMarker, SnapshotMessage, Time
 use harrier_cluster::snapshot::{SnapshotError, SnapshotExpectation, SnapshotLoader, SnapshotTaker};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::{Agent, Clock};
 
-const PATIENCE_NS: i64 = 20_000_000_000;
+const PATIENCE_NS: i64 = 60_000_000_000;
 const CHANNEL: &str = "aeron:ipc?alias=snapshot|term-length=64k";
 
 struct World {
@@ -29,13 +29,13 @@ fn driver(directory: &Path) -> Driver<MappedMemory, UdpTransport> {
     context.counters_buffer_length = 1 << 20;
     context.term_buffer_length = 64 << 10;
     context.publication_linger_timeout_ns = 100_000_000;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &SystemClock.now()).unwrap()
+    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
 impl World {
     fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("harrier-snapshot-").tempdir_in("/dev/shm").unwrap();
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let driver = driver(directory.path());
         let mut context =
             ArchiveContext::new(directory.path().join("aeron"), directory.path().join("archive"));
@@ -53,7 +53,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         for agent in &mut self.agents {
             agent.do_work(&now).unwrap();
         }
@@ -62,8 +62,8 @@ impl World {
     }
 
     fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step();
             if let Some(value) = condition(self) {
                 return value;
@@ -76,7 +76,7 @@ impl World {
         while let Some(answer) = self.archive.poll_answer() {
             taker.on_answer(&answer);
         }
-        taker.poll(&mut self.aeron, &mut self.archive, &SystemClock.now()).map(|_| ())
+        taker.poll(&mut self.aeron, &mut self.archive, &PausingClock.now()).map(|_| ())
     }
 
     fn writable(&mut self) -> SnapshotTaker {
@@ -115,7 +115,7 @@ impl World {
         while let Some(answer) = self.archive.poll_answer() {
             loader.on_answer(&answer);
         }
-        loader.poll(&mut self.aeron, &mut self.archive, &SystemClock.now()).map(|_| ())
+        loader.poll(&mut self.aeron, &mut self.archive, &PausingClock.now()).map(|_| ())
     }
 
     /// Loads a snapshot: what was in it, and the loader behind END.

@@ -13,7 +13,7 @@ use harrier_cluster::codec::{
 };
 use harrier_cluster::module::{AuthenticatorSupplier, Authorisation, ConsensusModuleContext};
 use harrier_cluster::recording_log::{Entry, EntryType, RecordingLog};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
@@ -241,7 +241,7 @@ fn a_backup_answers_a_challenge() {
 /// A driver and an archive that are not the node's.
 fn standby(home: &Path, control_port: u16) -> SharedThread {
     let thread = SharedThread::new(
-        Box::new(ThreadPace::new(SystemClock, IdleStrategy::Noop)),
+        Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)),
         Box::new(|role, error| panic!("{role}: {error}")),
     );
     let mut agents = rig::driver(home, "standby").into_agents();
@@ -250,7 +250,7 @@ fn standby(home: &Path, control_port: u16) -> SharedThread {
     context.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into());
     context.segment_file_length = 64 << 10;
     context.low_storage_space_threshold = 0;
-    let now = SystemClock.now();
+    let now = PausingClock.now();
     agents.push(Box::new(Archive::launch(context, MappedMemory, FileStorage::inline(), &now).unwrap()));
     thread.install(agents).unwrap();
     thread
@@ -263,7 +263,7 @@ fn copy_to_standby(node: &mut Node, control_port: u16, recordings: &[i64]) -> Ve
         "aeron:udp?endpoint=127.0.0.1:0",
     ));
     node.until("the standby's archive", |node| {
-        client.poll(&mut node.tool, &SystemClock.now()).unwrap();
+        client.poll(&mut node.tool, &PausingClock.now()).unwrap();
         client.is_connected().then_some(())
     });
     let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", node.ports()[4]);
@@ -272,7 +272,7 @@ fn copy_to_standby(node: &mut Node, control_port: u16, recordings: &[i64]) -> Ve
         client.replicate(&node.tool, *recording, 10, &channel, &ReplicationParams::default()).unwrap();
         let mut copied = false;
         copies.push(node.until("the copy", |node| {
-            client.poll(&mut node.tool, &SystemClock.now()).unwrap();
+            client.poll(&mut node.tool, &PausingClock.now()).unwrap();
             match client.poll_answer()? {
                 ArchiveAnswer::Signal { signal: Signal::Sync, .. } => copied = true,
                 ArchiveAnswer::Signal { signal: Signal::Stop, recording_id, .. } if copied => {
@@ -383,12 +383,12 @@ fn the_nodes_toggle_fetches_from_the_next_standby_when_one_fails() {
     // One does not answer, one does not have what it says, one has.
     let good = format!("127.0.0.1:{control_port}");
     let other = format!("localhost:{control_port}");
-    let sent_ns = SystemClock.now().ns;
+    let sent_ns = PausingClock.now().ns;
     for (endpoint, copies) in [("127.0.0.1:9", &copies), (&other, &vec![copies[0], 99]), (&good, &copies)] {
         backup.standby_snapshot(1, PROTOCOL_VERSION, as_standbys(&later, copies, endpoint));
     }
     node.await_value(counter::STANDBY_SNAPSHOTS, 3);
-    assert!(SystemClock.now().ns >= sent_ns + 200_000_000);
+    assert!(PausingClock.now().ns >= sent_ns + 200_000_000);
     node.set(counter::NODE_TOGGLE, value::REPLICATE);
     node.await_value(counter::NODE_TOGGLE, value::NEUTRAL);
     node.await_value(counter::SNAPSHOTS, 2);

@@ -17,7 +17,7 @@ use harrier::ringbuf::idle::{Backoff, IdleStrategy};
 pub type Outcome<V> = Result<V, Box<dyn Error>>;
 
 /// Longest that an example waits for one thing, in nanoseconds.
-const PATIENCE_NS: i64 = 20_000_000_000;
+const PATIENCE_NS: i64 = 60_000_000_000;
 
 /// A media driver on one thread, and a client of it that this thread drives.
 ///

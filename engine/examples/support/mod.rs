@@ -1,10 +1,10 @@
 //! What the examples share: a node on this host, and a client of it.
 
 use std::error::Error;
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
 use harrier::cluster::client::ClusterClientContext;
+use harrier::platform::free_ports;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::{BlockingClusterClient, Node, NodeContext, ServiceFactory};
 
@@ -46,10 +46,7 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster with its files below `base`, on ports that are free.
     pub fn new(base: &Path) -> Outcome<Self> {
-        let sockets: Vec<UdpSocket> =
-            (0..5).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let ports = sockets.iter().map(|own| own.local_addr().map(|address| address.port()));
-        Ok(Self { base: base.to_owned(), ports: ports.collect::<Result<_, _>>()?, fresh_timestamps: false })
+        Ok(Self { base: base.to_owned(), ports: free_ports(5)?, fresh_timestamps: false })
     }
 
     /// Directory of the node's media driver.
@@ -67,6 +64,8 @@ impl Cluster {
         context.sparse_logs = true;
         context.idle = IdleStrategy::Yield;
         context.fresh_timestamps = self.fresh_timestamps;
+        // Such a host may stop the whole node for seconds while its log is replayed.
+        context.properties.set("aeron.archive.connect.timeout", "60s");
         context
     }
 
@@ -89,9 +88,12 @@ impl Cluster {
         Ok(BlockingClusterClient::connect(self.aeron_directory(), self.client_context())?)
     }
 
-    /// Settings of a session.
+    /// Settings of a session: patient, for the same host's sake.
     pub fn client_context(&self) -> ClusterClientContext {
         let endpoints = format!("0=127.0.0.1:{}", self.ports[0]);
-        ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0|term-length=64k")
+        let mut context =
+            ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0|term-length=64k");
+        context.message_timeout_ns = 60_000_000_000;
+        context
     }
 }

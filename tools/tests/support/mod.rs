@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod messages;
 pub mod ports;
 pub mod process;
+pub mod stopwatch;
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 use super::*;
-use harrier_ringbuf::{AtomicBuffer, Region};
+use crate::SystemClock;
+use harrier_ringbuf::{AtomicBuffer, Clock, Region};
 
 fn socket() -> UdpSocket {
     UdpTransport.open(&SocketSpec::unicast("127.0.0.1:0".parse().unwrap())).unwrap()
@@ -7,8 +8,10 @@ fn socket() -> UdpSocket {
 
 fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<Vec<u8>> {
     let mut seen = Vec::new();
+    let deadline_ns = SystemClock.now().ns + 60_000_000_000;
     while seen.len() < count {
         socket.receive(&mut |bytes, _| seen.push(bytes.to_vec())).unwrap();
+        assert!(SystemClock.now().ns < deadline_ns, "{} of {count} datagrams arrived", seen.len());
         std::thread::yield_now();
     }
     seen

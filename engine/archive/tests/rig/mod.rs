@@ -9,11 +9,11 @@ use harrier_archive::{Archive, ArchiveContext};
 use harrier_client::{Aeron, Context, ExclusivePublication};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::{Agent, Clock};
 
-const PATIENCE_NS: i64 = 20_000_000_000;
+const PATIENCE_NS: i64 = 60_000_000_000;
 pub const STREAM_ID: i32 = 1_001;
 pub const CHANNEL: &str = "aeron:ipc?term-length=64k";
 
@@ -47,7 +47,7 @@ impl World {
         driver_context.counters_buffer_length = 1 << 20;
         driver_context.term_buffer_length = 64 << 10;
         driver_context.publication_linger_timeout_ns = 100_000_000;
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let driver =
             Driver::build(driver_context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
         let mut context = archive_context(directory.path());
@@ -60,7 +60,7 @@ impl World {
     }
 
     pub fn step(&mut self) {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         for agent in &mut self.agents {
             agent.do_work(&now).unwrap();
         }
@@ -69,8 +69,8 @@ impl World {
     }
 
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step();
             if let Some(value) = condition(self) {
                 return value;

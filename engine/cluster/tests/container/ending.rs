@@ -5,7 +5,7 @@ use std::rc::Rc;
 use harrier_cluster::codec::{ModuleMessage, Role};
 use harrier_cluster::mark::MarkError;
 use harrier_cluster::service::{ContainerError, ServiceContainer, ServiceContainerContext};
-use harrier_platform::{MappedMemory, SystemClock};
+use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::Clock;
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
@@ -154,8 +154,8 @@ fn launch(host: &Host, service_id: i32) -> Result<(), ContainerError> {
         service_id,
     );
     let service = Recorder::new(Seen::default(), Rc::default());
-    let waiter = Box::new(ThreadPace::new(SystemClock, IdleStrategy::Noop));
-    ServiceContainer::launch(context, service, MappedMemory, waiter, &SystemClock.now()).map(drop)
+    let waiter = Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop));
+    ServiceContainer::launch(context, service, MappedMemory, waiter, &PausingClock.now()).map(drop)
 }
 
 #[test]
@@ -174,9 +174,9 @@ fn a_service_runs_once_in_a_directory() {
 fn a_container_without_a_module_gives_up() {
     let host = Host::new();
     let container = Running::start(&host, 0, |context| context.startup_timeout_ns = 100_000_000);
-    let deadline_ns = SystemClock.now().ns + super::rig::PATIENCE_NS;
+    let deadline_ns = PausingClock.now().ns + super::rig::PATIENCE_NS;
     while !container.has_ended() {
-        assert!(SystemClock.now().ns < deadline_ns);
+        assert!(PausingClock.now().ns < deadline_ns);
         host.run();
         container.run();
     }

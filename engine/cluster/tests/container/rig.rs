@@ -11,7 +11,7 @@ use harrier_cluster::codec::{
 use harrier_cluster::service::{ServiceContainer, ServiceContainerContext};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::idle::IdleStrategy;
@@ -20,7 +20,7 @@ use harrier_ringbuf::{Clock, SharedThread};
 
 use super::recorder::{Orders, Recorder, Seen};
 
-pub const PATIENCE_NS: i64 = 20_000_000_000;
+pub const PATIENCE_NS: i64 = 60_000_000_000;
 const TERM_LENGTH: i32 = 64 << 10;
 /// Bytes that the log events of these tests begin their time with.
 pub const FIRST_TIME: i64 = 1_000;
@@ -45,13 +45,13 @@ fn thread(errors: Seen) -> SharedThread {
     let sink = move |role: &str, error: &harrier_ringbuf::AgentError| {
         errors.borrow_mut().push(format!("{role}: {error}"));
     };
-    SharedThread::new(Box::new(ThreadPace::new(SystemClock, IdleStrategy::Noop)), Box::new(sink))
+    SharedThread::new(Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)), Box::new(sink))
 }
 
 impl Host {
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("harrier-container-").tempdir_in("/dev/shm").unwrap();
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let mut context = DriverContext::new(directory.path().join("aeron"));
         context.timer_interval_ns = 20_000_000;
         context.counters_buffer_length = 1 << 20;
@@ -134,12 +134,12 @@ impl Running {
         let thread = thread(errors.clone());
         let cluster = host.directory.path().join("cluster");
         let mut context = ServiceContainerContext::new(host.aeron_directory(), cluster, service_id);
-        context.archive.seed = SystemClock.now().ns as u64;
+        context.archive.seed = PausingClock.now().ns as u64;
         change(&mut context);
         let waiter = Pump { container: thread.clone(), host: host.thread.clone() };
         let service = Recorder::new(seen.clone(), orders.clone());
         let container =
-            ServiceContainer::launch(context, service, MappedMemory, Box::new(waiter), &SystemClock.now())
+            ServiceContainer::launch(context, service, MappedMemory, Box::new(waiter), &PausingClock.now())
                 .unwrap();
         thread.install(vec![Box::new(container)]).unwrap();
         Self { thread, seen, errors, orders }
@@ -178,7 +178,7 @@ struct Pump {
 
 impl harrier_ringbuf::Waiter for Pump {
     fn now(&self) -> harrier_ringbuf::Now {
-        SystemClock.now()
+        PausingClock.now()
     }
 
     fn idle(&mut self, work_count: usize) {
@@ -207,8 +207,8 @@ pub struct Module {
 }
 
 fn until<V>(host: &Host, what: &str, mut condition: impl FnMut() -> Option<V>) -> V {
-    let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-    while SystemClock.now().ns < deadline_ns {
+    let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+    while PausingClock.now().ns < deadline_ns {
         host.run();
         if let Some(value) = condition() {
             return value;
@@ -219,7 +219,7 @@ fn until<V>(host: &Host, what: &str, mut condition: impl FnMut() -> Option<V>) -
 
 impl Module {
     pub fn start(host: &Host, recovery: &Recovery) -> Self {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let mut aeron = Aeron::connect(Context::new(host.aeron_directory()), MappedMemory, &now).unwrap();
         let control = "aeron:ipc?term-length=128k";
         let publication = aeron.add_exclusive_publication(control, 104).unwrap();
@@ -229,7 +229,7 @@ impl Module {
             aeron.add_counter(203, &0_i32.to_le_bytes(), "Cluster commit-pos: - clusterId=0").unwrap();
         let recovery = aeron.add_counter(204, &recovery.key(), "Cluster recovery").unwrap();
         let work = |aeron: &mut Aeron| {
-            aeron.do_work(&SystemClock.now()).unwrap();
+            aeron.do_work(&PausingClock.now()).unwrap();
         };
         macro_rules! await_resource {
             ($fetch:ident, $id:expr) => {
@@ -258,7 +258,7 @@ impl Module {
     }
 
     fn poll(&mut self) {
-        self.aeron.do_work(&SystemClock.now()).unwrap();
+        self.aeron.do_work(&PausingClock.now()).unwrap();
         let (assembler, acks, heard) = (&mut self.assembler, &mut self.acks, &mut self.heard);
         self.from_services.poll(20, &mut |payload, header| {
             assembler.on_fragment(payload, header, &mut |message, _| match ServiceMessage::decode(message)
@@ -333,9 +333,9 @@ impl World {
         drop(module);
         // The next module's counters are not to be mixed up with these.
         let context = Context::new(host.aeron_directory());
-        let mut observer = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
+        let mut observer = Aeron::connect(context, MappedMemory, &PausingClock.now()).unwrap();
         until(&host, "the counters' end", || {
-            observer.do_work(&SystemClock.now()).unwrap();
+            observer.do_work(&PausingClock.now()).unwrap();
             let is_left = |type_id: i32| type_id == 203 || type_id == 204;
             let found = observer.counters().find(&mut |_, type_id, _| is_left(type_id));
             found.is_none().then_some(())
@@ -352,8 +352,8 @@ impl World {
     }
 
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step();
             if let Some(value) = condition(self) {
                 return value;

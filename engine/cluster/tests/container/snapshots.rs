@@ -7,7 +7,7 @@ use harrier_cluster::codec::{
     CloseReason, ClusterAction, Role, SnapshotMark, SnapshotMarker, SnapshotMessage, TimeUnit, snapshot_type,
 };
 use harrier_cluster::snapshot::SnapshotTaker;
-use harrier_platform::SystemClock;
+use harrier_platform::PausingClock;
 use harrier_ringbuf::Clock;
 
 use super::recorder::Orders;
@@ -188,7 +188,7 @@ fn a_service_that_the_snapshot_does_not_know_cannot_start() {
 
 /// A snapshot of the test's own making.
 fn forge(host: &Host, messages: &[SnapshotMessage<'_>]) -> i64 {
-    let now = SystemClock.now();
+    let now = PausingClock.now();
     let context = harrier_client::Context::new(host.aeron_directory());
     let mut aeron = harrier_client::Aeron::connect(context, harrier_platform::MappedMemory, &now).unwrap();
     let mut archive = ArchiveClient::new(ArchiveClientContext { seed: 77, ..ArchiveClientContext::ipc() });
@@ -196,9 +196,9 @@ fn forge(host: &Host, messages: &[SnapshotMessage<'_>]) -> i64 {
     let mut next = messages.iter().peekable();
     let deadline_ns = now.ns + super::rig::PATIENCE_NS;
     loop {
-        assert!(SystemClock.now().ns < deadline_ns, "no snapshot was forged");
+        assert!(PausingClock.now().ns < deadline_ns, "no snapshot was forged");
         host.run();
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         aeron.do_work(&now).unwrap();
         archive.poll(&mut aeron, &now).unwrap();
         while let Some(answer) = archive.poll_answer() {

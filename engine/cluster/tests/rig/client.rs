@@ -4,7 +4,7 @@ use std::path::Path;
 
 use harrier_client::{Aeron, Context, ExclusivePublication, Subscription};
 use harrier_cluster::codec::{Egress, EventCode, Ingress, PROTOCOL_VERSION, SessionHeader};
-use harrier_platform::{MappedMemory, SystemClock};
+use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::{Clock, SharedThread};
 
@@ -33,7 +33,7 @@ pub struct RawClient {
 impl RawClient {
     /// A client of the driver in a directory.
     pub fn new(driver: &Path, ingress_port: u16) -> Self {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let context = Context::new(driver);
         let mut aeron = Aeron::connect(context, MappedMemory, &now).unwrap();
         let egress = aeron.add_subscription("aeron:udp?endpoint=127.0.0.1:0", 102).unwrap();
@@ -52,7 +52,7 @@ impl RawClient {
     }
 
     pub fn poll(&mut self) {
-        if self.aeron.do_work(&SystemClock.now()).is_err() {
+        if self.aeron.do_work(&PausingClock.now()).is_err() {
             return;
         }
         if self.ingress.is_none() {

@@ -17,7 +17,7 @@ use harrier_cluster::recording_log::{Entry, parse};
 use harrier_cluster::service::{ServiceContainer, ServiceContainerContext};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
 use harrier_ringbuf::{Clock, SharedThread};
@@ -26,7 +26,7 @@ use client::RawClient;
 use service::Tally;
 use stub::Stub;
 
-pub const PATIENCE_NS: i64 = 30_000_000_000;
+pub const PATIENCE_NS: i64 = 60_000_000_000;
 
 /// Types of counters.
 pub mod counter {
@@ -100,7 +100,7 @@ pub struct Node {
 /// A driver in a directory of its own, for clients that outlive a node.
 pub fn client_driver(directory: &Path) -> SharedThread {
     let thread = SharedThread::new(
-        Box::new(ThreadPace::new(SystemClock, IdleStrategy::Noop)),
+        Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)),
         Box::new(|role, error| panic!("{role}: {error}")),
     );
     thread.install(driver(directory, "clients").into_agents()).unwrap();
@@ -115,14 +115,13 @@ pub fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport
     context.ipc_term_buffer_length = 64 << 10;
     context.publication_linger_timeout_ns = 100_000_000;
     context.client_liveness_timeout_ns = 2_000_000_000;
-    context.seed = SystemClock.now().ns as u64;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &SystemClock.now()).unwrap()
+    context.seed = PausingClock.now().ns as u64;
+    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
-/// Five ports that are free now.
+/// Ports for the endpoints of a member.
 pub fn ports() -> Vec<u16> {
-    let sockets: Vec<_> = (0..5).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect()
+    harrier_platform::free_ports(5).unwrap()
 }
 
 pub fn members(ports: &[u16]) -> String {
@@ -137,10 +136,10 @@ impl Node {
 
     /// Starts a node; what keeps its module from starting is returned as text.
     pub fn try_start(directory: &Path, ports: &[u16], plan: &Plan) -> Result<Self, String> {
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         let (errors, seen) = (Seen::default(), Seen::default());
         let sink = errors.clone();
-        let pace = ThreadPace::new(SystemClock, IdleStrategy::Noop);
+        let pace = ThreadPace::new(PausingClock, IdleStrategy::Noop);
         let thread = SharedThread::new(
             Box::new(pace),
             Box::new(move |role, error| sink.borrow_mut().push(format!("{role}: {error}"))),
@@ -201,7 +200,7 @@ impl Node {
         if let Some(listener) = &self.listener {
             listener.run_once();
         }
-        let now = SystemClock.now();
+        let now = PausingClock.now();
         // The driver goes with a node that ends.
         let _is_alive = self.tool.do_work(&now);
         for client in &mut self.clients {
@@ -213,8 +212,8 @@ impl Node {
     }
 
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        while SystemClock.now().ns < deadline_ns {
+        let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
+        while PausingClock.now().ns < deadline_ns {
             self.step();
             if let Some(value) = condition(self) {
                 return value;
@@ -227,8 +226,8 @@ impl Node {
 
     /// Works for a while.
     pub fn go_on_for(&mut self, ns: i64) {
-        let end_ns = SystemClock.now().ns + ns;
-        while SystemClock.now().ns < end_ns {
+        let end_ns = PausingClock.now().ns + ns;
+        while PausingClock.now().ns < end_ns {
             self.step();
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use harrier_client::{Aeron, Context, ExclusivePublication, Subscription};
 use harrier_cluster::codec::{ModuleMessage, ServiceMessage};
-use harrier_platform::{MappedMemory, SystemClock};
+use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::Clock;
 use harrier_ringbuf::assembly::FragmentAssembler;
 
@@ -28,7 +28,7 @@ pub struct Stub {
 impl Stub {
     pub fn new(directory: &Path) -> Self {
         let context = Context::new(directory.join("node"));
-        let mut aeron = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
+        let mut aeron = Aeron::connect(context, MappedMemory, &PausingClock.now()).unwrap();
         let channel = "aeron:ipc?term-length=128k";
         let ids = (
             aeron.add_exclusive_publication(channel, 105).unwrap(),
@@ -45,7 +45,7 @@ impl Stub {
     }
 
     pub fn poll(&mut self) {
-        if self.aeron.do_work(&SystemClock.now()).is_err() {
+        if self.aeron.do_work(&PausingClock.now()).is_err() {
             return;
         }
         if self.to_module.is_none() {

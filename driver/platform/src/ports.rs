@@ -1,0 +1,87 @@
+//! Ports that are free for a while, for whoever starts several processes on one host: tests, examples, benchmarks.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::net::UdpSocket;
+use std::sync::Mutex;
+
+/// Below the ports that the system gives out by itself.
+const FIRST: u16 = 12_000;
+const BLOCK: u16 = 100;
+const BLOCKS: u16 = 200;
+
+/// A block of ports: other processes leave it alone while its file is locked.
+struct Block {
+    first: u16,
+    given: u16,
+    _lock: File,
+}
+
+/// UDP ports of the loopback address that nobody has.
+///
+/// A port that was bound to 0 and closed again may be anybody's before it is used; these are given out by no system and to
+/// no other process as long as this one lives. They come round again after a hundred.
+///
+/// # Errors
+/// When no block, or in this process's block not so many ports, are free.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    static HELD: Mutex<Option<Block>> = Mutex::new(None);
+    let mut held = HELD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let block = match &mut *held {
+        Some(block) => block,
+        none => none.insert(take_block()?),
+    };
+    let mut found = Vec::with_capacity(count);
+    for _ in 0..BLOCK {
+        if found.len() == count {
+            break;
+        }
+        let port = block.first + block.given % BLOCK;
+        block.given = (block.given + 1) % BLOCK;
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            found.push(port);
+        }
+    }
+    if found.len() < count {
+        let text = format!("not {count} ports from {} on are free", block.first);
+        return Err(Error::new(ErrorKind::AddrInUse, text));
+    }
+    Ok(found)
+}
+
+fn take_block() -> Result<Block> {
+    let user = std::env::var("USER").unwrap_or_default();
+    let folder = std::env::temp_dir().join(format!("harrier-test-ports-{user}"));
+    std::fs::create_dir_all(&folder)?;
+    for number in 0..BLOCKS {
+        let lock = File::create(folder.join(number.to_string()))?;
+        if lock.try_lock().is_ok() {
+            return Ok(Block { first: FIRST + number * BLOCK, given: 0, _lock: lock });
+        }
+    }
+    Err(Error::new(ErrorKind::AddrInUse, format!("all blocks of ports in {} are taken", folder.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_given_once_and_not_while_somebody_has_them() {
+        let first = free_ports(3).unwrap();
+        let next = free_ports(1).unwrap()[0];
+        assert!(first.iter().all(|port| (FIRST..FIRST + BLOCK * BLOCKS).contains(port) && *port != next));
+        let _held = UdpSocket::bind(("127.0.0.1", next)).unwrap();
+        // Once round, and past the one that is taken.
+        for _ in 0..BLOCK {
+            assert_ne!(free_ports(1).unwrap()[0], next);
+        }
+        assert_eq!(free_ports(usize::from(BLOCK)).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn another_process_has_another_block() {
+        let (one, other) = (take_block().unwrap(), take_block().unwrap());
+        assert_ne!(one.first, other.first);
+    }
+}
