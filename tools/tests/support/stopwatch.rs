@@ -22,6 +22,7 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "a thread of a test, not of the product")]
     pub fn start() -> Self {
         let begin_ns = SystemClock.now().ns;
         let (still_ns, is_over) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
