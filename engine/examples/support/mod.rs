@@ -64,8 +64,10 @@ impl Cluster {
         context.sparse_logs = true;
         context.idle = IdleStrategy::Yield;
         context.fresh_timestamps = self.fresh_timestamps;
-        // Such a host may stop the whole node for seconds while its log is replayed.
-        context.properties.set("aeron.archive.connect.timeout", "60s");
+        // Such a host may stop the whole node for seconds: neither the reader of a replay nor a client has gone then.
+        for name in ["aeron.archive.connect.timeout", "aeron.publication.connection.timeout"] {
+            context.properties.set(name, "60s");
+        }
         context
     }
 
