@@ -7,8 +7,9 @@ use std::sync::Mutex;
 
 /// Below the ports that the system gives out by itself.
 const FIRST: u16 = 12_000;
-const BLOCK: u16 = 100;
-const BLOCKS: u16 = 200;
+/// So many that none is given out twice while somebody may still come back to it.
+const BLOCK: u16 = 500;
+const BLOCKS: u16 = 40;
 
 /// A block of ports: other processes leave it alone while its file is locked.
 struct Block {
@@ -20,7 +21,7 @@ struct Block {
 /// UDP ports of the loopback address that nobody has.
 ///
 /// A port that was bound to 0 and closed again may be anybody's before it is used; these are given out by no system and to
-/// no other process as long as this one lives. They come round again after a hundred.
+/// no other process as long as this one lives. They come round again after five hundred.
 ///
 /// # Errors
 /// When no block, or in this process's block not so many ports, are free.
@@ -50,11 +51,13 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>> {
 }
 
 fn take_block() -> Result<Block> {
-    let user = std::env::var("USER").unwrap_or_default();
-    let folder = std::env::temp_dir().join(format!("harrier-test-ports-{user}"));
-    std::fs::create_dir_all(&folder)?;
+    // SAFETY: a call without arguments that cannot fail.
+    let user = unsafe { libc::getuid() };
+    let folder = std::env::temp_dir().join(format!("harrier-ports-{user}"));
+    let named = |error: Error| Error::new(error.kind(), format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(&folder).map_err(named)?;
     for number in 0..BLOCKS {
-        let lock = File::create(folder.join(number.to_string()))?;
+        let lock = File::create(folder.join(number.to_string())).map_err(named)?;
         if lock.try_lock().is_ok() {
             return Ok(Block { first: FIRST + number * BLOCK, given: 0, _lock: lock });
         }

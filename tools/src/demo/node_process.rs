@@ -1,12 +1,11 @@
 //! The demonstration's node: this very program, as `harrier node` in a process of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use harrier::platform::SystemClock;
+use harrier::platform::{SystemClock, free_ports};
 use harrier::ringbuf::Clock;
 
 use crate::CommandError;
@@ -28,13 +27,13 @@ pub(super) struct NodeProcess {
 impl NodeProcess {
     /// Starts a node on free ports.
     pub(super) fn start(directory: &Path, scratch: &Path, sync_level: u8) -> Result<Self, CommandError> {
-        let ports = free_ports().map_err(|error| CommandError::Failed(format!("no free ports: {error}")))?;
-        let [ingress, consensus, log, catchup, archive] = ports.map(|port| format!("127.0.0.1:{port}"));
-        let members = format!("0,{ingress},{consensus},{log},{catchup},{archive}");
+        let ports = free_ports(5).map_err(|error| CommandError::Failed(format!("no free ports: {error}")))?;
+        let endpoints: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let members = format!("0,{}", endpoints.join(","));
         let aeron_directory = scratch.join("node-driver");
         let errors = scratch.join("node.log");
         let child = spawn(directory, &aeron_directory, &members, sync_level, &errors)?;
-        let ingress_endpoints = format!("0={ingress}");
+        let ingress_endpoints = format!("0={}", endpoints[0]);
         let directory = directory.to_owned();
         Ok(Self { child, directory, aeron_directory, errors, sync_level, members, ingress_endpoints })
     }
@@ -113,17 +112,6 @@ impl Drop for NodeProcess {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
-}
-
-fn free_ports() -> std::io::Result<[u16; 5]> {
-    let mut sockets = Vec::new();
-    let mut ports = [0; 5];
-    for port in &mut ports {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        *port = socket.local_addr()?.port();
-        sockets.push(socket);
-    }
-    Ok(ports)
 }
 
 fn spawn(
