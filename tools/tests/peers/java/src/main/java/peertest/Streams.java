@@ -219,6 +219,7 @@ final class Streams
         long lastOfferMs = 0;
         long lastMs = 0;
         long stillMs = 0;
+        long join = 0;
         int refusals = 0;
         int step = 0;
         final Wait wait = new Wait("the end of the scenario");
@@ -229,12 +230,12 @@ final class Streams
             lastMs = nowMs;
             final boolean isOffered = publication.offer(message) > 0;
             refusals = isOffered ? 0 : refusals + 1;
-            final int images = resting.imageCount();
+            final List<Image> images = resting.images();
             if (step == 0 && refusals > BLOCKED_REFUSALS && nowMs - lastOfferMs > 100)
             {
                 timesMs[step++] = lastOfferMs;
             }
-            else if (step == 1 && images == 0)
+            else if (step == 1 && images.isEmpty())
             {
                 timesMs[step++] = nowMs;
             }
@@ -242,8 +243,9 @@ final class Streams
             {
                 timesMs[step++] = nowMs;
             }
-            else if (step == 3 && images == 1)
+            else if (step == 3 && !images.isEmpty())
             {
+                join = images.get(0).joinPosition();
                 timesMs[step++] = nowMs;
             }
             lastOfferMs = isOffered ? nowMs : lastOfferMs;
@@ -255,7 +257,7 @@ final class Streams
             .put("flowing", timesMs[2])
             .put("available", timesMs[3])
             .put("still", stillMs)
-            .put("join", resting.imageAtIndex(0).joinPosition())
+            .put("join", join)
             .put("polled", polled.imageAtIndex(0).position());
     }
 
