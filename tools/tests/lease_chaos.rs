@@ -17,7 +17,7 @@ use harrier::lease::{
     CheckError, Fence, LeaseClient, LeaseClientContext, PolledClaimer, PolledTracker, RequestId, TrackerState,
 };
 use harrier::platform::{MappedMemory, SystemClock};
-use harrier::ringbuf::Clock;
+use harrier::ringbuf::{Clock, Rng};
 use harrier::services::orders::{Order, Reply, Request};
 use serde_json::{Value, json};
 use support::binaries::{OurDriver, OurNode};
@@ -367,18 +367,6 @@ impl Field {
     }
 }
 
-/// Numbers that are the same in each run.
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-}
-
 #[test]
 fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     let asked: Option<i64> = std::env::var("HARRIER_CHAOS_SECONDS").ok().map(|text| text.parse().unwrap());
@@ -389,7 +377,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
         field.listen();
         field.tenures.iter().all(|tenures| !tenures.is_empty()).then_some(())
     });
-    let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
+    let mut draws = Rng::new(1);
     let begin_ns = SystemClock.now().ns;
     let (mut next_unit_ns, mut next_node_ns) = (begin_ns, begin_ns + 2_000_000_000);
     let (mut unit_kills, mut node_kills) = (0, 0);
@@ -404,8 +392,9 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
         field.start_units(now_ns);
         if now_ns >= next_unit_ns {
             next_unit_ns = now_ns + 100_000_000 + draws.below(300_000_000) as i64;
-            let pause_ns = draws.below(3 * LEASE_NS as usize) as i64;
-            unit_kills += i32::from(field.kill_unit(draws.below(APPLICATIONS * UNITS), pause_ns));
+            let pause_ns = draws.below(3 * LEASE_NS as u64) as i64;
+            unit_kills +=
+                i32::from(field.kill_unit(draws.below((APPLICATIONS * UNITS) as u64) as usize, pause_ns));
         }
         if now_ns >= next_node_ns {
             next_node_ns = now_ns + 3_000_000_000 + draws.below(5_000_000_000) as i64;

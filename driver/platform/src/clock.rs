@@ -38,10 +38,15 @@ impl Clock for PausingClock {
     fn now(&self) -> Now {
         let now = SystemClock.now();
         let (last_ns, paused_ns) = LAST.get().unwrap_or((now.ns, 0));
-        let paused_ns = paused_ns + (now.ns - last_ns - LONGEST_STEP_NS).max(0);
+        let paused_ns = paused_ns + pause_ns(last_ns, now.ns);
         LAST.set(Some((now.ns, paused_ns)));
         Now { ns: now.ns - paused_ns, epoch_ms: now.epoch_ms - paused_ns / 1_000_000 }
     }
+}
+
+/// How much of the time between two readings does not count.
+fn pause_ns(last_ns: i64, now_ns: i64) -> i64 {
+    (now_ns - last_ns - LONGEST_STEP_NS).max(0)
 }
 
 #[inline]
@@ -65,13 +70,19 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a pause is what is tested")]
-    fn a_pause_of_the_thread_is_a_short_step() {
-        let first = PausingClock.now();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        let second = PausingClock.now();
-        assert_eq!(second.ns - first.ns, LONGEST_STEP_NS);
-        assert!((0..=20).contains(&(second.epoch_ms - first.epoch_ms)), "{first:?} {second:?}");
-        assert!(SystemClock.now().ns - second.ns >= 40_000_000);
+    fn what_exceeds_a_step_is_a_pause() {
+        assert_eq!(pause_ns(5, 5 + LONGEST_STEP_NS), 0);
+        assert_eq!(pause_ns(5, 5 + LONGEST_STEP_NS + 50_000_000), 50_000_000);
+    }
+
+    #[test]
+    fn no_two_readings_are_further_apart_than_a_step() {
+        let mut last = PausingClock.now();
+        for _ in 0..1_000 {
+            let now = PausingClock.now();
+            assert!((0..=LONGEST_STEP_NS).contains(&(now.ns - last.ns)), "{last:?} {now:?}");
+            last = now;
+        }
+        assert!(last.ns <= SystemClock.now().ns);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::client::Client;
 use crate::support::process::Process;
-use crate::support::{PATIENCE_NS, back_off, directory};
+use crate::support::{PATIENCE_NS, directory, patient_idle};
 use crate::{c, java};
 
 /// Set to 1, a missing tool fails the tests that it would skip.
@@ -315,11 +315,10 @@ impl Peer {
     /// The outcome of a command, while a client of ours goes on with its duty cycles.
     pub fn finish_beside(&mut self, pending: Pending, client: &mut Client) -> Value {
         let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        let mut looks = 0;
+        let mut idle = patient_idle();
         while !self.is_done(&pending) && SystemClock.now().ns < deadline_ns {
             client.work();
-            back_off(looks);
-            looks += 1;
+            idle.idle(0);
         }
         self.finish(pending)
     }

@@ -17,9 +17,9 @@ const SETTINGS: [&str; 5] = [
     "aeron.ipc.term.buffer.length=64k",
 ];
 /// How much earlier or later than its time a step may be seen, ms: the first one begins a little before the publication is
-/// blocked, and timers run every 50 ms. Later too by what the peer itself stood still.
+/// blocked, and timers run every 50 ms.
 const EARLY_MS: i64 = 150;
-const LATE_MS: i64 = 300;
+const LATE_MS: i64 = 1_000;
 /// Of these one is seen in which nothing stands still.
 const ROUNDS: usize = 5;
 
@@ -35,7 +35,7 @@ fn is_in_time(times: &Value, what: &str) -> bool {
         nominal_ms += step_ms;
         let took_ms = at(step) - at("blocked");
         assert!(took_ms >= nominal_ms - EARLY_MS, "{what}: {step} after {took_ms} ms: {times}");
-        is_in_time &= at(step) - before < step_ms + LATE_MS + at("still");
+        is_in_time &= at(step) - before < step_ms + LATE_MS;
         before = at(step);
     }
     // It comes back where the polled one is, give or take what was offered meanwhile.

@@ -8,7 +8,7 @@ use harrier::ringbuf::Clock;
 use harrier::ringbuf::append::OfferError;
 use harrier::ringbuf::assembly::FragmentAssembler;
 
-use super::{PATIENCE_NS, back_off, messages, until};
+use super::{PATIENCE_NS, messages, patient_idle, until};
 
 /// Settings of a client that is given up neither while a test waits for others nor while the machine stands still.
 pub fn context(directory: &Path) -> Context {
@@ -45,7 +45,7 @@ impl Client {
     /// Works until there is a value.
     pub fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
         let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
-        let mut looks = 0;
+        let mut idle = patient_idle();
         loop {
             let now = SystemClock.now();
             self.aeron.do_work(&now).unwrap();
@@ -53,8 +53,7 @@ impl Client {
                 return value;
             }
             assert!(now.ns < deadline_ns, "{what} did not come");
-            back_off(looks);
-            looks += 1;
+            idle.idle(0);
         }
     }
 

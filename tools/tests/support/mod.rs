@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
+use harrier::ringbuf::idle::{Backoff, IdleStrategy};
 
 /// Longest that one condition is waited for; other tests may hold the processor meanwhile.
 pub const PATIENCE_NS: i64 = 120_000_000_000;
 
-/// Looks at a condition before others get a core in between.
+/// Looks at a condition before others get a core for longer.
 const LOOKS_AT_ONCE: u32 = 200;
 
 /// Polls until there is a value; panics with `what` after [`PATIENCE_NS`].
@@ -38,15 +39,10 @@ pub fn rest() {
     std::thread::sleep(std::time::Duration::from_millis(1));
 }
 
-/// Lets others run after so many looks at a condition: at first for a moment, then for longer, so that who waits for a
-/// process takes no core from it.
-#[expect(clippy::disallowed_methods, reason = "a pause between two looks, not a wait for an outcome")]
-pub fn back_off(looks: u32) {
-    if looks < LOOKS_AT_ONCE {
-        std::thread::yield_now();
-    } else {
-        std::thread::sleep(std::time::Duration::from_micros(100));
-    }
+/// How to rest between looks at a condition: at first for a moment, then for longer, so that who waits for a process takes
+/// no core from it.
+pub fn patient_idle() -> IdleStrategy {
+    IdleStrategy::Backoff(Backoff::new(0, LOOKS_AT_ONCE, 100_000, 100_000))
 }
 
 /// A directory in shared memory that goes with its owner.

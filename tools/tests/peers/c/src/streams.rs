@@ -15,8 +15,6 @@ use crate::wait::Wait;
 
 /// So many offers that are refused in a row are no hiccup.
 const BLOCKED_REFUSALS: u32 = 200;
-/// A thread that idles for 100 µs between two looks stood still when so many ms are between them.
-const STILL_MS: u64 = 100;
 
 type Shared<T> = Arc<Mutex<T>>;
 type Named<T> = Mutex<BTreeMap<String, Shared<T>>>;
@@ -216,21 +214,18 @@ impl Streams {
     }
 
     /// One subscription is polled, another, untethered, is not. Says when, in ms, the publication was blocked by that
-    /// one, the other lost its image, the publication went on, and the image came back; and for how long this thread
-    /// stood still.
+    /// one, the other lost its image, the publication went on, and the image came back.
     pub fn tether(&self, command: &Command) -> Result<Value, Failure> {
         let publication = named(&self.publications, command, "name")?;
         let polled = named(&self.subscriptions, command, "polled")?;
         let resting = named(&self.subscriptions, command, "resting")?;
         let start = Instant::now();
         let mut times_ms = Vec::new();
-        let (mut last_offer_ms, mut last_ms, mut still_ms) = (0, 0, 0);
+        let mut last_offer_ms = 0;
         let (mut refusals, mut join) = (0, None);
         let mut wait = Wait::new("the end of the scenario");
         while times_ms.len() < 4 {
             let now_ms = start.elapsed().as_millis() as u64;
-            still_ms += if now_ms - last_ms > STILL_MS { now_ms - last_ms } else { 0 };
-            last_ms = now_ms;
             let is_offered = matches!(publication.lock().unwrap().offer(&[0; 1_000])?, Outcome::Done);
             refusals = if is_offered { 0 } else { refusals + 1 };
             // There is none while it rests.
@@ -258,7 +253,6 @@ impl Streams {
             "unavailable": times_ms[1],
             "flowing": times_ms[2],
             "available": times_ms[3],
-            "still": still_ms,
             "join": join,
             "polled": polled.lock().unwrap().positions()?.1,
         }))

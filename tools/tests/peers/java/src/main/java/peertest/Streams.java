@@ -23,8 +23,6 @@ final class Streams
     private static final int FRAGMENT_LIMIT = 16;
     /** So many offers that are refused in a row are no hiccup. */
     private static final int BLOCKED_REFUSALS = 200;
-    /** A thread that idles for 100 µs between two looks stood still when so many ms are between them. */
-    private static final long STILL_MS = 100;
 
     private final Aeron aeron;
     private final Map<String, Publication> publications = new ConcurrentHashMap<>();
@@ -205,8 +203,7 @@ final class Streams
 
     /**
      * One subscription is polled, another, untethered, is not. Says when, in ms, the publication was blocked by that one,
-     * the other lost its image, the publication went on, and the image came back; and for how long this thread stood
-     * still.
+     * the other lost its image, the publication went on, and the image came back.
      */
     Reply tether(final Command command)
     {
@@ -217,8 +214,6 @@ final class Streams
         final long startNs = System.nanoTime();
         final long[] timesMs = new long[4];
         long lastOfferMs = 0;
-        long lastMs = 0;
-        long stillMs = 0;
         long join = 0;
         int refusals = 0;
         int step = 0;
@@ -226,8 +221,6 @@ final class Streams
         while (step < timesMs.length)
         {
             final long nowMs = (System.nanoTime() - startNs) / 1_000_000;
-            stillMs += nowMs - lastMs > STILL_MS ? nowMs - lastMs : 0;
-            lastMs = nowMs;
             final boolean isOffered = publication.offer(message) > 0;
             refusals = isOffered ? 0 : refusals + 1;
             final List<Image> images = resting.images();
@@ -256,7 +249,6 @@ final class Streams
             .put("unavailable", timesMs[1])
             .put("flowing", timesMs[2])
             .put("available", timesMs[3])
-            .put("still", stillMs)
             .put("join", join)
             .put("polled", polled.imageAtIndex(0).position());
     }
