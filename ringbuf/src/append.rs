@@ -1,12 +1,14 @@
 //! Writing to a log: concurrent and exclusive appenders, claims (spec 01 §2.6–2.11).
 
-use std::fmt;
+mod claim;
+
 use std::sync::atomic::Ordering;
+
 use thiserror::Error;
 
 use crate::frame::{
     FLAG_BEGIN, FLAG_END, HeaderTemplate, RESERVED_VALUE_OFFSET, TYPE_DATA, TYPE_PAD, TermWord,
-    frame_length_acquire, set_flags_and_type, set_frame_length_ordered,
+    set_flags_and_type, set_frame_length_ordered,
 };
 use crate::logbuffer::LogBuffers;
 use crate::position::{
@@ -15,6 +17,8 @@ use crate::position::{
     position_bits_to_shift, tail_offset, tail_term_id, term_count,
 };
 use crate::{AtomicBuffer, Region};
+
+pub use claim::Claim;
 
 /// Why a message was not taken (spec 01 §2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -536,91 +540,5 @@ impl<R: Region> ExclusiveAppender<R> {
         self.set_tail(0);
         self.stream.log.set_active_term_count_ordered(count);
         Ok(())
-    }
-}
-
-/// A frame that is being written in place. Readers wait for it: commit or abort soon. Dropped, it is aborted.
-#[must_use = "an unfinished claim holds up every reader"]
-pub struct Claim<R: Region = AtomicBuffer> {
-    term: R,
-    offset: usize,
-    length: usize,
-    position: i64,
-    is_open: bool,
-}
-
-impl<R: Region> Claim<R> {
-    fn new(term: R, offset: usize, length: usize, position: i64) -> Self {
-        Self { term, offset, length, position, is_open: true }
-    }
-
-    /// Bytes of payload.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// True when there is no payload.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Position of the stream after this message.
-    pub fn position(&self) -> i64 {
-        self.position
-    }
-
-    /// Writes bytes of the payload.
-    ///
-    /// # Panics
-    /// Outside the claim.
-    #[inline]
-    pub fn put(&mut self, offset: usize, bytes: &[u8]) {
-        assert!(offset <= self.length && bytes.len() <= self.length - offset, "write outside the claim");
-        self.term.copy_in(self.offset + HEADER_LENGTH + offset, bytes);
-    }
-
-    /// Sets the user's value in the header.
-    pub fn set_reserved_value(&mut self, value: i64) {
-        self.term.store_i64(self.offset + RESERVED_VALUE_OFFSET, value, Ordering::Relaxed);
-    }
-
-    /// Sets the flags in the header.
-    pub fn set_flags(&mut self, flags: u8) {
-        set_flags_and_type(&self.term, self.offset, flags, TYPE_DATA);
-    }
-
-    /// Publishes the message.
-    #[inline]
-    pub fn commit(mut self) {
-        self.is_open = false;
-        set_frame_length_ordered(&self.term, self.offset, (self.length + HEADER_LENGTH) as i32);
-    }
-
-    /// Gives the message up; readers skip it.
-    pub fn abort(mut self) {
-        self.abort_open();
-    }
-
-    fn abort_open(&mut self) {
-        if self.is_open {
-            self.is_open = false;
-            set_flags_and_type(&self.term, self.offset, FLAG_BEGIN | FLAG_END, TYPE_PAD);
-            set_frame_length_ordered(&self.term, self.offset, (self.length + HEADER_LENGTH) as i32);
-        }
-    }
-}
-
-impl<R: Region> Drop for Claim<R> {
-    fn drop(&mut self) {
-        // A claim that the driver has unblocked meanwhile is padding already and stays it.
-        if self.is_open && frame_length_acquire(&self.term, self.offset) < 0 {
-            self.abort_open();
-        }
-    }
-}
-
-impl<R: Region> fmt::Debug for Claim<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Claim({} bytes, ends at {})", self.length, self.position)
     }
 }
