@@ -44,7 +44,7 @@ fn backoff() -> Vec<String> {
 /// This test program once more, for the one test that does the inner part.
 fn inner_test(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--ignored", "--nocapture"]);
+    command.args(["--exact", name, "--nocapture"]);
     command
 }
 
@@ -214,8 +214,8 @@ fn a_client_that_dies_inside_a_claim_blocks_nobody() {
     driver.stop();
 }
 
+/// The inner part of a test above; by itself it does nothing.
 #[test]
-#[ignore = "the inner part of a test above"]
 fn dies_inside_a_claim() {
     let Some(directory) = std::env::var_os(INSIDE) else { return };
     let mut client = Client::connect(Path::new(&directory));
@@ -283,8 +283,8 @@ fn too_little_space_is_an_error_that_names_directory_and_bytes() {
     Process::run("inner test", &mut in_small_file_system(home.path(), "80m", &inner).unwrap());
 }
 
+/// The inner part of a test above; by itself it does nothing.
 #[test]
-#[ignore = "the inner part of a test above"]
 fn fills_a_small_file_system() {
     let Some(home) = std::env::var_os(INSIDE) else { return };
     let aeron = Path::new(&home).join("aeron");
