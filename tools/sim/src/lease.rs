@@ -77,6 +77,7 @@ pub const EXPECTED: [&str; 53] = [
     "check: held",
     "check: not held",
     "claim denied",
+    "claim refused: unit held by another process",
     "claim granted",
     "claim refused: too many leases",
     "claim ticket false",

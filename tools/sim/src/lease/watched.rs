@@ -58,6 +58,10 @@ impl PolledClaimer for Watched<'_> {
                 self.hit("claim denied");
                 self.truth.borrow_mut().on_denied(self.life(), application);
             }
+            Err(ClaimError::UnitHeld(_)) => {
+                self.hit("claim refused: unit held by another process");
+                self.truth.borrow_mut().on_denied(self.life(), application);
+            }
             Err(ClaimError::TooManyLeases { .. }) => self.hit("claim refused: too many leases"),
             Err(_) => self.hit("claim without an answer"),
         }
