@@ -490,13 +490,13 @@ fn garbage_changes_nothing() {
     for length in 1..good.len() {
         raw.offer(&good[..length], &mut heard).unwrap();
     }
-    for (at, byte) in [(0, 200), (2, 200), (4, 0), (6, 0), (24, 255), (27, 255), (good.len() - 1, 0xFF)] {
+    for (at, byte) in [(0, 200), (2, 200), (4, 0), (6, 0), (40, 255), (43, 255), (good.len() - 1, 0xFF)] {
         let mut bad = good.clone();
         bad[at] = byte;
         raw.offer(&bad, &mut heard).unwrap();
     }
     let mut bad = good.clone();
-    bad[28] = b' ';
+    bad[44] = b' ';
     raw.offer(&bad, &mut heard).unwrap();
     raw.offer(&[0xFF; 3_000], &mut heard).unwrap();
     assert_eq!(facts(&client), before);

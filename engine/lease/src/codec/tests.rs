@@ -87,7 +87,7 @@ fn what_breaks_the_layout_is_refused() {
     assert_eq!(Request::decode(&with(2, 32)), Err(CodecError::Template(32)));
     assert!(matches!(Request::decode(&with(4, 111)), Err(CodecError::Sbe(SbeError::Schema { .. }))));
     assert_eq!(Request::decode(&with(6, 0)), Err(CodecError::Version { expected: 2, actual: 0 }));
-    let required = 16;
+    let required = 32;
     let actual = 8;
     assert_eq!(Request::decode(&with(2, 1)), Err(CodecError::Block { template_id: 1, required, actual }));
     let mut block = good.clone();
