@@ -202,7 +202,7 @@ impl Waiter for SharedThread {
 }
 
 /// The text of a panic, when it has one.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()

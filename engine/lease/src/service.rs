@@ -11,7 +11,7 @@ use crate::codec::{Answer, AnswerCode, Event, Request};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use crate::stored;
 use crate::table::{Effects, LeaseTable, Outcome};
-use crate::teller::{SlowSessions, Teller};
+use crate::teller::Teller;
 use crate::waiters::{Wait, Waiters};
 
 /// Bytes of a page: small enough for every egress stream.
@@ -31,7 +31,6 @@ const PAGE_LENGTH: usize = 4_096;
 pub struct LeaseService {
     table: LeaseTable,
     waiters: Waiters,
-    slow: SlowSessions,
     buffer: Box<[u8]>,
 }
 
@@ -44,7 +43,6 @@ impl LeaseService {
         Ok(Self {
             table: LeaseTable::new(settings)?,
             waiters: Waiters::new(settings.max_waiters, settings.max_leases),
-            slow: SlowSessions::new(),
             buffer: vec![0; PAGE_LENGTH].into_boxed_slice(),
         })
     }
@@ -91,7 +89,7 @@ impl LeaseService {
         request: &Request<'_>,
     ) {
         let (outcome, effects) = self.table.apply(log_position, request);
-        let mut teller = Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
+        let mut teller = Teller::new(cluster);
         // The waiters of a tenure that is over go before its slot can have new ones.
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
         let correlation_id = request.correlation_id();
@@ -209,7 +207,7 @@ impl ClusteredService for LeaseService {
     fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, timestamp: i64) {
         self.table.advance(timestamp);
         let Some(effects) = self.table.on_timer(correlation_id) else { return };
-        let mut teller = Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
+        let mut teller = Teller::new(cluster);
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
     }
 

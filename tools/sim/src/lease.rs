@@ -32,7 +32,6 @@ const SETTINGS: LeaseSettings = LeaseSettings {
     min_duration_ns: 1_000_000,
     max_duration_ns: 60_000_000_000,
     drift_divisor: 1_000,
-    answer_patience_ns: 100_000_000,
 };
 
 const NAMES: [&str; APPLICATIONS] = ["a", "b", "c"];
