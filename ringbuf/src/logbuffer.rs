@@ -29,29 +29,29 @@ const PAGE_SIZE: usize = 280;
 const DEFAULT_HEADER: usize = 320;
 const IS_PUBLICATION_REVOKED: usize = 496;
 
-/// Why a buffer is no log.
+/// Reason why a buffer is not a valid log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LogError {
-    /// Too short, or not the length that the term length asks for.
+    /// The buffer is too short, or its length does not match the term length.
     #[error("log of {length} bytes, {required} needed")]
     Length {
-        /// Bytes there are.
+        /// Length of the buffer, bytes.
         length: usize,
-        /// Bytes needed.
+        /// Length that is needed, bytes.
         required: usize,
     },
-    /// A term length that is no power of two in 64 KiB..=1 GiB.
+    /// The term length is not a power of two in 64 KiB..=1 GiB.
     #[error("term length {0} is no power of two in 64 KiB..=1 GiB")]
     TermLength(i64),
-    /// A page size that is no power of two in 4 KiB..=1 GiB.
+    /// The page size is not a power of two in 4 KiB..=1 GiB.
     #[error("page size {0} is no power of two in 4 KiB..=1 GiB")]
     PageSize(i64),
-    /// An MTU that no frame can have.
+    /// The MTU is not a valid frame length.
     #[error("mtu {0} is no multiple of 32 in 64..=65504")]
     Mtu(i64),
 }
 
-/// A mapped log; cloning shares it.
+/// A mapped log; clones share it.
 #[derive(Debug, Clone)]
 pub struct LogBuffers<R: Region = AtomicBuffer> {
     terms: [R; PARTITION_COUNT],
@@ -61,13 +61,13 @@ pub struct LogBuffers<R: Region = AtomicBuffer> {
     mtu_length: usize,
 }
 
-/// Bytes of a log file.
+/// Returns the length of a log file, bytes.
 pub fn file_length(term_length: usize, page_size: usize) -> usize {
     align(PARTITION_COUNT * term_length + METADATA_LENGTH, page_size)
 }
 
 impl<R: Region> LogBuffers<R> {
-    /// Bytes of a log file.
+    /// Returns the length of a log file, bytes.
     pub fn file_length(term_length: usize, page_size: usize) -> usize {
         file_length(term_length, page_size)
     }
@@ -75,7 +75,8 @@ impl<R: Region> LogBuffers<R> {
     /// Opens a log that a driver has initialised.
     ///
     /// # Errors
-    /// Lengths that contradict the limits or each other.
+    ///
+    /// The lengths violate the limits or contradict each other.
     pub fn map(buffer: R) -> Result<Self, LogError> {
         let length = buffer.capacity();
         if length < METADATA_LENGTH {
@@ -102,7 +103,8 @@ impl<R: Region> LogBuffers<R> {
     /// Writes the metadata of a fresh, zeroed log.
     ///
     /// # Errors
-    /// Lengths outside the limits, or a buffer of another length.
+    ///
+    /// The lengths are outside the limits, or the buffer has another length.
     pub fn initialise(buffer: R, settings: &LogSettings) -> Result<Self, LogError> {
         let term_length = check_term_length(settings.term_length as i64)?;
         let page_size = check_page_size(settings.page_size as i64)?;
@@ -129,7 +131,7 @@ impl<R: Region> LogBuffers<R> {
     fn write_tails(&self, s: &LogSettings) {
         let count = term_count(s.start_term_id, s.initial_term_id);
         for step in 0..PARTITION_COUNT as i32 {
-            // The count of a term after the last one would not fit.
+            // The term count after the last term would not fit.
             let index = (index_by_term_count(count) + step as usize) % PARTITION_COUNT;
             let tail = match step {
                 0 => pack_tail(s.start_term_id, s.start_term_offset),
@@ -140,7 +142,7 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.store_i32(ACTIVE_TERM_COUNT, count, Ordering::Relaxed);
     }
 
-    /// Term of a partition.
+    /// Returns the term of a partition.
     #[inline(always)]
     pub fn term(&self, index: usize) -> &R {
         &self.terms[index]
@@ -157,7 +159,7 @@ impl<R: Region> LogBuffers<R> {
         self.term_length
     }
 
-    /// log2 of the term length.
+    /// Binary logarithm of the term length.
     #[inline(always)]
     pub fn position_bits_to_shift(&self) -> u32 {
         position_bits_to_shift(self.term_length)
@@ -169,7 +171,7 @@ impl<R: Region> LogBuffers<R> {
         self.initial_term_id
     }
 
-    /// Longest frame, header included, bytes.
+    /// Length of the longest frame with its header, bytes.
     #[inline(always)]
     pub fn mtu_length(&self) -> usize {
         self.mtu_length
@@ -186,7 +188,7 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.load_i64(index * 8, Ordering::Acquire)
     }
 
-    /// The tail counter of a partition as a region of its own.
+    /// Returns the tail counter of a partition as a region of its own.
     pub(crate) fn raw_tail(&self, index: usize) -> R {
         self.metadata.slice(index * 8, 8)
     }
@@ -215,8 +217,8 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.compare_and_set_i32(ACTIVE_TERM_COUNT, current, new)
     }
 
-    /// Rotates to the term after the one with this count and id; whoever comes first does it (spec 01 §2.10). After the
-    /// last term of a stream there is none.
+    /// Rotates from the term with this count and id to the next term (spec 01 §2.10). The first caller does it. There
+    /// is no rotation after the last term of a stream.
     pub fn rotate(&self, count: i32, term_id: i32) -> bool {
         let Some(next_count) = count.checked_add(1) else { return false };
         let next_term_id = term_id.wrapping_add(1);
@@ -246,7 +248,7 @@ impl<R: Region> LogBuffers<R> {
         )
     }
 
-    /// Final position of the stream; `i64::MAX` while it goes on.
+    /// Returns the final position of the stream; `i64::MAX` while the stream has not ended.
     #[inline(always)]
     pub fn end_of_stream_position(&self) -> i64 {
         self.metadata.load_i64(END_OF_STREAM_POSITION, Ordering::Acquire)
@@ -263,22 +265,22 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.load_i32(IS_CONNECTED, Ordering::Acquire) == 1
     }
 
-    /// Says whether the publication has a subscriber.
+    /// Sets whether the publication has a subscriber.
     pub fn set_connected(&self, is_connected: bool) {
         self.metadata.store_i32(IS_CONNECTED, i32::from(is_connected), Ordering::Release);
     }
 
-    /// Live transports that feed an image.
+    /// Number of live transports that feed an image.
     pub fn active_transport_count(&self) -> i32 {
         self.metadata.load_i32(ACTIVE_TRANSPORT_COUNT, Ordering::Acquire)
     }
 
-    /// Says how many live transports feed an image.
+    /// Sets the number of live transports that feed an image.
     pub fn set_active_transport_count(&self, count: i32) {
         self.metadata.store_i32(ACTIVE_TRANSPORT_COUNT, count, Ordering::Release);
     }
 
-    /// True once the publication was revoked.
+    /// True when the publication was revoked.
     pub fn is_publication_revoked(&self) -> bool {
         self.byte(IS_PUBLICATION_REVOKED) == 1
     }
@@ -293,7 +295,7 @@ impl<R: Region> LogBuffers<R> {
         self.long(CORRELATION_ID)
     }
 
-    /// Header that frames start from.
+    /// Returns the header from which new frames are made.
     pub fn default_header(&self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         self.metadata.copy_out(DEFAULT_HEADER, &mut bytes);
@@ -378,7 +380,7 @@ mod tests {
                 }
             };
             assert_eq!((end, trips), (OfferError::MaxPositionExceeded, terms_left));
-            // Also an unblocker that finds the end of the last term does not go on.
+            // An unblocker that finds the end of the last term does not rotate, either.
             assert!(!log.rotate(i32::MAX, settings.initial_term_id.wrapping_add(i32::MAX)));
             assert_eq!(log.active_term_count(), i32::MAX);
         }

@@ -319,8 +319,8 @@ impl ChannelUri {
             return Err(self.combination("aeron-spy: is only for subscriptions".into()));
         }
         self.check_common()?;
-        if let Some(own) = self.stream_id()?.filter(|own| *own != stream_id) {
-            let rule = format!("stream-id={own} does not match provided streamId={stream_id}");
+        if let Some(found) = self.stream_id()?.filter(|found| *found != stream_id) {
+            let rule = format!("stream-id={found} does not match provided streamId={stream_id}");
             return Err(self.combination(rule));
         }
         let term_length = self.term_length()?;

@@ -39,7 +39,7 @@ const LOG_TYPE: usize = 497;
 /// Not aligned to 8: copied, never accessed as a word.
 const UNTETHERED_LINGER_TIMEOUT_NS: usize = 500;
 
-/// What a log belongs to.
+/// Kind of resource that a log belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LogType {
@@ -51,7 +51,7 @@ pub enum LogType {
     Image = 2,
 }
 
-/// Everything that a driver writes into the metadata before it announces a log (spec 01 §2.2).
+/// Settings that a driver writes into the metadata before it announces a log (spec 01 §2.2).
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     /// Registration id of the publication, or correlation id of the image.
@@ -122,7 +122,8 @@ pub struct LogSettings {
     pub start_term_offset: i32,
 }
 
-/// The smallest log of a concurrent publication, with the defaults of a driver and no ids.
+/// Returns the settings of the smallest log of a concurrent publication, with the defaults of a driver and without
+/// ids.
 impl Default for LogSettings {
     fn default() -> Self {
         Self {
@@ -215,7 +216,7 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.copy_in(DEFAULT_HEADER, &header.0);
     }
 
-    /// All settings as they stand in the metadata, for tools and tests.
+    /// Returns all settings that the metadata contain, for tools and tests.
     pub fn settings(&self) -> LogSettings {
         let header = FrameHeader(self.default_header());
         let flag = |offset| self.byte(offset) == 1;
