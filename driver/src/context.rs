@@ -212,6 +212,7 @@ const SECOND_NS: i64 = 1_000_000_000;
 
 impl DriverContext {
     /// Default settings on a directory.
+    #[expect(clippy::too_many_lines, reason = "a table: one line for each setting")]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let idle = IdleStrategy::Backoff(Default::default());
         Self {

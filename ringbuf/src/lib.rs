@@ -45,7 +45,7 @@ pub use shared_thread::{ProcessDeath, SharedThread, Waiter, panic_text};
 pub use storage::Storage;
 pub use transport::{Datagrams, Transport, TransportError};
 
-/// Orders memory accesses; under loom the model's own fence.
+/// Orders memory accesses; under loom it is the model's own fence.
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::fence;
 

@@ -129,6 +129,10 @@ impl Rig {
         Self::with(Options::default())
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of one rig, in the order in which they depend on each other"
+    )]
     pub(super) fn with(options: Options) -> Self {
         let mut context = DriverContext::new("/dev/shm/unused");
         context.stream_session_limit = options.session_limit;
@@ -453,6 +457,10 @@ impl Rig {
         }
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of one image, in the order in which they depend on each other"
+    )]
     fn create_image(&mut self, endpoint_id: u64, setup: &Setup, control: SocketAddr) {
         self.next_id += 1;
         let correlation_id = self.next_id;

@@ -125,8 +125,8 @@ impl<M: Memory> MarkFile<M> {
 
 /// What a mark file says of its archive (spec 03 §4.6).
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §4.6")]
 pub struct ArchiveMark {
+    /// Path of the file.
     pub path: PathBuf,
     /// 0 while an archive starts.
     pub version: i32,
@@ -134,14 +134,23 @@ pub struct ArchiveMark {
     pub activity_ms: i64,
     /// Epoch ms.
     pub start_ms: i64,
+    /// Process id.
     pub pid: i64,
+    /// Stream for requests of remote clients.
     pub control_stream_id: i32,
+    /// Stream for requests of local clients.
     pub local_control_stream_id: i32,
+    /// Stream of recording events.
     pub events_stream_id: i32,
+    /// Id of the archive; -1 for none.
     pub archive_id: i64,
+    /// Control channel URI.
     pub control_channel: String,
+    /// IPC channel for requests of local clients.
     pub local_control_channel: String,
+    /// Channel of recording events.
     pub events_channel: String,
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
     /// The error log; without capacity in files of old versions.
     pub errors: AtomicBuffer,

@@ -76,20 +76,32 @@ pub enum MarkError {
 
 /// What a mark file says of its component.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.8")]
 pub struct MarkFacts {
+    /// Component that the file belongs to.
     pub component: Component,
+    /// Directory of the cluster's files.
     pub cluster_directory: PathBuf,
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// Control stream of the local archive.
     pub archive_stream_id: i32,
+    /// Stream from the consensus module to the services.
     pub service_stream_id: i32,
+    /// Stream from the services to the consensus module.
     pub module_stream_id: i32,
+    /// Stream of ingress; -1 in a service's file.
     pub ingress_stream_id: i32,
+    /// Id of the member; -1 in a service's file.
     pub member_id: i32,
+    /// Id of the service; -1 in the consensus module's file.
     pub service_id: i32,
+    /// Id of the cluster, which its counters carry.
     pub cluster_id: i32,
+    /// Channel between consensus module and services.
     pub control_channel: String,
+    /// Channel URI of ingress.
     pub ingress_channel: String,
+    /// Name of the service.
     pub service_name: String,
 }
 

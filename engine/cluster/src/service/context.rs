@@ -31,28 +31,44 @@ pub struct InvalidServiceSetting {
 /// assert_eq!(context.archive.control_response_stream_id, 122);
 /// ```
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are the settings of the table in spec 04 §9.2")]
 pub struct ServiceContainerContext {
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// Directory of the cluster's files.
     pub cluster_directory: PathBuf,
+    /// Id of the cluster, which its counters carry.
     pub cluster_id: i32,
+    /// Id of the service.
     pub service_id: i32,
+    /// Name of the service.
     pub service_name: String,
+    /// Channel between consensus module and services.
     pub control_channel: String,
+    /// Stream from the consensus module to the services.
     pub service_stream_id: i32,
+    /// Stream from the services to the consensus module.
     pub module_stream_id: i32,
+    /// Channel over which snapshots are replayed.
     pub replay_channel: String,
+    /// Stream of those replays.
     pub replay_stream_id: i32,
+    /// Channel over which snapshots are recorded.
     pub snapshot_channel: String,
+    /// Stream of those recordings.
     pub snapshot_stream_id: i32,
+    /// Most fragments of the log per duty cycle.
     pub log_fragment_limit: usize,
+    /// Whether the service answers clients.
     pub is_responder: bool,
     /// Directory of the mark file; the cluster's directory by default.
     pub mark_file_directory: Option<PathBuf>,
     /// Length of the error log in the mark file, bytes.
     pub error_buffer_length: usize,
+    /// Time beyond which a duty cycle is counted as slow, ns.
     pub cycle_threshold_ns: i64,
+    /// Time beyond which a snapshot is counted as slow, ns.
     pub snapshot_threshold_ns: i64,
+    /// Version of the application, as a packed semantic version.
     pub app_version: i32,
     /// Client of the node's archive, which is connected while a snapshot is loaded or taken.
     pub archive: ArchiveClientContext,
