@@ -137,7 +137,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             cnc: Retirement { memory, cnc: Some(parts.end) },
             to_driver: parts.to_driver,
             counters: Counters::new(parts.counters),
-            events: Events::new(parts.to_clients, parts.error_log, system.clone()),
+            events: Events::new(parts.to_clients, parts.error_log, system.clone(), context.event_max_length),
             loss_report: parts.loss_report,
             system,
             cycle,

@@ -200,6 +200,9 @@ pub struct DriverContext {
     pub loss_arguments: String,
     pub fixed_loss_arguments: String,
     pub multi_gap_loss_arguments: String,
+    /// Longest event that clients are sent, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a
+    /// buffer of that length, else enough for the first 4,095 bytes of a channel that is too long.
+    pub event_max_length: usize,
     /// How the host's transport works; what opens sockets is made from it by whoever composes the driver.
     pub transport: TransportOptions,
     /// Commands between the agents that may wait; a full queue is counted and retried.
@@ -209,6 +212,9 @@ pub struct DriverContext {
 }
 
 const SECOND_NS: i64 = 1_000_000_000;
+
+/// Longest events that can be set, bytes.
+pub(crate) const EVENT_LENGTHS: std::ops::RangeInclusive<usize> = 4_096..=65_536;
 
 impl DriverContext {
     /// Default settings on a directory.
@@ -313,6 +319,7 @@ impl DriverContext {
             loss_arguments: String::new(),
             fixed_loss_arguments: String::new(),
             multi_gap_loss_arguments: String::new(),
+            event_max_length: 8_192,
             transport: TransportOptions::default(),
             command_queue_capacity: 1_024,
             seed: 0,
@@ -397,6 +404,10 @@ impl DriverContext {
                 (format!("{name}={length}"), format!("must be a power of two plus {trailer}"))
             })?;
         }
+        require(EVENT_LENGTHS.contains(&self.event_max_length), || {
+            let setting = format!("harrier.driver.event.max.length={}", self.event_max_length);
+            (setting, "must be in 4096..=65536".into())
+        })?;
         require(self.counters_buffer_length <= cnc::COUNTER_VALUES_LENGTH_MAX, || {
             (
                 format!("aeron.counters.buffer.length={}", self.counters_buffer_length),

@@ -11,6 +11,7 @@ use harrier_ringbuf::{Agent, Clock, Memory, Now, SharedThread, Transport};
 use crate::cnc::{Cnc, PreviousError, StartError, write_owner};
 use crate::conductor::{Conductor, Queues};
 use crate::context::{Affinity, DriverContext, ThreadingMode};
+use crate::error_notes::ErrorNote;
 use crate::executor::{Executor, ExecutorAgent};
 use crate::receiver::Receiver;
 use crate::resolver::Names;
@@ -22,23 +23,36 @@ use crate::system_counters::SystemCounters;
 #[derive(Debug, Default)]
 pub struct ErrorInbox {
     filled: AtomicBool,
-    list: Mutex<Vec<String>>,
+    list: Mutex<Vec<ErrorNote>>,
 }
 
 impl ErrorInbox {
-    /// Leaves an error for the conductor.
+    /// Leaves an error for the conductor. Its text is its kind.
     pub fn push(&self, text: String) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        self.push_note(ErrorNote { kind: text.clone().into(), count: 1, text });
+    }
+
+    /// Leaves an error of a kind for the conductor: all errors of one kind share an entry of the error log.
+    pub fn push_kind(&self, kind: &'static str, text: String) {
+        self.push_note(ErrorNote::new(kind, text));
+    }
+
+    fn push_note(&self, note: ErrorNote) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        match list.iter_mut().find(|other| other.kind == note.kind) {
+            Some(other) => other.count = other.count.saturating_add(1),
+            None => list.push(note),
+        }
         self.filled.store(true, Ordering::Release);
     }
 
-    /// Takes what has been left.
+    /// Takes the texts of what has been left.
     pub fn drain(&self) -> Vec<String> {
-        self.take().unwrap_or_default()
+        self.take().unwrap_or_default().into_iter().map(|note| note.text).collect()
     }
 
     /// Takes what has been left; `None` without a lock when there is nothing.
-    pub(crate) fn take(&self) -> Option<Vec<String>> {
+    pub(crate) fn take(&self) -> Option<Vec<ErrorNote>> {
         if !self.filled.load(Ordering::Acquire) {
             return None;
         }

@@ -7,7 +7,7 @@ use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings};
 use harrier_ringbuf::position::PARTITION_COUNT;
 use harrier_ringbuf::transport::SocketSpec;
-use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Transport};
+use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Transport, TransportError};
 
 use crate::channel::UdpChannel;
 use crate::failure::Failure;
@@ -19,8 +19,8 @@ use crate::resolver::Names;
 pub(crate) enum Job {
     /// Resolve the names of a channel.
     Channel { uri: Box<ChannelUri>, text: String },
-    /// Open a socket, and another one to hear receivers on.
-    Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>> },
+    /// Open the socket of a channel, and another one to hear receivers on.
+    Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>>, channel: String },
     /// Create a log.
     CreateLog { path: PathBuf, settings: Box<LogSettings>, storage: StorageChecks },
     /// Remove a log.
@@ -148,8 +148,12 @@ impl<M: Memory, T: Transport> Worker<M, T> {
 
     fn open(&self, spec: &SocketSpec) -> Result<T::Socket, Failure> {
         self.names.transport.open(spec).map_err(|error| {
+            let attempt = match &error {
+                TransportError::Connect { address, .. } => format!("failed to connect to {address}"),
+                _ => format!("failed to bind to {}", spec.bind),
+            };
             let failure = Failure::from(error);
-            Failure { message: format!("failed to bind to {}: {}", spec.bind, failure.message), ..failure }
+            Failure { message: format!("{attempt}: {}", failure.message), ..failure }
         })
     }
 
@@ -157,12 +161,16 @@ impl<M: Memory, T: Transport> Worker<M, T> {
         match job {
             Job::Channel { uri, text } => {
                 self.names.note_lookup();
-                JobResult::Channel(UdpChannel::resolve(*uri, &text, &self.names).map(Box::new))
+                let resolved = UdpChannel::resolve(*uri, &text, &self.names).map(Box::new);
+                JobResult::Channel(resolved.map_err(|failure| failure.on_channel(&text)))
             }
-            Job::Socket { spec, control } => JobResult::Socket(self.open(&spec).and_then(|socket| {
-                let control = control.map(|control| self.open(&control)).transpose()?;
-                Ok(Opened { socket, control })
-            })),
+            Job::Socket { spec, control, channel } => {
+                let opened = self.open(&spec).and_then(|socket| {
+                    let control = control.map(|control| self.open(&control)).transpose()?;
+                    Ok(Opened { socket, control })
+                });
+                JobResult::Socket(opened.map_err(|failure| failure.on_channel(&channel)))
+            }
             Job::CreateLog { path, settings, storage } => {
                 JobResult::Log(log_files::create(&self.memory, &path, &settings, storage).map(|file| {
                     let directory = path.parent().unwrap_or(&path);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fe
 use harrier_protocol::udp::Setup;
 use harrier_ringbuf::Transport;
 
+use crate::error_notes::ErrorNote;
 use crate::receiver::endpoint::ReceiveEndpoint;
 use crate::receiver::image::ReceiveImage;
 use crate::receiver::transport::ReceiveTransport;
@@ -177,9 +178,7 @@ pub(crate) enum ConductorCommand<T: Transport> {
         registration_id: i64,
     },
     /// For the error log.
-    Error {
-        text: String,
-    },
+    Error(ErrorNote),
 }
 
 /// What conductor and sender both know of a publication.

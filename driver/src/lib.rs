@@ -13,6 +13,7 @@ mod congestion;
 pub mod context;
 mod counters;
 mod driver;
+mod error_notes;
 mod events;
 mod executor;
 mod failure;

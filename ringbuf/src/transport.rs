@@ -81,6 +81,14 @@ pub enum TransportError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The system refused to connect the socket to its peer.
+    #[error("cannot connect UDP socket to {address}: {source}")]
+    Connect {
+        /// The peer.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A name or port that does not resolve.
     #[error("unresolved host: {name}")]
     UnknownHost {

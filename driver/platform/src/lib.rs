@@ -16,6 +16,7 @@ mod segmentation;
 mod send_queue;
 mod udp;
 mod uring;
+mod user;
 
 pub use affinity::{core_count, pin_current_thread};
 pub use allocations::CountingAllocator;
@@ -28,3 +29,4 @@ pub use mapped_memory::{FileLock, MappedMemory};
 pub use ports::free_ports;
 pub use udp::{UdpSocket, UdpTransport};
 pub use uring::{UringSocket, UringTransport};
+pub use user::{default_aeron_directory, user_name};

@@ -13,6 +13,7 @@ use super::Conductor;
 use super::pending::{AddSubscription, Pending};
 use super::subscriptions::{Source, Subscription};
 use crate::channel::{UdpChannel, address_text};
+use crate::error_notes::kind;
 use crate::events::ImageEvent;
 use crate::executor::Job;
 use crate::failure::Failure;
@@ -78,10 +79,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             None => {
                 let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
                 let port = self.choose_receive_port(&mut spec)?;
-                let opened = (*channel).clone();
+                let (uri, text) = (channel.uri.clone(), channel.text.clone());
                 let params = Box::new(params);
                 let pending = Pending::SubscriptionSocket { add, params, channel, port };
-                self.open_socket(spec, &opened, pending).inspect_err(|_| self.receive_ports.release(port))
+                self.open_socket(spec, &uri, &text, pending).inspect_err(|_| self.receive_ports.release(port))
             }
         }
     }
@@ -181,10 +182,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let window = subscription.params.receiver_window.min(setup.term_length / 2);
         if setup.mtu > window {
-            self.events.record_error(&format!(
+            let text = format!(
                 "mtuLength={} > initialWindowLength={window} for session={session_id} stream={stream_id} from {source}",
                 setup.mtu
-            ));
+            );
+            self.events.record_kind(kind::MTU_ABOVE_WINDOW, &text);
             return self.refuse_image(endpoint_id, &setup, RefusedUntil::End);
         }
         let correlation_id = self.to_driver.next_correlation_id();
@@ -278,15 +280,19 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let outcome = log.and_then(|(file, warning)| {
             self.on_mapped(file.length);
             if let Some(warning) = warning {
-                self.events.record_error(&warning);
+                self.events.record_kind(kind::LOW_SPACE, &warning);
             }
             self.add_image(&request, file)
         });
         if let Err(failure) = outcome {
-            self.events.record_error(&failure.to_string());
             let ImageRequest { endpoint_id, setup, .. } = &request;
             let mut wanted = self.subscriptions.iter();
             let is_wanted = wanted.any(|own| is_wanted(own, *endpoint_id, setup.stream_id, setup.session_id));
+            let kind = match is_wanted {
+                true => format!("{}: {}", kind::IMAGE_NOT_MADE, failure.cause()),
+                false => kind::IMAGE_NOT_WANTED.to_owned(),
+            };
+            self.events.record_kind(&kind, &failure.to_string());
             let until = if is_wanted { RefusedUntil::SetupTimeout } else { RefusedUntil::NextSetup };
             self.refuse_image(*endpoint_id, setup, until);
         }

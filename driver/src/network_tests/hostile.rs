@@ -12,7 +12,7 @@ use super::rig::{
     MS, MTU, Options, Rig, SECOND, SESSION, STREAM, TERM_LENGTH, US, address, receiver_address,
     sender_address,
 };
-use crate::handover::ReceiverCommand;
+use crate::handover::{ImageState, ReceiverCommand};
 use crate::system_counters::SystemCounter as C;
 
 const TERM_ID: i32 = 100;
@@ -294,15 +294,59 @@ fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
         _ => None,
     };
     let told = rig.net.take_sent().iter().filter_map(told).next_back().unwrap();
-    // A sender that is further ahead does not send the gap again.
-    let furthest = told + (TERM_LENGTH / 2 + TERM_LENGTH / 8) as i32 - TERM_LENGTH as i32;
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, furthest + 32, 0));
+    // The window ends inside the first term, so that the sender stands at the start of the next one.
+    let window_end = told + (TERM_LENGTH / 2) as i32;
+    assert!((TERM_LENGTH as i32 - TERM_LENGTH as i32 / 8..TERM_LENGTH as i32).contains(&window_end));
+    for (over_runs, (term_id, term_offset)) in
+        [(TERM_ID, window_end + 32), (TERM_ID + 1, 32), (TERM_ID + 2, 0)].into_iter().enumerate()
+    {
+        inject(&mut rig, receiver, &heartbeat(term_id, term_offset, 0));
+        rig.run(2 * MS, 10 * US);
+        assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::NaksSent)), (1 + over_runs as i64, 0));
+    }
+    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, 0, 0));
     rig.run(2 * MS, 10 * US);
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::NaksSent)), (1, 0));
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, furthest, 0));
-    rig.run(2 * MS, 10 * US);
-    assert_eq!(rig.count(C::FlowControlOverRuns), 1);
+    assert_eq!(rig.count(C::FlowControlOverRuns), 3);
     assert!(rig.count(C::NaksSent) > 0);
+    assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), i64::from(window_end));
+}
+
+/// A start of a term that padding cannot have led to: it is the longest message or more behind the window.
+#[test]
+fn a_heartbeat_too_far_behind_the_window_is_an_over_run() {
+    let mut rig = Rig::new();
+    rig.connect();
+    for number in 0..20 {
+        rig.publish(&[number; 1_000]);
+        rig.step(10 * US);
+    }
+    rig.run(300 * MS, MS);
+    let read = rig.readers[0].image.counters.rebuild_position.get();
+    assert!(read + (TERM_LENGTH / 2 + TERM_LENGTH / 8) as i64 <= TERM_LENGTH as i64);
+    inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID + 1, 0, 0));
+    assert_eq!(rig.count(C::FlowControlOverRuns), 1);
+    assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), read);
+}
+
+/// A reader that was outrun ends with the image time-out, so that it can read the rest elsewhere.
+#[test]
+fn the_image_of_an_outrun_reader_is_not_kept_alive_by_heartbeats() {
+    let mut rig = connected();
+    rig.run(300 * MS, MS);
+    // Nothing of its sender is heard any more but heartbeats from where it has gone on to.
+    rig.net.lose(|sent| sent.from == sender_address());
+    let outrun = heartbeat(TERM_ID, 64 + 34_816, 0);
+    let over_runs = rig.count(C::FlowControlOverRuns);
+    for second in 0..12 {
+        for _ in 0..10 {
+            inject(&mut rig, receiver_address(0), &outrun);
+            rig.run(100 * MS, MS);
+        }
+        let is_gone = rig.readers.is_empty() || rig.readers[0].image.shared.state() > ImageState::Active;
+        // It has ended at the latest a second after the time-out.
+        assert!(is_gone == (second > 9) || second == 9, "after {second} s");
+    }
+    assert!(rig.count(C::FlowControlOverRuns) > over_runs + 90);
 }
 
 /// What is missing is filled up to a frame, wherever the window ends.
@@ -350,7 +394,7 @@ fn naks_for_the_same_bytes_are_answered_once() {
 }
 
 #[test]
-fn a_bad_setup_is_reported_once_per_session() {
+fn bad_setups_are_counted_and_told_once_a_second() {
     let bad = [
         ("term-length", Setup { term_length: 1_000, ..setup(20) }),
         ("term-length", Setup { term_length: 1 << 15, ..setup(21) }),
@@ -367,18 +411,32 @@ fn a_bad_setup_is_reported_once_per_session() {
     let requests = rig.requests;
     for (field, setup) in bad {
         let datagram = encoded(|bytes| setup.encode(bytes).unwrap());
+        let before = rig.error_count;
         for _ in 0..10 {
             inject(&mut rig, receiver_address(0), &datagram);
         }
         assert_eq!(rig.errors.len(), 1, "{field} {:?}", rig.errors);
-        let text = rig.errors.pop().unwrap();
-        assert!(text.contains(field) && text.contains("127.0.0.1:1000"), "{text}");
+        rig.run(SECOND + MS, MS);
+        assert_eq!((rig.errors.len(), rig.error_count - before), (2, 10), "{field} {:?}", rig.errors);
+        for text in rig.errors.drain(..) {
+            assert!(text.contains(field) && text.contains("127.0.0.1:1000"), "{text}");
+        }
+        rig.run(SECOND + MS, MS);
     }
     assert_eq!(rig.requests, requests);
 }
 
 #[test]
-fn sessions_above_the_limit_are_refused_once_and_taken_later() {
+fn a_forged_bad_setup_does_not_keep_its_session_away() {
+    let mut rig = connected();
+    let bad = Setup { mtu: 0, ..setup(8) };
+    inject(&mut rig, receiver_address(0), &encoded(|bytes| bad.encode(bytes).unwrap()));
+    inject(&mut rig, receiver_address(0), &encoded(|bytes| setup(8).encode(bytes).unwrap()));
+    assert_eq!((rig.errors.len(), rig.requests, rig.readers.len()), (1, 2, 2));
+}
+
+#[test]
+fn sessions_above_the_limit_are_counted_and_taken_later() {
     let mut rig = Rig::with(Options { session_limit: 1, ..Options::default() });
     rig.connect();
     let datagram = encoded(|bytes| setup(8).encode(bytes).unwrap());
@@ -387,6 +445,14 @@ fn sessions_above_the_limit_are_refused_once_and_taken_later() {
     }
     assert_eq!((rig.errors.len(), rig.requests), (1, 1));
     assert!(rig.errors[0].contains("session limit"), "{}", rig.errors[0]);
+    // Every further SETUP counts, and the error is told again each second.
+    for second in 1..=3 {
+        rig.run(SECOND, MS);
+        inject(&mut rig, receiver_address(0), &datagram);
+        assert_eq!((rig.errors.len(), rig.requests), (1 + second, 1));
+    }
+    rig.run(SECOND + MS, MS);
+    assert_eq!(rig.error_count, 8);
     let correlation_id = rig.readers[0].image.identity.correlation_id;
     rig.tell_receiver(ReceiverCommand::RemoveImage { correlation_id });
     rig.step(10 * US);

@@ -12,6 +12,8 @@ pub(super) struct Options {
     pub(super) session_id: i32,
     pub(super) initial_term_id: i32,
     pub(super) flow_control: Option<&'static str>,
+    /// The endpoint of the publication was given by a name.
+    pub(super) is_named: bool,
     pub(super) is_dynamic: bool,
     pub(super) is_reliable: bool,
     /// Receivers wait at random before they ask for what is missing.
@@ -42,6 +44,7 @@ impl Default for Options {
             session_id: SESSION,
             initial_term_id: 100,
             flow_control: None,
+            is_named: false,
             is_dynamic: false,
             is_reliable: true,
             backs_off: false,

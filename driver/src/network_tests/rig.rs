@@ -74,6 +74,8 @@ pub(super) struct Rig {
     pub(super) appender: ExclusiveAppender,
     pub(super) readers: Vec<Reader>,
     pub(super) errors: Vec<String>,
+    /// Occurrences of all errors that were told.
+    pub(super) error_count: i32,
     pub(super) refusals: Vec<(i64, i32, String)>,
     pub(super) requests: usize,
     pub(super) released: Vec<i64>,
@@ -183,6 +185,7 @@ impl Rig {
             appender,
             readers: Vec::new(),
             errors: Vec::new(),
+            error_count: 0,
             refusals: Vec::new(),
             requests: 0,
             released: Vec::new(),
@@ -214,7 +217,8 @@ impl Rig {
         let destinations = self.options.is_dynamic.then(|| Destinations::new(true, count));
         let peer = (!self.options.is_dynamic && !self.options.is_response).then(|| receiver_address(0));
         let socket = self.net.socket(sender_address(), peer);
-        let mut endpoint = SendEndpoint::new(SEND_ENDPOINT, socket, None, false, destinations, Vec::new());
+        let mut endpoint =
+            SendEndpoint::new(SEND_ENDPOINT, socket, None, self.options.is_named, destinations, Vec::new());
         let mut publication = self.send_publication().with_ttl(self.options.ttl);
         if self.options.is_response {
             (endpoint, publication) = (endpoint.responding(), publication.responding());
@@ -249,7 +253,8 @@ impl Rig {
         self.tell_receiver(ReceiverCommand::AddDestination { endpoint_id: 10, transport });
     }
 
-    fn send_publication(&self) -> SendPublication {
+    /// The sender's half of the publication.
+    pub(super) fn send_publication(&self) -> SendPublication {
         let defaults = settings::flow_control(&self.context);
         let flow_control = match self.options.flow_control {
             Some(text) => FlowControl::group(Some(text), &defaults).unwrap(),
@@ -446,7 +451,10 @@ impl Rig {
             ConductorCommand::ResponseConnected { registration_id } => {
                 self.responses_connected.push(registration_id);
             }
-            ConductorCommand::Error { text } => self.errors.push(text),
+            ConductorCommand::Error(note) => {
+                self.error_count += note.count;
+                self.errors.push(note.text);
+            }
             ConductorCommand::ReResolve { endpoint_id, .. } => self.resolutions.push(endpoint_id),
             ConductorCommand::SendEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
             ConductorCommand::ReceiveEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),

@@ -94,6 +94,17 @@ pub(crate) struct ReceiveImage {
     response_session: Option<(i32, Option<i64>)>,
 }
 
+/// Whether a sender may stand at `position`, which is behind the window that it was granted. Only the padding that ends a
+/// term carries a sender past its window, so it stands at the start of a term, less than the longest message further.
+///
+/// If all datagrams of the window are lost, heartbeats from there are the only news of the gap: an image that dropped them
+/// would ask for nothing and end. A sender that stands elsewhere sends nothing of the gap again (spec 02 §2.7), and an image
+/// that it kept alive would wait for ever.
+fn is_behind_padding(position: i64, window_end: i64, term_length: i64) -> bool {
+    position % term_length == 0
+        && position - window_end < compute_max_message_length(term_length as usize) as i64
+}
+
 impl ReceiveImage {
     pub(crate) fn new(
         correlation_id: i64,
@@ -252,11 +263,8 @@ impl ReceiveImage {
         system: &SystemCounters,
         now_ns: i64,
     ) {
-        // Padding may carry the sender past the window that it was granted. If all after our last status message is lost, its
-        // heartbeats are what tells of the gap: dropping them would end the stream. A sender that is still further ahead
-        // sends nothing of the gap again (spec 02 §2.7), and an image that it keeps alive would wait for ever.
         let window_end = self.last_status_position + self.term_length / 2;
-        if position > window_end + compute_max_message_length(self.term_length as usize) as i64 {
+        if position > window_end && !is_behind_padding(position, window_end, self.term_length) {
             return system.get(SystemCounter::FlowControlOverRuns).increment();
         }
         if position < (self.last_status_position - self.term_length).max(0) {
