@@ -81,8 +81,13 @@ impl DistinctErrorLog {
         if self.count(kind, count, epoch_ms) {
             return true;
         }
-        let has_reserve = self.buffer.capacity() >= SHORTEST_WITH_RESERVE;
-        let kept_free = if has_reserve { RESERVE } else { 0 };
+        let capacity = self.buffer.capacity();
+        // Texts that are their own kind may differ each time: they leave room for the others.
+        let kept_free = match capacity >= SHORTEST_WITH_RESERVE {
+            true if kind == text => RESERVE + capacity / 4,
+            true => RESERVE,
+            false => 0,
+        };
         if self.may_add(epoch_ms) && self.add(kind, count, epoch_ms, text, kept_free) {
             self.allowance -= 1;
             return true;
@@ -198,6 +203,15 @@ mod tests {
         assert!(log.record(INTERVAL_MS, "after an interval"));
         assert!(!log.record(INTERVAL_MS, "in the same interval"));
         assert!(log.record(0, "error 0"), "known errors are always counted in their entry");
+    }
+
+    #[test]
+    fn texts_that_are_their_own_kind_leave_room_for_the_others() {
+        let buffer = AtomicBuffer::heap(1 << 16);
+        let mut log = DistinctErrorLog::new(buffer.clone());
+        let own = (0..100).filter(|number| log.record(0, &format!("{number:01000}"))).count();
+        assert!((45..50).contains(&own), "{own}");
+        assert!(log.record_kind("kind", 0, "the first of its kind"));
     }
 
     #[test]

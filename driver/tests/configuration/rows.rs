@@ -569,6 +569,13 @@ pub const ROWS: &[Row] = &[
         &[("io_uring", "IoUring"), ("sockets", "Sockets"), ("pigeons", REFUSED)],
     ),
     (
+        "HARRIER_DRIVER_EVENT_MAX_LENGTH",
+        "harrier.driver.event.max.length",
+        "event_max_length",
+        "8192",
+        &[("4k", "4096"), ("1", "4096"), ("1m", "65536"), ("x", WARNED)],
+    ),
+    (
         "HARRIER_DRIVER_UDP_SEGMENTATION",
         "harrier.driver.udp.segmentation",
         "transport.segmentation",
