@@ -8,6 +8,7 @@ use harrier_protocol::uri::{Group, MAX_MTU_LENGTH, MAX_TERM_LENGTH, MIN_TERM_LEN
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::transport::{BufferLimits, TransportKind, TransportOptions};
 
+use crate::allocation;
 use crate::log_files::StorageChecks;
 
 /// How a driver's agents share threads (spec 02 §5.10).
@@ -200,6 +201,12 @@ pub struct DriverContext {
     pub loss_arguments: String,
     pub fixed_loss_arguments: String,
     pub multi_gap_loss_arguments: String,
+    /// Longest term of an image, bytes (`harrier.image.max.term.length`, `image-max-term-length` of a subscription's
+    /// channel); 0 sets no limit. SETUPs with longer ones are refused and counted.
+    pub image_max_term_length: i32,
+    /// Bytes of an image's log that are allocated before its stream carries traffic (`harrier.log.allocation.length`), when
+    /// logs are not sparse; 0 allocates logs whole when they are made.
+    pub log_allocation_length: i32,
     /// Longest event that clients are sent, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a
     /// buffer of that length, else enough for the first 4,095 bytes of a channel that is too long.
     pub event_max_length: usize,
@@ -319,6 +326,8 @@ impl DriverContext {
             loss_arguments: String::new(),
             fixed_loss_arguments: String::new(),
             multi_gap_loss_arguments: String::new(),
+            image_max_term_length: 0,
+            log_allocation_length: 0,
             event_max_length: 8_192,
             transport: TransportOptions::default(),
             command_queue_capacity: 1_024,
@@ -375,6 +384,14 @@ impl DriverContext {
             let is_valid = (MIN_TERM_LENGTH..=MAX_TERM_LENGTH).contains(&length) && length.count_ones() == 1;
             require(is_valid, || {
                 (format!("{name}={length}"), "must be a power of two in 64 KiB..1 GiB".into())
+            })?;
+        }
+        for (name, length, least) in [
+            ("harrier.image.max.term.length", self.image_max_term_length, MIN_TERM_LENGTH),
+            ("harrier.log.allocation.length", self.log_allocation_length, allocation::MIN_LENGTH),
+        ] {
+            require(length == 0 || length >= least, || {
+                (format!("{name}={length}"), format!("must be 0 or at least {least}"))
             })?;
         }
         for (name, mtu) in

@@ -61,6 +61,33 @@ impl ErrorInbox {
     }
 }
 
+/// Ids of logs on their way to the conductor. Only who has a hint, and who takes it, takes the lock.
+#[derive(Debug, Default)]
+pub(crate) struct AllocationHints {
+    filled: AtomicBool,
+    ids: Mutex<Vec<i64>>,
+}
+
+impl AllocationHints {
+    fn push(&self, id: i64) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        self.filled.store(true, Ordering::Release);
+    }
+
+    /// Takes what has been left; `None` without a lock when there is nothing.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Vec<i64>> {
+        if !self.filled.load(Ordering::Acquire) {
+            return None;
+        }
+        self.filled.store(false, Ordering::Relaxed);
+        Some(std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
 /// What the owner of a driver and its agents share.
 #[derive(Debug, Clone, Default)]
 pub struct DriverHandle {
@@ -68,11 +95,19 @@ pub struct DriverHandle {
     pub is_terminating: Arc<AtomicBool>,
     /// Errors for the driver's error log.
     pub errors: Arc<ErrorInbox>,
+    /// Logs that are to be allocated whole.
+    pub(crate) allocations: Arc<AllocationHints>,
     /// What could not be done when the driver closed, once it has.
     pub close_failure: Arc<OnceLock<String>>,
 }
 
 impl DriverHandle {
+    /// Has the log of an image allocated whole whose subscription has `log-allocation=hint`, for instance once its session
+    /// is authenticated. `id` is the image's correlation id. Ids that are unknown, or whose log is allocated, are ignored.
+    pub fn allocate_log(&self, id: i64) {
+        self.allocations.push(id);
+    }
+
     /// A sink that puts agents' errors into the driver's error log.
     pub fn error_sink(&self) -> ErrorSink {
         let errors = self.errors.clone();

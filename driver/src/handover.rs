@@ -219,6 +219,8 @@ pub(crate) struct ImageShared {
     pub(crate) is_end_of_stream: AtomicBool,
     /// Written by the receiver: the last round trip measured, ns; 0 before the first.
     pub(crate) rtt_ns: AtomicI64,
+    /// Written by the conductor: no frame may reach beyond this position, because further pages are not allocated.
+    pub(crate) usable_position: AtomicI64,
     /// Written by the conductor: status messages it wants sent.
     pub(crate) status: StatusSlot,
     /// Written by the conductor: gaps it wants filled.
@@ -228,6 +230,7 @@ pub(crate) struct ImageShared {
 impl ImageShared {
     pub(crate) fn new() -> Self {
         Self {
+            usable_position: AtomicI64::new(i64::MAX),
             state: AtomicU8::new(ImageState::Init as u8),
             state_since_ns: AtomicI64::new(0),
             is_end_of_stream: AtomicBool::new(false),

@@ -5,6 +5,7 @@
 //! counters, limits, timers), the sender and the receiver; an executor does what may block. [`Driver`] composes them.
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod channel;
 mod cnc;
 mod conductor;

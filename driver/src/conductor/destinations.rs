@@ -243,8 +243,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     #[inline]
     pub(super) fn track_positions(&mut self) -> usize {
         let mut work_count = 0;
+        let mut allocation_due = None;
         for entry in &mut self.images {
             work_count += entry.image.track(&mut self.loss_report, self.now.ns, self.now.epoch_ms);
+            if entry.image.allocation.is_due() {
+                allocation_due = Some(entry.image.identity.correlation_id);
+            }
+        }
+        if let Some(id) = allocation_due {
+            self.allocate(id);
         }
         for entry in &mut self.publications {
             work_count += entry.publication.track();

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::Group;
-use harrier_ringbuf::logbuffer::{LogSettings, LogType};
+use harrier_ringbuf::logbuffer::{LogSettings, LogType, METADATA_LENGTH};
 use harrier_ringbuf::position::compute_position;
 use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
 use super::pending::{AddSubscription, Pending};
 use super::subscriptions::{Source, Subscription};
+use crate::allocation::{self, Allocation};
 use crate::channel::{UdpChannel, address_text};
 use crate::error_notes::kind;
 use crate::events::ImageEvent;
@@ -50,6 +51,7 @@ pub(super) struct ImageRequest {
     setup: Setup,
     source: SocketAddr,
     control: SocketAddr,
+    allocation: Allocation,
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
@@ -189,14 +191,26 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.events.record_kind(kind::MTU_ABOVE_WINDOW, &text);
             return self.refuse_image(endpoint_id, &setup, RefusedUntil::End);
         }
+        let max_term_length = subscription.params.max_term_length;
+        if max_term_length > 0 && setup.term_length > max_term_length {
+            let text = format!(
+                "image term length {} of session={session_id} stream={stream_id} from {source} exceeds the limit: \
+                 raise harrier.image.max.term.length={max_term_length}, or image-max-term-length of the channel",
+                setup.term_length
+            );
+            self.events.record_kind(kind::TERM_LENGTH_LIMIT, &text);
+            return self.refuse_image(endpoint_id, &setup, RefusedUntil::SetupTimeout);
+        }
         let correlation_id = self.to_driver.next_correlation_id();
+        let allocation = self.image_allocation(subscription, &setup);
         let settings = self.image_log_settings(subscription, &setup, correlation_id, window);
         let job = Job::CreateLog {
             path: log_files::image_path(&self.context.directory, correlation_id),
             settings: Box::new(settings),
             storage: self.context.storage_checks(),
+            first: allocation.initial(),
         };
-        let request = ImageRequest { correlation_id, endpoint_id, setup, source, control };
+        let request = ImageRequest { correlation_id, endpoint_id, setup, source, control, allocation };
         if self.submit(job, Pending::ImageLog(Box::new(request))).is_err() {
             self.refuse_image(endpoint_id, &setup, RefusedUntil::NextSetup);
         }
@@ -205,6 +219,18 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     fn refuse_image(&mut self, endpoint_id: u64, setup: &Setup, until: RefusedUntil) {
         let Setup { stream_id, session_id, .. } = *setup;
         self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id, until });
+    }
+
+    /// How much of an image's log is allocated at first.
+    fn image_allocation(&self, subscription: &Subscription, setup: &Setup) -> Allocation {
+        let params = &subscription.params;
+        if params.is_sparse {
+            return Allocation::whole();
+        }
+        let bits = setup.term_length.trailing_zeros();
+        let start = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
+        let length = allocation::first_length(&self.context);
+        Allocation::first(params.allocation, start, setup.term_length as usize, METADATA_LENGTH, length)
     }
 
     fn image_log_settings(
@@ -299,7 +325,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     fn add_image(&mut self, request: &ImageRequest, file: LogFile) -> Result<(), Failure> {
-        let ImageRequest { correlation_id, endpoint_id, setup, source, control } = *request;
+        let ImageRequest { correlation_id, endpoint_id, setup, source, control, ref allocation } = *request;
         let wanted: Vec<i64> = self
             .subscriptions
             .iter()
@@ -343,16 +369,23 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let shared = Arc::new(ImageShared::new());
         let rtt_interval_ns = congestion.rtt_interval_ns();
+        let loss = LossDetector::new(self.nak_delay(&params, &setup));
+        let log_file_name = file.path.to_string_lossy().into_owned();
+        let log = file.log.clone();
+        let image =
+            PublicationImage::new(identity, file, counters, shared.clone(), congestion, loss, join_position)
+                .with_allocation(allocation.clone());
+        let counters = &image.counters;
         let receive = ReceiveImage::new(
             correlation_id,
             endpoint_id,
             setup.session_id,
             setup.stream_id,
             ReceiveImageSetup {
-                log: file.log.clone(),
+                log,
                 is_reliable: params.is_reliable,
                 max_window,
-                initial_window: congestion.initial_window(),
+                initial_window: image.initial_window(),
                 join_position,
                 status_timeout_ns: self.context.status_message_timeout_ns,
                 liveness_timeout_ns: self.context.image_liveness_timeout_ns,
@@ -360,14 +393,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 high_water_mark: counters.high_water_mark.clone(),
                 rebuild_position: counters.rebuild_position.clone(),
                 naks_sent: counters.naks_sent.clone(),
-                shared: shared.clone(),
+                shared,
                 control,
             },
         );
-        let loss = LossDetector::new(self.nak_delay(&params, &setup));
-        let log_file_name = file.path.to_string_lossy().into_owned();
         self.images.push(ImageEntry {
-            image: PublicationImage::new(identity, file, counters, shared, congestion, loss, join_position),
+            image,
             endpoint_id,
             requests_response: setup.flags & flag::SETUP_SEND_RESPONSE != 0,
             response_session: None,

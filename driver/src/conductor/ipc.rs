@@ -43,8 +43,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             is_exclusive: add.is_exclusive,
         };
         let path = log_files::publication_path(&self.context.directory, add.correlation_id);
-        let job =
-            Job::CreateLog { path, settings: Box::new(settings), storage: self.context.storage_checks() };
+        let job = Job::CreateLog {
+            path,
+            settings: Box::new(settings),
+            storage: self.context.storage_checks(),
+            first: None,
+        };
         self.submit_for_client(job, Pending::IpcLog { identity, params: Box::new(params), start })
     }
 

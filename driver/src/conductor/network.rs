@@ -165,6 +165,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             path: log_files::publication_path(&self.context.directory, add.correlation_id),
             settings: Box::new(settings),
             storage: self.context.storage_checks(),
+            first: None,
         };
         let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control };
         self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))?;

@@ -366,6 +366,42 @@ fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
     assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), TERM_LENGTH as i64);
 }
 
+/// Nothing gets into an image beyond what is allocated, and its sender is granted no more.
+#[test]
+fn an_image_stands_still_where_its_log_is_not_allocated() {
+    let mut rig = Rig::with(Options { allocation_length: 40_960, ..Options::default() });
+    rig.allocates = false;
+    rig.connect();
+    // What is allocated at first, but for the pages that readers and the starts of terms need.
+    let usable = rig.readers[0].image.allocation.usable_position();
+    assert_eq!(usable, 40_960 - 5 * 4_096);
+    let mut expected = Vec::new();
+    for step in 0..200_000 {
+        let message = [expected.len() as u8; 1_000];
+        if rig.offer(&message).is_ok() {
+            expected.push(message.to_vec());
+        }
+        rig.step(10 * US);
+        if step % 1_000 == 0 {
+            inject(&mut rig, receiver_address(0), &data(TERM_ID, usable as i32, 64));
+            inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID, usable as i32 + 4_096, 0));
+        }
+    }
+    let stuck_at = rig.readers[0].image.rebuild_position();
+    assert!((usable - MTU as i64..=usable).contains(&stuck_at), "{stuck_at} of {usable}");
+    assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), usable, "as far as heartbeats tell");
+    assert!(rig.count(C::FlowControlOverRuns) >= 200, "{}", rig.count(C::FlowControlOverRuns));
+    assert_eq!(rig.readers[0].messages.len() as i64, stuck_at / 1_056);
+    rig.allocates = true;
+    for number in expected.len()..1_000 {
+        expected.push([number as u8; 1_000].to_vec());
+        rig.publish(&[number as u8; 1_000]);
+    }
+    rig.run(10 * MS, 10 * US);
+    assert!(rig.readers[0].messages == expected);
+    assert!(rig.readers[0].image.allocation.is_whole());
+}
+
 #[test]
 fn status_messages_far_off_are_rejected() {
     let mut rig = connected();

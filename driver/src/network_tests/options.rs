@@ -35,6 +35,8 @@ pub(super) struct Options {
     pub(super) session_limit: i32,
     pub(super) interceptors: (&'static str, &'static str, &'static str),
     pub(super) queue: usize,
+    /// Bytes of an image's log that may be used at first; 0 leaves all of it.
+    pub(super) allocation_length: i64,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             session_limit: i32::MAX,
             interceptors: ("", "", ""),
             queue: 64,
+            allocation_length: 0,
         }
     }
 }

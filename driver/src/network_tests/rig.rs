@@ -15,6 +15,7 @@ use harrier_ringbuf::{Agent, AtomicBuffer, Now, Rng};
 use super::net::{Net, NetSocket};
 pub(super) use super::options::Options;
 use super::reader::Reader;
+use crate::allocation::{Allocation, AllocationMode};
 use crate::congestion::{CongestionControl, CubicSettings};
 use crate::context::DriverContext;
 use crate::flow_control::FlowControl;
@@ -86,6 +87,8 @@ pub(super) struct Rig {
     pub(super) is_publication_gone: bool,
     pub(super) makes_images: bool,
     pub(super) takes_replies: bool,
+    /// Logs of images are allocated further when they are due.
+    pub(super) allocates: bool,
     options: Options,
     context: DriverContext,
     counters: CountersManager,
@@ -123,7 +126,7 @@ pub(super) fn log_settings(
 fn log_file(settings: &LogSettings) -> LogFile {
     let length = LogBuffers::<AtomicBuffer>::file_length(TERM_LENGTH, settings.page_size);
     let log = LogBuffers::initialise(AtomicBuffer::heap(length), settings).unwrap();
-    LogFile { path: "test.logbuffer".into(), log, length }
+    LogFile { path: "test.logbuffer".into(), log, length, is_partial: false }
 }
 
 impl Rig {
@@ -196,6 +199,7 @@ impl Rig {
             is_publication_gone: false,
             makes_images: true,
             takes_replies: true,
+            allocates: true,
             options,
             context,
             counters,
@@ -385,6 +389,11 @@ impl Rig {
         for reader in &mut self.readers {
             if !reader.is_removing {
                 reader.image.track(&mut self.loss_report, self.now.ns, self.now.epoch_ms);
+                if self.allocates
+                    && let Some(positions) = reader.image.allocation.next()
+                {
+                    reader.image.on_allocated(Some(positions.end));
+                }
                 reader.poll();
             }
         }
@@ -487,7 +496,13 @@ impl Rig {
             rebuild_position: counter(&mut self.counters, join),
             naks_sent: counter(&mut self.counters, 0),
         };
+        let length = self.options.allocation_length;
+        let allocation = match length > 0 {
+            true => Allocation::first(AllocationMode::Traffic, join, TERM_LENGTH, 4_096, length),
+            false => Allocation::whole(),
+        };
         let shared = Arc::new(ImageShared::new());
+        let room = (allocation.usable_position() - join).min(i64::from(max_window)) as i32;
         let receive = ReceiveImage::new(
             correlation_id,
             endpoint_id,
@@ -497,7 +512,7 @@ impl Rig {
                 log: file.log.clone(),
                 is_reliable: self.options.is_reliable,
                 max_window,
-                initial_window: congestion.initial_window(),
+                initial_window: congestion.initial_window().min(room),
                 join_position: join,
                 status_timeout_ns: self.context.status_message_timeout_ns,
                 liveness_timeout_ns: self.context.image_liveness_timeout_ns,
@@ -532,7 +547,8 @@ impl Rig {
             congestion,
             LossDetector::new(delay),
             join,
-        );
+        )
+        .with_allocation(allocation);
         let position = counter(&mut self.counters, join);
         image.subscribers.add(1, position.clone(), true, true, self.now.ns);
         self.readers.push(Reader::new(image, endpoint_id, position));

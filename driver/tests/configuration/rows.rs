@@ -569,6 +569,20 @@ pub const ROWS: &[Row] = &[
         &[("io_uring", "IoUring"), ("sockets", "Sockets"), ("pigeons", REFUSED)],
     ),
     (
+        "HARRIER_IMAGE_MAX_TERM_LENGTH",
+        "harrier.image.max.term.length",
+        "image_max_term_length",
+        "0",
+        &[("64m", "67108864"), ("-1", WARNED), ("x", WARNED)],
+    ),
+    (
+        "HARRIER_LOG_ALLOCATION_LENGTH",
+        "harrier.log.allocation.length",
+        "log_allocation_length",
+        "0",
+        &[("256k", "262144"), ("-1", WARNED), ("x", WARNED)],
+    ),
+    (
         "HARRIER_DRIVER_EVENT_MAX_LENGTH",
         "harrier.driver.event.max.length",
         "event_max_length",
