@@ -83,6 +83,11 @@ impl PublicationImage {
         self
     }
 
+    /// Time between two measurements of the round trip, ns; `None` when it is not measured.
+    pub(crate) fn rtt_interval_ns(&self) -> Option<i64> {
+        self.congestion.rtt_interval_ns()
+    }
+
     /// The window that the first status message grants.
     pub(crate) fn initial_window(&self) -> i32 {
         self.window

@@ -82,13 +82,7 @@ impl<T: Transport> Receiver<T> {
                 endpoint.start(now.ns, &self.system);
                 self.endpoints.push(endpoint);
             }
-            ReceiverCommand::RemoveEndpoint { endpoint_id } => {
-                if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
-                    let mut endpoint = self.endpoints.swap_remove(index);
-                    endpoint.retire();
-                    self.replies.send(ConductorCommand::ReceiveEndpointReleased { endpoint });
-                }
-            }
+            ReceiverCommand::RemoveEndpoint { endpoint_id } => self.remove_endpoint(endpoint_id),
             ReceiverCommand::AddInterest { endpoint_id, stream_id, session_id } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
                     endpoint.dispatcher.add_interest(stream_id, session_id);
@@ -145,6 +139,14 @@ impl<T: Transport> Receiver<T> {
             }
         }
         1
+    }
+
+    fn remove_endpoint(&mut self, endpoint_id: u64) {
+        if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
+            let mut endpoint = self.endpoints.swap_remove(index);
+            endpoint.retire();
+            self.replies.send(ConductorCommand::ReceiveEndpointReleased { endpoint });
+        }
     }
 
     fn add_image(&mut self, mut image: Box<ReceiveImage>, now: &Now) {

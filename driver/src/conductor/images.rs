@@ -325,7 +325,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     fn add_image(&mut self, request: &ImageRequest, file: LogFile) -> Result<(), Failure> {
-        let ImageRequest { correlation_id, endpoint_id, setup, source, control, ref allocation } = *request;
+        let ImageRequest { correlation_id, endpoint_id, setup, source, ref allocation, .. } = *request;
         let wanted: Vec<i64> = self
             .subscriptions
             .iter()
@@ -368,35 +368,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             }
         };
         let shared = Arc::new(ImageShared::new());
-        let rtt_interval_ns = congestion.rtt_interval_ns();
         let loss = LossDetector::new(self.nak_delay(&params, &setup));
         let log_file_name = file.path.to_string_lossy().into_owned();
-        let log = file.log.clone();
-        let image =
-            PublicationImage::new(identity, file, counters, shared.clone(), congestion, loss, join_position)
-                .with_allocation(allocation.clone());
-        let counters = &image.counters;
-        let receive = ReceiveImage::new(
-            correlation_id,
-            endpoint_id,
-            setup.session_id,
-            setup.stream_id,
-            ReceiveImageSetup {
-                log,
-                is_reliable: params.is_reliable,
-                max_window,
-                initial_window: image.initial_window(),
-                join_position,
-                status_timeout_ns: self.context.status_message_timeout_ns,
-                liveness_timeout_ns: self.context.image_liveness_timeout_ns,
-                rtt_interval_ns,
-                high_water_mark: counters.high_water_mark.clone(),
-                rebuild_position: counters.rebuild_position.clone(),
-                naks_sent: counters.naks_sent.clone(),
-                shared,
-                control,
-            },
-        );
+        let image = PublicationImage::new(identity, file, counters, shared, congestion, loss, join_position)
+            .with_allocation(allocation.clone());
+        let receive = self.receive_image(request, &image, params.is_reliable, (max_window, join_position));
         self.images.push(ImageEntry {
             image,
             endpoint_id,
@@ -416,6 +392,34 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.link_image(index, registration_id);
         }
         Ok(())
+    }
+
+    /// The receiver's half of an image.
+    fn receive_image(
+        &self,
+        request: &ImageRequest,
+        image: &PublicationImage,
+        is_reliable: bool,
+        (max_window, join_position): (i32, i64),
+    ) -> ReceiveImage {
+        let ImageRequest { correlation_id, endpoint_id, setup, control, .. } = *request;
+        let counters = &image.counters;
+        let of_conductor = ReceiveImageSetup {
+            log: image.file.log.clone(),
+            is_reliable,
+            max_window,
+            initial_window: image.initial_window(),
+            join_position,
+            status_timeout_ns: self.context.status_message_timeout_ns,
+            liveness_timeout_ns: self.context.image_liveness_timeout_ns,
+            rtt_interval_ns: image.rtt_interval_ns(),
+            high_water_mark: counters.high_water_mark.clone(),
+            rebuild_position: counters.rebuild_position.clone(),
+            naks_sent: counters.naks_sent.clone(),
+            shared: image.shared.clone(),
+            control,
+        };
+        ReceiveImage::new(correlation_id, endpoint_id, setup.session_id, setup.stream_id, of_conductor)
     }
 
     fn nak_delay(&mut self, params: &SubscriptionParams, setup: &Setup) -> NakDelay {

@@ -7,17 +7,16 @@ use harrier_protocol::udp::{
 };
 use harrier_ringbuf::Rng;
 
-use super::net::Sent;
 use super::rig::{
     MS, MTU, Options, Rig, SECOND, SESSION, STREAM, TERM_LENGTH, US, address, receiver_address,
     sender_address,
 };
-use crate::handover::{ImageState, ReceiverCommand};
+use crate::handover::ReceiverCommand;
 use crate::system_counters::SystemCounter as C;
 
-const TERM_ID: i32 = 100;
+pub(super) const TERM_ID: i32 = 100;
 
-fn data(term_id: i32, term_offset: i32, length: usize) -> Vec<u8> {
+pub(super) fn data(term_id: i32, term_offset: i32, length: usize) -> Vec<u8> {
     let mut bytes = vec![0xAB; length];
     DataHeader {
         frame_length: length as i32,
@@ -34,13 +33,13 @@ fn data(term_id: i32, term_offset: i32, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn heartbeat(term_id: i32, term_offset: i32, flags: u8) -> Vec<u8> {
+pub(super) fn heartbeat(term_id: i32, term_offset: i32, flags: u8) -> Vec<u8> {
     let mut bytes = vec![0; 32];
     DataHeader::heartbeat(SESSION, STREAM, term_id, term_offset, flags).encode(&mut bytes).unwrap();
     bytes
 }
 
-fn setup(session_id: i32) -> Setup {
+pub(super) fn setup(session_id: i32) -> Setup {
     Setup {
         flags: 0,
         term_offset: 0,
@@ -54,7 +53,7 @@ fn setup(session_id: i32) -> Setup {
     }
 }
 
-fn encoded(encode: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
+pub(super) fn encoded(encode: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
     let mut bytes = vec![0; 2_048];
     let length = encode(&mut bytes);
     bytes.truncate(length);
@@ -86,7 +85,7 @@ fn set(mut bytes: Vec<u8>, offset: usize, value: &[u8]) -> Vec<u8> {
 }
 
 /// A connected stream at position 64 that was read.
-fn connected() -> Rig {
+pub(super) fn connected() -> Rig {
     let mut rig = Rig::new();
     rig.connect();
     rig.publish(b"x");
@@ -94,22 +93,21 @@ fn connected() -> Rig {
     rig
 }
 
-fn inject(rig: &mut Rig, to: SocketAddr, datagram: &[u8]) {
+pub(super) fn inject(rig: &mut Rig, to: SocketAddr, datagram: &[u8]) {
     let from = if to == sender_address() { receiver_address(0) } else { sender_address() };
     rig.net.inject(from, to, datagram);
     rig.step(10 * US);
     rig.step(10 * US);
 }
 
-#[test]
-fn malformed_datagrams_are_counted_and_change_nothing() {
+/// Datagrams that no socket takes: name, whose socket contradicts them, bytes.
+fn malformed(receiver: SocketAddr) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
     let short = |bytes: Vec<u8>, length: usize| bytes[..length].to_vec();
-    let receiver = receiver_address(0);
     let two = |second: Vec<u8>| [data(TERM_ID, 64, 64), second].concat();
     let pad = |length: i32| {
         set(set(data(TERM_ID, 64, 32), 6, &frame_type::PAD.to_le_bytes()), 0, &length.to_le_bytes())
     };
-    let tables: Vec<(&str, SocketAddr, Vec<u8>)> = vec![
+    vec![
         ("nothing", receiver, Vec::new()),
         ("4 bytes", receiver, vec![0; 4]),
         ("version 1", receiver, set(data(TERM_ID, 64, 64), 4, &[1])),
@@ -156,7 +154,13 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
         ("error of 39 bytes", sender_address(), short(error(b"text"), 39)),
         ("error text outside", sender_address(), set(error(b"text"), 36, &5_i32.to_le_bytes())),
         ("error text of negative length", sender_address(), set(error(b"text"), 36, &(-1_i32).to_le_bytes())),
-    ];
+    ]
+}
+
+#[test]
+fn malformed_datagrams_are_counted_and_change_nothing() {
+    let receiver = receiver_address(0);
+    let tables = malformed(receiver);
     let mut rig = connected();
     let other = |to| if to == receiver { sender_address() } else { receiver };
     // What cannot be read is one to both sockets; what contradicts a stream is so only where the stream is.
@@ -256,150 +260,6 @@ fn well_formed_datagrams_that_fit_nothing_are_ignored() {
     rig.run(MS, 10 * US);
     assert_eq!(rig.readers[0].messages, [b"x", b"y"]);
     assert!(rig.errors.is_empty() && rig.refusals.is_empty());
-}
-
-#[test]
-fn data_outside_the_window_is_counted() {
-    let mut rig = Rig::new();
-    rig.connect();
-    for number in 0..30 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    let receiver = receiver_address(0);
-    inject(&mut rig, receiver, &data(TERM_ID + 1, 0, 64));
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (1, 0));
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 2, 0, 0));
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (2, 0));
-    inject(&mut rig, receiver, &data(TERM_ID, 0, 64));
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (2, 1));
-    assert_eq!(rig.count(C::InvalidPackets), 0);
-    assert_eq!(rig.readers[0].messages.len(), 30);
-}
-
-/// Padding carries a sender past its window: a receiver that has lost all of the window learns of it by heartbeats only.
-#[test]
-fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
-    let mut rig = Rig::new();
-    rig.connect();
-    for number in 0..30 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    let receiver = receiver_address(0);
-    let told = |sent: &Sent| match sent.frame() {
-        Frame::StatusMessage(status) => Some(status.consumption_term_offset),
-        _ => None,
-    };
-    let told = rig.net.take_sent().iter().filter_map(told).next_back().unwrap();
-    // The window ends inside the first term, so that the sender stands at the start of the next one.
-    let window_end = told + (TERM_LENGTH / 2) as i32;
-    assert!((TERM_LENGTH as i32 - TERM_LENGTH as i32 / 8..TERM_LENGTH as i32).contains(&window_end));
-    for (over_runs, (term_id, term_offset)) in
-        [(TERM_ID, window_end + 32), (TERM_ID + 1, 32), (TERM_ID + 2, 0)].into_iter().enumerate()
-    {
-        inject(&mut rig, receiver, &heartbeat(term_id, term_offset, 0));
-        rig.run(2 * MS, 10 * US);
-        assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::NaksSent)), (1 + over_runs as i64, 0));
-    }
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, 0, 0));
-    rig.run(2 * MS, 10 * US);
-    assert_eq!(rig.count(C::FlowControlOverRuns), 3);
-    assert!(rig.count(C::NaksSent) > 0);
-    assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), i64::from(window_end));
-}
-
-/// A start of a term that padding cannot have led to: it is the longest message or more behind the window.
-#[test]
-fn a_heartbeat_too_far_behind_the_window_is_an_over_run() {
-    let mut rig = Rig::new();
-    rig.connect();
-    for number in 0..20 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    let read = rig.readers[0].image.counters.rebuild_position.get();
-    assert!(read + (TERM_LENGTH / 2 + TERM_LENGTH / 8) as i64 <= TERM_LENGTH as i64);
-    inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID + 1, 0, 0));
-    assert_eq!(rig.count(C::FlowControlOverRuns), 1);
-    assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), read);
-}
-
-/// A reader that was outrun ends with the image time-out, so that it can read the rest elsewhere.
-#[test]
-fn the_image_of_an_outrun_reader_is_not_kept_alive_by_heartbeats() {
-    let mut rig = connected();
-    rig.run(300 * MS, MS);
-    // Nothing of its sender is heard any more but heartbeats from where it has gone on to.
-    rig.net.lose(|sent| sent.from == sender_address());
-    let outrun = heartbeat(TERM_ID, 64 + 34_816, 0);
-    let over_runs = rig.count(C::FlowControlOverRuns);
-    for second in 0..12 {
-        for _ in 0..10 {
-            inject(&mut rig, receiver_address(0), &outrun);
-            rig.run(100 * MS, MS);
-        }
-        let is_gone = rig.readers.is_empty() || rig.readers[0].image.shared.state() > ImageState::Active;
-        // It has ended at the latest a second after the time-out.
-        assert!(is_gone == (second > 9) || second == 9, "after {second} s");
-    }
-    assert!(rig.count(C::FlowControlOverRuns) > over_runs + 90);
-}
-
-/// What is missing is filled up to a frame, wherever the window ends.
-#[test]
-fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
-    let mut rig = Rig::with(Options { is_reliable: false, ..Options::default() });
-    rig.connect();
-    for number in 0..30 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), 30 * 1_056);
-    inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID + 1, 0, 0));
-    rig.run(2 * MS, 10 * US);
-    assert_eq!(rig.count(C::LossGapFills), 1);
-    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), TERM_LENGTH as i64);
-}
-
-/// Nothing gets into an image beyond what is allocated, and its sender is granted no more.
-#[test]
-fn an_image_stands_still_where_its_log_is_not_allocated() {
-    let mut rig = Rig::with(Options { allocation_length: 40_960, ..Options::default() });
-    rig.allocates = false;
-    rig.connect();
-    // What is allocated at first, but for the pages that readers and the starts of terms need.
-    let usable = rig.readers[0].image.allocation.usable_position();
-    assert_eq!(usable, 40_960 - 5 * 4_096);
-    let mut expected = Vec::new();
-    for step in 0..200_000 {
-        let message = [expected.len() as u8; 1_000];
-        if rig.offer(&message).is_ok() {
-            expected.push(message.to_vec());
-        }
-        rig.step(10 * US);
-        if step % 1_000 == 0 {
-            inject(&mut rig, receiver_address(0), &data(TERM_ID, usable as i32, 64));
-            inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID, usable as i32 + 4_096, 0));
-        }
-    }
-    let stuck_at = rig.readers[0].image.rebuild_position();
-    assert!((usable - MTU as i64..=usable).contains(&stuck_at), "{stuck_at} of {usable}");
-    assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), usable, "as far as heartbeats tell");
-    assert!(rig.count(C::FlowControlOverRuns) >= 200, "{}", rig.count(C::FlowControlOverRuns));
-    assert_eq!(rig.readers[0].messages.len() as i64, stuck_at / 1_056);
-    rig.allocates = true;
-    for number in expected.len()..1_000 {
-        expected.push([number as u8; 1_000].to_vec());
-        rig.publish(&[number as u8; 1_000]);
-    }
-    rig.run(10 * MS, 10 * US);
-    assert!(rig.readers[0].messages == expected);
-    assert!(rig.readers[0].image.allocation.is_whole());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::append::{ExclusiveAppender, OfferError};
 use harrier_ringbuf::counters::{AtomicCounter, CountersManager};
-use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType};
+use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType, METADATA_LENGTH};
 use harrier_ringbuf::loss_report::{Loss, LossReport, read};
 use harrier_ringbuf::position::{compute_max_message_length, compute_position};
 use harrier_ringbuf::{Agent, AtomicBuffer, Now, Rng};
@@ -154,32 +154,12 @@ impl Rig {
             receiver_replies,
             system.clone(),
         );
-        let publication_counters = publication_counters(&mut counters, options.flow_control.is_some());
-        let uri = ChannelUri::parse(&options.channel).unwrap();
-        let params = PublicationParams::new(&uri, STREAM, &context).unwrap();
-        let file =
-            log_file(&log_settings(options.session_id, options.initial_term_id, MTU, LogType::Exclusive));
-        let appender = ExclusiveAppender::new(file.log.clone());
-        let identity = Identity {
-            registration_id: PUBLICATION,
-            client_id: 1,
-            session_id: options.session_id,
-            stream_id: STREAM,
-            channel: options.channel.clone(),
-            is_exclusive: true,
-        };
         let now = Now { ns: SECOND, epoch_ms: 1_000 };
-        let shared = Arc::new(PublicationShared::default());
+        let publication = publication(&options, &context, &mut counters, now.ns);
+        let appender = ExclusiveAppender::new(publication.file.log.clone());
         let losses = AtomicBuffer::heap(4_096);
         let mut rig = Self {
-            publication: NetworkPublication::new(
-                identity,
-                params,
-                file,
-                publication_counters,
-                shared,
-                now.ns,
-            ),
+            publication,
             net,
             now,
             system,
@@ -470,6 +450,30 @@ impl Rig {
         }
     }
 
+    fn nak_delay(&self, correlation_id: i64) -> NakDelay {
+        match (self.options.is_reliable, self.options.backs_off) {
+            (true, false) => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
+            (true, true) => {
+                let rng = Rng::new(correlation_id as u64);
+                NakDelay::Group { max_backoff_ns: 10 * MS, group_size: 10, rng }
+            }
+            (false, _) => NakDelay::Static { first_ns: 0, retry_ns: 0 },
+        }
+    }
+
+    fn allocation(&self, join_position: i64) -> Allocation {
+        match self.options.allocation_length {
+            0 => Allocation::whole(),
+            length => Allocation::first(
+                AllocationMode::Traffic,
+                join_position,
+                TERM_LENGTH,
+                METADATA_LENGTH,
+                length,
+            ),
+        }
+    }
+
     fn create_image(&mut self, endpoint_id: u64, setup: &Setup, control: SocketAddr) {
         self.next_id += 1;
         let correlation_id = self.next_id;
@@ -490,17 +494,8 @@ impl Rig {
         let congestion =
             CongestionControl::new(self.options.congestion, max_window, setup.mtu, cubic, self.now.ns)
                 .unwrap();
-        let counters = ImageCounters {
-            cubic: None,
-            high_water_mark: counter(&mut self.counters, join),
-            rebuild_position: counter(&mut self.counters, join),
-            naks_sent: counter(&mut self.counters, 0),
-        };
-        let length = self.options.allocation_length;
-        let allocation = match length > 0 {
-            true => Allocation::first(AllocationMode::Traffic, join, TERM_LENGTH, 4_096, length),
-            false => Allocation::whole(),
-        };
+        let counters = image_counters(&mut self.counters, join);
+        let allocation = self.allocation(join);
         let shared = Arc::new(ImageShared::new());
         let room = (allocation.usable_position() - join).min(i64::from(max_window)) as i32;
         let receive = ReceiveImage::new(
@@ -524,14 +519,7 @@ impl Rig {
                 control,
             },
         );
-        let delay = match (self.options.is_reliable, self.options.backs_off) {
-            (true, false) => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
-            (true, true) => {
-                let rng = Rng::new(correlation_id as u64);
-                NakDelay::Group { max_backoff_ns: 10 * MS, group_size: 10, rng }
-            }
-            (false, _) => NakDelay::Static { first_ns: 0, retry_ns: 0 },
-        };
+        let delay = self.nak_delay(correlation_id);
         let identity = ImageIdentity {
             correlation_id,
             session_id: setup.session_id,
@@ -556,11 +544,43 @@ impl Rig {
     }
 }
 
+/// The conductor's half of the publication.
+fn publication(
+    options: &Options,
+    context: &DriverContext,
+    counters: &mut CountersManager,
+    now_ns: i64,
+) -> NetworkPublication {
+    let publication_counters = publication_counters(counters, options.flow_control.is_some());
+    let uri = ChannelUri::parse(&options.channel).unwrap();
+    let params = PublicationParams::new(&uri, STREAM, context).unwrap();
+    let file = log_file(&log_settings(options.session_id, options.initial_term_id, MTU, LogType::Exclusive));
+    let identity = Identity {
+        registration_id: PUBLICATION,
+        client_id: 1,
+        session_id: options.session_id,
+        stream_id: STREAM,
+        channel: options.channel.clone(),
+        is_exclusive: true,
+    };
+    let shared = Arc::new(PublicationShared::default());
+    NetworkPublication::new(identity, params, file, publication_counters, shared, now_ns)
+}
+
 fn counter(counters: &mut CountersManager, value: i64) -> AtomicCounter {
     let id = counters.allocate(4, &[], "test", 0).unwrap();
     let counter = counters.counter(id).unwrap();
     counter.set_ordered(value);
     counter
+}
+
+fn image_counters(counters: &mut CountersManager, join_position: i64) -> ImageCounters {
+    ImageCounters {
+        cubic: None,
+        high_water_mark: counter(counters, join_position),
+        rebuild_position: counter(counters, join_position),
+        naks_sent: counter(counters, 0),
+    }
 }
 
 fn publication_counters(counters: &mut CountersManager, has_group: bool) -> PublicationCounters {
