@@ -223,7 +223,7 @@ mod tests {
         }
         assert_eq!(entries(&buffer).iter().map(|(count, _)| count).sum::<i32>(), 100);
         let mut log = DistinctErrorLog::new(buffer.clone());
-        assert!(!log.record(0, "one more after a restart"));
+        assert!(!log.record(0, &format!("{:0200}", 100)), "one more after a restart");
         assert_eq!(entries(&buffer).iter().map(|(count, _)| count).sum::<i32>(), 101);
     }
 }
