@@ -1,5 +1,6 @@
 //! The seam to mapped files: CnC file, logs, loss report and mark files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -66,6 +67,12 @@ pub trait Memory: Clone + Send + 'static {
     /// than the file system could hold.
     fn create_unasked(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError> {
         self.create(path, length, sparse)
+    }
+
+    /// Allocates the pages of a range of an existing file, so that no later store to them can fail. Nothing to do where
+    /// files have all of their pages from the start.
+    fn allocate(&self, _path: &Path, _range: Range<usize>) -> Result<(), MemoryError> {
+        Ok(())
     }
 
     /// Makes the first store to each page of a mapping, or of a part of one, as cheap as later stores. This is a best

@@ -17,6 +17,7 @@ mod segmentation;
 mod send_queue;
 mod udp;
 mod uring;
+mod user;
 
 pub use affinity::{core_count, pin_current_thread};
 pub use allocations::CountingAllocator;
@@ -30,3 +31,4 @@ pub use ports::free_ports;
 pub use process::ProcessFacts;
 pub use udp::{UdpSocket, UdpTransport};
 pub use uring::{UringSocket, UringTransport};
+pub use user::{default_aeron_directory, user_name};
