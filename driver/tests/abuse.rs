@@ -1,10 +1,9 @@
 //! Clients that come and die, commands that are none, rings that are full and clients that are lapped: the driver keeps
 //! nothing of them, counts them, and live streams go on.
 
-mod world;
-
 use std::path::PathBuf;
 
+use crate::world::{World, free_address};
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier_driver::system_counters::SystemCounter as C;
 use harrier_platform::{MappedMemory, PausingClock};
@@ -14,7 +13,6 @@ use harrier_protocol::event::Event;
 use harrier_ringbuf::many_to_one::{ManyToOneRing, RingError};
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{AtomicBuffer, Clock, Memory, Region, broadcast, error_log};
-use world::{World, free_address};
 
 /// Clients that come and die.
 const CLIENTS: usize = 300;

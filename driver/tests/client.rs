@@ -1,12 +1,10 @@
 //! What clients ask of a driver beside streams (spec 01 §5.2–5.4).
 
-mod world;
-
 use std::collections::BTreeSet;
 
+use crate::world::{World, free_address};
 use harrier_client::{ClientError, ClientEvent};
 use harrier_ringbuf::image_reader::Action;
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 /// Types of counters.

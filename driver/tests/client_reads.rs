@@ -1,15 +1,13 @@
 //! Every way in which clients read, claim and close, and the time-outs of client and driver (spec 01 §2.11, §2.17, §5).
 
-mod world;
-
 use std::os::unix::fs::FileExt;
 
+use crate::world::{World, free_address};
 use harrier_client::{Aeron, ClientError, ClientEvent, Context, ExclusivePublication, Subscription};
 use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::image_reader::Action;
 use harrier_ringbuf::{Clock, Region};
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 /// Bytes of a frame of one of the messages below.

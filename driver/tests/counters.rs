@@ -1,10 +1,9 @@
 //! What a driver shows of itself: its own counters, those of each resource, the error log and the loss report
 //! (spec 02 §5.6–5.8, §5.11, §5.15).
 
-#[path = "counters/resources.rs"]
 mod resources;
-mod world;
 
+use crate::world::{World, free_address};
 use harrier_client::{Aeron, ClientError, ClientEvent, Context, ExclusivePublication, Subscription};
 use harrier_driver::context::ThreadingMode;
 use harrier_driver::system_counters::SystemCounter as C;
@@ -14,7 +13,6 @@ use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CncHeader, CncLayout};
 use harrier_ringbuf::many_to_one::ManyToOneRing;
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{Agent, AtomicBuffer, Clock, Memory, Region, error_log, loss_report};
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 /// More sessions than the executor of one test has room for.
@@ -376,7 +374,7 @@ fn agents_whose_queues_are_full_are_asked_again_and_counted() {
 #[test]
 fn work_that_the_executor_has_no_room_for_is_counted_and_done_later() {
     let directory = tempfile::Builder::new().prefix("harrier-executor-").tempdir_in("/dev/shm").unwrap();
-    let mut context = world::context(directory.path());
+    let mut context = crate::world::context(directory.path());
     context.command_queue_capacity = 2;
     let aeron = context.directory.clone();
     let now = PausingClock.now();
@@ -384,7 +382,7 @@ fn work_that_the_executor_has_no_room_for_is_counted_and_done_later() {
     let Driver { mut conductor, mut sender, mut receiver, executor, .. } = driver;
     let mut executor = executor.unwrap();
     let mut client = Aeron::connect(Context::new(aeron), MappedMemory, &now).unwrap();
-    let deadline_ns = now.ns + world::PATIENCE_NS;
+    let deadline_ns = now.ns + crate::world::PATIENCE_NS;
     let mut step = |client: &mut Aeron, runs_executor: bool| {
         let now = PausingClock.now();
         conductor.do_work(&now).unwrap();

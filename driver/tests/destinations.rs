@@ -1,11 +1,9 @@
 //! Subscriptions with several destinations through the driver (spec 02 §3.12).
 
-mod world;
-
 use std::net::SocketAddr;
 
+use crate::world::{World, free_address};
 use harrier_client::{ClientError, ExclusivePublication, Subscription};
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 const LOCAL_SOCKET_ADDRESS: i32 = 14;
@@ -25,7 +23,7 @@ impl World {
         self.done(id).unwrap();
     }
 
-    fn refusal(&mut self, registration_id: i64, channel: &str) -> (i32, String) {
+    fn destination_refusal(&mut self, registration_id: i64, channel: &str) -> (i32, String) {
         let id = self.client.add_rcv_destination(registration_id, channel);
         match self.done(id) {
             Err(ClientError::Registration { code, message, .. }) => (code, message),
@@ -161,9 +159,10 @@ fn a_destination_with_a_control_address_asks_for_its_stream() {
 fn destinations_that_cannot_be_are_refused_as_by_peers() {
     let mut world = World::new(|_| ());
     let plain = world.subscription("aeron:udp?endpoint=127.0.0.1:0", STREAM).unwrap();
-    let (code, message) = world.refusal(plain.registration_id(), "aeron:udp?endpoint=127.0.0.1:0");
+    let (code, message) =
+        world.destination_refusal(plain.registration_id(), "aeron:udp?endpoint=127.0.0.1:0");
     assert!(code == 1 && message.contains("channel does not allow manual control"), "{message}");
-    let (code, message) = world.refusal(987, "aeron:udp?endpoint=127.0.0.1:0");
+    let (code, message) = world.destination_refusal(987, "aeron:udp?endpoint=127.0.0.1:0");
     assert!(code == 2 && message.contains("unknown MDS subscription: 987"), "{message}");
     let manual = world.manual();
     let id = manual.registration_id();
@@ -171,17 +170,17 @@ fn destinations_that_cannot_be_are_refused_as_by_peers() {
     for parameter in
         ["mtu=1408", "rcv-wnd=64k", "so-rcvbuf=64k", "so-sndbuf=64k", "response-correlation-id=1"]
     {
-        let (code, message) = world.refusal(id, &format!("{channel}|{parameter}"));
+        let (code, message) = world.destination_refusal(id, &format!("{channel}|{parameter}"));
         let key = parameter.split('=').next().unwrap();
         let text = format!("destinations must not contain the key: {key} channel=");
         assert!(code == 1 && message.contains(&text), "{message}");
     }
-    let (code, message) = world.refusal(id, &format!("{channel}|control-mode=response"));
+    let (code, message) = world.destination_refusal(id, &format!("{channel}|control-mode=response"));
     assert!(code == 1 && message.contains("destinations may not specify control-mode=response"), "{message}");
-    assert_eq!(world.refusal(id, "aeron:udp?endpoint=nohost.invalid:1").0, 9);
+    assert_eq!(world.destination_refusal(id, "aeron:udp?endpoint=nohost.invalid:1").0, 9);
     let busy = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let channel = format!("aeron:udp?endpoint={}", busy.local_addr().unwrap());
-    let (code, message) = world.refusal(id, &channel);
+    let (code, message) = world.destination_refusal(id, &channel);
     assert!(code == 11 && message.contains("Address already in use"), "{message}");
     assert_eq!(world.bound(), [plain.registration_id()]);
 }

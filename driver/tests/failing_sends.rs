@@ -1,8 +1,8 @@
 //! Sends that the system refuses are counted and, where they are errors, recorded once a second under one entry; streams
 //! go on when it takes them again, and nothing is lost (spec 02 §2.4, §5.8).
 
-mod world;
-
+use crate::world::seam::{Refusal, Side, WatchedTransport};
+use crate::world::{Numbered, NumberedReader, World, free_address};
 use harrier_client::{ExclusivePublication, Subscription};
 use harrier_driver::system_counters::SystemCounter as C;
 use harrier_platform::{MappedMemory, UdpTransport};
@@ -10,8 +10,6 @@ use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CncHeader};
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::transport::TransportOptions;
 use harrier_ringbuf::{Memory, Region, error_log};
-use world::seam::{Refusal, Side, WatchedTransport};
-use world::{Numbered, NumberedReader, World, free_address};
 
 const STREAM: i32 = 10;
 const EPERM: i32 = 1;

@@ -1,14 +1,12 @@
 //! Streams to groups of drivers on this host (spec 02 §3.13, §4).
 
-mod world;
-
 use std::net::IpAddr;
 
+use crate::world::{Numbered, NumberedReader, PATIENCE_NS, World, free_address};
 use harrier_client::{ClientError, ExclusivePublication, Subscription};
 use harrier_platform::{PausingClock, UdpTransport};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::{Clock, Transport};
-use world::{Numbered, NumberedReader, PATIENCE_NS, World, free_address};
 
 const STREAM: i32 = 10;
 /// System counters by id.

@@ -1,16 +1,14 @@
 //! Names whose addresses change while streams are silent (spec 02 §3.16).
 
-mod world;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::world::{World, free_address};
 use harrier_client::{ExclusivePublication, Subscription};
 use harrier_platform::UdpTransport;
 use harrier_ringbuf::Transport;
 use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, SocketSpec, TransportError};
-use world::{World, free_address};
 
 const RESOLUTION_CHANGES: i32 = 25;
 

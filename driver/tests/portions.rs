@@ -1,13 +1,11 @@
 //! How much one duty cycle does: settings that bound it, seen at the seam to the network (spec 02 §2.1, §2.4, §6.2).
 
-mod world;
-
+use crate::world::seam::{Call, Side, WatchedTransport};
+use crate::world::{World, free_address};
 use harrier_driver::configuration::Properties;
 use harrier_driver::context::DriverContext;
 use harrier_driver::system_counters::SystemCounter as C;
 use harrier_ringbuf::append::OfferError;
-use world::seam::{Call, Side, WatchedTransport};
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 /// Longer than the tests take on the slowest host.

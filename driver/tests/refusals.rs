@@ -1,9 +1,7 @@
 //! What a driver answers to channels that cannot be: codes, and the words that programs look for (spec 02 §5.4, §5.16, §6.5).
 
-mod world;
-
+use crate::world::{World, free_address};
 use harrier_client::ClientError;
-use world::{World, free_address};
 
 /// A channel as it is added last, with what is there before.
 #[derive(Debug, Clone, Copy)]

@@ -1,13 +1,11 @@
 //! Channels whose hosts are other drivers, by the names that those tell (spec 02 §5.12).
 
-mod world;
-
+use crate::world::{World, free_address};
 use harrier_client::ClientError;
 use harrier_driver::context::{DriverContext, NameResolverSupplier};
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::Clock;
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 const INVALID_PACKETS: i32 = 14;
@@ -141,7 +139,7 @@ fn a_driver_without_a_name_does_not_start() {
         ("one", "127.0.0.1", "must be host:port"),
         ("one", "nohost.invalid:1", "nohost.invalid"),
     ] {
-        let mut context = world::context(directory.path());
+        let mut context = crate::world::context(directory.path());
         named(name, interface.to_owned(), String::new())(&mut context);
         let now = PausingClock.now();
         let built = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now);

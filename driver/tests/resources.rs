@@ -1,11 +1,10 @@
 //! What streams take from the host and when they give it back: files, pages, space, terms to 1 GiB, and limits that end
 //! in an error while everything else goes on (spec 02 §5.6, §5.9).
 
-mod world;
-
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use crate::world::{World, free_address};
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication};
 use harrier_driver::system_counters::SystemCounter as C;
 use harrier_platform::{MappedMemory, PausingClock};
@@ -13,7 +12,6 @@ use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CncHeader};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{Clock, Memory, Region, error_log};
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 const GIB: i64 = 1 << 30;

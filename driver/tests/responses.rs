@@ -1,9 +1,7 @@
 //! Response channels through the driver: each requester gets its own answers (spec 02 §2.12, §7).
 
-mod world;
-
+use crate::world::{World, free_address};
 use harrier_client::{ClientError, ExclusivePublication, Subscription};
-use world::{World, free_address};
 
 /// Stream of requests and stream of answers.
 const REQUESTS: i32 = 40;
@@ -37,7 +35,7 @@ impl World {
         self.exclusive(&with_parameter(answers, &format!("response-correlation-id={image_id}")), ANSWERS)
     }
 
-    fn refusal(&mut self, channel: &str) -> (i32, String) {
+    fn publication_refusal(&mut self, channel: &str) -> (i32, String) {
         match self.exclusive(channel, ANSWERS) {
             Err(ClientError::Registration { code, message, .. }) => (code, message),
             other => panic!("{channel}: {other:?}"),
@@ -127,7 +125,7 @@ fn a_requester_takes_another_answer_when_the_first_has_gone() {
 fn responses_that_cannot_be_are_refused_as_by_peers() {
     let mut world = World::new(|_| ());
     let control = control();
-    let (code, message) = world.refusal(&control);
+    let (code, message) = world.publication_refusal(&control);
     let text = "control-mode=response was specified, but no response-correlation-id set";
     assert!(code == 11 && message.contains(text), "{message}");
     let endpoint = "aeron:udp?endpoint=127.0.0.1:9";
@@ -136,16 +134,17 @@ fn responses_that_cannot_be_are_refused_as_by_peers() {
         (&*control, 77, "image.correlationId=77 not found"),
         (endpoint, 123, "unable to find response subscription for response-correlation-id=123"),
     ] {
-        let (code, message) = world.refusal(&format!("{channel}|response-correlation-id={id}"));
+        let (code, message) = world.publication_refusal(&format!("{channel}|response-correlation-id={id}"));
         assert!(code == 11 && message.contains(text), "{message}");
     }
     for value in ["abc", "-2", ""] {
-        let (code, message) = world.refusal(&format!("{endpoint}|response-correlation-id={value}"));
+        let (code, message) =
+            world.publication_refusal(&format!("{endpoint}|response-correlation-id={value}"));
         let text =
             "invalid response-correlation-id, must be a number greater than or equal to -1, or 'prototype'";
         assert!(code == 1 && message.contains(text), "{value}: {code} {message}");
     }
-    let (code, message) = world.refusal(&format!("{endpoint}|response-correlation-id=prototype"));
+    let (code, message) = world.publication_refusal(&format!("{endpoint}|response-correlation-id=prototype"));
     let text = "unable to find response subscription for response-correlation-id=-2";
     assert!(code == 11 && message.contains(text), "{message}");
     // An image whose sender asks for nothing.
@@ -154,7 +153,7 @@ fn responses_that_cannot_be_are_refused_as_by_peers() {
     let image_id = world.until("the image", |_| {
         requests.image_by_session_id(plain.session_id()).map(|image| image.correlation_id())
     });
-    let (code, message) = world.refusal(&format!("{control}|response-correlation-id={image_id}"));
+    let (code, message) = world.publication_refusal(&format!("{control}|response-correlation-id={image_id}"));
     let text = format!("image.correlationId={image_id} did not request a response channel");
     assert!(code == 11 && message.contains(&text), "{message}");
     // Response subscriptions and others do not mix on one socket.
@@ -187,6 +186,6 @@ fn a_prototype_holds_the_socket_of_responses_open() {
     assert!(!prototype.is_connected());
     // Another kind of publication does not get its socket.
     let other = control.replace("control-mode=response", "control-mode=dynamic");
-    let (_, message) = world.refusal(&other);
+    let (_, message) = world.publication_refusal(&other);
     assert!(message.contains("control-mode=response does not share a socket"), "{message}");
 }

@@ -1,13 +1,11 @@
 //! Clients of our own through the driver, all on one thread: streams arrive whole and in order, resources come and go.
 
-mod world;
-
+use crate::world::{World, context, free_address};
 use harrier_client::{Aeron, ClientError, ClientEvent, Context};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode, StartError};
 use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::Clock;
-use world::{World, context, free_address};
 
 #[test]
 fn ipc_streams_arrive_in_order_over_many_terms() {
@@ -293,7 +291,7 @@ fn too_little_space_is_an_error_that_names_directory_and_bytes() {
 #[test]
 fn a_cubic_window_has_counters_as_long_as_its_image() {
     let mut world = World::new(|context| context.cubic_measure_rtt = true);
-    let channel = format!("aeron:udp?endpoint={}", world::free_address());
+    let channel = format!("aeron:udp?endpoint={}", crate::world::free_address());
     let mut subscription = world.subscription(&format!("{channel}|cc=cubic"), 10).unwrap();
     let mut publication = world.exclusive(&format!("{channel}|term-length=1m"), 10).unwrap();
     world.exchange(&mut publication, &mut subscription, 50, 3_000);

@@ -1,20 +1,18 @@
 //! The driver as a process in every threading mode: streams flow, threads have their names and cores, idle strategies
 //! are those that were set (spec 02 §5.10). Errors of agents are logged and the agents go on.
 
-mod world;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::world::{Numbered, NumberedReader, free_address};
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier_driver::context::ThreadingMode;
 use harrier_driver::system_counters::SystemCounter as C;
 use harrier_driver::{Driver, ExecutorMode};
 use harrier_platform::{MappedMemory, PausingClock, SystemClock, UdpTransport};
 use harrier_ringbuf::{AgentError, Clock};
-use world::{Numbered, NumberedReader, free_address};
 
 const STREAM: i32 = 10;
 /// Agents that have an idle strategy of their own, as settings call them.
@@ -47,7 +45,7 @@ impl Process {
     }
 
     fn until<V>(&mut self, what: &str, mut condition: impl FnMut(&mut Aeron) -> Option<V>) -> V {
-        let deadline_ns = SystemClock.now().ns + world::PATIENCE_NS;
+        let deadline_ns = SystemClock.now().ns + crate::world::PATIENCE_NS;
         while SystemClock.now().ns < deadline_ns {
             self.client.do_work(&SystemClock.now()).unwrap();
             if let Some(value) = condition(&mut self.client) {
@@ -149,7 +147,7 @@ fn streams_flow_on_the_threads_of_every_mode() {
 
 #[test]
 fn streams_flow_when_the_owner_runs_the_driver() {
-    let mut world = world::World::new(|context| context.threading_mode = ThreadingMode::Invoker);
+    let mut world = crate::world::World::new(|context| context.threading_mode = ThreadingMode::Invoker);
     assert!(world.client.counters().label(26).ends_with(" INVOKER"));
     let channel = format!("aeron:udp?endpoint={}", free_address());
     let mut subscription = world.subscription(&channel, STREAM).unwrap();
@@ -242,7 +240,7 @@ fn the_arguments_of_a_strategy_are_those_of_its_agent() {
 #[test]
 fn an_error_of_an_agent_is_logged_and_the_agents_go_on() {
     let directory = tempfile::Builder::new().prefix("harrier-threads-").tempdir_in("/dev/shm").unwrap();
-    let context = world::context(directory.path());
+    let context = crate::world::context(directory.path());
     let aeron = context.directory.clone();
     let now = PausingClock.now();
     let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
@@ -251,7 +249,7 @@ fn an_error_of_an_agent_is_logged_and_the_agents_go_on() {
     let mut client = Aeron::connect(Context::new(aeron), MappedMemory, &now).unwrap();
     sink("sender", &AgentError::failed("out of luck"));
     let id = client.add_counter(1_001, b"", "still there").unwrap();
-    let deadline_ns = now.ns + world::PATIENCE_NS;
+    let deadline_ns = now.ns + crate::world::PATIENCE_NS;
     let mut counter: Result<_, ClientError> = Ok(None);
     while !matches!(counter, Ok(Some(_))) {
         let now = PausingClock.now();

@@ -1,12 +1,10 @@
 //! Times that are written into messages on their way (spec 02 §2.10, §3.17).
 
-mod world;
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::world::{World, free_address};
 use harrier_client::{ClientError, Subscription};
 use harrier_ringbuf::append::OfferError;
-use world::{World, free_address};
 
 const STREAM: i32 = 10;
 

@@ -1,9 +1,5 @@
 //! The lease service's table and the copy behind a fence are the same, byte for byte, at every position of the log.
 
-#[allow(dead_code, reason = "not all tests need all of it")]
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -167,7 +163,7 @@ fn snapshot(node: &Node) {
 #[test]
 fn the_table_and_its_copy_are_the_same_at_every_position_in_every_life() {
     let base = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
-    let cluster = support::Cluster::new(base.path()).unwrap();
+    let cluster = crate::support::Cluster::new(base.path()).unwrap();
     let ingress = cluster.context().members.split(',').nth(1).unwrap().to_owned();
     let egress = "aeron:udp?endpoint=127.0.0.1:0|term-length=64k";
     let mut context = LeaseClientContext::new(ClusterClientContext::new(format!("0={ingress}"), egress));

@@ -1,9 +1,5 @@
 //! Leases on a composed node: claims, denials, waits, fences, limits, and what a restart leaves of them.
 
-#[allow(dead_code, reason = "not all tests need all of it")]
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 use std::time::Duration;
 
 use harrier::cluster::client::{ClusterClientContext, EgressListener};
@@ -91,7 +87,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// A cluster in a directory of its own, with a client of its leases.
 struct Rig {
-    cluster: support::Cluster,
+    cluster: crate::support::Cluster,
     settings: LeaseSettings,
     base: tempfile::TempDir,
 }
@@ -99,7 +95,7 @@ struct Rig {
 impl Rig {
     fn new(settings: LeaseSettings) -> Self {
         let base = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
-        Self { cluster: support::Cluster::new(base.path()).unwrap(), settings, base }
+        Self { cluster: crate::support::Cluster::new(base.path()).unwrap(), settings, base }
     }
 
     fn start(&self) -> Node {

@@ -1,9 +1,5 @@
 //! Whole nodes as a program embeds them: commands, layouts, services in other processes, settings by name.
 
-#[allow(dead_code, reason = "not all tests need all of it")]
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -138,7 +134,7 @@ fn recording_log(base: &Path) -> Vec<Entry> {
 fn a_shutdown_takes_a_snapshot_and_ends_the_node_as_told() {
     for layout in [Layout::Fused, Layout::Threads] {
         let base = base();
-        let cluster = support::Cluster::new(base.path()).unwrap();
+        let cluster = crate::support::Cluster::new(base.path()).unwrap();
         let start = || {
             let context = harrier::NodeContext { layout, ..cluster.context() };
             let node = Node::launch(context, keepers(2)).unwrap();
@@ -177,7 +173,7 @@ fn a_shutdown_takes_a_snapshot_and_ends_the_node_as_told() {
 #[test]
 fn messages_between_services_reach_all_services_once() {
     let base = base();
-    let cluster = support::Cluster::new(base.path()).unwrap();
+    let cluster = crate::support::Cluster::new(base.path()).unwrap();
     let node = cluster.start(keepers(2)).unwrap();
     let mut client = cluster.connect().unwrap();
     client.offer(b"ask around", &mut Heard::default()).unwrap();
@@ -223,7 +219,7 @@ struct Process(Child);
 impl Process {
     fn start(base: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "services_of_a_child_process"]).env(CHILD_BASE, base);
+        command.args(["--exact", "node::services_of_a_child_process"]).env(CHILD_BASE, base);
         Self(command.stdout(std::process::Stdio::null()).spawn().unwrap())
     }
 }
@@ -238,7 +234,7 @@ impl Drop for Process {
 #[test]
 fn a_service_in_another_process_is_one_of_the_nodes() {
     let base = base();
-    let cluster = support::Cluster::new(base.path()).unwrap();
+    let cluster = crate::support::Cluster::new(base.path()).unwrap();
     let start = || {
         let context = harrier::NodeContext { service_count: 2, ..cluster.context() };
         Node::launch(context, keepers(1)).unwrap()
@@ -275,7 +271,7 @@ fn a_service_in_another_process_is_one_of_the_nodes() {
 fn a_service_that_panics_ends_its_node_and_is_named() {
     for layout in [Layout::Fused, Layout::Threads] {
         let base = base();
-        let cluster = support::Cluster::new(base.path()).unwrap();
+        let cluster = crate::support::Cluster::new(base.path()).unwrap();
         let context = harrier::NodeContext { layout, ..cluster.context() };
         let node = Node::launch(context, keepers(1)).unwrap();
         until("readiness", || node.is_ready());
@@ -292,7 +288,7 @@ fn a_service_that_panics_ends_its_node_and_is_named() {
 #[test]
 fn a_client_asks_for_a_snapshot_when_it_may() {
     let base = base();
-    let cluster = support::Cluster::new(base.path()).unwrap();
+    let cluster = crate::support::Cluster::new(base.path()).unwrap();
     let node = cluster.start(keepers(1)).unwrap();
     let mut client = cluster.connect().unwrap();
     let error = client.request_snapshot(&mut Heard::default()).unwrap_err();
@@ -318,7 +314,7 @@ fn a_client_asks_for_a_snapshot_when_it_may() {
 #[test]
 fn settings_by_name_reach_all_parts() {
     let base = base();
-    let cluster = support::Cluster::new(base.path()).unwrap();
+    let cluster = crate::support::Cluster::new(base.path()).unwrap();
     let mut properties = Properties::default();
     for definition in [
         "aeron.cluster.max.sessions=1",

@@ -1,7 +1,8 @@
-//! The shared algorithms between real threads: quick here, and checked access by access under Miri.
+//! Tests of the shared algorithms between real threads. They are quick here and also run under Miri.
 //!
-//! `MIRIFLAGS="-Zmiri-disable-weak-memory-emulation" cargo +nightly miri test -p harrier-ringbuf --test threads`. What
-//! reordering can do is the business of the loom models; Miri looks at bounds, lifetimes, alignment and data races.
+//! `MIRIFLAGS="-Zmiri-disable-weak-memory-emulation" cargo +nightly miri test -p harrier-ringbuf --test integration threads::`
+//!
+//! Miri checks bounds, lifetimes, alignment and data races. The loom models check reordering.
 #![expect(clippy::disallowed_methods, reason = "threads are what is tested")]
 
 use std::thread;

@@ -2,18 +2,16 @@
 //! counter, never a panic, never a signal, and those that serve go on serving.
 #![forbid(unsafe_code)]
 
-mod support;
-
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::binaries::{OurDriver, OurNode, harrier_driver, node_command};
+use crate::support::client::Client;
+use crate::support::ports::free_port;
+use crate::support::process::{Process, in_small_file_system};
+use crate::support::{directory, until};
 use harrier::client::ClientError;
-use support::binaries::{OurDriver, OurNode, harrier_driver, node_command};
-use support::client::Client;
-use support::ports::free_port;
-use support::process::{Process, in_small_file_system};
-use support::{directory, until};
 
 const INVALID_PACKETS: i32 = 14;
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
@@ -44,7 +42,7 @@ fn backoff() -> Vec<String> {
 /// This test program once more, for the one test that does the inner part.
 fn inner_test(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture"]);
+    command.args(["--exact", &format!("bad_input::{name}"), "--nocapture"]);
     command
 }
 
@@ -63,7 +61,7 @@ fn a_second_node_on_the_same_directories_is_refused() {
     command.arg("--aeron-dir").arg(other.path().join("aeron"));
     let (status, _, errors) = Process::finish("command", &mut command);
     assert_eq!(status.code(), Some(2), "an option given twice is wrong usage: {errors}");
-    let mut command = support::binaries::harrier();
+    let mut command = crate::support::binaries::harrier();
     command.args(["node", "--member-id", "0", "--members", &free_members().0, "--max-seconds", "30"]);
     command
         .arg("--dir")
@@ -139,7 +137,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     for parent in [file.as_path(), Path::new("/proc/sys")] {
         let error = fails(harrier_driver().arg(format!("-Daeron.dir={}", parent.join("aeron").display())));
         assert!(error.contains(parent.to_str().unwrap()), "{error}");
-        let mut command = support::binaries::harrier();
+        let mut command = crate::support::binaries::harrier();
         command.args(["node", "--member-id", "0", "--members", &free_members().0]);
         command.arg("--dir").arg(parent.join("node")).arg("--aeron-dir").arg(home.path().join("aeron"));
         let error = fails(&mut command);

@@ -1,17 +1,15 @@
 //! What scripts rely on in `harrier node` and `harrier-driver`: lines, exit codes, settings.
 #![forbid(unsafe_code)]
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::binaries::{OurNode, harrier, harrier_driver};
+use crate::support::client::Client;
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+use crate::support::{directory, until};
 use serde_json::Value;
-use support::binaries::{OurNode, harrier, harrier_driver};
-use support::client::Client;
-use support::ports::free_port;
-use support::process::Process;
-use support::{directory, until};
 
 fn finish(command: &mut Command) -> (i32, String, String) {
     let (status, output, errors) = Process::finish("command", command);
@@ -127,7 +125,7 @@ fn a_node_ends_by_itself_after_its_time() {
     let members = free_members();
     let home = directory("node");
     let arguments = ["--idle", "backoff", "--max-seconds", "1"].map(String::from);
-    let mut command = support::binaries::node_command(home.path(), &members, &arguments);
+    let mut command = crate::support::binaries::node_command(home.path(), &members, &arguments);
     let (code, _, errors) = finish(&mut command);
     assert_eq!((code, errors.as_str()), (0, ""));
 }
@@ -137,13 +135,13 @@ fn a_node_without_services_of_its_own_waits_for_them() {
     let members = free_members();
     let arguments = ["--service", "none", "--idle", "backoff"].map(String::from);
     let home = directory("node");
-    let mut command = support::binaries::node_command(home.path(), &members, &arguments);
+    let mut command = crate::support::binaries::node_command(home.path(), &members, &arguments);
     command.args(["--max-seconds", "1"]);
     let (code, output, _) = finish(&mut command);
     assert_eq!((code, output.as_str()), (0, ""), "a node whose service is missing does not serve");
     // It can be ended while it waits.
     let home = directory("node");
-    let mut command = support::binaries::node_command(home.path(), &members, &arguments);
+    let mut command = crate::support::binaries::node_command(home.path(), &members, &arguments);
     let mut process = Process::start("harrier node", &mut command);
     until("the driver of the node", || home.path().join("aeron/loss-report.dat").exists().then_some(()));
     process.signal("TERM");
@@ -254,7 +252,7 @@ fn commands_on_files_say_what_is_missing_and_end_with_1() {
 
 #[test]
 fn a_running_driver_is_shown_as_text_and_as_json() {
-    let driver = support::binaries::OurDriver::start(&[]);
+    let driver = crate::support::binaries::OurDriver::start(&[]);
     let mut client = Client::connect(&driver.directory);
     let mut publication = client.exclusive("aeron:ipc?term-length=64k", 1_001);
     let mut subscription = client.subscription("aeron:ipc", 1_001);
@@ -292,7 +290,7 @@ fn a_running_driver_is_shown_as_text_and_as_json() {
 
 #[test]
 fn a_watched_driver_is_shown_again_and_again_until_a_signal() {
-    let driver = support::binaries::OurDriver::start(&[]);
+    let driver = crate::support::binaries::OurDriver::start(&[]);
     let mut command = harrier();
     command.args(["stat", "--watch", "--json", "--interval-ms", "20", "--aeron-dir"]).arg(&driver.directory);
     let mut watcher = Process::start("harrier stat", &mut command);

@@ -1,13 +1,11 @@
 //! The main job, small: orders through a node that is killed in the middle.
 
-mod support;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::support::stopwatch::Stopwatch;
 use harrier::ringbuf::Rng;
-use support::stopwatch::Stopwatch;
 
 fn demo(arguments: &[&str], directory: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_harrier"))

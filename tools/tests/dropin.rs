@@ -2,22 +2,20 @@
 //! §5.14, §6.2–6.4).
 #![forbid(unsafe_code)]
 
-#[path = "dropin/effects.rs"]
 mod effects;
-#[path = "dropin/life.rs"]
 mod life;
-#[path = "dropin/losses.rs"]
 mod losses;
-#[path = "dropin/refusals.rs"]
 mod refusals;
-mod support;
-#[path = "dropin/trouble.rs"]
 mod trouble;
 
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::binaries::{harrier, harrier_driver};
+use crate::support::client::Client;
+use crate::support::process::Process;
+use crate::support::{directory, until};
 use harrier::client::{Context, request_driver_termination};
 use harrier::platform::{MappedMemory, SystemClock};
 use harrier::protocol::cnc::{CNC_HEADER_LENGTH, CncHeader};
@@ -25,10 +23,6 @@ use harrier::ringbuf::many_to_one::ManyToOneRing;
 use harrier::ringbuf::memory::MapMode;
 use harrier::ringbuf::{Clock, Memory, Region, broadcast};
 use serde_json::Value;
-use support::binaries::{harrier, harrier_driver};
-use support::client::Client;
-use support::process::Process;
-use support::{directory, until};
 
 const LAST_WORDS: &str = "Shutting down driver...";
 

@@ -1,15 +1,13 @@
 //! `harrier lease` against a node with the lease service: what scripts rely on.
 #![forbid(unsafe_code)]
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::binaries::{OurNode, harrier};
+use crate::support::process::Process;
+use crate::support::{directory, until};
 use serde_json::Value;
-use support::binaries::{OurNode, harrier};
-use support::process::Process;
-use support::{directory, until};
 
 /// A node with leases, and an order book that accepts fences.
 struct Leases {

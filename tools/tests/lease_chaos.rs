@@ -4,12 +4,13 @@
 //! one's own allows.
 #![forbid(unsafe_code)]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::binaries::{OurDriver, OurNode};
+use crate::support::process::Process;
+use crate::support::{PATIENCE_NS, rest};
 use harrier::client::Aeron;
 use harrier::cluster::client::ClusterClientContext;
 use harrier::lease::codec::Event;
@@ -20,9 +21,6 @@ use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::{Clock, Rng};
 use harrier::services::orders::{Order, Reply, Request};
 use serde_json::{Value, json};
-use support::binaries::{OurDriver, OurNode};
-use support::process::Process;
-use support::{PATIENCE_NS, rest};
 
 const APPLICATIONS: usize = 10;
 const UNITS: usize = 3;
@@ -186,7 +184,7 @@ impl Unit {
 fn unit_process() {
     let Ok(task) = std::env::var(TASK) else { return };
     let task: Value = serde_json::from_str(&task).unwrap();
-    let context = support::client::context(Path::new(task["aeron_dir"].as_str().unwrap()));
+    let context = crate::support::client::context(Path::new(task["aeron_dir"].as_str().unwrap()));
     let mut aeron = Aeron::connect(context, MappedMemory, &SystemClock.now()).unwrap();
     let mut unit = Unit::new(&task);
     loop {
@@ -261,7 +259,7 @@ impl Field {
             "ingress": self.node.ingress_endpoints(), "aeron_dir": self.driver.directory,
         });
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["unit_process", "--exact", "--nocapture"]).env(TASK, task.to_string());
+        command.args(["lease_chaos::unit_process", "--exact", "--nocapture"]).env(TASK, task.to_string());
         Process::start("a unit", &mut command)
     }
 
@@ -373,7 +371,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     // Other tests may hold the processor while this one runs with them.
     let (seconds, limit_ns) = asked.map_or((8, 10_000_000_000), |seconds| (seconds, 1_000_000_000));
     let mut field = Field::new();
-    support::until("leaders of all", || {
+    crate::support::until("leaders of all", || {
         field.listen();
         field.tenures.iter().all(|tenures| !tenures.is_empty()).then_some(())
     });
@@ -405,7 +403,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     }
     // Everybody leads again, and the last words are heard.
     let end_ns = SystemClock.now().ns;
-    support::until("leaders after the end", || {
+    crate::support::until("leaders after the end", || {
         field.listen();
         let leads = |tenures: &BTreeMap<u64, Tenure>| {
             tenures.values().any(|tenure| tenure.until_ns > end_ns + LEASE_NS)

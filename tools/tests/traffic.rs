@@ -1,18 +1,16 @@
 //! `harrier ping`, `pong`, `pub`, `sub`, `rate`, `export` and `completions`, as a shell runs them.
 #![forbid(unsafe_code)]
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::binaries::{OurDriver, harrier};
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+use crate::support::{PATIENCE_NS, directory};
 use serde_json::Value;
-use support::binaries::{OurDriver, harrier};
-use support::ports::free_port;
-use support::process::Process;
-use support::{PATIENCE_NS, directory};
 
 fn command(words: &[&str]) -> Command {
     let mut command = harrier();

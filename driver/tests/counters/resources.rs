@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harrier_client::Aeron;
 
-use crate::STREAM;
+use super::STREAM;
 use crate::world::{World, free_address};
 
 /// A counter as a reader of the CnC file sees it, without its value.

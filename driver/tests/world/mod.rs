@@ -1,6 +1,4 @@
 //! A driver with a client of our own.
-#![allow(dead_code, reason = "each test program uses its part")]
-
 pub mod seam;
 
 use std::path::Path;
@@ -89,10 +87,14 @@ pub fn context(directory: &Path) -> DriverContext {
     context
 }
 
-/// The transport that the program is named after, else sockets. Where the host lacks it the tests run on sockets and say
-/// so, or fail where everything is required.
+/// Environment variable that names the transport of the tests, sockets when it is absent.
+pub const TRANSPORT_VARIABLE: &str = "HARRIER_TEST_TRANSPORT";
+
+/// The transport of the tests. Where the host lacks it the tests run on sockets and print a message, or fail where
+/// everything is required.
 fn transport() -> HostTransport {
-    let kind = TransportKind::by_name(env!("CARGO_CRATE_NAME")).unwrap_or_default();
+    let name = std::env::var(TRANSPORT_VARIABLE).ok();
+    let kind = name.map(|name| TransportKind::by_name(&name).unwrap()).unwrap_or_default();
     let options = TransportOptions { kind, ..TransportOptions::default() };
     HostTransport::new(&options).unwrap_or_else(|error| {
         let is_required = std::env::var_os("HARRIER_REQUIRE_PEERS").is_some_and(|value| value == "1");

@@ -1,7 +1,5 @@
 //! An archive beside a driver, both on this thread: what is published is recorded, what is recorded is replayed.
 
-mod rig;
-
 use std::path::Path;
 
 use harrier_archive::client::{ArchiveAnswer, ReplayOptions};
@@ -11,7 +9,7 @@ use harrier_client::ExclusivePublication;
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::Clock;
 
-use rig::{CHANNEL, STREAM_ID, World, archive_context};
+use crate::rig::{CHANNEL, STREAM_ID, World, archive_context};
 
 #[test]
 fn a_stream_is_recorded_over_segments_and_replayed() {

@@ -1,7 +1,5 @@
 //! Requests beside recording and replay: tokens, response channels, sessions that are not active, what counters show.
 
-mod rig;
-
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext};
 use harrier_archive::codec::{ReplayRequest, Request, RequestBody, Response, Signal};
 use harrier_archive::{Authenticator, FileClock, SourceLocation};
@@ -10,7 +8,7 @@ use harrier_platform::{PausingClock, SystemClock};
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::Clock;
 
-use rig::{CHANNEL, STREAM_ID, World};
+use crate::rig::{CHANNEL, STREAM_ID, World};
 
 /// Records 500 messages; returns the recording and where it stopped.
 fn record(world: &mut World) -> (i64, i64) {

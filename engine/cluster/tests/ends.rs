@@ -1,12 +1,10 @@
 //! What ends a member that nobody told to end (spec 04 §4.11, §5.6).
 
-mod rig;
-
+use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 use harrier_archive::client::{ArchiveClient, ArchiveClientContext};
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::{Agent, Clock};
-use rig::{Node, Plan, counter, directory, members, ports, value};
 
 const ROLE: &str = "consensus-module-0-0";
 
@@ -51,7 +49,7 @@ fn a_second_module_of_the_cluster_on_the_same_driver() {
     let (directory, ports) = (directory(), ports());
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();
-    let other = rig::directory();
+    let other = crate::rig::directory();
     let driver = directory.path().join("node");
     let mut context = ConsensusModuleContext::new(driver, other.path(), 0, members(&ports));
     context.startup_timeout_ns = 200_000_000;

@@ -1,15 +1,13 @@
 //! Our node on the files that the released cluster wrote, at each stage of its life (spec 04 §11).
 
-mod rig;
-
+use crate::rig::golden::{Recording, lay_out, testdata};
+use crate::rig::stub::Told;
+use crate::rig::{Node, Plan, counter, directory, ports, value};
 use harrier_cluster::codec::TimeUnit;
 use harrier_cluster::recording_log::EntryType;
 use harrier_platform::PausingClock;
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::Clock;
-use rig::golden::{Recording, lay_out, testdata};
-use rig::stub::Told;
-use rig::{Node, Plan, counter, directory, ports, value};
 
 /// The single node's directory at a stage; its log ends at `log_end`.
 fn single(stage: &str, log_end: i64, snapshots: usize) -> tempfile::TempDir {

@@ -1,12 +1,10 @@
 //! Snapshots of a whole node: what is in them, and what a node is that begins at one (spec 04 §4.9, §4.12).
 
-mod rig;
-
+use crate::rig::client::Heard;
+use crate::rig::stub::Told;
+use crate::rig::{Node, Plan, counter, directory, entries, ports, value};
 use harrier_cluster::codec::{EventCode, ServiceMessage};
 use harrier_cluster::recording_log::{Entry, EntryType};
-use rig::client::Heard;
-use rig::stub::Told;
-use rig::{Node, Plan, counter, directory, entries, ports, value};
 
 fn facts(entries: &[Entry]) -> Vec<(i32, EntryType, bool)> {
     entries.iter().map(|entry| (entry.service_id, entry.entry_type, entry.is_valid)).collect()
@@ -159,7 +157,7 @@ fn restored_sessions_are_told_of_the_new_term() {
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();
     // The response channel of this client outlives the node: it is a socket of another driver's.
-    let listener = rig::client_driver(directory.path());
+    let listener = crate::rig::client_driver(directory.path());
     let client = node.connect_from(listener.clone(), ports[0]);
     node.take_snapshot();
     let session_id = node.clients[client].session_id;

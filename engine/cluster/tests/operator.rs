@@ -1,12 +1,10 @@
 //! What operators do to a node: suspend, resume, snapshot, shutdown, abort, the node's own toggle, questions of tools
 //! (spec 04 §2.5, §4.10, §4.11, §6.6).
 
-mod rig;
-
+use crate::rig::stub::Told;
+use crate::rig::{Node, Plan, counter, directory, entries, members, ports, value};
 use harrier_cluster::codec::{ActiveMember, ModuleMessage, ServiceMessage};
 use harrier_cluster::recording_log::EntryType;
-use rig::stub::Told;
-use rig::{Node, Plan, counter, directory, entries, members, ports, value};
 
 #[test]
 fn a_suspended_cluster_takes_nothing_until_it_is_resumed_also_after_a_restart() {
@@ -199,7 +197,7 @@ fn the_counters_are_those_of_the_released_cluster() {
             own.push((type_id, i32::from_le_bytes(*key.first_chunk().unwrap()), label.to_owned()));
         }
     });
-    let text = String::from_utf8(rig::golden::testdata("single/counters.txt")).unwrap();
+    let text = String::from_utf8(crate::rig::golden::testdata("single/counters.txt")).unwrap();
     for line in text.lines() {
         let (type_id, label) = line.split_once(' ').unwrap();
         let type_id: i32 = type_id.parse().unwrap();

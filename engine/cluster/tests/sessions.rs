@@ -1,14 +1,12 @@
 //! Clients as the consensus module treats them, word by word (spec 04 §3.3–§3.5, §8.3).
 
-mod rig;
-
+use crate::rig::client::Heard;
+use crate::rig::{Node, Plan, counter, directory, ports, value};
 use harrier_cluster::codec::{EventCode, PROTOCOL_VERSION};
 use harrier_cluster::module::{
     Authenticator, AuthenticatorSupplier, Authorisation, AuthorisationService, SessionProxy,
 };
 use harrier_protocol::semantic_version;
-use rig::client::Heard;
-use rig::{Node, Plan, counter, directory, ports, value};
 
 fn start(plan: &Plan) -> (Node, tempfile::TempDir, Vec<u16>) {
     let (directory, ports) = (directory(), ports());

@@ -1,7 +1,5 @@
 //! Backups and standbys: what a member answers them, and how it fetches the snapshots that they have (spec 04 §8).
 
-mod rig;
-
 use std::path::Path;
 
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext, ReplicationParams};
@@ -19,7 +17,7 @@ use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
 use harrier_ringbuf::{Clock, SharedThread, Storage};
 
-use rig::{Node, Plan, counter, directory, members, ports, value};
+use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 
 /// What a member tells a backup.
 #[derive(Debug, PartialEq, Eq)]
@@ -244,7 +242,7 @@ fn standby(home: &Path, control_port: u16) -> SharedThread {
         Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)),
         Box::new(|role, error| panic!("{role}: {error}")),
     );
-    let mut agents = rig::driver(home, "standby").into_agents();
+    let mut agents = crate::rig::driver(home, "standby").into_agents();
     let mut context = ArchiveContext::new(home.join("standby"), home.join("standby-archive"));
     context.control_channel = Some(format!("aeron:udp?endpoint=127.0.0.1:{control_port}"));
     context.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into());

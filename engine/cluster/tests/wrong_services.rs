@@ -1,10 +1,8 @@
 //! Services that ack wrongly, too late, or not at all, and services that die (spec 04 §4.11, §4.14, §10.3).
 
-mod rig;
-
+use crate::rig::stub::{Stub, Told};
+use crate::rig::{Node, Plan, counter, directory, ports, value};
 use harrier_cluster::codec::{ServiceMessage, SessionHeader};
-use rig::stub::{Stub, Told};
-use rig::{Node, Plan, counter, directory, ports, value};
 
 fn stubbed() -> Plan {
     Plan { services: 0, ..Plan::default() }
@@ -176,7 +174,7 @@ fn the_directory_of_a_living_module_is_not_taken_and_that_of_a_dead_one_is() {
     let (directory, ports) = (directory(), ports());
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();
-    let other = rig::directory();
+    let other = crate::rig::directory();
     let cluster = directory.path().join("cluster");
     let same = cluster.clone();
     let plan = Plan { services: 0, ..Plan::with(move |context| context.cluster_directory.clone_from(&same)) };

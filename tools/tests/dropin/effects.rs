@@ -5,11 +5,11 @@ use std::path::Path;
 
 use harrier::client::ClientError;
 
+use super::{error_log, start, stop};
 use crate::support::client::Client;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
-use crate::{error_log, start, stop};
 
 type Check = fn(&Process, &Path, &mut Client);
 

@@ -4,9 +4,9 @@ use harrier::client::ClientError;
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 
+use super::{error_log, start, stop};
 use crate::support::client::Client;
 use crate::support::{directory, until};
-use crate::{error_log, start, stop};
 
 /// Why a client has found itself without its driver.
 fn end_of(client: &mut Client) -> ClientError {

@@ -1,8 +1,8 @@
 //! The built-in losses, each with a stream through it (spec 02 §6.5).
 
+use super::{start, stop};
 use crate::support::directory;
 use crate::support::ports::free_port;
-use crate::{start, stop};
 
 const NAKS_SENT: i32 = 5;
 const RETRANSMITS_SENT: i32 = 11;

@@ -8,12 +8,12 @@ use harrier::client::ClientError;
 use harrier::protocol::command::{Command, Request};
 use harrier::protocol::event::Event;
 
+use super::{Files, error_log, start, stop};
 use crate::support::binaries::harrier;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
-use crate::{Files, error_log, start, stop};
 
 const STREAM: i32 = 10;
 const INVALID_CHANNEL: (i32, &str) = (1, "(-1) invalid channel\n");

@@ -12,11 +12,11 @@ use harrier::protocol::cnc::{CNC_HEADER_LENGTH, CncHeader};
 use harrier::protocol::udp::{SETUP_LENGTH, Setup};
 use harrier::ringbuf::{Clock, Region};
 
+use super::{Files, LAST_WORDS, command, error_log, finish, start, stop};
 use crate::support::client::Client;
 use crate::support::ports::free_port;
 use crate::support::process::{Process, in_small_file_system};
 use crate::support::{directory, until};
-use crate::{Files, LAST_WORDS, command, error_log, finish, start, stop};
 
 const ERRORS: i32 = 15;
 

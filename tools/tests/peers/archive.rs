@@ -11,8 +11,8 @@ use harrier::ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier::ringbuf::{Agent, Clock, SharedThread};
 use serde_json::Value;
 
-use crate::java;
-use crate::peer::{Kind, Peer};
+use crate::peers::java;
+use crate::peers::peer::{Kind, Peer};
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{PATIENCE_NS, directory};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::peer;
+use crate::peers::peer;
 use crate::support::source;
 
 /// Versions of CMake that build the sources: from, before.

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::c;
-use crate::peer::{Kind, Peer};
+use crate::peers::c;
+use crate::peers::peer::{Kind, Peer};
 use crate::support::binaries::{OurDriver, harrier_driver};
 use crate::support::client::Client;
 use crate::support::ports::free_port;

@@ -1,6 +1,6 @@
 //! Released clients that die, stall, or lose our driver.
 
-use crate::peer::{Kind, with_each_peer};
+use crate::peers::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::until;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::java;
-use crate::peer::{Kind, Peer};
+use crate::peers::java;
+use crate::peers::peer::{Kind, Peer};
 use crate::support::binaries::OurNode;
 use crate::support::process::Process;
 use crate::support::stopwatch::Stopwatch;

@@ -5,7 +5,7 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use serde_json::Value;
 
-use crate::peer::{Kind, Peer, texts, with_each_peer};
+use crate::peers::peer::{Kind, Peer, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::until;

@@ -9,7 +9,7 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use serde_json::Value;
 
-use crate::java;
+use crate::peers::java;
 use crate::support::binaries::node_command;
 use crate::support::client::Client;
 use crate::support::cluster;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use harrier::client::{Aeron, ExclusivePublication, Subscription};
 
-use crate::peer::{Kind, with_each_peer};
+use crate::peers::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::directory;

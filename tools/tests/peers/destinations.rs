@@ -3,7 +3,7 @@
 
 use harrier::client::{ExclusivePublication, Subscription};
 
-use crate::peer::{Kind, Peer, with_each_peer};
+use crate::peers::peer::{Kind, Peer, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;

@@ -7,7 +7,7 @@ use harrier::client::{Context, request_driver_termination};
 use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::Clock;
 
-use crate::peer::{Kind, Peer, with_each_peer};
+use crate::peers::peer::{Kind, Peer, with_each_peer};
 use crate::support::binaries::{harrier, harrier_driver};
 use crate::support::client::Client;
 use crate::support::ports::free_port;

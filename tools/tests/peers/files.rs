@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::java;
-use crate::peer::Kind;
+use crate::peers::java;
+use crate::peers::peer::Kind;
 use crate::support::binaries::{OurDriver, harrier};
 use crate::support::client::Client;
 use crate::support::process::Process;
@@ -42,7 +42,7 @@ fn busy_driver() -> (OurDriver, Client, Vec<Box<dyn std::any::Any>>) {
 #[test]
 fn an_independent_reader_agrees_with_our_files() {
     if Command::new("python3").arg("--version").output().is_err() {
-        crate::peer::skip("python3 does not run");
+        crate::peers::peer::skip("python3 does not run");
         return;
     }
     let (driver, mut client, resources) = busy_driver();

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use harrier::client::Aeron;
 use serde_json::Value;
 
-use crate::peer;
+use crate::peers::peer;
 use crate::support::binaries::node_command;
 use crate::support::client::Client;
 use crate::support::ports::free_port;

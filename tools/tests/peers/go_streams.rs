@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::go::{self, gopeer};
-use crate::java;
-use crate::peer::Kind;
+use crate::peers::go::{self, gopeer};
+use crate::peers::java;
+use crate::peers::peer::Kind;
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;

@@ -1,11 +1,10 @@
 //! How the released Java client, media driver and archive are built and started.
-#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::peer::{self, Kind, Peer};
+use crate::peers::peer::{self, Kind, Peer};
 use crate::support::source;
 
 /// Flags of every virtual machine: small, quick to start, without files for its own monitors, open where Agrona needs it.

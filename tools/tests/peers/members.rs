@@ -8,8 +8,8 @@ use harrier::cluster::service::{
 };
 use harrier::{Node, NodeContext, ServiceFactory, ServiceNode, ServiceNodeContext};
 
-use crate::containers::{ABORT, ACTIVE, NEUTRAL, SNAPSHOT, SNAPSHOTS, STATE, Session, TOGGLE};
-use crate::java;
+use crate::peers::containers::{ABORT, ACTIVE, NEUTRAL, SNAPSHOT, SNAPSHOTS, STATE, Session, TOGGLE};
+use crate::peers::java;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};

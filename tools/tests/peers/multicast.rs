@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::peer::{Kind, texts, with_each_peer};
+use crate::peers::peer::{Kind, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;

@@ -1,6 +1,6 @@
 //! Our driver and the released drivers tell each other their names.
 
-use crate::peer::{Kind, texts, with_each_peer};
+use crate::peers::peer::{Kind, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;

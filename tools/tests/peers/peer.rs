@@ -1,6 +1,5 @@
 //! Released clients and media drivers in processes of their own, driven line by line. Every kind takes the same
 //! commands and gives the same answers, so that one test runs against each.
-#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,10 +10,10 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use serde_json::Value;
 
+use crate::peers::{c, java};
 use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::{PATIENCE_NS, directory, patient_idle};
-use crate::{c, java};
 
 /// Set to 1, a missing tool fails the tests that it would skip.
 const REQUIRE: &str = "HARRIER_REQUIRE_PEERS";
@@ -37,8 +36,8 @@ macro_rules! with_each_peer {
             $(
                 #[test]
                 fn $test() {
-                    if crate::peer::Kind::$kind.is_available() {
-                        super::$test(crate::peer::Kind::$kind);
+                    if crate::peers::peer::Kind::$kind.is_available() {
+                        super::$test(crate::peers::peer::Kind::$kind);
                     }
                 }
             )+
@@ -264,7 +263,6 @@ fn read(paths: &[PathBuf]) -> std::io::Result<String> {
 
 /// A released client in a process of its own.
 pub struct Peer {
-    kind: Kind,
     process: Process,
     last_id: u64,
     replies: BTreeMap<u64, Value>,
@@ -278,14 +276,9 @@ impl Peer {
     /// Starts a process and waits until it takes commands.
     pub fn start(kind: Kind, command: &mut Command) -> Self {
         let process = Process::start(&format!("{kind:?} peer"), command);
-        let mut peer = Self { kind, process, last_id: 0, replies: BTreeMap::new() };
+        let mut peer = Self { process, last_id: 0, replies: BTreeMap::new() };
         peer.finish(Pending(0));
         peer
-    }
-
-    /// Whose client it is.
-    pub fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// Starts a command; others may run beside it.

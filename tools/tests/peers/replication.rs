@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::archive::{OurArchive, number};
-use crate::java;
-use crate::peer::Peer;
+use crate::peers::archive::{OurArchive, number};
+use crate::peers::java;
+use crate::peers::peer::Peer;
 use crate::support::directory;
 use crate::support::ports::free_port;
 

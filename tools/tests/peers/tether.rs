@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::peer::{Kind, with_each_peer};
+use crate::peers::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::ports::free_port;
 

@@ -2,7 +2,7 @@
 
 use harrier::client::ClientError;
 
-use crate::peer::{Kind, with_each_peer};
+use crate::peers::peer::{Kind, with_each_peer};
 use crate::support::client::Client;
 use crate::support::directory;
 

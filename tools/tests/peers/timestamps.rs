@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::peer::{Kind, with_each_peer};
+use crate::peers::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::directory;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::java;
+use crate::peers::java;
 use crate::support::binaries::{OurNode, harrier};
 use crate::support::ports::free_port;
 use crate::support::process::Process;

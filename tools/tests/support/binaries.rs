@@ -60,11 +60,15 @@ fn newest_source(path: &Path) -> Option<SystemTime> {
     entries.filter_map(|entry| newest_source(&entry.ok()?.path())).max()
 }
 
-/// Transport of our drivers: the one that a test program `peers_NAME` is named after, else sockets. Where the host lacks it
-/// the tests run on sockets and say so, or fail where peers are required.
+/// Environment variable that names the transport of our drivers, sockets when it is absent.
+pub const TRANSPORT_VARIABLE: &str = "HARRIER_TEST_TRANSPORT";
+
+/// Transport of our drivers. Where the host lacks it the tests run on sockets and print a message, or fail where peers are
+/// required.
 fn transport() -> &'static str {
-    let kind = env!("CARGO_CRATE_NAME").strip_prefix("peers_").and_then(TransportKind::by_name);
-    let options = TransportOptions { kind: kind.unwrap_or_default(), ..TransportOptions::default() };
+    let name = std::env::var(TRANSPORT_VARIABLE).ok();
+    let kind = name.map(|name| TransportKind::by_name(&name).unwrap()).unwrap_or_default();
+    let options = TransportOptions { kind, ..TransportOptions::default() };
     match HostTransport::new(&options) {
         Ok(_) => options.kind.name(),
         Err(error) => {

@@ -1,6 +1,4 @@
 //! Processes, directories and ports of whole-system tests.
-#![allow(dead_code, reason = "each test program uses its part")]
-
 pub mod binaries;
 pub mod client;
 pub mod cluster;

@@ -1,5 +1,4 @@
 //! An archive beside a driver and a client of it, all on this thread.
-#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! A whole node on one thread, whose services keep a state, and clients and tools beside it that see every message.
-#![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod client;
 pub mod golden;

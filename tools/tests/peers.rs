@@ -24,8 +24,6 @@ mod names;
 mod peer;
 mod replication;
 mod sequences;
-#[path = "../support/mod.rs"]
-mod support;
 mod tether;
 mod their_driver;
 mod timestamps;

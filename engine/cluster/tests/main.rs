@@ -1,0 +1,16 @@
+//! Integration tests of consensus module, service container and cluster client.
+#![forbid(unsafe_code)]
+
+mod client;
+mod container;
+mod ends;
+mod golden;
+mod golden_start;
+mod node_snapshots;
+mod operator;
+mod rig;
+mod sessions;
+mod single_member;
+mod snapshot;
+mod standby;
+mod wrong_services;

@@ -1,0 +1,10 @@
+//! Integration tests of whole nodes and leases, as a program embeds them.
+
+mod examples;
+mod lease_copies;
+mod lease_failover;
+mod leases;
+mod node;
+#[allow(dead_code, reason = "the tests need a part of what the examples share")]
+#[path = "../examples/support/mod.rs"]
+mod support;

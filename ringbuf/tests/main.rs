@@ -1,0 +1,4 @@
+//! Integration tests of the shared-memory algorithms.
+
+mod golden;
+mod threads;
