@@ -1,13 +1,12 @@
 //! Members whose recording.log was seeded from a snapshot (spec 04 §6.6): the log begins anew at position 0.
 
-mod rig;
-
 use std::path::Path;
 
 use harrier_cluster::tool::{Seeded, seed_recording_log_from_snapshot};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::Clock;
-use rig::{Node, Plan, directory, ports};
+
+use crate::rig::{Node, Plan, directory, ports};
 
 fn seed(directory: &Path) -> Seeded {
     let (mut storage, now) = (FileStorage::inline(), PausingClock.now());
@@ -53,7 +52,12 @@ fn a_seeded_member_starts_writes_and_takes_snapshots_any_number_of_times() {
         node.exchange(client, &format!("new log {life}"));
         count += 1;
         let state = node.state(client);
-        assert_eq!(state.split(':').next(), Some(count.to_string().as_str()), "life {life}: {:?}", node.seen());
+        assert_eq!(
+            state.split(':').next(),
+            Some(count.to_string().as_str()),
+            "life {life}: {:?}",
+            node.seen()
+        );
         if life == 1 {
             node.take_snapshot();
         }
