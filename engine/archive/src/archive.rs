@@ -1,5 +1,6 @@
 //! The archive: one agent that records streams and replays them (spec 03).
 
+mod catalog_file;
 mod recordings;
 mod replays;
 mod replications;
@@ -40,7 +41,7 @@ const FRAGMENT_LIMIT: usize = 10;
 /// Why an archive does not start, or ends.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
-    /// A setting that cannot be.
+    /// Invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
     /// The directory belongs to another archive.
@@ -49,13 +50,21 @@ pub enum ArchiveError {
     /// A file could not be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The catalog is no catalog.
+    /// The catalog cannot be read.
     #[error("{}: {error}", path.display())]
     Catalog {
         /// Its file.
         path: PathBuf,
         /// What is wrong with it.
         error: CatalogError,
+    },
+    /// A file that no program wrote as it is.
+    #[error("{}: {reason}; no command can repair it: restore it from a backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A recording that was cut off could not be ended.
     #[error(transparent)]
@@ -227,7 +236,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     /// True once all writes have finished; failures are recorded.
     fn is_written(&mut self, ticket: &mut CatalogTicket) -> bool {
         let mut failures = Vec::new();
-        ticket.0.retain(|own| match self.io.take(*own) {
+        ticket.0.retain(|operation| match self.io.take(*operation) {
             None => true,
             Some(Ok(_)) => false,
             Some(Err(error)) => {
@@ -310,7 +319,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         for session in &mut self.sessions {
             let id = session.image_session_id;
             let is_there = self.control.iter_mut().any(|stream| {
-                stream.subscription.as_mut().is_some_and(|own| own.image_by_session_id(id).is_some())
+                stream
+                    .subscription
+                    .as_mut()
+                    .is_some_and(|subscription| subscription.image_by_session_id(id).is_some())
             });
             if !is_there {
                 session.state = SessionState::Done;
