@@ -38,6 +38,11 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
+    /// True when a file of that name exists already.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    }
+
     /// True when the file was not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
