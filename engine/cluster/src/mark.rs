@@ -218,6 +218,9 @@ impl<M: Memory> MarkFile<M> {
                 if buffer.capacity() >= HEADER_LENGTH {
                     previous = check_previous(&buffer, facts, &path, now)?;
                     old_errors::save(&buffer, facts, memory, now)?;
+                    // Cleared on disk before the owner record goes: a crash of the machine may keep either of them.
+                    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
+                    memory.flush(&buffer)?;
                 }
                 if buffer.capacity() == length {
                     buffer
@@ -230,11 +233,11 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, length);
-        // Flushed before the first sign of activity: after a crash of the machine a fresh time stamp without the record would
-        // be that of another make.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
-        memory.flush(&buffer)?;
         write_header(&buffer, facts, options, now)?;
+        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
+        // that of another make.
+        memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, errors_length));
         Ok(Self { buffer, errors, previous, next_update_ms: 0, _lock: lock })
     }
