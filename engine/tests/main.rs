@@ -1,6 +1,7 @@
 //! Integration tests of whole nodes and leases, as a program embeds them.
 
 mod examples;
+mod lease_clients;
 mod lease_copies;
 mod lease_failover;
 mod leases;
