@@ -41,7 +41,7 @@ pub use clock::Clock;
 pub use idmap::{IdMap, IdSet};
 pub use memory::{Memory, MemoryError};
 pub use rng::Rng;
-pub use shared_thread::{SharedThread, Waiter};
+pub use shared_thread::{ProcessDeath, SharedThread, Waiter, panic_text};
 pub use storage::Storage;
 pub use transport::{Datagrams, Transport, TransportError};
 

@@ -1,5 +1,6 @@
 //! The seam to mapped files: CnC file, logs, loss report and mark files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -37,6 +38,11 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
+    /// True when a file of that name exists already.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    }
+
     /// True when the file was not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
@@ -66,6 +72,12 @@ pub trait Memory: Clone + Send + 'static {
     /// than the file system could hold.
     fn create_unasked(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError> {
         self.create(path, length, sparse)
+    }
+
+    /// Allocates the pages of a range of an existing file, so that no later store to them can fail. Nothing to do where
+    /// files have all of their pages from the start.
+    fn allocate(&self, _path: &Path, _range: Range<usize>) -> Result<(), MemoryError> {
+        Ok(())
     }
 
     /// Makes the first store to each page of a mapping, or of a part of one, as cheap as later stores. This is a best

@@ -205,7 +205,7 @@ impl Waiter for SharedThread {
 }
 
 /// Returns the text of a panic, if it has one.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()

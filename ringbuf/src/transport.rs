@@ -81,6 +81,14 @@ pub enum TransportError {
         /// Error of the system.
         source: std::io::Error,
     },
+    /// The system refused to connect the socket to its peer.
+    #[error("cannot connect UDP socket to {address}: {source}")]
+    Connect {
+        /// The peer.
+        address: SocketAddr,
+        /// Error of the system.
+        source: std::io::Error,
+    },
     /// A name or port cannot be resolved.
     #[error("unresolved host: {name}")]
     UnknownHost {

@@ -210,9 +210,7 @@ pub fn default_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("AERON_DIR") {
         return directory.into();
     }
-    let user = std::env::var("USER").unwrap_or_else(|_| "default".to_owned());
-    let parent = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
-    Path::new(parent).join(format!("aeron-{user}"))
+    harrier::platform::default_aeron_directory()
 }
 
 #[cfg(test)]

@@ -96,6 +96,13 @@ pub mod type_id {
     pub const PERSISTENT_SUBSCRIPTION_LIVE_LEFT: i32 = 116;
     /// Times a persistent subscription has joined the live stream.
     pub const PERSISTENT_SUBSCRIPTION_LIVE_JOINED: i32 = 117;
+
+    /// Messages of clients that a consensus module refused. This type and the next two are this project's own.
+    pub const INGRESS_REFUSED: i32 = 18_001;
+    /// Messages on the consensus stream that a consensus module refused.
+    pub const CONSENSUS_REFUSED: i32 = 18_002;
+    /// Messages on the control streams that an archive refused.
+    pub const ARCHIVE_CONTROL_REFUSED: i32 = 18_003;
 }
 
 /// First words of the labels of counters on streams and channels (spec 01 §3.6).

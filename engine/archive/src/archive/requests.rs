@@ -36,7 +36,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     origin,
                 };
                 if let Err(message) = self.on_connect(&connect) {
-                    self.record_error(&message);
+                    self.refuse_message("connect request", &message);
                 }
                 return;
             }
@@ -60,7 +60,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             _ => {}
         }
         let Some(session) = self.session(id) else {
-            return self.record_error(&format!("WARN: request of unknown control session {id}"));
+            return self.refuse_message("WARN: request of unknown control session", &id.to_string());
         };
         // Two requests do not look at the session's state (spec 03 §2.5).
         let is_heard = session.accept_request()
