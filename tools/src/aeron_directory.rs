@@ -201,7 +201,7 @@ pub fn default_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("AERON_DIR") {
         return directory.into();
     }
-    harrier_platform::default_aeron_directory()
+    harrier::platform::default_aeron_directory()
 }
 
 #[cfg(test)]
