@@ -119,12 +119,6 @@ impl PublicationImage {
         }
     }
 
-    /// A job that allocates more of the log has come to its end; `None` when it failed.
-    pub(crate) fn on_allocated(&mut self, allocated_to: Option<i64>) {
-        self.allocation.on_done(allocated_to);
-        self.shared.usable_position.store(self.allocation.usable_position(), Ordering::Release);
-    }
-
     /// True while a late subscription may be linked (spec 02 §3.7).
     pub(crate) fn accepts_subscribers(&self) -> bool {
         match self.shared.state() {
