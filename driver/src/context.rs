@@ -225,6 +225,7 @@ pub(crate) const EVENT_LENGTHS: std::ops::RangeInclusive<usize> = 4_096..=65_536
 
 impl DriverContext {
     /// Default settings on a directory.
+    #[expect(clippy::too_many_lines, reason = "a table: one line for each setting")]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let idle = IdleStrategy::Backoff(Default::default());
         Self {

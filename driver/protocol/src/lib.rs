@@ -10,6 +10,7 @@ pub mod command;
 pub mod counter_types;
 pub mod error_code;
 pub mod event;
+pub mod record;
 pub mod resolution;
 pub mod sbe;
 pub mod udp;

@@ -1,5 +1,6 @@
 //! The archive: one agent that records streams and replays them (spec 03).
 
+mod catalog_file;
 mod recordings;
 mod replays;
 mod replications;
@@ -40,7 +41,7 @@ const FRAGMENT_LIMIT: usize = 10;
 /// Why an archive does not start, or ends.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
-    /// A setting that cannot be.
+    /// Invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
     /// The directory belongs to another archive.
@@ -49,13 +50,21 @@ pub enum ArchiveError {
     /// A file could not be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The catalog is no catalog.
+    /// The catalog cannot be read.
     #[error("{}: {error}", path.display())]
     Catalog {
         /// Its file.
         path: PathBuf,
         /// What is wrong with it.
         error: CatalogError,
+    },
+    /// A file that no program wrote as it is.
+    #[error("{}: {reason}; no command can repair it: restore it from a backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A recording that was cut off could not be ended.
     #[error(transparent)]
@@ -106,8 +115,10 @@ const RECORDING_SESSIONS: usize = 2;
 const REPLAY_SESSIONS: usize = 3;
 const MAX_CYCLE_TIME: usize = 4;
 const CYCLE_TIME_EXCEEDED: usize = 5;
-/// First of the recorder's: longest write, bytes, time; the replayer's follow.
-const TRANSFERS: usize = 6;
+/// Messages on the control streams that were refused.
+const CONTROL_REFUSED: usize = 6;
+/// First of the recorder's counters: longest write, bytes, time. The replayer's follow.
+const TRANSFERS: usize = 7;
 /// Duty cycles that take longer are counted, ns.
 const CYCLE_THRESHOLD_NS: i64 = 100_000_000;
 
@@ -172,6 +183,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.add_to(ERRORS, 1);
     }
 
+    /// Counts and records a message on a control stream that has no session to answer. Errors of one kind are one entry of
+    /// the error log, whatever they say.
+    fn refuse_message(&mut self, kind: &str, detail: &str) {
+        self.mark.errors.record_kind(kind, self.now.epoch_ms, &format!("{kind}: {detail}"));
+        self.add_to(ERRORS, 1);
+        self.add_to(CONTROL_REFUSED, 1);
+    }
+
     fn add_to(&self, counter: usize, delta: i64) {
         if let Some(counter) = self.counters.ready.get(counter) {
             counter.add(delta);
@@ -227,7 +246,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     /// True once all writes have finished; failures are recorded.
     fn is_written(&mut self, ticket: &mut CatalogTicket) -> bool {
         let mut failures = Vec::new();
-        ticket.0.retain(|own| match self.io.take(*own) {
+        ticket.0.retain(|operation| match self.io.take(*operation) {
             None => true,
             Some(Ok(_)) => false,
             Some(Err(error)) => {
@@ -280,8 +299,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     };
                     self.on_request(&decoded, origin);
                 }
-                Ok(None) => {}
-                Err(error) => self.record_error(&format!("undecodable request: {error}")),
+                Ok(None) => self.add_to(CONTROL_REFUSED, 1),
+                Err(error) => self.refuse_message("undecodable request", &error.to_string()),
             }
         }
         work_count
@@ -310,7 +329,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         for session in &mut self.sessions {
             let id = session.image_session_id;
             let is_there = self.control.iter_mut().any(|stream| {
-                stream.subscription.as_mut().is_some_and(|own| own.image_by_session_id(id).is_some())
+                stream
+                    .subscription
+                    .as_mut()
+                    .is_some_and(|subscription| subscription.image_by_session_id(id).is_some())
             });
             if !is_there {
                 session.state = SessionState::Done;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use harrier_protocol::record::UnknownVersion;
 use harrier_protocol::sbe::{Decoder, Encoder, MessageHeader};
 use harrier_protocol::semantic_version_major;
 use harrier_ringbuf::error_log::DistinctErrorLog;
@@ -12,6 +13,7 @@ use thiserror::Error;
 
 use crate::catalog::FILE_VERSION;
 use crate::context::ArchiveContext;
+use crate::owner::{OWNER_OFFSET, is_owned, write_owner};
 
 /// Name of the mark file.
 pub const MARK_FILE: &str = "archive-mark.dat";
@@ -19,9 +21,6 @@ const HEADER_LENGTH: usize = 8_192;
 const ERROR_BUFFER_LENGTH: usize = 1 << 20;
 const VERSION: usize = 8;
 const ACTIVITY: usize = 16;
-const OWNER: usize = HEADER_LENGTH - 8;
-/// In the unused end of the header: the file was made by an archive that holds a lock while it lives.
-const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
 /// A mark younger than this belongs to a living archive, ms.
 pub(crate) const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 
@@ -53,6 +52,9 @@ pub enum MarkFileError {
     /// The header does not fit.
     #[error("channels and directory names are too long for the mark file")]
     Header,
+    /// The owner record of a newer program.
+    #[error(transparent)]
+    Owner(#[from] UnknownVersion),
     /// The file could not be created, mapped or locked.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -62,6 +64,8 @@ pub enum MarkFileError {
 pub(crate) struct MarkFile<M: Memory> {
     buffer: AtomicBuffer,
     pub(crate) errors: DistinctErrorLog,
+    /// The directory is new, or one of our archives was the last to start on it.
+    pub(crate) was_ours: bool,
     next_update_ms: i64,
     _lock: M::Lock,
 }
@@ -78,9 +82,11 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         let length = (HEADER_LENGTH + ERROR_BUFFER_LENGTH).next_multiple_of(4_096);
+        let mut was_ours = false;
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
             Ok(buffer) if buffer.capacity() >= length => {
-                check_previous(&buffer, &path, now)?;
+                was_ours = check_previous(&buffer, &path, now)?;
+                clear_activity(&buffer, memory)?;
                 buffer
             }
             Ok(_) => {
@@ -91,12 +97,13 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
-        // Safe before there is any activity: after a crash of the machine a fresh stamp without it would be a peer's.
-        buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
-        memory.flush(&buffer)?;
+        write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
         write_header(&buffer, context, now)?;
+        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
+        // that of another make.
+        memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
-        Ok(Self { buffer, errors, next_update_ms: 0, _lock: lock })
+        Ok(Self { buffer, errors, was_ours, next_update_ms: 0, _lock: lock })
     }
 
     pub(crate) fn set_archive_id(&self, archive_id: i64) {
@@ -125,8 +132,8 @@ impl<M: Memory> MarkFile<M> {
 
 /// What a mark file says of its archive (spec 03 §4.6).
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §4.6")]
 pub struct ArchiveMark {
+    /// Path of the file.
     pub path: PathBuf,
     /// 0 while an archive starts.
     pub version: i32,
@@ -134,14 +141,23 @@ pub struct ArchiveMark {
     pub activity_ms: i64,
     /// Epoch ms.
     pub start_ms: i64,
+    /// Process id.
     pub pid: i64,
+    /// Stream for requests of remote clients.
     pub control_stream_id: i32,
+    /// Stream for requests of local clients.
     pub local_control_stream_id: i32,
+    /// Stream of recording events.
     pub events_stream_id: i32,
+    /// Id of the archive; -1 for none.
     pub archive_id: i64,
+    /// Control channel URI.
     pub control_channel: String,
+    /// IPC channel for requests of local clients.
     pub local_control_channel: String,
+    /// Channel of recording events.
     pub events_channel: String,
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
     /// The error log; without capacity in files of old versions.
     pub errors: AtomicBuffer,
@@ -167,7 +183,7 @@ impl ArchiveMark {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut bytes = vec![0; buffer.capacity().min(OWNER)];
+        let mut bytes = vec![0; buffer.capacity().min(OWNER_OFFSET)];
         buffer.copy_out(0, &mut bytes);
         let is_framed = bytes.get(2..6).is_some_and(|ids| ids == [200, 0, 100, 0]);
         // Files of old versions begin with the block; everything lies 8 bytes earlier.
@@ -198,8 +214,7 @@ impl ArchiveMark {
             events_channel,
             aeron_directory: aeron_directory.into(),
             errors: if has_errors { buffer.slice(header, errors) } else { AtomicBuffer::heap(0) },
-            is_ours: buffer.capacity() >= HEADER_LENGTH
-                && buffer.load_i64(OWNER, Ordering::Acquire) == OWNER_MARK,
+            is_ours: is_owned(&buffer)?,
             path,
         }))
     }
@@ -246,23 +261,30 @@ fn lock_path(directory: &Path) -> PathBuf {
     directory.join("archive-mark.lock")
 }
 
-/// Our lock is free: only an archive of another make can be alive, and it does not keep the lock file's company.
-fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<(), MarkFileError> {
+/// Checks what the last archive has left; true when it was one of ours. The lock is free, so only an archive of another make
+/// can be alive.
+fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<bool, MarkFileError> {
     let version = buffer.load_i32(VERSION, Ordering::Acquire);
     if version != 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
         return Err(MarkFileError::Version { path: path.to_owned(), version });
     }
     let activity_ms = buffer.load_i64(ACTIVITY, Ordering::Acquire);
     let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
-    let is_ours = buffer.load_i64(OWNER, Ordering::Acquire) == OWNER_MARK;
+    let is_ours = is_owned(buffer)?;
     if is_fresh && !is_ours {
         return Err(MarkFileError::Active { path: path.to_owned() });
     }
-    Ok(())
+    Ok(is_ours)
+}
+
+/// Clears the last owner's activity on disk before its owner record goes: a crash of the machine may keep either of them.
+fn clear_activity<M: Memory>(buffer: &AtomicBuffer, memory: &M) -> Result<(), MemoryError> {
+    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
+    memory.flush(buffer)
 }
 
 fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> Result<(), MarkFileError> {
-    let mut bytes = vec![0; OWNER];
+    let mut bytes = vec![0; OWNER_OFFSET];
     let (control_channel, control_stream_id) =
         (context.control_channel.as_deref().unwrap_or_default(), context.control_stream_id);
     Encoder::new(&mut bytes, BLOCK)

@@ -1,29 +1,32 @@
 //! One recording in progress: blocks of an image go into segment files (spec 03 §3.1, §3.5).
 
+mod sealing;
+
 use std::path::PathBuf;
 
 use harrier_client::{Counter, Image};
-use harrier_ringbuf::Region;
 use harrier_ringbuf::position::HEADER_LENGTH;
 use harrier_ringbuf::storage::{
     FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel as FileSync, WriteBuffer,
 };
+use harrier_ringbuf::{AtomicBuffer, Region};
 
 use crate::checksum::Checksum;
 use crate::codec::ArchiveErrorCode;
 use crate::context::SyncLevel;
+use crate::descriptor::RecordingDescriptor;
 use crate::io::{Io, Ticket, Transfer};
 use crate::segment;
+use sealing::{SealError, Sealing};
 
-/// What a recording is made of.
+/// Settings of one recording.
 pub(crate) struct RecordingSetup {
     pub(crate) recording_id: i64,
     pub(crate) control_session_id: i64,
     pub(crate) correlation_id: i64,
     pub(crate) subscription_id: i64,
-    pub(crate) start_position: i64,
-    pub(crate) term_length: i32,
-    pub(crate) segment_length: i32,
+    /// What the catalog says of it.
+    pub(crate) recording: RecordingDescriptor,
     pub(crate) directory: PathBuf,
     pub(crate) io_max_length: usize,
     pub(crate) sync_level: SyncLevel,
@@ -37,11 +40,31 @@ pub(crate) struct RecordingSetup {
 enum Stage {
     Open,
     Opening(Ticket),
-    Sizing { file: FileId, ticket: Ticket },
-    SyncingDirectory { file: FileId, ticket: Ticket },
+    Sizing {
+        file: FileId,
+        ticket: Ticket,
+    },
+    /// The segment's seal is being made.
+    Unsealing(FileId),
+    SyncingDirectory {
+        file: FileId,
+        ticket: Ticket,
+    },
     Ready(FileId),
-    Writing { file: FileId, ticket: Ticket, length: usize },
-    Syncing { file: FileId, ticket: Ticket, length: usize },
+    Writing {
+        file: FileId,
+        ticket: Ticket,
+        length: usize,
+    },
+    Syncing {
+        file: FileId,
+        ticket: Ticket,
+        length: usize,
+    },
+    /// The segment's seal is being completed.
+    Sealing(FileId),
+    /// Something has failed: the segment is to be left.
+    Abandoning(FileId),
     Closing(Ticket),
     Ended,
 }
@@ -62,14 +85,25 @@ pub(crate) struct RecordingSession {
     stage: Stage,
     is_aborted: bool,
     is_first_segment: bool,
-    scratch: Vec<u8>,
+    /// Of the present segment, when its frames are stamped.
+    sealing: Option<Sealing>,
+    /// The block that is stamped, and the memory from which it is written.
+    stamped: Vec<u8>,
+    outgoing: AtomicBuffer,
     pub(crate) failure: Option<RecordingFailure>,
 }
+
+/// First length of the memory for stamped blocks; it grows with the blocks.
+const STAMPED_CAPACITY: usize = 64 << 10;
 
 impl RecordingSession {
     pub(crate) fn new(setup: RecordingSetup, image: Image, counter: Counter) -> Self {
         let position = image.join_position();
+        let capacity = if setup.checksum.is_some() { STAMPED_CAPACITY } else { 0 };
         Self {
+            sealing: None,
+            stamped: Vec::with_capacity(capacity),
+            outgoing: AtomicBuffer::heap(capacity),
             setup,
             image,
             counter,
@@ -77,7 +111,6 @@ impl RecordingSession {
             stage: Stage::Open,
             is_aborted: false,
             is_first_segment: true,
-            scratch: Vec::new(),
             failure: None,
         }
     }
@@ -107,8 +140,7 @@ impl RecordingSession {
     }
 
     fn segment_base(&self) -> i64 {
-        let setup = &self.setup;
-        segment::base_position(setup.start_position, self.position, setup.term_length, setup.segment_length)
+        self.setup.recording.segment_base(self.position)
     }
 
     /// One turn: moves the file work on, writes at most one block.
@@ -128,6 +160,11 @@ impl RecordingSession {
                 1
             }
             Stage::Ready(file) => self.write_block(file, io),
+            Stage::Unsealing(file) | Stage::Sealing(file) => self.await_seal(file, io),
+            Stage::Abandoning(file) => {
+                self.stage = self.leave(file, io);
+                1
+            }
             Stage::Ended => 0,
             _ => self.await_completion(io),
         }
@@ -146,9 +183,45 @@ impl RecordingSession {
         let Some(outcome) = io.take(ticket) else { return 0 };
         match outcome {
             Ok(output) => self.on_done(&output, io),
-            Err(error) => self.on_failure(&error, io),
+            Err(error) => self.on_failure(&error),
         }
         1
+    }
+
+    /// Moves the work on the segment's seal on.
+    fn await_seal<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) -> usize {
+        let Some(sealing) = &mut self.sealing else { return 0 };
+        let work_count = match sealing.poll(io) {
+            Ok(work_count) => work_count,
+            Err(error) => {
+                self.on_seal_failure(&error);
+                return 1;
+            }
+        };
+        if sealing.is_closed() {
+            self.sealing = None;
+            self.stage = Stage::Closing(io.submit(Operation::Close { file }));
+        } else if sealing.is_open() {
+            self.stage = self.after_seal(file, io);
+        }
+        work_count
+    }
+
+    /// The segment and its seal are there: their names are made safe, then frames may come.
+    fn after_seal<S: Storage>(&self, file: FileId, io: &mut Io<S>) -> Stage {
+        if self.setup.sync_level == SyncLevel::None {
+            return Stage::Ready(file);
+        }
+        let path = self.setup.directory.clone();
+        Stage::SyncingDirectory { file, ticket: io.submit(Operation::SyncDirectory { path }) }
+    }
+
+    fn file_sync(&self) -> Option<FileSync> {
+        match self.setup.sync_level {
+            SyncLevel::None => None,
+            SyncLevel::Data => Some(FileSync::Data),
+            SyncLevel::All => Some(FileSync::All),
+        }
     }
 
     fn on_done<S: Storage>(&mut self, output: &Output, io: &mut Io<S>) {
@@ -156,16 +229,19 @@ impl RecordingSession {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Opening(_) => match *output {
                 Output::Opened(file, _) => {
-                    let length = self.setup.segment_length as u64;
+                    let length = self.setup.recording.segment_file_length as u64;
                     Stage::Sizing { file, ticket: io.submit(Operation::SetLength { file, length }) }
                 }
                 _ => Stage::Ended,
             },
-            Stage::Sizing { file, .. } if level > SyncLevel::None => {
-                let path = self.setup.directory.clone();
-                Stage::SyncingDirectory { file, ticket: io.submit(Operation::SyncDirectory { path }) }
+            Stage::Sizing { file, .. } if self.setup.checksum == Some(Checksum::Crc32c) => {
+                let (recording, directory) = (&self.setup.recording, &self.setup.directory);
+                let sync = self.file_sync();
+                self.sealing = Some(Sealing::begin(recording, directory, self.position, file, sync, io));
+                Stage::Unsealing(file)
             }
-            Stage::Sizing { file, .. } | Stage::SyncingDirectory { file, .. } => Stage::Ready(file),
+            Stage::Sizing { file, .. } => self.after_seal(file, io),
+            Stage::SyncingDirectory { file, .. } => Stage::Ready(file),
             Stage::Writing { file, length, .. } if level > SyncLevel::None => {
                 let level = if level == SyncLevel::All { FileSync::All } else { FileSync::Data };
                 Stage::Syncing { file, length, ticket: io.submit(Operation::Sync { file, level }) }
@@ -173,24 +249,55 @@ impl RecordingSession {
             Stage::Writing { file, length, .. } | Stage::Syncing { file, length, .. } => {
                 self.on_written(file, length, io)
             }
-            Stage::Closing(_) | Stage::Ended | Stage::Open | Stage::Ready(_) => {
-                if self.is_aborted || self.failure.is_some() { Stage::Ended } else { Stage::Open }
+            Stage::Closing(_)
+            | Stage::Ended
+            | Stage::Open
+            | Stage::Ready(_)
+            | Stage::Unsealing(_)
+            | Stage::Sealing(_)
+            | Stage::Abandoning(_) => {
+                if self.is_aborted || self.failure.is_some() {
+                    Stage::Ended
+                } else {
+                    Stage::Open
+                }
             }
         };
     }
 
-    /// A block is safe: first the stream may move on, last the world hears of it (spec 03 §3.1, 3).
+    /// Moves the positions past a block that is safe: the image's first, the counter's last (spec 03 §3.1).
     fn on_written<S: Storage>(&mut self, file: FileId, length: usize, io: &mut Io<S>) -> Stage {
         let base = self.segment_base();
+        if let Some(sealing) = &mut self.sealing {
+            sealing.add(&self.stamped, (self.position - base) as usize);
+        }
         self.position += length as i64;
         let image_position = self.image.position();
         self.image.set_position(image_position + length as i64);
         self.counter.set_ordered(self.position);
-        if self.position < base + i64::from(self.setup.segment_length) {
+        let end = base + i64::from(self.setup.recording.segment_file_length);
+        assert!(self.position <= end, "a block stays within its segment");
+        if self.position < end {
             return Stage::Ready(file);
         }
         self.is_first_segment = false;
-        Stage::Closing(io.submit(Operation::Close { file }))
+        self.leave(file, io)
+    }
+
+    /// Completes the segment's seal, then closes the segment.
+    fn leave<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) -> Stage {
+        match &mut self.sealing {
+            Some(sealing) => {
+                sealing.complete(io);
+                Stage::Sealing(file)
+            }
+            None => Stage::Closing(io.submit(Operation::Close { file })),
+        }
+    }
+
+    /// Completes the seal of a recording that its archive ends at once. Blocks; only when the archive closes.
+    pub(crate) fn seal_blocking<S: Storage>(&mut self, io: &mut Io<S>) -> Result<(), StorageError> {
+        self.sealing.take().map_or(Ok(()), |mut sealing| sealing.complete_blocking(io))
     }
 
     fn is_drained(&mut self) -> bool {
@@ -202,7 +309,7 @@ impl RecordingSession {
             self.close(file, io);
             return 1;
         }
-        let max = self.setup.io_max_length.min(self.setup.term_length as usize);
+        let max = self.setup.io_max_length.min(self.setup.recording.term_buffer_length as usize);
         let offset = (self.position - self.segment_base()) as u64;
         let checksum = self.setup.checksum;
         let Some(block) = self.image.peek_block(max) else {
@@ -218,11 +325,14 @@ impl RecordingSession {
             if harrier_ringbuf::frame::is_padding(block.term, block.offset) { HEADER_LENGTH } else { length };
         let bytes = match checksum {
             Some(checksum) => {
-                let mut copy = std::mem::take(&mut self.scratch);
-                copy.resize(written, 0);
-                block.term.copy_out(block.offset, &mut copy);
-                checksum.stamp(&mut copy);
-                WriteBuffer::Owned(copy)
+                self.stamped.resize(written, 0);
+                block.term.copy_out(block.offset, &mut self.stamped);
+                checksum.stamp(&mut self.stamped);
+                if self.outgoing.capacity() < written {
+                    self.outgoing = AtomicBuffer::heap(written.next_power_of_two());
+                }
+                self.outgoing.copy_in(0, &self.stamped);
+                WriteBuffer::Log { buffer: self.outgoing.clone(), offset: 0, length: written }
             }
             None => WriteBuffer::Log { buffer: block.term.clone(), offset: block.offset, length: written },
         };
@@ -233,24 +343,35 @@ impl RecordingSession {
     }
 
     fn close<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) {
-        self.stage = Stage::Closing(io.submit(Operation::Close { file }));
+        self.stage = self.leave(file, io);
     }
 
-    fn on_failure<S: Storage>(&mut self, error: &StorageError, io: &mut Io<S>) {
-        let code = if error.source.kind() == std::io::ErrorKind::StorageFull {
-            ArchiveErrorCode::StorageSpace
-        } else {
-            ArchiveErrorCode::Generic
-        };
-        if self.failure.is_none() {
-            self.failure = Some(RecordingFailure { code, message: error.to_string() });
+    fn on_seal_failure(&mut self, error: &SealError) {
+        self.sealing = None;
+        match error {
+            SealError::Storage(error) => self.on_failure(error),
+            SealError::Version { .. } => self.fail(ArchiveErrorCode::Generic, error.to_string()),
         }
-        match self.stage {
+    }
+
+    fn on_failure(&mut self, error: &StorageError) {
+        let is_full = error.source.kind() == std::io::ErrorKind::StorageFull;
+        let code = if is_full { ArchiveErrorCode::StorageSpace } else { ArchiveErrorCode::Generic };
+        self.fail(code, error.to_string());
+    }
+
+    fn fail(&mut self, code: ArchiveErrorCode, message: String) {
+        if self.failure.is_none() {
+            self.failure = Some(RecordingFailure { code, message });
+        }
+        self.stage = match self.stage {
             Stage::Sizing { file, .. }
             | Stage::SyncingDirectory { file, .. }
+            | Stage::Unsealing(file)
+            | Stage::Sealing(file)
             | Stage::Writing { file, .. }
-            | Stage::Syncing { file, .. } => self.close(file, io),
-            _ => self.stage = Stage::Ended,
-        }
+            | Stage::Syncing { file, .. } => Stage::Abandoning(file),
+            _ => Stage::Ended,
+        };
     }
 }

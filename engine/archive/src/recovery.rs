@@ -1,13 +1,17 @@
 //! Where a recording ends that its archive did not stop (spec 03 §4.5).
 
+use std::ops::Range;
 use std::path::Path;
 
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, align};
-use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel};
+use harrier_ringbuf::storage::{
+    FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel, WriteBuffer,
+};
 use thiserror::Error;
 
 use crate::checksum::{Checksum, frame_length, is_padding};
 use crate::descriptor::RecordingDescriptor;
+use crate::seal::SegmentSeal;
 use crate::segment;
 
 /// Pages that may be lost one by one.
@@ -43,19 +47,20 @@ pub fn find_stop_position<S: Storage>(
     recording: &RecordingDescriptor,
     checksum: Option<Checksum>,
 ) -> Result<i64, RecoveryError> {
-    let Some((base, file, bytes)) = open_last_segment(storage, directory, recording, OpenMode::Read)? else {
+    let Some(tail) = Tail::open(storage, directory, recording, OpenMode::Read)? else {
         return Ok(recording.start_position);
     };
-    storage.blocking(Operation::Close { file })?;
-    let end = scan(recording, base, &bytes, checksum)?;
-    Ok((base + end as i64).max(recording.start_position))
+    storage.blocking(Operation::Close { file: tail.file })?;
+    let end = scan(recording, tail.base, &tail.bytes, checksum)?;
+    Ok((tail.base + end as i64).max(recording.start_position))
 }
 
 /// The stop position of a recording whose machine may have died: everything before the first frame that is not whole.
-/// What lies behind is zeroed, so that it is never taken for frames again. With `sync` the file is synced. Blocks.
+/// What lies behind is zeroed, so that it is never taken for frames again. With a checksum every frame of the last segment must
+/// match it. With `sync` the file is synced. Blocks.
 ///
 /// # Errors
-/// A segment that cannot be read or written.
+/// A file that cannot be read or written.
 pub fn cut_torn_tail<S: Storage>(
     storage: &mut S,
     directory: &Path,
@@ -63,47 +68,160 @@ pub fn cut_torn_tail<S: Storage>(
     checksum: Option<Checksum>,
     sync: Option<SyncLevel>,
 ) -> Result<i64, StorageError> {
-    let Some((base, file, bytes)) = open_last_segment(storage, directory, recording, OpenMode::ReadWrite)?
-    else {
+    let Some(mut tail) = Tail::open(storage, directory, recording, OpenMode::ReadWrite)? else {
         return Ok(recording.start_position);
     };
-    let end = whole_end(recording, base, &bytes, checksum);
-    if bytes[end..].iter().any(|byte| *byte != 0) {
-        storage.blocking(Operation::SetLength { file, length: end as u64 })?;
-        let length = recording.segment_file_length as u64;
-        storage.blocking(Operation::SetLength { file, length })?;
-    }
-    if let Some(level) = sync {
-        storage.blocking(Operation::Sync { file, level })?;
-    }
-    storage.blocking(Operation::Close { file })?;
-    Ok((base + end as i64).max(recording.start_position))
+    let end = tail.whole_end(recording, checksum, &(0..usize::MAX));
+    tail.cut(storage, recording, end, sync)?;
+    Ok((tail.base + end as i64).max(recording.start_position))
 }
 
-/// The segment with the highest position: its position, its open file and its bytes.
-fn open_last_segment<S: Storage>(
+/// [`cut_torn_tail`] for an archive that seals what it stamps: frames must match their checksums where the seal of the last
+/// segment says, and behind its end when it is of the session that recorded last. The seal then covers all that is left.
+pub(crate) fn cut_sealed_tail<S: Storage>(
     storage: &mut S,
     directory: &Path,
     recording: &RecordingDescriptor,
-    mode: OpenMode,
-) -> Result<Option<(i64, FileId, Vec<u8>)>, StorageError> {
-    let Output::Names(names) = storage.blocking(Operation::List { path: directory.to_owned() })? else {
-        return Ok(None);
+    sync: Option<SyncLevel>,
+) -> Result<i64, StorageError> {
+    let Some(mut tail) = Tail::open(storage, directory, recording, OpenMode::ReadWrite)? else {
+        return Ok(recording.start_position);
     };
-    let id = recording.recording_id;
-    let Some(base) = names.iter().filter_map(|name| segment::parse(name, id)).max() else { return Ok(None) };
-    let path = segment::path(directory, id, base);
-    let Output::Opened(file, file_length) = storage.blocking(Operation::Open { path, mode })? else {
-        return Ok(None);
-    };
-    let length = (file_length as usize).min(recording.segment_file_length as usize);
-    match read_segment(storage, file, length) {
-        Ok(bytes) => Ok(Some((base, file, bytes))),
-        Err(error) => {
-            storage.blocking(Operation::Close { file })?;
-            Err(error)
+    let seal = read_seal(storage, directory, recording.recording_id, tail.base)?;
+    let is_last = seal.as_ref().is_some_and(|seal| seal.session_id == recording.session_id);
+    let stamped = seal.map_or(0..0, |seal| {
+        let to = if is_last { usize::MAX } else { (seal.to - tail.base) as usize };
+        (seal.from - tail.base) as usize..to
+    });
+    let end = tail.whole_end(recording, Some(Checksum::Crc32c), &stamped);
+    tail.cut(storage, recording, end, sync)?;
+    if is_last {
+        let from = stamped.start.min(end);
+        let mut seal = SegmentSeal::begin(recording, tail.base, tail.base + from as i64);
+        seal.add(&tail.bytes[from..end], from);
+        write_seal(storage, directory, &seal, sync)?;
+    }
+    Ok((tail.base + end as i64).max(recording.start_position))
+}
+
+/// The last segment of a recording.
+struct Tail {
+    base: i64,
+    file: FileId,
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    /// Opens the segment with the highest position and reads it.
+    fn open<S: Storage>(
+        storage: &mut S,
+        directory: &Path,
+        recording: &RecordingDescriptor,
+        mode: OpenMode,
+    ) -> Result<Option<Self>, StorageError> {
+        let Output::Names(names) = storage.blocking(Operation::List { path: directory.to_owned() })? else {
+            return Ok(None);
+        };
+        let id = recording.recording_id;
+        let Some(base) = names.iter().filter_map(|name| segment::parse(name, id)).max() else {
+            return Ok(None);
+        };
+        let path = segment::path(directory, id, base);
+        let Output::Opened(file, file_length) = storage.blocking(Operation::Open { path, mode })? else {
+            return Ok(None);
+        };
+        let length = (file_length as usize).min(recording.segment_file_length as usize);
+        match read_segment(storage, file, length) {
+            Ok(bytes) => Ok(Some(Self { base, file, bytes })),
+            Err(error) => {
+                storage.blocking(Operation::Close { file })?;
+                Err(error)
+            }
         }
     }
+
+    /// Follows the frames as long as they are whole; returns where they end. Checksums count within a range of offsets.
+    fn whole_end(
+        &self,
+        recording: &RecordingDescriptor,
+        checksum: Option<Checksum>,
+        stamped: &Range<usize>,
+    ) -> usize {
+        let (base, bytes) = (self.base, &self.bytes);
+        let mut offset = first_offset(recording, base).min(bytes.len());
+        while let Some(length) = frame_length(bytes, offset) {
+            let end = offset + align(length, FRAME_ALIGNMENT);
+            let checksum = checksum.filter(|_| stamped.contains(&offset));
+            if end > recording.segment_file_length as usize
+                || !is_frame_at(bytes, offset, end, recording, base)
+                || !is_undamaged(bytes, offset, length, checksum)
+            {
+                break;
+            }
+            offset = end;
+        }
+        offset.min(bytes.len())
+    }
+
+    /// Zeroes what lies behind `end`, and closes the file.
+    fn cut<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        recording: &RecordingDescriptor,
+        end: usize,
+        sync: Option<SyncLevel>,
+    ) -> Result<(), StorageError> {
+        let file = self.file;
+        if self.bytes[end..].iter().any(|byte| *byte != 0) {
+            storage.blocking(Operation::SetLength { file, length: end as u64 })?;
+            let length = recording.segment_file_length as u64;
+            storage.blocking(Operation::SetLength { file, length })?;
+        }
+        if let Some(level) = sync {
+            storage.blocking(Operation::Sync { file, level })?;
+        }
+        storage.blocking(Operation::Close { file })?;
+        Ok(())
+    }
+}
+
+/// Reads the seal of a segment; `None` when there is none that is whole. Blocks.
+pub(crate) fn read_seal<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+    recording_id: i64,
+    base: i64,
+) -> Result<Option<SegmentSeal>, StorageError> {
+    let path = segment::seal_path(directory, recording_id, base);
+    let (file, length) = match storage.blocking(Operation::Open { path: path.clone(), mode: OpenMode::Read })
+    {
+        Ok(Output::Opened(file, length)) => (file, length as usize),
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => return Ok(None),
+    };
+    let bytes = read_segment(storage, file, length);
+    storage.blocking(Operation::Close { file })?;
+    SegmentSeal::read(&bytes?, recording_id, base)
+        .map_err(|error| StorageError::new("read", &path, std::io::Error::other(error)))
+}
+
+/// Writes the seal of a segment. Blocks.
+pub(crate) fn write_seal<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+    seal: &SegmentSeal,
+    sync: Option<SyncLevel>,
+) -> Result<(), StorageError> {
+    let path = segment::seal_path(directory, seal.recording_id, seal.base);
+    let open = Operation::Open { path, mode: OpenMode::CreateOrOpen };
+    let Output::Opened(file, _) = storage.blocking(open)? else { return Ok(()) };
+    let bytes = WriteBuffer::Owned(seal.encode());
+    let written = storage.blocking(Operation::Write { file, offset: 0, bytes });
+    if let (Ok(_), Some(level)) = (&written, sync) {
+        storage.blocking(Operation::Sync { file, level })?;
+    }
+    storage.blocking(Operation::Close { file })?;
+    written.map(|_| ())
 }
 
 fn read_segment<S: Storage>(storage: &mut S, file: FileId, length: usize) -> Result<Vec<u8>, StorageError> {
@@ -119,22 +237,6 @@ pub(crate) fn first_offset(recording: &RecordingDescriptor, base: i64) -> usize 
     let start = recording.start_position;
     let first_base = start - (start & (i64::from(recording.term_buffer_length) - 1));
     if base == first_base { (start - base) as usize } else { 0 }
-}
-
-/// Follows the frames of a segment as long as they are whole; returns where they end.
-fn whole_end(recording: &RecordingDescriptor, base: i64, bytes: &[u8], checksum: Option<Checksum>) -> usize {
-    let mut offset = first_offset(recording, base).min(bytes.len());
-    while let Some(length) = frame_length(bytes, offset) {
-        let end = offset + align(length, FRAME_ALIGNMENT);
-        if end > recording.segment_file_length as usize
-            || !is_frame_at(bytes, offset, end, recording, base)
-            || !is_undamaged(bytes, offset, length, checksum)
-        {
-            break;
-        }
-        offset = end;
-    }
-    offset.min(bytes.len())
 }
 
 /// Whether the header is that of a frame of this recording at this place. Padding reaches to the end of its term.

@@ -1,17 +1,20 @@
 //! One replay: blocks of segment files go into a publication (spec 03 §5.1, §5.2).
 
+mod verification;
+
 use std::path::PathBuf;
 
 use harrier_client::{Aeron, ExclusivePublication};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::counters::CountersReader;
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
-use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage};
+use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError};
 
 use crate::checksum::{Checksum, frame_length, is_padding};
 use crate::codec::ArchiveErrorCode;
 use crate::descriptor::RecordingDescriptor;
 use crate::io::{Io, Ticket, Transfer};
+use crate::seal::SegmentSeal;
 use crate::segment;
 
 /// A counter that limits a replay.
@@ -37,6 +40,8 @@ pub(crate) struct ReplaySetup {
     pub(crate) directory: PathBuf,
     pub(crate) io_max_length: usize,
     pub(crate) checksum: Option<Checksum>,
+    /// The recording is being made by this archive, which stamps all frames behind the begin of a segment's seal.
+    pub(crate) is_stamped_live: bool,
     pub(crate) deadline_ns: i64,
 }
 
@@ -45,6 +50,16 @@ enum Stage {
     /// The publication is being added and the first header checked.
     AwaitPublication,
     Opening(Ticket),
+    /// The segment's seal is being opened, or read.
+    OpeningSeal {
+        file: FileId,
+        ticket: Ticket,
+    },
+    ReadingSeal {
+        file: FileId,
+        seal: FileId,
+        ticket: Ticket,
+    },
     Checking {
         file: FileId,
         ticket: Ticket,
@@ -79,7 +94,14 @@ pub(crate) struct ReplaySession {
     stop_position: i64,
     replay_limit: i64,
     file_base: i64,
+    seal: Option<SegmentSeal>,
+    /// Position behind the last frame of the segment that is stamped.
+    stamped_end: i64,
+    /// Offset in the segment from which the buffer was read.
+    read_offset: usize,
     buffer: Vec<u8>,
+    /// Where in the buffer the first frame is that may be offered, and the next.
+    first: usize,
     offered: usize,
     is_aborted: bool,
     has_started: bool,
@@ -92,7 +114,11 @@ impl ReplaySession {
             stop_position: setup.stop_position,
             replay_limit: setup.replay_limit,
             file_base: setup.recording.segment_base(setup.position),
+            seal: None,
+            stamped_end: 0,
+            read_offset: 0,
             buffer: Vec::new(),
+            first: 0,
             offered: 0,
             publication: None,
             stage: Stage::AwaitPublication,
@@ -135,6 +161,8 @@ impl ReplaySession {
             Stage::Ended => 0,
             Stage::AwaitPublication => self.await_publication(io, aeron, event),
             Stage::Opening(ticket)
+            | Stage::OpeningSeal { ticket, .. }
+            | Stage::ReadingSeal { ticket, .. }
             | Stage::Checking { ticket, .. }
             | Stage::Reading { ticket, .. }
             | Stage::Closing(ticket) => match io.take(ticket) {
@@ -143,7 +171,7 @@ impl ReplaySession {
                     1
                 }
                 Some(Err(error)) => {
-                    self.fail(ArchiveErrorCode::Generic, error.to_string(), io, event);
+                    self.on_failed(&error, io, event);
                     1
                 }
                 None => 0,
@@ -184,13 +212,30 @@ impl ReplaySession {
         match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Opening(_) => {
                 let Output::Opened(file, _) = output else { return };
-                if self.has_started {
-                    self.stage = Stage::Idle(file);
-                } else {
-                    let offset = (self.position - self.file_base) as u64;
-                    let into = std::mem::take(&mut self.buffer);
-                    let read = Operation::Read { file, offset, length: HEADER_LENGTH, into };
-                    self.stage = Stage::Checking { file, ticket: io.submit(read) };
+                self.seal = None;
+                let (directory, id) = (&self.setup.directory, self.setup.recording.recording_id);
+                let path = segment::seal_path(directory, id, self.file_base);
+                let open = Operation::Open { path, mode: OpenMode::Read };
+                self.stage = Stage::OpeningSeal { file, ticket: io.submit(open) };
+            }
+            Stage::OpeningSeal { file, .. } => {
+                let Output::Opened(seal, length) = output else { return };
+                let read =
+                    Operation::Read { file: seal, offset: 0, length: length as usize, into: Vec::new() };
+                self.stage = Stage::ReadingSeal { file, seal, ticket: io.submit(read) };
+            }
+            Stage::ReadingSeal { file, seal, .. } => {
+                io.submit_and_forget(Operation::Close { file: seal });
+                let Output::Data(bytes) = output else { return };
+                match SegmentSeal::read(&bytes, self.setup.recording.recording_id, self.file_base) {
+                    Ok(seal) => {
+                        self.take_seal(seal);
+                        self.begin_segment(file, io);
+                    }
+                    Err(error) => {
+                        let code = ArchiveErrorCode::Generic;
+                        self.fail_file(file, code, error.to_string(), io, event);
+                    }
                 }
             }
             Stage::Checking { file, .. } => {
@@ -201,7 +246,10 @@ impl ReplaySession {
             Stage::Reading { file, .. } => {
                 let Output::Data(bytes) = output else { return };
                 self.buffer = bytes;
-                self.offered = 0;
+                if let Err(bad) = self.verify() {
+                    let message = self.describe(&bad);
+                    return self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+                }
                 self.stage = Stage::Offering(file);
                 self.offer(file, io, event);
             }
@@ -217,6 +265,31 @@ impl ReplaySession {
                 }
                 self.publication = None;
             }
+        }
+    }
+
+    /// Segment and seal are open: the first segment's first header is checked, of others the frames are read.
+    fn begin_segment<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) {
+        if self.has_started {
+            self.stage = Stage::Idle(file);
+            return;
+        }
+        let offset = (self.position - self.file_base) as u64;
+        let into = std::mem::take(&mut self.buffer);
+        let read = Operation::Read { file, offset, length: HEADER_LENGTH, into };
+        self.stage = Stage::Checking { file, ticket: io.submit(read) };
+    }
+
+    fn on_failed<S: Storage>(
+        &mut self,
+        error: &StorageError,
+        io: &mut Io<S>,
+        event: &mut Option<ReplayEvent>,
+    ) {
+        match self.stage {
+            // Only segments that our archives have stamped have a seal.
+            Stage::OpeningSeal { file, .. } if error.is_not_found() => self.begin_segment(file, io),
+            _ => self.fail(ArchiveErrorCode::Generic, error.to_string(), io, event),
         }
     }
 
@@ -277,14 +350,11 @@ impl ReplaySession {
         if self.position >= self.stop_position {
             return 0;
         }
-        let term_length = i64::from(self.setup.recording.term_buffer_length);
-        let rest_of_term = term_length - (self.position & (term_length - 1));
-        let length =
-            (self.stop_position - self.position).min(rest_of_term).min(self.setup.io_max_length as i64);
-        let offset = (self.position - self.file_base) as u64;
+        let (offset, length) = self.next_read();
+        self.read_offset = offset;
         let into = std::mem::take(&mut self.buffer);
-        let read = Operation::Read { file, offset, length: length as usize, into };
-        let ticket = io.submit_transfer(Transfer::Read, length as usize, read);
+        let read = Operation::Read { file, offset: offset as u64, length, into };
+        let ticket = io.submit_transfer(Transfer::Read, length, read);
         self.stage = Stage::Reading { file, ticket };
         1
     }
@@ -355,7 +425,7 @@ impl ReplaySession {
         io: &mut Io<S>,
         event: &mut Option<ReplayEvent>,
     ) -> usize {
-        if self.offered > 0 {
+        if self.offered > self.first {
             self.stage = Stage::Idle(file);
             return 1;
         }
@@ -417,7 +487,11 @@ impl ReplaySession {
         io: &mut Io<S>,
         event: &mut Option<ReplayEvent>,
     ) {
-        if let Stage::Checking { file, .. } | Stage::Reading { file, .. } = self.stage {
+        if let Stage::OpeningSeal { file, .. }
+        | Stage::ReadingSeal { file, .. }
+        | Stage::Checking { file, .. }
+        | Stage::Reading { file, .. } = self.stage
+        {
             return self.fail_file(file, code, message, io, event);
         }
         *event = Some(ReplayEvent::Failed(code, message));

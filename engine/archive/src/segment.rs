@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::seal::SEAL_SUFFIX;
+
 /// Suffix of segment files.
 pub const SUFFIX: &str = ".rec";
 
@@ -20,6 +22,17 @@ pub fn file_name(recording_id: i64, base_position: i64) -> String {
 /// Path of a segment file.
 pub fn path(directory: &Path, recording_id: i64, base_position: i64) -> PathBuf {
     directory.join(file_name(recording_id, base_position))
+}
+
+/// Path of the seal of a segment file.
+pub(crate) fn seal_path(directory: &Path, recording_id: i64, base_position: i64) -> PathBuf {
+    directory.join(format!("{recording_id}-{base_position}{SEAL_SUFFIX}"))
+}
+
+/// Recording and base position in the file name of a seal; `None` for other files.
+pub(crate) fn parse_seal(name: &str) -> Option<(i64, i64)> {
+    let (id, base) = name.strip_suffix(SEAL_SUFFIX)?.split_once('-')?;
+    Some((id.parse().ok()?, base.parse().ok().filter(|base| *base >= 0)?))
 }
 
 /// Base position in a file name of a recording; `None` for other files.
@@ -47,5 +60,8 @@ mod tests {
         for other in ["17-0.rec", "7-.rec", "7-x.rec", "7-0.rec.del", "7--1.rec"] {
             assert_eq!(parse(other, 7), None, "{other}");
         }
+        assert_eq!(seal_path(Path::new("/a"), 7, 131_072), Path::new("/a/7-131072.seal"));
+        assert_eq!(parse_seal("7-131072.seal"), Some((7, 131_072)));
+        assert_eq!([parse_seal("7-131072.rec"), parse_seal("7.seal"), parse_seal("7--1.seal")], [None; 3]);
     }
 }

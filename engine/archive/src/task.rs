@@ -1,7 +1,7 @@
 //! Work on segment files that takes several operations: cutting, deleting, attaching, moving (spec 03 §3.8–3.10).
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
 use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError};
@@ -28,7 +28,7 @@ pub(crate) enum Step {
     Cut { path: PathBuf, offset: u64, length: u64 },
     /// A file is removed.
     Remove { path: PathBuf },
-    /// A file that holds nothing is removed and not counted.
+    /// A file that is a seal, or a segment without frames, is removed and not counted.
     Clear { path: PathBuf },
 }
 
@@ -41,6 +41,14 @@ impl Step {
     fn is_counted(&self) -> bool {
         matches!(self, Self::Remove { .. } | Self::Move { .. })
     }
+}
+
+/// The steps that remove a segment and its seal.
+pub(crate) fn removal(directory: &Path, recording_id: i64, base: i64) -> [Step; 2] {
+    [
+        Step::Clear { path: segment::seal_path(directory, recording_id, base) },
+        Step::Remove { path: segment::path(directory, recording_id, base) },
+    ]
 }
 
 /// An end of a recording that moves when a task is agreed to.
@@ -304,9 +312,9 @@ impl FileTask {
         let lowest = names.iter().filter_map(|name| segment::parse(name, id)).min().unwrap_or(first);
         let removals: Vec<Step> = (lowest..first)
             .step_by(recording.segment_file_length as usize)
-            .map(|base| Step::Remove { path: segment::path(directory, id, base) })
+            .flat_map(|base| removal(directory, id, base))
             .collect();
-        self.file_count += removals.len() as i64;
+        self.file_count += removals.iter().filter(|step| step.is_counted()).count() as i64;
         self.steps.extend(removals);
         self.step_taken()
     }

@@ -6,5 +6,6 @@ mod recording;
 mod replication;
 mod requests;
 mod rig;
+mod seals;
 mod tool;
 mod torn;

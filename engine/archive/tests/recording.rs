@@ -355,7 +355,8 @@ fn a_replay_names_the_position_of_a_damaged_frame() {
     world.ok(request);
     match world.answer(request) {
         ArchiveAnswer::Error { message, .. } => {
-            assert!(message.contains("checksum mismatch at position 8960"), "{message}");
+            assert!(message.contains("0-0.rec: frame at offset 8960 (position 8960 of"), "{message}");
+            assert!(message.contains("does not match its checksum"), "{message}");
         }
         other => panic!("{other:?}"),
     }

@@ -8,6 +8,8 @@ pub use header::MarkHeader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use harrier_archive::{OWNER_OFFSET, is_owned, write_owner};
+use harrier_protocol::record::UnknownVersion;
 use harrier_protocol::sbe::{Encoder, MessageHeader};
 use harrier_protocol::{semantic_version, semantic_version_major};
 use harrier_ringbuf::error_log::DistinctErrorLog;
@@ -23,9 +25,6 @@ const FILE_PAGE: usize = 4_096;
 const VERSION: usize = 8;
 const ACTIVITY: usize = 16;
 const MEMBER_ID: usize = 64;
-const OWNER: usize = HEADER_LENGTH - 8;
-/// In the unused end of the header: the file was made by a component that holds a lock while it lives.
-const OWNER_MARK: i64 = 0x0052_4549_5252_4148;
 const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 /// Component type of a backup.
 const BACKUP: i32 = 3;
@@ -69,6 +68,9 @@ pub enum MarkError {
     /// The header does not fit.
     #[error("channels and directory names are too long for the mark file")]
     Header,
+    /// The owner record of a newer program.
+    #[error(transparent)]
+    Owner(#[from] UnknownVersion),
     /// The file could not be created, mapped or locked.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -76,20 +78,32 @@ pub enum MarkError {
 
 /// What a mark file says of its component.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.8")]
 pub struct MarkFacts {
+    /// Component that the file belongs to.
     pub component: Component,
+    /// Directory of the cluster's files.
     pub cluster_directory: PathBuf,
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// Control stream of the local archive.
     pub archive_stream_id: i32,
+    /// Stream from the consensus module to the services.
     pub service_stream_id: i32,
+    /// Stream from the services to the consensus module.
     pub module_stream_id: i32,
+    /// Stream of ingress; -1 in a service's file.
     pub ingress_stream_id: i32,
+    /// Id of the member; -1 in a service's file.
     pub member_id: i32,
+    /// Id of the service; -1 in the consensus module's file.
     pub service_id: i32,
+    /// Id of the cluster, which its counters carry.
     pub cluster_id: i32,
+    /// Channel between consensus module and services.
     pub control_channel: String,
+    /// Channel URI of ingress.
     pub ingress_channel: String,
+    /// Name of the service.
     pub service_name: String,
 }
 
@@ -114,11 +128,6 @@ impl MarkFacts {
             Component::Container => 2,
         }
     }
-}
-
-/// True for a mark file whose maker holds a lock beside it while it lives.
-pub(crate) fn is_made_by_ours(buffer: &AtomicBuffer) -> bool {
-    buffer.capacity() >= HEADER_LENGTH && buffer.load_i64(OWNER, Ordering::Acquire) == OWNER_MARK
 }
 
 /// What can be chosen about a mark file.
@@ -150,7 +159,7 @@ pub struct MarkFile<M: Memory> {
     buffer: AtomicBuffer,
     /// The component's error log.
     pub errors: DistinctErrorLog,
-    previous_candidate_term_id: i64,
+    previous: Previous,
     next_update_ms: i64,
     _lock: M::Lock,
 }
@@ -203,12 +212,15 @@ impl<M: Memory> MarkFile<M> {
         };
         let errors_length = options.error_buffer_length;
         let length = (HEADER_LENGTH + errors_length).next_multiple_of(FILE_PAGE);
-        let mut previous_candidate_term_id = -1;
+        let mut previous = Previous::NONE;
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
             Ok(buffer) => {
                 if buffer.capacity() >= HEADER_LENGTH {
-                    previous_candidate_term_id = check_previous(&buffer, facts, &path, now)?;
+                    previous = check_previous(&buffer, facts, &path, now)?;
                     old_errors::save(&buffer, facts, memory, now)?;
+                    // Cleared on disk before the owner record goes: a crash of the machine may keep either of them.
+                    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
+                    memory.flush(&buffer)?;
                 }
                 if buffer.capacity() == length {
                     buffer
@@ -221,18 +233,24 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, length);
-        // Safe before there is any activity: after a crash of the machine a fresh stamp without it would be a peer's.
-        buffer.store_i64(OWNER, OWNER_MARK, Ordering::Release);
-        memory.flush(&buffer)?;
+        write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
         write_header(&buffer, facts, options, now)?;
+        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
+        // that of another make.
+        memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, errors_length));
-        Ok(Self { buffer, errors, previous_candidate_term_id, next_update_ms: 0, _lock: lock })
+        Ok(Self { buffer, errors, previous, next_update_ms: 0, _lock: lock })
     }
 
     /// The highest term that an earlier file says its member has stood for; -1 for none. Today's members keep it in
     /// node-state.dat.
     pub fn previous_candidate_term_id(&self) -> i64 {
-        self.previous_candidate_term_id
+        self.previous.candidate_term_id
+    }
+
+    /// True when one of our components was the last to start on the file.
+    pub fn was_ours(&self) -> bool {
+        self.previous.is_ours
     }
 
     /// The component has failed to start.
@@ -284,23 +302,35 @@ fn write_link<M: Memory>(facts: &MarkFacts, directory: &Path, memory: &M) -> Res
     Ok(())
 }
 
-/// Our lock is free: only a component of another make can be alive. Returns the term that a file of old holds.
+/// What the last component has left in a mark file.
+#[derive(Debug, Clone, Copy)]
+struct Previous {
+    candidate_term_id: i64,
+    is_ours: bool,
+}
+
+impl Previous {
+    const NONE: Self = Self { candidate_term_id: -1, is_ours: false };
+}
+
+/// Checks what the last component has left. The lock is free, so only a component of another make can be alive.
 fn check_previous(
     buffer: &AtomicBuffer,
     facts: &MarkFacts,
     path: &Path,
     now: &Now,
-) -> Result<i64, MarkError> {
+) -> Result<Previous, MarkError> {
     let mut head = vec![0; HEADER_LENGTH];
     buffer.copy_out(0, &mut head);
-    let Some(previous) = MarkHeader::parse(&head) else { return Ok(-1) };
+    let Some(previous) = MarkHeader::parse(&head) else { return Ok(Previous::NONE) };
     let version = previous.version;
     if version > 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
         return Err(MarkError::Version { path: path.to_owned(), version });
     }
     let activity_ms = previous.activity_timestamp_ms;
     let is_fresh = activity_ms > 0 && now.epoch_ms - activity_ms < ACTIVITY_TIMEOUT_MS;
-    if is_fresh && buffer.load_i64(OWNER, Ordering::Acquire) != OWNER_MARK {
+    let is_ours = is_owned(buffer)?;
+    if is_fresh && !is_ours {
         return Err(MarkError::Active { path: path.to_owned() });
     }
     let (expected, found) = (facts.component_type(), previous.component_type);
@@ -309,7 +339,7 @@ fn check_previous(
     if version > 0 && found > 0 && found != expected && !is_backup {
         return Err(MarkError::Component { path: path.to_owned(), expected, found });
     }
-    Ok(if version > 0 { previous.candidate_term_id } else { -1 })
+    Ok(Previous { candidate_term_id: if version > 0 { previous.candidate_term_id } else { -1 }, is_ours })
 }
 
 fn write_header(
@@ -318,7 +348,7 @@ fn write_header(
     options: &MarkOptions,
     now: &Now,
 ) -> Result<(), MarkError> {
-    let mut bytes = vec![0; OWNER];
+    let mut bytes = vec![0; OWNER_OFFSET];
     let header = MessageHeader { block_length: 128, template_id: 200, schema_id: 110, version: 2 };
     let services_directory = options.services_directory.as_deref().unwrap_or(&facts.cluster_directory);
     Encoder::new(&mut bytes, header)

@@ -9,6 +9,7 @@ mod golden_start;
 mod node_snapshots;
 mod operator;
 mod rig;
+mod seeded;
 mod sessions;
 mod single_member;
 mod snapshot;

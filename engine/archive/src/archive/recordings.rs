@@ -358,9 +358,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             control_session_id: own.control_session_id,
             correlation_id: own.correlation_id,
             subscription_id: own.registration_id,
-            start_position: recording.start_position,
-            term_length: recording.term_buffer_length,
-            segment_length: recording.segment_file_length,
+            recording: recording.clone(),
             directory: self.context.archive_directory.clone(),
             io_max_length: self.context.file_io_max_length,
             sync_level: self.context.file_sync_level,
@@ -536,8 +534,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     /// Writes the stop positions of all recordings, as far as they have come. Blocks; only when the archive closes.
     pub(super) fn end_all_recordings(&mut self) {
         let now_ms = self.now.epoch_ms;
-        for recording in std::mem::take(&mut self.recordings) {
+        for mut recording in std::mem::take(&mut self.recordings) {
             let position = recording.position();
+            if let Err(error) = recording.seal_blocking(&mut self.io) {
+                self.record_error(&error.to_string());
+            }
             let write = self.catalog.update(recording.setup.recording_id, |own| {
                 own.stop_position = position;
                 own.stop_timestamp = now_ms;

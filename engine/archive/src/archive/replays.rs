@@ -6,11 +6,12 @@ use harrier_ringbuf::storage::Storage;
 
 use super::{Archive, REPLAY_SESSIONS};
 use crate::channel;
+use crate::checksum::Checksum;
 use crate::codec::{ArchiveErrorCode, ReplayRequest, Signal};
 use crate::descriptor::RecordingDescriptor;
 use crate::replay::{LimitCounter, ReplayEvent, ReplaySession, ReplaySetup};
 use crate::segment;
-use crate::task::{Change, FileTask, Progress, Step};
+use crate::task::{Change, FileTask, Progress, Step, removal};
 
 /// Replay everything and follow a live recording.
 const REPLAY_ALL_AND_FOLLOW: i64 = -1;
@@ -102,6 +103,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             directory: self.context.archive_directory.clone(),
             io_max_length,
             checksum: self.context.replay_checksum,
+            is_stamped_live: self.is_active(request.recording_id)
+                && self.context.record_checksum == Some(Checksum::Crc32c),
             deadline_ns: self.now.ns + self.context.connect_timeout_ns,
             recording,
         };
@@ -245,7 +248,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             next = base + segment_length;
         }
         while next <= recording.segment_base(stop) {
-            steps.push(Step::Remove { path: segment::path(&directory, recording_id, next) });
+            steps.extend(removal(&directory, recording_id, next));
             next += segment_length;
         }
         let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
@@ -268,7 +271,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let mut steps = Vec::new();
         let mut base = recording.segment_base(recording.start_position);
         while base <= recording.segment_base(recording.stop_position) {
-            steps.push(Step::Remove { path: segment::path(&directory, recording_id, base) });
+            steps.extend(removal(&directory, recording_id, base));
             base += i64::from(recording.segment_file_length);
         }
         self.begin_task(FileTask::new(recording_id, session_id, correlation_id, steps));

@@ -10,7 +10,7 @@ use crate::codec::{ArchiveErrorCode, ControlCode};
 use crate::descriptor::RecordingDescriptor;
 use crate::replay::ReplaySession;
 use crate::segment;
-use crate::task::{Change, FileTask, Step};
+use crate::task::{Change, FileTask, Step, removal};
 
 impl<M: Memory, S: Storage> Archive<M, S> {
     fn recording(&self, recording_id: i64) -> Result<RecordingDescriptor, Refusal> {
@@ -84,7 +84,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let mut steps = Vec::new();
         let mut base = recording.segment_base(recording.start_position);
         while base < new_start {
-            steps.push(Step::Remove { path: segment::path(&directory, recording_id, base) });
+            steps.extend(removal(&directory, recording_id, base));
             base += i64::from(recording.segment_file_length);
         }
         let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
@@ -138,7 +138,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.check_no_task(target_id)?;
         let directory = self.context.archive_directory.clone();
         let is_prepended = join == target.start_position;
-        let (mut checks, mut moves) = (Vec::new(), Vec::new());
+        let (mut checks, mut moves, mut seals) = (Vec::new(), Vec::new(), Vec::new());
         let mut base = source.segment_base(source.start_position);
         while base < source.stop_position {
             let from = segment::path(&directory, source_id, base);
@@ -149,9 +149,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 checks.push(Step::Exists { path: to.clone(), is_wanted: false });
             }
             moves.push(Step::Move { from, to });
+            // A seal is of one recording: frames that move to another count as not stamped.
+            seals.push(Step::Clear { path: segment::seal_path(&directory, source_id, base) });
             base += i64::from(source.segment_file_length);
         }
         checks.extend(moves);
+        checks.extend(seals);
         if is_prepended {
             checks.push(Step::Clear { path: segment::path(&directory, source_id, join) });
         }

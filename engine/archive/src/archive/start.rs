@@ -1,26 +1,18 @@
 //! Starting: directory, catalog, driver, counters, control streams (spec 03 §4.5, §6.1).
 
-use std::path::Path;
-
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::assembly::FragmentAssembler;
-use harrier_ringbuf::planted::{Bug, is_planted};
-use harrier_ringbuf::storage::{
-    FileId, OpenMode, Operation, Output, Storage, SyncLevel as FileSync, WriteBuffer,
-};
+use harrier_ringbuf::storage::{Operation, Storage};
 use harrier_ringbuf::{Memory, Now, Rng};
 
+use super::catalog_file::open_catalog;
 use super::{Archive, ArchiveCounters, ArchiveError, ControlStream};
-use crate::catalog::{self, CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, RecordingState};
-use crate::context::{ArchiveContext, SyncLevel, TornTail};
+use crate::context::ArchiveContext;
 use crate::counters;
-use crate::descriptor::RecordingDescriptor;
 use crate::io::Io;
 use crate::mark_file::MarkFile;
-use crate::recovery::{cut_torn_tail, find_stop_position};
-use crate::segment;
 
 /// How far the start has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +33,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let mark = MarkFile::take(&context, &memory, now)?;
         let mut io = Io::new(storage, context.file_clock.clone());
         io.blocking(Operation::CreateDirectory { path: context.archive_directory.clone() })?;
-        let (catalog, catalog_file) = open_catalog(&context, &mut io, now)?;
+        let (catalog, catalog_file) = open_catalog(&context, &mut io, mark.was_ours, now)?;
         let context_seed = context.seed;
         let first_session_id = i64::from(Rng::new(context.seed).next_i32() & i32::MAX);
         Ok(Self {
@@ -106,6 +98,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 type_id::ARCHIVE_CYCLE_TIME_EXCEEDED,
                 "archive-conductor work cycle time exceeded count: threshold=100ms SHARED",
             ),
+            (type_id::ARCHIVE_CONTROL_REFUSED, "Archive Refused Control Messages"),
             (type_id::ARCHIVE_RECORDER_MAX_WRITE_TIME, "archive-recorder max write time in ns"),
             (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_BYTES, "archive-recorder total write bytes"),
             (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_TIME, "archive-recorder total write time in ns"),
@@ -164,139 +157,4 @@ fn with_sparse(channel: &str, is_sparse: bool) -> String {
         }
         Err(_) => channel.to_owned(),
     }
-}
-
-fn open_catalog<S: Storage>(
-    context: &ArchiveContext,
-    io: &mut Io<S>,
-    now: &Now,
-) -> Result<(Catalog, FileId), ArchiveError> {
-    let path = context.archive_directory.join(CATALOG_FILE);
-    let opened = io.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
-    let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
-    if length == 0 {
-        return create_catalog(context, io, file);
-    }
-    let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
-    let Output::Data(bytes) = io.blocking(read)? else { unreachable!("reading a file reads it") };
-    if is_unborn(context, io, &bytes)? {
-        return create_catalog(context, io, file);
-    }
-    let mut catalog = recover_catalog(context, io, &path, &bytes)?;
-    if let Some(write) = catalog.clear_rest(&bytes) {
-        write_blocking(io, file, write)?;
-    }
-    let cut_off: Vec<i64> = catalog
-        .entries()
-        .iter()
-        .filter(|entry| entry.state == RecordingState::Valid)
-        .filter(|entry| entry.descriptor.is_active() || may_be_torn(context, &catalog, entry))
-        .map(|entry| entry.descriptor.recording_id)
-        .collect();
-    for recording_id in cut_off {
-        let Some(recording) = catalog.get(recording_id) else { continue };
-        let stop = end_recording(context, io, recording)?;
-        let write = catalog.update(recording_id, |recording| {
-            recording.stop_position = stop;
-            recording.stop_timestamp = now.epoch_ms;
-        });
-        if let Some(write) = write {
-            write_blocking(io, file, write)?;
-        }
-    }
-    sync_blocking(io, file, context)?;
-    Ok((catalog, file))
-}
-
-fn create_catalog<S: Storage>(
-    context: &ArchiveContext,
-    io: &mut Io<S>,
-    file: FileId,
-) -> Result<(Catalog, FileId), ArchiveError> {
-    let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
-    write_blocking(io, file, write)?;
-    io.blocking(Operation::SetLength { file, length: catalog.capacity() as u64 })?;
-    sync_blocking(io, file, context)?;
-    Ok((catalog, file))
-}
-
-/// Whether the machine died while the catalog was being created: its header is not whole, and there is nothing else.
-fn is_unborn<S: Storage>(
-    context: &ArchiveContext,
-    io: &mut Io<S>,
-    bytes: &[u8],
-) -> Result<bool, ArchiveError> {
-    let has_entries = bytes.iter().skip(catalog::HEADER_LENGTH).any(|byte| *byte != 0);
-    if has_entries || Catalog::read(bytes, context.record_checksum).is_ok() {
-        return Ok(false);
-    }
-    let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
-    else {
-        return Ok(false);
-    };
-    Ok(!names.iter().any(|name| name.ends_with(segment::SUFFIX)))
-}
-
-/// Reads the catalog. An entry that was being added when the machine died, under whose id nothing was recorded, was never
-/// confirmed to anybody and is dropped.
-fn recover_catalog<S: Storage>(
-    context: &ArchiveContext,
-    io: &mut Io<S>,
-    path: &Path,
-    bytes: &[u8],
-) -> Result<Catalog, ArchiveError> {
-    let unusable = |error| ArchiveError::Catalog { path: path.to_owned(), error };
-    let (catalog, damaged) = Catalog::recover(bytes, context.record_checksum).map_err(unusable)?;
-    let Some(damaged) = damaged else { return Ok(catalog) };
-    let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
-    else {
-        return Err(unusable(damaged.error));
-    };
-    if names.iter().any(|name| segment::parse(name, damaged.recording_id).is_some()) {
-        return Err(unusable(damaged.error));
-    }
-    Ok(catalog)
-}
-
-/// An update of an entry that the machine's death tore has a wrong checksum; its positions are not to be believed.
-fn may_be_torn(context: &ArchiveContext, catalog: &Catalog, entry: &CatalogEntry) -> bool {
-    context.torn_tail == TornTail::Cut
-        && !catalog.is_checksum_right(entry)
-        && !is_planted(Bug::TornCatalogEntry)
-}
-
-/// Where a recording ends that its archive did not stop.
-fn end_recording<S: Storage>(
-    context: &ArchiveContext,
-    io: &mut Io<S>,
-    recording: &RecordingDescriptor,
-) -> Result<i64, ArchiveError> {
-    let (directory, checksum) = (&context.archive_directory, context.record_checksum);
-    if context.torn_tail == TornTail::Refuse {
-        return Ok(find_stop_position(io.storage(), directory, recording, checksum)?);
-    }
-    let sync = match context.file_sync_level {
-        SyncLevel::None => None,
-        SyncLevel::Data => Some(FileSync::Data),
-        SyncLevel::All => Some(FileSync::All),
-    };
-    Ok(cut_torn_tail(io.storage(), directory, recording, checksum, sync)?)
-}
-
-fn write_blocking<S: Storage>(io: &mut Io<S>, file: FileId, write: CatalogWrite) -> Result<(), ArchiveError> {
-    let bytes = WriteBuffer::Owned(write.bytes);
-    io.blocking(Operation::Write { file, offset: write.offset, bytes })?;
-    Ok(())
-}
-
-fn sync_blocking<S: Storage>(
-    io: &mut Io<S>,
-    file: FileId,
-    context: &ArchiveContext,
-) -> Result<(), ArchiveError> {
-    if context.catalog_file_sync_level > SyncLevel::None {
-        io.blocking(Operation::Sync { file, level: FileSync::All })?;
-        io.blocking(Operation::SyncDirectory { path: context.archive_directory.clone() })?;
-    }
-    Ok(())
 }

@@ -47,6 +47,8 @@ impl World {
         driver_context.term_buffer_length = 64 << 10;
         driver_context.publication_linger_timeout_ns = 100_000_000;
         let now = PausingClock.now();
+        // Session ids differ from those of the driver before.
+        driver_context.seed = now.ns as u64;
         let driver =
             Driver::build(driver_context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
         let mut context = archive_context(directory.path());

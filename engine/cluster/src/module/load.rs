@@ -11,7 +11,7 @@ use crate::codec::{SnapshotMarker, SnapshotMessage};
 use crate::snapshot::SnapshotError;
 
 impl<M: Memory, S: Storage> ConsensusModule<M, S> {
-    /// One message of the snapshot.
+    /// Restores the state of the module from one message of its snapshot.
     pub(super) fn on_snapshot_message(&mut self, message: &SnapshotMessage<'_>) -> Result<(), SnapshotError> {
         match *message {
             SnapshotMessage::ConsensusModule {
@@ -76,16 +76,14 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(())
     }
 
-    /// All of the snapshot has been read.
+    /// Ends the loading: checks the restored state and publishes the position at which the log goes on.
     pub(super) fn on_snapshot_loaded(&mut self, marker: Option<SnapshotMarker>) -> Result<(), ModuleError> {
         let start = self.plan.start_position();
         for messages in &self.pending_messages {
             messages.check().map_err(SnapshotError::State)?;
         }
-        // A log that begins anew from a snapshot begins at another position than the one it was taken at.
         if let Some(marker) = marker
-            && self.plan.log.is_some()
-            && marker.log_position != start
+            && !is_at(marker.log_position, start)
         {
             let text =
                 format!("it was taken at {}, not at {start} as recording.log says", marker.log_position);
@@ -101,6 +99,12 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
         Ok(())
     }
+}
+
+/// Whether a snapshot with this marker may stand at a position of recording.log. Seeding a recording log moves its snapshot
+/// to position 0, where the log begins anew; the marker keeps the position in the old log (spec 04 §6.6).
+fn is_at(marker_position: i64, recording_log_position: i64) -> bool {
+    marker_position == recording_log_position || recording_log_position == 0
 }
 
 fn unknown_service(service_id: i32) -> SnapshotError {

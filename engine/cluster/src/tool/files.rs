@@ -9,7 +9,9 @@ use harrier_ringbuf::storage::{
 use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
 use thiserror::Error;
 
-use crate::mark::{MarkHeader, is_made_by_ours};
+use harrier_archive::is_owned;
+
+use crate::mark::MarkHeader;
 use crate::recording_log::{
     Entry, PlanError, RECORDING_LOG_FILE, RecordingLog, RecordingLogError, compare, encode, parse,
 };
@@ -92,7 +94,7 @@ impl ClusterMark {
         let length = header.error_buffer_length.max(0) as usize;
         let has_errors = start >= bytes.len() && start + length <= buffer.capacity();
         let errors = if has_errors { buffer.slice(start, length) } else { AtomicBuffer::heap(0) };
-        Ok(Some(Self { errors, header, is_ours: is_made_by_ours(&buffer), path }))
+        Ok(Some(Self { errors, header, is_ours: is_owned(&buffer).unwrap_or(true), path }))
     }
 
     /// True while the component has shown within the last 10 s that it lives.

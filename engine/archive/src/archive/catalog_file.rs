@@ -1,0 +1,211 @@
+//! Opening the catalog: reading it, and ending recordings that a crash has cut off (spec 03 §4.5).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use harrier_ringbuf::Now;
+use harrier_ringbuf::planted::{Bug, is_planted};
+use harrier_ringbuf::storage::{
+    FileId, OpenMode, Operation, Output, Storage, SyncLevel as FileSync, WriteBuffer,
+};
+
+use super::ArchiveError;
+use crate::catalog::{self, CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, RecordingState};
+use crate::checksum::Checksum;
+use crate::context::{ArchiveContext, SyncLevel, TornTail};
+use crate::descriptor::RecordingDescriptor;
+use crate::io::Io;
+use crate::recovery::{cut_sealed_tail, cut_torn_tail, find_stop_position, read_seal};
+use crate::seal::{SegmentSeal, shape_of};
+use crate::segment;
+
+/// Reads or creates the catalog and ends the recordings that a crash has cut off. `was_ours`: no other make of archive has run
+/// on the directory since. Blocks.
+pub(super) fn open_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    was_ours: bool,
+    now: &Now,
+) -> Result<(Catalog, FileId), ArchiveError> {
+    let path = context.archive_directory.join(CATALOG_FILE);
+    let opened = io.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
+    let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
+    if length == 0 {
+        return create_catalog(context, io, file);
+    }
+    let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
+    let Output::Data(bytes) = io.blocking(read)? else { unreachable!("reading a file reads it") };
+    if is_unborn(context, io, &bytes)? {
+        return create_catalog(context, io, file);
+    }
+    let mut catalog = recover_catalog(context, io, &path, &bytes)?;
+    check_seals(context, io, &catalog, was_ours)?;
+    if let Some(write) = catalog.clear_rest(&bytes) {
+        write_blocking(io, file, write)?;
+    }
+    let cut_off: Vec<i64> = catalog
+        .entries()
+        .iter()
+        .filter(|entry| entry.state == RecordingState::Valid)
+        .filter(|entry| entry.descriptor.is_active() || may_be_torn(context, &catalog, entry))
+        .map(|entry| entry.descriptor.recording_id)
+        .collect();
+    for recording_id in cut_off {
+        let Some(recording) = catalog.get(recording_id) else { continue };
+        let stop = end_recording(context, io, recording)?;
+        let write = catalog.update(recording_id, |recording| {
+            recording.stop_position = stop;
+            recording.stop_timestamp = now.epoch_ms;
+        });
+        if let Some(write) = write {
+            write_blocking(io, file, write)?;
+        }
+    }
+    sync_blocking(io, file, context)?;
+    Ok((catalog, file))
+}
+
+fn create_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    file: FileId,
+) -> Result<(Catalog, FileId), ArchiveError> {
+    let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
+    write_blocking(io, file, write)?;
+    io.blocking(Operation::SetLength { file, length: catalog.capacity() as u64 })?;
+    sync_blocking(io, file, context)?;
+    Ok((catalog, file))
+}
+
+/// Whether the machine died while the catalog was being created: its header is not whole, and there is nothing else.
+fn is_unborn<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    bytes: &[u8],
+) -> Result<bool, ArchiveError> {
+    let has_entries = bytes.iter().skip(catalog::HEADER_LENGTH).any(|byte| *byte != 0);
+    if has_entries || Catalog::read(bytes, context.record_checksum).is_ok() {
+        return Ok(false);
+    }
+    let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
+    else {
+        return Ok(false);
+    };
+    Ok(!names.iter().any(|name| name.ends_with(segment::SUFFIX)))
+}
+
+/// Reads the catalog. An entry that was being added when the machine died, under whose id nothing was recorded, was never
+/// confirmed to anybody and is dropped.
+fn recover_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Catalog, ArchiveError> {
+    let unusable = |error| ArchiveError::Catalog { path: path.to_owned(), error };
+    let (catalog, damaged) = Catalog::recover(bytes, context.record_checksum).map_err(unusable)?;
+    let Some(damaged) = damaged else { return Ok(catalog) };
+    let Output::Names(names) = io.blocking(Operation::List { path: context.archive_directory.clone() })?
+    else {
+        return Err(unusable(damaged.error));
+    };
+    if names.iter().any(|name| segment::parse(name, damaged.recording_id).is_some()) {
+        return Err(unusable(damaged.error));
+    }
+    Ok(catalog)
+}
+
+/// An update of an entry that the machine's death tore has a wrong checksum; its positions are not to be believed.
+fn may_be_torn(context: &ArchiveContext, catalog: &Catalog, entry: &CatalogEntry) -> bool {
+    context.torn_tail == TornTail::Cut
+        && !catalog.is_checksum_right(entry)
+        && !is_planted(Bug::TornCatalogEntry)
+}
+
+/// Where a recording ends that its archive did not stop.
+fn end_recording<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    recording: &RecordingDescriptor,
+) -> Result<i64, ArchiveError> {
+    let (directory, checksum) = (&context.archive_directory, context.record_checksum);
+    if context.torn_tail == TornTail::Refuse {
+        return Ok(find_stop_position(io.storage(), directory, recording, checksum)?);
+    }
+    let sync = match context.file_sync_level {
+        SyncLevel::None => None,
+        SyncLevel::Data => Some(FileSync::Data),
+        SyncLevel::All => Some(FileSync::All),
+    };
+    Ok(match checksum {
+        Some(Checksum::Crc32c) => cut_sealed_tail(io.storage(), directory, recording, sync)?,
+        checksum => cut_torn_tail(io.storage(), directory, recording, checksum, sync)?,
+    })
+}
+
+/// Holds the catalog against the seals of segments (docs/protocol/own-files.md). A recording that another archive may have
+/// changed loses its seals; an entry that neither its checksum nor its seal confirms is refused.
+fn check_seals<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    catalog: &Catalog,
+    was_ours: bool,
+) -> Result<(), ArchiveError> {
+    let directory = &context.archive_directory;
+    let damaged = |reason: String| ArchiveError::Damaged { path: directory.join(CATALOG_FILE), reason };
+    let Output::Names(names) = io.blocking(Operation::List { path: directory.clone() })? else {
+        return Ok(());
+    };
+    let mut seals: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (recording_id, base) in names.iter().filter_map(|name| segment::parse_seal(name)) {
+        if names.binary_search(&segment::file_name(recording_id, base)).is_ok() {
+            seals.entry(recording_id).or_default().push(base);
+        }
+    }
+    for (recording_id, bases) in seals {
+        let Some(entry) = catalog.entry(recording_id) else {
+            return Err(damaged(format!(
+                "it has no entry of recording {recording_id}, whose segments are there"
+            )));
+        };
+        let Some(last) = bases.iter().max().copied() else { continue };
+        let seal = read_seal(io.storage(), directory, recording_id, last)?;
+        let recording = &entry.descriptor;
+        let is_of_seal = |seal: &SegmentSeal| {
+            seal.to == recording.stop_position && seal.session_id == recording.session_id
+        };
+        if !was_ours && !seal.as_ref().is_some_and(is_of_seal) {
+            for base in bases {
+                let path = segment::seal_path(directory, recording_id, base);
+                io.blocking(Operation::Remove { path })?;
+            }
+            continue;
+        }
+        let Some(seal) = seal.filter(|_| !catalog.is_checksum_right(entry)) else { continue };
+        if seal.shape != shape_of(recording) {
+            let offset = entry.offset;
+            return Err(damaged(format!(
+                "the entry of recording {recording_id}, at {offset}, matches neither its checksum nor the seal of its segment"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn write_blocking<S: Storage>(io: &mut Io<S>, file: FileId, write: CatalogWrite) -> Result<(), ArchiveError> {
+    let bytes = WriteBuffer::Owned(write.bytes);
+    io.blocking(Operation::Write { file, offset: write.offset, bytes })?;
+    Ok(())
+}
+
+fn sync_blocking<S: Storage>(
+    io: &mut Io<S>,
+    file: FileId,
+    context: &ArchiveContext,
+) -> Result<(), ArchiveError> {
+    if context.catalog_file_sync_level > SyncLevel::None {
+        io.blocking(Operation::Sync { file, level: FileSync::All })?;
+        io.blocking(Operation::SyncDirectory { path: context.archive_directory.clone() })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Who has started last on a mark file: this project's programs, or others (docs/protocol/own-files.md).
+//!
+//! Aeron's programs write into an existing mark file and leave the end of its header alone. The owner record there repeats
+//! process id and start time of the program that wrote it; once another program has started, the two no longer agree.
+
+use std::sync::atomic::Ordering;
+
+use harrier_protocol::record::{HEADER_LENGTH as RECORD_HEADER, RecordKind, UnknownVersion};
+use harrier_ringbuf::{AtomicBuffer, Region};
+
+const KIND: RecordKind = RecordKind { magic: *b"HOWN", version: 1, name: "owner record" };
+const MARK_HEADER: usize = 8_192;
+/// Offset of the record in a mark file; the header's fields end before it.
+pub const OWNER_OFFSET: usize = MARK_HEADER - RECORD_LENGTH;
+const RECORD_LENGTH: usize = RECORD_HEADER + 16;
+const START_TIMESTAMP: usize = 24;
+const PROCESS_ID: usize = 32;
+
+/// Writes the record of a program with this process id that starts at this time, epoch ms.
+pub fn write_owner(buffer: &AtomicBuffer, process_id: i64, start_ms: i64) {
+    let payload = [process_id.to_le_bytes(), start_ms.to_le_bytes()].concat();
+    buffer.copy_in(OWNER_OFFSET, &KIND.seal(&payload));
+}
+
+/// True for a mark file that one of this project's programs was the last to start on.
+///
+/// # Errors
+/// A record of a newer version.
+pub fn is_owned(buffer: &AtomicBuffer) -> Result<bool, UnknownVersion> {
+    if buffer.capacity() < MARK_HEADER {
+        return Ok(false);
+    }
+    let mut bytes = [0; RECORD_LENGTH];
+    buffer.copy_out(OWNER_OFFSET, &mut bytes);
+    let Some(payload) = KIND.open(&bytes)? else { return Ok(false) };
+    let word = |at: usize| payload[at..].first_chunk().map(|word| i64::from_le_bytes(*word));
+    let found = [PROCESS_ID, START_TIMESTAMP].map(|at| Some(buffer.load_i64(at, Ordering::Acquire)));
+    Ok(payload.len() == 16 && [word(0), word(8)] == found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_starts_without_a_record_takes_the_file_over() {
+        let buffer = AtomicBuffer::heap(MARK_HEADER);
+        assert_eq!(is_owned(&buffer), Ok(false));
+        write_owner(&buffer, 7, 1_000);
+        buffer.store_i64(PROCESS_ID, 7, Ordering::Relaxed);
+        buffer.store_i64(START_TIMESTAMP, 1_000, Ordering::Relaxed);
+        assert_eq!(is_owned(&buffer), Ok(true));
+        buffer.store_i64(START_TIMESTAMP, 2_000, Ordering::Relaxed);
+        assert_eq!(is_owned(&buffer), Ok(false));
+        assert_eq!(is_owned(&AtomicBuffer::heap(64)), Ok(false));
+    }
+}
