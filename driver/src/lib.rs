@@ -12,6 +12,7 @@ pub mod configuration;
 mod congestion;
 pub mod context;
 mod counters;
+mod directory;
 mod driver;
 mod events;
 mod executor;
