@@ -219,7 +219,7 @@ impl UdpChannel {
                 )));
             }
             let has_no_address = self.endpoint.is_none() && self.control.is_none();
-            if has_no_address || (self.endpoint == other.endpoint && self.control == other.control) {
+            if has_no_address || self.requests_same(other) {
                 return Ok(true);
             }
             return Err(Failure::generic(format!(
@@ -228,6 +228,16 @@ impl UdpChannel {
             )));
         }
         Ok(!self.needs_suffix && !other.needs_suffix && self.canonical == other.canonical)
+    }
+
+    /// True when two channels ask for the same addresses: by the same names, which may have moved since one of them was
+    /// resolved, or by names that lead to the same addresses now.
+    fn requests_same(&self, other: &Self) -> bool {
+        let is_same = |key, own: Option<SocketAddr>, other_address| {
+            self.uri.get(key) == other.uri.get(key) || own == other_address
+        };
+        is_same(key::ENDPOINT, self.endpoint, other.endpoint)
+            && is_same(key::CONTROL, self.control, other.control)
     }
 
     /// Which socket of the driver this is, for clashes of session ids: unique channels differ by `suffix`.

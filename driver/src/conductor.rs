@@ -1,5 +1,6 @@
 //! The conductor: commands of clients, counters, limits of publications and images, timers (spec 02 §5).
 
+mod allocations;
 mod clients;
 mod commands;
 mod destinations;
@@ -137,7 +138,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             cnc: Retirement { memory, cnc: Some(parts.end) },
             to_driver: parts.to_driver,
             counters: Counters::new(parts.counters),
-            events: Events::new(parts.to_clients, parts.error_log, system.clone()),
+            events: Events::new(parts.to_clients, parts.error_log, system.clone(), context.event_max_length),
             loss_report: parts.loss_report,
             system,
             cycle,
@@ -218,10 +219,17 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let mut work_count = 0;
         while let Some((mark, result)) = self.executor.poll() {
             work_count += 1;
-            if let JobResult::Freed(freed) = result {
-                self.on_freed(freed);
-                continue;
-            }
+            let result = match result {
+                JobResult::Freed(freed) => {
+                    self.on_freed(freed);
+                    continue;
+                }
+                JobResult::Allocated { id, outcome } => {
+                    self.on_allocated(id, outcome);
+                    continue;
+                }
+                result => result,
+            };
             let Some(pending) = self.pending.remove(&mark) else { continue };
             if pending.is_client_command() {
                 self.in_flight = false;
@@ -241,14 +249,19 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
+    /// Submits a job whose result says by itself what it belongs to. It comes back when the executor is full.
+    fn submit_unmarked(&mut self, job: Job) -> Result<(), Box<Job>> {
+        let mark = self.next_mark;
+        self.next_mark += 1;
+        self.executor.submit(mark, job)
+    }
+
     /// Gives closed logs to the executor, a few per duty cycle (spec 02 §5.1, 7).
     fn free_logs(&mut self) -> usize {
         let mut work_count = 0;
         while work_count < self.context.resource_free_limit {
             let Some(file) = self.closed_logs.pop_front() else { break };
-            let mark = self.next_mark;
-            self.next_mark += 1;
-            if let Err(job) = self.executor.submit(mark, Job::Free(file))
+            if let Err(job) = self.submit_unmarked(Job::Free(file))
                 && let Job::Free(file) = *job
             {
                 self.closed_logs.push_front(file);
@@ -326,6 +339,7 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
         work_count += self.executor.work(now);
         work_count += self.take_results();
         work_count += self.track_positions();
+        work_count += self.take_allocation_hints();
         if !self.closed_logs.is_empty() {
             work_count += self.free_logs();
         }

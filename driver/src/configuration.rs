@@ -10,6 +10,9 @@ use thiserror::Error;
 use crate::context::{DriverContext, InvalidSetting};
 use reader::Reader;
 
+/// Starts of the names of settings.
+const PREFIXES: [&str; 4] = ["AERON_", "HARRIER_DRIVER_", "HARRIER_IMAGE_", "HARRIER_LOG_ALLOCATION_"];
+
 /// Why definitions cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DefinitionError {
@@ -44,10 +47,9 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// The variables of a process whose names begin with `AERON_`, or `HARRIER_DRIVER_` for what Aeron does not have.
+    /// The variables of a process whose names begin with `AERON_`, or as those of settings that Aeron does not have.
     pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let is_ours =
-            |(name, _): &(String, String)| name.starts_with("AERON_") || name.starts_with("HARRIER_DRIVER_");
+        let is_ours = |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         Self { values: variables.filter(is_ours).filter(|(_, value)| !value.is_empty()).collect() }
     }
 

@@ -8,6 +8,7 @@ use harrier_protocol::uri::{Group, MAX_MTU_LENGTH, MAX_TERM_LENGTH, MIN_TERM_LEN
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::transport::{BufferLimits, TransportKind, TransportOptions};
 
+use crate::allocation;
 use crate::log_files::StorageChecks;
 
 /// How a driver's agents share threads (spec 02 §5.10).
@@ -200,6 +201,15 @@ pub struct DriverContext {
     pub loss_arguments: String,
     pub fixed_loss_arguments: String,
     pub multi_gap_loss_arguments: String,
+    /// Longest term of an image, bytes (`harrier.image.max.term.length`, `image-max-term-length` of a subscription's
+    /// channel); 0 sets no limit. SETUPs with longer ones are refused and counted.
+    pub image_max_term_length: i32,
+    /// Bytes of an image's log that are allocated before its stream carries traffic (`harrier.log.allocation.length`), when
+    /// logs are not sparse; 0 allocates logs whole when they are made.
+    pub log_allocation_length: i32,
+    /// Longest event that clients are sent, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a
+    /// buffer of that length, else enough for the first 4,095 bytes of a channel that is too long.
+    pub event_max_length: usize,
     /// How the host's transport works; what opens sockets is made from it by whoever composes the driver.
     pub transport: TransportOptions,
     /// Commands between the agents that may wait; a full queue is counted and retried.
@@ -210,8 +220,12 @@ pub struct DriverContext {
 
 const SECOND_NS: i64 = 1_000_000_000;
 
+/// Longest events that can be set, bytes.
+pub(crate) const EVENT_LENGTHS: std::ops::RangeInclusive<usize> = 4_096..=65_536;
+
 impl DriverContext {
     /// Default settings on a directory.
+    #[expect(clippy::too_many_lines, reason = "a table: one line for each setting")]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let idle = IdleStrategy::Backoff(Default::default());
         Self {
@@ -313,6 +327,9 @@ impl DriverContext {
             loss_arguments: String::new(),
             fixed_loss_arguments: String::new(),
             multi_gap_loss_arguments: String::new(),
+            image_max_term_length: 0,
+            log_allocation_length: 0,
+            event_max_length: 8_192,
             transport: TransportOptions::default(),
             command_queue_capacity: 1_024,
             seed: 0,
@@ -370,6 +387,14 @@ impl DriverContext {
                 (format!("{name}={length}"), "must be a power of two in 64 KiB..1 GiB".into())
             })?;
         }
+        for (name, length, least) in [
+            ("harrier.image.max.term.length", self.image_max_term_length, MIN_TERM_LENGTH),
+            ("harrier.log.allocation.length", self.log_allocation_length, allocation::MIN_LENGTH),
+        ] {
+            require(length == 0 || length >= least, || {
+                (format!("{name}={length}"), format!("must be 0 or at least {least}"))
+            })?;
+        }
         for (name, mtu) in
             [("aeron.mtu.length", self.mtu_length), ("aeron.ipc.mtu.length", self.ipc_mtu_length)]
         {
@@ -397,6 +422,10 @@ impl DriverContext {
                 (format!("{name}={length}"), format!("must be a power of two plus {trailer}"))
             })?;
         }
+        require(EVENT_LENGTHS.contains(&self.event_max_length), || {
+            let setting = format!("harrier.driver.event.max.length={}", self.event_max_length);
+            (setting, "must be in 4096..=65536".into())
+        })?;
         require(self.counters_buffer_length <= cnc::COUNTER_VALUES_LENGTH_MAX, || {
             (
                 format!("aeron.counters.buffer.length={}", self.counters_buffer_length),

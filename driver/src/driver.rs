@@ -11,6 +11,7 @@ use harrier_ringbuf::{Agent, Clock, Memory, Now, SharedThread, Transport};
 use crate::cnc::{Cnc, PreviousError, StartError, write_owner};
 use crate::conductor::{Conductor, Queues};
 use crate::context::{Affinity, DriverContext, ThreadingMode};
+use crate::error_notes::ErrorNote;
 use crate::executor::{Executor, ExecutorAgent};
 use crate::receiver::Receiver;
 use crate::resolver::Names;
@@ -22,28 +23,68 @@ use crate::system_counters::SystemCounters;
 #[derive(Debug, Default)]
 pub struct ErrorInbox {
     filled: AtomicBool,
-    list: Mutex<Vec<String>>,
+    list: Mutex<Vec<ErrorNote>>,
 }
 
 impl ErrorInbox {
-    /// Leaves an error for the conductor.
+    /// Leaves an error for the conductor. Its text is its kind.
     pub fn push(&self, text: String) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        self.push_note(ErrorNote { kind: text.clone().into(), count: 1, text });
+    }
+
+    /// Leaves an error of a kind for the conductor: all errors of one kind share an entry of the error log.
+    pub fn push_kind(&self, kind: &'static str, text: String) {
+        self.push_note(ErrorNote::new(kind, text));
+    }
+
+    fn push_note(&self, note: ErrorNote) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        match list.iter_mut().find(|other| other.kind == note.kind) {
+            Some(other) => other.count = other.count.saturating_add(1),
+            None => list.push(note),
+        }
         self.filled.store(true, Ordering::Release);
     }
 
-    /// Takes what has been left.
+    /// Takes the texts of what has been left.
     pub fn drain(&self) -> Vec<String> {
-        self.take().unwrap_or_default()
+        self.take().unwrap_or_default().into_iter().map(|note| note.text).collect()
     }
 
     /// Takes what has been left; `None` without a lock when there is nothing.
-    pub(crate) fn take(&self) -> Option<Vec<String>> {
+    pub(crate) fn take(&self) -> Option<Vec<ErrorNote>> {
         if !self.filled.load(Ordering::Acquire) {
             return None;
         }
         self.filled.store(false, Ordering::Relaxed);
         Some(std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// Ids of logs on their way to the conductor. Only who has a hint, and who takes it, takes the lock.
+#[derive(Debug, Default)]
+pub(crate) struct AllocationHints {
+    filled: AtomicBool,
+    ids: Mutex<Vec<i64>>,
+}
+
+impl AllocationHints {
+    fn push(&self, id: i64) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        self.filled.store(true, Ordering::Release);
+    }
+
+    /// Takes what has been left; `None` without a lock when there is nothing.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Vec<i64>> {
+        if !self.filled.load(Ordering::Acquire) {
+            return None;
+        }
+        self.filled.store(false, Ordering::Relaxed);
+        Some(std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -54,11 +95,19 @@ pub struct DriverHandle {
     pub is_terminating: Arc<AtomicBool>,
     /// Errors for the driver's error log.
     pub errors: Arc<ErrorInbox>,
+    /// Logs that are to be allocated whole.
+    pub(crate) allocations: Arc<AllocationHints>,
     /// What could not be done when the driver closed, once it has.
     pub close_failure: Arc<OnceLock<String>>,
 }
 
 impl DriverHandle {
+    /// Has the log of an image allocated whole whose subscription has `log-allocation=hint`, for instance once its session
+    /// is authenticated. `id` is the image's correlation id. Ids that are unknown, or whose log is allocated, are ignored.
+    pub fn allocate_log(&self, id: i64) {
+        self.allocations.push(id);
+    }
+
     /// A sink that puts agents' errors into the driver's error log.
     pub fn error_sink(&self) -> ErrorSink {
         let errors = self.errors.clone();

@@ -6,13 +6,12 @@ use harrier_protocol::event::{Event, PublicationReady};
 use harrier_ringbuf::broadcast::Transmitter;
 use harrier_ringbuf::error_log::DistinctErrorLog;
 
+use crate::error_notes::ErrorNote;
 use crate::failure::Failure;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// Longest event; peers read into a buffer of this length (spec 01 §3.5).
-const MAX_EVENT_LENGTH: usize = 4_096;
-/// Longest message of an error event: what is left beside its fields.
-const MAX_ERROR_MESSAGE: usize = MAX_EVENT_LENGTH - 8 - 128;
+/// Bytes of an error event beside its message, at most.
+const ERROR_FIELDS_LENGTH: usize = 136;
 
 /// Source identity of streams that do not come from the network.
 pub(crate) const IPC_SOURCE: &str = "aeron:ipc";
@@ -49,11 +48,20 @@ pub(crate) struct Events {
     error_log: DistinctErrorLog,
     system: SystemCounters,
     now_ms: i64,
+    /// One event, as long as it may be.
+    buffer: Box<[u8]>,
 }
 
 impl Events {
-    pub(crate) fn new(to_clients: Transmitter, error_log: DistinctErrorLog, system: SystemCounters) -> Self {
-        Self { to_clients, error_log, system, now_ms: 0 }
+    /// Events are at most `max_event_length` bytes long. Messages of errors are cut to that.
+    pub(crate) fn new(
+        to_clients: Transmitter,
+        error_log: DistinctErrorLog,
+        system: SystemCounters,
+        max_event_length: usize,
+    ) -> Self {
+        let buffer = vec![0; max_event_length].into_boxed_slice();
+        Self { to_clients, error_log, system, now_ms: 0, buffer }
     }
 
     pub(crate) fn set_time(&mut self, now_ms: i64) {
@@ -61,26 +69,38 @@ impl Events {
     }
 
     fn send(&mut self, event: &Event<'_>) {
-        let mut buffer = [0; MAX_EVENT_LENGTH];
-        let sent = event.encode(&mut buffer).map_err(|error| error.to_string()).and_then(|length| {
-            self.to_clients.transmit(event.type_id(), &buffer[..length]).map_err(|error| error.to_string())
+        let Self { to_clients, buffer, .. } = self;
+        let sent = event.encode(buffer).map_err(|error| error.to_string()).and_then(|length| {
+            to_clients.transmit(event.type_id(), &buffer[..length]).map_err(|error| error.to_string())
         });
         if let Err(error) = sent {
             self.record_error(&format!("cannot tell clients of event {:#x}: {error}", event.type_id()));
         }
     }
 
-    /// Counts and records an error that concerns no command.
+    /// Counts and records an error that concerns no command. Its text is its kind.
     pub(crate) fn record_error(&mut self, text: &str) {
         self.system.get(SystemCounter::Errors).increment();
         self.error_log.record(self.now_ms, text);
+    }
+
+    /// Counts and records an error whose text holds what differs from one time to the next.
+    pub(crate) fn record_kind(&mut self, kind: &str, text: &str) {
+        self.system.get(SystemCounter::Errors).increment();
+        self.error_log.record_kind(kind, self.now_ms, text);
+    }
+
+    /// Counts and records errors of an agent.
+    pub(crate) fn record_note(&mut self, note: &ErrorNote) {
+        self.system.get(SystemCounter::Errors).add(i64::from(note.count));
+        self.error_log.record_times(&note.kind, note.count, self.now_ms, &note.text);
     }
 
     /// Refuses a command.
     pub(crate) fn error(&mut self, correlation_id: i64, failure: &Failure) {
         let text = failure.to_string();
         self.record_error(&text);
-        let mut end = text.len().min(MAX_ERROR_MESSAGE);
+        let mut end = text.len().min(self.buffer.len() - ERROR_FIELDS_LENGTH);
         while !text.is_char_boundary(end) {
             end -= 1;
         }

@@ -1,13 +1,14 @@
 //! The agent for what may block: resolving names, opening sockets, creating and removing log files (spec 02 §5.4).
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings};
 use harrier_ringbuf::position::PARTITION_COUNT;
 use harrier_ringbuf::transport::SocketSpec;
-use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Transport};
+use harrier_ringbuf::{Agent, AgentError, AtomicBuffer, Memory, Now, Region, Transport, TransportError};
 
 use crate::channel::UdpChannel;
 use crate::failure::Failure;
@@ -19,10 +20,18 @@ use crate::resolver::Names;
 pub(crate) enum Job {
     /// Resolve the names of a channel.
     Channel { uri: Box<ChannelUri>, text: String },
-    /// Open a socket, and another one to hear receivers on.
-    Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>> },
+    /// Open the socket of a channel, and another one to hear receivers on.
+    Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>>, channel: String },
     /// Create a log.
-    CreateLog { path: PathBuf, settings: Box<LogSettings>, storage: StorageChecks },
+    CreateLog {
+        path: PathBuf,
+        settings: Box<LogSettings>,
+        storage: StorageChecks,
+        /// Positions that are allocated at first; `None` leaves that to the settings.
+        first: Option<Range<i64>>,
+    },
+    /// Allocate a range of positions of a log.
+    Allocate { id: i64, path: PathBuf, log: LogBuffers, positions: Range<i64> },
     /// Remove a log.
     Free(LogFile),
 }
@@ -40,15 +49,20 @@ pub(crate) enum JobResult<T: Transport> {
     Socket(Result<Opened<T::Socket>, Failure>),
     /// The log, and a warning when the file system runs low.
     Log(Result<(LogFile, Option<String>), Failure>),
+    /// Log and position up to which it is allocated now, or why it is not.
+    Allocated {
+        id: i64,
+        outcome: Result<i64, Failure>,
+    },
     /// Bytes no longer mapped, or why the file is still there.
     Freed(Result<usize, Failure>),
 }
 
 impl<T: Transport> JobResult<T> {
-    /// A new log that is not sparse.
+    /// A new log whose pages are all allocated.
     fn allocated_log(&self) -> Option<&LogFile> {
         match self {
-            Self::Log(Ok((file, _))) if !file.log.settings().sparse => Some(file),
+            Self::Log(Ok((file, _))) if !file.log.settings().sparse && !file.is_partial => Some(file),
             _ => None,
         }
     }
@@ -148,8 +162,12 @@ impl<M: Memory, T: Transport> Worker<M, T> {
 
     fn open(&self, spec: &SocketSpec) -> Result<T::Socket, Failure> {
         self.names.transport.open(spec).map_err(|error| {
+            let attempt = match &error {
+                TransportError::Connect { address, .. } => format!("failed to connect to {address}"),
+                _ => format!("failed to bind to {}", spec.bind),
+            };
             let failure = Failure::from(error);
-            Failure { message: format!("failed to bind to {}: {}", spec.bind, failure.message), ..failure }
+            Failure { message: format!("{attempt}: {}", failure.message), ..failure }
         })
     }
 
@@ -157,18 +175,30 @@ impl<M: Memory, T: Transport> Worker<M, T> {
         match job {
             Job::Channel { uri, text } => {
                 self.names.note_lookup();
-                JobResult::Channel(UdpChannel::resolve(*uri, &text, &self.names).map(Box::new))
+                let resolved = UdpChannel::resolve(*uri, &text, &self.names).map(Box::new);
+                JobResult::Channel(resolved.map_err(|failure| failure.on_channel(&text)))
             }
-            Job::Socket { spec, control } => JobResult::Socket(self.open(&spec).and_then(|socket| {
-                let control = control.map(|control| self.open(&control)).transpose()?;
-                Ok(Opened { socket, control })
-            })),
-            Job::CreateLog { path, settings, storage } => {
-                JobResult::Log(log_files::create(&self.memory, &path, &settings, storage).map(|file| {
+            Job::Socket { spec, control, channel } => {
+                let opened = self.open(&spec).and_then(|socket| {
+                    let control = control.map(|control| self.open(&control)).transpose()?;
+                    Ok(Opened { socket, control })
+                });
+                JobResult::Socket(opened.map_err(|failure| failure.on_channel(&channel)))
+            }
+            Job::CreateLog { path, settings, storage, first } => JobResult::Log(
+                log_files::create(&self.memory, &path, &settings, storage, first).map(|file| {
                     let directory = path.parent().unwrap_or(&path);
                     let warning = log_files::low_space_warning(&self.memory, directory, storage);
                     (file, warning)
-                }))
+                }),
+            ),
+            Job::Allocate { id, path, log, positions } => {
+                let end = positions.end;
+                let done = log_files::allocate(&self.memory, &path, log.term_length(), positions.clone());
+                if done.is_ok() {
+                    log_files::populate(&self.memory, &log, positions);
+                }
+                JobResult::Allocated { id, outcome: done.map(|()| end) }
             }
             Job::Free(file) => {
                 let length = file.length;

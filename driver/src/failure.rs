@@ -30,6 +30,19 @@ impl Failure {
         Self { system: error.raw_os_error(), ..Self::generic(message) }
     }
 
+    /// Code and description without the message, which may hold what a peer has chosen.
+    pub(crate) fn cause(&self) -> String {
+        format!("({}) {}", head(self.code, self.system), description(self.code, self.system))
+    }
+
+    /// The same failure with the channel that it concerns, as the client wrote it.
+    pub(crate) fn on_channel(mut self, channel: &str) -> Self {
+        if !self.message.contains(channel) {
+            self.message.push_str(&format!(" channel={channel}"));
+        }
+        self
+    }
+
     pub(crate) fn generic(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::GenericError, message)
     }
@@ -111,9 +124,9 @@ impl From<TransportError> for Failure {
             TransportError::Forced { name } => {
                 Self::new(ErrorCode::UnknownHost, format!("Unable to resolve host=({name}): (forced)"))
             }
-            TransportError::Open { source, .. } | TransportError::Io { source, .. } => {
-                Self::of_system(source, error.to_string())
-            }
+            TransportError::Open { source, .. }
+            | TransportError::Connect { source, .. }
+            | TransportError::Io { source, .. } => Self::of_system(source, error.to_string()),
             TransportError::Unavailable { .. } => Self::generic(error.to_string()),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fe
 use harrier_protocol::udp::Setup;
 use harrier_ringbuf::Transport;
 
+use crate::error_notes::ErrorNote;
 use crate::receiver::endpoint::ReceiveEndpoint;
 use crate::receiver::image::ReceiveImage;
 use crate::receiver::transport::ReceiveTransport;
@@ -177,9 +178,7 @@ pub(crate) enum ConductorCommand<T: Transport> {
         registration_id: i64,
     },
     /// For the error log.
-    Error {
-        text: String,
-    },
+    Error(ErrorNote),
 }
 
 /// What conductor and sender both know of a publication.
@@ -220,6 +219,8 @@ pub(crate) struct ImageShared {
     pub(crate) is_end_of_stream: AtomicBool,
     /// Written by the receiver: the last round trip measured, ns; 0 before the first.
     pub(crate) rtt_ns: AtomicI64,
+    /// Written by the conductor: no frame may reach beyond this position, because further pages are not allocated.
+    pub(crate) usable_position: AtomicI64,
     /// Written by the conductor: status messages it wants sent.
     pub(crate) status: StatusSlot,
     /// Written by the conductor: gaps it wants filled.
@@ -229,6 +230,7 @@ pub(crate) struct ImageShared {
 impl ImageShared {
     pub(crate) fn new() -> Self {
         Self {
+            usable_position: AtomicI64::new(i64::MAX),
             state: AtomicU8::new(ImageState::Init as u8),
             state_since_ns: AtomicI64::new(0),
             is_end_of_stream: AtomicBool::new(false),

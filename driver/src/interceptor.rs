@@ -28,7 +28,7 @@ struct RandomLoss {
     rng: Rng,
 }
 
-/// Loses each frame of one range once, per stream.
+/// Loses each frame that overlaps a range once, per stream.
 #[derive(Debug)]
 struct FixedLoss {
     term_id: i32,
@@ -155,9 +155,8 @@ impl FixedLoss {
         let tracked = progress(&mut self.streams, key, begin);
         let offset = i64::from(header.term_offset);
         let frame_end = offset + align(datagram.len(), 32) as i64;
-        let is_inside =
-            header.term_id == self.term_id && frame_end > *tracked && offset < end && offset >= begin;
-        if !is_inside || *tracked >= end {
+        let overlaps = header.term_id == self.term_id && frame_end > *tracked && offset < end;
+        if !overlaps || *tracked >= end {
             return false;
         }
         *tracked = frame_end;
@@ -238,6 +237,17 @@ mod tests {
         let first: Vec<bool> = [0, 64, 128, 192].iter().map(|o| fixed.drops(&data(*o), source())).collect();
         assert_eq!(first, [false, true, true, false]);
         assert!(!fixed.drops(&data(64), source()));
+    }
+
+    #[test]
+    fn fixed_loss_loses_a_frame_that_starts_before_the_range() {
+        let lost = |arguments| {
+            let mut fixed = Interceptors::parse("fixed-loss", "", arguments, "").unwrap();
+            [0, 64, 128, 192].map(|offset| fixed.drops(&data(offset), source()))
+        };
+        assert_eq!(lost("term-id=3|term-offset=96|length=64"), [false, true, true, false]);
+        assert_eq!(lost("term-id=3|term-offset=96|length=32"), [false, true, false, false]);
+        assert_eq!(lost("term-id=4|term-offset=96|length=64"), [false; 4]);
     }
 
     #[test]

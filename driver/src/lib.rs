@@ -5,6 +5,7 @@
 //! counters, limits, timers), the sender and the receiver; an executor does what may block. [`Driver`] composes them.
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod channel;
 mod cnc;
 mod conductor;
@@ -14,6 +15,7 @@ pub mod context;
 mod counters;
 mod directory;
 mod driver;
+mod error_notes;
 mod events;
 mod executor;
 mod failure;

@@ -1,10 +1,12 @@
 //! Log files in the driver's directory (spec 02 §5.9).
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, file_length};
-use harrier_ringbuf::{Memory, MemoryError};
+use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, METADATA_LENGTH, file_length};
+use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Region};
 
+use crate::allocation::{file_ranges, first_pages};
 use crate::failure::Failure;
 
 /// Directory of publication logs, below the driver's.
@@ -18,6 +20,8 @@ pub(crate) struct LogFile {
     pub(crate) path: PathBuf,
     pub(crate) log: LogBuffers,
     pub(crate) length: usize,
+    /// Not all of its pages are allocated although it is not sparse.
+    pub(crate) is_partial: bool,
 }
 
 /// Where a publication's log lies.
@@ -39,25 +43,71 @@ pub(crate) enum StorageChecks {
     Off,
 }
 
-/// Creates and initialises a log; the file is removed again when that fails.
+/// Creates and initialises a log. Only the pages of the positions `first` are allocated when it is given. The file is
+/// removed again when something fails.
 pub(crate) fn create<M: Memory>(
     memory: &M,
     path: &Path,
     settings: &LogSettings,
     storage: StorageChecks,
+    first: Option<Range<i64>>,
 ) -> Result<LogFile, Failure> {
     let length = file_length(settings.term_length, settings.page_size);
+    let sparse = settings.sparse || first.is_some();
     let created = match storage {
-        StorageChecks::Warn(_) => memory.create(path, length, settings.sparse),
-        StorageChecks::Off => memory.create_unasked(path, length, settings.sparse),
+        StorageChecks::Warn(_) => memory.create(path, length, sparse),
+        StorageChecks::Off => memory.create_unasked(path, length, sparse),
     };
     let buffer = created.map_err(|error| of_folder(error, path))?;
-    match LogBuffers::initialise(buffer, settings) {
-        Ok(log) => Ok(LogFile { path: path.to_owned(), log, length }),
-        Err(error) => {
-            memory.remove(path)?;
-            Err(error.into())
+    initialise(memory, path, settings, buffer, first).inspect_err(|_| {
+        // Why it was not made is the news, not that it stays.
+        let _best_effort = memory.remove(path);
+    })
+}
+
+fn initialise<M: Memory>(
+    memory: &M,
+    path: &Path,
+    settings: &LogSettings,
+    buffer: AtomicBuffer,
+    first: Option<Range<i64>>,
+) -> Result<LogFile, Failure> {
+    let length = buffer.capacity();
+    let is_partial = first.is_some();
+    if let Some(positions) = &first {
+        let metadata = length - METADATA_LENGTH..length;
+        for range in std::iter::once(metadata).chain(first_pages(settings.term_length)) {
+            memory.allocate(path, range).map_err(|error| of_folder(error, path))?;
         }
+        allocate(memory, path, settings.term_length, positions.clone())?;
+    }
+    let log = LogBuffers::initialise(buffer, settings)?;
+    let file = LogFile { path: path.to_owned(), log, length, is_partial };
+    if let Some(positions) = first {
+        populate(memory, &file.log, positions);
+    }
+    Ok(file)
+}
+
+/// Allocates the pages of a range of positions of a log.
+pub(crate) fn allocate<M: Memory>(
+    memory: &M,
+    path: &Path,
+    term_length: usize,
+    positions: Range<i64>,
+) -> Result<(), Failure> {
+    for range in file_ranges(positions, term_length) {
+        memory.allocate(path, range).map_err(|error| of_folder(error, path))?;
+    }
+    Ok(())
+}
+
+/// Enters the pages of a range of positions, which are allocated, ahead of those who write.
+pub(crate) fn populate<M: Memory>(memory: &M, log: &LogBuffers, positions: Range<i64>) {
+    let term_length = log.term_length();
+    for range in file_ranges(positions, term_length) {
+        let (term, offset) = (range.start / term_length, range.start % term_length);
+        memory.populate(&log.term(term).slice(offset, range.len()));
     }
 }
 

@@ -4,7 +4,6 @@
 mod command_line;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,9 @@ use std::time::Duration;
 
 use harrier_driver::context::{DriverContext, ThreadingMode};
 use harrier_driver::{Driver, ExecutorMode, PreviousError, StartError, heartbeat_age_ms};
-use harrier_platform::{HostTransport, MappedMemory, SystemClock, pin_current_thread};
+use harrier_platform::{
+    HostTransport, MappedMemory, SystemClock, default_aeron_directory, pin_current_thread,
+};
 use harrier_ringbuf::date::Date;
 use harrier_ringbuf::{Clock, MemoryError, Now, TransportError};
 
@@ -50,13 +51,6 @@ fn say(text: &str) {
 /// Writes a line to standard error; nobody has to listen.
 fn warn(line: &str) {
     let _nobody_listens = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-fn default_directory() -> PathBuf {
-    let user = std::env::var("USER").unwrap_or_else(|_| "default".into());
-    let shm = PathBuf::from("/dev/shm");
-    let parent = if shm.is_dir() { shm } else { std::env::temp_dir() };
-    parent.join(format!("aeron-{user}"))
 }
 
 /// An error as Aeron's driver writes it: a code with what it means, then where and what.
@@ -102,7 +96,7 @@ fn refused(context: &DriverContext, error: &StartError) -> String {
 
 /// Runs the driver to its end; returns the number of the signal that ended it, 0 when a client did.
 fn run(arguments: Arguments) -> Result<u8, String> {
-    let mut context = DriverContext::new(default_directory());
+    let mut context = DriverContext::new(default_aeron_directory());
     let clock = SystemClock;
     let now = clock.now();
     context.seed = (now.epoch_ms as u64) ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id());

@@ -12,6 +12,7 @@ mod reader;
 mod responses;
 mod rig;
 mod tethers;
+mod windows;
 
 use std::sync::atomic::Ordering;
 

@@ -4,10 +4,14 @@ use harrier_protocol::uri::{
     ChannelUri, ControlMode, Group, InitialPosition, MIN_TERM_LENGTH, ResponseCorrelation, SessionId, key,
 };
 
+use crate::allocation::AllocationMode;
 use crate::context::DriverContext;
 use crate::failure::Failure;
 use crate::subscribers::UntetheredTimeouts;
 use crate::timestamps::ReceiveOffsets;
+
+/// Key of a subscription's channel, of ours: the longest term of its images.
+const MAX_TERM_LENGTH_KEY: &str = "image-max-term-length";
 
 /// Parameters of a publication.
 #[derive(Debug, Clone)]
@@ -203,6 +207,9 @@ pub(crate) struct SubscriptionParams {
     pub(crate) receiver_window: i32,
     pub(crate) nak_delay_ns: Option<i64>,
     pub(crate) congestion_control: String,
+    /// Longest term of its images; 0 sets no limit.
+    pub(crate) max_term_length: i32,
+    pub(crate) allocation: AllocationMode,
 }
 
 impl SubscriptionParams {
@@ -231,6 +238,8 @@ impl SubscriptionParams {
                 .get(key::CONGESTION_CONTROL)
                 .unwrap_or(&context.congestion_control)
                 .to_owned(),
+            max_term_length: uri.size(MAX_TERM_LENGTH_KEY)?.unwrap_or(context.image_max_term_length),
+            allocation: AllocationMode::of(uri, AllocationMode::of_images(context))?,
         })
     }
 }

@@ -11,6 +11,7 @@ use harrier_ringbuf::position::{
 };
 use harrier_ringbuf::scan::gap_scan;
 
+use crate::allocation::Allocation;
 use crate::congestion::CongestionControl;
 use crate::handover::{ImageShared, ImageState, MissingRange};
 use crate::log_files::LogFile;
@@ -57,6 +58,7 @@ pub(crate) struct PublicationImage {
     pub(crate) counters: ImageCounters,
     pub(crate) shared: Arc<ImageShared>,
     pub(crate) subscribers: Subscribers,
+    pub(crate) allocation: Allocation,
     congestion: CongestionControl,
     loss: LossDetector,
     window: i32,
@@ -66,7 +68,31 @@ pub(crate) struct PublicationImage {
     rtt_ns: i64,
 }
 
+/// The window that a sender may be granted from a position: it ends where the log is not allocated.
+fn granted(window: i32, position: i64, allocation: &Allocation) -> i32 {
+    let room = allocation.usable_position() - position;
+    if room >= i64::from(window) { window } else { room.max(0) as i32 }
+}
+
 impl PublicationImage {
+    /// Gives it a log of which not all is allocated yet.
+    pub(crate) fn with_allocation(mut self, allocation: Allocation) -> Self {
+        self.window = granted(self.window, self.next_status_position, &allocation);
+        self.shared.usable_position.store(allocation.usable_position(), Ordering::Release);
+        self.allocation = allocation;
+        self
+    }
+
+    /// Time between two measurements of the round trip, ns; `None` when it is not measured.
+    pub(crate) fn rtt_interval_ns(&self) -> Option<i64> {
+        self.congestion.rtt_interval_ns()
+    }
+
+    /// The window that the first status message grants.
+    pub(crate) fn initial_window(&self) -> i32 {
+        self.window
+    }
+
     pub(crate) fn new(
         identity: ImageIdentity,
         file: LogFile,
@@ -83,6 +109,7 @@ impl PublicationImage {
             shared,
             subscribers: Subscribers::default(),
             window: congestion.initial_window(),
+            allocation: Allocation::whole(),
             congestion,
             loss,
             next_status_position: join_position,
@@ -90,6 +117,12 @@ impl PublicationImage {
             reported: None,
             rtt_ns: 0,
         }
+    }
+
+    /// A job that allocates more of the log has come to its end; `None` when it failed.
+    pub(crate) fn on_allocated(&mut self, allocated_to: Option<i64>) {
+        self.allocation.on_done(allocated_to);
+        self.shared.usable_position.store(self.allocation.usable_position(), Ordering::Release);
     }
 
     /// True while a late subscription may be linked (spec 02 §3.7).
@@ -152,6 +185,7 @@ impl PublicationImage {
         }
         if new_rebuild > self.counters.rebuild_position.get_plain() {
             self.counters.rebuild_position.set_ordered(new_rebuild);
+            self.allocation.note_traffic(new_rebuild);
             work_count += 1;
         }
         work_count + self.schedule_status(min, found.is_new, now_ns)
@@ -166,7 +200,8 @@ impl PublicationImage {
                 cubic.rtt_ns.set_ordered(rtt_ns);
             }
         }
-        let window = self.congestion.on_track(has_loss, min > self.next_status_position, now_ns);
+        let mut window = self.congestion.on_track(has_loss, min > self.next_status_position, now_ns);
+        window.length = granted(window.length, min, &self.allocation);
         let is_due = window.is_forced
             || min > self.next_status_position + i64::from(self.window / 4)
             || window.length != self.window;

@@ -12,7 +12,7 @@ use crate::handover::{ConductorCommand, ReceiverCommand};
 use crate::interceptor::Interceptors;
 use crate::sender::Replies;
 use crate::system_counters::{CycleTracker, SystemCounter, SystemCounters};
-use dispatcher::Session;
+use dispatcher::{Refusals, Session};
 use endpoint::ReceiveEndpoint;
 use image::{ImageSlab, ReceiveImage};
 use transport::ReceiveTransport;
@@ -41,6 +41,7 @@ pub struct Receiver<T: Transport> {
     #[expect(clippy::vec_box, reason = "they come in boxes and go back in them")]
     endpoints: Vec<Box<ReceiveEndpoint<T::Socket>>>,
     images: ImageSlab,
+    refusals: Refusals,
     next_check_ns: i64,
     /// When a socket that was left alone in the last duty cycle is looked at, ns.
     owed_poll_ns: Option<i64>,
@@ -67,6 +68,7 @@ impl<T: Transport> Receiver<T> {
             cycle,
             endpoints: Vec::new(),
             images: ImageSlab::default(),
+            refusals: Refusals::default(),
             next_check_ns: 0,
             owed_poll_ns: None,
             now_ns: 0,
@@ -80,13 +82,7 @@ impl<T: Transport> Receiver<T> {
                 endpoint.start(now.ns, &self.system);
                 self.endpoints.push(endpoint);
             }
-            ReceiverCommand::RemoveEndpoint { endpoint_id } => {
-                if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
-                    let mut endpoint = self.endpoints.swap_remove(index);
-                    endpoint.retire();
-                    self.replies.send(ConductorCommand::ReceiveEndpointReleased { endpoint });
-                }
-            }
+            ReceiverCommand::RemoveEndpoint { endpoint_id } => self.remove_endpoint(endpoint_id),
             ReceiverCommand::AddInterest { endpoint_id, stream_id, session_id } => {
                 if let Some(endpoint) = find(&mut self.endpoints, endpoint_id) {
                     endpoint.dispatcher.add_interest(stream_id, session_id);
@@ -143,6 +139,14 @@ impl<T: Transport> Receiver<T> {
             }
         }
         1
+    }
+
+    fn remove_endpoint(&mut self, endpoint_id: u64) {
+        if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
+            let mut endpoint = self.endpoints.swap_remove(index);
+            endpoint.retire();
+            self.replies.send(ConductorCommand::ReceiveEndpointReleased { endpoint });
+        }
     }
 
     fn add_image(&mut self, mut image: Box<ReceiveImage>, now: &Now) {
@@ -222,7 +226,7 @@ impl<T: Transport> Receiver<T> {
     }
 
     fn poll_socket(&mut self, endpoint: usize, index: usize, now: &Now) -> usize {
-        let Self { endpoints, images, replies, system, settings, .. } = self;
+        let Self { endpoints, images, replies, system, settings, refusals, .. } = self;
         let endpoint = &mut *endpoints[endpoint];
         let transports = endpoint.transport_count();
         let ReceiveEndpoint { transports: places, dispatcher, outbox, stamper, id, .. } = endpoint;
@@ -233,6 +237,7 @@ impl<T: Transport> Receiver<T> {
             group: transport.group,
             transports,
             session_limit: settings.stream_session_limit,
+            refusals,
             dispatcher,
             outbox,
             images,
@@ -258,12 +263,10 @@ impl<T: Transport> Receiver<T> {
             }),
         };
         let bytes = received.unwrap_or_else(|error| {
-            transport.note_error(error);
+            transport.error.note_transport(&error);
             0
         });
-        if let Some(text) = transport.take_error(now.ns) {
-            replies.try_send(ConductorCommand::Error { text });
-        }
+        replies.report(&mut transport.error, now.ns);
         endpoint.end_poll(index, system, now.ns);
         bytes
     }
@@ -312,6 +315,7 @@ impl<T: Transport> Agent for Receiver<T> {
         for endpoint in &mut self.endpoints {
             endpoint.check_pending_setups(now.ns, &self.system);
         }
+        self.refusals.report(&mut self.replies, now.ns);
         if self.settings.re_resolution_interval_ns > 0 && now.ns > self.next_check_ns {
             self.check_endpoints(now.ns);
         }

@@ -49,6 +49,9 @@ pub enum NamesError {
     /// `aeron.driver.resolver.name` is not set, or too long.
     #[error("resolver name is required: set aeron.driver.resolver.name to at most 255 bytes")]
     Name,
+    /// The host of `aeron.driver.resolver.interface` is unknown.
+    #[error("aeron.driver.resolver.interface={0}: {1}")]
+    InterfaceHost(String, #[source] TransportError),
     /// `aeron.driver.resolver.interface` is no address.
     #[error("aeron.driver.resolver.interface={0} must be host:port")]
     Interface(String),

@@ -8,6 +8,7 @@ pub(crate) mod publication;
 use harrier_protocol::udp::Frame;
 use harrier_ringbuf::{Agent, AgentError, Datagrams, Now, Transport};
 
+use crate::error_notes::{ErrorNote, RepeatedError};
 use crate::handover::{ConductorCommand, SenderCommand};
 use crate::system_counters::{CycleTracker, SystemCounter, SystemCounters};
 use endpoint::SendEndpoint;
@@ -81,6 +82,25 @@ impl<T: Transport> Replies<T> {
         is_sent
     }
 
+    /// Tells an error that repeats itself, when it is due.
+    #[inline]
+    pub(crate) fn report(&mut self, error: &mut RepeatedError, now_ns: i64) {
+        if let Some(note) = error.take(now_ns) {
+            self.tell(error, note);
+        }
+    }
+
+    #[cold]
+    fn tell(&mut self, error: &mut RepeatedError, note: ErrorNote) {
+        if self.waiting.is_empty() && !self.queue.is_full() {
+            // The queue has one producer, so the room stays.
+            self.try_send(ConductorCommand::Error(note));
+        } else {
+            self.system.get(SystemCounter::FailedConductorOffers).increment();
+            error.put_back(note);
+        }
+    }
+
     pub(crate) fn flush(&mut self) {
         while !self.waiting.is_empty() && !self.queue.is_full() {
             let command = self.waiting.remove(0);
@@ -123,7 +143,10 @@ impl<T: Transport> Sender<T> {
     fn take_command(&mut self, now: &Now) -> usize {
         let Ok(command) = self.commands.pop() else { return 0 };
         match command {
-            SenderCommand::AddEndpoint(endpoint) => self.endpoints.push(endpoint),
+            SenderCommand::AddEndpoint(mut endpoint) => {
+                endpoint.start(now.ns);
+                self.endpoints.push(endpoint);
+            }
             SenderCommand::RemoveEndpoint { endpoint_id } => {
                 if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.id == endpoint_id) {
                     let mut endpoint = self.endpoints.swap_remove(index);
@@ -192,9 +215,7 @@ impl<T: Transport> Sender<T> {
             let endpoint = &mut *self.endpoints[place];
             sent += publication.send(endpoint, &self.system, now.ns);
             is_short |= endpoint.take_short_send();
-            if let Some(text) = endpoint.take_error(now.ns) {
-                self.replies.try_send(ConductorCommand::Error { text });
-            }
+            self.replies.report(&mut endpoint.error, now.ns);
         }
         self.next_publication += 1;
         (sent, is_short)
@@ -223,16 +244,14 @@ impl<T: Transport> Sender<T> {
             });
             match received {
                 Ok(count) => bytes += count,
-                Err(error) => endpoint.note_error(error),
+                Err(error) => endpoint.error.note_transport(&error),
             }
             if endpoint.take_naks() {
                 self.resend(index, now.ns);
             }
             let endpoint = &mut self.endpoints[index];
             endpoint.reply_round_trips(&self.system);
-            if let Some(text) = endpoint.take_error(now.ns) {
-                self.replies.try_send(ConductorCommand::Error { text });
-            }
+            self.replies.report(&mut endpoint.error, now.ns);
         }
         bytes
     }
@@ -256,14 +275,7 @@ impl<T: Transport> Sender<T> {
                 let destination_id = Some(registration_id);
                 self.replies.try_send(ConductorCommand::ReResolve { endpoint_id, destination_id });
             }
-            let last_heard_ns = self
-                .publications
-                .iter()
-                .filter(|publication| publication.endpoint_id == endpoint.id)
-                .map(|publication| publication.last_status_ns())
-                .max();
-            let Some(last_heard_ns) = last_heard_ns else { continue };
-            if endpoint.is_resolution_due(last_heard_ns, now_ns) {
+            if endpoint.is_resolution_due(now_ns) {
                 let destination_id = None;
                 self.replies.try_send(ConductorCommand::ReResolve { endpoint_id, destination_id });
             }

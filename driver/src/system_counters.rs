@@ -12,53 +12,98 @@ const COMMIT: &str = "harrier";
 
 /// A system counter; its value is its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of the table in spec 02 §5.8")]
 pub enum SystemCounter {
+    /// Bytes of sends that have succeeded.
     BytesSent = 0,
+    /// Bytes of received datagrams.
     BytesReceived,
+    /// Commands that the receiver's queue had no room for.
     FailedReceiverOffers,
+    /// Commands that the sender's queue had no room for.
     FailedSenderOffers,
+    /// Commands that the conductor's queue had no room for.
     FailedConductorOffers,
+    /// NAKs sent.
     NaksSent,
+    /// NAKs received.
     NaksReceived,
+    /// Status messages sent.
     StatusMessagesSent,
+    /// Status messages received.
     StatusMessagesReceived,
+    /// Heartbeats sent.
     HeartbeatsSent,
+    /// Heartbeats received.
     HeartbeatsReceived,
+    /// Retransmissions.
     RetransmitsSent,
+    /// Datagrams before the window.
     FlowControlUnderRuns,
+    /// Datagrams beyond the window.
     FlowControlOverRuns,
+    /// Malformed datagrams.
     InvalidPackets,
+    /// Errors in the error log, repeated ones counted.
     Errors,
+    /// Sends that took less than the whole datagram.
     ShortSends,
+    /// Log files that could not be freed.
     FreeFails,
+    /// Times a sender ran into its limit.
     SenderFlowControlLimits,
+    /// Publications that were unblocked.
     UnblockedPublications,
+    /// Commands of dead clients that were skipped.
     UnblockedCommands,
+    /// SETUPs of multicast senders with a greater TTL than the receiver's.
     PossibleTtlAsymmetry,
+    /// Status of the controllable idle strategy.
     ControllableIdleStrategy,
+    /// Gaps of unreliable streams that were filled.
     LossGapFills,
+    /// Clients that were given up.
     ClientTimeouts,
+    /// Names whose address has changed.
     ResolutionChanges,
+    /// Longest duty cycle of the conductor, ns.
     ConductorMaxCycleTime,
+    /// Slow duty cycles of the conductor.
     ConductorCycleTimeThresholdExceeded,
+    /// Longest duty cycle of the sender, ns.
     SenderMaxCycleTime,
+    /// Slow duty cycles of the sender.
     SenderCycleTimeThresholdExceeded,
+    /// Longest duty cycle of the receiver, ns.
     ReceiverMaxCycleTime,
+    /// Slow duty cycles of the receiver.
     ReceiverCycleTimeThresholdExceeded,
+    /// Longest resolution of a name, ns.
     NameResolverMaxTime,
+    /// Slow resolutions of names.
     NameResolverTimeThresholdExceeded,
+    /// Version of Aeron whose protocol is spoken, packed.
     AeronVersion,
+    /// Bytes of mapped files.
     BytesCurrentlyMapped,
+    /// Bytes of retransmissions.
     RetransmittedBytes,
+    /// NAKs dropped because all slots for retransmissions were taken.
     RetransmitOverflow,
+    /// Error frames received.
     ErrorFramesReceived,
+    /// Error frames sent.
     ErrorFramesSent,
+    /// Publications that were revoked.
     PublicationsRevoked,
+    /// Images whose publication was revoked.
     PublicationImagesRevoked,
+    /// Images that clients have rejected.
     ImagesRejected,
+    /// Version of the control protocol, packed.
     ControlProtocolVersion,
+    /// Status messages whose position is far from the sender's.
     StatusMessagesRejected,
+    /// Jobs that the executor's queue had no room for.
     FailedExecutorOffers,
 }
 

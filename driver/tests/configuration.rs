@@ -1,12 +1,18 @@
 //! Every setting of spec 02 §6.2: by environment variable, by `-D` and properties files, and by the typed context.
 
+mod own_rows;
 mod rows;
 mod values;
 
 use harrier_driver::configuration::Properties;
 use harrier_driver::context::DriverContext;
-use rows::ROWS;
+use own_rows::OWN_ROWS;
+use rows::{ROWS, Row};
 use values::{REFUSED, WARNED};
+
+fn all_rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(OWN_ROWS)
+}
 
 /// Fields that no setting has.
 const WITHOUT_SETTING: [&str; 2] = ["command_queue_capacity", "seed"];
@@ -99,7 +105,7 @@ fn compact(text: &str) -> String {
 #[test]
 fn each_setting_arrives_by_each_way_and_alone() {
     let mut differences = Vec::new();
-    for (variable, property, name, default, values) in ROWS {
+    for (variable, property, name, default, values) in all_rows() {
         let unchanged = DriverContext::new("/d");
         if compact(&field(&unchanged, name)) != compact(default) {
             differences.push(format!("{variable}: default {}, not {default}", field(&unchanged, name)));
@@ -142,7 +148,7 @@ fn no_field_is_without_a_setting() {
         .into_iter()
         .map(|(name, _)| name)
         .filter(|name| !WITHOUT_SETTING.contains(&name.as_str()))
-        .filter(|name| ROWS.iter().all(|row| row.2 != name))
+        .filter(|name| all_rows().all(|row| row.2 != name))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -301,6 +301,26 @@ fn lookups_of_names_that_take_too_long_are_counted() {
 }
 
 #[test]
+fn a_rejected_ipc_image_is_an_error_with_its_reason() {
+    let mut world = World::new(|_| ());
+    let mut subscription = world.subscription("aeron:ipc", STREAM).unwrap();
+    let mut publication = world.exclusive("aeron:ipc?term-length=64k", STREAM).unwrap();
+    world.exchange(&mut publication, &mut subscription, 10, 100);
+    let errors = count(&world, C::Errors);
+    let image = subscription.images()[0].correlation_id();
+    let rejected = world.client.reject_image(image, 0, "no thanks");
+    world.done(rejected).unwrap();
+    world.until("the error", |client| {
+        matches!(client.poll_event()?, ClientEvent::PublicationError(_)).then_some(())
+    });
+    assert_eq!((count(&world, C::Errors), count(&world, C::ImagesRejected)), (errors + 1, 1));
+    let log: Vec<String> = Files::of(&world).errors().into_iter().map(|(.., text)| text).collect();
+    let text =
+        log.iter().find(|text| text.contains("message=no thanks")).unwrap_or_else(|| panic!("{log:?}"));
+    assert!(text.starts_with("WARN: onPublicationError: registrationId="), "{text}");
+}
+
+#[test]
 fn revoked_publications_and_rejected_images_are_counted_on_both_sides() {
     let mut world = World::new(|_| ());
     let channel = channel();

@@ -83,7 +83,7 @@ fn refused(side: Side, refusal: Refusal, seconds: i64) -> World {
 }
 
 #[test]
-fn errors_of_sends_are_one_entry_of_each_socket_and_its_stream_resumes() {
+fn errors_of_sends_are_one_entry_that_counts_all_and_the_stream_resumes() {
     for side in [Side::Sender, Side::Receiver] {
         let seconds = 4;
         let world = refused(side, Refusal::Number(EPERM), seconds);
@@ -91,7 +91,8 @@ fn errors_of_sends_are_one_entry_of_each_socket_and_its_stream_resumes() {
         let [(observations, text)] = &errors[..] else { panic!("{side:?}: {errors:?}") };
         assert!(text.starts_with("WARN: datagram send failed on "), "{text}");
         assert!(text.contains("Operation not permitted"), "{text}");
-        assert!((1..=seconds as i32 + 1).contains(observations), "{side:?}: {observations}");
+        // They are told once a second, with the number of failed sends since.
+        assert!(*observations > seconds as i32, "{side:?}: {observations}");
         assert_eq!(count(&world, C::Errors), i64::from(*observations));
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod abuse;
+mod allocation;
 mod client;
 mod client_reads;
 mod configuration;

@@ -486,3 +486,92 @@ fn channels_that_cannot_be_are_refused_with_code_and_words() {
         differences.join("\n")
     );
 }
+
+/// Whatever the system refuses, the answer quotes the channel as the client wrote it (spec 02 §5.3).
+#[test]
+fn refusals_of_the_system_name_the_channel() {
+    let mut world = World::new(|_| ());
+    let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let held = holder.local_addr().unwrap().port();
+    let free = free_address().port();
+    let busy = "ddress already in use";
+    let unknown = "Unable to resolve host=(nohost.invalid)";
+    let rows = [
+        (Add::Pub, format!("aeron:udp?alias=a|control=127.0.0.1:{held}|control-mode=dynamic"), busy),
+        (Add::Sub, format!("aeron:udp?alias=b|endpoint=127.0.0.1:{held}"), busy),
+        (Add::Rcv, format!("aeron:udp?alias=c|endpoint=127.0.0.1:{held}"), busy),
+        // Nobody may send to all hosts without asking for it.
+        (Add::Pub, format!("aeron:udp?alias=d|endpoint=255.255.255.255:{free}"), "ermission denied"),
+        (Add::Pub, format!("aeron:udp?alias=e|endpoint=nohost.invalid:{free}"), unknown),
+        (Add::Sub, format!("aeron:udp?alias=f|endpoint=nohost.invalid:{free}"), unknown),
+        (Add::Rcv, format!("aeron:udp?alias=g|endpoint=nohost.invalid:{free}"), unknown),
+        (
+            Add::Sub,
+            format!("aeron:udp?alias=h|endpoint=224.20.30.39:{free}|interface=10.99.99.99/32"),
+            "could not find matching interface",
+        ),
+    ];
+    for (what, channel, cause) in rows {
+        let (_, message) = add(&mut world, what, &channel, "").unwrap_or_else(|| panic!("{channel}"));
+        assert!(message.contains(cause) && message.contains(&channel), "{message}");
+        let is_connect = channel.contains("255.255");
+        assert_eq!(message.contains("failed to connect to 255.255.255.255"), is_connect, "{message}");
+        assert!(!message.contains("failed to bind to 0.0.0.0:0"), "{message}");
+    }
+}
+
+/// A channel that names no buffer length has the driver's, so a later one that names it is the same (spec 02 §2.11).
+#[test]
+fn buffer_lengths_are_compared_with_the_setting() {
+    let mut world = World::new(|context| {
+        context.socket_sndbuf_length = 64 << 10;
+        context.socket_rcvbuf_length = 128 << 10;
+    });
+    let channel = format!("aeron:udp?endpoint={}", free_address());
+    let _publication = world.publication(&channel, STREAM_ID).unwrap();
+    let _subscription = world.subscription(&channel, STREAM_ID).unwrap();
+    for (what, parameter, refused) in [
+        (Add::Pub, "so-sndbuf=64k", None),
+        (Add::Sub, "so-rcvbuf=128k", None),
+        (Add::Pub, "so-sndbuf=32k", Some("so-sndbuf=32768 does not match existing value of 65536: ")),
+        (Add::Sub, "so-rcvbuf=256k", Some("so-rcvbuf=262144 does not match existing value of 131072: ")),
+        (Add::Pub, "so-sndbuf=0", Some("so-sndbuf=0 does not match existing value of 65536: ")),
+    ] {
+        let refusal = add(&mut world, what, &format!("{channel}|{parameter}"), "");
+        match (refusal, refused) {
+            (None, None) => {}
+            (Some((_, message)), Some(text)) => assert!(message.contains(text), "{parameter}: {message}"),
+            other => panic!("{parameter}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_mtu_above_the_send_buffer_is_refused() {
+    let mut world = World::new(|_| ());
+    let address = free_address();
+    let mut refusal = |parameters: &str| {
+        let channel = format!("aeron:udp?endpoint={address}|{parameters}");
+        add(&mut world, Add::Pub, &channel, "").map(|(_, message)| message)
+    };
+    for (parameters, text) in [
+        ("mtu=1056|so-sndbuf=1024", "MTU greater than SO_SNDBUF for channel: mtu=1056 so-sndbuf=1024"),
+        ("so-sndbuf=1376", "MTU greater than SO_SNDBUF for channel: mtu=1408 so-sndbuf=1376"),
+    ] {
+        let message = refusal(parameters).unwrap_or_else(|| panic!("{parameters}"));
+        assert!(message.contains(text), "{message}");
+    }
+    assert_eq!(refusal("mtu=1024|so-sndbuf=1024"), None);
+    // The socket of the first publication is that of the next.
+    let message = refusal("mtu=1056").unwrap();
+    assert!(message.contains("mtu=1056 so-sndbuf=1024"), "{message}");
+}
+
+#[test]
+fn an_mtu_above_the_send_buffer_of_the_driver_is_refused() {
+    let mut world = World::new(|context| context.socket_sndbuf_length = 4_096);
+    let channel = format!("aeron:udp?endpoint={}", free_address());
+    let refusal = add(&mut world, Add::Pub, &format!("{channel}|mtu=4128"), "").unwrap();
+    assert!(refusal.1.contains("mtu=4128 so-sndbuf=4096"), "{refusal:?}");
+    assert_eq!(add(&mut world, Add::Pub, &format!("{channel}|mtu=4096"), ""), None);
+}

@@ -52,7 +52,7 @@ impl ClusteredService for Counter {
         }
         let Some(session) = session else { return };
         let sum = self.sum.to_le_bytes();
-        let _sent = cluster.retry(|cluster| cluster.send_to_session(session.id, &sum));
+        let _sent = cluster.reply(session.id, &sum);
     }
 
     fn on_take_snapshot(

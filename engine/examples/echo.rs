@@ -26,7 +26,7 @@ impl ClusteredService for Echo {
     ) {
         let Some(session) = session else { return };
         // Back pressure ends when the client reads; a client that has gone is no reason to fail.
-        let _sent = cluster.retry(|cluster| cluster.send_to_session(session.id, message));
+        let _sent = cluster.reply(session.id, message);
     }
 
     /// Without state there is nothing to keep.

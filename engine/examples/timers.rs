@@ -83,7 +83,7 @@ impl ClusteredService for Reminders {
         // A timer that was taken back may have fired already.
         let Some(reminder) = self.by_timer.remove(&correlation_id) else { return };
         let (id, text) = (reminder.session_id, reminder.text);
-        let _sent = cluster.retry(|cluster| cluster.send_to_session(id, text.as_bytes()));
+        let _sent = cluster.reply(id, text.as_bytes());
     }
 
     fn on_session_close(

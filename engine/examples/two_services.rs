@@ -91,7 +91,7 @@ impl ClusteredService for Auditor {
             None => self.entries.push(String::from_utf8_lossy(message).into_owned()),
             Some(session) if message == b"audit" => {
                 let book = self.entries.join("\n");
-                let _sent = cluster.retry(|cluster| cluster.send_to_session(session.id, book.as_bytes()));
+                let _sent = cluster.reply(session.id, book.as_bytes());
             }
             Some(_) => {}
         }

@@ -1,9 +1,13 @@
-//! Leadership leases in the engine: the service for a node, fences for any service, and clients that may wait.
+//! Leadership leases in the engine: the service for a node, fences for any service, and blocking clients.
 
 mod blocking;
+mod process;
+mod threaded;
 mod tracker;
 
 pub use blocking::{BlockingLeaseClient, LeaseToken, SharedClaimer};
+pub use process::process_identity;
+pub use threaded::ThreadedClaimer;
 pub use tracker::{LeaseTracker, TrackerStartError};
 
 use harrier_driver::configuration::Properties;
@@ -25,7 +29,7 @@ use harrier_protocol::uri::parse_duration_ns;
 /// ```
 ///
 /// # Errors
-/// A value that cannot be.
+/// Invalid value.
 pub fn lease_settings(properties: &Properties) -> Result<LeaseSettings, InvalidLeaseSetting> {
     let mut settings = LeaseSettings::default();
     for (name, value) in [

@@ -7,12 +7,12 @@ use harrier::cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotImage, SnapshotPublication,
 };
 use harrier::lease::client::{LeaseInfo, PinInfo};
-use harrier::lease::codec::{Event, Request};
+use harrier::lease::codec::{Event, Process, Request};
 use harrier::lease::{
     BlockError, Cancel, CheckError, Checker, ClaimError, Claimer, Fence, LeaseClientContext, LeaseSettings,
-    PinError, PolledClaimer, ReleaseError, Tenure, Token, Tracker, TrackerState, Unanswered,
+    PinError, PolledClaimer, ProcessIdentity, ReleaseError, Tenure, Token, Tracker, TrackerState, Unanswered,
 };
-use harrier::leases::{BlockingLeaseClient, LeaseTracker, fenced, lease_service};
+use harrier::leases::{BlockingLeaseClient, LeaseTracker, ThreadedClaimer, fenced, lease_service};
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use harrier::{BlockingClusterClient, ClusterCommand, Node, ServiceFactory};
@@ -481,21 +481,22 @@ fn garbage_changes_nothing() {
     let before = facts(&client);
     let mut raw = rig.cluster.connect().unwrap();
     let mut good = vec![0; 512];
+    let process = Process::UNNAMED;
     let request =
-        Request::Claim { correlation_id: 1, duration_ns: 1 << 40, application: "evil", unit: "e/0" };
+        Request::Claim { correlation_id: 1, duration_ns: 1 << 40, application: "evil", unit: "e/0", process };
     let length = request.encode(&mut good).unwrap();
     good.truncate(length);
     let mut heard = Heard::default();
     for length in 1..good.len() {
         raw.offer(&good[..length], &mut heard).unwrap();
     }
-    for (at, byte) in [(0, 200), (2, 200), (4, 0), (6, 0), (24, 255), (27, 255), (good.len() - 1, 0xFF)] {
+    for (at, byte) in [(0, 200), (2, 200), (4, 0), (6, 0), (40, 255), (43, 255), (good.len() - 1, 0xFF)] {
         let mut bad = good.clone();
         bad[at] = byte;
         raw.offer(&bad, &mut heard).unwrap();
     }
     let mut bad = good.clone();
-    bad[28] = b' ';
+    bad[44] = b' ';
     raw.offer(&bad, &mut heard).unwrap();
     raw.offer(&[0xFF; 3_000], &mut heard).unwrap();
     assert_eq!(facts(&client), before);
@@ -533,4 +534,92 @@ fn a_tracker_takes_over_from_one_that_steps_down() {
     drop((first, second));
     node.stop().unwrap();
     rig.base.close().unwrap();
+}
+
+#[test]
+fn a_unit_belongs_to_one_process() {
+    let rig = Rig::new(LeaseSettings::default());
+    let node = rig.start();
+    let first = rig.client();
+    let tenure = first.claim_leadership("db", "db/0", LONG).unwrap();
+    // Another client of this process extends the same lease.
+    assert_eq!(rig.client().claim_leadership("db", "db/0", LONG).unwrap().token, tenure.token);
+    let mut context = rig.context();
+    context.process = ProcessIdentity { id: 1, started_ms: 0, name: "pid 1 on elsewhere".into() };
+    let other = BlockingLeaseClient::connect(rig.cluster.aeron_directory(), context).unwrap();
+    let Err(ClaimError::UnitHeld(held)) = other.claim_leadership("db", "db/0", LONG) else { panic!() };
+    assert_eq!(held.unit, "db/0");
+    let name = format!("pid {} on ", std::process::id());
+    assert!(held.holder.name.starts_with(&name) && held.holder.started_ms > 0, "{held}");
+    // The holder is alive: a tracker of the other process finds that out by its next claim and stops.
+    let tracker = LeaseTracker::start("db/0", Duration::from_secs(2), other.polled()).unwrap();
+    until("the first refusal", || tracker.rival().is_some());
+    until("the second refusal", || {
+        first.claim_leadership("db", "db/0", LONG).unwrap();
+        tracker.failure().is_some()
+    });
+    let failure = tracker.stop(false).unwrap_err().to_string();
+    assert!(failure.starts_with("leadership failure: unit db/0 is held by another process"), "{failure}");
+    drop((first, other));
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_client_is_closed_from_another_thread() {
+    let rig = Rig::new(LeaseSettings::default());
+    let node = rig.start();
+    let client = rig.client();
+    client.claim_leadership("db", "db/0", LONG).unwrap();
+    let waiting = wait_in_thread(&client);
+    client.close();
+    client.close();
+    assert_eq!(waiting.join().unwrap(), Err(BlockError::Unanswered(Unanswered::Closed)));
+    let late = client.claim_leadership("db", "db/0", LONG);
+    assert_eq!(late, Err(ClaimError::Unanswered(Unanswered::Closed)));
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_wait_for_release_fails_once_the_service_is_gone() {
+    let rig = Rig::new(LeaseSettings::default());
+    let node = rig.start();
+    let mut context = rig.context();
+    (context.unreachable_timeout_ns, context.rewait_ns) = (500_000_000, 100_000_000);
+    let client = BlockingLeaseClient::connect(rig.cluster.aeron_directory(), context).unwrap();
+    client.claim_leadership("db", "db/0", LONG).unwrap();
+    let waiting = wait_in_thread(&client);
+    node.stop().unwrap();
+    let outcome = waiting.join().unwrap();
+    assert!(matches!(outcome, Err(BlockError::Unanswered(_))), "{outcome:?}");
+}
+
+/// A claimer of an application.
+struct Theirs {
+    claims: std::sync::atomic::AtomicU32,
+}
+
+impl Claimer for Theirs {
+    fn claim_leadership(&self, _: &str, unit: &str, duration: Duration) -> Result<Tenure, ClaimError> {
+        match self.claims.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Err(ClaimError::Denied),
+            1 => {
+                let guaranteed_until_ns = SystemClock.now().ns + duration.as_nanos() as i64;
+                Ok(Tenure { token: 5, guaranteed_until_ns })
+            }
+            _ => Err(ClaimError::Custom(format!("the store forgot {unit}"))),
+        }
+    }
+
+    fn block_until_leadership_released(&self, _: &str, _: &Cancel) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_tracker_works_with_a_claimer_of_the_application() {
+    let claimer = ThreadedClaimer::new(Theirs { claims: 0.into() });
+    let tracker = LeaseTracker::start("db/0", Duration::from_millis(50), claimer).unwrap();
+    until("the failure", || tracker.failure().is_some());
+    assert!(!tracker.wait_leader().wait());
+    assert_eq!(tracker.stop(true).unwrap_err().to_string(), "leadership failure: the store forgot db/0");
 }

@@ -6,6 +6,7 @@ mod lease_copies;
 mod lease_failover;
 mod leases;
 mod node;
+mod slow_clients;
 #[allow(dead_code, reason = "the tests need a part of what the examples share")]
 #[path = "../examples/support/mod.rs"]
 mod support;

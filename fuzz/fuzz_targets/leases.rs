@@ -2,7 +2,7 @@
 #![no_main]
 
 use harrier_cluster::codec::TimeUnit;
-use harrier_lease::codec::{Envelope, Event, Record, Request};
+use harrier_lease::codec::{Process, Envelope, Event, Record, Request};
 use harrier_lease::table::{LeaseTable, TIMER_BASE};
 use harrier_lease::{LeaseService, LeaseSettings};
 use libfuzzer_sys::fuzz_target;
@@ -47,6 +47,7 @@ fn disturb(table: &mut LeaseTable, position: i64, message: &[u8]) {
                 duration_ns: value << 20,
                 application: name,
                 unit: "u/0",
+                process: Process { id: (value & 1) as u64, started_ms: value, name: "p" },
             };
             table.apply(position, &request);
         }

@@ -1,9 +1,9 @@
-//! The unit of work: a struct whose duty cycle somebody else calls.
+//! A unit of work: a struct whose duty cycle a runner calls.
 
 use std::error::Error;
 use std::fmt;
 
-/// The time of one duty cycle, read once by whoever runs the agents.
+/// Time of one duty cycle, read once by the runner of the agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
     /// Monotonic nanoseconds; the origin is arbitrary but shared by all agents of one process.
@@ -12,10 +12,10 @@ pub struct Now {
     pub epoch_ms: i64,
 }
 
-/// Why a duty cycle did not end normally.
+/// Reason why a duty cycle did not end normally.
 #[derive(Debug)]
 pub enum AgentError {
-    /// The agent is done, for good or ill, and must be closed; the text says why.
+    /// The agent has ended, normally or not, and must be closed; the text says why.
     Terminated(String),
     /// This cycle failed; the runner records the error and goes on with the next cycle.
     Failed(Box<dyn Error + Send + Sync>),
@@ -51,7 +51,7 @@ impl Error for AgentError {
     }
 }
 
-/// A moving part of the engine.
+/// An active part of the engine.
 ///
 /// An agent never blocks: every wait is a state that a later duty cycle finds changed. It takes time as an argument, so
 /// a simulator can run it at any speed.
@@ -89,8 +89,8 @@ pub trait Agent {
     /// One duty cycle; returns the amount of work done, 0 when there was none.
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError>;
 
-    /// Monotonic time, in ns, at which the agent next wants to run although nothing arrives; `None` when only arrivals
-    /// matter. A simulator jumps to it; a runner on a real clock ignores it.
+    /// Monotonic time, in ns, at which the agent next wants to run although nothing arrives; `None` when only
+    /// arrivals matter. A simulator jumps to it; a runner on a real clock ignores it.
     fn next_deadline(&self) -> Option<i64>;
 
     /// Called once after the last duty cycle, also when the agent failed or panicked.

@@ -20,7 +20,7 @@ use crate::{AtomicBuffer, Region};
 
 pub use claim::Claim;
 
-/// Why a message was not taken (spec 01 §2.6).
+/// Reason why a message was not taken (spec 01 §2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum OfferError {
     /// There is no subscriber.
@@ -57,13 +57,14 @@ pub enum OfferError {
 }
 
 impl OfferError {
-    /// True when the same offer may succeed a moment later without anything else changing.
+    /// True when the same offer may succeed a moment later without any other change.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::BackPressured | Self::AdminAction)
     }
 }
 
-/// How far ahead of its own stores a sole writer asks for the memory: a reader that follows closely has looked at it.
+/// Distance of the prefetch ahead of the stores of an exclusive publication, bytes: a reader that follows closely has
+/// loaded those lines.
 const AHEAD_BYTES: usize = 2_048;
 
 /// The parts of a message as one run of bytes, read in order.
@@ -96,7 +97,7 @@ impl<'a, 'b> Gather<'a, 'b> {
     }
 }
 
-/// What both appenders know of the stream.
+/// State of the stream that both appenders share.
 #[derive(Debug, Clone)]
 struct Stream<R: Region> {
     log: LogBuffers<R>,
@@ -210,7 +211,7 @@ impl<R: Region> Stream<R> {
         }
     }
 
-    /// Padding from `offset` to the end of the term.
+    /// Writes padding from `offset` to the end of the term.
     fn pad_to_end(&self, term: &R, offset: usize, term_id: i32) {
         let length = self.log.term_length() - offset;
         self.template.write(term, offset, length, self.template.term_word(term_id));
@@ -223,14 +224,14 @@ fn total_length(parts: &[&[u8]]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
-/// Appends to a log that others append to as well, from threads and processes.
+/// Appends to a log that other threads and processes append to as well.
 #[derive(Debug, Clone)]
 pub struct ConcurrentAppender<R: Region = AtomicBuffer> {
     stream: Stream<R>,
 }
 
 impl<R: Region> ConcurrentAppender<R> {
-    /// An appender on a concurrent publication's log.
+    /// Creates an appender on the log of a concurrent publication.
     pub fn new(log: LogBuffers<R>) -> Self {
         Self { stream: Stream::new(log) }
     }
@@ -326,11 +327,11 @@ impl<R: Region> ConcurrentAppender<R> {
 #[derive(Debug)]
 pub struct ExclusiveAppender<R: Region = AtomicBuffer> {
     stream: Stream<R>,
-    /// The partition that is written to.
+    /// Partition that is being written.
     term: R,
-    /// Its tail counter.
+    /// Tail counter of the partition.
     tail: R,
-    /// What it has in common with all frames in it.
+    /// Words that all frames of the partition share.
     word: TermWord,
     term_id: i32,
     term_offset: usize,
@@ -338,7 +339,7 @@ pub struct ExclusiveAppender<R: Region = AtomicBuffer> {
 }
 
 impl<R: Region> ExclusiveAppender<R> {
-    /// The appender of an exclusive publication's log; goes on where the active term's tail stands.
+    /// Creates the appender of an exclusive publication's log; it continues at the tail of the active term.
     pub fn new(log: LogBuffers<R>) -> Self {
         let stream = Stream::new(log);
         let index = index_by_term_count(stream.log.active_term_count());
@@ -363,12 +364,12 @@ impl<R: Region> ExclusiveAppender<R> {
         self.begin + self.term_offset as i64
     }
 
-    /// Term that is written to.
+    /// Term that is being written.
     pub fn term_id(&self) -> i32 {
         self.term_id
     }
 
-    /// Offset in the term that is written to.
+    /// Offset in the term that is being written.
     pub fn term_offset(&self) -> i32 {
         self.term_offset as i32
     }
@@ -460,12 +461,12 @@ impl<R: Region> ExclusiveAppender<R> {
         }
         let Some(first) = frames.first_chunk::<HEADER_LENGTH>() else { return Err(self.bad_block()) };
         let header = crate::frame::FrameHeader(*first);
-        let own = crate::frame::FrameHeader(self.stream.log.default_header());
+        let expected = crate::frame::FrameHeader(self.stream.log.default_header());
         if header.frame_type() != TYPE_DATA
             || header.term_offset() != self.term_offset as i32
             || header.term_id() != self.term_id
-            || header.session_id() != own.session_id()
-            || header.stream_id() != own.stream_id()
+            || header.session_id() != expected.session_id()
+            || header.stream_id() != expected.stream_id()
             || !frames.len().is_multiple_of(FRAME_ALIGNMENT)
         {
             return Err(self.bad_block());

@@ -1,14 +1,14 @@
-//! Putting fragments together (spec 01 §2.19).
+//! Assembling messages from fragments (spec 01 §2.19).
 
 use crate::IdMap;
 use crate::frame::{FLAG_BEGIN, FLAG_END, FLAGS_OFFSET, FrameHeader, LENGTH_OFFSET};
 use crate::image_reader::{Action, Header, assembled_length};
 use crate::position::HEADER_LENGTH;
 
-/// Bytes that a builder starts with.
+/// First capacity of a builder, bytes.
 const MIN_CAPACITY: usize = 4_096;
 
-/// One message that is being put together.
+/// One message that is being assembled.
 #[derive(Debug)]
 struct Builder {
     bytes: Vec<u8>,
@@ -49,7 +49,7 @@ impl Builder {
         true
     }
 
-    /// The header of the whole message: the first fragment's, with the length and flags of all.
+    /// The header of the whole message: the header of the first fragment, with the length and flags of the message.
     fn completed(&self, last_flags: u8) -> FrameHeader {
         let mut frame = self.first;
         frame.set_int(LENGTH_OFFSET, (self.bytes.len() + HEADER_LENGTH) as i32);
@@ -89,17 +89,18 @@ impl Builder {
     }
 }
 
-/// Assembles the messages of several sessions, each on its own.
+/// Assembles the messages of several sessions, each separately.
 ///
-/// Give every fragment of a poll to it; whole messages come out with the header of the first fragment, the length and
-/// the position of all. Nothing is allocated once the longest message of each session has been seen.
+/// Pass every fragment of a poll to it. Whole messages come out with the header of the first fragment and with the
+/// length and the position of the message. Nothing is allocated once the longest message of each session has been
+/// seen.
 #[derive(Debug, Default)]
 pub struct FragmentAssembler {
     builders: IdMap<i32, Builder>,
 }
 
 impl FragmentAssembler {
-    /// An assembler that holds nothing yet.
+    /// Creates an assembler without fragments.
     pub fn new() -> Self {
         Self::default()
     }
@@ -121,8 +122,8 @@ impl FragmentAssembler {
         });
     }
 
-    /// As [`on_fragment`](Self::on_fragment) for controlled polls. An aborted message is delivered again with its last
-    /// fragment.
+    /// Works as [`on_fragment`](Self::on_fragment) for controlled polls. An aborted message is delivered again with
+    /// its last fragment.
     #[inline]
     pub fn on_controlled_fragment(
         &mut self,
@@ -164,7 +165,7 @@ impl Default for ImageFragmentAssembler {
 }
 
 impl ImageFragmentAssembler {
-    /// An assembler that holds nothing yet.
+    /// Creates an assembler without fragments.
     pub fn new() -> Self {
         Self { builder: Builder::new() }
     }
@@ -186,7 +187,7 @@ impl ImageFragmentAssembler {
         });
     }
 
-    /// As [`on_fragment`](Self::on_fragment) for controlled polls.
+    /// Works as [`on_fragment`](Self::on_fragment) for controlled polls.
     #[inline]
     pub fn on_controlled_fragment(
         &mut self,

@@ -18,10 +18,10 @@ const RECORD_HEADER: usize = 8;
 const ALIGNMENT: usize = 8;
 const SCRATCH: usize = 4_096;
 
-/// Why a broadcast refused.
+/// Reason why a broadcast refused a region or a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BroadcastError {
-    /// A region that is no broadcast buffer.
+    /// The region cannot hold a broadcast buffer.
     #[error(
         "broadcast buffer of {length} bytes: the data must be a power of two, followed by {TRAILER_LENGTH} bytes"
     )]
@@ -29,7 +29,7 @@ pub enum BroadcastError {
         /// Bytes of the region.
         length: usize,
     },
-    /// A record that can never fit.
+    /// The record is longer than any record may be.
     #[error("record of {length} bytes, at most {max} fit")]
     TooLong {
         /// Bytes of the record.
@@ -37,7 +37,7 @@ pub enum BroadcastError {
         /// Most bytes.
         max: usize,
     },
-    /// A type that is not positive.
+    /// The type is not positive.
     #[error("record type {0} is not positive")]
     Type(i32),
 }
@@ -55,7 +55,7 @@ fn check_capacity<R: Region>(region: &R) -> Result<usize, BroadcastError> {
         .ok_or(BroadcastError::Capacity { length })
 }
 
-/// The one writer of a broadcast buffer.
+/// The only writer of a broadcast buffer.
 #[derive(Debug)]
 pub struct Transmitter<R: Region = AtomicBuffer> {
     region: R,
@@ -63,9 +63,10 @@ pub struct Transmitter<R: Region = AtomicBuffer> {
 }
 
 impl<R: Region> Transmitter<R> {
-    /// The transmitter of a region of data and trailer.
+    /// Creates the transmitter of a region of data and trailer.
     ///
     /// # Errors
+    ///
     /// [`BroadcastError::Capacity`].
     pub fn new(region: R) -> Result<Self, BroadcastError> {
         let capacity = check_capacity(&region)?;
@@ -140,15 +141,16 @@ impl<R: Region> Receiver<R> {
         Ok(Self { region, capacity, cursor: latest, next: latest, lapped_count: 0, scratch })
     }
 
-    /// How often records were lost.
+    /// Number of times that records were lost.
     pub fn lapped_count(&self) -> u64 {
         self.lapped_count
     }
 
-    /// Hands the next record to `handler`, when there is one; returns how many.
+    /// Passes the next record to `handler`, when there is one; returns the number of records.
     ///
     /// # Errors
-    /// [`Lapped`] when records were lost; the next call goes on with the latest one.
+    ///
+    /// [`Lapped`] when records were lost; the next call continues with the latest record.
     #[inline]
     pub fn receive(&mut self, handler: &mut impl FnMut(i32, &[u8])) -> Result<usize, Lapped> {
         let tail = self.region.load_i64(self.capacity + TAIL, Ordering::Acquire);

@@ -1,7 +1,8 @@
 //! Bytes that several threads and processes share, accessed by offset.
 //!
-//! No Rust reference is made to shared bytes that another may still write: words are loaded and stored atomically,
-//! everything else is copied. The one exception, [`AtomicBuffer::committed`], states what its caller must know.
+//! No Rust reference points to shared bytes that another thread or process may still write: words are loaded and
+//! stored atomically, everything else is copied. The one exception, [`AtomicBuffer::committed`], states what its
+//! caller must guarantee.
 
 mod shared_copy;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use crate::position::HEADER_LENGTH;
 
-/// Alignment of heap buffers, that of a mapped page.
+/// Alignment of heap buffers: that of a mapped page.
 const PAGE_BYTES: usize = 4096;
 
 /// Memory on which the shared algorithms work: mapped or heap bytes ([`AtomicBuffer`]), or a model's shadow words.
@@ -53,17 +54,18 @@ pub trait Region: Clone {
             self.load_i64(offset, order)
         }
     }
-    /// Replaces `current` by `new`; returns whether it did. Acquires and releases.
+    /// Replaces `current` by `new`; returns true when it did. Acquires and releases.
     fn compare_and_set_i64(&self, offset: usize, current: i64, new: i64) -> bool;
-    /// Replaces `current` by `new`; returns whether it did. Acquires and releases.
+    /// Replaces `current` by `new`; returns true when it did. Acquires and releases.
     fn compare_and_set_i32(&self, offset: usize, current: i32, new: i32) -> bool;
-    /// Adds and returns the value before. Acquires and releases.
+    /// Adds to the word and returns the value before. Acquires and releases.
     fn fetch_add_i64(&self, offset: usize, delta: i64) -> i64;
-    /// Adds and returns the value before. Acquires and releases.
+    /// Adds to the word and returns the value before. Acquires and releases.
     fn fetch_add_i32(&self, offset: usize, delta: i32) -> i32;
     /// Copies private bytes in. Not atomic as a whole; a later release store publishes it.
     fn copy_in(&self, offset: usize, bytes: &[u8]);
-    /// Copies shared bytes out. When another may still write them the caller must check afterwards that none did.
+    /// Copies shared bytes out. When another thread or process may still write them, the caller must check afterwards
+    /// that none did.
     fn copy_out(&self, offset: usize, bytes: &mut [u8]);
     /// Writes a whole frame and publishes it: the header's first three words, of which the first holds the negative length,
     /// then the payload behind the header, then the positive `length` over the first half of the first word (spec 01 §2.8).
@@ -83,7 +85,7 @@ pub trait Region: Clone {
     /// Tells the processor that the word at `offset` will be stored soon. Outside the capacity it does nothing.
     #[inline(always)]
     fn expect_store(&self, _offset: usize) {}
-    /// Tells the processor that what is at `offset` will be loaded soon. Outside the capacity it does nothing.
+    /// Tells the processor that the bytes at `offset` will be loaded soon. Outside the capacity it does nothing.
     #[inline(always)]
     fn expect_load(&self, _offset: usize) {}
     /// The part `offset..offset + length` as a region of its own.
@@ -116,15 +118,16 @@ unsafe impl Send for AtomicBuffer {}
 // SAFETY: as above; `&AtomicBuffer` gives no access that `AtomicBuffer` does not.
 unsafe impl Sync for AtomicBuffer {}
 
-/// Ends an access outside the buffer. Out of line with its numbers by value: a formatted assertion in place would store them
-/// to the stack on every access, and those stores crowd out the stores to shared memory.
+/// Panics because of an access outside the buffer. The function is out of line and takes its numbers by value: an
+/// inline formatted assertion would store them to the stack on every access, and those stores crowd out the stores to
+/// shared memory.
 #[cold]
 #[inline(never)]
 fn outside(offset: usize, length: usize, capacity: usize) -> ! {
     panic!("range {offset}+{length} outside a buffer of {capacity} bytes")
 }
 
-/// Ends an access to a word that is not naturally aligned.
+/// Panics because of an access to a word that is not naturally aligned.
 #[cold]
 #[inline(never)]
 fn unaligned(offset: usize) -> ! {
@@ -196,7 +199,8 @@ impl AtomicBuffer {
     }
 }
 
-/// One aligned 64-bit word of shared memory: its place was checked when it was made, so that no access has to.
+/// One aligned 64-bit word of shared memory. Its bounds were checked when it was created, so that accesses need no
+/// check.
 #[derive(Clone)]
 pub struct SharedWord {
     address: NonNull<AtomicI64>,
@@ -294,7 +298,8 @@ impl Region for AtomicBuffer {
         unsafe { shared_copy::read(self.address.as_ptr().add(offset), bytes) }
     }
 
-    /// One check for the whole frame: on a publisher's way the checks of each word would cost as much as the stores.
+    /// Checks the bounds of the whole frame once: on the path of a publisher the checks of each word would cost as
+    /// much as the stores.
     #[cfg(not(miri))]
     #[inline(always)]
     fn put_frame(&self, offset: usize, header: [i64; 3], payload: &[u8], length: i32) {

@@ -1,4 +1,4 @@
-//! Zeroing what every subscriber has left behind (spec 01 §2.13, 02 §3.5).
+//! Zeroing the part of a log that every subscriber has read (spec 01 §2.13, 02 §3.5).
 
 use std::sync::atomic::Ordering;
 

@@ -4,7 +4,7 @@ use crate::Now;
 
 /// Reads the clocks of the host, or those of a simulator.
 ///
-/// Agents get [`Now`] as an argument; they ask a clock afresh only where a stamp must not be as old as the duty cycle.
+/// Agents get [`Now`] as an argument; they read a clock only where a time stamp must not be as old as the duty cycle.
 pub trait Clock {
     /// The present time.
     fn now(&self) -> Now;

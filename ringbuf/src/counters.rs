@@ -32,16 +32,16 @@ const REGISTRATION_ID: usize = 8;
 const OWNER_ID: usize = 16;
 const REFERENCE_ID: usize = 24;
 
-/// Why counters refused.
+/// Reason why an operation on counters was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CountersError {
-    /// All are in use.
+    /// All counters are in use.
     #[error("unable to allocate counter: all {capacity} are in use; raise aeron.counters.buffer.length")]
     Full {
         /// Number of counters.
         capacity: usize,
     },
-    /// An id that is no counter.
+    /// No counter has this id.
     #[error("counter {id} is outside 0..{capacity}")]
     Id {
         /// The id.
@@ -49,7 +49,7 @@ pub enum CountersError {
         /// Number of counters.
         capacity: usize,
     },
-    /// Buffers whose lengths contradict each other.
+    /// The lengths of the two sections contradict each other.
     #[error("counter metadata of {metadata} bytes for values of {values} bytes")]
     Lengths {
         /// Bytes of metadata.
@@ -59,7 +59,7 @@ pub enum CountersError {
     },
 }
 
-/// One counter's value. Whoever owns the counter writes it; everybody may read it.
+/// Value of one counter. The owner of the counter writes it; everybody may read it.
 #[derive(Debug, Clone)]
 pub struct AtomicCounter {
     value: SharedWord,
@@ -72,13 +72,13 @@ impl AtomicCounter {
         self.id
     }
 
-    /// The value, with what its writer stored before.
+    /// Loads the value, together with what its writer stored before.
     #[inline(always)]
     pub fn get(&self) -> i64 {
         self.value.load(Ordering::Acquire)
     }
 
-    /// The value, for its only writer.
+    /// Loads the value, for its only writer.
     #[inline(always)]
     pub fn get_plain(&self) -> i64 {
         self.value.load(Ordering::Relaxed)
@@ -102,24 +102,24 @@ impl AtomicCounter {
         self.add(1);
     }
 
-    /// Adds; for a counter with one writer.
+    /// Adds a number; for a counter with one writer.
     #[inline(always)]
     pub fn add(&self, delta: i64) {
         self.set_ordered(self.get_plain() + delta);
     }
 
-    /// Adds, for a counter with many writers; returns the value before.
+    /// Adds a number, for a counter with many writers; returns the value before.
     #[inline(always)]
     pub fn get_and_add(&self, delta: i64) -> i64 {
         self.value.fetch_add(delta, Ordering::AcqRel)
     }
 
-    /// Replaces one value by another; returns whether it did.
+    /// Replaces one value by another; returns true when it did.
     pub fn compare_and_set(&self, current: i64, new: i64) -> bool {
         self.value.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Raises the value, for a counter with one writer; returns whether it did.
+    /// Raises the value, for a counter with one writer; returns true when it did.
     #[inline(always)]
     pub fn propose_max(&self, value: i64) -> bool {
         let higher = value > self.get_plain();
@@ -139,10 +139,11 @@ pub struct CountersReader {
 }
 
 impl CountersReader {
-    /// A reader on the two sections.
+    /// Creates a reader of the two sections.
     ///
     /// # Errors
-    /// Sections whose lengths contradict each other.
+    ///
+    /// The lengths of the sections contradict each other.
     pub fn new(metadata: AtomicBuffer, values: AtomicBuffer) -> Result<Self, CountersError> {
         let capacity = values.capacity() / VALUE_LENGTH;
         if metadata.capacity() < capacity * METADATA_LENGTH {
@@ -172,9 +173,10 @@ impl CountersReader {
             .map_or(0, |index| self.values.load_i64(index * VALUE_LENGTH + offset, Ordering::Acquire))
     }
 
-    /// The value of a counter, to be read again and again.
+    /// Returns a handle to the value of a counter.
     ///
     /// # Errors
+    ///
     /// [`CountersError::Id`].
     pub fn counter(&self, id: i32) -> Result<AtomicCounter, CountersError> {
         let index = self.check(id)?;
@@ -216,7 +218,7 @@ impl CountersReader {
         self.value_long(id, REFERENCE_ID)
     }
 
-    /// When a freed record may be used again, epoch ms.
+    /// Time at which a freed record may be used again, epoch ms.
     pub fn free_for_reuse_deadline_ms(&self, id: i32) -> i64 {
         self.check(id).map_or(0, |index| {
             self.metadata.load_i64(index * METADATA_LENGTH + FREE_FOR_REUSE_DEADLINE, Ordering::Relaxed)
@@ -314,10 +316,11 @@ pub struct CountersManager {
 }
 
 impl CountersManager {
-    /// The manager of zeroed sections. A freed record is used again after `reuse_timeout_ms`.
+    /// Creates the manager of zeroed sections. A freed record is used again after `reuse_timeout_ms`.
     ///
     /// # Errors
-    /// Sections whose lengths contradict each other.
+    ///
+    /// The lengths of the sections contradict each other.
     pub fn new(
         metadata: AtomicBuffer,
         values: AtomicBuffer,
@@ -332,9 +335,10 @@ impl CountersManager {
         &self.reader
     }
 
-    /// Allocates a counter with value 0; its ids are 0 too. What does not fit of key and label is cut.
+    /// Allocates a counter whose value and ids are 0. A key or label that is too long is cut.
     ///
     /// # Errors
+    ///
     /// [`CountersError::Full`].
     pub fn allocate(
         &mut self,
@@ -390,9 +394,10 @@ impl CountersManager {
         self.free.push_back(id);
     }
 
-    /// The value of a counter.
+    /// Returns a handle to the value of a counter.
     ///
     /// # Errors
+    ///
     /// [`CountersError::Id`].
     pub fn counter(&self, id: i32) -> Result<AtomicCounter, CountersError> {
         self.reader.counter(id)

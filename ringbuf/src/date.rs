@@ -1,10 +1,10 @@
-//! Points in time as Aeron's programs write them, in UTC.
+//! Points in time in the form in which Aeron's programs print them, in UTC.
 
 use std::fmt;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// A point in time by the calendar.
+/// A point in time as a date of the calendar.
 ///
 /// ```
 /// use harrier_ringbuf::date::Date;
@@ -18,14 +18,14 @@ pub struct Date {
     year: i64,
     month: i64,
     day: i64,
-    /// Of the day.
+    /// Time of the day, ms.
     ms: i64,
 }
 
 impl Date {
-    /// The point so many ms after the epoch.
+    /// Returns the date of a time since the epoch.
     pub fn of(epoch_ms: i64) -> Self {
-        // Days of eras of 400 years that begin in March, so that leap days come last.
+        // Counts in eras of 400 years that begin in March, so that leap days come last.
         let from_march = epoch_ms.div_euclid(DAY_MS) + 719_468;
         let (era, day) = (from_march.div_euclid(146_097), from_march.rem_euclid(146_097));
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -36,18 +36,18 @@ impl Date {
         Self { year: year + era * 400 + i64::from(month <= 2), month, day, ms: epoch_ms.rem_euclid(DAY_MS) }
     }
 
-    /// Hours, minutes and seconds of the day.
+    /// Returns hours, minutes and seconds of the day.
     fn time(&self) -> [i64; 3] {
         [self.ms / 3_600_000, self.ms / 60_000 % 60, self.ms / 1_000 % 60]
     }
 
-    /// The time of day: `19:38:04`.
+    /// Returns the time of day: `19:38:04`.
     pub fn time_of_day(&self) -> String {
         let [hours, minutes, seconds] = self.time();
         format!("{hours:02}:{minutes:02}:{seconds:02}")
     }
 
-    /// As it stands in names of files: `2026-11-24-19-38-04-120+0000`.
+    /// Returns the date in the form for file names: `2026-11-24-19-38-04-120+0000`.
     pub fn in_file_name(&self) -> String {
         let Self { year, month, day, ms } = self;
         let [hours, minutes, seconds] = self.time();
@@ -56,7 +56,7 @@ impl Date {
     }
 }
 
-/// As it stands in texts: `2026-11-24 19:38:04.120+0000`.
+/// Writes the date in the form for texts: `2026-11-24 19:38:04.120+0000`.
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { year, month, day, ms } = self;

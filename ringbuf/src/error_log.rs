@@ -27,37 +27,112 @@ const ALIGNMENT: usize = 8;
 #[derive(Debug)]
 pub struct DistinctErrorLog {
     buffer: AtomicBuffer,
-    known: Vec<(usize, String)>,
+    known: Vec<Known>,
     next: usize,
+    /// New entries that may be made at once.
+    allowance: i64,
+    /// When the allowance was last raised, epoch ms.
+    raised_ms: i64,
 }
 
+/// An entry of the log and what later observations are compared with.
+#[derive(Debug)]
+struct Known {
+    offset: usize,
+    kind: String,
+}
+
+/// New entries that may be made at once.
+const BURST: i64 = 256;
+/// Time after which one more entry may be made, ms.
+const INTERVAL_MS: i64 = 10_000;
+/// Text of the entry that counts what gets no entry of its own.
+const OVERFLOW: &str =
+    "further errors: this log is full or new entries come too fast; they are only counted here";
+/// Bytes that are kept free for the entry of [`OVERFLOW`].
+const RESERVE: usize = (TEXT + OVERFLOW.len()).next_multiple_of(ALIGNMENT);
+/// Shorter logs keep nothing free.
+const SHORTEST_WITH_RESERVE: usize = 8_192;
+
 impl DistinctErrorLog {
-    /// A log on a buffer; records that are there already are kept.
+    /// A log on a buffer. Entries that are there already are kept.
     pub fn new(buffer: AtomicBuffer) -> Self {
         let mut known = Vec::new();
-        let next = for_each_record(&buffer, &mut |offset, text| known.push((offset, text.to_owned())));
-        Self { buffer, known, next }
+        let next = for_each_record(&buffer, &mut |offset, text| {
+            known.push(Known { offset, kind: text.to_owned() });
+        });
+        Self { buffer, known, next, allowance: BURST, raised_ms: i64::MIN }
     }
 
-    /// Records an error. Returns false when the log is full and the error is not in it yet.
+    /// Records an error whose text is its kind. Returns false when it got no entry of its own: it is then counted in the
+    /// entry for further errors, if the log has room for that.
     pub fn record(&mut self, epoch_ms: i64, text: &str) -> bool {
-        if let Some((offset, _)) = self.known.iter().find(|(_, known)| known == text) {
-            self.buffer.fetch_add_i32(offset + OBSERVATION_COUNT, 1);
-            self.buffer.store_i64(offset + LAST_OBSERVATION, epoch_ms, Ordering::Release);
+        self.record_times(text, 1, epoch_ms, text)
+    }
+
+    /// Records an error of a kind. All errors of one kind share the entry of the first one and its text, so a kind must
+    /// hold nothing that a peer chooses. Returns as [`record`](Self::record).
+    pub fn record_kind(&mut self, kind: &str, epoch_ms: i64, text: &str) -> bool {
+        self.record_times(kind, 1, epoch_ms, text)
+    }
+
+    /// Records `count` errors of a kind. Returns as [`record`](Self::record).
+    pub fn record_times(&mut self, kind: &str, count: i32, epoch_ms: i64, text: &str) -> bool {
+        if self.count(kind, count, epoch_ms) {
             return true;
         }
+        let capacity = self.buffer.capacity();
+        // Texts that are their own kind may differ each time: they leave room for the others.
+        let kept_free = match capacity >= SHORTEST_WITH_RESERVE {
+            true if kind == text => RESERVE + capacity / 4,
+            true => RESERVE,
+            false => 0,
+        };
+        if self.may_add(epoch_ms) && self.add(kind, count, epoch_ms, text, kept_free) {
+            self.allowance -= 1;
+            return true;
+        }
+        if !self.count(OVERFLOW, count, epoch_ms) {
+            self.add(OVERFLOW, count, epoch_ms, OVERFLOW, 0);
+        }
+        false
+    }
+
+    /// Counts observations of a known kind; false when there is no entry for it.
+    fn count(&self, kind: &str, count: i32, epoch_ms: i64) -> bool {
+        let Some(Known { offset, .. }) = self.known.iter().find(|known| known.kind == kind) else {
+            return false;
+        };
+        self.buffer.fetch_add_i32(offset + OBSERVATION_COUNT, count);
+        self.buffer.store_i64(offset + LAST_OBSERVATION, epoch_ms, Ordering::Release);
+        true
+    }
+
+    /// Whether another entry may be made now. An interval that passes allows one more, up to a burst.
+    fn may_add(&mut self, epoch_ms: i64) -> bool {
+        if self.raised_ms == i64::MIN {
+            self.raised_ms = epoch_ms;
+        }
+        let passed = (epoch_ms.saturating_sub(self.raised_ms) / INTERVAL_MS).max(0);
+        self.raised_ms = self.raised_ms.saturating_add(passed.saturating_mul(INTERVAL_MS));
+        self.allowance = self.allowance.saturating_add(passed).min(BURST);
+        self.allowance > 0
+    }
+
+    /// Adds an entry; false when it does not fit beside what is kept free.
+    fn add(&mut self, kind: &str, count: i32, epoch_ms: i64, text: &str, kept_free: usize) -> bool {
         let length = TEXT + text.len();
         let offset = self.next;
-        if offset + align(length, ALIGNMENT) > self.buffer.capacity() {
+        if offset + align(length, ALIGNMENT) + kept_free > self.buffer.capacity() {
             return false;
         }
         self.buffer.copy_in(offset + TEXT, text.as_bytes());
         self.buffer.store_i64(offset + FIRST_OBSERVATION, epoch_ms, Ordering::Relaxed);
         self.buffer.store_i64(offset + LAST_OBSERVATION, epoch_ms, Ordering::Relaxed);
-        self.buffer.store_i32(offset + OBSERVATION_COUNT, 1, Ordering::Relaxed);
+        self.buffer.store_i32(offset + OBSERVATION_COUNT, count, Ordering::Relaxed);
         self.buffer.store_i32(offset, length as i32, Ordering::Release);
         self.next += align(length, ALIGNMENT);
-        self.known.push((offset, text.to_owned()));
+        self.known.push(Known { offset, kind: kind.to_owned() });
         true
     }
 }
@@ -91,4 +166,64 @@ fn for_each_record(buffer: &AtomicBuffer, visit: &mut impl FnMut(usize, &str)) -
         offset += align(length as usize, ALIGNMENT);
     }
     offset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(buffer: &AtomicBuffer) -> Vec<(i32, String)> {
+        let mut all = Vec::new();
+        read(buffer, 0, &mut |count, _, _, text: &str| all.push((count, text.to_owned())));
+        all
+    }
+
+    #[test]
+    fn errors_of_one_kind_share_the_entry_of_the_first() {
+        let buffer = AtomicBuffer::heap(8_192);
+        let mut log = DistinctErrorLog::new(buffer.clone());
+        for session in 0..1_000 {
+            assert!(log.record_kind("bad SETUP", session, &format!("bad SETUP of session={session}")));
+        }
+        assert!(log.record_times("bad SETUP", 7, 1_000, "bad SETUP of others"));
+        assert_eq!(entries(&buffer), [(1_007, "bad SETUP of session=0".to_owned())]);
+    }
+
+    #[test]
+    fn new_entries_are_limited_by_time_and_none_is_lost() {
+        let buffer = AtomicBuffer::heap(1 << 20);
+        let mut log = DistinctErrorLog::new(buffer.clone());
+        for number in 0..2_000 {
+            log.record(number, &format!("error {number}"));
+        }
+        let all = entries(&buffer);
+        assert_eq!(all.len(), BURST as usize + 1);
+        assert_eq!(all.iter().map(|(count, _)| count).sum::<i32>(), 2_000);
+        assert_eq!(all.last(), Some(&(2_000 - BURST as i32, OVERFLOW.to_owned())));
+        assert!(log.record(INTERVAL_MS, "after an interval"));
+        assert!(!log.record(INTERVAL_MS, "in the same interval"));
+        assert!(log.record(0, "error 0"), "known errors are always counted in their entry");
+    }
+
+    #[test]
+    fn texts_that_are_their_own_kind_leave_room_for_the_others() {
+        let buffer = AtomicBuffer::heap(1 << 16);
+        let mut log = DistinctErrorLog::new(buffer.clone());
+        let own = (0..100).filter(|number| log.record(0, &format!("{number:01000}"))).count();
+        assert!((45..50).contains(&own), "{own}");
+        assert!(log.record_kind("kind", 0, "the first of its kind"));
+    }
+
+    #[test]
+    fn a_full_log_still_counts() {
+        let buffer = AtomicBuffer::heap(SHORTEST_WITH_RESERVE);
+        let mut log = DistinctErrorLog::new(buffer.clone());
+        for number in 0..100 {
+            log.record(0, &format!("{number:0200}"));
+        }
+        assert_eq!(entries(&buffer).iter().map(|(count, _)| count).sum::<i32>(), 100);
+        let mut log = DistinctErrorLog::new(buffer.clone());
+        assert!(!log.record(0, &format!("{:0200}", 100)), "one more after a restart");
+        assert_eq!(entries(&buffer).iter().map(|(count, _)| count).sum::<i32>(), 101);
+    }
 }

@@ -21,7 +21,7 @@ pub const SESSION_ID_OFFSET: usize = 12;
 pub const STREAM_ID_OFFSET: usize = 16;
 /// Term id.
 pub const TERM_ID_OFFSET: usize = 20;
-/// Value of the user.
+/// Value that the application chooses.
 pub const RESERVED_VALUE_OFFSET: usize = 24;
 
 /// First fragment of a message.
@@ -59,7 +59,7 @@ impl FrameHeader {
         i32::from_le_bytes([b[offset], b[offset + 1], b[offset + 2], b[offset + 3]])
     }
 
-    /// Header and payload, bytes.
+    /// Length of header and payload, bytes.
     #[inline(always)]
     pub fn frame_length(&self) -> i32 {
         self.int(LENGTH_OFFSET)
@@ -101,7 +101,7 @@ impl FrameHeader {
         self.int(TERM_ID_OFFSET)
     }
 
-    /// Value of the user.
+    /// Value that the application chooses.
     #[inline(always)]
     pub fn reserved_value(&self) -> i64 {
         let mut bytes = [0; 8];
@@ -114,7 +114,7 @@ impl FrameHeader {
     }
 }
 
-/// What the words of a header have in common in all frames of a stream, each half where it belongs in its word.
+/// Parts of the header's words that are equal in all frames of a stream, each half at its place in the word.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeaderTemplate {
     version_flags_type: i64,
@@ -122,7 +122,7 @@ pub(crate) struct HeaderTemplate {
     stream_id: i64,
 }
 
-/// The third word of the headers in one term.
+/// Third word of the headers in one term.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TermWord(i64);
 
@@ -136,13 +136,13 @@ impl HeaderTemplate {
         }
     }
 
-    /// The word for frames of this term.
+    /// Returns the word for frames of this term.
     #[inline(always)]
     pub(crate) fn term_word(&self, term_id: i32) -> TermWord {
         TermWord((i64::from(term_id) << 32) | self.stream_id)
     }
 
-    /// The header's words but the reserved value; the length is negative.
+    /// Returns the words of the header except the reserved value; the length is negative.
     #[inline(always)]
     fn words(&self, offset: usize, length: usize, term: TermWord) -> [i64; 3] {
         [

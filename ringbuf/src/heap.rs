@@ -1,6 +1,6 @@
-//! Back ends in plain memory: for tests, and as the disk under the simulator.
+//! Back ends in plain memory, for tests and as the disk of the simulator.
 //!
-//! Handles share one set of files by cloning; nothing here is fast, everything is deterministic.
+//! Cloned handles share one set of files. Nothing here is fast; everything is deterministic.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, ErrorKind};
@@ -11,7 +11,7 @@ use crate::memory::{MapMode, Memory, MemoryError};
 use crate::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError, WriteBuffer};
 use crate::{AtomicBuffer, Region};
 
-/// Mapped files in memory.
+/// Mapped files, kept in memory.
 #[derive(Clone, Default)]
 pub struct HeapMemory {
     shared: Arc<Mutex<MappedFiles>>,
@@ -25,7 +25,7 @@ struct MappedFiles {
 }
 
 impl HeapMemory {
-    /// Memory without files and without a limit.
+    /// Creates a memory without files and without a limit.
     pub fn new() -> Self {
         Self::default()
     }
@@ -56,7 +56,7 @@ fn io(operation: &'static str, path: &Path, kind: ErrorKind) -> MemoryError {
     MemoryError::Io { operation, path: path.to_owned(), source: Error::from(kind) }
 }
 
-/// A lock that ends with its holder.
+/// A lock that is released when its holder is dropped.
 pub struct HeapLock {
     path: PathBuf,
     shared: Arc<Mutex<MappedFiles>>,
@@ -129,7 +129,7 @@ impl Memory for HeapMemory {
     }
 }
 
-/// Names directly below a directory, sorted.
+/// Returns the names directly below a directory, sorted.
 fn names_in<'a>(paths: impl Iterator<Item = &'a PathBuf>, directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = paths
         .filter_map(|path| path.strip_prefix(directory).ok()?.iter().next())
@@ -140,7 +140,7 @@ fn names_in<'a>(paths: impl Iterator<Item = &'a PathBuf>, directory: &Path) -> V
     names
 }
 
-/// Files in memory that are read and written; clones share the disk, each has completions of its own.
+/// Files that are read and written, kept in memory. Clones share the disk; each clone has completions of its own.
 #[derive(Default)]
 pub struct HeapStorage {
     disk: Arc<Mutex<Disk>>,
@@ -162,7 +162,7 @@ impl Clone for HeapStorage {
 }
 
 impl HeapStorage {
-    /// A disk without files and without a limit.
+    /// Creates a disk without files and without a limit.
     pub fn new() -> Self {
         Self::default()
     }
@@ -172,7 +172,7 @@ impl HeapStorage {
         self.disk().capacity = Some(bytes);
     }
 
-    /// Content of a file, for tests.
+    /// Returns the content of a file, for tests.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         self.disk().files.get(path).cloned()
     }

@@ -1,24 +1,24 @@
-//! What a thread does when there is no work (spec 01 §5.5).
+//! Idle strategies: what a thread does when there is no work (spec 01 §5.5).
 
 use std::hint::spin_loop;
 use std::time::Duration;
 use thiserror::Error;
 
-/// No idle strategy has this name.
+/// There is no idle strategy with this name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("unknown idle strategy `{0}`; use spin, yield, sleep-ns, sleep-ms, backoff or noop")]
 pub struct UnknownIdleStrategy(pub String);
 
-/// An idle strategy; called after every duty cycle with the work it did.
+/// An idle strategy. A runner calls it after every duty cycle with the amount of work done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdleStrategy {
-    /// Burns the core with pause hints: least latency, one core per thread.
+    /// Spins with pause hints: lowest latency, one core for each thread.
     Spin,
     /// Gives the core to other threads of the host.
     Yield,
     /// Sleeps for a while.
     Sleep {
-        /// How long, ns.
+        /// Time of the sleep, ns.
         period_ns: u64,
     },
     /// Does nothing.
@@ -40,7 +40,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Spins and yields so often, then sleeps from `min_park_ns` doubling to `max_park_ns`.
+    /// Creates a strategy that spins and yields so often, and then sleeps for `min_park_ns`, doubling up to
+    /// `max_park_ns`.
     pub fn new(max_spins: u32, max_yields: u32, min_park_ns: u64, max_park_ns: u64) -> Self {
         Self { max_spins, max_yields, min_park_ns, max_park_ns, spins: 0, yields: 0, park_ns: min_park_ns }
     }
@@ -66,7 +67,7 @@ impl Backoff {
 }
 
 impl std::fmt::Display for Backoff {
-    /// As settings have it: `SPINS-YIELDS-MINPARK-MAXPARK`.
+    /// Writes the form that settings use: `SPINS-YIELDS-MINPARK-MAXPARK`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { max_spins, max_yields, min_park_ns, max_park_ns, .. } = self;
         write!(f, "{max_spins}-{max_yields}-{min_park_ns}ns-{max_park_ns}ns")
@@ -74,17 +75,18 @@ impl std::fmt::Display for Backoff {
 }
 
 impl Default for Backoff {
-    /// 10 spins, 20 yields, 1 µs to 1 ms: what drivers use.
+    /// Returns the defaults of drivers: 10 spins, 20 yields, sleeps of 1 µs to 1 ms.
     fn default() -> Self {
         Self::new(10, 20, 1_000, 1_000_000)
     }
 }
 
 impl IdleStrategy {
-    /// The strategy with this name.
+    /// Returns the strategy with this name.
     ///
     /// # Errors
-    /// A name that there is not.
+    ///
+    /// There is no strategy with this name.
     pub fn by_name(name: &str) -> Result<Self, UnknownIdleStrategy> {
         Ok(match name {
             "spin" => Self::Spin,
@@ -97,7 +99,7 @@ impl IdleStrategy {
         })
     }
 
-    /// Rests when `work_count` is 0.
+    /// Idles when `work_count` is 0.
     #[inline]
     pub fn idle(&mut self, work_count: usize) {
         if work_count > 0 {
@@ -115,7 +117,7 @@ impl IdleStrategy {
         }
     }
 
-    /// Forgets how long there has been no work.
+    /// Starts over: the next call without work spins or sleeps for the shortest time.
     pub fn reset(&mut self) {
         if let Self::Backoff(backoff) = self {
             backoff.reset();

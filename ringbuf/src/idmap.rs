@@ -1,4 +1,4 @@
-//! Maps keyed by the protocol's integers, with an order of iteration that is the same in every run.
+//! Maps with the protocol's integers as keys, whose order of iteration is the same in every run.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,8 +9,8 @@ pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 /// Hash set for integer keys; fast and without a random seed.
 pub type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
-/// Mixes integers by multiplication and folding. Keys are chosen by trusted peers on one host or checked and limited in
-/// number before, so resistance to crafted collisions is not needed.
+/// Mixes integers by multiplication and folding. Trusted peers on one host choose the keys, or the keys were checked
+/// and limited in number before, so resistance to crafted collisions is not needed.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IdHasher(u64);
 

@@ -1,4 +1,4 @@
-//! Reading a log at a subscriber's own pace (spec 01 §2.17, §2.18).
+//! Reading a log at the pace of one subscriber (spec 01 §2.17, §2.18).
 
 use std::sync::atomic::Ordering;
 
@@ -11,16 +11,16 @@ use crate::position::{
 };
 use crate::{AtomicBuffer, Region};
 
-/// What becomes of a frame after its handler.
+/// Decision of a handler about the frame that it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Not consumed: the poll stops and delivers it again next time.
+    /// The frame is not consumed: the poll stops, and the next poll delivers it again.
     Abort,
-    /// Consumed; the poll stops.
+    /// The frame is consumed; the poll stops.
     Break,
-    /// Consumed, and the position is published at once.
+    /// The frame is consumed, and the position is published at once.
     Commit,
-    /// Consumed; the position is published at the end of the poll.
+    /// The frame is consumed; the position is published at the end of the poll.
     Continue,
 }
 
@@ -30,7 +30,7 @@ pub struct Header<'a> {
     frame: &'a FrameHeader,
     initial_term_id: i32,
     bits: u32,
-    /// Bytes that an assembled message takes in the log; 0 for a single frame.
+    /// Bytes that an assembled message occupies in the log; 0 for a single frame.
     fragmented_length: usize,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Header<'a> {
         compute_position(self.frame.term_id(), offset, self.bits, self.initial_term_id)
     }
 
-    /// Header and payload of the frame or message, bytes.
+    /// Length of header and payload of the frame or message, bytes.
     pub fn frame_length(&self) -> i32 {
         self.frame.frame_length()
     }
@@ -120,14 +120,14 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Whole frames that lie behind each other in one term.
+/// Whole frames that follow each other in one term.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a> {
     /// The term.
     pub term: &'a AtomicBuffer,
-    /// Where the first frame starts in the term.
+    /// Offset of the first frame in the term.
     pub offset: usize,
-    /// Bytes of the frames; for a padding frame, which comes alone, all that it covers.
+    /// Length of the frames, bytes. A padding frame comes alone; then this is all that it covers.
     pub length: usize,
     /// Session of the stream.
     pub session_id: i32,
@@ -135,11 +135,12 @@ pub struct Block<'a> {
     pub term_id: i32,
 }
 
-/// How far ahead a reader that finds several frames asks for the memory: the writer is probably beyond it. One that finds
-/// single frames does not, for it would take from the writer what that is about to write.
+/// Distance of the prefetch of a reader that finds several frames, bytes: the writer is probably beyond it. A reader
+/// that finds single frames does not prefetch, because it would take lines from the writer that the writer is about
+/// to write.
 const AHEAD_BYTES: usize = 4_096;
 
-/// A position in a log and how to move on from it.
+/// A position in a log, and the means to read on from it.
 #[derive(Debug)]
 pub struct ImageReader {
     log: LogBuffers,
@@ -150,7 +151,8 @@ pub struct ImageReader {
 }
 
 impl ImageReader {
-    /// Reads `log` from the value of `position`, a counter that this reader alone writes and that limits the writers.
+    /// Creates a reader of `log` that starts at the value of `position`. This reader alone writes that counter, and
+    /// the counter limits the writers.
     pub fn new(log: LogBuffers, position: AtomicCounter) -> Self {
         let bits = position_bits_to_shift(log.term_length());
         Self { mask: log.term_length() as i64 - 1, log, position, bits, closed_at: None }
@@ -167,17 +169,18 @@ impl ImageReader {
         self.closed_at.unwrap_or_else(|| self.position.get_plain())
     }
 
-    /// Stops reading; the position stays what it is, whatever becomes of the counter.
+    /// Stops reading. The position stays as it is, whatever happens to the counter.
     pub fn close(&mut self) {
         self.closed_at.get_or_insert(self.position.get_plain());
     }
 
-    /// True once everything up to the end of the stream has been consumed.
+    /// True when everything up to the end of the stream has been consumed.
     pub fn is_end_of_stream(&self) -> bool {
         self.position() >= self.log.end_of_stream_position()
     }
 
-    /// Moves on without reading, within the present term; false when `position` cannot be moved to.
+    /// Moves the position without reading, within the present term; returns false when it cannot be moved to
+    /// `position`.
     pub fn set_position(&mut self, position: i64) -> bool {
         let current = self.position();
         let end = (current & !self.mask) + self.mask + 1;
@@ -190,7 +193,7 @@ impl ImageReader {
         valid
     }
 
-    /// Delivers up to `limit` frames; returns how many.
+    /// Delivers up to `limit` frames; returns their number.
     #[inline]
     pub fn poll(&mut self, limit: usize, handler: &mut impl FnMut(&[u8], &Header<'_>)) -> usize {
         self.scan(i64::MAX, limit, &mut |payload, header| {
@@ -199,7 +202,7 @@ impl ImageReader {
         })
     }
 
-    /// As [`poll`](Self::poll), but `handler` decides what becomes of each frame.
+    /// Works as [`poll`](Self::poll), but `handler` decides about each frame.
     #[inline]
     pub fn controlled_poll(
         &mut self,
@@ -209,7 +212,7 @@ impl ImageReader {
         self.scan(i64::MAX, limit, handler)
     }
 
-    /// As [`poll`](Self::poll), but stops before frames that start at or beyond `limit_position`.
+    /// Works as [`poll`](Self::poll), but stops before frames that start at or beyond `limit_position`.
     #[inline]
     pub fn bounded_poll(
         &mut self,
@@ -223,7 +226,8 @@ impl ImageReader {
         })
     }
 
-    /// As [`controlled_poll`](Self::controlled_poll), but stops before frames that start at or beyond `limit_position`.
+    /// Works as [`controlled_poll`](Self::controlled_poll), but stops before frames that start at or beyond
+    /// `limit_position`.
     #[inline]
     pub fn bounded_controlled_poll(
         &mut self,
@@ -253,7 +257,7 @@ impl ImageReader {
         let room = limit_position.saturating_sub(initial).min(term.capacity() as i64 - start as i64) as usize;
         let end = start + room;
         let begin = initial - start as i64;
-        // Publishes what was consumed also when a handler panics.
+        // Publishes the consumed position even when a handler panics.
         let mut progress = Progress { position: &self.position, begin, published: start, offset: start };
         let mut delivered = 0;
         let mut stride = Stride::default();
@@ -286,7 +290,7 @@ impl ImageReader {
         delivered
     }
 
-    /// Looks at frames from `from` on without consuming them, up to `limit_position`; returns the position after the last
+    /// Delivers frames from `from` up to `limit_position` without consuming them; returns the position after the last
     /// whole message.
     pub fn controlled_peek(
         &mut self,
@@ -294,8 +298,8 @@ impl ImageReader {
         limit_position: i64,
         handler: &mut impl FnMut(&[u8], &Header<'_>) -> Action,
     ) -> i64 {
-        let own = self.position();
-        if self.closed_at.is_some() || from < own || from > (own & !self.mask) + self.mask + 1 {
+        let position = self.position();
+        if self.closed_at.is_some() || from < position || from > (position & !self.mask) + self.mask + 1 {
             return from;
         }
         let term = self.log.term(index_by_position(from, self.bits));
@@ -330,8 +334,8 @@ impl ImageReader {
         result
     }
 
-    /// Whole frames from the position on, up to `max_bytes` of them and contiguous, without consuming them: who is done
-    /// with them calls [`set_position`](Self::set_position). A padding frame comes alone, also when it is longer.
+    /// Returns whole contiguous frames from the position on, up to `max_bytes` of them, without consuming them. The
+    /// caller then calls [`set_position`](Self::set_position). A padding frame comes alone, even when it is longer.
     #[inline]
     pub fn peek_block(&self, max_bytes: usize) -> Option<Block<'_>> {
         if self.closed_at.is_some() {
@@ -348,8 +352,8 @@ impl ImageReader {
         Some(Block { term, offset, length, session_id: frame.session_id(), term_id: frame.term_id() })
     }
 
-    /// Hands whole frames, up to `max_bytes` of them and contiguous, to `handler` and consumes them; returns their
-    /// bytes. A padding frame comes alone, also when it is longer.
+    /// Passes whole contiguous frames, up to `max_bytes` of them, to `handler` and consumes them; returns their
+    /// length. A padding frame comes alone, even when it is longer.
     #[inline]
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
         let Some(block) = self.peek_block(max_bytes) else { return 0 };
@@ -363,13 +367,13 @@ impl ImageReader {
 /// A committed frame in a term.
 struct Frame {
     length: usize,
-    /// What it takes in the term, bytes.
+    /// Bytes that the frame occupies in the term.
     aligned: usize,
     is_padding: bool,
 }
 
 impl Frame {
-    /// The frame at `offset`; `None` while it is not committed. Length and type come with one load.
+    /// Returns the frame at `offset`; `None` while it is not committed. One load gives length and type.
     #[inline(always)]
     fn committed_at(term: &AtomicBuffer, offset: usize) -> Option<Self> {
         let word = term.load_pair(offset, Ordering::Acquire);
@@ -378,7 +382,8 @@ impl Frame {
             return None;
         }
         let length = length as usize;
-        // Terms and offsets are multiples of the alignment: a frame that ends inside does so with its padding as well.
+        // Terms and offsets are multiples of the alignment: when a frame ends inside the term, its padding does as
+        // well.
         if length < HEADER_LENGTH || length > term.capacity() - offset {
             impossible_frame(length, offset);
         }
@@ -386,9 +391,10 @@ impl Frame {
         Some(Self { length, aligned: align(length, FRAME_ALIGNMENT), is_padding })
     }
 
-    /// Header and payload.
+    /// Returns header and payload.
     ///
     /// # Safety
+    ///
     /// As for [`AtomicBuffer::committed`].
     #[inline(always)]
     unsafe fn parts<'a>(&self, term: &'a AtomicBuffer, offset: usize) -> (FrameHeader, &'a [u8]) {
@@ -401,13 +407,13 @@ impl Frame {
     }
 }
 
-/// Lengths that may differ from the one before within a poll, until it is no longer expected that they are the same: a wrong
-/// guess costs more than a right one saves.
+/// Number of changes of length within a poll after which the reader stops guessing: a wrong guess costs more than a
+/// right guess saves.
 const CHANGES: usize = 8;
 
-/// How far it is from one frame to the next: probably as far as last time. Where the next frame starts depends on a length
-/// that may still be on its way from another core. A branch on whether it is what it was lets the processor go on as if it
-/// were, and so wait for many lines at once instead of for one after the other.
+/// Guess of the distance from one frame to the next: probably the same as last time. The length that says where the
+/// next frame starts may still be on its way from another core. The processor speculates past a branch on whether the
+/// guess is right, and so waits for many cache lines at once instead of for one after the other.
 #[derive(Default)]
 struct Stride {
     last: usize,
@@ -415,13 +421,14 @@ struct Stride {
 }
 
 impl Stride {
-    /// `aligned`, not computed from it when it is what it was last time.
+    /// Returns `aligned`; when the guess is right, the result does not depend on `aligned`.
     #[inline(always)]
     fn predict(&mut self, aligned: usize) -> usize {
         if self.changes > CHANGES {
             return aligned;
         }
-        // Before the comparison: the compiler would take the one for the other where it knows that they are equal.
+        // This comes before the comparison: otherwise the compiler would replace one value by the other where it
+        // knows that they are equal.
         let prediction = opaque(self.last);
         if aligned == self.last {
             return prediction;
@@ -433,12 +440,13 @@ impl Stride {
     }
 }
 
-/// Out of line so that what leads here stays a branch: a conditional move would depend on both lengths.
+/// Counts a wrong guess. The function is out of line so that the caller has a branch: a conditional move would depend
+/// on both lengths.
 #[cold]
 #[inline(never)]
 fn changed() {}
 
-/// The value, of which the compiler does not know where it comes from.
+/// Returns the value, but hides its origin from the compiler.
 #[cfg(not(miri))]
 #[inline(always)]
 fn opaque(mut value: usize) -> usize {
@@ -452,21 +460,21 @@ fn opaque(value: usize) -> usize {
     value
 }
 
-/// Ends the reading of a log that somebody has overwritten.
+/// Panics because the log was overwritten while it was read.
 #[cold]
 #[inline(never)]
 fn impossible_frame(length: usize, offset: usize) -> ! {
     panic!("frame of {length} bytes at {offset}")
 }
 
-/// How far a poll has come in its term.
+/// Progress of a poll in its term.
 struct Progress<'a> {
     position: &'a AtomicCounter,
-    /// Position of the term's first byte.
+    /// Position of the first byte of the term.
     begin: i64,
-    /// Offset that the counter stands for.
+    /// Offset that the counter shows.
     published: usize,
-    /// Offset behind what was consumed.
+    /// Offset after the consumed frames.
     offset: usize,
 }
 
@@ -487,7 +495,8 @@ impl Drop for Progress<'_> {
     }
 }
 
-/// Bytes of an assembled message in the log, from its length and the payload of its first fragment.
+/// Returns the bytes that an assembled message occupies in the log, from its length and the payload of its first
+/// fragment.
 pub(crate) fn assembled_length(length: usize, first_payload: usize) -> usize {
     compute_fragmented_length(length, first_payload)
 }

@@ -41,11 +41,11 @@ pub use clock::Clock;
 pub use idmap::{IdMap, IdSet};
 pub use memory::{Memory, MemoryError};
 pub use rng::Rng;
-pub use shared_thread::{SharedThread, Waiter};
+pub use shared_thread::{ProcessDeath, SharedThread, Waiter, panic_text};
 pub use storage::Storage;
 pub use transport::{Datagrams, Transport, TransportError};
 
-/// Orders memory accesses; under loom the model's own fence.
+/// Orders memory accesses; under loom it is the model's own fence.
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::fence;
 

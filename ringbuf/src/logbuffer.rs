@@ -1,11 +1,12 @@
 //! The log of a publication or image: three terms and their metadata (spec 01 §2.1–2.3).
 
+mod settings;
+
+pub use settings::{LogSettings, LogType};
+
 use std::sync::atomic::Ordering;
 use thiserror::Error;
 
-use crate::frame::{
-    FLAGS_UNFRAGMENTED, FrameHeader, SESSION_ID_OFFSET, STREAM_ID_OFFSET, TERM_ID_OFFSET, TERM_OFFSET_OFFSET,
-};
 use crate::position::{
     HEADER_LENGTH, MAX_MTU_LENGTH, PARTITION_COUNT, TERM_MAX_LENGTH, TERM_MIN_LENGTH, align,
     compute_position, index_by_term_count, pack_tail, position_bits_to_shift, tail_offset, tail_term_id,
@@ -22,155 +23,35 @@ const IS_CONNECTED: usize = 136;
 const ACTIVE_TRANSPORT_COUNT: usize = 140;
 const CORRELATION_ID: usize = 256;
 const INITIAL_TERM_ID: usize = 264;
-const DEFAULT_FRAME_HEADER_LENGTH: usize = 268;
 const MTU_LENGTH: usize = 272;
 const TERM_LENGTH: usize = 276;
 const PAGE_SIZE: usize = 280;
-const PUBLICATION_WINDOW_LENGTH: usize = 284;
-const RECEIVER_WINDOW_LENGTH: usize = 288;
-const SOCKET_SNDBUF_LENGTH: usize = 292;
-const OS_DEFAULT_SOCKET_SNDBUF_LENGTH: usize = 296;
-const OS_MAX_SOCKET_SNDBUF_LENGTH: usize = 300;
-const SOCKET_RCVBUF_LENGTH: usize = 304;
-const OS_DEFAULT_SOCKET_RCVBUF_LENGTH: usize = 308;
-const OS_MAX_SOCKET_RCVBUF_LENGTH: usize = 312;
-const MAX_RESEND: usize = 316;
 const DEFAULT_HEADER: usize = 320;
-const ENTITY_TAG: usize = 448;
-const RESPONSE_CORRELATION_ID: usize = 456;
-const LINGER_TIMEOUT_NS: usize = 464;
-const UNTETHERED_WINDOW_LIMIT_TIMEOUT_NS: usize = 472;
-const UNTETHERED_RESTING_TIMEOUT_NS: usize = 480;
-const GROUP: usize = 488;
-const IS_RESPONSE: usize = 489;
-const REJOIN: usize = 490;
-const RELIABLE: usize = 491;
-const SPARSE: usize = 492;
-const SIGNAL_EOS: usize = 493;
-const SPIES_SIMULATE_CONNECTION: usize = 494;
-const TETHER: usize = 495;
 const IS_PUBLICATION_REVOKED: usize = 496;
-const LOG_TYPE: usize = 497;
-/// Not aligned to 8: copied, never accessed as a word.
-const UNTETHERED_LINGER_TIMEOUT_NS: usize = 500;
 
-/// Why a buffer is no log.
+/// Reason why a buffer is not a valid log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LogError {
-    /// Too short, or not the length that the term length asks for.
+    /// The buffer is too short, or its length does not match the term length.
     #[error("log of {length} bytes, {required} needed")]
     Length {
-        /// Bytes there are.
+        /// Length of the buffer, bytes.
         length: usize,
-        /// Bytes needed.
+        /// Length that is needed, bytes.
         required: usize,
     },
-    /// A term length that is no power of two in 64 KiB..=1 GiB.
+    /// The term length is not a power of two in 64 KiB..=1 GiB.
     #[error("term length {0} is no power of two in 64 KiB..=1 GiB")]
     TermLength(i64),
-    /// A page size that is no power of two in 4 KiB..=1 GiB.
+    /// The page size is not a power of two in 4 KiB..=1 GiB.
     #[error("page size {0} is no power of two in 4 KiB..=1 GiB")]
     PageSize(i64),
-    /// An MTU that no frame can have.
+    /// The MTU is not a valid frame length.
     #[error("mtu {0} is no multiple of 32 in 64..=65504")]
     Mtu(i64),
 }
 
-/// What a log belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum LogType {
-    /// A publication with many writers.
-    Concurrent = 0,
-    /// A publication with one writer.
-    Exclusive = 1,
-    /// The image of a network stream.
-    Image = 2,
-}
-
-/// Everything that a driver writes into the metadata before it announces a log (spec 01 §2.2).
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of the table in spec 01 §2.2")]
-pub struct LogSettings {
-    pub correlation_id: i64,
-    pub initial_term_id: i32,
-    pub session_id: i32,
-    pub stream_id: i32,
-    pub mtu_length: usize,
-    pub term_length: usize,
-    pub page_size: usize,
-    pub publication_window_length: i32,
-    pub receiver_window_length: i32,
-    pub socket_sndbuf_length: i32,
-    pub os_default_socket_sndbuf_length: i32,
-    pub os_max_socket_sndbuf_length: i32,
-    pub socket_rcvbuf_length: i32,
-    pub os_default_socket_rcvbuf_length: i32,
-    pub os_max_socket_rcvbuf_length: i32,
-    pub max_resend: i32,
-    pub entity_tag: i64,
-    pub response_correlation_id: i64,
-    pub linger_timeout_ns: i64,
-    pub untethered_window_limit_timeout_ns: i64,
-    pub untethered_resting_timeout_ns: i64,
-    pub untethered_linger_timeout_ns: i64,
-    pub group: bool,
-    pub is_response: bool,
-    pub rejoin: bool,
-    pub reliable: bool,
-    pub sparse: bool,
-    pub signal_eos: bool,
-    pub spies_simulate_connection: bool,
-    pub tether: bool,
-    pub log_type: LogType,
-    /// Term in which a publication starts.
-    pub start_term_id: i32,
-    /// Offset in that term.
-    pub start_term_offset: i32,
-}
-
-/// The smallest log of a concurrent publication, with the defaults of a driver and no ids.
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            correlation_id: 0,
-            initial_term_id: 0,
-            session_id: 0,
-            stream_id: 0,
-            mtu_length: 1_408,
-            term_length: TERM_MIN_LENGTH,
-            page_size: 4_096,
-            publication_window_length: 0,
-            receiver_window_length: 0,
-            socket_sndbuf_length: 0,
-            os_default_socket_sndbuf_length: 0,
-            os_max_socket_sndbuf_length: 0,
-            socket_rcvbuf_length: 0,
-            os_default_socket_rcvbuf_length: 0,
-            os_max_socket_rcvbuf_length: 0,
-            max_resend: 16,
-            entity_tag: -1,
-            response_correlation_id: -1,
-            linger_timeout_ns: 5_000_000_000,
-            untethered_window_limit_timeout_ns: 5_000_000_000,
-            untethered_resting_timeout_ns: 10_000_000_000,
-            untethered_linger_timeout_ns: 5_000_000_000,
-            group: false,
-            is_response: false,
-            rejoin: true,
-            reliable: true,
-            sparse: true,
-            signal_eos: true,
-            spies_simulate_connection: false,
-            tether: true,
-            log_type: LogType::Concurrent,
-            start_term_id: 0,
-            start_term_offset: 0,
-        }
-    }
-}
-
-/// A mapped log; cloning shares it.
+/// A mapped log; clones share it.
 #[derive(Debug, Clone)]
 pub struct LogBuffers<R: Region = AtomicBuffer> {
     terms: [R; PARTITION_COUNT],
@@ -180,13 +61,13 @@ pub struct LogBuffers<R: Region = AtomicBuffer> {
     mtu_length: usize,
 }
 
-/// Bytes of a log file.
+/// Returns the length of a log file, bytes.
 pub fn file_length(term_length: usize, page_size: usize) -> usize {
     align(PARTITION_COUNT * term_length + METADATA_LENGTH, page_size)
 }
 
 impl<R: Region> LogBuffers<R> {
-    /// Bytes of a log file.
+    /// Returns the length of a log file, bytes.
     pub fn file_length(term_length: usize, page_size: usize) -> usize {
         file_length(term_length, page_size)
     }
@@ -194,7 +75,8 @@ impl<R: Region> LogBuffers<R> {
     /// Opens a log that a driver has initialised.
     ///
     /// # Errors
-    /// Lengths that contradict the limits or each other.
+    ///
+    /// The lengths violate the limits or contradict each other.
     pub fn map(buffer: R) -> Result<Self, LogError> {
         let length = buffer.capacity();
         if length < METADATA_LENGTH {
@@ -221,7 +103,8 @@ impl<R: Region> LogBuffers<R> {
     /// Writes the metadata of a fresh, zeroed log.
     ///
     /// # Errors
-    /// Lengths outside the limits, or a buffer of another length.
+    ///
+    /// The lengths are outside the limits, or the buffer has another length.
     pub fn initialise(buffer: R, settings: &LogSettings) -> Result<Self, LogError> {
         let term_length = check_term_length(settings.term_length as i64)?;
         let page_size = check_page_size(settings.page_size as i64)?;
@@ -245,60 +128,10 @@ impl<R: Region> LogBuffers<R> {
         Ok(log)
     }
 
-    fn write_settings(&self, s: &LogSettings) {
-        let int = |offset, value: i32| self.metadata.store_i32(offset, value, Ordering::Relaxed);
-        int(INITIAL_TERM_ID, s.initial_term_id);
-        int(DEFAULT_FRAME_HEADER_LENGTH, HEADER_LENGTH as i32);
-        int(MTU_LENGTH, s.mtu_length as i32);
-        int(TERM_LENGTH, s.term_length as i32);
-        int(PAGE_SIZE, s.page_size as i32);
-        int(PUBLICATION_WINDOW_LENGTH, s.publication_window_length);
-        int(RECEIVER_WINDOW_LENGTH, s.receiver_window_length);
-        int(SOCKET_SNDBUF_LENGTH, s.socket_sndbuf_length);
-        int(OS_DEFAULT_SOCKET_SNDBUF_LENGTH, s.os_default_socket_sndbuf_length);
-        int(OS_MAX_SOCKET_SNDBUF_LENGTH, s.os_max_socket_sndbuf_length);
-        int(SOCKET_RCVBUF_LENGTH, s.socket_rcvbuf_length);
-        int(OS_DEFAULT_SOCKET_RCVBUF_LENGTH, s.os_default_socket_rcvbuf_length);
-        int(OS_MAX_SOCKET_RCVBUF_LENGTH, s.os_max_socket_rcvbuf_length);
-        int(MAX_RESEND, s.max_resend);
-        let long = |offset, value: i64| self.metadata.copy_in(offset, &value.to_le_bytes());
-        long(CORRELATION_ID, s.correlation_id);
-        long(ENTITY_TAG, s.entity_tag);
-        long(RESPONSE_CORRELATION_ID, s.response_correlation_id);
-        long(LINGER_TIMEOUT_NS, s.linger_timeout_ns);
-        long(UNTETHERED_WINDOW_LIMIT_TIMEOUT_NS, s.untethered_window_limit_timeout_ns);
-        long(UNTETHERED_RESTING_TIMEOUT_NS, s.untethered_resting_timeout_ns);
-        long(UNTETHERED_LINGER_TIMEOUT_NS, s.untethered_linger_timeout_ns);
-        let flags = [
-            (GROUP, s.group),
-            (IS_RESPONSE, s.is_response),
-            (REJOIN, s.rejoin),
-            (RELIABLE, s.reliable),
-            (SPARSE, s.sparse),
-            (SIGNAL_EOS, s.signal_eos),
-            (SPIES_SIMULATE_CONNECTION, s.spies_simulate_connection),
-            (TETHER, s.tether),
-        ];
-        for (offset, flag) in flags {
-            self.metadata.copy_in(offset, &[u8::from(flag)]);
-        }
-        self.metadata.copy_in(LOG_TYPE, &[s.log_type as u8]);
-        let mut header = FrameHeader([0; HEADER_LENGTH]);
-        header.0[crate::frame::FLAGS_OFFSET] = FLAGS_UNFRAGMENTED;
-        header.0[crate::frame::TYPE_OFFSET] = crate::frame::TYPE_DATA as u8;
-        if s.log_type != LogType::Image {
-            header.set_int(TERM_OFFSET_OFFSET, s.start_term_offset);
-        }
-        header.set_int(SESSION_ID_OFFSET, s.session_id);
-        header.set_int(STREAM_ID_OFFSET, s.stream_id);
-        header.set_int(TERM_ID_OFFSET, s.initial_term_id);
-        self.metadata.copy_in(DEFAULT_HEADER, &header.0);
-    }
-
     fn write_tails(&self, s: &LogSettings) {
         let count = term_count(s.start_term_id, s.initial_term_id);
         for step in 0..PARTITION_COUNT as i32 {
-            // The count of a term after the last one would not fit.
+            // The term count after the last term would not fit.
             let index = (index_by_term_count(count) + step as usize) % PARTITION_COUNT;
             let tail = match step {
                 0 => pack_tail(s.start_term_id, s.start_term_offset),
@@ -309,7 +142,7 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.store_i32(ACTIVE_TERM_COUNT, count, Ordering::Relaxed);
     }
 
-    /// Term of a partition.
+    /// Returns the term of a partition.
     #[inline(always)]
     pub fn term(&self, index: usize) -> &R {
         &self.terms[index]
@@ -326,7 +159,7 @@ impl<R: Region> LogBuffers<R> {
         self.term_length
     }
 
-    /// log2 of the term length.
+    /// Binary logarithm of the term length.
     #[inline(always)]
     pub fn position_bits_to_shift(&self) -> u32 {
         position_bits_to_shift(self.term_length)
@@ -338,7 +171,7 @@ impl<R: Region> LogBuffers<R> {
         self.initial_term_id
     }
 
-    /// Longest frame, header included, bytes.
+    /// Length of the longest frame with its header, bytes.
     #[inline(always)]
     pub fn mtu_length(&self) -> usize {
         self.mtu_length
@@ -355,7 +188,7 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.load_i64(index * 8, Ordering::Acquire)
     }
 
-    /// The tail counter of a partition as a region of its own.
+    /// Returns the tail counter of a partition as a region of its own.
     pub(crate) fn raw_tail(&self, index: usize) -> R {
         self.metadata.slice(index * 8, 8)
     }
@@ -384,8 +217,8 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.compare_and_set_i32(ACTIVE_TERM_COUNT, current, new)
     }
 
-    /// Rotates to the term after the one with this count and id; whoever comes first does it (spec 01 §2.10). After the
-    /// last term of a stream there is none.
+    /// Rotates from the term with this count and id to the next term (spec 01 §2.10). The first caller does it. There
+    /// is no rotation after the last term of a stream.
     pub fn rotate(&self, count: i32, term_id: i32) -> bool {
         let Some(next_count) = count.checked_add(1) else { return false };
         let next_term_id = term_id.wrapping_add(1);
@@ -415,7 +248,7 @@ impl<R: Region> LogBuffers<R> {
         )
     }
 
-    /// Final position of the stream; `i64::MAX` while it goes on.
+    /// Returns the final position of the stream; `i64::MAX` while the stream has not ended.
     #[inline(always)]
     pub fn end_of_stream_position(&self) -> i64 {
         self.metadata.load_i64(END_OF_STREAM_POSITION, Ordering::Acquire)
@@ -432,22 +265,22 @@ impl<R: Region> LogBuffers<R> {
         self.metadata.load_i32(IS_CONNECTED, Ordering::Acquire) == 1
     }
 
-    /// Says whether the publication has a subscriber.
+    /// Sets whether the publication has a subscriber.
     pub fn set_connected(&self, is_connected: bool) {
         self.metadata.store_i32(IS_CONNECTED, i32::from(is_connected), Ordering::Release);
     }
 
-    /// Live transports that feed an image.
+    /// Number of live transports that feed an image.
     pub fn active_transport_count(&self) -> i32 {
         self.metadata.load_i32(ACTIVE_TRANSPORT_COUNT, Ordering::Acquire)
     }
 
-    /// Says how many live transports feed an image.
+    /// Sets the number of live transports that feed an image.
     pub fn set_active_transport_count(&self, count: i32) {
         self.metadata.store_i32(ACTIVE_TRANSPORT_COUNT, count, Ordering::Release);
     }
 
-    /// True once the publication was revoked.
+    /// True when the publication was revoked.
     pub fn is_publication_revoked(&self) -> bool {
         self.byte(IS_PUBLICATION_REVOKED) == 1
     }
@@ -462,56 +295,11 @@ impl<R: Region> LogBuffers<R> {
         self.long(CORRELATION_ID)
     }
 
-    /// Header that frames start from.
+    /// Returns the header from which new frames are made.
     pub fn default_header(&self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         self.metadata.copy_out(DEFAULT_HEADER, &mut bytes);
         bytes
-    }
-
-    /// All settings as they stand in the metadata, for tools and tests.
-    pub fn settings(&self) -> LogSettings {
-        let header = FrameHeader(self.default_header());
-        let flag = |offset| self.byte(offset) == 1;
-        LogSettings {
-            correlation_id: self.correlation_id(),
-            initial_term_id: self.initial_term_id,
-            session_id: header.session_id(),
-            stream_id: header.stream_id(),
-            mtu_length: self.mtu_length,
-            term_length: self.term_length,
-            page_size: self.page_size(),
-            publication_window_length: self.int(PUBLICATION_WINDOW_LENGTH),
-            receiver_window_length: self.int(RECEIVER_WINDOW_LENGTH),
-            socket_sndbuf_length: self.int(SOCKET_SNDBUF_LENGTH),
-            os_default_socket_sndbuf_length: self.int(OS_DEFAULT_SOCKET_SNDBUF_LENGTH),
-            os_max_socket_sndbuf_length: self.int(OS_MAX_SOCKET_SNDBUF_LENGTH),
-            socket_rcvbuf_length: self.int(SOCKET_RCVBUF_LENGTH),
-            os_default_socket_rcvbuf_length: self.int(OS_DEFAULT_SOCKET_RCVBUF_LENGTH),
-            os_max_socket_rcvbuf_length: self.int(OS_MAX_SOCKET_RCVBUF_LENGTH),
-            max_resend: self.int(MAX_RESEND),
-            entity_tag: self.long(ENTITY_TAG),
-            response_correlation_id: self.long(RESPONSE_CORRELATION_ID),
-            linger_timeout_ns: self.long(LINGER_TIMEOUT_NS),
-            untethered_window_limit_timeout_ns: self.long(UNTETHERED_WINDOW_LIMIT_TIMEOUT_NS),
-            untethered_resting_timeout_ns: self.long(UNTETHERED_RESTING_TIMEOUT_NS),
-            untethered_linger_timeout_ns: self.long(UNTETHERED_LINGER_TIMEOUT_NS),
-            group: flag(GROUP),
-            is_response: flag(IS_RESPONSE),
-            rejoin: flag(REJOIN),
-            reliable: flag(RELIABLE),
-            sparse: flag(SPARSE),
-            signal_eos: flag(SIGNAL_EOS),
-            spies_simulate_connection: flag(SPIES_SIMULATE_CONNECTION),
-            tether: flag(TETHER),
-            log_type: match self.byte(LOG_TYPE) {
-                1 => LogType::Exclusive,
-                2 => LogType::Image,
-                _ => LogType::Concurrent,
-            },
-            start_term_id: self.initial_term_id,
-            start_term_offset: header.term_offset(),
-        }
     }
 
     fn int(&self, offset: usize) -> i32 {
@@ -592,7 +380,7 @@ mod tests {
                 }
             };
             assert_eq!((end, trips), (OfferError::MaxPositionExceeded, terms_left));
-            // Also an unblocker that finds the end of the last term does not go on.
+            // An unblocker that finds the end of the last term does not rotate, either.
             assert!(!log.rotate(i32::MAX, settings.initial_term_id.wrapping_add(i32::MAX)));
             assert_eq!(log.active_term_count(), i32::MAX);
         }

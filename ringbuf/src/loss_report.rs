@@ -1,4 +1,4 @@
-//! The loss report: which streams lost how much (spec 01 §3.9).
+//! The loss report: which streams have lost how much (spec 01 §3.9).
 
 use std::sync::atomic::Ordering;
 
@@ -13,20 +13,20 @@ const STREAM_ID: usize = 36;
 const CHANNEL: usize = 40;
 const ALIGNMENT: usize = 64;
 
-/// Where one stream's losses are counted.
+/// Place of the losses of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LossEntry(usize);
 
-/// What the report says of one stream.
+/// Losses of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// Times that bytes were found missing.
+    /// Number of times that bytes were missing.
     pub observation_count: i64,
-    /// Bytes that were found missing.
+    /// Sum of the missing bytes.
     pub total_bytes_lost: i64,
-    /// First time, epoch ms.
+    /// Time of the first loss, epoch ms.
     pub first_observation_ms: i64,
-    /// Last time, epoch ms.
+    /// Time of the last loss, epoch ms.
     pub last_observation_ms: i64,
     /// Session of the stream.
     pub session_id: i32,
@@ -46,12 +46,12 @@ pub struct LossReport {
 }
 
 impl LossReport {
-    /// A report on a zeroed buffer.
+    /// Creates a report on a zeroed buffer.
     pub fn new(buffer: AtomicBuffer) -> Self {
         Self { buffer, next: 0 }
     }
 
-    /// Enters a stream with its first loss; `None` when the report is full.
+    /// Adds a stream with its first loss; returns `None` when the report is full.
     pub fn create_entry(
         &mut self,
         bytes_lost: i64,

@@ -1,4 +1,4 @@
-//! Ring of records from many producers to one consumer (spec 01 §3.4): commands of clients to a driver.
+//! Ring buffer with many producers and one consumer (spec 01 §3.4): it carries commands of clients to a driver.
 
 use std::sync::atomic::Ordering;
 use thiserror::Error;
@@ -20,23 +20,23 @@ pub(crate) const RECORD_HEADER: usize = 8;
 pub(crate) const ALIGNMENT: usize = 8;
 const MIN_CAPACITY: usize = 8;
 
-/// Why a ring refused.
+/// Reason why a ring refused a region or a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RingError {
-    /// A region that is no ring.
+    /// The region cannot hold a ring.
     #[error(
         "ring of {length} bytes: the data must be a power of two of at least {minimum}, followed by {TRAILER_LENGTH} bytes"
     )]
     Capacity {
         /// Bytes of the region.
         length: usize,
-        /// Least bytes of data.
+        /// Least length of the data, bytes.
         minimum: usize,
     },
-    /// The consumer has to catch up.
+    /// The ring is full until the consumer catches up.
     #[error("ring is full: the consumer has to catch up")]
     Full,
-    /// A record that can never fit.
+    /// The record is longer than any record may be.
     #[error("record of {length} bytes, at most {max} fit")]
     TooLong {
         /// Bytes of the record.
@@ -44,12 +44,12 @@ pub enum RingError {
         /// Most bytes.
         max: usize,
     },
-    /// A type that is not positive.
+    /// The type is not positive.
     #[error("record type {0} is not positive")]
     Type(i32),
 }
 
-/// Data capacity of a ring region.
+/// Returns the data capacity of a ring region.
 pub(crate) fn check_capacity<R: Region>(region: &R, minimum: usize) -> Result<usize, RingError> {
     let length = region.capacity();
     let capacity = length
@@ -78,9 +78,10 @@ pub struct ManyToOneRing<R: Region = AtomicBuffer> {
 }
 
 impl<R: Region> ManyToOneRing<R> {
-    /// A ring on a region of data and trailer; zeroed memory is an empty ring.
+    /// Creates a ring on a region of data and trailer; zeroed memory is an empty ring.
     ///
     /// # Errors
+    ///
     /// [`RingError::Capacity`].
     pub fn new(region: R) -> Result<Self, RingError> {
         let capacity = check_capacity(&region, MIN_CAPACITY)?;
@@ -88,7 +89,7 @@ impl<R: Region> ManyToOneRing<R> {
         Ok(Self { region, capacity, max_length })
     }
 
-    /// Bytes of data.
+    /// Length of the data, bytes.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -138,7 +139,7 @@ impl<R: Region> ManyToOneRing<R> {
         self.finish(claim);
     }
 
-    /// Gives a claim up; the consumer skips it.
+    /// Abandons a claim; the consumer skips it.
     pub fn abort(&self, claim: usize) {
         self.region.store_i32(claim - 4, PADDING_TYPE_ID, Ordering::Relaxed);
         self.finish(claim);
@@ -175,7 +176,7 @@ impl<R: Region> ManyToOneRing<R> {
         self.region.store_i32(index + 4, type_id, Ordering::Relaxed);
     }
 
-    /// Moves the tail over a record and, when it has to start at the front, over the padding before it.
+    /// Moves the tail over a record and, when the record must start at the front, over the padding before it.
     fn claim_space(&self, required: usize) -> Result<(usize, usize), RingError> {
         let mut head = self.word(HEAD_CACHE, Ordering::Acquire);
         loop {
@@ -215,7 +216,7 @@ impl<R: Region> ManyToOneRing<R> {
         }
     }
 
-    /// Takes up to `limit` records; returns how many.
+    /// Reads up to `limit` records; returns their number.
     pub fn read(&self, limit: usize, handler: &mut impl FnMut(i32, &[u8])) -> usize {
         let head = self.word(HEAD, Ordering::Relaxed);
         let index = (head & (self.capacity as i64 - 1)) as usize;
@@ -244,17 +245,17 @@ impl<R: Region> ManyToOneRing<R> {
         count
     }
 
-    /// A fresh number, the same sequence for all users of the ring.
+    /// Returns the next number of a sequence that all users of the ring share.
     pub fn next_correlation_id(&self) -> i64 {
         self.region.fetch_add_i64(self.capacity + CORRELATION_ID, 1)
     }
 
-    /// The consumer's last sign of life, epoch ms; 0 before the first, -1 after the last.
+    /// Time of the consumer's last heartbeat, epoch ms; 0 before the first, -1 after the last.
     pub fn consumer_heartbeat_ms(&self) -> i64 {
         self.word(CONSUMER_HEARTBEAT, Ordering::Acquire)
     }
 
-    /// Gives a sign of life.
+    /// Sets the time of the consumer's heartbeat.
     pub fn set_consumer_heartbeat_ms(&self, epoch_ms: i64) {
         self.region.store_i64(self.capacity + CONSUMER_HEARTBEAT, epoch_ms, Ordering::Release);
     }
@@ -269,7 +270,7 @@ impl<R: Region> ManyToOneRing<R> {
         self.word(HEAD, Ordering::Acquire)
     }
 
-    /// Bytes that wait, padding included.
+    /// Length of the unread records with padding, bytes.
     pub fn size(&self) -> usize {
         let mut before = self.consumer_position();
         loop {
@@ -282,8 +283,8 @@ impl<R: Region> ManyToOneRing<R> {
         }
     }
 
-    /// Makes the record at the head skippable when its producer died before finishing it; for the consumer, after a
-    /// time-out. Returns whether it did.
+    /// Makes the record at the head skippable when its producer died before finishing it. The consumer calls this
+    /// after a time-out. Returns true when it changed something.
     pub fn unblock(&self) -> bool {
         let (head, tail) = (self.consumer_position(), self.producer_position());
         if head == tail {
@@ -324,7 +325,7 @@ impl<R: Region> ManyToOneRing<R> {
     }
 }
 
-/// Zeroes what was read and releases it, also when a handler panics.
+/// Zeroes the records that were read and releases them, even when a handler panics.
 struct Taken<'a, R: Region> {
     ring: &'a ManyToOneRing<R>,
     head: i64,
@@ -342,14 +343,14 @@ impl<R: Region> Drop for Taken<'_, R> {
     }
 }
 
-/// Ends the reading of a ring that somebody has overwritten.
+/// Panics because the ring was overwritten while it was read.
 #[cold]
 #[inline(never)]
 pub(crate) fn impossible_record(length: usize, index: usize) -> ! {
     panic!("ring record of {length} bytes at {index}")
 }
 
-/// Hands a private copy of shared bytes to `handler`; short ones are copied to the stack.
+/// Passes a private copy of shared bytes to `handler`; short copies are on the stack.
 pub(crate) fn with_bytes<R: Region>(
     region: &R,
     offset: usize,
@@ -359,7 +360,7 @@ pub(crate) fn with_bytes<R: Region>(
     const SHORT: usize = 64;
     const ON_STACK: usize = 1_024;
     if length <= SHORT {
-        // Most records; the array is cleared each time.
+        // Most records fit; the array is cleared each time.
         let mut bytes = [0; SHORT];
         region.copy_out(offset, &mut bytes[..length]);
         handler(&bytes[..length]);

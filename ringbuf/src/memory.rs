@@ -1,21 +1,22 @@
-//! The seam to mapped files: CnC, logs, loss report and mark files.
+//! The seam to mapped files: CnC file, logs, loss report and mark files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::AtomicBuffer;
 
-/// Why a file could not be created, mapped or removed.
+/// Reason why a file could not be created, mapped or removed.
 #[derive(Debug, Error)]
 pub enum MemoryError {
-    /// The file system would not hold the file; nothing was created.
+    /// The file system cannot hold the file; nothing was created.
     #[error("not enough space in {}: {required} bytes required, {usable} usable; free space or use smaller buffers", directory.display())]
     Space {
         /// Directory of the file.
         directory: PathBuf,
-        /// Bytes the file needs.
+        /// Bytes that the file needs.
         required: u64,
-        /// Bytes the file system offers.
+        /// Bytes that the file system offers.
         usable: u64,
     },
     /// Another process holds the lock.
@@ -24,19 +25,24 @@ pub enum MemoryError {
         /// The locked file.
         path: PathBuf,
     },
-    /// Anything else the system refuses.
+    /// The system refuses for any other reason.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// Operation that was attempted.
         operation: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
 impl MemoryError {
+    /// True when a file of that name exists already.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    }
+
     /// True when the file was not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
@@ -46,33 +52,39 @@ impl MemoryError {
 /// How a file is mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapMode {
-    /// Loads only; a store through the buffer is a bug that the system punishes.
+    /// The mapping allows loads only; a store raises a signal.
     ReadOnly,
-    /// Loads and stores.
+    /// The mapping allows loads and stores.
     ReadWrite,
 }
 
 /// Creates, maps and removes files that processes share.
 pub trait Memory: Clone + Send + 'static {
-    /// Held lock on a file; dropped or lost with its process, it is free.
+    /// Lock on a file. It is released when it is dropped and when its process dies.
     type Lock: Send + 'static;
 
-    /// Creates a file of `length` zero bytes and maps it for reading and writing. Fails when the file exists and, after
-    /// asking for the free space, when the file system could not hold it also if `sparse`. With `sparse` false all
-    /// pages are allocated before this returns, so that no later store can fail.
+    /// Creates a file of `length` zero bytes and maps it for reading and writing. It fails when the file exists. It
+    /// checks the free space first and fails, even if `sparse`, when the file system could not hold the file. With
+    /// `sparse` false all pages are allocated before this returns, so that no later store can fail.
     fn create(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError>;
 
-    /// [`create`](Self::create) without asking for the free space first: a sparse file may then be longer than what the
-    /// file system could hold.
+    /// Works as [`create`](Self::create) but does not check the free space first: a sparse file may then be longer
+    /// than the file system could hold.
     fn create_unasked(&self, path: &Path, length: usize, sparse: bool) -> Result<AtomicBuffer, MemoryError> {
         self.create(path, length, sparse)
     }
 
-    /// Makes the first store to each page of a mapping, or of a part of one, as cheap as the next. Best effort; changes no
-    /// byte.
+    /// Allocates the pages of a range of an existing file, so that no later store to them can fail. Nothing to do where
+    /// files have all of their pages from the start.
+    fn allocate(&self, _path: &Path, _range: Range<usize>) -> Result<(), MemoryError> {
+        Ok(())
+    }
+
+    /// Makes the first store to each page of a mapping, or of a part of one, as cheap as later stores. This is a best
+    /// effort and changes no byte.
     fn populate(&self, _buffer: &AtomicBuffer) {}
 
-    /// Maps an existing file whole.
+    /// Maps a whole existing file.
     fn map(&self, path: &Path, mode: MapMode) -> Result<AtomicBuffer, MemoryError>;
 
     /// Length of an existing file in bytes.
@@ -81,10 +93,10 @@ pub trait Memory: Clone + Send + 'static {
     /// Removes a file; mappings of it stay valid. A missing file is no error.
     fn remove(&self, path: &Path) -> Result<(), MemoryError>;
 
-    /// Creates a directory and its parents; an existing one is no error.
+    /// Creates a directory and its parents; an existing directory is no error.
     fn create_directory(&self, path: &Path) -> Result<(), MemoryError>;
 
-    /// Removes a directory with all it holds; a missing one is no error. Symbolic links are removed, not followed.
+    /// Removes a directory with its content; a missing directory is no error. Symbolic links are removed, not followed.
     fn remove_directory(&self, path: &Path) -> Result<(), MemoryError>;
 
     /// The path without symbolic links, also when its last parts do not exist yet: two paths to one place are then equal.
@@ -98,17 +110,18 @@ pub trait Memory: Clone + Send + 'static {
     /// Usable bytes of the file system that holds `path`.
     fn usable_space(&self, path: &Path) -> Result<u64, MemoryError>;
 
-    /// Takes an exclusive lock on a file, creating it when absent, and never by a symbolic link; [`MemoryError::Locked`] while another process, or
-    /// another holder in this one, has it. The lock ends with the process however it dies.
+    /// Takes an exclusive lock on a file and creates the file when it is absent. It fails with
+    /// [`MemoryError::Locked`] while another process, or another holder in this process, has the lock. The lock ends
+    /// with the process, however the process dies. A symbolic link is never followed.
     fn lock(&self, path: &Path) -> Result<Self::Lock, MemoryError>;
 
-    /// Removes the file of a lock that is held, so that nothing is left where it was. When the path has become another
-    /// file, that one stays. Nothing to do where locks are no files.
+    /// Removes the file of a lock that is held, so that nothing stays behind. When the path names another file by
+    /// now, that file stays. There is nothing to do where locks are not files.
     fn remove_lock_file(&self, _lock: &Self::Lock, _path: &Path) -> Result<(), MemoryError> {
         Ok(())
     }
 
-    /// Writes the dirty pages of a mapping back to its file and waits for it.
+    /// Writes the dirty pages of a mapping to its file and waits until that is done.
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError>;
 }
 

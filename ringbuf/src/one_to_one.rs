@@ -1,4 +1,5 @@
-//! Ring of records from one producer to one consumer (spec 01 §7): same records and trailer as the many-to-one ring.
+//! Ring buffer with one producer and one consumer (spec 01 §7). Records and trailer are those of the many-to-one
+//! ring.
 
 use std::sync::atomic::Ordering;
 
@@ -10,11 +11,11 @@ use crate::position::align;
 use crate::{AtomicBuffer, Region};
 
 const MIN_CAPACITY: usize = 16;
-/// Bytes of the header that follows a record and is zeroed before the record is published.
+/// Length of the header after a record, which is zeroed before the record is published, bytes.
 const NEXT_HEADER: usize = 8;
 
-/// The writing end. It keeps its own view of the positions, so that a full look at the reader's happens only when the
-/// ring seems full.
+/// The producer's end. It keeps its own view of the positions, and loads the consumer's position only when the ring
+/// seems full.
 #[derive(Debug)]
 pub struct Producer<R: Region = AtomicBuffer> {
     region: R,
@@ -23,7 +24,7 @@ pub struct Producer<R: Region = AtomicBuffer> {
     head_seen: i64,
 }
 
-/// The reading end.
+/// The consumer's end.
 #[derive(Debug)]
 pub struct Consumer<R: Region = AtomicBuffer> {
     region: R,
@@ -32,7 +33,7 @@ pub struct Consumer<R: Region = AtomicBuffer> {
     tail_seen: i64,
 }
 
-/// Both ends of a ring on a region of data and trailer; zeroed memory is an empty ring.
+/// Creates both ends of a ring on a region of data and trailer; zeroed memory is an empty ring.
 ///
 /// ```
 /// use harrier_ringbuf::{AtomicBuffer, many_to_one::TRAILER_LENGTH, one_to_one};
@@ -94,8 +95,8 @@ impl<R: Region> Producer<R> {
             self.region.store_i32(index, padding as i32, Ordering::Release);
             index = 0;
         }
-        // Behind the last record this falls into the trailer, which begins with unused bytes: the front of the ring may
-        // still hold a record that nobody has read.
+        // Behind the last record of the buffer this store falls into the trailer, which begins with unused bytes. The
+        // front of the ring may still hold an unread record.
         self.region.store_i64(index + aligned, 0, Ordering::Relaxed);
         self.region.copy_in(index + RECORD_HEADER, message);
         self.region.store_i32(index + 4, type_id, Ordering::Relaxed);
@@ -128,7 +129,7 @@ impl<R: Region> Producer<R> {
 }
 
 impl<R: Region> Consumer<R> {
-    /// Takes up to `limit` records; returns how many.
+    /// Reads up to `limit` records; returns their number.
     #[inline]
     pub fn read(&mut self, limit: usize, handler: &mut impl FnMut(i32, &[u8])) -> usize {
         if self.head == self.tail_seen {
@@ -168,7 +169,8 @@ mod tests {
     use super::*;
     use crate::many_to_one::TRAILER_LENGTH;
 
-    /// The last record ends with the buffer while the first still waits: nothing of the first may be touched.
+    /// The last record ends at the end of the buffer while the first record is unread: nothing of the first record
+    /// may change.
     #[test]
     fn a_ring_filled_to_its_last_byte_loses_nothing() {
         let (mut producer, mut consumer) = ring(AtomicBuffer::heap(1_024 + TRAILER_LENGTH)).unwrap();

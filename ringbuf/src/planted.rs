@@ -1,64 +1,65 @@
-//! Bugs that a simulator plants to prove that its checkers bite.
+//! Bugs that a simulator plants to prove that its checkers find them.
 //!
-//! Without the feature `planted-bugs` nothing can be planted and every question is answered `false` at compile time.
+//! Without the feature `planted-bugs` nothing can be planted, and every check is `false` at compile time.
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
-    /// A gap counts as asked for although no NAK was sent.
+    /// A gap counts as requested although no NAK was sent.
     SkippedNak,
-    /// The commit position follows what was appended, not what is recorded.
+    /// The commit position follows the appended position, not the recorded position.
     EarlyCommit,
     /// Changes of recording.log are not synced.
     UnsyncedRecordingLog,
     /// A timer stays set after it has fired.
     TimerFiresTwice,
-    /// A client's close is taken, but not put into the log.
+    /// The close request of a client is accepted but not appended to the log.
     LostClose,
-    /// An entry of the catalog is believed whatever its checksum says.
+    /// An entry of the catalog is used although its checksum is wrong.
     TornCatalogEntry,
-    /// Timers are left out of the consensus module's snapshot.
+    /// Timers are missing from the consensus module's snapshot.
     SnapshotWithoutTimers,
-    /// Messages of services that wait for the log are left out of the consensus module's snapshot.
+    /// Messages of services that wait for the log are missing from the consensus module's snapshot.
     SnapshotWithoutQueue,
-    /// Sessions are left out of a service container's snapshot.
+    /// Sessions are missing from a service container's snapshot.
     SnapshotWithoutSessions,
-    /// Where the messages of services stand is not taken over from a snapshot.
+    /// The positions of service messages are not restored from a snapshot.
     TrackerNotRestored,
     /// The log grows while a snapshot is taken.
     SnapshotWhileOpen,
-    /// A suspended node goes on.
+    /// A suspended node continues.
     SuspendedGoesOn,
-    /// A new leadership term leaves the expiries of leases as they are.
+    /// A new leadership term does not extend the expiries of leases.
     LeaseNotExtended,
-    /// A tenure's token is not above all earlier ones.
+    /// The token of a tenure is not above all earlier tokens.
     TokenNotMonotonic,
-    /// Who waits for a tenure that ended while the node restarted is not woken, but waits for the next one to end.
+    /// A waiter for a tenure that ended while the node restarted is not woken, but waits for the end of the next
+    /// tenure.
     WakeUpLost,
-    /// Waits for release are left out of the lease service's snapshot.
+    /// Waiters are missing from the lease service's snapshot.
     SnapshotWithoutWaiters,
-    /// A gap that was asked for once is not asked for again.
+    /// A NAK for a gap is not repeated.
     NakNotRepeated,
-    /// A gap is filled although the stream is reliable.
+    /// A gap of a reliable stream is filled with padding.
     ReliableGapFilled,
-    /// The slowest receiver of a group does not hold it back.
+    /// The slowest receiver of a group does not limit the sender.
     SlowestReceiverIgnored,
-    /// An untethered subscriber that is too slow is not left behind.
+    /// An untethered subscriber that is too slow still limits the publisher.
     LaggardHoldsBack,
-    /// What was sent again once is never sent again.
+    /// A range that was retransmitted once is never retransmitted again.
     ResentOnlyOnce,
-    /// An image stays although nothing comes for it any more.
+    /// An image stays although nothing arrives for it any more.
     ImageOutlivesSender,
-    /// Receivers of a group ask at once and all the time for what they lack.
+    /// Receivers of a group send NAKs at once and all the time.
     BackOffIgnored,
     /// A receiver of a group that has fallen silent still counts.
     StaleMemberCounts,
-    /// What a group is being sent again is sent once more for each receiver that asks.
+    /// Each NAK of a group is answered, even while a retransmission of the range is under way.
     EveryNakAnswered,
 }
 
 impl Bug {
-    /// All of them.
+    /// All planted bugs.
     pub const ALL: [Self; 25] = [
         Self::SkippedNak,
         Self::EarlyCommit,
@@ -87,7 +88,7 @@ impl Bug {
         Self::EveryNakAnswered,
     ];
 
-    /// Name for reports.
+    /// Name of the bug in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::SkippedNak => "skipped-nak",
@@ -128,12 +129,12 @@ mod switch {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// Plants a bug in all that this thread runs, or takes it out again.
+    /// Plants a bug for everything that this thread runs, or removes it.
     pub fn plant(bug: Option<Bug>) {
         PLANTED.set(bug);
     }
 
-    /// Whether a bug is planted on this thread.
+    /// True when the bug is planted on this thread.
     #[inline]
     pub fn is_planted(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
@@ -143,14 +144,14 @@ mod switch {
 #[cfg(feature = "planted-bugs")]
 pub use switch::{is_planted, plant};
 
-/// Whether this build can plant bugs.
+/// True when this build can plant bugs.
 pub const IS_AVAILABLE: bool = cfg!(feature = "planted-bugs");
 
-/// Plants nothing: this build has no bugs to plant.
+/// Does nothing: this build cannot plant bugs.
 #[cfg(not(feature = "planted-bugs"))]
 pub fn plant(_bug: Option<Bug>) {}
 
-/// Whether a bug is planted on this thread: never.
+/// Returns false: this build cannot plant bugs.
 #[cfg(not(feature = "planted-bugs"))]
 #[inline(always)]
 pub const fn is_planted(_bug: Bug) -> bool {

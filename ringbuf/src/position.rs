@@ -6,15 +6,15 @@ pub const TERM_MIN_LENGTH: usize = 64 * 1024;
 pub const TERM_MAX_LENGTH: usize = 1024 * 1024 * 1024;
 /// Terms in a log.
 pub const PARTITION_COUNT: usize = 3;
-/// Frames start at multiples of this, bytes.
+/// Alignment of frames, bytes.
 pub const FRAME_ALIGNMENT: usize = 32;
-/// Bytes before the payload of a frame.
+/// Length of a frame header, bytes.
 pub const HEADER_LENGTH: usize = 32;
-/// Longest frame, header included, bytes.
+/// Length of the longest frame with its header, bytes.
 pub const MAX_MTU_LENGTH: usize = 65_504;
 /// Longest message of any term length, bytes.
 pub const MAX_MESSAGE_LENGTH: usize = 16 * 1024 * 1024;
-/// "No value" of ids.
+/// Null value of ids.
 pub const NULL_VALUE: i64 = -1;
 
 /// Rounds up to a multiple of a power of two.
@@ -23,13 +23,13 @@ pub const fn align(value: usize, alignment: usize) -> usize {
     (value + (alignment - 1)) & !(alignment - 1)
 }
 
-/// log2 of a term length.
+/// Returns the binary logarithm of a term length.
 #[inline]
 pub const fn position_bits_to_shift(term_length: usize) -> u32 {
     term_length.trailing_zeros()
 }
 
-/// Number of terms before `term_id`; wraps as the ids do.
+/// Returns the number of terms before `term_id`; it wraps as the ids do.
 #[inline(always)]
 pub const fn term_count(term_id: i32, initial_term_id: i32) -> i32 {
     term_id.wrapping_sub(initial_term_id)
@@ -84,7 +84,7 @@ pub const fn compute_max_message_length(term_length: usize) -> usize {
     if eighth < MAX_MESSAGE_LENGTH { eighth } else { MAX_MESSAGE_LENGTH }
 }
 
-/// Bytes of a log that a message takes when it is cut into frames of `max_payload` bytes each.
+/// Returns the bytes of a log that a message occupies when it is cut into frames of at most `max_payload` bytes.
 #[inline]
 pub const fn compute_fragmented_length(length: usize, max_payload: usize) -> usize {
     let whole = length / max_payload;
@@ -93,19 +93,19 @@ pub const fn compute_fragmented_length(length: usize, max_payload: usize) -> usi
     whole * (max_payload + HEADER_LENGTH) + last
 }
 
-/// A tail counter: term id and offset in one word (spec 01 §2.3).
+/// Returns a tail counter: term id and offset in one word (spec 01 §2.3).
 #[inline(always)]
 pub const fn pack_tail(term_id: i32, term_offset: i32) -> i64 {
     ((term_id as i64) << 32) | (term_offset as u32 as i64)
 }
 
-/// Term id of a tail counter.
+/// Returns the term id of a tail counter.
 #[inline(always)]
 pub const fn tail_term_id(raw_tail: i64) -> i32 {
     (raw_tail >> 32) as i32
 }
 
-/// Offset of a tail counter; writers that found the term full leave it past the end.
+/// Returns the offset of a tail counter; writers that found the term full leave it past the end.
 #[inline(always)]
 pub const fn tail_offset(raw_tail: i64, term_length: usize) -> usize {
     let offset = (raw_tail & 0xFFFF_FFFF) as usize;

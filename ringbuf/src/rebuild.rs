@@ -1,4 +1,4 @@
-//! Putting received frames into an image's log (spec 01 §2.15, 02 §3.4).
+//! Writing received frames into the log of an image (spec 01 §2.15, 02 §3.4).
 
 use std::sync::atomic::Ordering;
 
@@ -9,8 +9,9 @@ use crate::frame::{
 };
 use crate::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
 
-/// Inserts the frames of one datagram at `offset` of a term, unless the place is taken. `packet` is checked: whole frames
-/// that lie inside the term. The first frame's length is stored last, so that readers see all or nothing.
+/// Inserts the frames of one datagram at `offset` of a term, unless that place is written already. `packet` must be
+/// checked: it holds whole frames that lie inside the term. The length of the first frame is stored last, so that
+/// readers see all frames or none.
 #[inline]
 pub fn insert<R: Region>(term: &R, offset: usize, packet: &[u8]) {
     if frame_length_acquire(term, offset) != 0 {
@@ -24,7 +25,7 @@ pub fn insert<R: Region>(term: &R, offset: usize, packet: &[u8]) {
     term.store_pair(offset + LENGTH_OFFSET, word, Ordering::Release);
 }
 
-/// Fills a gap with padding, unless something has arrived in it; returns whether it did.
+/// Fills a gap with padding, unless something has arrived in it; returns true when it did.
 pub fn fill_gap<R: Region>(
     term: &R,
     default_header: &[u8; HEADER_LENGTH],
@@ -43,7 +44,7 @@ pub fn fill_gap<R: Region>(
     true
 }
 
-/// Writes one padding frame over a range that nobody else writes.
+/// Writes one padding frame over a range that no other thread writes.
 pub(crate) fn write_padding<R: Region>(
     term: &R,
     default_header: &[u8; HEADER_LENGTH],

@@ -12,7 +12,7 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// A generator whose whole sequence is fixed by `seed`.
+    /// Creates a generator whose whole sequence `seed` determines.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -26,7 +26,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// The next 32 bits, as the ids of the protocol take them.
+    /// The next 32 bits, in the form of the protocol's ids.
     pub fn next_i32(&mut self) -> i32 {
         (self.next_u64() >> 32) as i32
     }
@@ -45,7 +45,7 @@ impl Rng {
         self.below(denominator) < numerator
     }
 
-    /// An independent generator, so that one part's draws do not shift another's.
+    /// Creates an independent generator, so that the draws of one part do not shift those of another.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next_u64())
     }

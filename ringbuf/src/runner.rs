@@ -15,7 +15,7 @@ pub struct ThreadPace<C: Clock> {
 }
 
 impl<C: Clock> ThreadPace<C> {
-    /// A pace on `clock` that rests with `idle`.
+    /// Creates a pace on `clock` that idles with `idle`.
     pub fn new(clock: C, idle: IdleStrategy) -> Self {
         Self { clock, idle: std::cell::RefCell::new(idle) }
     }
@@ -51,11 +51,12 @@ pub struct AgentRunner {
 }
 
 impl AgentRunner {
-    /// Starts a thread named `name`. `build` runs on it, so that the agents need not be sendable; it installs them and
-    /// returns the handle.
+    /// Starts a thread named `name`. `build` runs on it, so that the agents need not be `Send`; it installs the
+    /// agents and returns the handle.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// The system refuses another thread.
     #[expect(clippy::disallowed_methods, reason = "runners own threads")]
     pub fn start(
         name: &str,
@@ -75,7 +76,7 @@ impl AgentRunner {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// True once the thread has ended, or is about to.
+    /// True when the thread has ended or is about to end.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -83,7 +84,8 @@ impl AgentRunner {
     /// Stops the agents and waits for the thread.
     ///
     /// # Errors
-    /// Why the thread did not run to a normal end.
+    ///
+    /// The reason why the thread did not end normally.
     pub fn stop(mut self) -> Result<(), String> {
         self.join()
     }
@@ -100,7 +102,7 @@ impl AgentRunner {
 
 impl Drop for AgentRunner {
     fn drop(&mut self) {
-        // Whoever wants to know how the thread ended calls `stop`.
+        // A caller that wants to know how the thread ended calls `stop`.
         let _unasked = self.join();
     }
 }

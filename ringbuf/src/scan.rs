@@ -1,15 +1,15 @@
-//! Looking for frames: what can be sent, where the gaps are, what lies in one block (spec 01 §2.17, §2.20, 02 §3.5).
+//! Scans of a term for frames to send, for gaps, and for blocks (spec 01 §2.17, §2.20, 02 §3.5).
 
 use crate::Region;
 use crate::frame::{frame_length_acquire, is_padding};
 use crate::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
 
-/// What may be sent from an offset.
+/// Frames that may be sent from an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Available {
-    /// Bytes that can be sent; negative when the first frame alone is longer than what was allowed.
+    /// Bytes that can be sent; negative when the first frame alone is longer than allowed.
     pub bytes: isize,
-    /// Bytes behind them that padding covers and that are not sent.
+    /// Bytes after them that padding covers and that are not sent.
     pub padding: usize,
 }
 
@@ -49,7 +49,8 @@ pub fn scan_for_availability<R: Region>(term: &R, offset: usize, max_length: usi
     Available { bytes: available as isize, padding }
 }
 
-/// Bytes of whole frames from `offset` on, at most `max_bytes`; padding ends the block, or is it alone.
+/// Returns the length of whole frames from `offset` on, at most `max_bytes`. Padding ends the block, or is the only
+/// frame in it.
 #[inline]
 pub fn block_scan<R: Region>(term: &R, offset: usize, max_bytes: usize) -> usize {
     let mut at = offset;
@@ -73,16 +74,16 @@ pub fn block_scan<R: Region>(term: &R, offset: usize, max_bytes: usize) -> usize
     at - offset
 }
 
-/// A run of bytes that has not arrived.
+/// A range of bytes that have not arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Where it starts in the term.
+    /// Offset in the term.
     pub offset: usize,
-    /// Its bytes.
+    /// Length of the gap, bytes.
     pub length: usize,
 }
 
-/// Follows frames from `offset` up to `limit`; returns how far they go without a gap, and the first gap
+/// Follows frames from `offset` up to `limit`; returns the offset up to which there is no gap, and the first gap
 /// (spec 02 §3.5).
 pub fn gap_scan<R: Region>(term: &R, offset: usize, limit: usize) -> (usize, Option<Gap>) {
     let mut at = offset;

@@ -1,4 +1,4 @@
-//! Several agents on one thread, where one may wait for the others from inside its own duty cycle.
+//! Several agents on one thread, where one agent may wait for the others inside its own duty cycle.
 
 use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -6,33 +6,33 @@ use std::rc::Rc;
 
 use crate::{Agent, AgentError, Now};
 
-/// How a piece of code that has to wait lets the world go on.
+/// Means by which code that has to wait lets other work go on.
 ///
-/// Only a user's callback waits, through `cluster.idle()`. On a thread of its own that is an idle strategy; on a shared
-/// thread it runs the other agents ([`SharedThread`]).
+/// Only a callback of a service waits, through `cluster.idle()`. On a thread of its own the wait is an idle strategy;
+/// on a shared thread it runs the other agents ([`SharedThread`]).
 pub trait Waiter {
     /// The present time.
     fn now(&self) -> Now;
 
-    /// Lets the others run or the thread rest; `work_count` is what the caller has just got done.
+    /// Lets other agents run or idles the thread; `work_count` is the work that the caller has just done.
     fn idle(&mut self, work_count: usize);
 }
 
-/// Time on a shared thread: the host's clock with an idle strategy, or the simulator's clock.
+/// Time of a shared thread: the clock of the host with an idle strategy, or the clock of the simulator.
 pub trait Pace {
     /// The present time.
     fn now(&self) -> Now;
 
-    /// Called after a pass over all agents that did `work_count` work. With none done a real pace rests the thread;
-    /// a simulated one moves its clock to the next arrival or to `next_deadline` (monotonic ns).
+    /// Called after a pass over all agents that did `work_count` work. Without work a real pace idles the thread, and
+    /// a simulated pace moves its clock to the next arrival or to `next_deadline` (monotonic ns).
     fn rest(&self, work_count: usize, next_deadline: Option<i64>);
 }
 
-/// What becomes of an agent's error: the error log in production, a test's list elsewhere.
+/// Receiver of the errors of agents: the error log in production, a list in tests.
 pub type ErrorSink = Box<dyn Fn(&str, &AgentError)>;
 
-/// Panic payload of a process that dies: the thread drops all agents unclosed, as their process would, and the panic
-/// goes on to whoever runs the thread. Raised by back ends that simulate crashes, with
+/// Panic payload of a process that dies. The thread drops all agents without closing them, as the death of their
+/// process would, and the panic continues to the runner of the thread. Back ends that simulate crashes raise it with
 /// [`resume_unwind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessDeath;
@@ -90,7 +90,8 @@ pub struct SharedThread {
 }
 
 impl SharedThread {
-    /// A thread without agents yet, so that its handle can be given to the agents that [`install`](Self::install) adds.
+    /// Creates a thread without agents, so that its handle can be given to the agents that [`install`](Self::install)
+    /// adds.
     pub fn new(pace: Box<dyn Pace>, on_error: ErrorSink) -> Self {
         Self { inner: Rc::new(Inner { slots: OnceCell::new(), pace, on_error, ended: Cell::new(0) }) }
     }
@@ -115,10 +116,12 @@ impl SharedThread {
         Ok(())
     }
 
-    /// One pass over all agents that are not on the call stack, then a rest as the pace has it. Returns the work done.
+    /// Runs one pass over all agents that are not on the call stack, then idles as the pace decides. Returns the work
+    /// done.
     ///
     /// # Panics
-    /// Goes on with a [`ProcessDeath`]; all other panics of agents end here.
+    ///
+    /// A [`ProcessDeath`] continues; all other panics of agents end here.
     pub fn run_once(&self) -> usize {
         let now = self.inner.pace.now();
         let mut work_count = 0;
@@ -156,7 +159,7 @@ impl SharedThread {
         work_count
     }
 
-    /// Number of agents that ended by themselves: a runner stops its thread when one that matters has.
+    /// Number of agents that ended by themselves. A runner stops its thread when an agent that matters has ended.
     pub fn ended_count(&self) -> usize {
         self.inner.ended.get()
     }
@@ -201,8 +204,8 @@ impl Waiter for SharedThread {
     }
 }
 
-/// The text of a panic, when it has one.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+/// Returns the text of a panic, if it has one.
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()

@@ -1,6 +1,6 @@
 //! The seam to files that are read and written, not mapped: catalog, segments, recording.log, node state.
 //!
-//! Operations are submitted and later complete; positions move only on completion, so the same engine code runs on
+//! Operations are submitted and complete later. Positions advance only on completion, so the same engine code runs on
 //! plain writes, on io_uring and in the simulator.
 
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ pub struct FileId(pub u32);
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
-    /// Must exist; reads only.
+    /// The file must exist; it is only read.
     Read,
-    /// Must exist; reads and writes.
+    /// The file must exist; it is read and written.
     ReadWrite,
-    /// Must not exist.
+    /// The file must not exist.
     CreateNew,
-    /// Created when absent, kept when present.
+    /// The file is created when it is absent and kept when it is present.
     CreateOrOpen,
 }
 
-/// How much a sync covers.
+/// Extent of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncLevel {
-    /// The file's content (fdatasync).
+    /// The sync covers the content of the file (fdatasync).
     Data,
-    /// Content and metadata (fsync).
+    /// The sync covers content and metadata (fsync).
     All,
 }
 
@@ -46,7 +46,7 @@ pub enum WriteBuffer {
         /// Number of bytes.
         length: usize,
     },
-    /// Bytes handed over.
+    /// Bytes whose ownership passes to the storage.
     Owned(Vec<u8>),
 }
 
@@ -72,7 +72,7 @@ pub enum Operation {
     Open {
         /// The file.
         path: PathBuf,
-        /// How.
+        /// Mode of opening.
         mode: OpenMode,
     },
     /// Writes all of `bytes` at `offset`; completes with [`Output::Done`] and is never short.
@@ -81,7 +81,7 @@ pub enum Operation {
         file: FileId,
         /// First byte in the file.
         offset: u64,
-        /// What to write.
+        /// Bytes to write.
         bytes: WriteBuffer,
     },
     /// Reads up to `length` bytes; completes with [`Output::Data`], shorter at the end of the file. The buffer's
@@ -93,14 +93,14 @@ pub enum Operation {
         offset: u64,
         /// Most bytes to read.
         length: usize,
-        /// Where to.
+        /// Buffer for the bytes.
         into: Vec<u8>,
     },
     /// Makes earlier completed writes survive a crash of the machine.
     Sync {
         /// The file.
         file: FileId,
-        /// How much.
+        /// Extent of the sync.
         level: SyncLevel,
     },
     /// Sets the length; grown space reads as zero and may be sparse.
@@ -115,7 +115,7 @@ pub enum Operation {
         /// The file.
         file: FileId,
     },
-    /// Removes a file; missing files are no error.
+    /// Removes a file; a missing file is no error.
     Remove {
         /// The file.
         path: PathBuf,
@@ -149,10 +149,10 @@ pub enum Operation {
     },
 }
 
-/// What a finished operation brings.
+/// Result of a finished operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Nothing but success.
+    /// The operation has succeeded and has no other result.
     Done,
     /// The file and its length in bytes.
     Opened(FileId, u64),
@@ -169,20 +169,20 @@ pub enum Output {
     },
 }
 
-/// Why an operation failed.
+/// Reason why an operation failed.
 #[derive(Debug, Error)]
 #[error("cannot {operation} {path}: {source}")]
 pub struct StorageError {
-    /// What was tried, such as `open`.
+    /// Operation that was attempted, such as `open`.
     pub operation: &'static str,
-    /// On which file or directory.
+    /// Path of the file or directory.
     pub path: PathBuf,
-    /// The system's reason.
+    /// Error of the system.
     pub source: std::io::Error,
 }
 
 impl StorageError {
-    /// Ties the system's reason to what was tried.
+    /// Adds operation and path to an error of the system.
     pub fn new(operation: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self { operation, path: path.to_owned(), source }
     }
@@ -193,7 +193,7 @@ impl StorageError {
     }
 }
 
-/// Files behind submissions and completions.
+/// Files that are used through submissions and completions.
 ///
 /// Operations on one file take effect in the order of their submission; across files there is no order.
 pub trait Storage {
@@ -203,7 +203,7 @@ pub trait Storage {
     /// Reports finished operations; returns how many. Never blocks.
     fn poll(&mut self, visit: &mut dyn FnMut(u64, Result<Output, StorageError>)) -> usize;
 
-    /// Runs one operation to its end, for start-up and tools only: an agent in service submits and polls. Completions
-    /// of operations submitted before must have been polled.
+    /// Runs one operation until it is complete. Only start-up and tools use this; an agent in service submits and
+    /// polls. The completions of operations that were submitted before must have been polled.
     fn blocking(&mut self, operation: Operation) -> Result<Output, StorageError>;
 }

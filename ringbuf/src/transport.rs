@@ -1,16 +1,16 @@
-//! The seam to the network: datagrams in, datagrams out, in the shape of submissions and completions.
+//! The seam to the network: sockets that send and receive datagrams through submissions and completions.
 
 use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use crate::AtomicBuffer;
 
-/// What a socket must be able to do before it is opened.
+/// Requirements on a socket that is to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketSpec {
-    /// Local address; port 0 lets the system choose. For multicast the group's port on the wildcard address.
+    /// Local address; port 0 lets the system choose. For multicast it is the group's port on the wildcard address.
     pub bind: SocketAddr,
-    /// Fixed peer: only its datagrams are received, and submissions may leave out the destination.
+    /// Fixed peer: the socket receives only the peer's datagrams, and submissions may omit the destination.
     pub connect: Option<SocketAddr>,
     /// Group to join or to send to.
     pub multicast: Option<Multicast>,
@@ -20,12 +20,12 @@ pub struct SocketSpec {
     pub rcvbuf_length: usize,
     /// Sets SO_REUSEADDR, for multicast receivers that share a port.
     pub reuse_address: bool,
-    /// Has the system stamp what arrives, for [`Datagrams::receive_stamped`].
+    /// Lets the system time-stamp arriving datagrams, for [`Datagrams::receive_stamped`].
     pub stamps: bool,
 }
 
 impl SocketSpec {
-    /// A unicast socket on `bind` with the system's buffers.
+    /// Describes a unicast socket on `bind` with the system's buffer lengths.
     pub fn unicast(bind: SocketAddr) -> Self {
         Self {
             bind,
@@ -44,17 +44,17 @@ impl SocketSpec {
 pub struct Multicast {
     /// The group's address and port.
     pub group: SocketAddr,
-    /// Address of the interface to join and send on.
+    /// Address of the interface on which the socket joins and sends.
     pub interface: IpAddr,
-    /// Index of that interface, by which IPv6 knows it.
+    /// Index of that interface, which IPv6 needs.
     pub interface_index: u32,
     /// Hops; `None` keeps the system's default.
     pub ttl: Option<u8>,
-    /// Join the group (receivers) or only send to it.
+    /// True to join the group (receivers), false to only send to it.
     pub join: bool,
 }
 
-/// Bytes of one datagram to send.
+/// Bytes of a datagram to send.
 #[derive(Debug, Clone, Copy)]
 pub enum SendBuffer<'a> {
     /// A range of a log. The back end keeps the mapping alive until the completion is reported.
@@ -66,41 +66,49 @@ pub enum SendBuffer<'a> {
         /// Number of bytes.
         length: usize,
     },
-    /// A control frame; copied on submission.
+    /// A control frame; it is copied on submission.
     Copied(&'a [u8]),
 }
 
-/// Why the network refused.
+/// Reason why the network refused.
 #[derive(Debug, Error)]
 pub enum TransportError {
-    /// The system refused to open, bind or join.
+    /// The system refused to open, bind or join the socket.
     #[error("cannot open UDP socket on {address}: {source}")]
     Open {
-        /// The address asked for.
+        /// Address that was requested.
         address: SocketAddr,
-        /// The system's reason.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A name or port that does not resolve.
+    /// The system refused to connect the socket to its peer.
+    #[error("cannot connect UDP socket to {address}: {source}")]
+    Connect {
+        /// The peer.
+        address: SocketAddr,
+        /// Error of the system.
+        source: std::io::Error,
+    },
+    /// A name or port cannot be resolved.
     #[error("unresolved host: {name}")]
     UnknownHost {
-        /// The name as written in the channel.
+        /// Name as the channel has it.
         name: String,
     },
-    /// A name that a table of names does not let resolve.
+    /// The table of names forbids that a name resolves.
     #[error("unresolved host: {name} (forced)")]
     Forced {
-        /// The name as written in the channel.
+        /// Name as the channel has it.
         name: String,
     },
     /// The host lacks or forbids a back end.
     #[error("transport {name} is not available: {reason}; {remedy}")]
     Unavailable {
-        /// The back end's name in settings.
+        /// Name of the back end in settings.
         name: &'static str,
-        /// The system's reason.
+        /// Error of the system.
         reason: std::io::Error,
-        /// What helps.
+        /// What to do about it.
         remedy: &'static str,
     },
     /// A send or receive failed.
@@ -110,12 +118,12 @@ pub enum TransportError {
         operation: &'static str,
         /// Local address of the socket.
         local: SocketAddr,
-        /// The system's reason.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
-/// Ways to the network that a host may offer.
+/// Transport back ends that a host may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TransportKind {
     /// Batched calls on sockets.
@@ -126,7 +134,7 @@ pub enum TransportKind {
 }
 
 impl TransportKind {
-    /// The name in settings.
+    /// Name of the back end in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sockets => "sockets",
@@ -134,30 +142,30 @@ impl TransportKind {
         }
     }
 
-    /// The kind with this name.
+    /// Returns the back end with this name.
     pub fn by_name(name: &str) -> Option<Self> {
         [Self::Sockets, Self::IoUring].into_iter().find(|kind| kind.name() == name)
     }
 }
 
-/// How a host's transport is to work.
+/// Options of the host's transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransportOptions {
     /// The back end.
     pub kind: TransportKind,
     /// The kernel cuts and coalesces runs of datagrams where it can (UDP GSO and GRO).
     pub segmentation: bool,
-    /// A thread of the kernel polls the submissions, on a core of its own; io_uring only.
+    /// A kernel thread polls the submissions, on a core of its own; io_uring only.
     pub kernel_polling: bool,
-    /// Datagrams, or runs of them, that one call receives, 1 to [`MAX_BATCH_LENGTH`]; sockets only.
+    /// Most datagrams, or runs of them, that one call receives, 1 to [`MAX_BATCH_LENGTH`]; sockets only.
     pub receive_batch: usize,
-    /// Datagrams, or runs of them, that one call sends, 1 to [`MAX_BATCH_LENGTH`]; sockets only.
+    /// Most datagrams, or runs of them, that one call sends, 1 to [`MAX_BATCH_LENGTH`]; sockets only.
     pub send_batch: usize,
-    /// Datagrams of one publication and duty cycle; `None` leaves it to the back end.
+    /// Most datagrams of one publication in a duty cycle; `None` leaves the choice to the back end.
     pub most_per_send: Option<usize>,
 }
 
-/// Most headers of one call.
+/// Most message headers in one call.
 pub const MAX_BATCH_LENGTH: usize = 16;
 
 impl Default for TransportOptions {
@@ -178,9 +186,9 @@ impl Default for TransportOptions {
 #[error("send queue is full; poll completions and retry")]
 pub struct QueueFull;
 
-/// Opens sockets and resolves names. Both may take long and are asked of the blocking-work agent only.
+/// Opens sockets and resolves names. Both may take long, so only the executor agent does them.
 pub trait Transport: Clone + Send + 'static {
-    /// A socket of this transport, owned by the one agent that uses it.
+    /// A socket of this transport. One agent owns and uses it.
     type Socket: Datagrams;
 
     /// Opens a socket.
@@ -192,7 +200,7 @@ pub trait Transport: Clone + Send + 'static {
     /// Addresses of the host's interfaces, for `interface=` of channels.
     fn interfaces(&self) -> Vec<InterfaceAddress>;
 
-    /// The system's (default, maximum) bytes of SO_SNDBUF and SO_RCVBUF.
+    /// Default and greatest lengths of the system for SO_SNDBUF and SO_RCVBUF, bytes.
     fn buffer_limits(&self) -> BufferLimits;
 }
 
@@ -205,13 +213,13 @@ pub struct InterfaceAddress {
     pub index: u32,
     /// The address.
     pub ip: IpAddr,
-    /// Bits of the address that name its network.
+    /// Length of the network prefix, bits.
     pub prefix: u8,
     /// The interface is up, and takes multicast or is the loopback.
     pub is_usable: bool,
 }
 
-/// Socket buffer lengths that the host grants.
+/// Lengths of socket buffers that the host grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BufferLimits {
     /// SO_SNDBUF of a fresh socket, bytes.
@@ -224,12 +232,12 @@ pub struct BufferLimits {
     pub max_rcvbuf: usize,
 }
 
-/// When a datagram came, nanoseconds since the epoch; `None` where that is not known.
+/// Arrival times of a datagram, nanoseconds since the epoch; `None` where the time is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Arrival {
-    /// The system had it.
+    /// Time at which the system received the datagram.
     pub media_epoch_ns: Option<i64>,
-    /// The socket's owner had it.
+    /// Time at which the owner of the socket received the datagram.
     pub channel_epoch_ns: Option<i64>,
 }
 
@@ -240,33 +248,34 @@ pub trait Datagrams: Send + 'static {
     /// The bound address, with the port the system chose.
     fn local_address(&self) -> SocketAddr;
 
-    /// Connects a connected socket to another address; nothing may be queued.
+    /// Connects a connected socket to another address; no submission may be queued.
     ///
     /// # Errors
-    /// The system refuses; the socket keeps what it had.
+    ///
+    /// The system refuses; the socket keeps its old peer.
     fn reconnect(&mut self, to: SocketAddr) -> Result<(), TransportError>;
 
-    /// The agent that uses the socket gives it away to be closed; it is not used again. What must be done on its thread
-    /// is done here.
+    /// Called by the agent that uses the socket before it gives the socket away to be closed. The socket is not used
+    /// again. This does whatever must be done on the thread of that agent.
     fn retire(&mut self) {}
 
-    /// Datagrams of a stream that are worth submitting together.
+    /// Number of datagrams of a stream that are worth submitting together.
     fn batch_length(&self) -> usize {
         4
     }
 
-    /// Queues one datagram. `token` comes back with its completion. `to` may be left out on a connected socket.
+    /// Queues one datagram. `token` comes back with its completion. A connected socket may omit `to`.
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull>;
 
-    /// Pushes what is queued towards the network and reports finished submissions: the bytes sent, 0 when the system
-    /// had no room (a short send; the caller sends again from its position), or an error. Returns the completions.
+    /// Sends queued datagrams and reports finished submissions: the bytes sent, 0 when the system had no room (a
+    /// short send; the caller sends again from its position), or an error. Returns the number of completions.
     fn complete(&mut self, visit: &mut dyn FnMut(u64, Result<usize, TransportError>)) -> usize;
 
-    /// Hands datagrams that have arrived to `visit` with their source, at most one batch; returns the bytes received.
+    /// Passes arrived datagrams with their source to `visit`, at most one batch; returns the bytes received.
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError>;
 
-    /// As [`receive`](Self::receive), with the times of each datagram: the system's only where it stamps them and the
-    /// socket was opened for it.
+    /// Works as [`receive`](Self::receive), and passes the times of each datagram. The system's time is present only
+    /// where the system stamps datagrams and the socket was opened for it.
     fn receive_stamped(
         &mut self,
         visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
@@ -275,7 +284,7 @@ pub trait Datagrams: Send + 'static {
         self.receive(&mut |bytes, source| visit(bytes, source, &arrival))
     }
 
-    /// The time that datagrams are stamped with, nanoseconds since the epoch; `None` where nothing is stamped.
+    /// Time with which datagrams are stamped, nanoseconds since the epoch; `None` where nothing is stamped.
     fn epoch_ns(&self) -> Option<i64> {
         None
     }

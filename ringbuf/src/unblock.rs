@@ -1,4 +1,4 @@
-//! Freeing a log from a publisher that died inside an append (spec 01 §2.14).
+//! Unblocking a log whose publisher died inside an append (spec 01 §2.14).
 
 use crate::Region;
 use crate::frame::frame_length_acquire;
@@ -6,18 +6,18 @@ use crate::logbuffer::LogBuffers;
 use crate::position::{FRAME_ALIGNMENT, index_by_term_count, tail_offset, tail_term_id};
 use crate::rebuild::write_padding;
 
-/// What unblocking did.
+/// Result of unblocking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unblocked {
-    /// Nothing was in the way.
+    /// Nothing blocked the log.
     NoAction,
-    /// Padding was written, or the term rotated.
+    /// Padding was written, or the term was rotated.
     Unblocked,
-    /// Padding was written to the end of the term, and the term rotated.
+    /// Padding was written to the end of the term, and the term was rotated.
     UnblockedToEnd,
 }
 
-/// Frees `log` when a dead publisher blocks it at `blocked_position`.
+/// Unblocks `log` when a dead publisher blocks it at `blocked_position`.
 pub fn unblock<R: Region>(log: &LogBuffers<R>, blocked_position: i64) -> Unblocked {
     let bits = log.position_bits_to_shift();
     let blocked_count = (blocked_position >> bits) as i32;

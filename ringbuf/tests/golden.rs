@@ -1,4 +1,4 @@
-//! Files of a released driver and client, decoded and made again (spec 01 §9).
+//! Files of a released driver and client are decoded and encoded again (spec 01 §9).
 
 use harrier_ringbuf::append::{ConcurrentAppender, ExclusiveAppender, OfferError};
 use harrier_ringbuf::broadcast::{self, Receiver, Transmitter};
@@ -115,7 +115,7 @@ fn rotation_leaves_the_tails_of_the_client() {
     while log.producer_position() < 64_576 {
         appender.append(&[&[0; 32]], None, i64::MAX).unwrap();
     }
-    // One frame that does not fit the 960 bytes that are left.
+    // The frame does not fit into the 960 bytes that are left.
     assert_eq!(appender.append(&[&[0; 1024]], None, i64::MAX), Err(OfferError::AdminAction));
     assert_eq!(bytes(log.term(0), 64_576, 32), golden!("term_end_padding_header.bin"));
     let rotated = golden!("ipc_pub_rotated_metadata.bin");

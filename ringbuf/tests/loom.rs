@@ -17,7 +17,7 @@ use harrier_ringbuf::{broadcast, one_to_one};
 use loom::thread;
 use shadow::ShadowRegion;
 
-/// Interleavings with more forced switches than this are not looked at; three find nearly all races.
+/// Limit of forced switches in an interleaving; three find nearly all races.
 const PREEMPTIONS: usize = 3;
 const TERM_LENGTH: usize = 64 << 10;
 
@@ -31,7 +31,7 @@ fn message(value: u8) -> [u8; 8] {
     [value; 8]
 }
 
-/// The value of a message that must not be torn.
+/// Returns the value of a message, which must not be torn.
 fn whole(bytes: &[u8]) -> u8 {
     assert_eq!(bytes, message(bytes[0]), "torn record");
     bytes[0]
@@ -83,7 +83,7 @@ fn many_to_one_ring_delivers_each_record_once_and_whole() {
     });
 }
 
-/// Values of the records that `calls` calls of read take.
+/// Returns the values of the records that `calls` calls of read return.
 fn taken(ring: &ManyToOneRing<ShadowRegion>, calls: usize) -> Vec<u8> {
     let mut seen = Vec::new();
     for _ in 0..calls {
@@ -119,7 +119,7 @@ fn many_to_one_ring_wraps_with_a_reader_beside_it() {
 fn an_aborted_or_unblocked_claim_is_skipped() {
     model(|| {
         let ring = ManyToOneRing::new(ring_region(64)).unwrap();
-        // A producer that dies inside its claim.
+        // The producer dies inside its claim.
         ring.try_claim(1, 8).unwrap();
         let writer = {
             let ring = ring.clone();
@@ -184,13 +184,13 @@ fn a_broadcast_receiver_gets_a_whole_record_or_is_lapped() {
         let mut transmitter = Transmitter::new(region.clone()).unwrap();
         let mut receiver = Receiver::new(region).unwrap();
         let writer = thread::spawn(move || {
-            // More than one round of the buffer, so that what is being read may be written over.
+            // Writes more than one round of the buffer, so that records may be overwritten while they are read.
             for value in 1u8..=3 {
                 transmitter.transmit(i32::from(value), &message(value)[..4]).unwrap();
             }
         });
         let reader = thread::spawn(move || {
-            // Lapped is a right answer here: the writer may be a round ahead.
+            // Being lapped is a valid result: the writer may be a round ahead.
             let _lapped = receiver.receive(&mut |type_id, bytes: &[u8]| {
                 assert_eq!(bytes, [type_id as u8; 4], "torn record");
             });
@@ -220,7 +220,8 @@ fn log(start_offset: usize) -> LogBuffers<ShadowRegion> {
     log
 }
 
-/// Values of the committed frames of a term from `offset`, and where they end. Padding has no value.
+/// Returns the values of the committed frames of a term from `offset`, and the offset where they end. Padding has no
+/// value.
 fn frames(term: &ShadowRegion, mut offset: usize, limit: usize) -> (Vec<u8>, usize) {
     let mut values = Vec::new();
     while offset < limit {

@@ -33,7 +33,7 @@ fn settings(log_type: LogType, start_term_offset: usize) -> LogSettings {
     }
 }
 
-/// A log that begins near the end of its first term, so that it rotates, and its term ids wrap, soon.
+/// Creates a log that begins near the end of its first term, so that it rotates and its term ids wrap soon.
 fn log(log_type: LogType) -> LogBuffers {
     let buffer = AtomicBuffer::heap(file_length(TERM, 4_096));
     let log = LogBuffers::initialise(buffer, &settings(log_type, TERM - 1_024)).unwrap();
@@ -54,7 +54,7 @@ fn payload(number: usize, length: usize) -> Vec<u8> {
     (0..length).map(|index| (number + index) as u8).collect()
 }
 
-/// Where the reader of the log starts, and how far the writer may run ahead of it.
+/// Start position of the reader, and the distance by which the writer may be ahead of it.
 const START: i64 = (TERM - 1_024) as i64;
 const WINDOW: i64 = (TERM / 2) as i64;
 
@@ -113,7 +113,7 @@ fn concurrent_publications_share_a_log_with_claims() {
                             claim.put(0, &[writer]);
                             claim.put(1, &(number as u64).to_le_bytes());
                             if number % 5 == 4 && claim.position() % 64 == 0 {
-                                // What is given up is offered again.
+                                // An aborted message is offered again.
                                 claim.abort();
                                 continue;
                             }
@@ -125,7 +125,7 @@ fn concurrent_publications_share_a_log_with_claims() {
                         Err(error) => panic!("{error}"),
                     }
                     if number % 5 == 4 {
-                        // Past the number whose claims may be aborted for ever.
+                        // Uses numbers beyond those whose claims may stay aborted.
                         let message = [&[writer][..], &(number as u64).to_le_bytes()];
                         while appender.append(&message, None, position.get() + WINDOW).is_err() {
                             thread::yield_now();
@@ -221,7 +221,7 @@ fn a_broadcast_receiver_gets_records_whole_and_in_order() {
     });
     let mut last = 0;
     while last < MESSAGES {
-        // A lapped receiver goes on with the latest record.
+        // A lapped receiver continues with the latest record.
         let taken = receiver.receive(&mut |type_id, bytes| {
             assert!(type_id as usize > last);
             last = type_id as usize;
@@ -250,7 +250,7 @@ fn an_image_is_rebuilt_while_it_is_read() {
         appender.append(&[&payload(index, 32)], None, i64::MAX).unwrap();
     }
     let network = thread::spawn(move || {
-        // Every second packet comes late; gaps are found and closed.
+        // Every second packet arrives late; gaps are found and closed.
         let start = TERM - 1_024;
         for parity in [0, 1] {
             for index in (parity..number).step_by(2) {

@@ -63,15 +63,22 @@ pub struct LoggedError {
 
 /// A counter in use, as it was at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 01 §3.6")]
 pub struct CounterRecord {
+    /// Id of the counter.
     pub id: i32,
+    /// Type id.
     pub type_id: i32,
+    /// Value.
     pub value: i64,
+    /// Registration id.
     pub registration_id: i64,
+    /// Client that owns the counter; -1 for none.
     pub owner_id: i64,
+    /// Id that the counter refers to: for a subscriber position the image's correlation id.
     pub reference_id: i64,
+    /// Key bytes.
     pub key: Vec<u8>,
+    /// Label.
     pub label: String,
 }
 
@@ -201,9 +208,7 @@ pub fn default_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("AERON_DIR") {
         return directory.into();
     }
-    let user = std::env::var("USER").unwrap_or_else(|_| "default".to_owned());
-    let parent = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
-    Path::new(parent).join(format!("aeron-{user}"))
+    harrier::platform::default_aeron_directory()
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use harrier::lease::{
-    BlockError, Cancel, CheckError, Checker, ClaimError, Claimer, Fence, PinError, ReleaseError, Token,
+    BlockError, Cancel, CheckError, Checker, ClaimError, Claimer, Fence, PinError, ProcessIdentity,
+    ReleaseError, Token,
 };
-use harrier::leases::BlockingLeaseClient;
+use harrier::leases::{BlockingLeaseClient, process_identity};
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use harrier_protocol::uri::parse_duration_ns;
@@ -84,9 +85,13 @@ pub enum LeaseCommand {
         application: String,
         /// The unit, by custom APPLICATION/NUMBER.
         unit: String,
-        /// For how long, counted from the call.
+        /// Duration of the lease, counted from the call.
         #[arg(value_parser = parse_duration)]
         duration: Duration,
+        /// Name of the process that claims, equal for all commands that extend the same lease [default: the process that
+        /// runs this command]
+        #[arg(long, value_name = "NAME")]
+        process: Option<String>,
     },
     /// Keeps a unit the leader, and runs a program while it leads.
     Hold(hold::HoldArguments),
@@ -147,11 +152,19 @@ pub fn run(arguments: &LeaseArguments) -> Result<(), CommandError> {
     if let LeaseCommand::Hold(hold) = &arguments.command {
         return hold::run(hold, &arguments.session, json);
     }
-    let session = Session::open(&arguments.session)?;
+    let session = match &arguments.command {
+        LeaseCommand::Claim { process, .. } => Session::open_with(&arguments.session, |context| {
+            // The command ends at once: the process that runs it is the one that leads.
+            context.process = claiming_process(process.as_deref())?;
+            context.claim_timeout_ns = Some(context.timeout_ns);
+            Ok(())
+        })?,
+        _ => Session::open(&arguments.session)?,
+    };
     let client = &session.client;
     match &arguments.command {
         LeaseCommand::Hold(_) => Ok(()),
-        LeaseCommand::Claim { application, unit, duration } => {
+        LeaseCommand::Claim { application, unit, duration, .. } => {
             claim(client, application, unit, *duration, json)
         }
         LeaseCommand::Check { application, unit } => check(client, application, unit, json),
@@ -174,7 +187,16 @@ pub fn run(arguments: &LeaseArguments) -> Result<(), CommandError> {
     }
 }
 
-/// What cannot be is wrong usage; anything else permits no inference.
+/// The process in whose name the command claims (spec 05 L23).
+fn claiming_process(name: Option<&str>) -> Result<ProcessIdentity, CommandError> {
+    let Some(name) = name else {
+        return process_identity(std::os::unix::process::parent_id()).map_err(CommandError::failed);
+    };
+    harrier::lease::check_name("process", name).map_err(|error| CommandError::Usage(error.to_string()))?;
+    Ok(ProcessIdentity::named(name))
+}
+
+/// Invalid input is wrong usage. Any other error permits no inference.
 fn failure(error: impl Into<Failure>) -> CommandError {
     match error.into() {
         Failure::Invalid(text) => CommandError::Usage(text),
@@ -232,6 +254,14 @@ fn claim(
         Err(ClaimError::Denied) => {
             let text = format!("denied: another unit leads {application}");
             refuse(json, text, json!({ "outcome": "denied", "application": application, "unit": unit }))
+        }
+        Err(ClaimError::UnitHeld(held)) => {
+            let (process, started_ms) = (&held.holder.name, held.holder.started_ms);
+            let object = json!({
+                "outcome": "unit held", "application": application, "unit": unit, "process": process,
+                "started_ms": started_ms,
+            });
+            refuse(json, format!("denied: {held}"), object)
         }
         Err(error) => Err(failure(error)),
     }

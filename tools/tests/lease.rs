@@ -159,6 +159,49 @@ fn a_program_runs_only_while_its_unit_leads() {
 }
 
 #[test]
+fn a_unit_is_held_by_one_process() {
+    let leases = Leases::start();
+    let words = ["hold", "gw", "gw/0", "--duration", "2s", "--grace", "500ms", "--", "sleep", "1000"];
+    let mut first = Process::start("harrier lease hold", &mut leases.command(&words));
+    let leads: Value = serde_json::from_str(&first.line()).unwrap();
+    assert_eq!(leads["outcome"].as_str(), Some("leads"));
+    // A one-off claim is the claim of the process that runs the command.
+    let (code, held) = leases.ask(&["claim", "gw", "gw/0", "1s"]);
+    assert_eq!((code, held["outcome"].as_str()), (3, Some("unit held")));
+    assert!(
+        held["process"].as_str().unwrap().starts_with("pid ") && held["started_ms"].as_i64() > Some(0),
+        "{held}"
+    );
+
+    // A second process with the name of the unit does not run its program, and ends once the first has renewed.
+    let files = directory("lease-twice");
+    let mark = files.path().join("ran");
+    let words =
+        ["hold", "gw", "gw/0", "--duration", "2s", "--grace", "500ms", "--", "touch", mark.to_str().unwrap()];
+    let (status, output, errors) = Process::finish("harrier lease", &mut leases.command(&words));
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(output.contains("\"unit held\""), "{output}");
+    assert!(errors.contains("unit gw/0 is held by another process: pid "), "{errors}");
+    assert!(!mark.exists());
+
+    // The successor of a holder that was killed leads once the lease has expired.
+    first.kill();
+    let (code, output) =
+        leases.ask(&["hold", "gw", "gw/0", "--duration", "2s", "--grace", "500ms", "--", "true"]);
+    assert_eq!(code, 0, "{output}");
+}
+
+#[test]
+fn a_process_is_named() {
+    let leases = Leases::start();
+    let claim = |process: &str| leases.ask(&["claim", "db", "db/0", "60s", "--process", process]);
+    assert_eq!(claim("batch").0, 0);
+    assert_eq!(claim("batch").0, 0);
+    let (code, held) = claim("other");
+    assert_eq!((code, held["process"].as_str()), (3, Some("batch")));
+}
+
+#[test]
 fn a_program_is_gone_before_the_guarantee_when_the_cluster_is() {
     let mut leases = Leases::start();
     let files = directory("lease-lost");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -160,7 +161,7 @@ impl Memory for MappedMemory {
             .open(path)
             .map_err(|error| io("create", path, error))?;
         let grown =
-            file.set_len(required).and_then(|()| if sparse { Ok(()) } else { allocate(&file, length) });
+            file.set_len(required).and_then(|()| if sparse { Ok(()) } else { allocate(&file, 0..length) });
         let mapped = grown.map_err(|error| match error.raw_os_error() {
             Some(libc::ENOSPC) => no_space(),
             _ => io("allocate", path, error),
@@ -170,6 +171,20 @@ impl Memory for MappedMemory {
             let _best_effort = std::fs::remove_file(path);
         }
         mapped
+    }
+
+    fn allocate(&self, path: &Path, range: Range<usize>) -> Result<(), MemoryError> {
+        let file =
+            OpenOptions::new().read(true).write(true).open(path).map_err(|error| io("open", path, error))?;
+        let required = range.len() as u64;
+        allocate(&file, range).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSPC) => {
+                let directory = parent(path).to_owned();
+                let usable = space(&directory).map_or(0, |(usable, _)| usable);
+                MemoryError::Space { directory, required, usable }
+            }
+            _ => io("allocate", path, error),
+        })
     }
 
     fn populate(&self, buffer: &AtomicBuffer) {
@@ -287,9 +302,10 @@ fn pages(buffer: &AtomicBuffer) -> (*mut libc::c_void, usize) {
     (start as *mut libc::c_void, buffer.as_ptr() as usize + buffer.capacity() - start)
 }
 
-fn allocate(file: &File, length: usize) -> Result<(), Error> {
+fn allocate(file: &File, range: Range<usize>) -> Result<(), Error> {
+    let (start, length) = (range.start as libc::off_t, range.len() as libc::off_t);
     // SAFETY: the descriptor is open.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length as libc::off_t) } {
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), start, length) } {
         0 => Ok(()),
         code => Err(Error::from_raw_os_error(code)),
     }
@@ -350,6 +366,23 @@ mod tests {
         drop((second, other));
         let again = MappedMemory.map(&path, MapMode::ReadWrite).unwrap();
         assert_eq!(again.as_ptr(), grown.as_ptr());
+    }
+
+    #[test]
+    fn pages_of_a_sparse_file_are_allocated_by_range() {
+        let directory = directory();
+        let path = directory.path().join("sparse");
+        let _buffer = MappedMemory.create(&path, 1 << 20, true).unwrap();
+        let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert_eq!(allocated(), 0);
+        MappedMemory.allocate(&path, 65_536..131_072).unwrap();
+        MappedMemory.allocate(&path, 65_536..131_072).unwrap();
+        assert_eq!(allocated(), 65_536);
+        let length = 2 * MappedMemory.usable_space(directory.path()).unwrap() as usize;
+        let error = MappedMemory.allocate(&path, 0..length).unwrap_err();
+        assert!(matches!(error, MemoryError::Space { .. }), "{error}");
+        MappedMemory.remove(&path).unwrap();
+        assert!(MappedMemory.allocate(&path, 0..4_096).unwrap_err().is_not_found());
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl UdpSocket {
     /// Opens a socket; with segmentation the kernel cuts and coalesces runs where it can.
     pub(crate) fn open(spec: &SocketSpec, options: &TransportOptions) -> Result<Self, TransportError> {
         let failed = |source| TransportError::Open { address: spec.bind, source };
-        let socket = open_socket(spec).map_err(failed)?;
+        let socket = open_socket(spec)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
         // What comes together has one stamp.
         Ok(Self::new(socket, local, options, options.segmentation && !spec.stamps))
@@ -444,7 +444,16 @@ impl Transport for UdpTransport {
     }
 }
 
-pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
+/// Opens a socket and connects it when the spec names a peer.
+pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, TransportError> {
+    let socket = bind(spec).map_err(|source| TransportError::Open { address: spec.bind, source })?;
+    if let Some(address) = spec.connect {
+        socket.connect(&address.into()).map_err(|source| TransportError::Connect { address, source })?;
+    }
+    Ok(socket)
+}
+
+fn bind(spec: &SocketSpec) -> Result<Socket, Error> {
     let socket = Socket::new(Domain::for_address(spec.bind), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if spec.reuse_address {
@@ -462,9 +471,6 @@ pub(crate) fn open_socket(spec: &SocketSpec) -> Result<Socket, Error> {
     socket.bind(&spec.bind.into())?;
     if let Some(multicast) = &spec.multicast {
         set_multicast(&socket, multicast)?;
-    }
-    if let Some(peer) = spec.connect {
-        socket.connect(&peer.into())?;
     }
     Ok(socket)
 }

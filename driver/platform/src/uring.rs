@@ -93,12 +93,14 @@ impl UringTransport {
 
     /// Binds a socket. The kernel's thread closes sockets somewhat later than their owners, so an address may become free.
     #[expect(clippy::disallowed_methods, reason = "sockets are opened by whoever may block")]
-    fn bind(&self, spec: &SocketSpec) -> Result<Socket, Error> {
+    fn bind(&self, spec: &SocketSpec) -> Result<Socket, TransportError> {
         let mut attempts = if self.poller.is_some() { BIND_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
             match udp::open_socket(spec) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse && attempts > 0 => {
+                Err(TransportError::Open { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && attempts > 0 =>
+                {
                     std::thread::sleep(BIND_INTERVAL);
                 }
                 outcome => return outcome,
@@ -143,7 +145,7 @@ impl Transport for UringTransport {
 
     fn open(&self, spec: &SocketSpec) -> Result<UringSocket, TransportError> {
         let failed = |source| TransportError::Open { address: spec.bind, source };
-        let socket = self.bind(spec).map_err(failed)?;
+        let socket = self.bind(spec)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
         let cuts_runs = self.segmentation && segmentation::cuts_runs(&socket);
         if self.segmentation && !spec.stamps {

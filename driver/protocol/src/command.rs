@@ -7,24 +7,41 @@ use crate::wire::{WireError, WireReader, WireWriter};
 
 /// Type ids of the to-driver records (spec 01 §4.1).
 pub mod type_id {
-    #![allow(missing_docs)]
+    /// Adds a publication with many writers.
     pub const ADD_PUBLICATION: i32 = 0x01;
+    /// Removes a publication.
     pub const REMOVE_PUBLICATION: i32 = 0x02;
+    /// Adds a publication with one writer.
     pub const ADD_EXCLUSIVE_PUBLICATION: i32 = 0x03;
+    /// Adds a subscription.
     pub const ADD_SUBSCRIPTION: i32 = 0x04;
+    /// Removes a subscription.
     pub const REMOVE_SUBSCRIPTION: i32 = 0x05;
+    /// Sets the client's heartbeat counter; only old clients send it.
     pub const CLIENT_KEEPALIVE: i32 = 0x06;
+    /// Adds a destination to a publication.
     pub const ADD_DESTINATION: i32 = 0x07;
+    /// Removes a destination of a publication by its channel.
     pub const REMOVE_DESTINATION: i32 = 0x08;
+    /// Adds a counter that the client owns.
     pub const ADD_COUNTER: i32 = 0x09;
+    /// Removes a counter of the client.
     pub const REMOVE_COUNTER: i32 = 0x0A;
+    /// Ends the client.
     pub const CLIENT_CLOSE: i32 = 0x0B;
+    /// Adds a destination to a subscription.
     pub const ADD_RCV_DESTINATION: i32 = 0x0C;
+    /// Removes a destination of a subscription.
     pub const REMOVE_RCV_DESTINATION: i32 = 0x0D;
+    /// Asks the driver to end.
     pub const TERMINATE_DRIVER: i32 = 0x0E;
+    /// Adds a counter that outlives its client, or finds it.
     pub const ADD_STATIC_COUNTER: i32 = 0x0F;
+    /// Rejects an image.
     pub const REJECT_IMAGE: i32 = 0x10;
+    /// Removes a destination of a publication by its registration id.
     pub const REMOVE_DESTINATION_BY_ID: i32 = 0x11;
+    /// Asks for a session id that no publication of a stream has.
     pub const GET_NEXT_AVAILABLE_SESSION_ID: i32 = 0x12;
 }
 
@@ -153,26 +170,125 @@ pub struct Command<'a> {
 
 /// What a command asks for (spec 01 §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants and fields are those of the table in spec 01 §4.3")]
 pub enum Request<'a> {
-    AddPublication { stream_id: i32, channel: &'a str },
-    AddExclusivePublication { stream_id: i32, channel: &'a str },
-    RemovePublication { registration_id: i64, flags: i64 },
-    AddSubscription { registration_correlation_id: i64, stream_id: i32, channel: &'a str },
-    RemoveSubscription { registration_id: i64 },
+    /// Add a publication with many writers.
+    AddPublication {
+        /// Stream id.
+        stream_id: i32,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Add a publication with one writer.
+    AddExclusivePublication {
+        /// Stream id.
+        stream_id: i32,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Remove a publication.
+    RemovePublication {
+        /// Registration id of the publication.
+        registration_id: i64,
+        /// Bit 0 revokes the publication: it ends without being drained.
+        flags: i64,
+    },
+    /// Add a subscription.
+    AddSubscription {
+        /// Always -1.
+        registration_correlation_id: i64,
+        /// Stream id.
+        stream_id: i32,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Remove a subscription.
+    RemoveSubscription {
+        /// Registration id of the subscription.
+        registration_id: i64,
+    },
+    /// Set the client's heartbeat counter; only old clients send it.
     ClientKeepalive,
-    AddDestination { registration_id: i64, channel: &'a str },
-    RemoveDestination { registration_id: i64, channel: &'a str },
-    AddRcvDestination { registration_id: i64, channel: &'a str },
-    RemoveRcvDestination { registration_id: i64, channel: &'a str },
-    RemoveDestinationById { registration_id: i64, destination_registration_id: i64 },
-    AddCounter { type_id: i32, key: &'a [u8], label: &'a str },
-    RemoveCounter { registration_id: i64 },
-    AddStaticCounter { registration_id: i64, type_id: i32, key: &'a [u8], label: &'a str },
-    RejectImage { image_correlation_id: i64, position: i64, reason: &'a str },
+    /// Add a destination to a publication.
+    AddDestination {
+        /// Registration id of the publication's first creator.
+        registration_id: i64,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Remove a destination of a publication by its channel.
+    RemoveDestination {
+        /// Registration id of the publication's first creator.
+        registration_id: i64,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Add a destination to a subscription.
+    AddRcvDestination {
+        /// Registration id of the subscription.
+        registration_id: i64,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Remove a destination of a subscription.
+    RemoveRcvDestination {
+        /// Registration id of the subscription.
+        registration_id: i64,
+        /// Channel URI.
+        channel: &'a str,
+    },
+    /// Remove a destination of a publication by its registration id.
+    RemoveDestinationById {
+        /// Registration id of the publication's first creator.
+        registration_id: i64,
+        /// Registration id of the destination: the correlation id of its add command.
+        destination_registration_id: i64,
+    },
+    /// Add a counter that the client owns.
+    AddCounter {
+        /// Type id of the counter.
+        type_id: i32,
+        /// Key bytes.
+        key: &'a [u8],
+        /// Label.
+        label: &'a str,
+    },
+    /// Remove a counter of the client.
+    RemoveCounter {
+        /// Registration id of the counter.
+        registration_id: i64,
+    },
+    /// Add a counter that outlives its client, or find it.
+    AddStaticCounter {
+        /// Registration id that the client chooses.
+        registration_id: i64,
+        /// Type id of the counter.
+        type_id: i32,
+        /// Key bytes.
+        key: &'a [u8],
+        /// Label.
+        label: &'a str,
+    },
+    /// Reject an image: its source is told the reason, and the image ends.
+    RejectImage {
+        /// Correlation id of the image.
+        image_correlation_id: i64,
+        /// Position at which the client rejects, bytes.
+        position: i64,
+        /// Reason, at most 1,023 bytes.
+        reason: &'a str,
+    },
+    /// End the client.
     ClientClose,
-    TerminateDriver { token: &'a [u8] },
-    GetNextAvailableSessionId { stream_id: i32 },
+    /// Ask the driver to end.
+    TerminateDriver {
+        /// Token that the driver's termination validator judges.
+        token: &'a [u8],
+    },
+    /// Ask for a session id that no publication of the stream has.
+    GetNextAvailableSessionId {
+        /// Stream id.
+        stream_id: i32,
+    },
 }
 
 impl<'a> Command<'a> {

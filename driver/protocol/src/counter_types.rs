@@ -15,81 +15,149 @@ const ADDRESS_KEY_TEXT_OFFSET: usize = 8;
 
 /// Type ids of counters.
 pub mod type_id {
-    #![allow(missing_docs)]
+    /// Counter of the driver itself.
     pub const SYSTEM: i32 = 0;
+    /// Position up to which publishers may write.
     pub const PUBLISHER_LIMIT: i32 = 1;
+    /// Position up to which the sender has sent.
     pub const SENDER_POSITION: i32 = 2;
+    /// Highest position that an image has received.
     pub const RECEIVER_HWM: i32 = 3;
+    /// Position up to which a subscriber has read.
     pub const SUBSCRIBER_POSITION: i32 = 4;
+    /// Position up to which an image has no gap.
     pub const RECEIVER_POSITION: i32 = 5;
+    /// Status of a send channel.
     pub const SEND_CHANNEL_STATUS: i32 = 6;
+    /// Status of a receive channel.
     pub const RECEIVE_CHANNEL_STATUS: i32 = 7;
+    /// Position up to which the sender may send.
     pub const SENDER_LIMIT: i32 = 9;
+    /// State of congestion control of an image.
     pub const PER_IMAGE: i32 = 10;
+    /// Last sign of life of a client, epoch ms.
     pub const CLIENT_HEARTBEAT: i32 = 11;
+    /// Position up to which publishers have written.
     pub const PUBLISHER_POSITION: i32 = 12;
+    /// Times the sender ran into its limit.
     pub const SENDER_BACK_PRESSURE_EVENTS: i32 = 13;
+    /// Address to which a socket is bound.
     pub const LOCAL_SOCKET_ADDRESS: i32 = 14;
+    /// Neighbours of the name resolver.
     pub const RESOLVER_NEIGHBORS: i32 = 15;
+    /// Names in the cache of the name resolver.
     pub const RESOLVER_CACHE_ENTRIES: i32 = 16;
+    /// Receivers that flow control counts.
     pub const FLOW_CONTROL_RECEIVERS: i32 = 17;
+    /// Destinations of a multi-destination publication.
     pub const MDC_DESTINATIONS: i32 = 18;
+    /// NAKs that a publication has received.
     pub const SENDER_NAKS_RECEIVED: i32 = 19;
+    /// NAKs that an image has sent.
     pub const RECEIVER_NAKS_SENT: i32 = 20;
+    /// A bootstrap neighbour of the name resolver.
     pub const BOOTSTRAP_NEIGHBOR: i32 = 21;
+    /// Row of the table of names.
     pub const NAME_TABLE_ENTRY: i32 = 2001;
 
+    /// Position up to which a recording is written.
     pub const RECORDING_POSITION: i32 = 100;
+    /// Errors of an archive.
     pub const ARCHIVE_ERROR_COUNT: i32 = 101;
+    /// Control sessions of an archive.
     pub const ARCHIVE_CONTROL_SESSIONS: i32 = 102;
+    /// Longest duty cycle of an archive, ns.
     pub const ARCHIVE_MAX_CYCLE_TIME: i32 = 103;
+    /// Duty cycles of an archive beyond their threshold.
     pub const ARCHIVE_CYCLE_TIME_EXCEEDED: i32 = 104;
+    /// Longest write of the recorder, ns.
     pub const ARCHIVE_RECORDER_MAX_WRITE_TIME: i32 = 105;
+    /// Bytes that the recorder has written.
     pub const ARCHIVE_RECORDER_TOTAL_WRITE_BYTES: i32 = 106;
+    /// Time that the recorder has spent in writes, ns.
     pub const ARCHIVE_RECORDER_TOTAL_WRITE_TIME: i32 = 107;
+    /// Longest read of the replayer, ns.
     pub const ARCHIVE_REPLAYER_MAX_READ_TIME: i32 = 108;
+    /// Bytes that the replayer has read.
     pub const ARCHIVE_REPLAYER_TOTAL_READ_BYTES: i32 = 109;
+    /// Time that the replayer has spent in reads, ns.
     pub const ARCHIVE_REPLAYER_TOTAL_READ_TIME: i32 = 110;
+    /// Recordings that are active.
     pub const ARCHIVE_RECORDING_SESSIONS: i32 = 111;
+    /// Replays that are active.
     pub const ARCHIVE_REPLAY_SESSIONS: i32 = 112;
+    /// A control session of an archive.
     pub const ARCHIVE_CONTROL_SESSION: i32 = 113;
+    /// State of a persistent subscription.
     pub const PERSISTENT_SUBSCRIPTION_STATE: i32 = 114;
+    /// Distance of a persistent subscription from the live stream, bytes.
     pub const PERSISTENT_SUBSCRIPTION_JOIN_DIFFERENCE: i32 = 115;
+    /// Times a persistent subscription has left the live stream.
     pub const PERSISTENT_SUBSCRIPTION_LIVE_LEFT: i32 = 116;
+    /// Times a persistent subscription has joined the live stream.
     pub const PERSISTENT_SUBSCRIPTION_LIVE_JOINED: i32 = 117;
+
+    /// Messages of clients that a consensus module refused. This type and the next two are this project's own.
+    pub const INGRESS_REFUSED: i32 = 18_001;
+    /// Messages on the consensus stream that a consensus module refused.
+    pub const CONSENSUS_REFUSED: i32 = 18_002;
+    /// Messages on the control streams that an archive refused.
+    pub const ARCHIVE_CONTROL_REFUSED: i32 = 18_003;
 }
 
 /// First words of the labels of counters on streams and channels (spec 01 §3.6).
 pub mod name {
-    #![allow(missing_docs)]
+    /// Of [`PUBLISHER_LIMIT`](super::type_id::PUBLISHER_LIMIT).
     pub const PUBLISHER_LIMIT: &str = "pub-lmt";
+    /// Of [`SENDER_POSITION`](super::type_id::SENDER_POSITION).
     pub const SENDER_POSITION: &str = "snd-pos";
+    /// Of [`RECEIVER_HWM`](super::type_id::RECEIVER_HWM).
     pub const RECEIVER_HWM: &str = "rcv-hwm";
+    /// Of [`SUBSCRIBER_POSITION`](super::type_id::SUBSCRIBER_POSITION).
     pub const SUBSCRIBER_POSITION: &str = "sub-pos";
+    /// Of [`RECEIVER_POSITION`](super::type_id::RECEIVER_POSITION).
     pub const RECEIVER_POSITION: &str = "rcv-pos";
+    /// Of [`SEND_CHANNEL_STATUS`](super::type_id::SEND_CHANNEL_STATUS).
     pub const SEND_CHANNEL_STATUS: &str = "snd-channel";
+    /// Of [`RECEIVE_CHANNEL_STATUS`](super::type_id::RECEIVE_CHANNEL_STATUS).
     pub const RECEIVE_CHANNEL_STATUS: &str = "rcv-channel";
+    /// Of [`SENDER_LIMIT`](super::type_id::SENDER_LIMIT).
     pub const SENDER_LIMIT: &str = "snd-lmt";
+    /// Of [`PER_IMAGE`](super::type_id::PER_IMAGE): round trip time that cubic congestion control uses, ns.
     pub const CUBIC_RTT: &str = "rcv-cc-cubic-rtt";
+    /// Of [`PER_IMAGE`](super::type_id::PER_IMAGE): window of cubic congestion control, bytes.
     pub const CUBIC_WINDOW: &str = "rcv-cc-cubic-wnd";
+    /// Of [`CLIENT_HEARTBEAT`](super::type_id::CLIENT_HEARTBEAT).
     pub const CLIENT_HEARTBEAT: &str = "client-heartbeat";
+    /// Of [`PUBLISHER_POSITION`](super::type_id::PUBLISHER_POSITION), for publications with many writers.
     pub const PUBLISHER_POSITION_CONCURRENT: &str = "pub-pos (concurrent)";
+    /// Of [`PUBLISHER_POSITION`](super::type_id::PUBLISHER_POSITION), for publications with one writer.
     pub const PUBLISHER_POSITION_EXCLUSIVE: &str = "pub-pos (exclusive)";
+    /// Of [`SENDER_BACK_PRESSURE_EVENTS`](super::type_id::SENDER_BACK_PRESSURE_EVENTS).
     pub const SENDER_BACK_PRESSURE_EVENTS: &str = "snd-bpe";
+    /// Of [`LOCAL_SOCKET_ADDRESS`](super::type_id::LOCAL_SOCKET_ADDRESS), for send channels.
     pub const SEND_LOCAL_SOCKET_ADDRESS: &str = "snd-local-sockaddr";
+    /// Of [`LOCAL_SOCKET_ADDRESS`](super::type_id::LOCAL_SOCKET_ADDRESS), for receive channels.
     pub const RECEIVE_LOCAL_SOCKET_ADDRESS: &str = "rcv-local-sockaddr";
+    /// Of [`FLOW_CONTROL_RECEIVERS`](super::type_id::FLOW_CONTROL_RECEIVERS).
     pub const FLOW_CONTROL_RECEIVERS: &str = "fc-receivers";
+    /// Of [`MDC_DESTINATIONS`](super::type_id::MDC_DESTINATIONS).
     pub const MDC_DESTINATIONS: &str = "mdc-num-dest";
+    /// Of [`SENDER_NAKS_RECEIVED`](super::type_id::SENDER_NAKS_RECEIVED).
     pub const SENDER_NAKS_RECEIVED: &str = "snd-naks-received";
+    /// Of [`RECEIVER_NAKS_SENT`](super::type_id::RECEIVER_NAKS_SENT).
     pub const RECEIVER_NAKS_SENT: &str = "rcv-naks-sent";
 }
 
 /// Values of channel status counters (spec 01 §3.6).
 pub mod channel_status {
-    #![allow(missing_docs)]
+    /// The channel has failed.
     pub const ERRORED: i64 = -1;
+    /// The channel's socket is being opened.
     pub const INITIALIZING: i64 = 0;
+    /// The channel's socket is open.
     pub const ACTIVE: i64 = 1;
+    /// The channel's last user is gone.
     pub const CLOSING: i64 = 2;
     /// Counter id that stands for "no status": IPC and spies.
     pub const NO_COUNTER_ID: i32 = -1;

@@ -8,19 +8,31 @@ use crate::wire::{WireError, WireReader, WireWriter};
 
 /// Type ids of the to-clients records (spec 01 §4.1).
 pub mod type_id {
-    #![allow(missing_docs)]
+    /// A command has failed.
     pub const ON_ERROR: i32 = 0x0F01;
+    /// A subscription has an image.
     pub const ON_AVAILABLE_IMAGE: i32 = 0x0F02;
+    /// A publication with many writers was added.
     pub const ON_PUBLICATION_READY: i32 = 0x0F03;
+    /// A command without a result of its own has succeeded.
     pub const ON_OPERATION_SUCCESS: i32 = 0x0F04;
+    /// A subscription has lost an image.
     pub const ON_UNAVAILABLE_IMAGE: i32 = 0x0F05;
+    /// A publication with one writer was added.
     pub const ON_EXCLUSIVE_PUBLICATION_READY: i32 = 0x0F06;
+    /// A subscription was added.
     pub const ON_SUBSCRIPTION_READY: i32 = 0x0F07;
+    /// A counter was added.
     pub const ON_COUNTER_READY: i32 = 0x0F08;
+    /// A counter was removed.
     pub const ON_UNAVAILABLE_COUNTER: i32 = 0x0F09;
+    /// The driver has given a client up.
     pub const ON_CLIENT_TIMEOUT: i32 = 0x0F0A;
+    /// A static counter was added or found.
     pub const ON_STATIC_COUNTER: i32 = 0x0F0B;
+    /// A receiver has rejected the image of a publication.
     pub const ON_PUBLICATION_ERROR: i32 = 0x0F0C;
+    /// A session id that was asked for.
     pub const ON_NEXT_AVAILABLE_SESSION_ID: i32 = 0x0F0D;
 }
 
@@ -76,66 +88,112 @@ pub struct PublicationReady<'a> {
 
 /// An event (spec 01 §4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants and fields are those of the table in spec 01 §4.4")]
 pub enum Event<'a> {
     /// The code stays a number: [`crate::ErrorCode::from_value`] names it.
     Error {
+        /// Correlation id of the command that has failed.
         correlation_id: i64,
+        /// Error code, see [`crate::ErrorCode`].
         error_code: i32,
+        /// Text of the error.
         message: &'a str,
     },
+    /// A subscription has an image.
     AvailableImage {
+        /// Correlation id of the image.
         correlation_id: i64,
+        /// Session id of the image's publication.
         session_id: i32,
+        /// Stream id.
         stream_id: i32,
+        /// Registration id of the client's subscription.
         subscription_registration_id: i64,
+        /// Counter in which the subscriber keeps its position.
         subscriber_position_counter_id: i32,
+        /// Path of the log file.
         log_file_name: &'a str,
+        /// Address of the source, or `aeron:ipc`.
         source_identity: &'a str,
     },
+    /// A publication with many writers was added.
     PublicationReady(PublicationReady<'a>),
+    /// A publication with one writer was added.
     ExclusivePublicationReady(PublicationReady<'a>),
+    /// A command without a result of its own has succeeded.
     OperationSuccess {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
     },
+    /// A subscription has lost an image.
     UnavailableImage {
+        /// Correlation id of the image.
         correlation_id: i64,
+        /// Registration id of the client's subscription.
         subscription_registration_id: i64,
+        /// Stream id.
         stream_id: i32,
+        /// Channel URI.
         channel: &'a str,
     },
+    /// A subscription was added.
     SubscriptionReady {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Counter with the status of the channel; -1 for IPC and spies.
         channel_status_counter_id: i32,
     },
+    /// A counter was added, by whichever client.
     CounterReady {
+        /// Registration id of the counter: the correlation id of its command.
         correlation_id: i64,
+        /// Id of the counter.
         counter_id: i32,
     },
+    /// A counter was removed.
     UnavailableCounter {
+        /// Registration id of the counter.
         registration_id: i64,
+        /// Id of the counter.
         counter_id: i32,
     },
+    /// The driver has given a client up.
     ClientTimeout {
+        /// Id of the client.
         client_id: i64,
     },
+    /// A static counter was added or found.
     StaticCounter {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Id of the counter.
         counter_id: i32,
     },
+    /// A receiver has rejected the image of a publication.
     PublicationError {
+        /// Registration id of the publication.
         registration_id: i64,
+        /// Registration id of the destination that leads to the receiver; -1 for none.
         destination_registration_id: i64,
+        /// Session id.
         session_id: i32,
+        /// Stream id.
         stream_id: i32,
+        /// Id of the receiver; -1 for IPC.
         receiver_id: i64,
+        /// Group tag of the receiver; -1 for none.
         group_tag: i64,
+        /// Address of the receiver.
         source: SocketAddr,
+        /// Error code, see [`crate::ErrorCode`].
         error_code: i32,
+        /// Reason of the receiver.
         message: &'a str,
     },
+    /// A session id that was asked for.
     NextAvailableSessionId {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Session id that no publication of the stream has.
         session_id: i32,
     },
 }

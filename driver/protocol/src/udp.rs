@@ -39,33 +39,53 @@ pub const FRAME_VERSION: u8 = 0;
 
 /// Types of frames.
 pub mod frame_type {
-    #![allow(missing_docs)]
+    /// Padding: only its header is sent.
     pub const PAD: u16 = 0x00;
+    /// Data, or a heartbeat when its length is 0.
     pub const DATA: u16 = 0x01;
+    /// A receiver asks for a gap.
     pub const NAK: u16 = 0x02;
+    /// A receiver's status message: position and window.
     pub const SM: u16 = 0x03;
+    /// A receiver rejects the stream.
     pub const ERR: u16 = 0x04;
+    /// A sender announces its stream.
     pub const SETUP: u16 = 0x05;
+    /// Measurement of the round trip time.
     pub const RTTM: u16 = 0x06;
+    /// Names that drivers tell each other.
     pub const RES: u16 = 0x07;
+    /// A responder names the session of its response stream.
     pub const RSP_SETUP: u16 = 0x0B;
+    /// Reserved for extensions.
     pub const EXT: u16 = 0xFFFF;
 }
 
 /// Flags of frames; their meaning depends on the type.
 pub mod flag {
-    #![allow(missing_docs)]
+    /// Data: first fragment of a message.
     pub const BEGIN: u8 = 0x80;
+    /// Data: last fragment of a message.
     pub const END: u8 = 0x40;
+    /// Data: a whole message.
     pub const UNFRAGMENTED: u8 = 0xC0;
+    /// Data: the stream has ended at this position.
     pub const EOS: u8 = 0x20;
+    /// Data: the publication was revoked.
     pub const REVOKED: u8 = 0x10;
+    /// SETUP: the publication awaits a response channel.
     pub const SETUP_SEND_RESPONSE: u8 = 0x80;
+    /// SETUP: the channel has several receivers.
     pub const SETUP_GROUP: u8 = 0x40;
+    /// Status message: the receiver asks for a SETUP.
     pub const SM_SEND_SETUP: u8 = 0x80;
+    /// Status message: the receiver has the whole stream.
     pub const SM_EOS: u8 = 0x40;
+    /// ERR: the frame has a group tag.
     pub const ERR_GROUP_TAG: u8 = 0x08;
+    /// RTTM: the receiver of the frame shall reply.
     pub const RTTM_REPLY: u8 = 0x80;
+    /// RES: the entry is the sender's own.
     pub const RES_SELF: u8 = 0x80;
 }
 

@@ -21,46 +21,85 @@ pub const MAX_URI_LENGTH: usize = 4095;
 
 /// Keys of parameters (spec 01 §6.3).
 pub mod key {
-    #![allow(missing_docs)]
+    /// Address of the receiver, or of the group.
     pub const ENDPOINT: &str = "endpoint";
+    /// Network interface.
     pub const INTERFACE: &str = "interface";
+    /// Control address.
     pub const CONTROL: &str = "control";
+    /// `manual`, `dynamic` or `response`.
     pub const CONTROL_MODE: &str = "control-mode";
+    /// Session id, or `tag:` with the entity tag of a publication.
     pub const SESSION_ID: &str = "session-id";
+    /// Stream id.
     pub const STREAM_ID: &str = "stream-id";
+    /// Length of a term, bytes.
     pub const TERM_LENGTH: &str = "term-length";
+    /// Id of the first term.
     pub const INITIAL_TERM_ID: &str = "init-term-id";
+    /// Term in which the publication starts.
     pub const TERM_ID: &str = "term-id";
+    /// Offset in that term at which the publication starts, bytes.
     pub const TERM_OFFSET: &str = "term-offset";
+    /// Most bytes of a datagram.
     pub const MTU: &str = "mtu";
+    /// Window of a publication, bytes.
     pub const PUBLICATION_WINDOW: &str = "pub-wnd";
+    /// Time for which a drained publication lingers.
     pub const LINGER: &str = "linger";
+    /// Whether the log file may have holes.
     pub const SPARSE: &str = "sparse";
+    /// Whether receivers are told the end of the stream.
     pub const EOS: &str = "eos";
+    /// Whether spies make a publication connected.
     pub const SPIES_SIMULATE_CONNECTION: &str = "ssc";
+    /// Most retransmissions at a time to a group of receivers.
     pub const MAX_RESEND: &str = "max-resend";
+    /// Channel tag and entity tag.
     pub const TAGS: &str = "tags";
+    /// Name for people; without effect.
     pub const ALIAS: &str = "alias";
+    /// Hops of multicast datagrams.
     pub const TTL: &str = "ttl";
+    /// Whether gaps are repaired or filled.
     pub const RELIABLE: &str = "reliable";
+    /// Whether the subscriber holds the stream back.
     pub const TETHER: &str = "tether";
+    /// Whether images that went away may come back.
     pub const REJOIN: &str = "rejoin";
+    /// Whether the image has group semantics.
     pub const GROUP: &str = "group";
+    /// Window of the receiver, bytes.
     pub const RECEIVER_WINDOW: &str = "rcv-wnd";
+    /// Length of the socket's send buffer, bytes.
     pub const SOCKET_SNDBUF: &str = "so-sndbuf";
+    /// Length of the socket's receive buffer, bytes.
     pub const SOCKET_RCVBUF: &str = "so-rcvbuf";
+    /// Delay before the first NAK.
     pub const NAK_DELAY: &str = "nak-delay";
+    /// Congestion control: `static` or `cubic`.
     pub const CONGESTION_CONTROL: &str = "cc";
+    /// Flow control: `max`, `min` or `tagged`, with parameters.
     pub const FLOW_CONTROL: &str = "fc";
+    /// Group tag of the receiver.
     pub const GROUP_TAG: &str = "gtag";
+    /// Time for which an untethered subscriber may be behind the window limit.
     pub const UNTETHERED_WINDOW_LIMIT_TIMEOUT: &str = "untethered-window-limit-timeout";
+    /// Time for which an untethered subscriber lingers.
     pub const UNTETHERED_LINGER_TIMEOUT: &str = "untethered-linger-timeout";
+    /// Time after which a resting untethered subscriber joins again.
     pub const UNTETHERED_RESTING_TIMEOUT: &str = "untethered-resting-timeout";
+    /// Correlation id of the request image, registration id of the response subscription, or `prototype`.
     pub const RESPONSE_CORRELATION_ID: &str = "response-correlation-id";
+    /// Address on which responses are heard.
     pub const RESPONSE_ENDPOINT: &str = "response-endpoint";
+    /// Where the channel's time of receipt is stored: an offset in the payload, or `reserved`.
     pub const CHANNEL_RECEIVE_TIMESTAMP_OFFSET: &str = "channel-rcv-ts-offset";
+    /// Where the channel's time of sending is stored: an offset in the payload, or `reserved`.
     pub const CHANNEL_SEND_TIMESTAMP_OFFSET: &str = "channel-snd-ts-offset";
+    /// Where the system's time of receipt is stored: an offset in the payload, or `reserved`.
     pub const MEDIA_RECEIVE_TIMESTAMP_OFFSET: &str = "media-rcv-ts-offset";
+    /// Whether the transport is secured; refused.
     pub const ATS: &str = "ats";
 }
 
@@ -280,8 +319,8 @@ impl ChannelUri {
             return Err(self.combination("aeron-spy: is only for subscriptions".into()));
         }
         self.check_common()?;
-        if let Some(own) = self.stream_id()?.filter(|own| *own != stream_id) {
-            let rule = format!("stream-id={own} does not match provided streamId={stream_id}");
+        if let Some(found) = self.stream_id()?.filter(|found| *found != stream_id) {
+            let rule = format!("stream-id={found} does not match provided streamId={stream_id}");
             return Err(self.combination(rule));
         }
         let term_length = self.term_length()?;

@@ -85,6 +85,26 @@ fn wildcard_ports_are_shared_only_by_tag() {
     assert!(other.matches(&tagged).unwrap_err().message.contains("mismatched endpoint or control"));
 }
 
+/// What was requested says whether a tagged channel is the same, wherever its name led to when the socket was opened.
+#[test]
+fn a_tagged_channel_is_found_again_after_its_name_has_moved() {
+    for text in
+        ["aeron:udp?endpoint=localhost:9|tags=7", "aeron:udp?control=localhost:9|control-mode=dynamic|tags=7"]
+    {
+        let mut before = channel(text).unwrap();
+        let moved = |address: Option<SocketAddr>| {
+            address.map(|own| SocketAddr::new([127, 0, 0, 2].into(), own.port()))
+        };
+        (before.endpoint, before.control) = (moved(before.endpoint), moved(before.control));
+        let again = channel(text).unwrap();
+        assert!(again.endpoint != before.endpoint || again.control != before.control);
+        assert!(again.matches(&before).unwrap());
+        let by_address = channel(&text.replace("localhost", "127.0.0.1")).unwrap();
+        assert!(by_address.matches(&again).unwrap(), "other words for the same address");
+        assert!(by_address.matches(&before).unwrap_err().message.contains("mismatched endpoint or control"));
+    }
+}
+
 #[test]
 fn bad_addresses_have_their_codes() {
     let code = |text| channel(text).unwrap_err().code;

@@ -9,6 +9,7 @@ use super::commands::parse;
 use super::endpoints::UnresolvedDestination;
 use super::pending::Pending;
 use crate::channel::UdpChannel;
+use crate::error_notes::kind;
 use crate::events::PublicationErrorEvent;
 use crate::failure::Failure;
 use crate::handover::{ConductorCommand, SenderCommand};
@@ -170,8 +171,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.on_agent_command(command);
         }
         if let Some(errors) = self.handle.errors.take() {
-            for error in errors {
-                self.events.record_error(&error);
+            for note in errors {
+                self.events.record_note(&note);
             }
         }
         work_count
@@ -214,10 +215,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 };
                 let identity = &entry.publication.identity;
                 let (session_id, stream_id) = (identity.session_id, identity.stream_id);
-                self.events.record_error(&format!(
+                let text = format!(
                     "WARN: onPublicationError: registrationId={registration_id} sessionId={session_id} \
                      streamId={stream_id} receiverId={receiver_id} errorCode={code} message={message}"
-                ));
+                );
+                self.events.record_kind(kind::PUBLICATION_ERROR, &text);
                 self.events.publication_error(PublicationErrorEvent {
                     registration_id,
                     destination_id,
@@ -233,7 +235,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             ConductorCommand::ReResolve { endpoint_id, destination_id } => {
                 self.re_resolve(endpoint_id, destination_id);
             }
-            ConductorCommand::Error { text } => self.events.record_error(&text),
+            ConductorCommand::Error(note) => self.events.record_note(&note),
         }
     }
 
@@ -241,8 +243,15 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     #[inline]
     pub(super) fn track_positions(&mut self) -> usize {
         let mut work_count = 0;
+        let mut allocation_due = None;
         for entry in &mut self.images {
             work_count += entry.image.track(&mut self.loss_report, self.now.ns, self.now.epoch_ms);
+            if entry.image.allocation.is_due() {
+                allocation_due = Some(entry.image.identity.correlation_id);
+            }
+        }
+        if let Some(id) = allocation_due {
+            self.allocate(id);
         }
         for entry in &mut self.publications {
             work_count += entry.publication.track();

@@ -98,7 +98,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                         endpoint.channel.text, channel.text
                     )));
                 }
-                check_socket_buffers(channel, &endpoint.channel)?;
+                self.check_socket_buffers(channel, &endpoint.channel)?;
                 check_stamps(channel, &endpoint.channel, &[key::CHANNEL_SEND_TIMESTAMP_OFFSET])?;
                 return Ok(Some(index));
             }
@@ -113,7 +113,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 if endpoint.is_closing {
                     return Err(closing("receive_channel_endpoint"));
                 }
-                check_socket_buffers(channel, &endpoint.channel)?;
+                self.check_socket_buffers(channel, &endpoint.channel)?;
                 let keys = [key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET, key::MEDIA_RECEIVE_TIMESTAMP_OFFSET];
                 check_stamps(channel, &endpoint.channel, &keys)?;
                 return Ok(Some(index));
@@ -122,27 +122,29 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(None)
     }
 
-    /// Opens a socket for a channel.
+    /// Opens the socket of a subscription, or of a destination of one. `buffers` names the lengths of its buffers,
+    /// `channel` is the text that a refusal quotes.
     pub(super) fn open_socket(
         &mut self,
         spec: SocketSpec,
-        channel: &UdpChannel,
+        buffers: &ChannelUri,
+        channel: &str,
         pending: Pending,
     ) -> Result<(), Failure> {
-        self.open_sockets(spec, None, channel, pending)
+        self.open_sockets((spec, None), buffers, channel, pending)
     }
 
-    /// Opens a socket for a channel, and another one to hear receivers on, if it has that.
+    /// As [`open_socket`](Self::open_socket), with another socket to hear receivers on if the channel has one.
     pub(super) fn open_sockets(
         &mut self,
-        spec: SocketSpec,
-        control: Option<SocketSpec>,
-        channel: &UdpChannel,
+        (spec, control): (SocketSpec, Option<SocketSpec>),
+        buffers: &ChannelUri,
+        channel: &str,
         pending: Pending,
     ) -> Result<(), Failure> {
-        let sndbuf = channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
-        let rcvbuf = channel.uri.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length);
-        let stamps = channel.uri.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET);
+        let sndbuf = buffers.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
+        let rcvbuf = buffers.socket_rcvbuf()?.unwrap_or(self.context.socket_rcvbuf_length);
+        let stamps = buffers.contains(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET);
         let with_buffers = |spec| SocketSpec {
             stamps,
             sndbuf_length: usize::try_from(sndbuf).unwrap_or(0),
@@ -151,20 +153,49 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let spec = Box::new(with_buffers(spec));
         let control = control.map(|control| Box::new(with_buffers(control)));
-        self.submit_for_client(Job::Socket { spec, control }, pending)
+        self.submit_for_client(Job::Socket { spec, control, channel: channel.to_owned() }, pending)
     }
 
-    /// Refuses an MTU that one send of the socket does not take (spec 02 §2.10).
-    pub(super) fn check_mtu(&self, channel: &UdpChannel, mtu: i32) -> Result<(), Failure> {
-        let setting = channel.uri.socket_sndbuf()?.unwrap_or(self.context.socket_sndbuf_length);
+    /// Refuses an MTU above SO_SNDBUF (spec 02 §2.10): that of the channel, of the channel that the socket was opened
+    /// for, or of the driver.
+    pub(super) fn check_mtu(
+        &self,
+        channel: &UdpChannel,
+        existing: Option<&UdpChannel>,
+        mtu: i32,
+    ) -> Result<(), Failure> {
+        let named = match channel.uri.socket_sndbuf()? {
+            Some(length) => Some(length),
+            None => existing.map(|existing| existing.uri.socket_sndbuf()).transpose()?.flatten(),
+        };
+        let setting = named.unwrap_or(self.context.socket_sndbuf_length);
         let sndbuf = effective(setting, self.limits.default_sndbuf, self.limits.max_sndbuf);
-        // The system grants twice what is asked for, the other half for its own books.
-        let granted = if setting > 0 { sndbuf * 2 } else { sndbuf };
-        if mtu as usize > granted {
+        if mtu as usize > sndbuf {
             return Err(Failure::generic(format!(
-                "MTU greater than SO_SNDBUF for channel: mtu={mtu} so-sndbuf={setting} channel={}",
+                "MTU greater than SO_SNDBUF for channel: mtu={mtu} so-sndbuf={sndbuf} channel={}",
                 channel.text
             )));
+        }
+        Ok(())
+    }
+
+    /// Explicit buffer lengths must equal those of the open socket (spec 02 §2.11). A channel that names none has the
+    /// driver's.
+    fn check_socket_buffers(&self, channel: &UdpChannel, existing: &UdpChannel) -> Result<(), Failure> {
+        let (sndbuf, rcvbuf) = (self.context.socket_sndbuf_length, self.context.socket_rcvbuf_length);
+        for (key, wanted, other, setting) in [
+            (key::SOCKET_SNDBUF, channel.uri.socket_sndbuf()?, existing.uri.socket_sndbuf()?, sndbuf),
+            (key::SOCKET_RCVBUF, channel.uri.socket_rcvbuf()?, existing.uri.socket_rcvbuf()?, rcvbuf),
+        ] {
+            let Some(wanted) = wanted else { continue };
+            let other = other.unwrap_or(setting);
+            if wanted != other {
+                let other = if other == 0 { "OS default".to_owned() } else { other.to_string() };
+                return Err(Failure::generic(format!(
+                    "{key}={wanted} does not match existing value of {other}: existingChannel={} channel={}",
+                    existing.text, channel.text
+                )));
+            }
         }
         Ok(())
     }
@@ -219,7 +250,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let is_connected = self.context.connect_enabled && channel.control_mode.is_none();
         let remote = if is_connected || destinations.is_some() { None } else { channel.endpoint };
         let resolves = channel.control_mode.is_none() && channel.has_endpoint_name();
-        let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters);
+        let mut endpoint = SenderEndpoint::new(id, socket, remote, resolves, destinations, counters)
+            .of_channel(&channel.text);
         if let Some(control) = control {
             endpoint = endpoint.hearing_on(control);
         }
@@ -430,25 +462,6 @@ fn check_stamps(channel: &UdpChannel, existing: &UdpChannel, keys: &[&'static st
                 own.map_or(-1, TimestampOffset::value),
                 existing.text,
                 channel.text
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Explicit buffer lengths must equal those the socket was opened with (spec 02 §2.11).
-fn check_socket_buffers(channel: &UdpChannel, existing: &UdpChannel) -> Result<(), Failure> {
-    for (key, own, other) in [
-        (key::SOCKET_SNDBUF, channel.uri.socket_sndbuf()?, existing.uri.socket_sndbuf()?),
-        (key::SOCKET_RCVBUF, channel.uri.socket_rcvbuf()?, existing.uri.socket_rcvbuf()?),
-    ] {
-        if let Some(own) = own
-            && other != Some(own)
-        {
-            let other = other.map_or_else(|| "OS default".to_owned(), |length| length.to_string());
-            return Err(Failure::generic(format!(
-                "{key}={own} does not match existing value of {other}: existingChannel={} channel={}",
-                existing.text, channel.text
             )));
         }
     }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::Group;
-use harrier_ringbuf::logbuffer::{LogSettings, LogType};
+use harrier_ringbuf::logbuffer::{LogSettings, LogType, METADATA_LENGTH};
 use harrier_ringbuf::position::compute_position;
 use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
 use super::pending::{AddSubscription, Pending};
 use super::subscriptions::{Source, Subscription};
+use crate::allocation::{self, Allocation};
 use crate::channel::{UdpChannel, address_text};
+use crate::error_notes::kind;
 use crate::events::ImageEvent;
 use crate::executor::Job;
 use crate::failure::Failure;
@@ -49,6 +51,7 @@ pub(super) struct ImageRequest {
     setup: Setup,
     source: SocketAddr,
     control: SocketAddr,
+    allocation: Allocation,
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
@@ -78,10 +81,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             None => {
                 let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
                 let port = self.choose_receive_port(&mut spec)?;
-                let opened = (*channel).clone();
+                let (uri, text) = (channel.uri.clone(), channel.text.clone());
                 let params = Box::new(params);
                 let pending = Pending::SubscriptionSocket { add, params, channel, port };
-                self.open_socket(spec, &opened, pending).inspect_err(|_| self.receive_ports.release(port))
+                self.open_socket(spec, &uri, &text, pending).inspect_err(|_| self.receive_ports.release(port))
             }
         }
     }
@@ -181,20 +184,33 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let window = subscription.params.receiver_window.min(setup.term_length / 2);
         if setup.mtu > window {
-            self.events.record_error(&format!(
+            let text = format!(
                 "mtuLength={} > initialWindowLength={window} for session={session_id} stream={stream_id} from {source}",
                 setup.mtu
-            ));
+            );
+            self.events.record_kind(kind::MTU_ABOVE_WINDOW, &text);
             return self.refuse_image(endpoint_id, &setup, RefusedUntil::End);
         }
+        let max_term_length = subscription.params.max_term_length;
+        if max_term_length > 0 && setup.term_length > max_term_length {
+            let text = format!(
+                "image term length {} of session={session_id} stream={stream_id} from {source} exceeds the limit: \
+                 raise harrier.image.max.term.length={max_term_length}, or image-max-term-length of the channel",
+                setup.term_length
+            );
+            self.events.record_kind(kind::TERM_LENGTH_LIMIT, &text);
+            return self.refuse_image(endpoint_id, &setup, RefusedUntil::SetupTimeout);
+        }
         let correlation_id = self.to_driver.next_correlation_id();
+        let allocation = self.image_allocation(subscription, &setup);
         let settings = self.image_log_settings(subscription, &setup, correlation_id, window);
         let job = Job::CreateLog {
             path: log_files::image_path(&self.context.directory, correlation_id),
             settings: Box::new(settings),
             storage: self.context.storage_checks(),
+            first: allocation.initial(),
         };
-        let request = ImageRequest { correlation_id, endpoint_id, setup, source, control };
+        let request = ImageRequest { correlation_id, endpoint_id, setup, source, control, allocation };
         if self.submit(job, Pending::ImageLog(Box::new(request))).is_err() {
             self.refuse_image(endpoint_id, &setup, RefusedUntil::NextSetup);
         }
@@ -203,6 +219,18 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     fn refuse_image(&mut self, endpoint_id: u64, setup: &Setup, until: RefusedUntil) {
         let Setup { stream_id, session_id, .. } = *setup;
         self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id, until });
+    }
+
+    /// How much of an image's log is allocated at first.
+    fn image_allocation(&self, subscription: &Subscription, setup: &Setup) -> Allocation {
+        let params = &subscription.params;
+        if params.is_sparse {
+            return Allocation::whole();
+        }
+        let bits = setup.term_length.trailing_zeros();
+        let start = compute_position(setup.active_term_id, setup.term_offset, bits, setup.initial_term_id);
+        let length = allocation::first_length(&self.context);
+        Allocation::first(params.allocation, start, setup.term_length as usize, METADATA_LENGTH, length)
     }
 
     fn image_log_settings(
@@ -278,22 +306,30 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let outcome = log.and_then(|(file, warning)| {
             self.on_mapped(file.length);
             if let Some(warning) = warning {
-                self.events.record_error(&warning);
+                self.events.record_kind(kind::LOW_SPACE, &warning);
             }
             self.add_image(&request, file)
         });
         if let Err(failure) = outcome {
-            self.events.record_error(&failure.to_string());
             let ImageRequest { endpoint_id, setup, .. } = &request;
             let mut wanted = self.subscriptions.iter();
             let is_wanted = wanted.any(|own| is_wanted(own, *endpoint_id, setup.stream_id, setup.session_id));
+            let kind = match is_wanted {
+                true => format!("{}: {}", kind::IMAGE_NOT_MADE, failure.cause()),
+                false => kind::IMAGE_NOT_WANTED.to_owned(),
+            };
+            self.events.record_kind(&kind, &failure.to_string());
             let until = if is_wanted { RefusedUntil::SetupTimeout } else { RefusedUntil::NextSetup };
             self.refuse_image(*endpoint_id, setup, until);
         }
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of one image, in the order in which they depend on each other"
+    )]
     fn add_image(&mut self, request: &ImageRequest, file: LogFile) -> Result<(), Failure> {
-        let ImageRequest { correlation_id, endpoint_id, setup, source, control } = *request;
+        let ImageRequest { correlation_id, endpoint_id, setup, source, ref allocation, .. } = *request;
         let wanted: Vec<i64> = self
             .subscriptions
             .iter()
@@ -336,32 +372,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             }
         };
         let shared = Arc::new(ImageShared::new());
-        let rtt_interval_ns = congestion.rtt_interval_ns();
-        let receive = ReceiveImage::new(
-            correlation_id,
-            endpoint_id,
-            setup.session_id,
-            setup.stream_id,
-            ReceiveImageSetup {
-                log: file.log.clone(),
-                is_reliable: params.is_reliable,
-                max_window,
-                initial_window: congestion.initial_window(),
-                join_position,
-                status_timeout_ns: self.context.status_message_timeout_ns,
-                liveness_timeout_ns: self.context.image_liveness_timeout_ns,
-                rtt_interval_ns,
-                high_water_mark: counters.high_water_mark.clone(),
-                rebuild_position: counters.rebuild_position.clone(),
-                naks_sent: counters.naks_sent.clone(),
-                shared: shared.clone(),
-                control,
-            },
-        );
         let loss = LossDetector::new(self.nak_delay(&params, &setup));
         let log_file_name = file.path.to_string_lossy().into_owned();
+        let image = PublicationImage::new(identity, file, counters, shared, congestion, loss, join_position)
+            .with_allocation(allocation.clone());
+        let receive = self.receive_image(request, &image, params.is_reliable, (max_window, join_position));
         self.images.push(ImageEntry {
-            image: PublicationImage::new(identity, file, counters, shared, congestion, loss, join_position),
+            image,
             endpoint_id,
             requests_response: setup.flags & flag::SETUP_SEND_RESPONSE != 0,
             response_session: None,
@@ -379,6 +396,34 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             self.link_image(index, registration_id);
         }
         Ok(())
+    }
+
+    /// The receiver's half of an image.
+    fn receive_image(
+        &self,
+        request: &ImageRequest,
+        image: &PublicationImage,
+        is_reliable: bool,
+        (max_window, join_position): (i32, i64),
+    ) -> ReceiveImage {
+        let ImageRequest { correlation_id, endpoint_id, setup, control, .. } = *request;
+        let counters = &image.counters;
+        let of_conductor = ReceiveImageSetup {
+            log: image.file.log.clone(),
+            is_reliable,
+            max_window,
+            initial_window: image.initial_window(),
+            join_position,
+            status_timeout_ns: self.context.status_message_timeout_ns,
+            liveness_timeout_ns: self.context.image_liveness_timeout_ns,
+            rtt_interval_ns: image.rtt_interval_ns(),
+            high_water_mark: counters.high_water_mark.clone(),
+            rebuild_position: counters.rebuild_position.clone(),
+            naks_sent: counters.naks_sent.clone(),
+            shared: image.shared.clone(),
+            control,
+        };
+        ReceiveImage::new(correlation_id, endpoint_id, setup.session_id, setup.stream_id, of_conductor)
     }
 
     fn nak_delay(&mut self, params: &SubscriptionParams, setup: &Setup) -> NakDelay {

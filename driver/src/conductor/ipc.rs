@@ -12,6 +12,7 @@ use super::pending::{AddPublication, AddSubscription, Pending};
 use super::sessions::IPC_SOCKET;
 use super::subscriptions::{Source, Subscription};
 use crate::counters::StreamIdentity;
+use crate::error_notes::kind;
 use crate::events::{IPC_SOURCE, ImageEvent, PublicationErrorEvent};
 use crate::executor::Job;
 use crate::failure::Failure;
@@ -42,8 +43,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             is_exclusive: add.is_exclusive,
         };
         let path = log_files::publication_path(&self.context.directory, add.correlation_id);
-        let job =
-            Job::CreateLog { path, settings: Box::new(settings), storage: self.context.storage_checks() };
+        let job = Job::CreateLog {
+            path,
+            settings: Box::new(settings),
+            storage: self.context.storage_checks(),
+            first: None,
+        };
         self.submit_for_client(job, Pending::IpcLog { identity, params: Box::new(params), start })
     }
 
@@ -183,7 +188,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         self.on_mapped(file.length);
         if let Some(warning) = warning {
-            self.events.record_error(&warning);
+            self.events.record_kind(kind::LOW_SPACE, &warning);
         }
         let (position, limit) = match self.ipc_counters(&identity, start_position(&start, params.term_length))
         {
@@ -318,6 +323,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let identity = publication.identity.clone();
         publication.reject(self.now.ns + self.context.image_liveness_timeout_ns);
+        let code = ErrorCode::ImageRejected.value();
+        let text = format!(
+            "WARN: onPublicationError: registrationId={} sessionId={} streamId={} receiverId=-1 \
+             errorCode={code} message={reason}",
+            identity.registration_id, identity.session_id, identity.stream_id
+        );
+        self.events.record_kind(&format!("{}: {reason}", kind::IPC_IMAGE_REJECTED), &text);
         self.events.publication_error(PublicationErrorEvent {
             registration_id: identity.registration_id,
             destination_id: -1,
@@ -326,7 +338,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             receiver_id: -1,
             group_tag: -1,
             source: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
-            code: ErrorCode::ImageRejected.value(),
+            code,
             message: reason,
         });
         let subscribers = publication.subscribers.drain();

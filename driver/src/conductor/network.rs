@@ -15,6 +15,7 @@ use super::pending::{AddPublication, AddSubscription, Pending};
 use super::responses::answered_image;
 use crate::channel::UdpChannel;
 use crate::counters::StreamIdentity;
+use crate::error_notes::kind;
 use crate::executor::{Job, Opened};
 use crate::failure::Failure;
 use crate::flow_control::FlowControl;
@@ -77,9 +78,11 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         check_publication_channel(&channel)?;
         let params = PublicationParams::new(&channel.uri, add.stream_id, &self.context)?;
         self.check_response(&channel, &params)?;
-        self.check_mtu(&channel, params.mtu_length)?;
         self.flow_control(&channel)?;
-        match self.find_send_endpoint(&channel)? {
+        let found = self.find_send_endpoint(&channel)?;
+        let existing = found.map(|index| &self.send_endpoints[index].channel);
+        self.check_mtu(&channel, existing, params.mtu_length)?;
+        match found {
             Some(index) => self.create_network_log(add, *channel, index),
             None => {
                 if channel.tag.is_some()
@@ -96,9 +99,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 let ttl = self.context.socket_multicast_ttl;
                 let mut spec = channel.send_socket(self.context.connect_enabled, ttl);
                 let port = self.choose_send_port(&mut spec, channel.control.is_some())?;
-                let (opened, control) = ((*channel).clone(), channel.control_socket(ttl));
+                let sockets = (spec, channel.control_socket(ttl));
+                let (uri, text) = (channel.uri.clone(), channel.text.clone());
                 let pending = Pending::PublicationSocket { add, channel, port };
-                self.open_sockets(spec, control, &opened, pending)
+                self.open_sockets(sockets, &uri, &text, pending)
                     .inspect_err(|_| self.send_ports.release(port))
             }
         }
@@ -161,6 +165,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             path: log_files::publication_path(&self.context.directory, add.correlation_id),
             settings: Box::new(settings),
             storage: self.context.storage_checks(),
+            first: None,
         };
         let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control };
         self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))?;
@@ -251,7 +256,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let NetworkLog { identity, endpoint_id, channel, params, start, flow_control } = log;
         self.on_mapped(file.length);
         if let Some(warning) = warning {
-            self.events.record_error(&warning);
+            self.events.record_kind(kind::LOW_SPACE, &warning);
         }
         let Some(endpoint) = self.send_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) else {
             self.closed_logs.push_back(file);

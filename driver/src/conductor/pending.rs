@@ -103,6 +103,7 @@ impl Pending {
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
     /// Goes on where a job was waited for.
+    #[expect(clippy::too_many_lines, reason = "a table: one arm for each kind of job")]
     pub(super) fn resume(&mut self, pending: Pending, result: JobResult<T>) {
         let correlation_id = pending.correlation_id();
         let outcome = match (pending, result) {

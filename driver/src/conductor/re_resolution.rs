@@ -5,6 +5,7 @@ use harrier_ringbuf::{Memory, Transport};
 use super::Conductor;
 use super::pending::Pending;
 use crate::channel::UdpChannel;
+use crate::error_notes::kind;
 use crate::executor::Job;
 use crate::failure::Failure;
 use crate::handover::{ReceiverCommand, SenderCommand};
@@ -91,7 +92,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let channel = match channel {
             Ok(channel) => channel,
             Err(failure) => {
-                return self.events.record_error(&format!("could not re-resolve: {}", failure.message));
+                let text = format!("could not re-resolve: {}", failure.message);
+                return self.events.record_kind(kind::RE_RESOLUTION, &text);
             }
         };
         let is_changed = self.set_endpoint(endpoint_id, destination_id, &channel)

@@ -76,11 +76,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
         let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
         let port = self.choose_receive_port(&mut spec)?;
-        // Its buffers are those of the subscription's channel.
-        let own = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id);
-        let opened = own.map_or_else(|| (*channel).clone(), |endpoint| endpoint.channel.clone());
+        // The subscription's channel names the lengths of the buffers.
+        let endpoint = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id);
+        let buffers = endpoint.map_or_else(|| channel.uri.clone(), |endpoint| endpoint.channel.uri.clone());
+        let text = channel.text.clone();
         let pending = Pending::ReceiveDestinationSocket { correlation_id, subscription_id, channel, port };
-        self.open_socket(spec, &opened, pending).inspect_err(|_| self.receive_ports.release(port))
+        self.open_socket(spec, &buffers, &text, pending).inspect_err(|_| self.receive_ports.release(port))
     }
 
     pub(super) fn on_receive_destination_socket(

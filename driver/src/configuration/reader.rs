@@ -8,7 +8,7 @@ use harrier_protocol::uri::{
 use harrier_ringbuf::transport::MAX_BATCH_LENGTH;
 
 use super::Properties;
-use crate::context::{DriverContext, ThreadingMode};
+use crate::context::{DriverContext, EVENT_LENGTHS, ThreadingMode};
 
 /// Longest length and largest count.
 const MAX_LENGTH: i64 = i32::MAX as i64;
@@ -217,6 +217,10 @@ impl Reader<'_> {
         self.read("AERON_SENDER_WILDCARD_PORT_RANGE", &mut c.sender_wildcard_port_range, range);
         self.read("AERON_RECEIVER_WILDCARD_PORT_RANGE", &mut c.receiver_wildcard_port_range, range);
         self.flag("AERON_DRIVER_CONNECT", &mut c.connect_enabled);
+        self.length("HARRIER_IMAGE_MAX_TERM_LENGTH", &mut c.image_max_term_length, 0..=MAX_LENGTH);
+        self.length("HARRIER_LOG_ALLOCATION_LENGTH", &mut c.log_allocation_length, 0..=MAX_LENGTH);
+        let lengths = *EVENT_LENGTHS.start() as i64..=*EVENT_LENGTHS.end() as i64;
+        self.size("HARRIER_DRIVER_EVENT_MAX_LENGTH", &mut c.event_max_length, lengths);
         self.flag("HARRIER_DRIVER_UDP_SEGMENTATION", &mut c.transport.segmentation);
         self.flag("HARRIER_DRIVER_IO_URING_SQPOLL", &mut c.transport.kernel_polling);
         let text = |text: &str| Some(text.to_owned());

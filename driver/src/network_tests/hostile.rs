@@ -7,7 +7,6 @@ use harrier_protocol::udp::{
 };
 use harrier_ringbuf::Rng;
 
-use super::net::Sent;
 use super::rig::{
     MS, MTU, Options, Rig, SECOND, SESSION, STREAM, TERM_LENGTH, US, address, receiver_address,
     sender_address,
@@ -15,9 +14,9 @@ use super::rig::{
 use crate::handover::ReceiverCommand;
 use crate::system_counters::SystemCounter as C;
 
-const TERM_ID: i32 = 100;
+pub(super) const TERM_ID: i32 = 100;
 
-fn data(term_id: i32, term_offset: i32, length: usize) -> Vec<u8> {
+pub(super) fn data(term_id: i32, term_offset: i32, length: usize) -> Vec<u8> {
     let mut bytes = vec![0xAB; length];
     DataHeader {
         frame_length: length as i32,
@@ -34,13 +33,13 @@ fn data(term_id: i32, term_offset: i32, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn heartbeat(term_id: i32, term_offset: i32, flags: u8) -> Vec<u8> {
+pub(super) fn heartbeat(term_id: i32, term_offset: i32, flags: u8) -> Vec<u8> {
     let mut bytes = vec![0; 32];
     DataHeader::heartbeat(SESSION, STREAM, term_id, term_offset, flags).encode(&mut bytes).unwrap();
     bytes
 }
 
-fn setup(session_id: i32) -> Setup {
+pub(super) fn setup(session_id: i32) -> Setup {
     Setup {
         flags: 0,
         term_offset: 0,
@@ -54,7 +53,7 @@ fn setup(session_id: i32) -> Setup {
     }
 }
 
-fn encoded(encode: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
+pub(super) fn encoded(encode: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
     let mut bytes = vec![0; 2_048];
     let length = encode(&mut bytes);
     bytes.truncate(length);
@@ -86,7 +85,7 @@ fn set(mut bytes: Vec<u8>, offset: usize, value: &[u8]) -> Vec<u8> {
 }
 
 /// A connected stream at position 64 that was read.
-fn connected() -> Rig {
+pub(super) fn connected() -> Rig {
     let mut rig = Rig::new();
     rig.connect();
     rig.publish(b"x");
@@ -94,22 +93,21 @@ fn connected() -> Rig {
     rig
 }
 
-fn inject(rig: &mut Rig, to: SocketAddr, datagram: &[u8]) {
+pub(super) fn inject(rig: &mut Rig, to: SocketAddr, datagram: &[u8]) {
     let from = if to == sender_address() { receiver_address(0) } else { sender_address() };
     rig.net.inject(from, to, datagram);
     rig.step(10 * US);
     rig.step(10 * US);
 }
 
-#[test]
-fn malformed_datagrams_are_counted_and_change_nothing() {
+/// Datagrams that no socket takes: name, whose socket contradicts them, bytes.
+fn malformed(receiver: SocketAddr) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
     let short = |bytes: Vec<u8>, length: usize| bytes[..length].to_vec();
-    let receiver = receiver_address(0);
     let two = |second: Vec<u8>| [data(TERM_ID, 64, 64), second].concat();
     let pad = |length: i32| {
         set(set(data(TERM_ID, 64, 32), 6, &frame_type::PAD.to_le_bytes()), 0, &length.to_le_bytes())
     };
-    let tables: Vec<(&str, SocketAddr, Vec<u8>)> = vec![
+    vec![
         ("nothing", receiver, Vec::new()),
         ("4 bytes", receiver, vec![0; 4]),
         ("version 1", receiver, set(data(TERM_ID, 64, 64), 4, &[1])),
@@ -156,7 +154,13 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
         ("error of 39 bytes", sender_address(), short(error(b"text"), 39)),
         ("error text outside", sender_address(), set(error(b"text"), 36, &5_i32.to_le_bytes())),
         ("error text of negative length", sender_address(), set(error(b"text"), 36, &(-1_i32).to_le_bytes())),
-    ];
+    ]
+}
+
+#[test]
+fn malformed_datagrams_are_counted_and_change_nothing() {
+    let receiver = receiver_address(0);
+    let tables = malformed(receiver);
     let mut rig = connected();
     let other = |to| if to == receiver { sender_address() } else { receiver };
     // What cannot be read is one to both sockets; what contradicts a stream is so only where the stream is.
@@ -259,70 +263,6 @@ fn well_formed_datagrams_that_fit_nothing_are_ignored() {
 }
 
 #[test]
-fn data_outside_the_window_is_counted() {
-    let mut rig = Rig::new();
-    rig.connect();
-    for number in 0..30 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    let receiver = receiver_address(0);
-    inject(&mut rig, receiver, &data(TERM_ID + 1, 0, 64));
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (1, 0));
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 2, 0, 0));
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (2, 0));
-    inject(&mut rig, receiver, &data(TERM_ID, 0, 64));
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::FlowControlUnderRuns)), (2, 1));
-    assert_eq!(rig.count(C::InvalidPackets), 0);
-    assert_eq!(rig.readers[0].messages.len(), 30);
-}
-
-/// Padding carries a sender past its window: a receiver that has lost all of the window learns of it by heartbeats only.
-#[test]
-fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
-    let mut rig = Rig::new();
-    rig.connect();
-    for number in 0..30 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    let receiver = receiver_address(0);
-    let told = |sent: &Sent| match sent.frame() {
-        Frame::StatusMessage(status) => Some(status.consumption_term_offset),
-        _ => None,
-    };
-    let told = rig.net.take_sent().iter().filter_map(told).next_back().unwrap();
-    // A sender that is further ahead does not send the gap again.
-    let furthest = told + (TERM_LENGTH / 2 + TERM_LENGTH / 8) as i32 - TERM_LENGTH as i32;
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, furthest + 32, 0));
-    rig.run(2 * MS, 10 * US);
-    assert_eq!((rig.count(C::FlowControlOverRuns), rig.count(C::NaksSent)), (1, 0));
-    inject(&mut rig, receiver, &heartbeat(TERM_ID + 1, furthest, 0));
-    rig.run(2 * MS, 10 * US);
-    assert_eq!(rig.count(C::FlowControlOverRuns), 1);
-    assert!(rig.count(C::NaksSent) > 0);
-}
-
-/// What is missing is filled up to a frame, wherever the window ends.
-#[test]
-fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
-    let mut rig = Rig::with(Options { is_reliable: false, ..Options::default() });
-    rig.connect();
-    for number in 0..30 {
-        rig.publish(&[number; 1_000]);
-        rig.step(10 * US);
-    }
-    rig.run(300 * MS, MS);
-    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), 30 * 1_056);
-    inject(&mut rig, receiver_address(0), &heartbeat(TERM_ID + 1, 0, 0));
-    rig.run(2 * MS, 10 * US);
-    assert_eq!(rig.count(C::LossGapFills), 1);
-    assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), TERM_LENGTH as i64);
-}
-
-#[test]
 fn status_messages_far_off_are_rejected() {
     let mut rig = connected();
     let limit = rig.publication.counters.sender_limit.get();
@@ -350,7 +290,7 @@ fn naks_for_the_same_bytes_are_answered_once() {
 }
 
 #[test]
-fn a_bad_setup_is_reported_once_per_session() {
+fn bad_setups_are_counted_and_told_once_a_second() {
     let bad = [
         ("term-length", Setup { term_length: 1_000, ..setup(20) }),
         ("term-length", Setup { term_length: 1 << 15, ..setup(21) }),
@@ -367,18 +307,32 @@ fn a_bad_setup_is_reported_once_per_session() {
     let requests = rig.requests;
     for (field, setup) in bad {
         let datagram = encoded(|bytes| setup.encode(bytes).unwrap());
+        let before = rig.error_count;
         for _ in 0..10 {
             inject(&mut rig, receiver_address(0), &datagram);
         }
         assert_eq!(rig.errors.len(), 1, "{field} {:?}", rig.errors);
-        let text = rig.errors.pop().unwrap();
-        assert!(text.contains(field) && text.contains("127.0.0.1:1000"), "{text}");
+        rig.run(SECOND + MS, MS);
+        assert_eq!((rig.errors.len(), rig.error_count - before), (2, 10), "{field} {:?}", rig.errors);
+        for text in rig.errors.drain(..) {
+            assert!(text.contains(field) && text.contains("127.0.0.1:1000"), "{text}");
+        }
+        rig.run(SECOND + MS, MS);
     }
     assert_eq!(rig.requests, requests);
 }
 
 #[test]
-fn sessions_above_the_limit_are_refused_once_and_taken_later() {
+fn a_forged_bad_setup_does_not_keep_its_session_away() {
+    let mut rig = connected();
+    let bad = Setup { mtu: 0, ..setup(8) };
+    inject(&mut rig, receiver_address(0), &encoded(|bytes| bad.encode(bytes).unwrap()));
+    inject(&mut rig, receiver_address(0), &encoded(|bytes| setup(8).encode(bytes).unwrap()));
+    assert_eq!((rig.errors.len(), rig.requests, rig.readers.len()), (1, 2, 2));
+}
+
+#[test]
+fn sessions_above_the_limit_are_counted_and_taken_later() {
     let mut rig = Rig::with(Options { session_limit: 1, ..Options::default() });
     rig.connect();
     let datagram = encoded(|bytes| setup(8).encode(bytes).unwrap());
@@ -387,6 +341,14 @@ fn sessions_above_the_limit_are_refused_once_and_taken_later() {
     }
     assert_eq!((rig.errors.len(), rig.requests), (1, 1));
     assert!(rig.errors[0].contains("session limit"), "{}", rig.errors[0]);
+    // Every further SETUP counts, and the error is told again each second.
+    for second in 1..=3 {
+        rig.run(SECOND, MS);
+        inject(&mut rig, receiver_address(0), &datagram);
+        assert_eq!((rig.errors.len(), rig.requests), (1 + second, 1));
+    }
+    rig.run(SECOND + MS, MS);
+    assert_eq!(rig.error_count, 8);
     let correlation_id = rig.readers[0].image.identity.correlation_id;
     rig.tell_receiver(ReceiverCommand::RemoveImage { correlation_id });
     rig.step(10 * US);

@@ -82,3 +82,25 @@ fn streams_that_start_anywhere_arrive() {
         assert!(rig.net.take_sent().iter().any(is_data));
     }
 }
+
+/// A name is resolved again 5 s after the endpoint last heard a status message, however many publications join meanwhile.
+#[test]
+fn a_new_publication_does_not_put_off_the_next_resolution() {
+    let mut rig = Rig::with(Options { is_named: true, ..Options::default() });
+    rig.connect();
+    rig.run(6 * SECOND, MS);
+    assert_eq!(rig.resolutions, [], "receivers are heard");
+    rig.net.lose(|sent| matches!(sent.bytes[6], 3));
+    rig.run(4 * SECOND, MS);
+    let another = rig.send_publication();
+    rig.tell_sender(crate::handover::SenderCommand::AddPublication(Box::new(another)));
+    rig.run(SECOND - 200 * MS, MS);
+    assert_eq!(rig.resolutions, []);
+    // The sender looks once a second.
+    rig.run(SECOND + 300 * MS, MS);
+    assert_eq!(rig.resolutions, [1]);
+    rig.run(3 * SECOND, MS);
+    assert_eq!(rig.resolutions, [1]);
+    rig.run(4 * SECOND, MS);
+    assert_eq!(rig.resolutions, [1, 1]);
+}

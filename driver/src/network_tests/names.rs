@@ -318,10 +318,34 @@ fn settings_that_make_no_name_are_refused() {
     assert!(refusal(&"n".repeat(256), "10.0.0.1:5", "").contains("resolver name is required"));
     assert!(refusal("A", "10.0.0.1", "").contains("must be host:port"));
     assert!(refusal("A", "", "").contains("must be host:port"));
-    assert!(refusal("A", "10.0.0.1:5", "10.0.0.2").contains("must be host:port"));
     assert!(refusal("A", "10.0.0.1:5", &"h:1,".repeat(21)).contains("at most 20"));
-    assert!(refusal("A", "nowhere:5", "").contains("unresolved host"));
+    let unknown = refusal("A", "nowhere:5", "");
+    assert_eq!(unknown, "aeron.driver.resolver.interface=nowhere:5: unresolved host: nowhere");
     assert_eq!(refusal("A", "10.0.0.1:5", &"h:1,".repeat(20)), "");
+}
+
+#[test]
+fn bad_bootstrap_neighbours_are_skipped_and_the_next_good_one_is_used() {
+    let net = Net::default();
+    let mut first = Host::new(&net, "A", "10.0.0.1:5", "just:wrong, 10.0.0.2, nowhere:9, 10.0.0.3:5");
+    let mut last = Host::new(&net, "C", "10.0.0.3:5", "");
+    let errors = first.handle.errors.drain();
+    let setting = "WARN: aeron.driver.resolver.bootstrap.neighbor: ";
+    assert_eq!(
+        errors,
+        [
+            format!("{setting}just:wrong is skipped: it must be host:port"),
+            format!("{setting}10.0.0.2 is skipped: it must be host:port"),
+            format!("{setting}nowhere:9 is skipped until it resolves: unresolved host: nowhere"),
+        ]
+    );
+    let labels: Vec<String> =
+        first.of_type(type_id::BOOTSTRAP_NEIGHBOR).into_iter().map(|own| own.0).collect();
+    let expected = ["name=nowhere:9 resolved=", "name=10.0.0.3:5 resolved=10.0.0.3:5"];
+    assert_eq!(labels, expected.map(|text| format!("Bootstrap neighbor: {text}")));
+    run(&mut [&mut first, &mut last], START_NS, START_NS + 3 * SECOND);
+    assert_eq!((first.known(), last.known()), ((1, 1), (1, 1)));
+    assert!(first.handle.errors.drain().is_empty());
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub(super) struct Options {
     pub(super) session_id: i32,
     pub(super) initial_term_id: i32,
     pub(super) flow_control: Option<&'static str>,
+    /// The endpoint of the publication was given by a name.
+    pub(super) is_named: bool,
     pub(super) is_dynamic: bool,
     pub(super) is_reliable: bool,
     /// Receivers wait at random before they ask for what is missing.
@@ -33,6 +35,8 @@ pub(super) struct Options {
     pub(super) session_limit: i32,
     pub(super) interceptors: (&'static str, &'static str, &'static str),
     pub(super) queue: usize,
+    /// Bytes of an image's log that may be used at first; 0 leaves all of it.
+    pub(super) allocation_length: i64,
 }
 
 impl Default for Options {
@@ -42,6 +46,7 @@ impl Default for Options {
             session_id: SESSION,
             initial_term_id: 100,
             flow_control: None,
+            is_named: false,
             is_dynamic: false,
             is_reliable: true,
             backs_off: false,
@@ -59,6 +64,7 @@ impl Default for Options {
             session_limit: i32::MAX,
             interceptors: ("", "", ""),
             queue: 64,
+            allocation_length: 0,
         }
     }
 }

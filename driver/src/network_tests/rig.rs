@@ -7,7 +7,7 @@ use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::append::{ExclusiveAppender, OfferError};
 use harrier_ringbuf::counters::{AtomicCounter, CountersManager};
-use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType};
+use harrier_ringbuf::logbuffer::{LogBuffers, LogSettings, LogType, METADATA_LENGTH};
 use harrier_ringbuf::loss_report::{Loss, LossReport, read};
 use harrier_ringbuf::position::{compute_max_message_length, compute_position};
 use harrier_ringbuf::{Agent, AtomicBuffer, Now, Rng};
@@ -15,6 +15,7 @@ use harrier_ringbuf::{Agent, AtomicBuffer, Now, Rng};
 use super::net::{Net, NetSocket};
 pub(super) use super::options::Options;
 use super::reader::Reader;
+use crate::allocation::{Allocation, AllocationMode};
 use crate::congestion::{CongestionControl, CubicSettings};
 use crate::context::DriverContext;
 use crate::flow_control::FlowControl;
@@ -74,6 +75,8 @@ pub(super) struct Rig {
     pub(super) appender: ExclusiveAppender,
     pub(super) readers: Vec<Reader>,
     pub(super) errors: Vec<String>,
+    /// Occurrences of all errors that were told.
+    pub(super) error_count: i32,
     pub(super) refusals: Vec<(i64, i32, String)>,
     pub(super) requests: usize,
     pub(super) released: Vec<i64>,
@@ -84,6 +87,8 @@ pub(super) struct Rig {
     pub(super) is_publication_gone: bool,
     pub(super) makes_images: bool,
     pub(super) takes_replies: bool,
+    /// Logs of images are allocated further when they are due.
+    pub(super) allocates: bool,
     options: Options,
     context: DriverContext,
     counters: CountersManager,
@@ -121,7 +126,7 @@ pub(super) fn log_settings(
 fn log_file(settings: &LogSettings) -> LogFile {
     let length = LogBuffers::<AtomicBuffer>::file_length(TERM_LENGTH, settings.page_size);
     let log = LogBuffers::initialise(AtomicBuffer::heap(length), settings).unwrap();
-    LogFile { path: "test.logbuffer".into(), log, length }
+    LogFile { path: "test.logbuffer".into(), log, length, is_partial: false }
 }
 
 impl Rig {
@@ -129,6 +134,10 @@ impl Rig {
         Self::with(Options::default())
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of one rig, in the order in which they depend on each other"
+    )]
     pub(super) fn with(options: Options) -> Self {
         let mut context = DriverContext::new("/dev/shm/unused");
         context.stream_session_limit = options.session_limit;
@@ -149,32 +158,12 @@ impl Rig {
             receiver_replies,
             system.clone(),
         );
-        let publication_counters = publication_counters(&mut counters, options.flow_control.is_some());
-        let uri = ChannelUri::parse(&options.channel).unwrap();
-        let params = PublicationParams::new(&uri, STREAM, &context).unwrap();
-        let file =
-            log_file(&log_settings(options.session_id, options.initial_term_id, MTU, LogType::Exclusive));
-        let appender = ExclusiveAppender::new(file.log.clone());
-        let identity = Identity {
-            registration_id: PUBLICATION,
-            client_id: 1,
-            session_id: options.session_id,
-            stream_id: STREAM,
-            channel: options.channel.clone(),
-            is_exclusive: true,
-        };
         let now = Now { ns: SECOND, epoch_ms: 1_000 };
-        let shared = Arc::new(PublicationShared::default());
+        let publication = publication(&options, &context, &mut counters, now.ns);
+        let appender = ExclusiveAppender::new(publication.file.log.clone());
         let losses = AtomicBuffer::heap(4_096);
         let mut rig = Self {
-            publication: NetworkPublication::new(
-                identity,
-                params,
-                file,
-                publication_counters,
-                shared,
-                now.ns,
-            ),
+            publication,
             net,
             now,
             system,
@@ -183,6 +172,7 @@ impl Rig {
             appender,
             readers: Vec::new(),
             errors: Vec::new(),
+            error_count: 0,
             refusals: Vec::new(),
             requests: 0,
             released: Vec::new(),
@@ -193,6 +183,7 @@ impl Rig {
             is_publication_gone: false,
             makes_images: true,
             takes_replies: true,
+            allocates: true,
             options,
             context,
             counters,
@@ -214,7 +205,8 @@ impl Rig {
         let destinations = self.options.is_dynamic.then(|| Destinations::new(true, count));
         let peer = (!self.options.is_dynamic && !self.options.is_response).then(|| receiver_address(0));
         let socket = self.net.socket(sender_address(), peer);
-        let mut endpoint = SendEndpoint::new(SEND_ENDPOINT, socket, None, false, destinations, Vec::new());
+        let mut endpoint =
+            SendEndpoint::new(SEND_ENDPOINT, socket, None, self.options.is_named, destinations, Vec::new());
         let mut publication = self.send_publication().with_ttl(self.options.ttl);
         if self.options.is_response {
             (endpoint, publication) = (endpoint.responding(), publication.responding());
@@ -249,7 +241,8 @@ impl Rig {
         self.tell_receiver(ReceiverCommand::AddDestination { endpoint_id: 10, transport });
     }
 
-    fn send_publication(&self) -> SendPublication {
+    /// The sender's half of the publication.
+    pub(super) fn send_publication(&self) -> SendPublication {
         let defaults = settings::flow_control(&self.context);
         let flow_control = match self.options.flow_control {
             Some(text) => FlowControl::group(Some(text), &defaults).unwrap(),
@@ -380,6 +373,11 @@ impl Rig {
         for reader in &mut self.readers {
             if !reader.is_removing {
                 reader.image.track(&mut self.loss_report, self.now.ns, self.now.epoch_ms);
+                if self.allocates
+                    && let Some(positions) = reader.image.allocation.next()
+                {
+                    reader.image.on_allocated(Some(positions.end));
+                }
                 reader.poll();
             }
         }
@@ -446,10 +444,37 @@ impl Rig {
             ConductorCommand::ResponseConnected { registration_id } => {
                 self.responses_connected.push(registration_id);
             }
-            ConductorCommand::Error { text } => self.errors.push(text),
+            ConductorCommand::Error(note) => {
+                self.error_count += note.count;
+                self.errors.push(note.text);
+            }
             ConductorCommand::ReResolve { endpoint_id, .. } => self.resolutions.push(endpoint_id),
             ConductorCommand::SendEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
             ConductorCommand::ReceiveEndpointReleased { endpoint } => self.released.push(endpoint.id as i64),
+        }
+    }
+
+    fn nak_delay(&self, correlation_id: i64) -> NakDelay {
+        match (self.options.is_reliable, self.options.backs_off) {
+            (true, false) => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
+            (true, true) => {
+                let rng = Rng::new(correlation_id as u64);
+                NakDelay::Group { max_backoff_ns: 10 * MS, group_size: 10, rng }
+            }
+            (false, _) => NakDelay::Static { first_ns: 0, retry_ns: 0 },
+        }
+    }
+
+    fn allocation(&self, join_position: i64) -> Allocation {
+        match self.options.allocation_length {
+            0 => Allocation::whole(),
+            length => Allocation::first(
+                AllocationMode::Traffic,
+                join_position,
+                TERM_LENGTH,
+                METADATA_LENGTH,
+                length,
+            ),
         }
     }
 
@@ -473,13 +498,10 @@ impl Rig {
         let congestion =
             CongestionControl::new(self.options.congestion, max_window, setup.mtu, cubic, self.now.ns)
                 .unwrap();
-        let counters = ImageCounters {
-            cubic: None,
-            high_water_mark: counter(&mut self.counters, join),
-            rebuild_position: counter(&mut self.counters, join),
-            naks_sent: counter(&mut self.counters, 0),
-        };
+        let counters = image_counters(&mut self.counters, join);
+        let allocation = self.allocation(join);
         let shared = Arc::new(ImageShared::new());
+        let room = (allocation.usable_position() - join).min(i64::from(max_window)) as i32;
         let receive = ReceiveImage::new(
             correlation_id,
             endpoint_id,
@@ -489,7 +511,7 @@ impl Rig {
                 log: file.log.clone(),
                 is_reliable: self.options.is_reliable,
                 max_window,
-                initial_window: congestion.initial_window(),
+                initial_window: congestion.initial_window().min(room),
                 join_position: join,
                 status_timeout_ns: self.context.status_message_timeout_ns,
                 liveness_timeout_ns: self.context.image_liveness_timeout_ns,
@@ -501,14 +523,7 @@ impl Rig {
                 control,
             },
         );
-        let delay = match (self.options.is_reliable, self.options.backs_off) {
-            (true, false) => NakDelay::Static { first_ns: US, retry_ns: 100 * US },
-            (true, true) => {
-                let rng = Rng::new(correlation_id as u64);
-                NakDelay::Group { max_backoff_ns: 10 * MS, group_size: 10, rng }
-            }
-            (false, _) => NakDelay::Static { first_ns: 0, retry_ns: 0 },
-        };
+        let delay = self.nak_delay(correlation_id);
         let identity = ImageIdentity {
             correlation_id,
             session_id: setup.session_id,
@@ -524,7 +539,8 @@ impl Rig {
             congestion,
             LossDetector::new(delay),
             join,
-        );
+        )
+        .with_allocation(allocation);
         let position = counter(&mut self.counters, join);
         image.subscribers.add(1, position.clone(), true, true, self.now.ns);
         self.readers.push(Reader::new(image, endpoint_id, position));
@@ -532,11 +548,43 @@ impl Rig {
     }
 }
 
+/// The conductor's half of the publication.
+fn publication(
+    options: &Options,
+    context: &DriverContext,
+    counters: &mut CountersManager,
+    now_ns: i64,
+) -> NetworkPublication {
+    let publication_counters = publication_counters(counters, options.flow_control.is_some());
+    let uri = ChannelUri::parse(&options.channel).unwrap();
+    let params = PublicationParams::new(&uri, STREAM, context).unwrap();
+    let file = log_file(&log_settings(options.session_id, options.initial_term_id, MTU, LogType::Exclusive));
+    let identity = Identity {
+        registration_id: PUBLICATION,
+        client_id: 1,
+        session_id: options.session_id,
+        stream_id: STREAM,
+        channel: options.channel.clone(),
+        is_exclusive: true,
+    };
+    let shared = Arc::new(PublicationShared::default());
+    NetworkPublication::new(identity, params, file, publication_counters, shared, now_ns)
+}
+
 fn counter(counters: &mut CountersManager, value: i64) -> AtomicCounter {
     let id = counters.allocate(4, &[], "test", 0).unwrap();
     let counter = counters.counter(id).unwrap();
     counter.set_ordered(value);
     counter
+}
+
+fn image_counters(counters: &mut CountersManager, join_position: i64) -> ImageCounters {
+    ImageCounters {
+        cubic: None,
+        high_water_mark: counter(counters, join_position),
+        rebuild_position: counter(counters, join_position),
+        naks_sent: counter(counters, 0),
+    }
 }
 
 fn publication_counters(counters: &mut CountersManager, has_group: bool) -> PublicationCounters {

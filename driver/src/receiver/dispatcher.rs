@@ -9,6 +9,7 @@ use harrier_ringbuf::{IdMap, IdSet, Transport};
 use super::endpoint::Outbox;
 use super::image::{Arrival, ImageSlab};
 use super::transport::MulticastGroup;
+use crate::error_notes::{ErrorNote, RepeatedError, kind};
 use crate::handover::{ConductorCommand, RefusedUntil};
 use crate::sender::Replies;
 use crate::system_counters::{SystemCounter, SystemCounters};
@@ -30,11 +31,11 @@ pub(crate) enum Session {
     CoolDown,
     /// Nobody wants it.
     NoInterest,
-    /// Its SETUP was refused once; the error is recorded.
+    /// Its MTU does not fit the receiver window. It gets no image.
     Refused,
     /// No image could be made; it may be tried again when a while has passed.
     Postponed,
-    /// The stream had as many images as it may have; the error is recorded. It may try again when one has gone.
+    /// The stream had as many images as it may have. Each further SETUP tries again and is counted while it fails.
     OverLimit,
 }
 
@@ -215,6 +216,22 @@ impl Dispatcher {
     }
 }
 
+/// SETUPs that are refused, counted until the conductor is told.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    invalid_setup: RepeatedError,
+    session_limit: RepeatedError,
+}
+
+impl Refusals {
+    /// Tells the conductor what is due.
+    #[inline]
+    pub(crate) fn report<T: Transport>(&mut self, replies: &mut Replies<T>, now_ns: i64) {
+        replies.report(&mut self.invalid_setup, now_ns);
+        replies.report(&mut self.session_limit, now_ns);
+    }
+}
+
 /// Of a transport; the last of more than there are bits stand together.
 fn bit_of(transport: usize) -> u64 {
     1 << transport.min(63)
@@ -228,6 +245,7 @@ pub(crate) struct Dispatch<'a, T: Transport> {
     pub(crate) group: Option<MulticastGroup>,
     pub(crate) transports: usize,
     pub(crate) session_limit: usize,
+    pub(crate) refusals: &'a mut Refusals,
     pub(crate) dispatcher: &'a mut Dispatcher,
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) images: &'a mut ImageSlab,
@@ -299,29 +317,32 @@ impl<T: Transport> Dispatch<'_, T> {
                 }
                 return;
             }
-            Some(Session::PendingSetup { .. }) => {}
+            Some(Session::PendingSetup { .. } | Session::OverLimit) => {}
             Some(_) => return,
             None if stream.wants(setup.session_id) => {}
             None => return stream.set(setup.session_id, Session::NoInterest),
         }
         if let Err(error) = setup.validate() {
-            stream.set(setup.session_id, Session::Refused);
-            let text = format!(
-                "invalid SETUP from {source}: {error}, session={} stream={}",
-                setup.session_id, setup.stream_id
-            );
-            self.replies.try_send(ConductorCommand::Error { text });
-            return;
+            // The session is not remembered: its own SETUP may follow one that somebody forged.
+            return self.refusals.invalid_setup.note(|| {
+                let text = format!(
+                    "invalid SETUP from {source}: {error}, session={} stream={}",
+                    setup.session_id, setup.stream_id
+                );
+                ErrorNote::new(kind::INVALID_SETUP, text)
+            });
         }
         if stream.images >= self.session_limit.min(MAX_REMEMBERED) {
             stream.set(setup.session_id, Session::OverLimit);
-            let text = format!(
-                "exceeded session limit, stream-id={} session-id={} from {source}: \
-                 raise aeron.driver.stream.session.limit={}",
-                setup.stream_id, setup.session_id, self.session_limit
-            );
-            self.replies.try_send(ConductorCommand::Error { text });
-            return;
+            let limit = self.session_limit;
+            return self.refusals.session_limit.note(|| {
+                let text = format!(
+                    "exceeded session limit, stream-id={} session-id={} from {source}: \
+                     raise aeron.driver.stream.session.limit={limit}",
+                    setup.stream_id, setup.session_id
+                );
+                ErrorNote::new(kind::SESSION_LIMIT, text)
+            });
         }
         let command = ConductorCommand::CreateImage {
             endpoint_id: self.endpoint_id,

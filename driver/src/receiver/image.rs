@@ -72,6 +72,8 @@ pub(crate) struct ReceiveImage {
     initial_term_id: i32,
     term_length: i64,
     last_status_position: i64,
+    /// No frame may reach beyond it: half a term from the last status message, and no further than what is allocated.
+    limit: i64,
     next_status_position: i64,
     window: i32,
     status_change: i64,
@@ -94,6 +96,17 @@ pub(crate) struct ReceiveImage {
     response_session: Option<(i32, Option<i64>)>,
 }
 
+/// Whether a sender may stand at `position`, which is behind the window that it was granted. Only the padding that ends a
+/// term carries a sender past its window, so it stands at the start of a term, less than the longest message further.
+///
+/// If all datagrams of the window are lost, heartbeats from there are the only news of the gap: an image that dropped them
+/// would ask for nothing and end. A sender that stands elsewhere sends nothing of the gap again (spec 02 §2.7), and an image
+/// that it kept alive would wait for ever.
+fn is_behind_padding(position: i64, window_end: i64, term_length: i64) -> bool {
+    position % term_length == 0
+        && position - window_end < compute_max_message_length(term_length as usize) as i64
+}
+
 impl ReceiveImage {
     pub(crate) fn new(
         correlation_id: i64,
@@ -111,6 +124,7 @@ impl ReceiveImage {
             initial_term_id: setup.log.initial_term_id(),
             term_length: setup.log.term_length() as i64,
             last_status_position: setup.join_position,
+            limit: setup.join_position,
             next_status_position: setup.join_position,
             window: setup.initial_window,
             status_change: 0,
@@ -222,7 +236,7 @@ impl ReceiveImage {
             return self.on_heartbeat(position, header.flags, arrival, system, now_ns);
         }
         let end = position + data.bytes.len() as i64;
-        if end > self.last_status_position + self.term_length / 2 {
+        if end > self.limit && end > self.new_limit() {
             return system.get(SystemCounter::FlowControlOverRuns).increment();
         }
         if position < self.last_status_position {
@@ -244,6 +258,14 @@ impl ReceiveImage {
         }
     }
 
+    /// Looks whether more is allocated by now.
+    #[cold]
+    fn new_limit(&mut self) -> i64 {
+        let usable = self.setup.shared.usable_position.load(Ordering::Acquire);
+        self.limit = (self.last_status_position + self.term_length / 2).min(usable);
+        self.limit
+    }
+
     fn on_heartbeat(
         &mut self,
         position: i64,
@@ -252,11 +274,8 @@ impl ReceiveImage {
         system: &SystemCounters,
         now_ns: i64,
     ) {
-        // Padding may carry the sender past the window that it was granted. If all after our last status message is lost, its
-        // heartbeats are what tells of the gap: dropping them would end the stream. A sender that is still further ahead
-        // sends nothing of the gap again (spec 02 §2.7), and an image that it keeps alive would wait for ever.
         let window_end = self.last_status_position + self.term_length / 2;
-        if position > window_end + compute_max_message_length(self.term_length as usize) as i64 {
+        if position > window_end && !is_behind_padding(position, window_end, self.term_length) {
             return system.get(SystemCounter::FlowControlOverRuns).increment();
         }
         if position < (self.last_status_position - self.term_length).max(0) {
@@ -265,9 +284,10 @@ impl ReceiveImage {
         system.get(SystemCounter::HeartbeatsReceived).increment();
         self.touch(arrival, now_ns);
         // What an unreliable image cannot get is filled up to here, so this is where a frame begins.
-        let mark = if self.setup.is_reliable { position.min(window_end) } else { position };
+        let usable = self.setup.shared.usable_position.load(Ordering::Acquire);
+        let mark = if self.setup.is_reliable { position.min(window_end).min(usable) } else { position };
         let is_active = self.setup.shared.state() <= ImageState::Active;
-        if is_active && mark > self.setup.high_water_mark.get_plain() {
+        if is_active && mark <= usable && mark > self.setup.high_water_mark.get_plain() {
             self.setup.high_water_mark.set_ordered(mark);
         }
         if flags & flag::EOS != 0 && !self.has_eos {
@@ -451,6 +471,7 @@ impl ReceiveImage {
             self.setup.log.set_active_transport_count(alive as i32);
         }
         self.last_status_position = position;
+        self.new_limit();
         self.status_deadline_ns = now_ns + self.setup.status_timeout_ns;
         self.has_sent_eos |= is_ending;
     }

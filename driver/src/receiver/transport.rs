@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use harrier_ringbuf::Datagrams;
 use harrier_ringbuf::transport::SendBuffer;
-use harrier_ringbuf::{Datagrams, TransportError};
 
 use super::PENDING_SETUP_TIMEOUT_NS;
+use crate::error_notes::RepeatedError;
 use crate::sender::DESTINATION_TIMEOUT_NS;
-use crate::sender::endpoint::ERROR_INTERVAL_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
 /// How long a socket that has received something is looked at in every duty cycle, ns.
@@ -32,9 +32,8 @@ pub(crate) struct ReceiveTransport<S> {
     pub(super) group: Option<MulticastGroup>,
     last_request_ns: i64,
     last_heard_ns: i64,
-    /// Of a send; told of when the socket is looked at.
-    error: Option<TransportError>,
-    next_error_ns: i64,
+    /// Failed sends and receives; they are told when the socket is polled.
+    pub(super) error: RepeatedError,
     attention_until_ns: i64,
     next_poll_ns: i64,
 }
@@ -54,8 +53,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
             group,
             last_request_ns: 0,
             last_heard_ns: 0,
-            error: None,
-            next_error_ns: i64::MIN,
+            error: RepeatedError::default(),
             attention_until_ns: i64::MIN,
             next_poll_ns: i64::MIN,
         }
@@ -121,27 +119,6 @@ impl<S: Datagrams> ReceiveTransport<S> {
         }
     }
 
-    /// Keeps an error for [`Self::take_error`].
-    pub(super) fn note_error(&mut self, error: TransportError) {
-        self.error.get_or_insert(error);
-    }
-
-    /// What to record of a failed send or receive; at most once a second, for it fails again in every duty cycle.
-    #[inline]
-    pub(super) fn take_error(&mut self, now_ns: i64) -> Option<String> {
-        if self.error.is_none() { None } else { self.take_noted_error(now_ns) }
-    }
-
-    #[cold]
-    fn take_noted_error(&mut self, now_ns: i64) -> Option<String> {
-        let error = self.error.take()?;
-        if now_ns < self.next_error_ns {
-            return None;
-        }
-        self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
-        Some(format!("WARN: {error}"))
-    }
-
     /// Sends one control frame; true when it went out whole.
     pub(super) fn send(&mut self, frame: &[u8], to: SocketAddr, system: &SystemCounters) -> bool {
         if self.socket.submit(0, SendBuffer::Copied(frame), Some(to)).is_err() {
@@ -151,9 +128,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
         let error = &mut self.error;
         self.socket.complete(&mut |_, outcome| match outcome {
             Ok(sent) => sent_bytes += sent,
-            Err(failure) => {
-                error.get_or_insert(failure);
-            }
+            Err(failure) => error.note_transport(&failure),
         });
         system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
         if sent_bytes < frame.len() {

@@ -16,10 +16,13 @@ use crate::channel::address_text;
 use crate::context::DriverContext;
 use crate::counters::of_driver;
 use crate::driver::{DriverHandle, ErrorInbox};
+use crate::error_notes::kind;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
 /// Time between two looks at the socket, ns.
 const POLL_INTERVAL_NS: i64 = 10_000_000;
+/// Setting that names them.
+const BOOTSTRAP_SETTING: &str = "aeron.driver.resolver.bootstrap.neighbor";
 /// Neighbours that a driver may be told to start with.
 const MAX_BOOTSTRAP_NEIGHBOURS: usize = 20;
 /// Names and neighbours that are remembered; more have to wait until some are silent.
@@ -96,7 +99,9 @@ impl<S: Datagrams> Gossip<S> {
         }
         let interface = &context.resolver_interface;
         let endpoint = Endpoint::parse(interface).ok_or_else(|| NamesError::Interface(interface.clone()))?;
-        let bind = transport.resolve(endpoint.host, endpoint.port)?;
+        let bind = transport
+            .resolve(endpoint.host, endpoint.port)
+            .map_err(|error| NamesError::InterfaceHost(interface.clone(), error))?;
         let socket = transport.open(&SocketSpec::unicast(bind))?;
         let address = socket.local_address();
         let own = |label: &Label, type_id, counters: &mut CountersManager| {
@@ -106,7 +111,8 @@ impl<S: Datagrams> Gossip<S> {
         let neighbor_count = own(&label, type_id::RESOLVER_NEIGHBORS, counters)?;
         let label = Label::of(format_args!("Resolver cache entries: name={name}"));
         let entry_count = own(&label, type_id::RESOLVER_CACHE_ENTRIES, counters)?;
-        let bootstraps = bootstraps(&context.resolver_bootstrap_neighbor, transport, counters)?;
+        let bootstraps =
+            bootstraps(&context.resolver_bootstrap_neighbor, transport, counters, &handle.errors)?;
         Ok(Self {
             name,
             socket,
@@ -184,7 +190,7 @@ impl<S: Datagrams> Gossip<S> {
             }
         });
         if let Err(error) = &received {
-            errors.push(format!("WARN: {error}"));
+            errors.push_kind(kind::RESOLVER_RECEIVE, format!("WARN: {error}"));
         }
         received.unwrap_or(0)
     }
@@ -290,7 +296,8 @@ impl<S: Datagrams> Gossip<S> {
                 }
             }
             Err(error) => {
-                errors.push(format!("WARN: Failed to send resolution frames to neighbor {to}: {error}"));
+                let text = format!("WARN: Failed to send resolution frames to neighbor {to}: {error}");
+                errors.push_kind(kind::RESOLVER_SEND, text);
             }
         });
     }
@@ -361,18 +368,30 @@ fn resolve<T: Transport>(text: &str, transport: &T) -> Option<SocketAddr> {
     transport.resolve(endpoint.host, endpoint.port).ok()
 }
 
+/// The neighbours of the setting that can be used. Those that cannot are told in the error log; those whose host is
+/// unknown are looked up again later.
 fn bootstraps<T: Transport>(
     list: &str,
     transport: &T,
     counters: &mut CountersManager,
+    errors: &ErrorInbox,
 ) -> Result<Vec<Bootstrap>, NamesError> {
     let texts: Vec<&str> = list.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
     if texts.len() > MAX_BOOTSTRAP_NEIGHBOURS {
         return Err(NamesError::TooManyNeighbours(texts.len()));
     }
-    let all = texts.into_iter().enumerate().map(|(index, text)| {
-        let endpoint = Endpoint::parse(text).ok_or_else(|| NamesError::Interface(text.to_owned()))?;
-        let address = transport.resolve(endpoint.host, endpoint.port).ok();
+    let all = texts.into_iter().enumerate().filter_map(|(index, text)| {
+        let Some(endpoint) = Endpoint::parse(text) else {
+            errors.push(format!("WARN: {BOOTSTRAP_SETTING}: {text} is skipped: it must be host:port"));
+            return None;
+        };
+        Some((index, text, transport.resolve(endpoint.host, endpoint.port)))
+    });
+    let all = all.map(|(index, text, resolved)| {
+        if let Err(error) = &resolved {
+            errors.push(format!("WARN: {BOOTSTRAP_SETTING}: {text} is skipped until it resolves: {error}"));
+        }
+        let address = resolved.ok();
         let resolved = address.map(address_text).unwrap_or_default();
         let label = Label::of(format_args!("Bootstrap neighbor: name={text} resolved={resolved}"));
         let key = Key::of_i32(index as i32);

@@ -6,11 +6,12 @@ use harrier_protocol::udp::{ErrorFrame, Frame, Nak, RTTM_LENGTH, Rttm, StatusMes
 use harrier_protocol::uri::TimestampOffset;
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::transport::SendBuffer;
-use harrier_ringbuf::{AtomicBuffer, Datagrams, Transport, TransportError};
+use harrier_ringbuf::{AtomicBuffer, Datagrams, Transport};
 
 use super::destinations::{Destination, Destinations};
 use super::publication::SendPublication;
 use super::{DESTINATION_TIMEOUT_NS, Replies};
+use crate::error_notes::RepeatedError;
 use crate::handover::ConductorCommand;
 use crate::retransmit::Resend;
 use crate::system_counters::{SystemCounter, SystemCounters};
@@ -25,9 +26,6 @@ const MAX_TARGETS: usize = 16;
 /// Round trips that may be answered per poll.
 const MAX_ROUND_TRIPS: usize = 16;
 
-/// Time between two reports of a failing socket, ns.
-pub(crate) const ERROR_INTERVAL_NS: i64 = 1_000_000_000;
-
 /// The socket of a send channel.
 pub(crate) struct SendEndpoint<S> {
     pub(crate) id: u64,
@@ -37,6 +35,8 @@ pub(crate) struct SendEndpoint<S> {
     pub(crate) control: Control,
     /// Where unicast streams go; `None` when the socket is connected or has destinations.
     remote: Option<SocketAddr>,
+    /// The channel as the client wrote it, for errors.
+    channel: String,
     /// The endpoint is named, so its address may change.
     resolves: bool,
     /// Each publication finds its own destination.
@@ -47,8 +47,7 @@ pub(crate) struct SendEndpoint<S> {
     /// Status of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
     is_short: bool,
-    error: Option<TransportError>,
-    next_error_ns: i64,
+    pub(super) error: RepeatedError,
 }
 
 /// What the control side of an endpoint keeps.
@@ -57,6 +56,8 @@ pub(crate) struct Control {
     pub(crate) destinations: Option<Destinations>,
     round_trips: Vec<(Rttm, SocketAddr)>,
     has_naks: bool,
+    /// When a status message last came, ns.
+    last_status_ns: i64,
 }
 
 /// One datagram of a log.
@@ -102,17 +103,24 @@ impl<S: Datagrams> SendEndpoint<S> {
                 destinations,
                 round_trips: Vec::with_capacity(MAX_ROUND_TRIPS),
                 has_naks: false,
+                last_status_ns: 0,
             },
             remote,
+            channel: String::new(),
             resolves,
             is_response: false,
             stamp: None,
             last_resolution_ns: 0,
             counters,
             is_short: false,
-            error: None,
-            next_error_ns: i64::MIN,
+            error: RepeatedError::default(),
         }
+    }
+
+    /// Gives it the channel that its errors name.
+    pub(crate) fn of_channel(mut self, channel: &str) -> Self {
+        channel.clone_into(&mut self.channel);
+        self
     }
 
     /// Makes it write the time of sending into messages.
@@ -156,7 +164,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         if self.remote.is_some() {
             self.remote = Some(address);
         } else if let Err(error) = self.socket.reconnect(address) {
-            self.note_error(error);
+            self.error.note_connect(&error, address, &self.channel);
         }
     }
 
@@ -172,9 +180,15 @@ impl<S: Datagrams> SendEndpoint<S> {
         self.control.destinations.as_mut()?.next_silent(now_ns)
     }
 
-    /// True when the name of the endpoint should be resolved again (spec 02 §3.16).
-    pub(crate) fn is_resolution_due(&mut self, last_heard_ns: i64, now_ns: i64) -> bool {
-        let since_ns = last_heard_ns.max(self.last_resolution_ns);
+    /// The sender has taken the endpoint.
+    pub(crate) fn start(&mut self, now_ns: i64) {
+        self.control.last_status_ns = now_ns;
+    }
+
+    /// True when the name of the endpoint should be resolved again: no status message has come for long, for whichever
+    /// of its publications (spec 02 §3.16).
+    pub(crate) fn is_resolution_due(&mut self, now_ns: i64) -> bool {
+        let since_ns = self.control.last_status_ns.max(self.last_resolution_ns);
         if !self.resolves || now_ns <= since_ns + DESTINATION_TIMEOUT_NS {
             return false;
         }
@@ -184,21 +198,6 @@ impl<S: Datagrams> SendEndpoint<S> {
 
     pub(crate) fn take_short_send(&mut self) -> bool {
         std::mem::take(&mut self.is_short)
-    }
-
-    /// What to record of a failed send or receive; at most once a second, for it fails again in every duty cycle.
-    pub(crate) fn take_error(&mut self, now_ns: i64) -> Option<String> {
-        let error = self.error.take()?;
-        if now_ns < self.next_error_ns {
-            return None;
-        }
-        self.next_error_ns = now_ns + ERROR_INTERVAL_NS;
-        Some(format!("WARN: {error}"))
-    }
-
-    /// Keeps a failed receive for [`Self::take_error`].
-    pub(crate) fn note_error(&mut self, error: TransportError) {
-        self.error.get_or_insert(error);
     }
 
     /// True when NAKs were read since the last call.
@@ -289,9 +288,7 @@ impl<S: Datagrams> SendEndpoint<S> {
                     sent.bytes += length;
                 }
                 Ok(_) => {}
-                Err(failure) => {
-                    error.get_or_insert(failure);
-                }
+                Err(failure) => error.note_transport(&failure),
             }
         });
     }
@@ -334,9 +331,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         let mut sent_bytes = 0;
         self.socket.complete(&mut |_, outcome| match outcome {
             Ok(sent) => sent_bytes += sent,
-            Err(failure) => {
-                error.get_or_insert(failure);
-            }
+            Err(failure) => error.note_transport(&failure),
         });
         system.get(SystemCounter::BytesSent).add(sent_bytes as i64);
         if sent_bytes < frame.len() {
@@ -438,6 +433,7 @@ impl Control {
         now_ns: i64,
     ) -> Option<i64> {
         system.get(SystemCounter::StatusMessagesReceived).increment();
+        self.last_status_ns = now_ns;
         if let Some(publication) = &mut publication
             && !status.is_send_setup()
             && !publication.is_near(status)

@@ -159,10 +159,6 @@ impl SendPublication {
         self.last_status_ns = now_ns;
     }
 
-    pub(crate) fn last_status_ns(&self) -> i64 {
-        self.last_status_ns
-    }
-
     pub(crate) fn next_deadline(&self) -> i64 {
         let heartbeat_ns = self.last_send_ns + HEARTBEAT_INTERVAL_NS + 1;
         let setup_ns = self.last_setup_ns + SETUP_INTERVAL_NS + 1;

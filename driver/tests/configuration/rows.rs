@@ -561,25 +561,4 @@ pub const ROWS: &[Row] = &[
         "false",
         FLAG,
     ),
-    (
-        "HARRIER_DRIVER_TRANSPORT",
-        "harrier.driver.transport",
-        "transport.kind",
-        "Sockets",
-        &[("io_uring", "IoUring"), ("sockets", "Sockets"), ("pigeons", REFUSED)],
-    ),
-    (
-        "HARRIER_DRIVER_UDP_SEGMENTATION",
-        "harrier.driver.udp.segmentation",
-        "transport.segmentation",
-        "true",
-        FLAG,
-    ),
-    (
-        "HARRIER_DRIVER_IO_URING_SQPOLL",
-        "harrier.driver.io_uring.sqpoll",
-        "transport.kernel_polling",
-        "false",
-        FLAG,
-    ),
 ];

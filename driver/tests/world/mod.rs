@@ -5,7 +5,7 @@ use std::path::Path;
 
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Publication, Subscription};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
+use harrier_driver::{Driver, DriverHandle, ExecutorMode};
 use harrier_platform::{HostTransport, MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
@@ -66,6 +66,7 @@ pub struct World {
     agents: Vec<Box<dyn Agent>>,
     pub client: Aeron,
     pub directory: tempfile::TempDir,
+    pub handle: DriverHandle,
     /// How far its time is ahead of its clock's.
     ahead_ms: i64,
     /// The executor, the last of the agents, is not run.
@@ -131,7 +132,9 @@ impl World {
         let now = PausingClock.now();
         let driver = Driver::build(context, MappedMemory, transport, mode, &now).unwrap();
         let client = Aeron::connect(Context::new(aeron_directory), MappedMemory, &now).unwrap();
-        Self { agents: driver.into_agents(), client, directory, ahead_ms: 0, holds_executor: false }
+        let handle = driver.handle.clone();
+        let agents = driver.into_agents();
+        Self { agents, client, directory, handle, ahead_ms: 0, holds_executor: false }
     }
 
     pub fn step(&mut self) {

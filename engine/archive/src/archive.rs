@@ -119,8 +119,10 @@ const RECORDING_SESSIONS: usize = 2;
 const REPLAY_SESSIONS: usize = 3;
 const MAX_CYCLE_TIME: usize = 4;
 const CYCLE_TIME_EXCEEDED: usize = 5;
-/// First of the recorder's: longest write, bytes, time; the replayer's follow.
-const TRANSFERS: usize = 6;
+/// Messages on the control streams that were refused.
+const CONTROL_REFUSED: usize = 6;
+/// First of the recorder's counters: longest write, bytes, time. The replayer's follow.
+const TRANSFERS: usize = 7;
 /// Duty cycles that take longer are counted, ns.
 const CYCLE_THRESHOLD_NS: i64 = 100_000_000;
 
@@ -183,6 +185,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     fn record_error(&mut self, text: &str) {
         self.mark.errors.record(self.now.epoch_ms, text);
         self.add_to(ERRORS, 1);
+    }
+
+    /// Counts and records a message on a control stream that has no session to answer. Errors of one kind are one entry of
+    /// the error log, whatever they say.
+    fn refuse_message(&mut self, kind: &str, detail: &str) {
+        self.mark.errors.record_kind(kind, self.now.epoch_ms, &format!("{kind}: {detail}"));
+        self.add_to(ERRORS, 1);
+        self.add_to(CONTROL_REFUSED, 1);
     }
 
     fn add_to(&self, counter: usize, delta: i64) {
@@ -293,8 +303,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     };
                     self.on_request(&decoded, origin);
                 }
-                Ok(None) => {}
-                Err(error) => self.record_error(&format!("undecodable request: {error}")),
+                Ok(None) => self.add_to(CONTROL_REFUSED, 1),
+                Err(error) => self.refuse_message("undecodable request", &error.to_string()),
             }
         }
         work_count

@@ -124,15 +124,68 @@ pub enum ArchiveClientError {
 
 /// What an archive answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §2.3")]
 pub enum ArchiveAnswer {
-    Ok { correlation_id: i64, relevant_id: i64 },
-    Error { correlation_id: i64, code: i64, message: String },
-    RecordingUnknown { correlation_id: i64, recording_id: i64 },
-    SubscriptionUnknown { correlation_id: i64, relevant_id: i64 },
-    Descriptor { correlation_id: i64, descriptor: Box<RecordingDescriptor> },
-    SubscriptionDescriptor { correlation_id: i64, subscription_id: i64, stream_id: i32, channel: String },
-    Signal { correlation_id: i64, recording_id: i64, subscription_id: i64, position: i64, signal: Signal },
+    /// The request was carried out.
+    Ok {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Id that the request asked for or made; its meaning depends on the request (spec 03 §2.8).
+        relevant_id: i64,
+    },
+    /// The request was refused or has failed.
+    Error {
+        /// Correlation id of the command that has failed.
+        correlation_id: i64,
+        /// Error code, see [`ArchiveErrorCode`].
+        code: i64,
+        /// Text of the error.
+        message: String,
+    },
+    /// There is no such recording, or no further one in a listing.
+    RecordingUnknown {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Recording id that was asked for.
+        recording_id: i64,
+    },
+    /// There is no further recording subscription in a listing.
+    SubscriptionUnknown {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Subscription id that was asked for.
+        relevant_id: i64,
+    },
+    /// A recording of a listing.
+    Descriptor {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Descriptor of the recording.
+        descriptor: Box<RecordingDescriptor>,
+    },
+    /// A recording subscription of a listing.
+    SubscriptionDescriptor {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Registration id of the recording's subscription.
+        subscription_id: i64,
+        /// Stream id.
+        stream_id: i32,
+        /// Channel of the subscription, without parameters that do not name it.
+        channel: String,
+    },
+    /// Something has happened to a recording.
+    Signal {
+        /// Correlation id of the request that the signal belongs to.
+        correlation_id: i64,
+        /// Recording id.
+        recording_id: i64,
+        /// Registration id of the recording's subscription; -1 for none.
+        subscription_id: i64,
+        /// Position of the recording at that moment, bytes.
+        position: i64,
+        /// What happened to the recording.
+        signal: Signal,
+    },
 }
 
 impl ArchiveAnswer {

@@ -41,24 +41,40 @@ impl SourceLocation {
 
 /// Error codes of responses (spec 03 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of the table in spec 03 §1.2")]
 pub enum ArchiveErrorCode {
+    /// Any error without a code of its own.
     Generic = 0,
+    /// The session is listing already.
     ActiveListing = 1,
+    /// The recording is active.
     ActiveRecording = 2,
+    /// The channel and stream are recorded already.
     ActiveSubscription = 3,
+    /// There is no such recording subscription.
     UnknownSubscription = 4,
+    /// There is no such recording.
     UnknownRecording = 5,
+    /// There is no such replay.
     UnknownReplay = 6,
+    /// As many replays as allowed are active.
     MaxReplays = 7,
+    /// As many recordings as allowed are active.
     MaxRecordings = 8,
+    /// The stream does not continue the recording.
     InvalidExtension = 9,
+    /// The credentials were rejected.
     AuthenticationRejected = 10,
+    /// Too little space is left.
     StorageSpace = 11,
+    /// There is no such replication.
     UnknownReplication = 12,
+    /// The client may not do that.
     UnauthorisedAction = 13,
+    /// The source archive cannot be reached.
     ReplicationConnectionFailure = 14,
+    /// The recording has nothing to replay.
     EmptyRecording = 15,
+    /// The position is outside the recording.
     InvalidPosition = 16,
 }
 

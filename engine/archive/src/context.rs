@@ -72,19 +72,28 @@ pub struct InvalidSetting {
 
 /// All settings of an archive. Times are ns, lengths bytes; names and defaults are those of spec 03 §6.2.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are the settings of the table in spec 03 §6.2")]
 pub struct ArchiveContext {
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// Directory of the catalog and the segments.
     pub archive_directory: PathBuf,
+    /// Id of the archive; `None` takes one from the driver.
     pub archive_id: Option<i64>,
     /// UDP channel on which remote clients ask; `None` serves local clients only.
     pub control_channel: Option<String>,
+    /// Stream for requests of remote clients.
     pub control_stream_id: i32,
+    /// IPC channel for requests of local clients.
     pub local_control_channel: String,
+    /// Stream for requests of local clients.
     pub local_control_stream_id: i32,
+    /// Term length of response publications, bytes.
     pub control_term_buffer_length: i32,
+    /// MTU of response publications, bytes.
     pub control_mtu_length: i32,
+    /// Whether the logs of response publications have holes.
     pub control_term_buffer_sparse: bool,
+    /// Stream of recording events.
     pub recording_events_stream_id: i32,
     /// Channel on which other archives replay what is replicated here; requests may name another one.
     pub replication_channel: Option<String>,
@@ -92,22 +101,37 @@ pub struct ArchiveContext {
     pub replication_response_channel: Option<String>,
     /// How long each step of a replication may take, ns.
     pub replication_message_timeout_ns: i64,
+    /// Length of a segment file, bytes.
     pub segment_file_length: i32,
+    /// Most bytes of a read or write of segments.
     pub file_io_max_length: usize,
+    /// How segments are synced.
     pub file_sync_level: SyncLevel,
+    /// How the catalog is synced.
     pub catalog_file_sync_level: SyncLevel,
+    /// Free bytes below which nothing more is recorded.
     pub low_storage_space_threshold: u64,
+    /// Most recordings at a time.
     pub max_concurrent_recordings: usize,
+    /// Most replays at a time.
     pub max_concurrent_replays: usize,
+    /// First length of the catalog, bytes.
     pub catalog_capacity: usize,
+    /// Time in which a client and its response channel must connect, ns.
     pub connect_timeout_ns: i64,
+    /// Interval of pings to clients, ns.
     pub session_liveness_check_interval_ns: i64,
+    /// Time for which a replay that has ended lingers, ns.
     pub replay_linger_timeout_ns: i64,
+    /// Checksum that recorded frames get.
     pub record_checksum: Option<Checksum>,
+    /// Checksum that replayed frames must have.
     pub replay_checksum: Option<Checksum>,
     /// Not among Aeron's settings.
     pub torn_tail: TornTail,
+    /// Decides who clients are.
     pub authenticator: Authenticator,
+    /// Decides what clients may do.
     pub authorisation: AuthorisationService,
     /// How long the driver may be absent at start, ns.
     pub driver_timeout_ns: i64,

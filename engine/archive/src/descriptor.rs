@@ -15,26 +15,38 @@ const TEMPLATE_ID: u16 = 22;
 
 /// A recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §4.3")]
 pub struct RecordingDescriptor {
+    /// Control session of the client that started or last extended the recording.
     pub control_session_id: i64,
+    /// Correlation id of that client's request.
     pub correlation_id: i64,
+    /// Recording id.
     pub recording_id: i64,
     /// Epoch ms.
     pub start_timestamp: i64,
     /// Epoch ms; -1 while the recording is active.
     pub stop_timestamp: i64,
+    /// Position of the first recorded byte.
     pub start_position: i64,
     /// -1 while the recording is active.
     pub stop_position: i64,
+    /// Id of the first term.
     pub initial_term_id: i32,
+    /// Length of a segment file, bytes.
     pub segment_file_length: i32,
+    /// Length of a term, bytes.
     pub term_buffer_length: i32,
+    /// MTU, bytes.
     pub mtu_length: i32,
+    /// Session id.
     pub session_id: i32,
+    /// Stream id.
     pub stream_id: i32,
+    /// Channel, without parameters that do not name it.
     pub stripped_channel: String,
+    /// Channel, as the client gave it.
     pub original_channel: String,
+    /// Address of the source, or `aeron:ipc`.
     pub source_identity: String,
 }
 

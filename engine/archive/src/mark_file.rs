@@ -86,6 +86,7 @@ impl<M: Memory> MarkFile<M> {
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
             Ok(buffer) if buffer.capacity() >= length => {
                 was_ours = check_previous(&buffer, &path, now)?;
+                clear_activity(&buffer, memory)?;
                 buffer
             }
             Ok(_) => {
@@ -96,11 +97,11 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
-        // Flushed before the first sign of activity: after a crash of the machine a fresh time stamp without the record would
-        // be that of another make.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
-        memory.flush(&buffer)?;
         write_header(&buffer, context, now)?;
+        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
+        // that of another make.
+        memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
         Ok(Self { buffer, errors, was_ours, next_update_ms: 0, _lock: lock })
     }
@@ -131,8 +132,8 @@ impl<M: Memory> MarkFile<M> {
 
 /// What a mark file says of its archive (spec 03 §4.6).
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §4.6")]
 pub struct ArchiveMark {
+    /// Path of the file.
     pub path: PathBuf,
     /// 0 while an archive starts.
     pub version: i32,
@@ -140,14 +141,23 @@ pub struct ArchiveMark {
     pub activity_ms: i64,
     /// Epoch ms.
     pub start_ms: i64,
+    /// Process id.
     pub pid: i64,
+    /// Stream for requests of remote clients.
     pub control_stream_id: i32,
+    /// Stream for requests of local clients.
     pub local_control_stream_id: i32,
+    /// Stream of recording events.
     pub events_stream_id: i32,
+    /// Id of the archive; -1 for none.
     pub archive_id: i64,
+    /// Control channel URI.
     pub control_channel: String,
+    /// IPC channel for requests of local clients.
     pub local_control_channel: String,
+    /// Channel of recording events.
     pub events_channel: String,
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
     /// The error log; without capacity in files of old versions.
     pub errors: AtomicBuffer,
@@ -265,6 +275,12 @@ fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<bool,
         return Err(MarkFileError::Active { path: path.to_owned() });
     }
     Ok(is_ours)
+}
+
+/// Clears the last owner's activity on disk before its owner record goes: a crash of the machine may keep either of them.
+fn clear_activity<M: Memory>(buffer: &AtomicBuffer, memory: &M) -> Result<(), MemoryError> {
+    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
+    memory.flush(buffer)
 }
 
 fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> Result<(), MarkFileError> {

@@ -78,19 +78,24 @@ pub struct SegmentFile {
 
 /// A recorded frame.
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "the fields are those of a frame's header, spec 03 §3.5")]
 pub struct RecordedFrame<'a> {
     /// Position of its first byte.
     pub position: i64,
     /// Bytes with the header, without alignment.
     pub length: usize,
+    /// Flags of the frame.
     pub flags: u8,
+    /// The frame is padding.
     pub is_padding: bool,
     /// Session id, or the checksum in recordings that have them.
     pub session_id: i32,
+    /// Stream id.
     pub stream_id: i32,
+    /// Term id.
     pub term_id: i32,
+    /// Offset in the term, bytes.
     pub term_offset: i32,
+    /// Reserved value of the header.
     pub reserved_value: i64,
     /// Empty for padding.
     pub payload: &'a [u8],

@@ -125,7 +125,11 @@ impl World {
         self.until("an answer", |world| {
             Some(match world.target.client.poll_answer()? {
                 ArchiveAnswer::Ok { correlation_id, relevant_id } => News::Ok(correlation_id, relevant_id),
-                ArchiveAnswer::Error { correlation_id, code, .. } => News::Error(correlation_id, code),
+                ArchiveAnswer::Error { correlation_id, code, message, .. } => {
+                    // The output of a test that fails shows the reason.
+                    eprintln!("request {correlation_id}: {message}");
+                    News::Error(correlation_id, code)
+                }
                 ArchiveAnswer::Signal { correlation_id, recording_id, subscription_id, position, signal } => {
                     News::Signal(signal, correlation_id, recording_id, subscription_id != -1, position)
                 }

@@ -1,4 +1,4 @@
-//! What counters say of a channel's socket (spec 01 §3.6 channel status and address counters, §5.4).
+//! What counters say of a channel's socket (spec 01 §3.6, §5.4).
 
 use harrier_protocol::counter_types;
 use harrier_protocol::uri::ChannelUri;

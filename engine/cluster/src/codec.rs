@@ -26,21 +26,27 @@ pub const SESSION_HEADER_LENGTH: usize = 32;
 
 /// How a connect went, or why a client hears of its session (spec 04 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
 pub enum EventCode {
+    /// The session is open.
     Ok = 0,
+    /// The session was refused.
     Error,
+    /// The client must connect to the leader.
     Redirect,
+    /// The credentials were rejected.
     AuthenticationRejected,
+    /// The session was closed.
     Closed,
 }
 
 /// Why a session ended (spec 04 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
 pub enum CloseReason {
+    /// The client has closed it.
     ClientAction = 0,
+    /// A service has closed it.
     ServiceAction,
+    /// The client was silent for too long.
     Timeout,
 }
 
@@ -57,19 +63,23 @@ impl CloseReason {
 
 /// Unit of the cluster's clock (spec 04 §4.13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
 pub enum TimeUnit {
+    /// Milliseconds.
     Millis = 0,
+    /// Microseconds.
     Micros,
+    /// Nanoseconds.
     Nanos,
 }
 
 /// Role of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
 pub enum Role {
+    /// Follows a leader.
     Follower = 0,
+    /// Stands for election.
     Candidate,
+    /// Leads.
     Leader,
 }
 

@@ -78,20 +78,32 @@ pub enum MarkError {
 
 /// What a mark file says of its component.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.8")]
 pub struct MarkFacts {
+    /// Component that the file belongs to.
     pub component: Component,
+    /// Directory of the cluster's files.
     pub cluster_directory: PathBuf,
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// Control stream of the local archive.
     pub archive_stream_id: i32,
+    /// Stream from the consensus module to the services.
     pub service_stream_id: i32,
+    /// Stream from the services to the consensus module.
     pub module_stream_id: i32,
+    /// Stream of ingress; -1 in a service's file.
     pub ingress_stream_id: i32,
+    /// Id of the member; -1 in a service's file.
     pub member_id: i32,
+    /// Id of the service; -1 in the consensus module's file.
     pub service_id: i32,
+    /// Id of the cluster, which its counters carry.
     pub cluster_id: i32,
+    /// Channel between consensus module and services.
     pub control_channel: String,
+    /// Channel URI of ingress.
     pub ingress_channel: String,
+    /// Name of the service.
     pub service_name: String,
 }
 
@@ -206,6 +218,9 @@ impl<M: Memory> MarkFile<M> {
                 if buffer.capacity() >= HEADER_LENGTH {
                     previous = check_previous(&buffer, facts, &path, now)?;
                     old_errors::save(&buffer, facts, memory, now)?;
+                    // Cleared on disk before the owner record goes: a crash of the machine may keep either of them.
+                    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
+                    memory.flush(&buffer)?;
                 }
                 if buffer.capacity() == length {
                     buffer
@@ -218,11 +233,11 @@ impl<M: Memory> MarkFile<M> {
             Err(error) => return Err(error.into()),
         };
         buffer.zero(0, length);
-        // Flushed before the first sign of activity: after a crash of the machine a fresh time stamp without the record would
-        // be that of another make.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
-        memory.flush(&buffer)?;
         write_header(&buffer, facts, options, now)?;
+        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
+        // that of another make.
+        memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, errors_length));
         Ok(Self { buffer, errors, previous, next_update_ms: 0, _lock: lock })
     }

@@ -14,13 +14,18 @@ pub struct MembersError {
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the endpoints of spec 04 §2.2")]
 pub struct Member {
+    /// Id.
     pub id: i32,
+    /// Endpoint for clients.
     pub ingress: String,
+    /// Endpoint for other members.
     pub consensus: String,
+    /// Endpoint of the log.
     pub log: String,
+    /// Endpoint on which the member catches up.
     pub catchup: String,
+    /// Endpoint of the member's archive.
     pub archive: String,
 }
 

@@ -14,6 +14,7 @@ mod leader;
 mod link;
 mod load;
 mod log;
+mod origin;
 mod pending_messages;
 mod pending_sessions;
 mod properties;

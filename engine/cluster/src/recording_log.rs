@@ -439,10 +439,12 @@ pub(crate) fn seal_of(file: &[u8]) -> Vec<u8> {
 
 /// Where in the log a snapshot was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §6.1")]
 pub struct SnapshotPosition {
+    /// Term in which the snapshot was taken.
     pub leadership_term_id: i64,
+    /// Log position at which the term begins, bytes.
     pub term_base_log_position: i64,
+    /// Log position of the snapshot, bytes.
     pub log_position: i64,
     /// Cluster time, in the unit of the cluster's clock.
     pub timestamp: i64,

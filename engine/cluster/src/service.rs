@@ -7,9 +7,11 @@ mod context;
 mod core;
 mod counters;
 mod error;
+mod event;
 mod image;
 mod join;
 mod log;
+mod patience;
 mod session;
 mod snapshot;
 mod start;
@@ -37,15 +39,22 @@ pub type ServiceFailure = Box<dyn std::error::Error>;
 
 /// A new leadership term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.4, message 24")]
 pub struct LeadershipTerm {
+    /// Leadership term id.
     pub leadership_term_id: i64,
+    /// Log position behind the event of the term, bytes.
     pub log_position: i64,
+    /// Cluster time, in the unit of the cluster's clock.
     pub timestamp: i64,
+    /// Log position at which the term begins, bytes.
     pub term_base_log_position: i64,
+    /// Id of the leader; -1 when there is none.
     pub leader_member_id: i32,
+    /// Session id of the log's publication.
     pub log_session_id: i32,
+    /// Unit of cluster time.
     pub time_unit: TimeUnit,
+    /// Version of the application, as a packed semantic version.
     pub app_version: i32,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::rig::client::Heard;
 use crate::rig::{Node, Plan, counter, directory, ports, value};
-use harrier_cluster::codec::{EventCode, PROTOCOL_VERSION};
+use harrier_cluster::codec::{EventCode, Ingress, PROTOCOL_VERSION};
 use harrier_cluster::module::{
     Authenticator, AuthenticatorSupplier, Authorisation, AuthorisationService, SessionProxy,
 };
@@ -238,4 +238,45 @@ fn egress_goes_where_the_members_settings_say() {
         }
     });
     assert!(!labels.is_empty() && labels.iter().all(|label| label.contains("mtu=8k")), "{labels:?}");
+}
+
+#[test]
+fn nobody_sends_in_the_name_of_a_session_whose_image_is_alive() {
+    let (mut node, _directory, ports) = start(&Plan::default());
+    let client = node.connect(ports[0]);
+    node.exchange(client, "mine");
+    let stranger = node.add_client(ports[0]);
+    let (term_id, session_id) = (node.clients[client].term_id, node.clients[client].session_id);
+    (node.clients[stranger].term_id, node.clients[stranger].session_id) = (term_id, session_id);
+    let close = Ingress::Close { leadership_term_id: term_id, session_id };
+    let refused = node.counter(counter::INGRESS_REFUSED).unwrap();
+    node.until("the message", |node| node.clients[stranger].message("forged").then_some(()));
+    node.until("the keep-alive", |node| node.clients[stranger].keep_alive().then_some(()));
+    node.until("the request", |node| node.clients[stranger].admin(9, 0).then_some(()));
+    node.until("the close", |node| node.clients[stranger].send(&close).then_some(()));
+    node.await_value(counter::INGRESS_REFUSED, refused + 4);
+    // The session goes on, and nothing of the stranger has entered the log.
+    node.exchange(client, "mine too");
+    assert!(!node.seen().iter().any(|line| line.contains("forged")), "{:?}", node.seen());
+    assert_eq!(node.counter(counter::SNAPSHOTS), Some(0));
+    // A session that is unknown, or of another term, is refused as well.
+    node.clients[stranger].session_id = 4_711;
+    node.until("the message", |node| node.clients[stranger].message("nobody's").then_some(()));
+    node.await_value(counter::INGRESS_REFUSED, refused + 5);
+}
+
+#[test]
+fn undecodable_messages_are_counted_and_are_one_entry_of_the_error_log() {
+    let (mut node, _directory, ports) = start(&Plan::default());
+    let stranger = node.add_client(ports[0]);
+    let refused = node.counter(counter::INGRESS_REFUSED).unwrap();
+    for length in 1..=6 {
+        node.until("the message", |node| {
+            node.clients[stranger].send_bytes(&[0xFF; 8][..length]).then_some(())
+        });
+    }
+    node.await_value(counter::INGRESS_REFUSED, refused + 6);
+    let errors = node.logged_errors();
+    let entries = errors.iter().filter(|text| text.contains("undecodable ingress message")).count();
+    assert_eq!(entries, 1, "{errors:?}");
 }

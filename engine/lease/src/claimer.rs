@@ -6,11 +6,54 @@ use std::time::Duration;
 
 use harrier_ringbuf::Now;
 
-use crate::codec::Envelope;
+use crate::codec::{Envelope, Process};
 use crate::errors::{BlockError, CheckError, ClaimError, ReleaseError};
 use crate::ticket::Ticket;
 
-/// An unbroken run of one holder's lease, as a claim has it.
+/// Identity of a process that claims leadership for its units (spec 05 L23).
+///
+/// While a lease lives, only the process that holds it can extend it: another process that claims for the same unit gets
+/// [`ClaimError::UnitHeld`], which names the holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessIdentity {
+    /// Number of the process, unique among all processes of all hosts. 0 stands for a client that does not name its process.
+    pub id: u64,
+    /// Time when the process started, ms since the Unix epoch.
+    pub started_ms: i64,
+    /// Text that identifies the process to people, for instance `pid 4711 on host-a`. Only its first 128 bytes are kept.
+    pub name: String,
+}
+
+impl ProcessIdentity {
+    /// Identity of a client that does not name its process.
+    pub const UNNAMED: Self = Self { id: 0, started_ms: 0, name: String::new() };
+
+    /// Identity of a process that a name alone identifies. Equal names are the same process.
+    pub fn named(name: &str) -> Self {
+        // The 64-bit FNV-1a hash. The lowest bit keeps it from 0, which stands for an unnamed process.
+        let hash = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+        });
+        Self { id: hash | 1, started_ms: 0, name: name.to_owned() }
+    }
+
+    /// The identity as messages carry it.
+    pub(crate) fn as_process(&self) -> Process<'_> {
+        let mut end = self.name.len().min(crate::codec::MAX_NAME_LENGTH);
+        while !self.name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Process { id: self.id, started_ms: self.started_ms, name: &self.name[..end] }
+    }
+}
+
+impl From<Process<'_>> for ProcessIdentity {
+    fn from(process: Process<'_>) -> Self {
+        Self { id: process.id, started_ms: process.started_ms, name: process.name.to_owned() }
+    }
+}
+
+/// An unbroken run of one holder's lease, as a claim reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tenure {
     /// Fencing token: strictly increasing across all tenures.
@@ -102,6 +145,14 @@ pub trait Claimer {
     /// # Errors
     /// See [`BlockError`].
     fn block_until_leadership_released(&self, application: &str, cancel: &Cancel) -> Result<(), BlockError>;
+
+    /// Releases a tenure, so that the unit stops leading at once (spec 05 L8).
+    ///
+    /// # Errors
+    /// See [`ReleaseError`]; [`ReleaseError::Unsupported`] unless the claimer implements it, and then the lease expires.
+    fn release_leadership(&self, _application: &str, _unit: &str, _token: u64) -> Result<(), ReleaseError> {
+        Err(ReleaseError::Unsupported)
+    }
 }
 
 /// A check of one unit's leadership that can be made again and again.
@@ -137,7 +188,7 @@ pub trait PolledClaimer {
     /// Begins a claim; `now_ns` is the moment of the call on the caller's monotonic clock, from which the tenure counts.
     ///
     /// # Errors
-    /// What is known at once, see [`ClaimError`].
+    /// Errors that are known before anything is sent, see [`ClaimError`].
     fn start_claim(
         &mut self,
         application: &str,
@@ -152,7 +203,7 @@ pub trait PolledClaimer {
     /// Begins to wait for release.
     ///
     /// # Errors
-    /// What is known at once, see [`BlockError`].
+    /// Errors that are known before anything is sent, see [`BlockError`].
     fn start_block(&mut self, application: &str, now_ns: i64) -> Result<RequestId, BlockError>;
 
     /// The end of a wait, once it has come.
@@ -161,7 +212,7 @@ pub trait PolledClaimer {
     /// Begins to release.
     ///
     /// # Errors
-    /// What is known at once, see [`ReleaseError`].
+    /// Errors that are known before anything is sent, see [`ReleaseError`].
     fn start_release(
         &mut self,
         application: &str,

@@ -1,4 +1,4 @@
-//! The client of the lease service: nothing waits, everything is polled.
+//! Client of the lease service for duty cycles. No call blocks: requests are started, then polled.
 
 mod listing;
 mod predecessor;
@@ -17,9 +17,9 @@ use harrier_cluster::client::{
 use harrier_cluster::codec::EventCode;
 use harrier_ringbuf::Now;
 
-use crate::claimer::{Fence, PolledClaimer, RequestId, Tenure};
+use crate::claimer::{Fence, PolledClaimer, ProcessIdentity, RequestId, Tenure};
 use crate::codec::{AnswerCode, Event, Request, is_ours};
-use crate::errors::{BlockError, CheckError, ClaimError, PinError, ReleaseError, Unanswered};
+use crate::errors::{BlockError, CheckError, ClaimError, HeldUnit, PinError, ReleaseError, Unanswered};
 use crate::names::{InvalidInput, check_name};
 use predecessor::Predecessor;
 use requests::{Done, Kind, MAX_REQUESTS, Offered, Pace, Requests};
@@ -27,18 +27,25 @@ use requests::{Done, Kind, MAX_REQUESTS, Offered, Pace, Requests};
 /// Settings of a lease client. Times are ns.
 #[derive(Debug, Clone)]
 pub struct LeaseClientContext {
-    /// How the cluster is reached.
+    /// Settings of the session with the cluster.
     pub cluster: ClusterClientContext,
-    /// How long an answer is waited for. A claim is waited for as long as half of what it claims, if that is more: a
-    /// holder that renews at half time then outlasts a change of leader as long as it can.
+    /// Process that this client claims for (spec 05 L23). [`ProcessIdentity::UNNAMED`] by default; a blocking client then
+    /// names its own process.
+    pub process: ProcessIdentity,
+    /// Longest wait for an answer.
     pub timeout_ns: i64,
-    /// After which an unanswered request is sent again.
+    /// Longest wait for the answer to a claim. `None` means [`timeout_ns`](Self::timeout_ns), or half of the claimed
+    /// duration if that is longer: a holder that renews at half time then survives the longest possible change of leader.
+    pub claim_timeout_ns: Option<i64>,
+    /// Longest time without a sign of the service after which a wait for release fails.
+    pub unreachable_timeout_ns: i64,
+    /// Time after which an unanswered request is sent again.
     pub resend_ns: i64,
-    /// After which a wait for release is registered again, in case its wake-up was lost on its way.
+    /// Time after which a wait for release is registered again, in case its wake-up was lost.
     pub rewait_ns: i64,
-    /// Time between a session that has ended and the attempt at the next one.
+    /// Time between the end of a session and the attempt to open the next one.
     pub reconnect_ns: i64,
-    /// Requests under way, at most; up to 1,048,576.
+    /// Limit of requests under way, up to 1,048,576.
     pub max_requests: usize,
     /// Shortest duration of a claim; as the service has it.
     pub min_duration_ns: i64,
@@ -51,7 +58,10 @@ impl LeaseClientContext {
     pub fn new(cluster: ClusterClientContext) -> Self {
         Self {
             cluster,
+            process: ProcessIdentity::UNNAMED,
             timeout_ns: 5_000_000_000,
+            claim_timeout_ns: None,
+            unreachable_timeout_ns: 30_000_000_000,
             resend_ns: 1_000_000_000,
             rewait_ns: 10_000_000_000,
             reconnect_ns: 100_000_000,
@@ -72,7 +82,7 @@ pub struct LeaseClient {
     /// Session and term that requests were sent to.
     known: (i64, i64),
     predecessor: Predecessor,
-    /// Requests were sent in this session.
+    /// True once a request was sent in this session.
     is_used: bool,
     reconnect_at_ns: i64,
     reason: String,
@@ -84,7 +94,7 @@ impl LeaseClient {
     /// A client without a session yet.
     ///
     /// # Errors
-    /// A setting that cannot be.
+    /// Invalid setting.
     pub fn new(context: LeaseClientContext) -> Result<Self, ClusterClientError> {
         if !(1..=MAX_REQUESTS).contains(&context.max_requests) {
             let setting = format!("max_requests={}", context.max_requests);
@@ -107,7 +117,7 @@ impl LeaseClient {
         })
     }
 
-    /// Opens a session, sends requests and takes answers; returns the work done. `aeron` is driven by its owner.
+    /// Opens a session, sends requests and takes answers; returns the work done. The caller drives `aeron`.
     pub fn do_work(&mut self, aeron: &mut Aeron, now: &Now) -> usize {
         self.do_work_with(aeron, now, &mut |_: i64, _: i64, _: &[u8]| ())
     }
@@ -172,7 +182,7 @@ impl LeaseClient {
         }
     }
 
-    /// When the client wants to be called next although nothing has come, monotonic ns.
+    /// Time at which the client has work even if no message arrives, monotonic ns.
     pub fn next_deadline(&self) -> Option<i64> {
         let pause_ns = if self.requests.is_busy() || self.state() != ClientState::Connected {
             5_000_000
@@ -182,7 +192,7 @@ impl LeaseClient {
         (!self.is_closed).then(|| self.now_ns.saturating_add(pause_ns))
     }
 
-    /// Where the session stands.
+    /// State of the session.
     pub fn state(&self) -> ClientState {
         match &self.session {
             Some(session) => session.state(),
@@ -201,7 +211,7 @@ impl LeaseClient {
         self.session.as_mut()
     }
 
-    /// Why there was no session, when there was none.
+    /// Reason why there is no session, or why there was none.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -226,10 +236,15 @@ impl LeaseClient {
         &self.context
     }
 
-    /// Goes on without a driver: requests run out of time. See [`on_driver_lost`](Self::on_driver_lost).
+    /// Expires requests while there is no driver. See [`on_driver_lost`](Self::on_driver_lost).
     pub fn tick(&mut self, now: &Now) {
         self.now_ns = now.ns;
         self.requests.tick(now.ns, &self.reason);
+    }
+
+    /// True once the client was closed.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Ends the session; requests under way end with [`Unanswered::Closed`].
@@ -258,7 +273,7 @@ impl LeaseClient {
     /// Begins a check of a unit's leadership (spec 05 L9).
     ///
     /// # Errors
-    /// What is known at once, see [`CheckError`].
+    /// Errors that are known before anything is sent, see [`CheckError`].
     pub fn start_check(
         &mut self,
         application: &str,
@@ -271,7 +286,7 @@ impl LeaseClient {
         Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
     }
 
-    /// The answer to a check, once there is one; the fence of the present tenure is copied to `out`.
+    /// Polls the answer to a check. On success the fence of the present tenure is copied to `out`.
     pub fn poll_check(&mut self, id: RequestId, out: Option<&mut Fence>) -> Option<Result<(), CheckError>> {
         let tenures = &mut self.tenures;
         self.requests.take(id, |message, _, done, _| match (done, Request::decode(message)) {
@@ -290,7 +305,8 @@ impl LeaseClient {
         })
     }
 
-    /// Answers from own claims alone: the unit leads for certain at `now_ns`, or counts as not leading (spec 05 L9).
+    /// Checks leadership from this client's own claims, without a round trip. A unit that does not lead for certain at
+    /// `now_ns` counts as not leading (spec 05 L9).
     ///
     /// # Errors
     /// [`CheckError::NotHeld`].
@@ -309,7 +325,7 @@ impl LeaseClient {
     /// Begins to pin an application's lease: it does not expire while one entity pins it.
     ///
     /// # Errors
-    /// What is known at once, see [`PinError`].
+    /// Errors that are known before anything is sent, see [`PinError`].
     pub fn start_pin(&mut self, application: &str, entity: &str, now_ns: i64) -> Result<RequestId, PinError> {
         check_name("application", application)?;
         check_name("entity", entity)?;
@@ -317,10 +333,10 @@ impl LeaseClient {
         Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
     }
 
-    /// Begins to take a pin away.
+    /// Begins to remove a pin.
     ///
     /// # Errors
-    /// What is known at once, see [`PinError`].
+    /// Errors that are known before anything is sent, see [`PinError`].
     pub fn start_unpin(
         &mut self,
         application: &str,
@@ -333,7 +349,7 @@ impl LeaseClient {
         Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)
     }
 
-    /// The answer to either, once there is one.
+    /// Polls the answer to a pin or to its removal.
     pub fn poll_pin(&mut self, id: RequestId) -> Option<Result<(), PinError>> {
         self.requests.take(id, |_, _, done, _| match done {
             Done::Answer { code: AnswerCode::Pinned | AnswerCode::Unpinned, .. } => Ok(()),
@@ -354,7 +370,7 @@ impl LeaseClient {
         self.begin(Kind::Pinned, &request, now_ns, self.context.timeout_ns)
     }
 
-    /// All pins, once they have come.
+    /// Polls the list of all pins.
     pub fn poll_pinned(&mut self, id: RequestId) -> Option<Result<Vec<PinInfo>, Unanswered>> {
         self.requests.take(id, |_, _, done, listing| match (done, listing) {
             (Done::Listed, Some(listing)) => Ok(listing.pins),
@@ -371,7 +387,7 @@ impl LeaseClient {
         self.begin(Kind::List, &request, now_ns, self.context.timeout_ns)
     }
 
-    /// All leases, once they have come.
+    /// Polls the list of all leases.
     pub fn poll_list(&mut self, id: RequestId) -> Option<Result<Leases, Unanswered>> {
         self.requests.take(id, |_, _, done, listing| match (done, listing) {
             (Done::Listed, Some(listing)) => Ok(listing.leases),
@@ -414,9 +430,15 @@ impl PolledClaimer for LeaseClient {
         if duration_ns > self.context.max_duration_ns {
             return Err(InvalidInput { field, rule: "must not be longer than max_duration_ns" }.into());
         }
-        let request = Request::Claim { correlation_id: 0, duration_ns, application, unit };
+        if self.is_closed {
+            return Err(Unanswered::Closed.into());
+        }
+        self.now_ns = self.now_ns.max(now_ns);
+        let process = self.context.process.as_process();
+        let request = Request::Claim { correlation_id: 0, duration_ns, application, unit, process };
         let timeout_ns = self.context.timeout_ns.max(duration_ns / 2);
-        Ok(self.begin(Kind::Claim, &request, now_ns, timeout_ns)?)
+        let timeout_ns = self.context.claim_timeout_ns.unwrap_or(timeout_ns);
+        Ok(self.requests.begin(Kind::Claim, &request, now_ns, timeout_ns)?)
     }
 
     fn poll_claim(&mut self, id: RequestId) -> Option<Result<Tenure, ClaimError>> {
@@ -436,6 +458,10 @@ impl PolledClaimer for LeaseClient {
                     tenures.remove(application, unit);
                     Err(ClaimError::Denied)
                 }
+                Done::UnitHeld { holder, claimed } => {
+                    tenures.remove(application, unit);
+                    Err(ClaimError::UnitHeld(Box::new(HeldUnit { unit: unit.to_owned(), holder, claimed })))
+                }
                 Done::Answer { code: AnswerCode::TooManyLeases, limit, .. } => {
                     Err(ClaimError::TooManyLeases { limit })
                 }
@@ -447,7 +473,7 @@ impl PolledClaimer for LeaseClient {
     fn start_block(&mut self, application: &str, now_ns: i64) -> Result<RequestId, BlockError> {
         check_name("application", application)?;
         let request = Request::Wait { correlation_id: 0, token: 0, application };
-        Ok(self.begin(Kind::Wait, &request, now_ns, i64::MAX)?)
+        Ok(self.begin(Kind::Wait, &request, now_ns, self.context.unreachable_timeout_ns)?)
     }
 
     fn poll_block(&mut self, id: RequestId) -> Option<Result<(), BlockError>> {
@@ -490,7 +516,7 @@ impl PolledClaimer for LeaseClient {
     }
 }
 
-/// Tells answers to this client from all else.
+/// Routes answers to this client's requests and every other message to the listener.
 struct Ears<'a, L> {
     requests: &'a mut Requests,
     predecessor: &'a mut Predecessor,
@@ -505,7 +531,7 @@ impl<L: EgressListener> EgressListener for Ears<'_, L> {
             Ok(Event::Answer(answer)) if self.predecessor.is_asked_by(answer.correlation_id) => {
                 self.predecessor.on_answer(answer.code, self.now_ns);
             }
-            Ok(event) => self.requests.on_event(&event),
+            Ok(event) => self.requests.on_event(&event, self.now_ns),
             Err(_) if is_ours(message) => {}
             Err(_) => self.listener.on_message(session_id, timestamp, message),
         }

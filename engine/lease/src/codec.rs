@@ -1,10 +1,11 @@
 //! Messages of leases: docs/protocol/leases.md (spec 05 L19, L20).
 //!
-//! Lengths, versions and enumerations are checked before anything is believed. Nothing is allocated: decoded names
+//! Decoders check lengths, versions and enumerations before they return a value. They allocate nothing: decoded names
 //! borrow from the message.
 
 mod answer;
 mod page;
+mod process;
 mod record;
 mod request;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 pub use answer::{Answer, AnswerCode, Event};
 pub use page::{LeaseEntries, LeaseEntry, PageWriter, PinEntries, PinEntry};
+pub use process::Process;
 pub use record::{Head, Record};
 pub use request::{Envelope, Request};
 
@@ -20,23 +22,23 @@ use thiserror::Error;
 
 /// Schema of all messages of leases; its bytes are "LS".
 pub const SCHEMA_ID: u16 = 0x534C;
-/// Version of that schema.
-pub const SCHEMA_VERSION: u16 = 1;
+/// Version of that schema. Version 2 added the process of a claim, of a lease, and of the answer [`AnswerCode::UnitHeld`].
+pub const SCHEMA_VERSION: u16 = 2;
 /// Longest name, bytes (spec 05 L6).
 pub const MAX_NAME_LENGTH: usize = 128;
 /// Longest request or record, envelopes apart.
-pub const MAX_MESSAGE_LENGTH: usize = HEADER_LENGTH + 36 + 2 * (4 + MAX_NAME_LENGTH);
+pub const MAX_MESSAGE_LENGTH: usize = HEADER_LENGTH + 52 + 3 * (4 + MAX_NAME_LENGTH);
 
-/// Why a message is none of leases.
+/// Reason why a message cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CodecError {
-    /// Another schema, a message that is cut, or text that is none.
+    /// The message has another schema, is cut short, or contains text that is not UTF-8.
     #[error(transparent)]
     Sbe(#[from] SbeError),
-    /// A template that has no meaning here.
+    /// The template is not one of this kind of message.
     #[error("template {0} has no meaning here")]
     Template(u16),
-    /// A version that this reader cannot take.
+    /// This reader cannot read the version.
     #[error("version {actual} instead of {expected}")]
     Version {
         /// Version that the reader knows.
@@ -44,7 +46,7 @@ pub enum CodecError {
         /// Version of the message.
         actual: u16,
     },
-    /// A block that is shorter than the first version's, or longer in that version.
+    /// The block is shorter than its version demands, or longer in a version that this reader knows.
     #[error("template {template_id} has a block of {actual} bytes instead of {required}")]
     Block {
         /// The message.
@@ -54,7 +56,7 @@ pub enum CodecError {
         /// Bytes that came.
         actual: u16,
     },
-    /// Bytes behind the last field.
+    /// The message has bytes behind its last field.
     #[error("{0} bytes behind the message")]
     Trailing(usize),
 }
@@ -69,10 +71,11 @@ fn header(template_id: u16, block_length: u16) -> MessageHeader {
     MessageHeader { block_length, template_id, schema_id: SCHEMA_ID, version: SCHEMA_VERSION }
 }
 
-/// A message of this schema whose version and block can be read; `block_length` gives the block of each template.
+/// Opens a message of this schema after checking its version and block length. `block_length` returns the length that a
+/// template's block has in a version up to [`SCHEMA_VERSION`].
 fn open(
     message: &[u8],
-    block_length: impl FnOnce(u16) -> Option<u16>,
+    block_length: impl FnOnce(u16, u16) -> Option<u16>,
 ) -> Result<(u16, Decoder<'_>), CodecError> {
     let header = MessageHeader::decode(message)?;
     header.expect_schema(SCHEMA_ID)?;
@@ -80,16 +83,17 @@ fn open(
         return Err(CodecError::Version { expected: SCHEMA_VERSION, actual: 0 });
     }
     let template_id = header.template_id;
-    let required = block_length(template_id).ok_or(CodecError::Template(template_id))?;
+    let version = header.version.min(SCHEMA_VERSION);
+    let required = block_length(template_id, version).ok_or(CodecError::Template(template_id))?;
     let actual = header.block_length;
-    // A newer writer may have more to say; one of this version has not.
-    if actual < required || (actual > required && header.version == SCHEMA_VERSION) {
+    // Only a newer version may have a longer block.
+    if actual < required || (actual > required && header.version <= SCHEMA_VERSION) {
         return Err(CodecError::Block { template_id, required, actual });
     }
     Ok((template_id, Decoder::message(message)?))
 }
 
-/// A message of this version ends with its last field; a newer one may have more.
+/// Checks that a message ends with its last field. A newer version may have further fields.
 fn close(message: &Decoder<'_>) -> Result<(), CodecError> {
     let rest = message.rest().len();
     if rest == 0 || message.header().version > SCHEMA_VERSION {

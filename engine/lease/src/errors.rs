@@ -1,7 +1,10 @@
-//! What can become of a request (spec 05 L2, L3).
+//! Errors of requests (spec 05 L2, L3).
 
 use thiserror::Error;
 
+use harrier_ringbuf::date::Date;
+
+use crate::claimer::ProcessIdentity;
 use crate::names::InvalidInput;
 
 /// No answer came: nothing can be inferred. The request may have been carried out, may yet be, or may never be.
@@ -51,9 +54,43 @@ pub enum ClaimError {
         /// The service's setting.
         limit: i64,
     },
+    /// Another process holds the lease for a unit of the same name (spec 05 L23). This process certainly does not hold it.
+    #[error("{0}")]
+    UnitHeld(Box<HeldUnit>),
+    /// A claimer of the application failed. Nothing can be inferred, as with [`Unanswered`].
+    #[error("{0}")]
+    Custom(String),
     /// No answer. The unit may or may not hold the lease (spec 05 L3).
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
+}
+
+/// Lease of a unit that another process holds (spec 05 L23).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "unit {unit} is held by another process: {}, started {}; give each process a unit name of its own, or wait until the \
+     lease of a process that has ended expires",
+    process_name(holder),
+    start_text(holder)
+)]
+pub struct HeldUnit {
+    /// The unit that both processes claim for.
+    pub unit: String,
+    /// The process that holds the lease.
+    pub holder: ProcessIdentity,
+    /// Cluster time of the holder's last claim. A later value in a later error shows that the holder is alive.
+    pub claimed: i64,
+}
+
+fn process_name(process: &ProcessIdentity) -> &str {
+    if process.name.is_empty() { "a client that does not name its process" } else { &process.name }
+}
+
+fn start_text(process: &ProcessIdentity) -> String {
+    if process.started_ms == 0 {
+        return "at an unknown time".to_owned();
+    }
+    Date::of(process.started_ms).to_string()
 }
 
 /// Why a wait for release ended without one.
@@ -99,6 +136,9 @@ pub enum ReleaseError {
         /// Token of the present tenure.
         current: u64,
     },
+    /// The claimer cannot release. The lease ends when it expires.
+    #[error("this claimer cannot release a lease; the lease ends when it expires")]
+    Unsupported,
     /// Bad input; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),

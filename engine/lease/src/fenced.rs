@@ -10,7 +10,7 @@ use crate::codec::{Envelope, Event, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, Request
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use crate::stored;
 use crate::table::LeaseTable;
-use crate::teller::{SlowSessions, Teller};
+use crate::teller::Teller;
 
 /// Any service of a cluster with a lease service, and a copy of the lease table before it.
 ///
@@ -49,7 +49,6 @@ use crate::teller::{SlowSessions, Teller};
 pub struct FencedService<S> {
     service: S,
     table: LeaseTable,
-    slow: SlowSessions,
     buffer: [u8; MAX_MESSAGE_LENGTH],
 }
 
@@ -59,12 +58,7 @@ impl<S: ClusteredService> FencedService<S> {
     /// # Errors
     /// A setting that cannot be.
     pub fn new(service: S, settings: LeaseSettings) -> Result<Self, InvalidLeaseSetting> {
-        Ok(Self {
-            service,
-            table: LeaseTable::new(settings)?,
-            slow: SlowSessions::new(),
-            buffer: [0; MAX_MESSAGE_LENGTH],
-        })
+        Ok(Self { service, table: LeaseTable::new(settings)?, buffer: [0; MAX_MESSAGE_LENGTH] })
     }
 
     /// The service behind the fence.
@@ -96,8 +90,7 @@ impl<S: ClusteredService> FencedService<S> {
                 let application = if application.len() <= MAX_NAME_LENGTH { application } else { "" };
                 let stale =
                     Event::FenceStale { correlation_id, token, current_token, log_position, application };
-                let mut teller =
-                    Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
+                let mut teller = Teller::new(cluster);
                 if let Some(session) = session {
                     teller.tell_event(session.id, &stale, &mut self.buffer);
                 }

@@ -67,9 +67,11 @@ mod ticket;
 mod tracker;
 mod waiters;
 
-pub use claimer::{Cancel, Checker, Claimer, Fence, PolledClaimer, RequestId, Tenure, Token, Tracker};
+pub use claimer::{
+    Cancel, Checker, Claimer, Fence, PolledClaimer, ProcessIdentity, RequestId, Tenure, Token, Tracker,
+};
 pub use client::{LeaseClient, LeaseClientContext};
-pub use errors::{BlockError, CheckError, ClaimError, PinError, ReleaseError, Unanswered};
+pub use errors::{BlockError, CheckError, ClaimError, HeldUnit, PinError, ReleaseError, Unanswered};
 pub use fenced::FencedService;
 pub use names::{InvalidInput, application_of, check_name};
 pub use service::LeaseService;

@@ -11,7 +11,7 @@ use crate::codec::{Answer, AnswerCode, Event, Request};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use crate::stored;
 use crate::table::{Effects, LeaseTable, Outcome};
-use crate::teller::{SlowSessions, Teller};
+use crate::teller::Teller;
 use crate::waiters::{Wait, Waiters};
 
 /// Bytes of a page: small enough for every egress stream.
@@ -31,7 +31,6 @@ const PAGE_LENGTH: usize = 4_096;
 pub struct LeaseService {
     table: LeaseTable,
     waiters: Waiters,
-    slow: SlowSessions,
     buffer: Box<[u8]>,
 }
 
@@ -39,12 +38,11 @@ impl LeaseService {
     /// A service without leases.
     ///
     /// # Errors
-    /// A setting that cannot be.
+    /// Invalid setting.
     pub fn new(settings: LeaseSettings) -> Result<Self, InvalidLeaseSetting> {
         Ok(Self {
             table: LeaseTable::new(settings)?,
             waiters: Waiters::new(settings.max_waiters, settings.max_leases),
-            slow: SlowSessions::new(),
             buffer: vec![0; PAGE_LENGTH].into_boxed_slice(),
         })
     }
@@ -73,7 +71,7 @@ impl LeaseService {
     /// A service with the state of a snapshot's records.
     ///
     /// # Errors
-    /// A setting that cannot be, or see [`SnapshotStateError`](crate::table::SnapshotStateError).
+    /// Invalid setting, or see [`SnapshotStateError`](crate::table::SnapshotStateError).
     pub fn from_state<'m>(
         settings: LeaseSettings,
         records: impl IntoIterator<Item = &'m [u8]>,
@@ -91,13 +89,19 @@ impl LeaseService {
         request: &Request<'_>,
     ) {
         let (outcome, effects) = self.table.apply(log_position, request);
-        let mut teller = Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
+        let mut teller = Teller::new(cluster);
         // The waiters of a tenure that is over go before its slot can have new ones.
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
         let correlation_id = request.correlation_id();
         let event = match outcome {
             Outcome::Answer { code, token, expiry, limit, detail } => {
-                Event::Answer(Answer { correlation_id, token, expiry, limit, code, detail })
+                let answer = Answer::new(correlation_id, code);
+                Event::Answer(Answer { token, expiry, limit, detail, ..answer })
+            }
+            Outcome::UnitHeld { slot, token, expiry } => {
+                let (holder, claimed) = self.table.process_at(slot);
+                let answer = Answer::new(correlation_id, AnswerCode::UnitHeld);
+                Event::Answer(Answer { token, expiry, holder, claimed, ..answer })
             }
             Outcome::Wait { slot, token } => {
                 let wait = Wait { session_id, correlation_id, lease_slot: slot };
@@ -106,7 +110,7 @@ impl LeaseService {
             Outcome::Over { token } => Event::Released { correlation_id, token },
             Outcome::EndSession { session_id: other_id } => {
                 let (code, detail) = end_session(teller.cluster(), session_id, other_id);
-                Event::Answer(Answer { correlation_id, token: 0, expiry: 0, limit: 0, code, detail })
+                Event::Answer(Answer { detail, ..Answer::new(correlation_id, code) })
             }
             Outcome::CancelWait => return self.waiters.cancel(session_id, correlation_id),
             Outcome::Leases { from } => {
@@ -141,11 +145,10 @@ fn end_session(cluster: &mut Cluster<'_>, session_id: i64, other_id: i64) -> (An
 fn register(waiters: &mut Waiters, wait: Wait, token: u64, max_waiters: usize) -> Event<'static> {
     let correlation_id = wait.correlation_id;
     Event::Answer(if waiters.add(wait) {
-        let code = AnswerCode::Waiting;
-        Answer { correlation_id, token, expiry: 0, limit: 0, code, detail: "" }
+        Answer { token, ..Answer::new(correlation_id, AnswerCode::Waiting) }
     } else {
-        let (code, limit) = (AnswerCode::TooManyWaiters, max_waiters as i64);
-        Answer { correlation_id, token, expiry: 0, limit, code, detail: "max_waiters" }
+        let answer = Answer::new(correlation_id, AnswerCode::TooManyWaiters);
+        Answer { token, limit: max_waiters as i64, detail: "max_waiters", ..answer }
     })
 }
 
@@ -204,7 +207,7 @@ impl ClusteredService for LeaseService {
     fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation_id: i64, timestamp: i64) {
         self.table.advance(timestamp);
         let Some(effects) = self.table.on_timer(correlation_id) else { return };
-        let mut teller = Teller::new(cluster, &mut self.slow, self.table.settings().answer_patience_ns);
+        let mut teller = Teller::new(cluster);
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
     }
 
@@ -226,7 +229,7 @@ mod tests {
     use harrier_cluster::codec::TimeUnit;
 
     use super::*;
-    use crate::codec::Record;
+    use crate::codec::{Process, Record};
 
     fn settings() -> LeaseSettings {
         LeaseSettings { max_leases: 4, max_waiters: 3, max_pins: 2, ..LeaseSettings::default() }
@@ -264,7 +267,9 @@ mod tests {
         let mut service = LeaseService::new(settings()).unwrap();
         service.table.on_new_term(1_000, TimeUnit::Millis);
         let (application, unit) = ("db", "db/0");
-        let claim = Request::Claim { correlation_id: 1, duration_ns: 5_000_000_000, application, unit };
+        let process = Process { id: 3, started_ms: 4, name: "pid 5" };
+        let claim =
+            Request::Claim { correlation_id: 1, duration_ns: 5_000_000_000, application, unit, process };
         service.table.apply(32, &claim);
         service.table.apply(64, &Request::Pin { correlation_id: 1, application: "next", entity: "m" });
         for session_id in [7, 8] {
@@ -306,9 +311,9 @@ mod tests {
             assert!(error.contains("cut short"), "{error}");
         }
         let mut newer = records.clone();
-        newer[0][6] = 2;
+        newer[0][6] = 3;
         let error = restored(settings(), &newer).err().unwrap();
-        assert!(error.contains("version 2 instead of 1"), "{error}");
+        assert!(error.contains("version 3 instead of 2"), "{error}");
         let few = LeaseSettings { max_waiters: 1, ..settings() };
         let error = restored(few, &records).err().unwrap();
         assert!(error.contains("2 waiters") && error.contains("max_waiters=1"), "{error}");

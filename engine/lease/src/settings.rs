@@ -29,9 +29,6 @@ pub struct LeaseSettings {
     /// A lease lasts longer than was claimed by its duration divided by this: what clocks of two machines may drift apart
     /// (spec 05 L11). To that comes one unit of cluster time, for the time of the claim is told in whole units.
     pub drift_divisor: i64,
-    /// How long a callback may wait, in sum, for clients that do not take their answers, ns. What they miss they ask for
-    /// again; until they have taken one, they are not waited for any more.
-    pub answer_patience_ns: i64,
 }
 
 impl Default for LeaseSettings {
@@ -43,7 +40,6 @@ impl Default for LeaseSettings {
             min_duration_ns: 1_000_000,
             max_duration_ns: 24 * 3_600 * 1_000_000_000,
             drift_divisor: 1_000,
-            answer_patience_ns: 100_000_000,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The lease table: a state machine on (log position, timestamp, request), without clock and I/O (spec 05 L1–L11, L22).
+//! The lease table: a state machine on (log position, timestamp, request), without clock and I/O (spec 05 L1–L11, L22, L23).
 //!
-//! The service and each service that accepts fences have one of their own; the log and equal [`LeaseSettings`] keep them
-//! equal, byte for byte in a snapshot.
+//! The lease service has a table, and so has each service that accepts fences. The same log and equal [`LeaseSettings`] keep
+//! the tables equal, byte for byte in a snapshot.
 
 mod apply;
 mod pages;
@@ -19,7 +19,7 @@ pub(crate) use slots::{Index, Slots, hash};
 use harrier_cluster::codec::TimeUnit;
 use harrier_ringbuf::planted::{Bug, is_planted};
 
-use crate::codec::MAX_NAME_LENGTH;
+use crate::codec::{MAX_NAME_LENGTH, Process};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use pins::Pins;
 
@@ -65,6 +65,12 @@ struct Lease {
     token: u64,
     expiry: i64,
     duration: i64,
+    /// Cluster time of the holder's last claim.
+    claimed: i64,
+    /// Process that holds the lease (spec 05 L23).
+    process_id: u64,
+    process_started_ms: i64,
+    process_name: Name,
     pin_count: u32,
     first_pin: u32,
 }
@@ -76,12 +82,26 @@ impl Lease {
         token: 0,
         expiry: 0,
         duration: 0,
+        claimed: 0,
+        process_id: 0,
+        process_started_ms: 0,
+        process_name: Name::EMPTY,
         pin_count: 0,
         first_pin: pins::NONE,
     };
 
     fn has_holder(&self) -> bool {
         self.unit.length > 0
+    }
+
+    fn process(&self) -> Process<'_> {
+        let (id, started_ms) = (self.process_id, self.process_started_ms);
+        Process { id, started_ms, name: self.process_name.as_str() }
+    }
+
+    fn set_process(&mut self, process: &Process<'_>) {
+        (self.process_id, self.process_started_ms) = (process.id, process.started_ms);
+        self.process_name.set(process.name);
     }
 }
 
@@ -116,7 +136,7 @@ pub struct Effects {
 ///
 /// ```
 /// use harrier_cluster::codec::TimeUnit;
-/// use harrier_lease::codec::Request;
+/// use harrier_lease::codec::{Process, Request};
 /// use harrier_lease::table::{LeaseTable, Outcome};
 /// use harrier_lease::LeaseSettings;
 ///
@@ -124,7 +144,8 @@ pub struct Effects {
 /// table.on_new_term(1_000, TimeUnit::Millis);
 /// table.advance(2_000);
 /// let (application, unit) = ("db", "db/0");
-/// let claim = Request::Claim { correlation_id: 1, duration_ns: 30_000_000_000, application, unit };
+/// let process = Process { id: 7, started_ms: 0, name: "pid 1 on host-a" };
+/// let claim = Request::Claim { correlation_id: 1, duration_ns: 30_000_000_000, application, unit, process };
 /// let (outcome, effects) = table.apply(96, &claim);
 /// // 30 s, the allowance for drift, a thousandth of them, and a unit for the timestamp's rounding.
 /// assert!(matches!(outcome, Outcome::Answer { token: 96, expiry: 32_031, .. }));
@@ -149,7 +170,7 @@ impl LeaseTable {
     /// An empty table; takes all its memory here.
     ///
     /// # Errors
-    /// A setting that cannot be.
+    /// Invalid setting.
     pub fn new(settings: LeaseSettings) -> Result<Self, InvalidLeaseSetting> {
         settings.validate()?;
         let limit = settings.max_leases;
@@ -254,6 +275,11 @@ impl LeaseTable {
         Some((self.leases[slot].unit.as_str(), self.leases[slot].token))
     }
 
+    /// Process that holds the lease at a slot, and cluster time of its last claim (spec 05 L23).
+    pub(crate) fn process_at(&self, slot: usize) -> (Process<'_>, i64) {
+        (self.leases[slot].process(), self.leases[slot].claimed)
+    }
+
     fn find(&self, application: &str) -> Option<usize> {
         let bytes = application.as_bytes();
         self.index.find(hash(0, bytes), |slot| self.leases[slot].application.as_bytes() == bytes)
@@ -276,7 +302,8 @@ impl LeaseTable {
         let lease = &mut self.leases[slot];
         effects.ended = Some(EndedTenure { slot, token: lease.token });
         lease.unit.length = 0;
-        (lease.token, lease.expiry, lease.duration) = (0, 0, 0);
+        (lease.token, lease.expiry, lease.duration, lease.claimed) = (0, 0, 0, 0);
+        lease.set_process(&Process::UNNAMED);
         self.free_if_unused(slot);
     }
 
@@ -322,6 +349,7 @@ impl LeaseTable {
             self.timers[slot] = convert(self.timers[slot]);
             let lease = &mut self.leases[slot];
             (lease.expiry, lease.duration) = (convert(lease.expiry), convert(lease.duration));
+            lease.claimed = convert(lease.claimed);
         }
     }
 }

@@ -3,25 +3,26 @@
 use thiserror::Error;
 
 use crate::claimer::{Fence, PolledClaimer, RequestId, Tenure};
-use crate::errors::ClaimError;
+use crate::errors::{ClaimError, HeldUnit};
 use crate::names::{InvalidInput, application_of, check_name};
 use crate::ticket::{Resolver, Ticket};
 
 #[cfg(test)]
 mod tests;
 
-/// Why a tracker has stopped by itself.
+/// Reason why a tracker stopped by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TrackerError {
-    /// A claim failed in a way that says nothing about leadership (spec 05 L15).
+    /// A claim failed in a way that says nothing about leadership (spec 05 L15), or another living process holds the unit
+    /// (spec 05 L23).
     #[error("leadership failure: {0}")]
     Leadership(#[from] ClaimError),
 }
 
-/// A tracker that cannot wait for release claims so often in the time that it guarantees.
+/// Number of claims within the guaranteed duration that a tracker makes while it cannot wait for release.
 const PAUSES_IN_DURATION: i64 = 4;
 
-/// What a tracker believes of its unit.
+/// A tracker's view of its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrackerState {
     /// The first claim has no answer yet.
@@ -36,7 +37,7 @@ pub enum TrackerState {
     Stopped,
 }
 
-/// How stopping goes on.
+/// Progress of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
@@ -53,8 +54,8 @@ struct ClaimTicket {
     issued_ns: i64,
 }
 
-/// Keeps one unit the leader of its application as long as that can be. Polled: [`do_work`](Self::do_work) in a duty
-/// cycle, with a claimer; all times are ns of the caller's monotonic clock.
+/// Keeps one unit the leader of its application as long as possible. Call [`do_work`](Self::do_work) in a
+/// duty cycle, with a claimer. All times are ns of the caller's monotonic clock.
 ///
 /// ```
 /// use harrier_lease::{PolledTracker, TrackerState};
@@ -76,6 +77,8 @@ pub struct PolledTracker {
     /// After a wait that ended with an error the next claim is not made before: a service without room for waiters would
     /// be asked without end.
     claim_at_ns: i64,
+    /// Process that held the unit when this tracker last claimed (spec 05 L23).
+    rival: Option<Box<HeldUnit>>,
     claim_tickets: Vec<ClaimTicket>,
     leader_tickets: Vec<Resolver>,
     minion_tickets: Vec<Resolver>,
@@ -87,7 +90,7 @@ impl PolledTracker {
     /// `duration_ns`; twice that is claimed.
     ///
     /// # Errors
-    /// A name or duration that cannot be.
+    /// Invalid name or duration.
     pub fn new(unit: &str, duration_ns: i64) -> Result<Self, InvalidInput> {
         Self::of(application_of(unit)?, unit, duration_ns)
     }
@@ -95,7 +98,7 @@ impl PolledTracker {
     /// As [`new`](Self::new), for a unit whose name does not tell its application.
     ///
     /// # Errors
-    /// A name or duration that cannot be.
+    /// Invalid name or duration.
     pub fn of(application: &str, unit: &str, duration_ns: i64) -> Result<Self, InvalidInput> {
         check_name("application", application)?;
         check_name("unit", unit)?;
@@ -113,6 +116,7 @@ impl PolledTracker {
             claim: None,
             block: None,
             claim_at_ns: i64::MIN,
+            rival: None,
             claim_tickets: Vec::new(),
             leader_tickets: Vec::new(),
             minion_tickets: Vec::new(),
@@ -130,12 +134,12 @@ impl PolledTracker {
         &self.unit
     }
 
-    /// What a true claim ticket guarantees, ns.
+    /// Duration that a true claim ticket guarantees, ns.
     pub fn claim_duration_ns(&self) -> i64 {
         self.duration_ns
     }
 
-    /// What it believes of its unit.
+    /// The tracker's view of its unit.
     pub fn state(&self) -> TrackerState {
         self.state
     }
@@ -145,14 +149,14 @@ impl PolledTracker {
         self.state == TrackerState::Stopped
     }
 
-    /// Why it has stopped by itself.
+    /// Reason why the tracker stopped by itself.
     pub fn failure(&self) -> Option<&TrackerError> {
         self.failure.as_ref()
     }
 
     /// The present tenure, while the unit leads for certain.
     pub fn tenure(&self, now_ns: i64) -> Option<Tenure> {
-        self.tenure.filter(|own| self.state == TrackerState::Leader && now_ns < own.guaranteed_until_ns)
+        self.tenure.filter(|tenure| self.state == TrackerState::Leader && now_ns < tenure.guaranteed_until_ns)
     }
 
     /// The fence of the present tenure, while the unit leads for certain.
@@ -166,7 +170,7 @@ impl PolledTracker {
         let is_certain = match self.state {
             TrackerState::Leader => {
                 let wanted = now_ns.saturating_add(self.duration_ns);
-                let is_guaranteed = self.tenure.is_some_and(|own| own.guaranteed_until_ns >= wanted);
+                let is_guaranteed = self.tenure.is_some_and(|tenure| tenure.guaranteed_until_ns >= wanted);
                 (is_guaranteed && self.claim.is_none() && now_ns < self.renew_at_ns).then_some(true)
             }
             TrackerState::Starting => None,
@@ -217,7 +221,7 @@ impl PolledTracker {
         self.resolve_all_false();
     }
 
-    /// When there is something to do although no answer has come, monotonic ns.
+    /// Time at which the tracker has work even if no answer arrives, monotonic ns.
     pub fn next_deadline(&self) -> Option<i64> {
         if self.state == TrackerState::Minion && self.block.is_none() && self.claim.is_none() {
             return Some(self.claim_at_ns);
@@ -226,7 +230,7 @@ impl PolledTracker {
         Some(if self.claim.is_some() { tenure.guaranteed_until_ns } else { self.renew_at_ns })
     }
 
-    /// Goes on; returns the work done.
+    /// Advances the tracker; returns the work done.
     pub fn do_work<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, now_ns: i64) -> usize {
         if self.stop != Stop::No {
             return self.go_on_stopping(claimer, now_ns);
@@ -266,11 +270,12 @@ impl PolledTracker {
 
     /// Spec 05 L13: half of the claimed time after the call's start it renews.
     fn on_claimed(&mut self, tenure: Tenure, started_ns: i64, now_ns: i64) {
-        if self.tenure.is_some_and(|own| own.token != tenure.token) {
+        if self.tenure.is_some_and(|former| former.token != tenure.token) {
             // Another tenure: there was a moment between them.
             resolve(&mut self.minion_tickets, false);
         }
         self.tenure = Some(tenure);
+        self.rival = None;
         self.renew_at_ns = started_ns.saturating_add(self.duration_ns);
         self.state = TrackerState::Leader;
         if now_ns < tenure.guaranteed_until_ns {
@@ -289,19 +294,42 @@ impl PolledTracker {
     }
 
     fn on_claim_error<C: PolledClaimer + ?Sized>(&mut self, claimer: &mut C, error: ClaimError, now_ns: i64) {
-        if error != ClaimError::Denied {
-            // Spec 05 L15.
-            self.failure = Some(error.into());
-            self.stop = Stop::Now;
-            self.state = TrackerState::Stopping;
-            return self.resolve_all_false();
+        match error {
+            ClaimError::Denied => self.rival = None,
+            ClaimError::UnitHeld(held) if !self.is_alive(&held) => return self.await_expiry(held, now_ns),
+            error => {
+                // Spec 05 L15, L23.
+                self.failure = Some(error.into());
+                self.stop = Stop::Now;
+                self.state = TrackerState::Stopping;
+                return self.resolve_all_false();
+            }
         }
-        // Spec 05 L14: one wait, whatever it brings.
+        // Spec 05 L14: the tracker starts one wait and claims again when that returns.
         self.become_minion();
         if self.block.is_none() {
             self.block = claimer.start_block(&self.application, now_ns).ok();
             self.claim_at_ns = if self.block.is_some() { i64::MIN } else { self.pause_until_ns(now_ns) };
         }
+    }
+
+    /// True when the process that holds the unit has claimed again since this tracker's last claim: it is alive then, and
+    /// not a predecessor that has died (spec 05 L23).
+    fn is_alive(&self, held: &HeldUnit) -> bool {
+        let rival = self.rival.as_ref();
+        rival.is_some_and(|rival| rival.holder.id == held.holder.id && rival.claimed < held.claimed)
+    }
+
+    /// Claims again after a pause, because the holder may have died. Its lease then expires.
+    fn await_expiry(&mut self, held: Box<HeldUnit>, now_ns: i64) {
+        self.become_minion();
+        self.rival = Some(held);
+        self.claim_at_ns = self.pause_until_ns(now_ns);
+    }
+
+    /// Process that holds this tracker's unit and may have died (spec 05 L23).
+    pub fn rival(&self) -> Option<&HeldUnit> {
+        self.rival.as_deref()
     }
 
     fn become_minion(&mut self) {
@@ -314,7 +342,7 @@ impl PolledTracker {
     /// A guarantee that has run out while its renewal has no answer is none.
     fn check_guarantee(&mut self, now_ns: i64) -> usize {
         let has_run_out = self.state == TrackerState::Leader
-            && self.tenure.is_some_and(|own| now_ns >= own.guaranteed_until_ns);
+            && self.tenure.is_some_and(|tenure| now_ns >= tenure.guaranteed_until_ns);
         if has_run_out {
             self.become_minion();
         }

@@ -1,4 +1,4 @@
-//! The lease client for programs that may wait: a thread of its own keeps the session, calls come from any thread.
+//! The lease client for programs that may block. A thread of its own keeps the session; any thread may call.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,13 +11,14 @@ use harrier_cluster::client::ClusterClientError;
 use harrier_lease::client::{LeaseClient, LeaseClientContext, Leases, PinInfo, Tenures};
 use harrier_lease::{
     BlockError, Cancel, CheckError, Checker, ClaimError, Claimer, Fence, PinError, PolledClaimer,
-    ReleaseError, RequestId, Tenure, Token, Unanswered,
+    ProcessIdentity, ReleaseError, RequestId, Tenure, Token, Unanswered,
 };
 use harrier_platform::{MappedMemory, SystemClock};
 use harrier_ringbuf::idle::{Backoff, IdleStrategy};
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
 
+use super::process::process_identity;
 use crate::node::NodeError;
 
 /// Time between attempts at a driver that is gone, ns.
@@ -26,8 +27,8 @@ const DRIVER_RETRY_NS: i64 = 50_000_000;
 /// A call under way: true once it is over.
 type Call = Box<dyn FnMut(&mut LeaseClient) -> bool + Send>;
 
-/// A client of a cluster's lease service, for any number of threads. Clones share its session; the last one ends it, with
-/// all that is under way.
+/// A client of a cluster's lease service, for any number of threads. Clones share its session. The session ends with
+/// [`close`](Self::close), or with the last clone.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -40,6 +41,7 @@ type Call = Box<dyn FnMut(&mut LeaseClient) -> bool + Send>;
 /// match client.claim_leadership("db", "db/0", Duration::from_secs(30)) {
 ///     Ok(tenure) => println!("leading with token {}", tenure.token),
 ///     Err(ClaimError::Denied) => println!("another unit leads"),
+///     Err(ClaimError::UnitHeld(held)) => println!("{held}"),
 ///     Err(error) => println!("nothing is known: {error}"),
 /// }
 /// ```
@@ -84,7 +86,7 @@ impl BlockingLeaseClient {
     /// driver or the cluster comes later: calls wait for it.
     ///
     /// # Errors
-    /// A setting that cannot be, or no thread left.
+    /// Invalid setting, or the system has no thread left.
     pub fn connect(
         aeron_directory: impl Into<PathBuf>,
         context: LeaseClientContext,
@@ -97,12 +99,15 @@ impl BlockingLeaseClient {
     /// As [`connect`](Self::connect), with what the client's thread does without work.
     ///
     /// # Errors
-    /// A setting that cannot be, or no thread left.
+    /// Invalid setting, or the system has no thread left.
     pub fn connect_with(
         aeron_directory: impl Into<PathBuf>,
-        context: LeaseClientContext,
+        mut context: LeaseClientContext,
         idle: IdleStrategy,
     ) -> Result<Self, NodeError> {
+        if context.process == ProcessIdentity::UNNAMED {
+            context.process = process_identity(std::process::id())?;
+        }
         let setting = |error: ClusterClientError| NodeError::Setting(error.to_string());
         // Checked here; made anew on its thread.
         drop(LeaseClient::new(context.clone()).map_err(setting)?);
@@ -127,13 +132,35 @@ impl BlockingLeaseClient {
         Ok(Self { inner: Arc::new(Inner { calls, tenures, _runner: runner }) })
     }
 
-    /// Begins a call: `go_on` is called by the client's thread until it returns what has become of it.
+    /// Closes the client for all its clones, from any thread. Calls under way and later ones fail with
+    /// [`Unanswered::Closed`]; this call does not wait for them.
+    ///
+    /// ```no_run
+    /// # fn run(client: harrier::leases::BlockingLeaseClient) {
+    /// use harrier::lease::{Cancel, Claimer};
+    ///
+    /// let waiter = client.clone();
+    /// let wait = std::thread::spawn(move || waiter.block_until_leadership_released("db", &Cancel::new()));
+    /// client.close();
+    /// assert!(wait.join().unwrap().is_err());
+    /// # }
+    /// ```
+    pub fn close(&self) {
+        let closing: Call = Box::new(|client| {
+            client.close();
+            true
+        });
+        // A thread that has ended has closed the client.
+        let _already_closed = self.inner.calls.send(closing);
+    }
+
+    /// Begins a call: the client's thread calls `advance` until it returns the outcome.
     fn call<V: Send + 'static>(
         &self,
-        mut go_on: impl FnMut(&mut LeaseClient) -> Option<V> + Send + 'static,
+        mut advance: impl FnMut(&mut LeaseClient) -> Option<V> + Send + 'static,
     ) -> Receiver<V> {
         let (sender, receiver): (SyncSender<V>, _) = mpsc::sync_channel(1);
-        let call: Call = Box::new(move |client| match go_on(client) {
+        let call: Call = Box::new(move |client| match advance(client) {
             None => false,
             Some(outcome) => {
                 // Whoever asked may be gone.
@@ -182,7 +209,9 @@ impl BlockingLeaseClient {
     fn note_claim(&self, application: &str, unit: &str, outcome: &Result<Tenure, ClaimError>) {
         match outcome {
             Ok(tenure) => self.inner.tenures().put(application, unit, *tenure),
-            Err(ClaimError::Denied) => self.inner.tenures().remove(application, unit),
+            Err(ClaimError::Denied | ClaimError::UnitHeld(_)) => {
+                self.inner.tenures().remove(application, unit)
+            }
             Err(_) => {}
         }
     }
@@ -302,6 +331,10 @@ impl Claimer for BlockingLeaseClient {
 
     fn block_until_leadership_released(&self, application: &str, cancel: &Cancel) -> Result<(), BlockError> {
         receive(&self.begin_block(application, cancel))
+    }
+
+    fn release_leadership(&self, application: &str, unit: &str, token: u64) -> Result<(), ReleaseError> {
+        self.release(application, unit, token)
     }
 }
 
@@ -475,7 +508,7 @@ impl ClientAgent {
         }
     }
 
-    fn go_on_with_calls(&mut self) -> usize {
+    fn advance_calls(&mut self) -> usize {
         let before = self.calls.len();
         self.calls.extend(self.incoming.try_iter());
         let work_count = self.calls.len() - before;
@@ -492,8 +525,11 @@ impl Agent for ClientAgent {
     }
 
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
-        // Calls first: what they begin is sent in the same turn.
-        let work_count = self.go_on_with_calls();
+        // Calls come first, so that the requests that they begin are sent in the same duty cycle.
+        let work_count = self.advance_calls();
+        if self.client.is_closed() {
+            return Err(AgentError::terminated("the lease client was closed"));
+        }
         Ok(work_count + self.work(now))
     }
 
@@ -503,7 +539,7 @@ impl Agent for ClientAgent {
 
     fn on_close(&mut self, _now: &Now) {
         self.client.close();
-        self.go_on_with_calls();
+        self.advance_calls();
         if let Some(aeron) = &mut self.aeron {
             aeron.close();
         }

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use harrier_lease::{
-    Fence, InvalidInput, PolledClaimer, PolledTracker, Resolver, Ticket, Tracker, TrackerError, TrackerState,
+    Fence, HeldUnit, InvalidInput, PolledClaimer, PolledTracker, Resolver, Ticket, Tracker, TrackerError,
+    TrackerState,
 };
 use harrier_platform::SystemClock;
 use harrier_ringbuf::idle::{Backoff, IdleStrategy};
@@ -12,10 +13,10 @@ use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
 use thiserror::Error;
 
-/// Why a tracker does not start.
+/// Reason why a tracker does not start.
 #[derive(Debug, Error)]
 pub enum TrackerStartError {
-    /// A name or duration that cannot be.
+    /// Invalid name or duration.
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
     /// The system has no thread left.
@@ -23,8 +24,9 @@ pub enum TrackerStartError {
     Io(#[from] std::io::Error),
 }
 
-/// Keeps one unit the leader of its application, over any polled claimer (spec 05 L12–L18). Dropped, it stops without
-/// releasing.
+/// Keeps one unit the leader of its application, with any polled claimer (spec 05 L12–L18); a
+/// [`ThreadedClaimer`](super::ThreadedClaimer) makes one of a blocking claimer. Dropping the tracker stops it without a
+/// release.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -101,7 +103,7 @@ impl LeaseTracker {
         Ok(Self { tracker, application, duration, ended, runner: Some(runner) })
     }
 
-    /// What it believes of its unit.
+    /// The tracker's view of its unit.
     pub fn state(&self) -> TrackerState {
         lock(&self.tracker).state()
     }
@@ -113,7 +115,7 @@ impl LeaseTracker {
 
     /// Until when the unit leads for certain, monotonic ns; `None` when it does not.
     pub fn guaranteed_until_ns(&self) -> Option<i64> {
-        lock(&self.tracker).tenure(SystemClock.now().ns).map(|own| own.guaranteed_until_ns)
+        lock(&self.tracker).tenure(SystemClock.now().ns).map(|tenure| tenure.guaranteed_until_ns)
     }
 
     /// Resolves when the tracker has stopped, by itself too.
@@ -121,7 +123,12 @@ impl LeaseTracker {
         self.ended.clone()
     }
 
-    /// Why it has stopped by itself (spec 05 L15).
+    /// Process that holds the unit and may have died: the tracker waits for its lease to expire (spec 05 L23).
+    pub fn rival(&self) -> Option<HeldUnit> {
+        lock(&self.tracker).rival().cloned()
+    }
+
+    /// Reason why the tracker stopped by itself (spec 05 L15).
     pub fn failure(&self) -> Option<TrackerError> {
         lock(&self.tracker).failure().cloned()
     }
@@ -129,7 +136,7 @@ impl LeaseTracker {
     /// Stops, and waits until nothing of it is left; with `release` the unit steps down before.
     ///
     /// # Errors
-    /// Why it had stopped by itself.
+    /// Reason why the tracker had stopped by itself.
     pub fn stop(mut self, release: bool) -> Result<(), TrackerError> {
         lock(&self.tracker).stop(release);
         self.ended.wait();

@@ -120,11 +120,7 @@ impl ClusteredService for BookService {
     ) {
         let (Some(session), Ok(request)) = (session, Request::decode(message)) else { return };
         let reply = self.answer(session.id, &request).encode();
-        while let Err(error) = cluster.send_to_session(session.id, &reply) {
-            if !error.is_retryable() {
-                return;
-            }
-            cluster.idle(0);
-        }
+        // A client that has gone, or that does not read, is no reason to fail.
+        let _unheard = cluster.reply(session.id, &reply);
     }
 }

@@ -19,13 +19,10 @@ impl ClusteredService for EchoService {
         _header: &Header<'_>,
     ) {
         let Some(session) = session else { return };
-        while let Err(error) = cluster.send_to_session(session.id, message) {
-            if !error.is_retryable() {
-                return;
-            }
-            cluster.idle(0);
-        }
+        // A client that has gone, or that does not read, is no reason to fail.
+        let _unheard = cluster.reply(session.id, message);
     }
+
     /// It has no state.
     fn on_take_snapshot(
         &mut self,

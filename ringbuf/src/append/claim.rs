@@ -10,7 +10,8 @@ use crate::frame::{
 use crate::position::HEADER_LENGTH;
 use crate::{AtomicBuffer, Region};
 
-/// A frame that is being written in place. Readers wait for it: commit or abort soon. Dropped, it is aborted.
+/// A frame that is being written in place. Readers wait for it, so commit or abort it soon. A dropped claim is
+/// aborted.
 #[must_use = "an unfinished claim holds up every reader"]
 pub struct Claim<R: Region = AtomicBuffer> {
     term: R,
@@ -67,7 +68,7 @@ impl<R: Region> Claim<R> {
         set_frame_length_ordered(&self.term, self.offset, (self.length + HEADER_LENGTH) as i32);
     }
 
-    /// Gives the message up; readers skip it.
+    /// Abandons the message; readers skip it.
     pub fn abort(mut self) {
         self.abort_open();
     }
@@ -83,7 +84,7 @@ impl<R: Region> Claim<R> {
 
 impl<R: Region> Drop for Claim<R> {
     fn drop(&mut self) {
-        // A claim that the driver has unblocked meanwhile is padding already and stays it.
+        // A claim that the driver has unblocked meanwhile is padding already and stays padding.
         if self.is_open && frame_length_acquire(&self.term, self.offset) < 0 {
             self.abort_open();
         }

@@ -1,5 +1,6 @@
-//! Copies between private and shared memory: plain in production; under Miri byte-wise relaxed atomics, so that a race
-//! which the protocols allow (a torn read that is detected afterwards) is not undefined there.
+//! Copies between private and shared memory. They are plain copies in production. Under Miri they are byte-wise
+//! relaxed atomics, so that a race which the protocols allow (a torn read that is detected afterwards) is not
+//! undefined behaviour there.
 
 #[cfg(not(miri))]
 #[inline(always)]
@@ -15,9 +16,9 @@ pub(super) unsafe fn read(from: *const u8, bytes: &mut [u8]) {
     unsafe { copy(from, bytes.as_mut_ptr(), bytes.len()) }
 }
 
-/// As [`write`], for `to` aligned to 8 bytes. Short ranges go word by word: a wider load of what the caller has just
-/// written field by field would wait until those stores have left the processor's store buffer. The words are atomic so
-/// that the compiler does not join them.
+/// Works as [`write`], for `to` aligned to 8 bytes. Short ranges are copied word by word: a wider load of bytes that
+/// the caller has just written field by field would wait until those stores have left the processor's store buffer.
+/// The words are atomic so that the compiler does not join them.
 #[cfg(not(miri))]
 #[inline(always)]
 pub(super) unsafe fn write_words(to: *mut u8, bytes: &[u8]) {
@@ -47,7 +48,7 @@ pub(super) unsafe fn write_words(to: *mut u8, bytes: &[u8]) {
     }
 }
 
-/// Copies `N` words to aligned ones; returns their bytes.
+/// Copies `N` words to an aligned address; returns the number of bytes.
 #[cfg(not(miri))]
 #[inline(always)]
 unsafe fn words<const N: usize>(from: *const u8, to: *mut u8) -> usize {
@@ -64,8 +65,8 @@ unsafe fn words<const N: usize>(from: *const u8, to: *mut u8) -> usize {
 #[cfg(not(miri))]
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Copies; short ranges, which most messages are, without a call: the first and the last so many bytes, which overlap
-/// in the middle.
+/// Copies bytes. Short ranges, as most messages are, need no call: the first and the last bytes are copied separately
+/// and overlap in the middle.
 #[cfg(not(miri))]
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
@@ -92,20 +93,22 @@ unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, length: usize) {
     }
 }
 
-/// From this length on bytes are zeroed past the caches, where [`ZEROES_PAST_CACHES`] says so.
+/// Length from which ranges are zeroed with non-temporal stores, where [`ZEROES_PAST_CACHES`] is true.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const STREAMED_BYTES: usize = 16 << 10;
 
-/// True where long ranges are better zeroed in memory than in the caches. Such a range is written next by another core.
-/// On AMD's processors that core may share no cache with this one and would have to fetch every line from it, which
-/// takes longer than from memory; on Intel's it finds the lines in the last cache, which is twice as fast as memory.
+/// True where long ranges are better zeroed in memory than in the caches. Another core writes such a range next. On
+/// AMD processors that core may share no cache with this one and would have to fetch every line from it, which takes
+/// longer than fetching it from memory. On Intel processors it finds the lines in the last-level cache, which is
+/// twice as fast as memory.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 static ZEROES_PAST_CACHES: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
     let vendor = std::arch::x86_64::__cpuid(0);
     [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
 });
 
-/// Asks the processor what it is, which takes a virtual machine microseconds: when memory is mapped, not when it is zeroed.
+/// Identifies the processor. This takes microseconds in a virtual machine, so it is done when memory is mapped and
+/// not when it is zeroed.
 pub(super) fn prepare() {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     std::sync::LazyLock::force(&ZEROES_PAST_CACHES);

@@ -127,6 +127,9 @@ fn known(type_id: i32) -> Option<(&'static str, Kind, KeyOf)> {
         235 => ("cluster_snapshot_exceeded_total", Counter, Cluster),
         238 => ("cluster_elections_total", Counter, Cluster),
         239 => ("cluster_leadership_term_id", Gauge, Cluster),
+        18_001 => ("cluster_ingress_refused_total", Counter, Cluster),
+        18_002 => ("cluster_consensus_refused_total", Counter, Cluster),
+        18_003 => ("archive_control_refused_total", Counter, Other),
         _ => return None,
     })
 }

@@ -1,4 +1,4 @@
-//! The session with the cluster, over a driver that runs or one of its own.
+//! The session with the cluster, over a running driver or one of its own.
 
 use harrier::cluster::client::ClusterClientContext;
 use harrier::lease::LeaseClientContext;
@@ -8,7 +8,7 @@ use super::SessionArguments;
 use crate::CommandError;
 use crate::own_driver::OwnDriver;
 
-/// A lease client and what it works with. Dropped in this order: the client ends its session before its driver goes.
+/// A lease client and its driver. Fields drop in this order, so that the client ends its session before its driver ends.
 pub(super) struct Session {
     pub(super) client: BlockingLeaseClient,
     _driver: Option<OwnDriver>,
@@ -17,6 +17,14 @@ pub(super) struct Session {
 impl Session {
     /// Opens a session; calls wait for it.
     pub(super) fn open(arguments: &SessionArguments) -> Result<Self, CommandError> {
+        Self::open_with(arguments, |_| Ok(()))
+    }
+
+    /// Opens a session with changes to the client's settings.
+    pub(super) fn open_with(
+        arguments: &SessionArguments,
+        change: impl FnOnce(&mut LeaseClientContext) -> Result<(), CommandError>,
+    ) -> Result<Self, CommandError> {
         let Some(ingress) = &arguments.ingress else {
             return Err(CommandError::Usage("--ingress is missing: id=host:port of each member".into()));
         };
@@ -28,6 +36,7 @@ impl Session {
         cluster.message_timeout_ns = timeout_ns;
         let mut context = LeaseClientContext::new(cluster);
         context.timeout_ns = timeout_ns;
+        change(&mut context)?;
         let (directory, driver) = match &arguments.aeron_dir {
             Some(directory) => (directory.clone(), None),
             None => {

@@ -1,4 +1,4 @@
-//! `harrier lease hold`: a unit that leads, and a program that runs only while it does.
+//! `harrier lease hold`: keeps a unit the leader and runs a program only while it leads.
 
 use std::ffi::OsString;
 use std::process::{Child, Command, ExitStatus};
@@ -19,7 +19,7 @@ use crate::node::{rest, stop_on_signals};
 
 /// Name of the variable in which a program finds the fencing token.
 pub const TOKEN_VARIABLE: &str = "HARRIER_FENCING_TOKEN";
-/// Time before the end of the guarantee at which a program that does not end is killed, so that it is gone in time.
+/// Time before the end of the guarantee at which a program that has not ended is killed.
 const KILL_MARGIN_NS: i64 = 20_000_000;
 
 /// Arguments of `harrier lease hold`.
@@ -93,12 +93,21 @@ fn lead(
     json: bool,
 ) -> Result<End, CommandError> {
     let (leads, follows) = (tracker.wait_leader(), tracker.wait_minion());
+    let mut named = None;
     let fence = loop {
         if let Some(fence) = tracker.fence() {
             break fence;
         }
         if leads.answer() == Some(false) {
             return Ok(End::Tracker);
+        }
+        let rival = tracker.rival();
+        if let Some(held) = rival.filter(|held| named.replace(held.holder.id) != Some(held.holder.id)) {
+            let (process, started_ms) = (&held.holder.name, held.holder.started_ms);
+            let object = json!({ "outcome": "unit held", "unit": held.unit, "process": process, "started_ms": started_ms });
+            let text =
+                format!("{held}\nwaiting: the lease expires unless that process is alive and renews it");
+            say(json, text, object)?;
         }
         if arguments.no_wait && follows.answer().is_some() {
             let text = format!("denied: another unit leads {}", arguments.application);

@@ -5,7 +5,9 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 
 use super::{error_log, start, stop};
+use crate::support::binaries::{harrier, harrier_driver};
 use crate::support::client::Client;
+use crate::support::process::{Process, in_small_file_system};
 use crate::support::{directory, until};
 
 /// Why a client has found itself without its driver.
@@ -43,4 +45,38 @@ fn clients_close_when_their_driver_goes_and_new_ones_find_the_next() {
     assert_eq!(error_log(&aeron), Vec::<String>::new());
     drop(client);
     stop(driver);
+}
+
+/// Without settings the directory is named after the user, whom the password database knows when the environment does not
+/// (spec 02 §6.2).
+#[test]
+fn the_default_directory_is_named_after_the_user() {
+    let id = std::process::Command::new("id").arg("-un").output().unwrap();
+    let user = String::from_utf8(id.stdout).unwrap().trim().to_owned();
+    for (variable, name) in [(None, user.as_str()), (Some(""), user.as_str()), (Some("somebody"), "somebody")]
+    {
+        let with_user = |mut command: std::process::Command| {
+            command.env_remove("AERON_DIR");
+            match variable {
+                Some(value) => command.env("USER", value),
+                None => command.env_remove("USER"),
+            };
+            command
+        };
+        let expected = format!("/dev/shm/aeron-{name}");
+        let mut driver = harrier_driver();
+        driver.arg("--ready");
+        let shared_memory = std::path::Path::new("/dev/shm");
+        let Some(mut driver) = in_small_file_system(shared_memory, "64m", &with_user(driver)) else { return };
+        let mut driver = Process::start("harrier-driver", &mut driver);
+        let ready = driver.line();
+        assert!(ready.contains(&format!("\"aeron_dir\":\"{expected}\"")), "{ready}");
+        driver.signal("TERM");
+        assert_eq!(driver.wait().code(), Some(15));
+        let mut stat = harrier();
+        stat.arg("stat");
+        let stat = in_small_file_system(shared_memory, "1m", &with_user(stat));
+        let (status, _, errors) = Process::finish("harrier stat", &mut stat.unwrap());
+        assert!(!status.success() && errors.contains(&expected), "{errors}");
+    }
 }

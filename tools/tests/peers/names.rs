@@ -1,6 +1,6 @@
 //! Our driver and the released drivers tell each other their names.
 
-use crate::peers::peer::{Kind, texts, with_each_peer};
+use crate::peers::peer::{Kind, Peer, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
 use crate::support::client::Client;
 use crate::support::ports::free_port;
@@ -27,50 +27,16 @@ fn named(name: &str, port: u16, neighbor: Option<u16>) -> Vec<String> {
 fn each_side_finds_the_other_by_its_name(kind: Kind) {
     // Once we ask, once the peer does; a third driver, of ours, is known through the one that all asked.
     for asks in [true, false] {
-        let [own, other, third] = [(); 3].map(|()| free_port());
-        let driver = OurDriver::start(&texts(&named("ours", own, asks.then_some(other))));
-        let mut settings = named("theirs", other, (!asks).then_some(own));
+        let [port, other, third] = [(); 3].map(|()| free_port());
+        let driver = OurDriver::start(&texts(&named("ours", port, asks.then_some(other))));
+        let mut settings = named("theirs", other, (!asks).then_some(port));
         settings.extend(kind.gossip().map(ToOwned::to_owned));
         let (mut peer, _home) = kind.with_own_driver(&texts(&settings));
-        let hub = if asks { other } else { own };
+        let hub = if asks { other } else { port };
         let last = OurDriver::start(&texts(&named("last", third, Some(hub))));
         let mut client = Client::connect(&driver.directory);
-        let of_type = |counters: Vec<(i32, i32, i64, String)>, type_id: i64| {
-            let own = counters.into_iter().filter(move |counter| i64::from(counter.1) == type_id);
-            own.map(|counter| (counter.3, counter.2)).collect::<Vec<_>>()
-        };
-        client.until("all names", |aeron| {
-            let (mut count, counters) = (0, aeron.counters());
-            counters.for_each(&mut |id, type_id, _, _| {
-                if [RESOLVER_NEIGHBORS, RESOLVER_CACHE_ENTRIES].contains(&i64::from(type_id)) {
-                    count += counters.value(id);
-                }
-            });
-            (count == 4).then_some(())
-        });
-        if asks {
-            client.until("the neighbor that was asked", |aeron| {
-                let mut is_known = false;
-                let counters = aeron.counters();
-                counters.for_each(&mut |id, type_id, _, _| {
-                    is_known |= i64::from(type_id) == BOOTSTRAP_NEIGHBOR && counters.value(id) == 1;
-                });
-                is_known.then_some(())
-            });
-        }
-        // The counters of both sides have the same words.
-        let ours = client.counters();
-        let text = |name: &str| vec![(name.to_owned(), 2)];
-        assert_eq!(
-            of_type(ours.clone(), RESOLVER_NEIGHBORS),
-            text(&format!("Resolver neighbors: bound 127.0.0.1:{own}"))
-        );
-        assert_eq!(of_type(ours.clone(), RESOLVER_CACHE_ENTRIES), text("Resolver cache entries: name=ours"));
-        if asks {
-            let first = format!("Bootstrap neighbor: name=localhost:{other} resolved=127.0.0.1:{other}");
-            let second = "Bootstrap neighbor: name=nohost.invalid:9 resolved=".to_owned();
-            assert_eq!(of_type(ours, BOOTSTRAP_NEIGHBOR), [(first, 1), (second, 0)]);
-        }
+        await_names(&mut client, asks);
+        assert_counters(client.counters(), port, asks.then_some(other));
         crate::support::until("all names on the other side", || {
             let counters = peer.call_beside(&mut client, "counters");
             let all = counters["counters"].as_array().unwrap().clone();
@@ -80,30 +46,67 @@ fn each_side_finds_the_other_by_its_name(kind: Kind) {
             let count: i64 = known.map(|counter| counter["value"].as_i64().unwrap()).sum();
             (count == 4).then_some(())
         });
-        // Streams go both ways by name.
-        let port = free_port();
-        peer.call_beside(
-            &mut client,
-            &format!("subscribe name=s channel=aeron:udp?endpoint=theirs:{port} stream=10"),
-        );
-        let mut publication = client.exclusive(&format!("aeron:udp?endpoint=theirs:{port}"), 10);
-        let receive = peer.begin("receive name=s length=1000 count=20");
-        client.send(&mut publication, 0..20, 1_000);
-        peer.finish_beside(receive, &mut client);
-        let port = free_port();
-        let mut subscription = client.subscription(&format!("aeron:udp?endpoint=ours:{port}"), 11);
-        peer.call_beside(
-            &mut client,
-            &format!("publish name=p channel=aeron:udp?endpoint=ours:{port} stream=11"),
-        );
-        let send = peer.begin("send name=p length=1000 count=20");
-        client.receive(&mut subscription, 0..20, 1_000);
-        peer.finish_beside(send, &mut client);
-        assert!(client.try_exclusive("aeron:udp?endpoint=nobody:9", 12).is_err());
-        client.exclusive("aeron:udp?endpoint=last:9", 12);
-        peer.call_beside(&mut client, "publish name=q channel=aeron:udp?endpoint=last:9 stream=12");
+        stream_by_name(&mut client, &mut peer);
         assert_eq!(peer.exit(), "");
         driver.stop();
         last.stop();
     }
+}
+
+/// Waits until our driver knows both other names and, when it asks, its bootstrap neighbour.
+fn await_names(client: &mut Client, asks: bool) {
+    client.until("all names", |aeron| {
+        let (mut count, counters) = (0, aeron.counters());
+        counters.for_each(&mut |id, type_id, _, _| {
+            if [RESOLVER_NEIGHBORS, RESOLVER_CACHE_ENTRIES].contains(&i64::from(type_id)) {
+                count += counters.value(id);
+            }
+        });
+        (count == 4).then_some(())
+    });
+    if asks {
+        client.until("the neighbor that was asked", |aeron| {
+            let mut is_known = false;
+            let counters = aeron.counters();
+            counters.for_each(&mut |id, type_id, _, _| {
+                is_known |= i64::from(type_id) == BOOTSTRAP_NEIGHBOR && counters.value(id) == 1;
+            });
+            is_known.then_some(())
+        });
+    }
+}
+
+/// Our counters have the labels of the released driver. `asked` is the port of the bootstrap neighbour that our driver asks.
+fn assert_counters(counters: Vec<(i32, i32, i64, String)>, port: u16, asked: Option<u16>) {
+    let of_type = |wanted: i64| {
+        let found = counters.iter().filter(|counter| i64::from(counter.1) == wanted);
+        found.map(|counter| (counter.3.clone(), counter.2)).collect::<Vec<_>>()
+    };
+    let two = |label: String| vec![(label, 2)];
+    assert_eq!(of_type(RESOLVER_NEIGHBORS), two(format!("Resolver neighbors: bound 127.0.0.1:{port}")));
+    assert_eq!(of_type(RESOLVER_CACHE_ENTRIES), two("Resolver cache entries: name=ours".to_owned()));
+    if let Some(asked) = asked {
+        let first = format!("Bootstrap neighbor: name=localhost:{asked} resolved=127.0.0.1:{asked}");
+        let second = "Bootstrap neighbor: name=nohost.invalid:9 resolved=".to_owned();
+        assert_eq!(of_type(BOOTSTRAP_NEIGHBOR), [(first, 1), (second, 0)]);
+    }
+}
+
+/// Streams flow in both directions over channels that name the drivers. A name that no driver has is refused.
+fn stream_by_name(client: &mut Client, peer: &mut Peer) {
+    let port = free_port();
+    peer.call_beside(client, &format!("subscribe name=s channel=aeron:udp?endpoint=theirs:{port} stream=10"));
+    let mut publication = client.exclusive(&format!("aeron:udp?endpoint=theirs:{port}"), 10);
+    let receive = peer.begin("receive name=s length=1000 count=20");
+    client.send(&mut publication, 0..20, 1_000);
+    peer.finish_beside(receive, client);
+    let port = free_port();
+    let mut subscription = client.subscription(&format!("aeron:udp?endpoint=ours:{port}"), 11);
+    peer.call_beside(client, &format!("publish name=p channel=aeron:udp?endpoint=ours:{port} stream=11"));
+    let send = peer.begin("send name=p length=1000 count=20");
+    client.receive(&mut subscription, 0..20, 1_000);
+    peer.finish_beside(send, client);
+    assert!(client.try_exclusive("aeron:udp?endpoint=nobody:9", 12).is_err());
+    client.exclusive("aeron:udp?endpoint=last:9", 12);
+    peer.call_beside(client, "publish name=q channel=aeron:udp?endpoint=last:9 stream=12");
 }

@@ -126,12 +126,16 @@ impl Setup {
 
 /// A gap that a receiver wants repeated (spec 02 §1.4). Whether it lies in the term is the sender's to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are those of spec 02 §1.4")]
 pub struct Nak {
+    /// Session id of the stream.
     pub session_id: i32,
+    /// Stream id.
     pub stream_id: i32,
+    /// Term of the gap.
     pub term_id: i32,
+    /// Offset of the gap in its term, bytes.
     pub term_offset: i32,
+    /// Length of the gap, bytes.
     pub length: i32,
 }
 
@@ -354,10 +358,12 @@ impl Rttm {
 
 /// Which session answers a request stream (spec 02 §1.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are those of spec 02 §1.8")]
 pub struct ResponseSetup {
+    /// Session id of the request publication.
     pub session_id: i32,
+    /// Stream id of the request publication.
     pub stream_id: i32,
+    /// Session id of the response publication.
     pub response_session_id: i32,
 }
 

@@ -36,7 +36,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     origin,
                 };
                 if let Err(message) = self.on_connect(&connect) {
-                    self.record_error(&message);
+                    self.refuse_message("connect request", &message);
                 }
                 return;
             }
@@ -60,7 +60,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             _ => {}
         }
         let Some(session) = self.session(id) else {
-            return self.record_error(&format!("WARN: request of unknown control session {id}"));
+            return self.refuse_message("WARN: request of unknown control session", &id.to_string());
         };
         // Two requests do not look at the session's state (spec 03 §2.5).
         let is_heard = session.accept_request()
@@ -75,6 +75,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.on_authorised(id, correlation_id, &body);
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: one arm for each request")]
     fn on_authorised(&mut self, id: i64, correlation_id: i64, body: &RequestBody<'_>) {
         let outcome = match *body {
             RequestBody::KeepAlive => Ok(None),

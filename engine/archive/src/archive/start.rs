@@ -101,6 +101,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 type_id::ARCHIVE_CYCLE_TIME_EXCEEDED,
                 "archive-conductor work cycle time exceeded count: threshold=100ms SHARED",
             ),
+            (type_id::ARCHIVE_CONTROL_REFUSED, "Archive Refused Control Messages"),
             (type_id::ARCHIVE_RECORDER_MAX_WRITE_TIME, "archive-recorder max write time in ns"),
             (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_BYTES, "archive-recorder total write bytes"),
             (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_TIME, "archive-recorder total write time in ns"),

@@ -1,8 +1,12 @@
 //! Requests of clients (spec 03 §2.2).
 
+mod body;
+
 use harrier_protocol::sbe::{Block, Decoder, Encoder, NULL_I32, NULL_I64, SbeError};
 
 use super::{SCHEMA_ID, SourceLocation, header, or_null};
+
+pub use body::{ReplayRequest, ReplicateRequest, RequestBody};
 
 /// A request with the prefix that all share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,163 +17,6 @@ pub struct Request<'a> {
     pub correlation_id: i64,
     /// What is asked.
     pub body: RequestBody<'a>,
-}
-
-/// Parameters of a replay; bounded when it has a limit counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §2.2, messages 6 and 18")]
-pub struct ReplayRequest<'a> {
-    pub recording_id: i64,
-    pub position: i64,
-    pub length: i64,
-    pub limit_counter_id: Option<i32>,
-    pub stream_id: i32,
-    pub file_io_max_length: i32,
-    pub replay_token: i64,
-    pub channel: &'a str,
-}
-
-/// Parameters of a replication (spec 03 §5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 03 §2.2, message 66")]
-pub struct ReplicateRequest<'a> {
-    pub source_recording_id: i64,
-    pub target_recording_id: i64,
-    pub stop_position: i64,
-    pub channel_tag_id: i64,
-    pub subscription_tag_id: i64,
-    pub source_control_stream_id: i32,
-    pub file_io_max_length: i32,
-    pub replication_session_id: i32,
-    pub source_control_channel: &'a str,
-    pub live_destination: &'a str,
-    pub replication_channel: &'a str,
-    pub credentials: &'a [u8],
-    pub source_response_channel: &'a str,
-}
-
-/// What a request asks for (spec 03 §2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of the table in spec 03 §2.2")]
-pub enum RequestBody<'a> {
-    Connect {
-        response_stream_id: i32,
-        version: i32,
-        response_channel: &'a str,
-        credentials: &'a [u8],
-        client_info: &'a str,
-    },
-    CloseSession,
-    ChallengeResponse {
-        credentials: &'a [u8],
-    },
-    KeepAlive,
-    ArchiveId,
-    StartRecording {
-        stream_id: i32,
-        location: SourceLocation,
-        auto_stop: bool,
-        channel: &'a str,
-    },
-    ExtendRecording {
-        recording_id: i64,
-        stream_id: i32,
-        location: SourceLocation,
-        auto_stop: bool,
-        channel: &'a str,
-    },
-    StopRecording {
-        stream_id: i32,
-        channel: &'a str,
-    },
-    StopRecordingSubscription {
-        subscription_id: i64,
-    },
-    StopRecordingByIdentity {
-        recording_id: i64,
-    },
-    Replay(ReplayRequest<'a>),
-    StopReplay {
-        replay_session_id: i64,
-    },
-    StopAllReplays {
-        recording_id: i64,
-    },
-    ListRecordings {
-        from_recording_id: i64,
-        count: i32,
-    },
-    ListRecordingsForUri {
-        from_recording_id: i64,
-        count: i32,
-        stream_id: i32,
-        channel: &'a str,
-    },
-    ListRecording {
-        recording_id: i64,
-    },
-    ListRecordingSubscriptions {
-        pseudo_index: i32,
-        count: i32,
-        applies_stream_id: bool,
-        stream_id: i32,
-        channel: &'a str,
-    },
-    FindLastMatchingRecording {
-        min_recording_id: i64,
-        session_id: i32,
-        stream_id: i32,
-        channel: &'a str,
-    },
-    RecordingPosition {
-        recording_id: i64,
-    },
-    StartPosition {
-        recording_id: i64,
-    },
-    StopPosition {
-        recording_id: i64,
-    },
-    MaxRecordedPosition {
-        recording_id: i64,
-    },
-    TruncateRecording {
-        recording_id: i64,
-        position: i64,
-    },
-    PurgeRecording {
-        recording_id: i64,
-    },
-    DetachSegments {
-        recording_id: i64,
-        new_start_position: i64,
-    },
-    DeleteDetachedSegments {
-        recording_id: i64,
-    },
-    PurgeSegments {
-        recording_id: i64,
-        new_start_position: i64,
-    },
-    AttachSegments {
-        recording_id: i64,
-    },
-    MigrateSegments {
-        source_recording_id: i64,
-        target_recording_id: i64,
-    },
-    UpdateChannel {
-        recording_id: i64,
-        channel: &'a str,
-    },
-    ReplayToken {
-        recording_id: i64,
-    },
-    StopReplication {
-        replication_id: i64,
-    },
-    /// Replication in one of its forms; sent in the newest.
-    Replicate(ReplicateRequest<'a>),
 }
 
 fn boolean(value: i32, field: &'static str) -> Result<bool, SbeError> {

@@ -29,15 +29,22 @@ impl ControlCode {
 
 /// What happens to a recording (spec 03 §2.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 03 §1.1")]
 pub enum Signal {
+    /// A recording was started.
     Start = 0,
+    /// A recording was stopped.
     Stop,
+    /// A recording is being extended.
     Extend,
+    /// A replication has made its recording.
     Replicate,
+    /// A replication has joined the live stream.
     Merge,
+    /// A replication has reached the stop position of its source.
     Sync,
+    /// Segments or a recording were deleted.
     Delete,
+    /// A replication has ended.
     ReplicateEnd,
 }
 
@@ -61,44 +68,73 @@ impl Signal {
 
 /// An answer (spec 03 §2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of the table in spec 03 §2.3")]
 pub enum Response<'a> {
+    /// Outcome of a request, message 1.
     Control {
+        /// Control session of the client.
         control_session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Id that the request asked for or made; its meaning depends on the request (spec 03 §2.8).
         relevant_id: i64,
+        /// Outcome.
         code: ControlCode,
+        /// Protocol version of the sender, as a packed semantic version.
         version: i32,
+        /// Text of the error; empty without one.
         message: &'a str,
     },
     /// The first two ids are those of the answer, not of the recording.
     Descriptor {
+        /// Control session of the client.
         control_session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Descriptor of the recording.
         descriptor: Box<RecordingDescriptor>,
     },
+    /// A recording subscription of a listing, message 23.
     SubscriptionDescriptor {
+        /// Control session of the client.
         control_session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Registration id of the recording's subscription.
         subscription_id: i64,
+        /// Stream id.
         stream_id: i32,
+        /// Channel of the subscription, without parameters that do not name it.
         channel: &'a str,
     },
+    /// Something has happened to a recording, message 24.
     Signal {
+        /// Control session of the client.
         control_session_id: i64,
+        /// Correlation id of the request that the signal belongs to.
         correlation_id: i64,
+        /// Recording id.
         recording_id: i64,
+        /// Registration id of the recording's subscription; -1 for none.
         subscription_id: i64,
+        /// Position of the recording at that moment, bytes.
         position: i64,
+        /// What happened to the recording.
         signal: Signal,
     },
+    /// The client must answer a challenge, message 59.
     Challenge {
+        /// Control session of the client.
         control_session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Protocol version of the sender, as a packed semantic version.
         version: i32,
+        /// Encoded challenge.
         challenge: &'a [u8],
     },
+    /// The archive checks that the client lives, message 106.
     Ping {
+        /// Control session of the client.
         control_session_id: i64,
     },
 }

@@ -9,11 +9,14 @@ const SNAPSHOT_BLOCK: u16 = 44;
 
 /// A snapshot of one service or of the consensus module, and the recording that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.6, messages 78 and 81")]
 pub struct SnapshotRecording<'a> {
+    /// Recording of the snapshot.
     pub recording_id: i64,
+    /// Leadership term id.
     pub leadership_term_id: i64,
+    /// Log position at which the term begins, bytes.
     pub term_base_log_position: i64,
+    /// Log position of the snapshot, bytes.
     pub log_position: i64,
     /// Cluster time, in the unit of the cluster's clock.
     pub timestamp: i64,
@@ -49,37 +52,55 @@ impl<'a> SnapshotRecording<'a> {
 
 /// What backups and standbys ask of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the variants and fields are those of spec 04 §1.6, messages 77, 79, 81 and 8"
-)]
 pub enum BackupRequest<'a> {
+    /// Asks where log and snapshots are, message 77.
     Query {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Protocol version of the sender, as a packed semantic version.
         version: i32,
         /// Position at or before which a snapshot is wanted; the newest one for peers that do not say.
         log_position: i64,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
+        /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
+    /// Asks for a sign of life, message 79.
     Heartbeat {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
+        /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
+    /// Tells of snapshots that a standby has taken, message 81.
     StandbySnapshot {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Protocol version of the sender, as a packed semantic version.
         version: i32,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Snapshots that can be retrieved.
         snapshots: Vec<SnapshotRecording<'a>>,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
+        /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
+    /// Answers a challenge, message 8.
     ChallengeResponse {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Session that was challenged.
         session_id: i64,
+        /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
 }
@@ -196,22 +217,35 @@ impl<'a> BackupRequest<'a> {
 
 /// What a member answers them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.6, messages 78 and 80")]
 pub enum BackupAnswer<'a> {
+    /// Where log and snapshots are, message 78.
     Query {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Recording of the log.
         log_recording_id: i64,
+        /// Last term in recording.log.
         log_leadership_term_id: i64,
+        /// Log position at which that term begins, bytes.
         log_term_base_log_position: i64,
+        /// Last term of the log.
         last_leadership_term_id: i64,
+        /// Log position at which that term begins, bytes.
         last_term_base_log_position: i64,
+        /// Counter with the commit position, in the member's driver.
         commit_position_counter_id: i32,
+        /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
+        /// Id of the member.
         member_id: i32,
+        /// Snapshots that can be retrieved.
         snapshots: Vec<SnapshotRecording<'a>>,
+        /// The members, in the form of `aeron.cluster.members`.
         cluster_members: &'a str,
     },
+    /// A sign of life, message 80.
     Heartbeat {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
     },
 }

@@ -6,32 +6,49 @@ use super::{Role, SCHEMA_ID, SessionHeader, header, role};
 
 /// From services and tools to the consensus module, stream 105.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.5")]
 pub enum ServiceMessage<'a> {
     /// A message for the log; its session is the service's id.
     Offer {
+        /// Header; its session is the service's id.
         header: SessionHeader,
+        /// Payload of the application.
         payload: &'a [u8],
     },
+    /// A service closes a session, message 30.
     CloseSession {
+        /// Session to close.
         session_id: i64,
     },
+    /// A service sets a timer, message 31.
     ScheduleTimer {
+        /// Id of the timer.
         correlation_id: i64,
+        /// Cluster time at which the timer fires.
         deadline: i64,
     },
+    /// A service cancels a timer, message 32.
     CancelTimer {
+        /// Id of the timer.
         correlation_id: i64,
     },
+    /// A service has reached a position, message 33.
     Ack {
+        /// Log position that the service has reached, bytes.
         log_position: i64,
+        /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
+        /// Number of the ack, from 0 at start.
         ack_id: i64,
+        /// Id that belongs to the ack: a client id at start, a snapshot's recording id, or -1.
         relevant_id: i64,
+        /// Id of the service.
         service_id: i32,
     },
+    /// Somebody asks for the members, message 34.
     MembersQuery {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Whether message 43 shall answer, instead of message 41.
         is_extended: bool,
     },
 }
@@ -100,16 +117,24 @@ impl<'a> ServiceMessage<'a> {
 
 /// A member as the extended answer to a members query names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.5, message 43")]
 pub struct ActiveMember<'a> {
+    /// Term that the member is in.
     pub leadership_term_id: i64,
+    /// Log position up to which the member has appended, bytes.
     pub log_position: i64,
+    /// Time of the last append position that the leader heard, ns of its clock.
     pub time_of_last_append_ns: i64,
+    /// Id of the member.
     pub member_id: i32,
+    /// Endpoint for clients.
     pub ingress_endpoint: &'a str,
+    /// Endpoint for other members.
     pub consensus_endpoint: &'a str,
+    /// Endpoint of the log.
     pub log_endpoint: &'a str,
+    /// Endpoint on which the member catches up.
     pub catchup_endpoint: &'a str,
+    /// Endpoint of the member's archive.
     pub archive_endpoint: &'a str,
 }
 
@@ -151,36 +176,58 @@ const MEMBERS_EXTENDED_RESPONSE: u16 = 43;
 
 /// From the consensus module to services and tools, stream 104.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.5")]
 pub enum ModuleMessage<'a> {
+    /// Services join a log, message 40.
     JoinLog {
+        /// Log position at which the services join, bytes.
         log_position: i64,
+        /// Log position at which this log ends, bytes.
         max_log_position: i64,
+        /// Id of the member.
         member_id: i32,
+        /// Session id of the log's publication.
         log_session_id: i32,
+        /// Stream of the log.
         log_stream_id: i32,
+        /// True for the logs that are joined while the node starts.
         is_startup: bool,
+        /// Role of the member.
         role: Role,
         /// The member takes the snapshots of standby nodes; false from members older than schema version 16.
         is_standby: bool,
+        /// Channel of the log.
         log_channel: &'a str,
     },
+    /// Services end at a position, message 42.
     TerminationPosition {
+        /// Position in the log, bytes.
         log_position: i64,
     },
+    /// The members, message 41.
     MembersResponse {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
+        /// The members, in the form of `aeron.cluster.members`.
         active_members: &'a str,
     },
+    /// The members with their positions, message 43; [`ActiveMember::decode_all`] reads them.
     MembersExtendedResponse {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Time of the member's clock, ns.
         current_time_ns: i64,
+        /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
+        /// The member that answers.
         member_id: i32,
+        /// The members, in the form of `aeron.cluster.members`.
         active_members: &'a [ActiveMember<'a>],
     },
+    /// Services ack a position that they have reached, message 108.
     RequestAck {
+        /// Position in the log, bytes.
         log_position: i64,
     },
 }

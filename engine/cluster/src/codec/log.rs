@@ -6,56 +6,92 @@ use super::{CloseReason, SCHEMA_ID, SessionHeader, TimeUnit, close_reason, enume
 
 /// What the whole cluster does at a position of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
 pub enum ClusterAction {
+    /// Stop taking messages.
     Suspend = 0,
+    /// Take messages again.
     Resume,
+    /// Take a snapshot.
     Snapshot,
 }
 
 /// A message of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.4")]
 pub enum LogMessage<'a> {
+    /// A message of a session or a service, message 1.
     Session {
+        /// Header of the session's message.
         header: SessionHeader,
+        /// Payload of the application.
         payload: &'a [u8],
     },
+    /// A timer has fired, message 20.
     Timer {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Id of the timer.
         correlation_id: i64,
+        /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
     },
+    /// A session was opened, message 21.
     SessionOpen {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Correlation id of the client's last request.
         correlation_id: i64,
+        /// Session id.
         session_id: i64,
+        /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
+        /// Encoded principal of the authenticated client.
         principal: &'a [u8],
     },
+    /// A session was closed, message 22.
     SessionClose {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Session id.
         session_id: i64,
+        /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
+        /// Why the session was closed.
         reason: CloseReason,
     },
+    /// All members do something, message 23.
     Action {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Log position behind this message, bytes.
         log_position: i64,
+        /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
+        /// What is done.
         action: ClusterAction,
+        /// 0, or 1 for a snapshot that only standbys take.
         flags: i32,
     },
+    /// A leadership term begins, message 24.
     NewLeadershipTerm {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Log position behind this message, bytes.
         log_position: i64,
+        /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
+        /// Log position at which the term begins, bytes.
         term_base_log_position: i64,
+        /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
+        /// Session id of the log's publication.
         log_session_id: i32,
+        /// Unit of cluster time.
         time_unit: TimeUnit,
+        /// Version of the application, as a packed semantic version.
         app_version: i32,
     },
 }

@@ -6,10 +6,12 @@ use super::{EventCode, SCHEMA_ID, SESSION_HEADER_LENGTH, event_code, header};
 
 /// Header before the payload of a session's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.3, message 1")]
 pub struct SessionHeader {
+    /// Leadership term id.
     pub leadership_term_id: i64,
+    /// Session id; negative for messages of services in the log.
     pub session_id: i64,
+    /// Cluster time in log and egress; ignored in ingress.
     pub timestamp: i64,
 }
 
@@ -34,37 +36,61 @@ impl SessionHeader {
 
 /// From clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.3")]
 pub enum Ingress<'a> {
+    /// A message of a session, message 1.
     Message {
+        /// Header of the session's message.
         header: SessionHeader,
+        /// Payload of the application.
         payload: &'a [u8],
     },
+    /// A client asks for a session, message 3.
     Connect {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Protocol version of the sender, as a packed semantic version.
         version: i32,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
+        /// Encoded credentials; empty for none.
         credentials: &'a [u8],
+        /// Name and version of the client, for people; empty from older clients.
         client_info: &'a str,
     },
+    /// A client closes its session, message 4.
     Close {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Session id.
         session_id: i64,
     },
+    /// A client keeps its session alive, message 5.
     KeepAlive {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Session id.
         session_id: i64,
     },
+    /// A client answers a challenge, message 8.
     ChallengeResponse {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Session that was challenged.
         session_id: i64,
+        /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
+    /// A client asks for a snapshot, message 26.
     Admin {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Session id.
         session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Type of the admin request; 0 is a snapshot.
         request_type: i32,
     },
 }
@@ -167,39 +193,64 @@ impl<'a> Ingress<'a> {
 
 /// To clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.3")]
 pub enum Egress<'a> {
+    /// A message of a service, message 1.
     Message {
+        /// Header of the session's message.
         header: SessionHeader,
+        /// Payload of the application.
         payload: &'a [u8],
     },
+    /// What becomes of a session, message 2.
     SessionEvent {
+        /// Session id.
         session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
+        /// What has become of the session.
         code: EventCode,
+        /// Protocol version of the sender, as a packed semantic version.
         version: i32,
         /// `None` from members older than schema version 13.
         leader_heartbeat_timeout_ns: Option<i64>,
+        /// Detail: the members' endpoints of a redirect, the reason of a close, or an error.
         detail: &'a str,
     },
+    /// The cluster has a new leader, message 6.
     NewLeader {
+        /// Leadership term id.
         leadership_term_id: i64,
+        /// Session id.
         session_id: i64,
+        /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
+        /// Ingress endpoints of the members, `id=host:port` with commas.
         ingress_endpoints: &'a str,
     },
+    /// The client must answer a challenge, message 7.
     Challenge {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Session id.
         session_id: i64,
+        /// Encoded challenge.
         challenge: &'a [u8],
     },
+    /// Outcome of an admin request, message 27.
     AdminResponse {
+        /// Session id.
         session_id: i64,
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Type of the admin request; 0 is a snapshot.
         request_type: i32,
+        /// 0 for done, 1 for an error, 2 for an action that is not authorised.
         code: i32,
+        /// Text of the error; empty when there is none.
         message: &'a str,
     },
 }

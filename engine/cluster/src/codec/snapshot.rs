@@ -6,10 +6,12 @@ use super::{CloseReason, SCHEMA_ID, SessionHeader, TimeUnit, close_reason, enume
 
 /// Where in a snapshot a marker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §1.2")]
 pub enum SnapshotMark {
+    /// The state begins.
     Begin = 0,
+    /// A part of the state ends and another begins.
     Section,
+    /// The state ends.
     End,
 }
 
@@ -23,12 +25,16 @@ pub mod snapshot_type {
 
 /// A marker: the state between two of them is whole (spec 04 §6.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.7, message 100")]
 pub struct SnapshotMarker {
+    /// Whose state it is, see [`snapshot_type`].
     pub type_id: i64,
+    /// Log position of the snapshot, bytes.
     pub log_position: i64,
+    /// Term in which the snapshot was taken.
     pub leadership_term_id: i64,
+    /// Number of the section.
     pub index: i32,
+    /// Place of the marker.
     pub mark: SnapshotMark,
     /// Milliseconds from writers older than schema version 4.
     pub time_unit: TimeUnit,
@@ -38,51 +44,80 @@ pub struct SnapshotMarker {
 
 /// A message of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of spec 04 §1.7")]
 pub enum SnapshotMessage<'a> {
     /// A service's message that waits for its place in the log; behind the tracker of its service (spec 04 §4.9).
     Pending {
+        /// Header of the session's message.
         header: SessionHeader,
+        /// Payload of the application.
         payload: &'a [u8],
     },
+    /// A marker, message 100.
     Marker(SnapshotMarker),
+    /// A session, as a service knows it, message 102.
     ClientSession {
+        /// Session id.
         session_id: i64,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
+        /// Encoded principal of the authenticated client.
         principal: &'a [u8],
     },
+    /// A session, as the consensus module knows it, message 103.
     ClusterSession {
+        /// Session id.
         session_id: i64,
+        /// Correlation id of the client's last request.
         correlation_id: i64,
+        /// Log position behind the event that opened the session, bytes.
         opened_log_position: i64,
+        /// Cluster time of the session's last message.
         time_of_last_activity: i64,
         /// `None` of a session that is open.
         close_reason: Option<CloseReason>,
+        /// Stream on which the client hears the answers.
         response_stream_id: i32,
+        /// Channel on which the client hears the answers.
         response_channel: &'a str,
     },
+    /// A timer that has not fired, message 104.
     Timer {
+        /// Id of the timer.
         correlation_id: i64,
+        /// Cluster time at which the timer fires.
         deadline: i64,
     },
+    /// Counters of the consensus module, message 105.
     ConsensusModule {
+        /// Id of the next session.
         next_session_id: i64,
         /// `None` from writers older than schema version 3.
         next_service_session_id: Option<i64>,
         /// `None` from writers older than schema version 3.
         log_service_session_id: Option<i64>,
+        /// Capacity that the buffer of waiting messages had, bytes.
         pending_message_capacity: i32,
     },
+    /// Members; not written any more, message 106.
     ClusterMembers {
+        /// Id of the member.
         member_id: i32,
+        /// Highest id of a member.
         high_member_id: i32,
+        /// The members, in the form of `aeron.cluster.members`.
         cluster_members: &'a str,
     },
+    /// State of a service's waiting messages, message 107.
     PendingMessageTracker {
+        /// Session id of the next message of the service.
         next_service_session_id: i64,
+        /// Session id of the service's last message in the log.
         log_service_session_id: i64,
+        /// Capacity that the buffer of waiting messages had, bytes.
         pending_message_capacity: i32,
+        /// Id of the service.
         service_id: i32,
     },
 }

@@ -10,33 +10,50 @@ const SCHEMA_ID: u16 = 110;
 /// What a mark file says of its component. Older files, and those of other makers, have no message header before the
 /// fields and no texts behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.8")]
 pub struct MarkHeader {
     /// True for the layout without a message header.
     pub is_legacy: bool,
     /// 0 while the component starts, -1 when it has failed to.
     pub version: i32,
+    /// Type of component: 1 consensus module, 2 container, 3 backup, 4 standby.
     pub component_type: i32,
     /// Last sign of life, epoch ms; -1 after a clean end.
     pub activity_timestamp_ms: i64,
+    /// Time of the start, epoch ms.
     pub start_timestamp_ms: i64,
+    /// Process id.
     pub pid: i64,
     /// The highest term stood for, from times when the mark file held it; else -1.
     pub candidate_term_id: i64,
+    /// Control stream of the local archive.
     pub archive_stream_id: i32,
+    /// Stream from the consensus module to the services.
     pub service_stream_id: i32,
+    /// Stream from the services to the consensus module.
     pub module_stream_id: i32,
+    /// Stream of ingress; -1 in a service's file.
     pub ingress_stream_id: i32,
+    /// Id of the member; -1 in a service's file before it has joined a log.
     pub member_id: i32,
+    /// Id of the service; -1 in the consensus module's file.
     pub service_id: i32,
+    /// Length of the header, bytes.
     pub header_length: i32,
+    /// Length of the error log, bytes.
     pub error_buffer_length: i32,
+    /// Id of the cluster, which its counters carry.
     pub cluster_id: i32,
+    /// Directory of the media driver.
     pub aeron_directory: String,
+    /// Channel between consensus module and services.
     pub control_channel: String,
+    /// Channel URI of ingress.
     pub ingress_channel: String,
+    /// Name of the service.
     pub service_name: String,
+    /// Class name of the authenticator.
     pub authenticator: String,
+    /// Directory of the services' files.
     pub services_directory: String,
 }
 

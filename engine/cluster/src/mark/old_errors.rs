@@ -1,4 +1,4 @@
-//! Errors that an earlier run has left in its mark file (spec 04 §6.3).
+//! Errors that an earlier run left in its mark file (spec 04 §6.3).
 
 use std::fmt::Write;
 
@@ -7,7 +7,11 @@ use harrier_ringbuf::{AtomicBuffer, Memory, Now, Region, error_log};
 
 use super::{HEADER_LENGTH, MarkError, MarkFacts};
 
-/// Saves the errors of a mark file's earlier owner beside it, when there are any.
+/// Number of names that are tried for saved errors of one millisecond.
+const MAX_NAMES: u32 = 100;
+
+/// Saves the errors of a mark file's earlier owner beside the file, if there are any. Components of one process save their
+/// errors in the same millisecond, so a name that is taken gets a number.
 pub(super) fn save<M: Memory>(
     buffer: &AtomicBuffer,
     facts: &MarkFacts,
@@ -25,8 +29,17 @@ pub(super) fn save<M: Memory>(
     if count == 0 {
         return Ok(());
     }
-    let name = format!("{}-{}-error.log", facts.component_name(), Date::of(now.epoch_ms).in_file_name());
-    let path = facts.cluster_directory.join(name);
-    memory.create(&path, text.len(), false)?.copy_in(0, text.as_bytes());
-    Ok(())
+    let (component, date) = (facts.component_name(), Date::of(now.epoch_ms).in_file_name());
+    let mut number = 1;
+    loop {
+        let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+        let path = facts.cluster_directory.join(format!("{component}-{date}{suffix}-error.log"));
+        match memory.create(&path, text.len(), false) {
+            Err(error) if error.is_taken() && number < MAX_NAMES => number += 1,
+            created => {
+                created?.copy_in(0, text.as_bytes());
+                return Ok(());
+            }
+        }
+    }
 }

@@ -159,3 +159,24 @@ fn errors_of_the_earlier_run_are_saved() {
         memory.list(Path::new("/c")).unwrap().iter().filter(|name| name.ends_with("error.log")).count();
     assert_eq!(logs, 1);
 }
+
+#[test]
+fn errors_of_two_services_are_saved_in_the_same_millisecond() {
+    let memory = HeapMemory::new();
+    let directories = [Path::new("/marks/0"), Path::new("/marks/1")];
+    let options = directories
+        .map(|directory| MarkOptions { directory: Some(directory.to_owned()), ..MarkOptions::default() });
+    let own = facts(Component::Container);
+    for options in &options {
+        let mut mark = MarkFile::take_with(&own, options, &memory, &at(7)).unwrap();
+        mark.signal_ready(&at(9));
+        mark.errors.record(8, "it went wrong");
+    }
+    for options in &options {
+        drop(MarkFile::take_with(&own, options, &memory, &at(60_000)).unwrap());
+    }
+    let names = memory.list(Path::new("/c")).unwrap();
+    let logs: Vec<_> = names.iter().filter(|name| name.ends_with("error.log")).collect();
+    assert_eq!(logs.len(), 2, "{names:?}");
+    assert!(logs.iter().any(|name| name.ends_with("-2-error.log")), "{logs:?}");
+}

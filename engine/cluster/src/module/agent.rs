@@ -19,6 +19,7 @@ use super::counters::ModuleCounters;
 use super::error::ModuleError;
 use super::link::ServiceLink;
 use super::log::{LogPublisher, LogShape};
+use super::origin::Origins;
 use super::pending_messages::PendingMessages;
 use super::security::Authenticator;
 use super::services::{MembersQuery, ServiceClient};
@@ -102,6 +103,7 @@ pub struct ConsensusModule<M: Memory, S: Storage> {
     pub(super) pending_messages: Vec<PendingMessages>,
     pub(super) authenticator: Box<dyn Authenticator + Send>,
     pub(super) sessions: BTreeMap<i64, Session>,
+    pub(super) origins: Origins,
     /// Sessions that are not in the log: connecting, challenged, to be rejected.
     pub(super) pending_sessions: Vec<Session>,
     pub(super) next_session_id: i64,
@@ -184,6 +186,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             timers: Timers::default(),
             pending_messages: (0..services).map(PendingMessages::new).collect(),
             sessions: BTreeMap::new(),
+            origins: Origins::default(),
             pending_sessions: Vec::new(),
             next_session_id: 1,
             next_logged_session_id: 1,
@@ -235,6 +238,21 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         self.mark.errors.record(self.now.epoch_ms, text);
         if let Some(counters) = &self.counters {
             counters.errors.increment();
+        }
+    }
+
+    /// Records an error that peers can cause. Errors of one kind are one entry of the error log, whatever they say.
+    pub(super) fn record_peer_error(&mut self, kind: &str, text: &str) {
+        self.mark.errors.record_kind(kind, self.now.epoch_ms, text);
+        if let Some(counters) = &self.counters {
+            counters.errors.increment();
+        }
+    }
+
+    /// Counts a message of a client that was refused.
+    pub(super) fn refuse_ingress(&self) {
+        if let Some(counters) = &self.counters {
+            counters.refused_ingress.increment();
         }
     }
 

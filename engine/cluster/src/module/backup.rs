@@ -86,11 +86,22 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         for message in messages {
             match BackupRequest::decode(&message) {
                 Ok(Some(request)) => self.on_backup_request(request),
-                Ok(None) => {}
-                Err(error) => self.record_error(&format!("undecodable message of a backup: {error}")),
+                Ok(None) => self.refuse_consensus(),
+                Err(error) => {
+                    self.refuse_consensus();
+                    let kind = "undecodable consensus message";
+                    self.record_peer_error(kind, &format!("{kind}: {error}"));
+                }
             }
         }
         Ok(work_count)
+    }
+
+    /// Counts a message on the consensus stream that was refused.
+    fn refuse_consensus(&self) {
+        if let Some(counters) = &self.counters {
+            counters.refused_consensus.increment();
+        }
     }
 
     fn on_backup_request(&mut self, request: BackupRequest<'_>) {
@@ -158,10 +169,13 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     fn begin_backup_session(&mut self, origin: &Origin<'_>, asked: Asked, refusal: Option<String>) {
         let (_, name, label) = asked.names();
         if self.backup_sessions.len() >= MAX_WAITING {
+            self.refuse_consensus();
             return self.record_error(&format!("too many requests of backups wait: at most {MAX_WAITING}"));
         }
         if let Err(error) = ChannelUri::parse(origin.response_channel) {
-            return self.record_error(&format!("response channel of a {name}: {error}"));
+            self.refuse_consensus();
+            let kind = "response channel of a backup or standby";
+            return self.record_peer_error(kind, &format!("response channel of a {name}: {error}"));
         }
         // They all are -1 to peers, but two that wait at a time must be told apart.
         let is_free = |id: &i64| self.backup_sessions.iter().all(|own| own.session.id != *id);
@@ -180,7 +194,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         session.rejection = refusal.map(|reason| (EventCode::Error, reason));
         let Some(aeron) = &mut self.aeron else { return };
         if let Err(error) = session.connect(aeron, self.context.cluster_id, label) {
-            return self.record_error(&format!("response channel of a {name}: {error}"));
+            self.refuse_consensus();
+            let kind = "response channel of a backup or standby";
+            return self.record_peer_error(kind, &format!("response channel of a {name}: {error}"));
         }
         if session.rejection.is_none() {
             self.authenticator.on_connect_request(id, origin.credentials, self.now.epoch_ms);

@@ -2,7 +2,7 @@
 
 use harrier_client::{Aeron, ClientError, Counter};
 use harrier_protocol::AERON_VERSION;
-use harrier_protocol::counter_types::type_id::CLIENT_HEARTBEAT;
+use harrier_protocol::counter_types::type_id::{CLIENT_HEARTBEAT, CONSENSUS_REFUSED, INGRESS_REFUSED};
 use harrier_ringbuf::counters::CountersReader;
 
 use super::context::ConsensusModuleContext;
@@ -80,6 +80,10 @@ pub(super) struct ModuleCounters {
     pub(super) node_toggle: Counter,
     pub(super) snapshots: Counter,
     pub(super) timed_out_clients: Counter,
+    /// Messages of clients that were refused.
+    pub(super) refused_ingress: Counter,
+    /// Messages on the consensus stream that were refused.
+    pub(super) refused_consensus: Counter,
     pub(super) cycle_time: DurationCounters,
     pub(super) snapshot_duration: DurationCounters,
     /// Only of members that accept snapshots of standbys.
@@ -117,6 +121,8 @@ impl PendingCounters {
             (type_id::NODE_TOGGLE, "Node control toggle".into()),
             (type_id::SNAPSHOT_COUNT, "Cluster snapshot count".into()),
             (type_id::TIMED_OUT_CLIENTS, "Cluster timed out client count".into()),
+            (INGRESS_REFUSED, "Cluster refused ingress messages".into()),
+            (CONSENSUS_REFUSED, "Cluster refused consensus messages".into()),
             (type_id::MAX_CYCLE_TIME, "Cluster max cycle time in ns".into()),
             (type_id::CYCLE_TIME_EXCEEDED, exceeded("Cluster work cycle time", cycle)),
             (type_id::MAX_SNAPSHOT_DURATION, "Total max snapshot duration in ns".into()),
@@ -158,6 +164,8 @@ impl PendingCounters {
             node_toggle: next(),
             snapshots: next(),
             timed_out_clients: next(),
+            refused_ingress: next(),
+            refused_consensus: next(),
             cycle_time: DurationCounters {
                 max: next(),
                 exceeded: next(),

@@ -9,6 +9,7 @@ use harrier_ringbuf::storage::Storage;
 
 use super::agent::{ConsensusModule, IngressStream};
 use super::error::ModuleError;
+use super::origin::Admission;
 use super::session::{IngressLink, Session, SessionState};
 use crate::codec::{CloseReason, Egress, EventCode, Ingress, PROTOCOL_VERSION, SessionHeader};
 use crate::snapshot::version_text;
@@ -58,6 +59,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 })
             });
         }
+        if let Some(stranger) = self.origins.decide(|bound| is_alive(&mut streams, bound))
+            && let Some(session) = self.sessions.get_mut(&stranger.session_id)
+        {
+            session.ingress_link = Some(stranger.link);
+        }
         if failure.is_none() && self.pending_sessions.len() > pending {
             failure = self.connect_new_sessions(pending, &mut streams).err();
         }
@@ -92,30 +98,46 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     #[inline]
     fn on_ingress(&mut self, message: &[u8], link: IngressLink) -> Result<Action, ModuleError> {
         match Ingress::decode(message) {
-            Ok(Some(Ingress::Message { header, payload })) => self.on_message(header, payload),
-            Ok(Some(request)) => {
-                self.on_request(&request, link)?;
+            Ok(Some(Ingress::Message { header, payload })) => self.on_message(header, payload, link),
+            Ok(Some(request)) => self.on_request(&request, link),
+            Ok(None) => {
+                self.refuse_ingress();
                 Ok(Action::Continue)
             }
-            Ok(None) => Ok(Action::Continue),
             Err(error) => {
-                let text = format!("undecodable ingress message: {error}");
-                self.record_error(&text);
+                self.refuse_ingress();
+                let kind = "undecodable ingress message";
+                self.record_peer_error(kind, &format!("{kind}: {error}"));
                 Ok(Action::Continue)
             }
         }
     }
 
     #[inline]
-    fn on_message(&mut self, header: SessionHeader, payload: &[u8]) -> Result<Action, ModuleError> {
+    fn on_message(
+        &mut self,
+        header: SessionHeader,
+        payload: &[u8],
+        link: IngressLink,
+    ) -> Result<Action, ModuleError> {
         let timestamp = match &self.context.stamp_clock {
             Some(clock) => self.clock.time(&clock.now()),
             None => self.clock.time(&self.now),
         };
         let leadership_term_id = self.leadership_term_id;
-        let Some(session) = self.sessions.get_mut(&header.session_id) else { return Ok(Action::Continue) };
-        if header.leadership_term_id != leadership_term_id || !session.is_open() {
+        let known = self.sessions.get_mut(&header.session_id);
+        let is_current = header.leadership_term_id == leadership_term_id;
+        let Some(session) = known.filter(|session| is_current && session.is_open()) else {
+            self.refuse_ingress();
             return Ok(Action::Continue);
+        };
+        match self.origins.admit(header.session_id, &mut session.ingress_link, link) {
+            Admission::Admit => {}
+            Admission::Ask => return Ok(Action::Abort),
+            Admission::Refuse => {
+                self.refuse_ingress();
+                return Ok(Action::Continue);
+            }
         }
         let Some(log) = &mut self.log else { return Ok(Action::Abort) };
         let header = SessionHeader { leadership_term_id, session_id: header.session_id, timestamp };
@@ -134,15 +156,19 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let channel = match self.egress_channel(request.response_channel) {
             Ok(channel) => channel,
             Err(error) => {
-                let text = format!("response channel of a client: {error}");
-                self.record_error(&text);
+                self.refuse_ingress();
+                let kind = "response channel of a client";
+                self.record_peer_error(kind, &format!("{kind}: {error}"));
                 return;
             }
         };
         let rejection = self.refusal(request.version);
         let is_rejected = rejection.is_some();
-        if is_rejected && self.rejected_count() >= MAX_REJECTED {
-            return;
+        if is_rejected {
+            self.refuse_ingress();
+            if self.rejected_count() >= MAX_REJECTED {
+                return;
+            }
         }
         let (correlation_id, stream_id) = (request.correlation_id, request.response_stream_id);
         let mut session = Session::new(id, correlation_id, stream_id, channel, self.now.ns);
@@ -155,7 +181,30 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
     }
 
-    fn on_request(&mut self, request: &Ingress<'_>, link: IngressLink) -> Result<(), ModuleError> {
+    /// Judges a request of an open session by the image that it came from.
+    fn admit(&mut self, leadership_term_id: i64, session_id: i64, link: IngressLink) -> Admission {
+        let is_current = leadership_term_id == self.leadership_term_id;
+        let session = self.sessions.get_mut(&session_id).filter(|session| is_current && session.is_open());
+        let admission = session.map_or(Admission::Refuse, |session| {
+            self.origins.admit(session_id, &mut session.ingress_link, link)
+        });
+        if admission == Admission::Refuse {
+            self.refuse_ingress();
+        }
+        admission
+    }
+
+    fn on_request(&mut self, request: &Ingress<'_>, link: IngressLink) -> Result<Action, ModuleError> {
+        if let Ingress::KeepAlive { leadership_term_id, session_id }
+        | Ingress::Close { leadership_term_id, session_id }
+        | Ingress::Admin { leadership_term_id, session_id, .. } = *request
+        {
+            match self.admit(leadership_term_id, session_id, link) {
+                Admission::Admit => {}
+                Admission::Ask => return Ok(Action::Abort),
+                Admission::Refuse => return Ok(Action::Continue),
+            }
+        }
         match *request {
             Ingress::Connect {
                 correlation_id,
@@ -175,19 +224,13 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 };
                 self.on_connect(&request, link);
             }
-            Ingress::KeepAlive { leadership_term_id, session_id } => {
-                if leadership_term_id == self.leadership_term_id
-                    && let Some(session) = self.sessions.get_mut(&session_id)
-                    && session.is_open()
-                {
-                    session.ingress_link.get_or_insert(link);
+            Ingress::KeepAlive { session_id, .. } => {
+                if let Some(session) = self.sessions.get_mut(&session_id) {
                     session.last_activity_ns = self.now.ns;
                 }
             }
-            Ingress::Close { leadership_term_id, session_id } => {
-                if leadership_term_id == self.leadership_term_id
-                    && let Some(session) = self.sessions.get_mut(&session_id)
-                    && session.is_open()
+            Ingress::Close { session_id, .. } => {
+                if let Some(session) = self.sessions.get_mut(&session_id)
                     && !is_planted(Bug::LostClose)
                 {
                     session.begin_closing(CloseReason::ClientAction);
@@ -196,7 +239,10 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 }
             }
             Ingress::ChallengeResponse { correlation_id, session_id, credentials } => {
-                let found = self.pending_sessions.iter_mut().find(|session| session.id == session_id);
+                let found = self
+                    .pending_sessions
+                    .iter_mut()
+                    .find(|session| session.id == session_id && session.ingress_link == Some(link));
                 if let Some(session) = found
                     && session.state == SessionState::Challenged
                 {
@@ -204,14 +250,16 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                     session.last_activity_ns = self.now.ns;
                     self.authenticator.on_challenge_response(session_id, credentials, self.now.epoch_ms);
                     self.next_slow_tick_ns = self.now.ns;
+                } else {
+                    self.refuse_ingress();
                 }
             }
-            Ingress::Admin { leadership_term_id, session_id, correlation_id, request_type } => {
-                self.on_admin(leadership_term_id, session_id, correlation_id, request_type);
+            Ingress::Admin { session_id, correlation_id, request_type, .. } => {
+                self.on_admin(session_id, correlation_id, request_type);
             }
             Ingress::Message { .. } => {}
         }
-        Ok(())
+        Ok(Action::Continue)
     }
 
     /// Why a client that connects is turned away.
@@ -245,13 +293,8 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(uri.to_string())
     }
 
-    fn on_admin(&mut self, leadership_term_id: i64, session_id: i64, correlation_id: i64, request_type: i32) {
-        if leadership_term_id != self.leadership_term_id {
-            return;
-        }
-        let Some(session) = self.sessions.get(&session_id).filter(|session| session.is_open()) else {
-            return;
-        };
+    fn on_admin(&mut self, session_id: i64, correlation_id: i64, request_type: i32) {
+        let Some(session) = self.sessions.get(&session_id) else { return };
         let is_authorised =
             self.context.authorisation.is_authorised(ADMIN_REQUEST, request_type, &session.principal);
         let (code, message) = if !is_authorised {
@@ -276,4 +319,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             });
         }
     }
+}
+
+/// True while an image is there and has not been read to its end.
+fn is_alive(streams: &mut [IngressStream], link: IngressLink) -> bool {
+    let stream = streams.get_mut(link.stream);
+    let image = stream.and_then(|stream| stream.subscription.image_by_session_id(link.session_id));
+    image.is_some_and(|image| !image.is_closed() && !image.is_end_of_stream())
 }

@@ -224,6 +224,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table: one line for each setting")]
     fn every_setting_has_its_name() {
         let context = apply(&[
             ("aeron.dir", "/d"),

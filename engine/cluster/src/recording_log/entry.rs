@@ -40,10 +40,12 @@ impl EntryType {
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §6.1")]
 pub struct Entry {
+    /// Recording of the log or of the snapshot.
     pub recording_id: i64,
+    /// Leadership term id.
     pub leadership_term_id: i64,
+    /// Log position at which the term begins, bytes.
     pub term_base_log_position: i64,
     /// -1 while a term is open.
     pub log_position: i64,
@@ -51,7 +53,9 @@ pub struct Entry {
     pub timestamp: i64,
     /// -1 for terms and for snapshots of the consensus module.
     pub service_id: i32,
+    /// What the entry is about.
     pub entry_type: EntryType,
+    /// False for an entry that was invalidated.
     pub is_valid: bool,
     /// Where a standby's snapshot can be had; empty for other entries.
     pub archive_endpoint: String,

@@ -22,15 +22,20 @@ pub enum PlanError {
 
 /// What an archive says of the recording of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of a recording descriptor, spec 03 §2.5")]
 pub struct LogExtent {
+    /// Recording of the log.
     pub recording_id: i64,
+    /// Log position of the first recorded byte.
     pub start_position: i64,
     /// -1 while it is being recorded.
     pub stop_position: i64,
+    /// Id of the first term.
     pub initial_term_id: i32,
+    /// Length of a term, bytes.
     pub term_buffer_length: i32,
+    /// MTU, bytes.
     pub mtu_length: i32,
+    /// Session id of the recorded stream.
     pub session_id: i32,
 }
 

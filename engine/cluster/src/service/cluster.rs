@@ -1,4 +1,4 @@
-//! The cluster as a service's callbacks see it (spec 04 §7.2, §7.3).
+//! The interface of a service's callbacks to the cluster (spec 04 §7.2, §7.3).
 
 use harrier_client::Aeron;
 use harrier_ringbuf::append::OfferError;
@@ -7,17 +7,18 @@ use thiserror::Error;
 
 use super::claim::ClusterClaim;
 use super::core::Core;
+use super::patience::allowed_ns;
 use super::session::ClientSession;
 use crate::codec::{Role, SESSION_HEADER_LENGTH, ServiceMessage, SessionHeader, TimeUnit};
 
-/// What an offer returns on members that do not lead: their egress goes nowhere.
+/// Result of an offer on members that do not lead, whose egress goes nowhere.
 const MOCKED_OFFER: i64 = 1;
-/// Longest claim on members that do not lead, header included (spec 04 §7.3).
+/// Longest claim on members that do not lead, header included, bytes (spec 04 §7.3).
 const MOCKED_CLAIM_LENGTH: usize = 65_440 + SESSION_HEADER_LENGTH;
-/// Attempts at ending a session.
+/// Number of attempts to end a session.
 const CLOSE_ATTEMPTS: usize = 3;
 
-/// Why the cluster refuses a service.
+/// Reason why the cluster refuses a call of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ClusterError {
     /// The callback must not send or schedule anything.
@@ -26,7 +27,18 @@ pub enum ClusterError {
     /// No such session.
     #[error("unknown session {0}")]
     UnknownSession(i64),
-    /// The stream takes nothing, for now or for good.
+    /// The client does not read its egress. Its session is being closed.
+    #[error(
+        "the client of session {session_id} did not read its egress for {} ms; its session is being closed",
+        patience_ns / 1_000_000
+    )]
+    SlowClient {
+        /// The session.
+        session_id: i64,
+        /// Longest time that a reply waits, ns.
+        patience_ns: i64,
+    },
+    /// The stream does not take the message, for now or for good.
     #[error(transparent)]
     Offer(#[from] OfferError),
 }
@@ -77,7 +89,7 @@ impl Cluster<'_> {
         self.core.service_id
     }
 
-    /// The client of the media driver that the container works with, for streams of the service's own.
+    /// The container's client of the media driver, for streams of the service's own.
     pub fn aeron(&mut self) -> &mut Aeron {
         &mut self.core.aeron
     }
@@ -110,8 +122,8 @@ impl Cluster<'_> {
     /// Sends a message to a session's client; returns the position of its stream, or 1 on members that do not lead.
     ///
     /// # Errors
-    /// See [`ClusterError`]; retry a retryable one after [`idle`](Self::idle), but not for ever: a client that does not
-    /// listen must not hold up the cluster.
+    /// See [`ClusterError`]. [`reply`](Self::reply) is the call for answers: it waits while the client's stream is full, but
+    /// does not let a client that does not read hold up the cluster.
     #[inline]
     pub fn send_to_session(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
         self.check_allowed()?;
@@ -128,6 +140,66 @@ impl Cluster<'_> {
             Err(OfferError::AdminAction) => Ok(publication.offer_parts(&[&header, message])?),
             outcome => Ok(outcome?),
         }
+    }
+
+    /// Replies to a session's client. Waits while the client's stream is full, up to
+    /// [`reply_patience_ns`](super::ServiceContainerContext::reply_patience_ns), and then closes the session: a client that
+    /// does not read its egress must not hold up all others. Waits of a session count together. They are forgiven at 1/64
+    /// of the time that passes, and so are the waits for all sessions, which may take twice as long.
+    ///
+    /// Returns the position of the client's stream, or 1 on members that do not lead.
+    ///
+    /// ```
+    /// use harrier_cluster::service::{Cluster, ClientSession};
+    ///
+    /// fn answer(cluster: &mut Cluster<'_>, session: &ClientSession) {
+    ///     // A client that has gone, or that does not read, is no reason to fail.
+    ///     let _unheard = cluster.reply(session.id, b"done");
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ClusterError`]; none of them can be retried.
+    #[inline]
+    pub fn reply(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
+        match self.send_to_session(session_id, message) {
+            Err(error) if error.is_retryable() => self.reply_when_read(session_id, message),
+            outcome => outcome,
+        }
+    }
+
+    /// Waits for the client to read, within its patience.
+    #[cold]
+    fn reply_when_read(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
+        let patience_ns = self.core.reply_patience_ns;
+        let started_ns = self.now().ns;
+        let session = self.core.sessions.get(&session_id).ok_or(ClusterError::UnknownSession(session_id))?;
+        if session.is_closing {
+            return Err(ClusterError::SlowClient { session_id, patience_ns });
+        }
+        let allowed_ns = allowed_ns(patience_ns, session.waited, self.core.waited, started_ns);
+        let (outcome, now_ns) = loop {
+            let now_ns = self.now().ns;
+            if now_ns - started_ns >= allowed_ns {
+                break (Err(ClusterError::SlowClient { session_id, patience_ns }), now_ns);
+            }
+            self.idle(0);
+            match self.send_to_session(session_id, message) {
+                Err(error) if error.is_retryable() => {}
+                outcome => break (outcome, self.now().ns),
+            }
+        };
+        let waited_ns = now_ns - started_ns;
+        self.core.waited.add(waited_ns, now_ns);
+        if let Some(session) = self.core.sessions.get_mut(&session_id) {
+            session.waited.add(waited_ns, now_ns);
+        }
+        if matches!(outcome, Err(ClusterError::SlowClient { .. })) {
+            self.core.slow_sessions += 1;
+            // Refused now, it is asked for again by the next reply to this session.
+            let _is_asked_again = self.close_client_session(session_id);
+        }
+        outcome
     }
 
     /// Claims a message of `length` bytes to a session's client, to be written in place.
@@ -163,8 +235,8 @@ impl Cluster<'_> {
         Ok(ClusterClaim::new(claim, &header))
     }
 
-    /// Puts a message of this service into the log, where all services of the cluster get it; all members do, one of
-    /// them is taken. Returns the position of the stream to the consensus module.
+    /// Offers a message of this service to the log, from which all services of the cluster receive it. Every member offers
+    /// it, and the leader's is taken. Returns the position of the stream to the consensus module.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -183,8 +255,8 @@ impl Cluster<'_> {
         Ok(ClusterClaim::new(claim, &header))
     }
 
-    /// Sets a timer of this cluster, or sets it anew; `deadline` is in the cluster's time unit. Takes effect when the
-    /// consensus module reads it. Ids are shared by all services of the cluster.
+    /// Schedules a timer, or reschedules it; `deadline` is in the cluster's time unit. It takes effect when the consensus
+    /// module reads it. Ids are shared by all services of the cluster.
     ///
     /// # Errors
     /// See [`ClusterError`]; one attempt is made.
@@ -194,7 +266,7 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Takes a timer back, unless it has fired by then.
+    /// Cancels a timer, unless it has fired by then.
     ///
     /// # Errors
     /// See [`ClusterError`]; one attempt is made.
@@ -204,7 +276,7 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Ends a session; the service hears of it when the log says so. A second call does nothing.
+    /// Ends a session. The service is told when the log has the session's end. A second call does nothing.
     ///
     /// # Errors
     /// See [`ClusterError`]; three attempts are made.
@@ -229,7 +301,8 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Calls `attempt` until it is not back-pressured any more, [idling](Self::idle) in between.
+    /// Calls `attempt` until it is not back-pressured any more, [idling](Self::idle) in between. For messages to the
+    /// consensus module and into snapshots; [`reply`](Self::reply) is the call for messages to clients.
     ///
     /// # Errors
     /// What `attempt` returned last.
@@ -245,16 +318,15 @@ impl Cluster<'_> {
         }
     }
 
-    /// Lets the world go on while a callback waits: on a shared thread the other agents run, on one of its own the
-    /// thread rests. Keeps the container alive for driver, archive and consensus module. The only way to wait in a
-    /// callback.
+    /// Waits inside a callback. On a shared thread the other agents run meanwhile; on a thread of its own the thread rests.
+    /// Keeps the container alive for driver, archive and consensus module. There is no other way to wait in a callback.
     pub fn idle(&mut self, work_count: usize) {
         self.waiter.idle(work_count);
         let now = self.waiter.now();
         self.core.keep_alive(&now);
     }
 
-    /// The present time of this host: for limits on waiting, never for the service's state.
+    /// Time of this host. Use it to limit waits, never for the service's state.
     pub fn now(&self) -> Now {
         self.waiter.now()
     }

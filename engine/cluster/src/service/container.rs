@@ -127,6 +127,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         if self.now.ns >= self.next_tick_ns {
             self.next_tick_ns = self.now.ns + TICK_NS;
             self.check_commit_position()?;
+            self.report_slow_sessions();
         }
         work_count += self.poll_module();
         work_count += self.go_on_joining()?;
@@ -152,7 +153,16 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         if is_there { Ok(()) } else { Err(ContainerError::ModuleGone) }
     }
 
-    /// Takes what the consensus module says.
+    /// Records that sessions were closed because their clients did not read their egress.
+    fn report_slow_sessions(&mut self) {
+        let Some(core) = &mut self.core else { return };
+        for _ in 0..std::mem::take(&mut core.slow_sessions) {
+            // The same text each time, so that all of them are one entry of the error log.
+            self.record_error("a session was closed because its client did not read its egress");
+        }
+    }
+
+    /// Takes messages of the consensus module.
     pub(super) fn poll_module(&mut self) -> usize {
         let Some(mut subscription) = self.from_module.take() else { return 0 };
         let mut assembler = std::mem::take(&mut self.assembler);

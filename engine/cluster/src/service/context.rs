@@ -7,16 +7,16 @@ use harrier_protocol::semantic_version;
 use harrier_protocol::uri::{ChannelUri, parse_duration_ns, parse_size};
 use thiserror::Error;
 
-/// Most services of a node.
+/// Highest number of services of a node.
 const MAX_SERVICES: i32 = 10;
 
-/// A setting that cannot be.
+/// Invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("service setting {setting} {rule}")]
 pub struct InvalidServiceSetting {
     /// Name and value.
     pub setting: String,
-    /// What would be valid.
+    /// Rule that a valid value follows.
     pub rule: String,
 }
 
@@ -31,33 +31,51 @@ pub struct InvalidServiceSetting {
 /// assert_eq!(context.archive.control_response_stream_id, 122);
 /// ```
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are the settings of the table in spec 04 §9.2")]
 pub struct ServiceContainerContext {
+    /// Directory of the media driver.
     pub aeron_directory: PathBuf,
+    /// Directory of the cluster's files.
     pub cluster_directory: PathBuf,
+    /// Id of the cluster, which its counters carry.
     pub cluster_id: i32,
+    /// Id of the service.
     pub service_id: i32,
+    /// Name of the service.
     pub service_name: String,
+    /// Channel between consensus module and services.
     pub control_channel: String,
+    /// Stream from the consensus module to the services.
     pub service_stream_id: i32,
+    /// Stream from the services to the consensus module.
     pub module_stream_id: i32,
+    /// Channel over which snapshots are replayed.
     pub replay_channel: String,
+    /// Stream of those replays.
     pub replay_stream_id: i32,
+    /// Channel over which snapshots are recorded.
     pub snapshot_channel: String,
+    /// Stream of those recordings.
     pub snapshot_stream_id: i32,
+    /// Most fragments of the log per duty cycle.
     pub log_fragment_limit: usize,
+    /// Whether the service answers clients.
     pub is_responder: bool,
-    /// Where the mark file is; the cluster's directory when it is not set.
+    /// Directory of the mark file; the cluster's directory by default.
     pub mark_file_directory: Option<PathBuf>,
-    /// Bytes of the error log in the mark file.
+    /// Length of the error log in the mark file, bytes.
     pub error_buffer_length: usize,
+    /// Time beyond which a duty cycle is counted as slow, ns.
     pub cycle_threshold_ns: i64,
+    /// Time beyond which a snapshot is counted as slow, ns.
     pub snapshot_threshold_ns: i64,
+    /// Version of the application, as a packed semantic version.
     pub app_version: i32,
-    /// How the container reaches the archive of its node; used while a snapshot is loaded or taken.
+    /// Client of the node's archive, which is connected while a snapshot is loaded or taken.
     pub archive: ArchiveClientContext,
-    /// How long the driver and the consensus module may be absent at start, ns.
+    /// Longest wait for the driver and the consensus module at start, ns.
     pub startup_timeout_ns: i64,
+    /// Longest time that [`Cluster::reply`](super::Cluster::reply) waits for a client that does not read its egress, ns.
+    pub reply_patience_ns: i64,
 }
 
 impl ServiceContainerContext {
@@ -89,11 +107,12 @@ impl ServiceContainerContext {
             app_version: semantic_version(0, 0, 1),
             archive: ArchiveClientContext::ipc(),
             startup_timeout_ns: 60_000_000_000,
+            reply_patience_ns: 1_000_000_000,
         }
         .for_cluster(0)
     }
 
-    /// Takes the cluster's id, and what follows from it: the service's name and the stream on which the archive answers.
+    /// Sets the cluster's id, and with it the service's name and the response stream of the archive client.
     #[must_use]
     pub fn for_cluster(mut self, cluster_id: i32) -> Self {
         self.cluster_id = cluster_id;
@@ -102,14 +121,15 @@ impl ServiceContainerContext {
         self
     }
 
-    /// Takes the settings that `lookup` knows by their dotted names, e.g. `aeron.cluster.service.responder`: from
+    /// Reads the settings that `lookup` returns for their dotted names, e.g. `aeron.cluster.service.responder`: from
     /// properties, variables of the environment or a file (spec 04 §9.2).
     ///
     /// # Errors
     /// The first value that cannot be read.
     pub fn apply(&mut self, lookup: &impl Fn(&str) -> Option<String>) -> Result<(), InvalidServiceSetting> {
         let mut own = |name: &str| {
-            let name = if name == "aeron.dir" { name.to_owned() } else { format!("aeron.cluster.{name}") };
+            let is_whole = name == "aeron.dir" || name.starts_with("harrier.");
+            let name = if is_whole { name.to_owned() } else { format!("aeron.cluster.{name}") };
             lookup(&name).map(|text| (name, text))
         };
         read(&mut own, "aeron.dir", &mut self.aeron_directory, |text| Some(text.into()))?;
@@ -144,13 +164,14 @@ impl ServiceContainerContext {
         })?;
         read(&mut own, "service.responder", &mut self.is_responder, |text| text.parse().ok())?;
         read(&mut own, "service.cycle.threshold", &mut self.cycle_threshold_ns, parse_duration_ns)?;
-        read(&mut own, "service.snapshot.threshold", &mut self.snapshot_threshold_ns, parse_duration_ns)
+        read(&mut own, "service.snapshot.threshold", &mut self.snapshot_threshold_ns, parse_duration_ns)?;
+        read(&mut own, "harrier.service.reply.patience", &mut self.reply_patience_ns, parse_duration_ns)
     }
 
     /// Checks the settings.
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    /// The first invalid setting.
     pub fn validate(&self) -> Result<(), InvalidServiceSetting> {
         if !(0..MAX_SERVICES).contains(&self.service_id) {
             return Err(invalid(format!("service.id={}", self.service_id), "must be from 0 to 9"));
@@ -167,6 +188,10 @@ impl ServiceContainerContext {
         if self.error_buffer_length < 4_096 {
             let setting = format!("service.error.buffer.length={}", self.error_buffer_length);
             return Err(invalid(setting, "must be at least 4096"));
+        }
+        if self.reply_patience_ns < 0 {
+            let setting = format!("harrier.service.reply.patience={}", self.reply_patience_ns);
+            return Err(invalid(setting, "must not be negative"));
         }
         if self.log_fragment_limit == 0 {
             return Err(invalid("log.fragment.limit=0".into(), "must be at least 1"));
@@ -232,6 +257,7 @@ mod tests {
             ("service.responder", "false"),
             ("service.cycle.threshold", "20ms"),
             ("service.snapshot.threshold", "3s"),
+            ("harrier.service.reply.patience", "20ms"),
         ])
         .unwrap();
         assert_eq!((context.cluster_id, context.service_id), (3, 2));
@@ -253,6 +279,7 @@ mod tests {
         );
         assert_eq!((context.log_fragment_limit, context.is_responder), (7, false));
         assert_eq!((context.cycle_threshold_ns, context.snapshot_threshold_ns), (20_000_000, 3_000_000_000));
+        assert_eq!(context.reply_patience_ns, 20_000_000);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a container knows of the cluster, apart from the service itself.
+//! State of a container apart from the service itself.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use harrier_ringbuf::append::{Claim, OfferError};
 use harrier_ringbuf::{Now, Waiter};
 
 use super::cluster::Cluster;
+use super::patience::Waited;
 use super::session::EgressSession;
 use crate::codec::{Role, SESSION_HEADER_LENGTH, ServiceMessage, SessionHeader, TimeUnit};
 use crate::mark::MarkActivity;
@@ -33,6 +34,12 @@ pub(super) struct Core {
     pub(super) ack_id: i64,
     /// A callback runs, or has panicked.
     pub(super) is_in_callback: bool,
+    /// Longest time that a reply waits for a client that does not read its egress, ns.
+    pub(super) reply_patience_ns: i64,
+    /// Time that the service waited for all clients.
+    pub(super) waited: Waited,
+    /// Sessions that were closed because their clients did not read their egress.
+    pub(super) slow_sessions: u64,
     buffer: Vec<u8>,
 }
 
@@ -42,6 +49,7 @@ impl Core {
         to_module: ExclusivePublication,
         activity: MarkActivity,
         service_id: i32,
+        reply_patience_ns: i64,
     ) -> Self {
         Self {
             aeron,
@@ -58,11 +66,14 @@ impl Core {
             role: Role::Follower,
             ack_id: 0,
             is_in_callback: false,
+            reply_patience_ns,
+            waited: Waited::default(),
+            slow_sessions: 0,
             buffer: vec![0; 4_096],
         }
     }
 
-    /// Tells the consensus module.
+    /// Sends a message to the consensus module.
     pub(super) fn send(&mut self, message: &ServiceMessage<'_>) -> Result<i64, OfferError> {
         let length = match message.encode(&mut self.buffer) {
             Ok(length) => length,
@@ -111,7 +122,7 @@ impl Core {
         is_sent
     }
 
-    /// Keeps everything alive that the container has while a callback waits.
+    /// Keeps the container's clients and its mark file alive while a callback waits.
     pub(super) fn keep_alive(&mut self, now: &Now) {
         // What has failed is found by the container's next duty cycle.
         let _found_later = self.aeron.do_work(now);
@@ -139,7 +150,7 @@ impl Core {
     }
 }
 
-/// A rotation of the term is over at once.
+/// Tries again while the log rotates to its next term, which takes no time.
 fn attempt<R>(
     publication: &mut ExclusivePublication,
     mut offer: impl FnMut(&mut ExclusivePublication) -> Result<R, OfferError>,

@@ -1,16 +1,19 @@
-//! Following the log (spec 04 §7.1).
+//! Reading the log (spec 04 §7.1).
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use harrier_client::{Image, Subscription};
 use harrier_protocol::semantic_version_major;
 use harrier_ringbuf::assembly::ImageFragmentAssembler;
 use harrier_ringbuf::image_reader::{Action, Header};
-use harrier_ringbuf::{Memory, Waiter};
+use harrier_ringbuf::{Memory, ProcessDeath, Waiter, panic_text};
 
+use super::cluster::Cluster;
 use super::container::ServiceContainer;
 use super::core::Core;
 use super::error::ContainerError;
+use super::event::Event;
 use super::session::{ClientSession, EgressSession};
 use super::{ClusteredService, LeadershipTerm};
 use crate::codec::{ClusterAction, LogMessage, Role, SessionHeader};
@@ -108,8 +111,7 @@ impl<T: ClusteredService> LogHandler<'_, T> {
     fn on_message(&mut self, message: &[u8], header: &Header<'_>) -> Action {
         match LogMessage::decode(message) {
             Ok(Some(LogMessage::Session { header: own, payload })) => {
-                self.on_session_message(own, payload, header);
-                Action::Continue
+                self.on_session_message(own, payload, header)
             }
             Ok(Some(event)) => self.on_event(&event, header.position()),
             Ok(None) => {
@@ -129,14 +131,34 @@ impl<T: ClusteredService> LogHandler<'_, T> {
     }
 
     #[inline]
-    fn on_session_message(&mut self, own: SessionHeader, payload: &[u8], header: &Header<'_>) {
-        self.advance(header.position(), own.timestamp);
+    fn on_session_message(&mut self, own: SessionHeader, payload: &[u8], header: &Header<'_>) -> Action {
+        let SessionHeader { session_id, timestamp, .. } = own;
+        self.advance(header.position(), timestamp);
         // Messages of services have negative ids (spec 04 §4.6).
-        let session = self.core.sessions.get(&own.session_id).map(|own| own.session.clone());
-        let service = &mut *self.service;
-        self.core.call(self.waiter, None, |cluster| {
-            service.on_session_message(cluster, session.as_deref(), own.timestamp, payload, header);
-        });
+        let session = self.core.sessions.get(&session_id).map(|own| own.session.clone());
+        self.call(Event::Message { session_id, payload }, |service, cluster| {
+            service.on_session_message(cluster, session.as_deref(), timestamp, payload, header);
+        })
+    }
+
+    /// Calls the service. Its panic ends the container with an error that names the event.
+    #[inline]
+    fn call(&mut self, event: Event<'_>, callback: impl FnOnce(&mut T, &mut Cluster<'_>)) -> Action {
+        let (core, service, waiter) = (&mut *self.core, &mut *self.service, &mut *self.waiter);
+        // A service that panicked is not called again, so nobody sees what it left half done.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            core.call(waiter, None, |cluster| callback(service, cluster));
+        }));
+        match outcome {
+            Ok(()) => Action::Continue,
+            Err(payload) if payload.is::<ProcessDeath>() => resume_unwind(payload),
+            Err(payload) => {
+                let reason = panic_text(payload.as_ref()).to_owned();
+                let (service_id, position) = (self.core.service_id, self.core.log_position);
+                let event = event.to_string();
+                self.fail(ContainerError::Panic { service_id, reason, event, position })
+            }
+        }
     }
 
     fn on_event(&mut self, event: &LogMessage<'_>, position: i64) -> Action {
@@ -164,15 +186,13 @@ impl<T: ClusteredService> LogHandler<'_, T> {
                     return Action::Continue;
                 };
                 own.disconnect();
-                let service = &mut *self.service;
-                self.core.call(self.waiter, None, |cluster| {
+                return self.call(Event::SessionClose { session_id }, |service, cluster| {
                     service.on_session_close(cluster, &own.session, timestamp, reason);
                 });
             }
             LogMessage::Timer { correlation_id, timestamp, .. } => {
                 self.advance(position, timestamp);
-                let service = &mut *self.service;
-                self.core.call(self.waiter, None, |cluster| {
+                return self.call(Event::Timer { correlation_id }, |service, cluster| {
                     service.on_timer_event(cluster, correlation_id, timestamp);
                 });
             }
@@ -195,7 +215,7 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         self.core.time = timestamp;
     }
 
-    /// The stream to a client is there before its session is opened, so that the first callback can answer.
+    /// Opens a session once the stream to its client is there, so that the first callback can reply.
     fn on_session_open(
         &mut self,
         session_id: i64,
@@ -220,9 +240,9 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         own.is_open = true;
         let session = Rc::clone(&own.session);
         self.advance(position, timestamp);
-        let service = &mut *self.service;
-        self.core.call(self.waiter, None, |cluster| service.on_session_open(cluster, &session, timestamp));
-        Action::Continue
+        self.call(Event::SessionOpen { session_id }, |service, cluster| {
+            service.on_session_open(cluster, &session, timestamp);
+        })
     }
 
     fn on_new_term(&mut self, event: &LogMessage<'_>, position: i64) -> Action {
@@ -256,8 +276,8 @@ impl<T: ClusteredService> LogHandler<'_, T> {
             time_unit,
             app_version,
         };
-        let service = &mut *self.service;
-        self.core.call(self.waiter, None, |cluster| service.on_new_leadership_term_event(cluster, &term));
-        Action::Continue
+        self.call(Event::NewLeadershipTerm { leadership_term_id }, |service, cluster| {
+            service.on_new_leadership_term_event(cluster, &term);
+        })
     }
 }

@@ -4,27 +4,31 @@ use std::rc::Rc;
 
 use harrier_client::{Aeron, Publication};
 
+use super::patience::Waited;
+
 /// A client's session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSession {
-    /// Id of the session.
+    /// Session id.
     pub id: i64,
-    /// Stream on which its client listens.
+    /// Stream id of the egress.
     pub response_stream_id: i32,
-    /// Channel on which its client listens.
+    /// Channel of the egress.
     pub response_channel: String,
-    /// Who the client is, as the authenticator said.
+    /// Principal that the authenticator assigned to the client.
     pub principal: Vec<u8>,
 }
 
 /// A session with its stream to the client.
 pub(super) struct EgressSession {
     pub(super) session: Rc<ClientSession>,
-    /// False while its stream is made, before the service hears of it.
+    /// False until the egress is there and the service has been told of the session.
     pub(super) is_open: bool,
     pub(super) is_closing: bool,
     publication_id: Option<i64>,
     pub(super) publication: Option<Publication>,
+    /// Time that the service waited for the client to read its egress.
+    pub(super) waited: Waited,
 }
 
 impl EgressSession {
@@ -35,6 +39,7 @@ impl EgressSession {
             is_closing: false,
             publication_id: None,
             publication: None,
+            waited: Waited::default(),
         }
     }
 

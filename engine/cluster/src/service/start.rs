@@ -137,7 +137,8 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         let PendingStreams { aeron, to_module: Some(to_module), .. } = *pending else {
             return Err(ContainerError::Timeout("waiting for the control streams"));
         };
-        self.core = Some(Core::new(aeron, to_module, self.mark.activity(), self.context.service_id));
+        let (service_id, patience_ns) = (self.context.service_id, self.context.reply_patience_ns);
+        self.core = Some(Core::new(aeron, to_module, self.mark.activity(), service_id, patience_ns));
         Ok((Phase::AwaitRecovery { deadline_ns }, 1))
     }
 

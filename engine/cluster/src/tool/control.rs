@@ -53,14 +53,20 @@ pub enum ControlError {
 
 /// What the toggles of a member are set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are those of spec 04 §2.4, counters 202 and 233")]
 pub enum ToggleCommand {
+    /// Stop taking messages.
     Suspend,
+    /// Take messages again.
     Resume,
+    /// Take a snapshot.
     Snapshot,
+    /// Take a snapshot and end.
     Shutdown,
+    /// End without a snapshot.
     Abort,
+    /// Invalidate entries of recording.log whose recordings the archive lacks.
     ValidateRecordingLog,
+    /// Fetch snapshots of standbys.
     ReplicateStandbySnapshot,
 }
 

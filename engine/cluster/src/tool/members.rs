@@ -11,16 +11,24 @@ const FRAGMENT_LIMIT: usize = 10;
 
 /// A member as its leader knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of spec 04 §1.5, message 43")]
 pub struct ClusterMember {
+    /// Id of the member.
     pub member_id: i32,
+    /// Term that the member is in.
     pub leadership_term_id: i64,
+    /// Log position up to which the member has appended, bytes.
     pub log_position: i64,
+    /// Time of the last append position that the leader heard, ns of its clock.
     pub time_of_last_append_ns: i64,
+    /// Endpoint for clients.
     pub ingress_endpoint: String,
+    /// Endpoint for other members.
     pub consensus_endpoint: String,
+    /// Endpoint of the log.
     pub log_endpoint: String,
+    /// Endpoint on which the member catches up.
     pub catchup_endpoint: String,
+    /// Endpoint of the member's archive.
     pub archive_endpoint: String,
 }
 

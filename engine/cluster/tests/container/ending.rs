@@ -110,7 +110,10 @@ fn a_service_that_panics_ends_its_container_and_is_called_no_more() {
     world.containers[0].orders.panics_in.set(Some("on_session_message"));
     world.message(1, b"anything");
     let error = ended(&mut world);
-    assert!(error.contains("panicked: ") && error.contains("told to panic"), "{error}");
+    assert!(error.contains("service 0 panicked: ") && error.contains("told to panic"), "{error}");
+    let event =
+        "a message of session 1 with 8 bytes (hex 61 6e 79 74 68 69 6e 67), which ends at log position ";
+    assert!(error.contains(event), "{error}");
     assert!(!world.containers[0].seen().iter().any(|text| text.starts_with("terminate")));
     // The module sees it by the heartbeat counter of the service's client (spec 04 §4.11).
     world.until("the client's end", |world| {

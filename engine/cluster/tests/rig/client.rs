@@ -94,7 +94,12 @@ impl RawClient {
     pub fn send(&mut self, request: &Ingress<'_>) -> bool {
         let mut bytes = vec![0; 8_192];
         let length = request.encode(&mut bytes).unwrap();
-        self.ingress.as_mut().is_some_and(|ingress| ingress.offer(&bytes[..length]).is_ok())
+        self.send_bytes(&bytes[..length])
+    }
+
+    /// Sends bytes as they are; false while they cannot be sent.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.ingress.as_mut().is_some_and(|ingress| ingress.offer(bytes).is_ok())
     }
 
     /// Asks for a session; false while it cannot.

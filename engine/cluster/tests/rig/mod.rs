@@ -38,6 +38,7 @@ pub mod counter {
     pub const STANDBY_SNAPSHOTS: i32 = 232;
     pub const NODE_TOGGLE: i32 = 233;
     pub const TERM: i32 = 239;
+    pub const INGRESS_REFUSED: i32 = 18_001;
 }
 
 /// Values of the counters of states and toggles.

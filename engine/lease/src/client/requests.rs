@@ -1,8 +1,8 @@
-//! Requests under way: what is to be sent, what was sent, what was answered. Knows neither streams nor clocks.
+//! Requests under way, with their messages and answers. This module knows neither streams nor clocks.
 
 use std::collections::VecDeque;
 
-use crate::claimer::RequestId;
+use crate::claimer::{ProcessIdentity, RequestId};
 use crate::client::listing::Listing;
 use crate::codec::{Answer, AnswerCode, Event, MAX_MESSAGE_LENGTH, Request};
 use crate::errors::Unanswered;
@@ -14,35 +14,45 @@ pub(crate) const MAX_REQUESTS: usize = 1 << PLACE_BITS;
 /// Time between looks at deadlines, ns.
 const TICK_NS: i64 = 5_000_000;
 
-/// What becomes of a message that is offered.
+/// Outcome of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offered {
     Sent,
-    /// Nothing more is taken now.
+    /// The session takes no more messages now.
     Later,
 }
 
-/// How requests are treated.
+/// Treatment of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Each attempt has an id of its own: only the answer to the last one says that the unit does not lead, because an
-    /// earlier one may still be on its way (spec 05 L2).
+    /// Each attempt has its own correlation id. Only a refusal of the last attempt proves that the unit does not lead,
+    /// because an earlier attempt may still be on its way (spec 05 L2).
     Claim,
-    /// Any attempt's answer will do.
+    /// The answer to any attempt ends the request.
     Once,
-    /// Registered again with every leader, for ever.
+    /// A wait for release. It is registered again with every leader and after [`Pace::rewait_ns`].
     Wait,
-    /// Has no answer.
+    /// A request without an answer.
     CancelWait,
-    /// Page after page.
+    /// Leases are requested page after page.
     List,
+    /// Pins are requested page after page.
     Pinned,
 }
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Done {
-    Answer { code: AnswerCode, token: u64, limit: i64 },
+    Answer {
+        code: AnswerCode,
+        token: u64,
+        limit: i64,
+    },
+    /// Another process holds the unit.
+    UnitHeld {
+        holder: ProcessIdentity,
+        claimed: i64,
+    },
     Over,
     Listed,
     Unanswered(Unanswered),
@@ -65,8 +75,10 @@ struct Pending {
     state: State,
     is_queued: bool,
     started_ns: i64,
+    /// Longest time without an answer. For a wait, longest time without a sign of the service.
+    timeout_ns: i64,
     deadline_ns: i64,
-    /// When it was sent last.
+    /// Time of the last attempt.
     sent_ns: i64,
     was_sent: bool,
     listing: Option<Box<Listing>>,
@@ -83,9 +95,9 @@ impl Pending {
 /// Times of requests, ns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// After which an unanswered request is sent again.
+    /// Time after which an unanswered request is sent again.
     pub(crate) resend_ns: i64,
-    /// After which a wait is registered again, in case its wake-up was lost.
+    /// Time after which a wait is registered again, in case its wake-up was lost.
     pub(crate) rewait_ns: i64,
 }
 
@@ -109,6 +121,7 @@ impl Requests {
             state: State::Free,
             is_queued: false,
             started_ns: 0,
+            timeout_ns: 0,
             deadline_ns: 0,
             sent_ns: 0,
             was_sent: false,
@@ -160,7 +173,8 @@ impl Requests {
         };
         Request::set_correlation_id(&mut own.message, correlation_id);
         (own.id, own.correlation_id, own.kind, own.length) = (correlation_id, correlation_id, kind, length);
-        (own.started_ns, own.deadline_ns) = (now_ns, now_ns.saturating_add(timeout_ns));
+        (own.started_ns, own.timeout_ns) = (now_ns, timeout_ns);
+        own.deadline_ns = now_ns.saturating_add(timeout_ns);
         (own.state, own.was_sent) = (State::ToSend, false);
         own.listing = matches!(kind, Kind::List | Kind::Pinned).then(Box::default);
         self.open_count += 1;
@@ -232,8 +246,8 @@ impl Requests {
         self.pending[place].state = State::Done(done);
     }
 
-    /// Takes what the service says.
-    pub(crate) fn on_event(&mut self, event: &Event<'_>) {
+    /// Takes an event of the service.
+    pub(crate) fn on_event(&mut self, event: &Event<'_>, now_ns: i64) {
         let correlation_id = event.correlation_id();
         let place = (correlation_id & (MAX_REQUESTS as i64 - 1)) as usize;
         let Some(own) = self.pending.get_mut(place) else { return };
@@ -242,9 +256,12 @@ impl Requests {
         }
         match (event, own.kind) {
             (Event::Answer(answer), Kind::Wait) if answer.code == AnswerCode::Waiting => {
-                // Registered again, it waits for the same tenure: a release in between is not missed (spec 05 L7).
+                // The next registration names the same tenure, so it does not miss a release in between (spec 05 L7).
                 Request::set_token(&mut own.message, answer.token);
                 own.state = State::Waiting;
+                // The service is there. It must answer the next registration within the time-out.
+                let next_ns = own.sent_ns.saturating_add(self.pace.rewait_ns).max(now_ns);
+                own.deadline_ns = next_ns.saturating_add(own.timeout_ns);
             }
             (Event::Answer(answer), _) => {
                 let done = done_of(answer);
@@ -284,7 +301,7 @@ impl Requests {
         self.enqueue(place);
     }
 
-    /// Ends what is out of time and sends again what was not answered. `reason` says why there is no session.
+    /// Ends requests that are out of time and sends unanswered ones again. `reason` says why there is no session.
     pub(crate) fn tick(&mut self, now_ns: i64, reason: &str) {
         if now_ns < self.next_tick_ns || self.open_count == 0 {
             return;
@@ -309,7 +326,7 @@ impl Requests {
 
     fn time_out(&mut self, place: usize, reason: &str) {
         let own = &self.pending[place];
-        let timeout_ns = own.deadline_ns - own.started_ns;
+        let timeout_ns = own.timeout_ns;
         if own.kind == Kind::CancelWait {
             return self.release(place);
         }
@@ -372,6 +389,7 @@ impl Requests {
 fn done_of(answer: &Answer<'_>) -> Done {
     match answer.code {
         AnswerCode::Invalid => Done::Unanswered(Unanswered::Refused(answer.detail.to_owned())),
+        AnswerCode::UnitHeld => Done::UnitHeld { holder: answer.holder.into(), claimed: answer.claimed },
         code => Done::Answer { code, token: answer.token, limit: answer.limit },
     }
 }

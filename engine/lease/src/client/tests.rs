@@ -1,7 +1,7 @@
 use super::requests::{Done, Kind, Offered, Pace, Requests};
 use crate::claimer::RequestId;
-use crate::codec::{Answer, AnswerCode, Event, LeaseEntry, PageWriter, Request};
-use crate::errors::Unanswered;
+use crate::codec::{Answer, AnswerCode, Event, LeaseEntry, PageWriter, Process, Request};
+use crate::errors::{ClaimError, HeldUnit, Unanswered};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -20,8 +20,13 @@ impl Wire {
     }
 
     fn claim(&mut self) -> RequestId {
-        let request =
-            Request::Claim { correlation_id: 0, duration_ns: SECOND, application: "a", unit: "a/0" };
+        let request = Request::Claim {
+            correlation_id: 0,
+            duration_ns: SECOND,
+            application: "a",
+            unit: "a/0",
+            process: Process::UNNAMED,
+        };
         self.requests.begin(Kind::Claim, &request, self.now_ns, 5 * SECOND).unwrap()
     }
 
@@ -48,8 +53,12 @@ impl Wire {
     }
 
     fn answer(&mut self, correlation_id: i64, code: AnswerCode, token: u64) {
-        let answer = Answer { correlation_id, token, expiry: 0, limit: 0, code, detail: "" };
-        self.requests.on_event(&Event::Answer(answer));
+        let answer = Answer { token, ..Answer::new(correlation_id, code) };
+        self.hear(&Event::Answer(answer));
+    }
+
+    fn hear(&mut self, event: &Event<'_>) {
+        self.requests.on_event(event, self.now_ns);
     }
 
     fn take(&mut self, id: RequestId) -> Option<Done> {
@@ -114,7 +123,7 @@ fn a_wait_is_registered_with_every_leader_for_the_tenure_that_it_began_with() {
     wire.run(10 * SECOND);
     assert_eq!(wire.sent.len(), 3);
     assert_eq!(wire.take(id), None, "it never times out");
-    wire.requests.on_event(&Event::Released { correlation_id: own, token: 64 });
+    wire.hear(&Event::Released { correlation_id: own, token: 64 });
     assert_eq!(wire.take(id), Some(Done::Over));
 }
 
@@ -164,7 +173,7 @@ fn lists_are_read_page_by_page() {
         let entry = LeaseEntry { token: 1, expiry: 2, duration: 3, pins: 0, application: "a", unit: "a/0" };
         assert!(page.lease(&entry));
         let length = page.finish(next);
-        wire.requests.on_event(&Event::decode(&buffer[..length]).unwrap());
+        wire.hear(&Event::decode(&buffer[..length]).unwrap());
     }
     let leases = wire.requests.take(id, |_, _, done, listing| (done, listing.unwrap().leases)).unwrap();
     assert_eq!((leases.0, leases.1.time, leases.1.leases.len()), (Done::Listed, 77, 2));
@@ -177,11 +186,52 @@ fn strange_answers_change_nothing() {
     wire.run(0);
     for correlation_id in [0, -1, i64::MIN, i64::MAX, wire.last().correlation_id() + (1 << 20)] {
         wire.answer(correlation_id, AnswerCode::Granted, 1);
-        wire.requests.on_event(&Event::Released { correlation_id, token: 1 });
+        wire.hear(&Event::Released { correlation_id, token: 1 });
     }
-    wire.requests.on_event(&Event::Released { correlation_id: wire.last().correlation_id(), token: 1 });
+    wire.hear(&Event::Released { correlation_id: wire.last().correlation_id(), token: 1 });
     assert_eq!(wire.take(id), None);
     wire.requests.on_new_leader();
     wire.run(0);
     assert_eq!(wire.sent.len(), 2);
+}
+
+#[test]
+fn l7_a_wait_fails_when_the_service_is_unreachable() {
+    let mut wire = Wire::new(4);
+    let request = Request::Wait { correlation_id: 0, token: 0, application: "a" };
+    let id = wire.requests.begin(Kind::Wait, &request, wire.now_ns, 30 * SECOND).unwrap();
+    // A service that answers each registration keeps the wait alive for as long as it likes.
+    for _ in 0..20 {
+        wire.run(10 * SECOND);
+        wire.answer(wire.last().correlation_id(), AnswerCode::Waiting, 7);
+        assert_eq!(wire.take(id), None);
+    }
+    // The service does not answer the next registrations.
+    for _ in 0..3 {
+        wire.run(10 * SECOND);
+    }
+    assert_eq!(wire.take(id), None, "30 s count from the registration that has no answer");
+    wire.run(11 * SECOND);
+    let timeout_ns = 30 * SECOND;
+    assert_eq!(wire.take(id), Some(Done::Unanswered(Unanswered::TimedOut { timeout_ns })));
+    assert!(!wire.requests.is_busy());
+}
+
+#[test]
+fn l23_a_unit_of_another_process_is_refused_with_its_holder() {
+    let mut wire = Wire::new(4);
+    let id = wire.claim();
+    wire.run(0);
+    let holder = Process { id: 5, started_ms: 1_700_000_000_123, name: "pid 4711 on host-a" };
+    let answer = Answer::new(wire.last().correlation_id(), AnswerCode::UnitHeld);
+    wire.hear(&Event::Answer(Answer { holder, claimed: 9, ..answer }));
+    let Some(Done::UnitHeld { holder, claimed: 9 }) = wire.take(id) else { panic!() };
+    let held = HeldUnit { unit: "a/0".into(), holder, claimed: 9 };
+    let text = ClaimError::UnitHeld(Box::new(held)).to_string();
+    assert!(
+        text.starts_with(
+            "unit a/0 is held by another process: pid 4711 on host-a, started 2023-11-14 22:13:20"
+        ),
+        "{text}"
+    );
 }

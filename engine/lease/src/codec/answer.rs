@@ -1,10 +1,12 @@
-//! What the service says.
+//! Answers and events of the service.
 
 use harrier_protocol::sbe::{Encoder, SbeError};
 
-use super::{CodecError, LeaseEntries, PinEntries, close, enumeration, header, open};
+use super::{
+    CodecError, LeaseEntries, PinEntries, Process, SCHEMA_VERSION, close, enumeration, header, open,
+};
 
-/// How a request went.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants are the codes of docs/protocol/leases.md")]
 pub enum AnswerCode {
@@ -23,9 +25,10 @@ pub enum AnswerCode {
     Invalid,
     SessionEnded,
     SessionEnding,
+    UnitHeld,
 }
 
-const CODES: [AnswerCode; 15] = [
+const CODES: [AnswerCode; 16] = [
     AnswerCode::Granted,
     AnswerCode::Denied,
     AnswerCode::Held,
@@ -41,6 +44,7 @@ const CODES: [AnswerCode; 15] = [
     AnswerCode::Invalid,
     AnswerCode::SessionEnded,
     AnswerCode::SessionEnding,
+    AnswerCode::UnitHeld,
 ];
 
 /// The answer to a request.
@@ -53,9 +57,21 @@ pub struct Answer<'a> {
     pub limit: i64,
     pub code: AnswerCode,
     pub detail: &'a str,
+    /// Process that holds the unit, for [`AnswerCode::UnitHeld`].
+    pub holder: Process<'a>,
+    /// Cluster time of the last claim of that process, for [`AnswerCode::UnitHeld`].
+    pub claimed: i64,
 }
 
-/// What the service says to a client.
+impl<'a> Answer<'a> {
+    /// An answer that has nothing to say but its code.
+    pub fn new(correlation_id: i64, code: AnswerCode) -> Self {
+        let (token, expiry, limit, claimed) = (0, 0, 0, 0);
+        Answer { correlation_id, token, expiry, limit, code, detail: "", holder: Process::UNNAMED, claimed }
+    }
+}
+
+/// Message of the service to a client.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
 pub enum Event<'a> {
@@ -85,8 +101,9 @@ pub enum Event<'a> {
     },
 }
 
-fn block_length(template_id: u16) -> Option<u16> {
+fn block_length(template_id: u16, version: u16) -> Option<u16> {
     match template_id {
+        32 if version >= Process::SINCE => Some(60),
         32 => Some(36),
         33 => Some(16),
         34 => Some(32),
@@ -97,7 +114,7 @@ fn block_length(template_id: u16) -> Option<u16> {
 }
 
 impl<'a> Event<'a> {
-    /// Decodes what a service has said.
+    /// Decodes a message of the service.
     ///
     /// # Errors
     /// See [`CodecError`].
@@ -113,6 +130,8 @@ impl<'a> Event<'a> {
                 limit: b.i64(24, 0),
                 code: enumeration(&CODES, b.i32(32, 0), "answer code")?,
                 detail: m.text("detail", 0)?,
+                holder: Process::read(&b, 36, m.text("holder", Process::SINCE)?),
+                claimed: if b.has(52, 8, Process::SINCE) { b.i64(52, 0) } else { 0 },
             }),
             33 => Self::Released { correlation_id, token: b.i64(8, 0) as u64 },
             34 => Self::FenceStale {
@@ -135,7 +154,7 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    /// Id of the request, wait or message that this is about.
+    /// Correlation id of the request, wait or fenced message that the event answers.
     pub fn correlation_id(&self) -> i64 {
         match *self {
             Self::Answer(Answer { correlation_id, .. })
@@ -152,14 +171,20 @@ impl<'a> Event<'a> {
     /// A buffer that is too small; a page.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
         match *self {
-            Self::Answer(answer) => Encoder::new(buffer, header(32, 36))
-                .i64(0, answer.correlation_id)
-                .i64(8, answer.token as i64)
-                .i64(16, answer.expiry)
-                .i64(24, answer.limit)
-                .i32(32, answer.code as i32)
-                .text(answer.detail)
-                .finish(),
+            Self::Answer(answer) => {
+                Encoder::new(buffer, header(32, block_length(32, SCHEMA_VERSION).unwrap_or_default()))
+                    .i64(0, answer.correlation_id)
+                    .i64(8, answer.token as i64)
+                    .i64(16, answer.expiry)
+                    .i64(24, answer.limit)
+                    .i32(32, answer.code as i32)
+                    .i64(36, answer.holder.id as i64)
+                    .i64(44, answer.holder.started_ms)
+                    .i64(52, answer.claimed)
+                    .text(answer.detail)
+                    .bytes(answer.holder.name.as_bytes())
+                    .finish()
+            }
             Self::Released { correlation_id, token } => {
                 Encoder::new(buffer, header(33, 16)).i64(0, correlation_id).i64(8, token as i64).finish()
             }

@@ -2,9 +2,9 @@
 
 use harrier_protocol::sbe::{Encoder, SbeError};
 
-use super::{CodecError, SCHEMA_VERSION, close, header, open};
+use super::{CodecError, Process, SCHEMA_VERSION, close, header, open};
 
-/// What a snapshot holds, told before it.
+/// Counts and time at the begin of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct Head {
@@ -21,15 +21,39 @@ pub struct Head {
 #[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
 pub enum Record<'a> {
     Head(Head),
-    Lease { token: u64, expiry: i64, duration: i64, slot: i32, application: &'a str, unit: &'a str },
-    Pin { index: i32, lease_slot: i32, entity: &'a str },
-    Timer { deadline: i64, slot: i32 },
-    Waiter { session_id: i64, correlation_id: i64, lease_slot: i32, index: i32 },
-    End { records: i64 },
+    Lease {
+        token: u64,
+        expiry: i64,
+        duration: i64,
+        slot: i32,
+        application: &'a str,
+        unit: &'a str,
+        process: Process<'a>,
+        claimed: i64,
+    },
+    Pin {
+        index: i32,
+        lease_slot: i32,
+        entity: &'a str,
+    },
+    Timer {
+        deadline: i64,
+        slot: i32,
+    },
+    Waiter {
+        session_id: i64,
+        correlation_id: i64,
+        lease_slot: i32,
+        index: i32,
+    },
+    End {
+        records: i64,
+    },
 }
 
-fn block_length(template_id: u16) -> Option<u16> {
+fn block_length(template_id: u16, version: u16) -> Option<u16> {
     match template_id {
+        49 if version >= Process::SINCE => Some(52),
         48 | 49 => Some(28),
         50 | 53 => Some(8),
         51 => Some(12),
@@ -42,11 +66,13 @@ impl<'a> Record<'a> {
     /// Decodes a record.
     ///
     /// # Errors
-    /// See [`CodecError`]; a record of a newer version is refused, for it may say what this reader does not know.
+    /// See [`CodecError`]. A record of a newer version is refused, because it may contain state that this reader does not
+    /// know.
     pub fn decode(message: &'a [u8]) -> Result<Self, CodecError> {
         let (template_id, mut m) = open(message, block_length)?;
-        if m.header().version != SCHEMA_VERSION {
-            return Err(CodecError::Version { expected: SCHEMA_VERSION, actual: m.header().version });
+        let version = m.header().version;
+        if version > SCHEMA_VERSION {
+            return Err(CodecError::Version { expected: SCHEMA_VERSION, actual: version });
         }
         let b = m.block();
         let record = match template_id {
@@ -65,6 +91,8 @@ impl<'a> Record<'a> {
                 slot: b.i32(24, 0),
                 application: m.text("application", 0)?,
                 unit: m.text("unit", 0)?,
+                process: Process::read(&b, 28, m.text("process", Process::SINCE)?),
+                claimed: if b.has(44, 8, Process::SINCE) { b.i64(44, 0) } else { 0 },
             },
             50 => Self::Pin { index: b.i32(0, 0), lease_slot: b.i32(4, 0), entity: m.text("entity", 0)? },
             51 => Self::Timer { deadline: b.i64(0, 0), slot: b.i32(8, 0) },
@@ -94,14 +122,18 @@ impl<'a> Record<'a> {
                 .i32(20, head.timers)
                 .i32(24, head.waiters)
                 .finish(),
-            Self::Lease { token, expiry, duration, slot, application, unit } => {
-                Encoder::new(buffer, header(49, 28))
+            Self::Lease { token, expiry, duration, slot, application, unit, process, claimed } => {
+                Encoder::new(buffer, header(49, 52))
                     .i64(0, token as i64)
                     .i64(8, expiry)
                     .i64(16, duration)
                     .i32(24, slot)
+                    .i64(28, process.id as i64)
+                    .i64(36, process.started_ms)
+                    .i64(44, claimed)
                     .bytes(application.as_bytes())
                     .bytes(unit.as_bytes())
+                    .bytes(process.name.as_bytes())
                     .finish()
             }
             Self::Pin { index, lease_slot, entity } => Encoder::new(buffer, header(50, 8))

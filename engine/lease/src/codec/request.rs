@@ -1,17 +1,17 @@
-//! What clients ask for.
+//! Requests of clients.
 
 use harrier_protocol::sbe::{Encoder, MessageHeader, SbeError};
 
-use super::{CodecError, SCHEMA_ID, close, header, open};
+use super::{CodecError, Process, SCHEMA_ID, SCHEMA_VERSION, close, header, open};
 
 /// Template of envelopes.
 const FENCED: u16 = 16;
 
-/// A request. Names are those of the message: not checked against spec 05 L6.
+/// A request. Decoding does not check its names against spec 05 L6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
 pub enum Request<'a> {
-    Claim { correlation_id: i64, duration_ns: i64, application: &'a str, unit: &'a str },
+    Claim { correlation_id: i64, duration_ns: i64, application: &'a str, unit: &'a str, process: Process<'a> },
     Release { correlation_id: i64, token: u64, application: &'a str, unit: &'a str },
     Check { correlation_id: i64, application: &'a str, unit: &'a str },
     Wait { correlation_id: i64, token: u64, application: &'a str },
@@ -23,8 +23,9 @@ pub enum Request<'a> {
     EndSession { correlation_id: i64, session_id: i64 },
 }
 
-fn block_length(template_id: u16) -> Option<u16> {
+fn block_length(template_id: u16, version: u16) -> Option<u16> {
     match template_id {
+        1 if version >= Process::SINCE => Some(32),
         1 | 2 | 4 | 10 => Some(16),
         3 | 5 | 6 | 7 => Some(8),
         8 | 9 => Some(12),
@@ -33,7 +34,7 @@ fn block_length(template_id: u16) -> Option<u16> {
 }
 
 fn begin(buffer: &mut [u8], template_id: u16, correlation_id: i64) -> Encoder<'_> {
-    let block_length = block_length(template_id).unwrap_or_default();
+    let block_length = block_length(template_id, SCHEMA_VERSION).unwrap_or_default();
     Encoder::new(buffer, header(template_id, block_length)).i64(0, correlation_id)
 }
 
@@ -52,6 +53,7 @@ impl<'a> Request<'a> {
                 duration_ns: b.i64(8, 0),
                 application: m.text("application", 0)?,
                 unit: m.text("unit", 0)?,
+                process: Process::read(&b, 16, m.text("process", Process::SINCE)?),
             },
             2 => Self::Release {
                 correlation_id,
@@ -94,11 +96,14 @@ impl<'a> Request<'a> {
     /// A buffer that is too small.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
         match *self {
-            Self::Claim { correlation_id, duration_ns, application, unit } => {
+            Self::Claim { correlation_id, duration_ns, application, unit, process } => {
                 begin(buffer, 1, correlation_id)
                     .i64(8, duration_ns)
+                    .i64(16, process.id as i64)
+                    .i64(24, process.started_ms)
                     .bytes(application.as_bytes())
                     .bytes(unit.as_bytes())
+                    .bytes(process.name.as_bytes())
                     .finish()
             }
             Self::Release { correlation_id, token, application, unit } => begin(buffer, 2, correlation_id)
@@ -131,7 +136,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Id that the answer carries.
+    /// Correlation id that the answer carries.
     pub fn correlation_id(&self) -> i64 {
         match *self {
             Self::Claim { correlation_id, .. }
@@ -164,7 +169,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A message of an application with a fence around it (spec 05 L20).
+/// An application's message inside a fence (spec 05 L20).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct Envelope<'a> {
@@ -186,7 +191,7 @@ impl<'a> Envelope<'a> {
         if own.template_id != FENCED {
             return Ok(None);
         }
-        let (_, mut m) = open(message, |_| Some(16))?;
+        let (_, mut m) = open(message, |_, _| Some(16))?;
         let b = m.block();
         let envelope = Self {
             correlation_id: b.i64(0, 0),

@@ -15,27 +15,32 @@ fn encoded(encode: impl FnOnce(&mut [u8]) -> Result<usize, SbeError>) -> Vec<u8>
 
 #[test]
 fn bytes_are_those_of_the_tables() {
-    let claim = Request::Claim { correlation_id: 7, duration_ns: 1 << 32, application: "db", unit: "db/0" };
-    let own = "10000100 4c530100 0700000000000000 0000000001000000 02000000 6462 04000000 64622f30";
+    let (application, unit) = ("db", "db/0");
+    let process = Process { id: 9, started_ms: 3, name: "p" };
+    let claim = Request::Claim { correlation_id: 7, duration_ns: 1 << 32, application, unit, process };
+    let own = "20000100 4c530200 0700000000000000 0000000001000000 0900000000000000 0300000000000000 \
+               02000000 6462 04000000 64622f30 01000000 70";
     assert_eq!(hex(&encoded(|buffer| claim.encode(buffer))), own.replace(' ', ""));
     let list = Request::List { correlation_id: -1, cursor: 5 };
     assert_eq!(
         hex(&encoded(|buffer| list.encode(buffer))),
-        "0c0009004c530100 ffffffffffffffff 05000000".replace(' ', "")
+        "0c0009004c530200 ffffffffffffffff 05000000".replace(' ', "")
     );
     let envelope = Envelope { correlation_id: 1, token: 96, application: "db", payload: b"xyz" };
     let bytes = encoded(|buffer| envelope.encode(buffer));
-    let own = "100010004c530100 0100000000000000 6000000000000000 02000000 6462 03000000 78797a";
+    let own = "100010004c530200 0100000000000000 6000000000000000 02000000 6462 03000000 78797a";
     assert_eq!(hex(&bytes), own.replace(' ', ""));
     assert_eq!(bytes.len(), Envelope::encoded_length("db", 3));
-    let answer =
-        Answer { correlation_id: 7, token: 64, expiry: 5, limit: 0, code: AnswerCode::Invalid, detail: "no" };
-    let own = "240020004c530100 0700000000000000 4000000000000000 0500000000000000 0000000000000000 0c000000 02000000 6e6f";
+    let (holder, claimed) = (process, 8);
+    let base = Answer::new(7, AnswerCode::UnitHeld);
+    let answer = Answer { token: 64, expiry: 5, detail: "no", holder, claimed, ..base };
+    let own = "3c0020004c530200 0700000000000000 4000000000000000 0500000000000000 0000000000000000 0f000000 \
+               0900000000000000 0300000000000000 0800000000000000 02000000 6e6f 01000000 70";
     assert_eq!(hex(&encoded(|buffer| Event::Answer(answer).encode(buffer))), own.replace(' ', ""));
     let waiter = Record::Waiter { session_id: 3, correlation_id: 9, lease_slot: 1, index: 2 };
     assert_eq!(
         hex(&encoded(|buffer| waiter.encode(buffer))),
-        "180034004c530100 0300000000000000 0900000000000000 01000000 02000000".replace(' ', "")
+        "180034004c530200 0300000000000000 0900000000000000 01000000 02000000".replace(' ', "")
     );
 }
 
@@ -81,8 +86,8 @@ fn what_breaks_the_layout_is_refused() {
     assert_eq!(Request::decode(&with(2, 99)), Err(CodecError::Template(99)));
     assert_eq!(Request::decode(&with(2, 32)), Err(CodecError::Template(32)));
     assert!(matches!(Request::decode(&with(4, 111)), Err(CodecError::Sbe(SbeError::Schema { .. }))));
-    assert_eq!(Request::decode(&with(6, 0)), Err(CodecError::Version { expected: 1, actual: 0 }));
-    let required = 16;
+    assert_eq!(Request::decode(&with(6, 0)), Err(CodecError::Version { expected: 2, actual: 0 }));
+    let required = 32;
     let actual = 8;
     assert_eq!(Request::decode(&with(2, 1)), Err(CodecError::Block { template_id: 1, required, actual }));
     let mut block = good.clone();
@@ -95,11 +100,10 @@ fn what_breaks_the_layout_is_refused() {
     *bytes.last_mut().unwrap() = 0xFF;
     assert_eq!(Request::decode(&bytes), Err(SbeError::Text("unit").into()));
 
-    let answer =
-        Answer { correlation_id: 1, token: 0, expiry: 0, limit: 0, code: AnswerCode::Held, detail: "" };
+    let answer = Answer::new(1, AnswerCode::Held);
     let mut bytes = encoded(|buffer| Event::Answer(answer).encode(buffer));
-    bytes[40] = 15;
-    assert!(matches!(Event::decode(&bytes), Err(CodecError::Sbe(SbeError::Enumeration { value: 15, .. }))));
+    bytes[40] = 16;
+    assert!(matches!(Event::decode(&bytes), Err(CodecError::Sbe(SbeError::Enumeration { value: 16, .. }))));
     // A group whose entries have no room for their fields.
     let mut page = [0; 128];
     let writer = PageWriter::leases(&mut page, 9, 77, 0);
@@ -114,12 +118,12 @@ fn longer_blocks_of_newer_versions_are_read_and_newer_records_refused() {
     let mut bytes = encoded(|buffer| request.encode(buffer));
     bytes.extend([1, 2, 3, 4]);
     bytes[0] = 12;
-    bytes[6] = 2;
+    bytes[6] = 3;
     bytes.extend([9; 5]);
     assert_eq!(Request::decode(&bytes), Ok(request));
     let mut bytes = encoded(|buffer| Record::End { records: 4 }.encode(buffer));
-    bytes[6] = 2;
-    assert_eq!(Record::decode(&bytes), Err(CodecError::Version { expected: 1, actual: 2 }));
+    bytes[6] = 3;
+    assert_eq!(Record::decode(&bytes), Err(CodecError::Version { expected: 2, actual: 3 }));
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -134,7 +138,13 @@ fn request_of(own: &(u8, i64, u64, String, String, i32)) -> Request<'_> {
     let (kind, correlation_id, token, application, second, cursor) =
         (own.0, own.1, own.2, own.3.as_str(), own.4.as_str(), own.5);
     match kind {
-        0 => Request::Claim { correlation_id, duration_ns: token as i64, application, unit: second },
+        0 => Request::Claim {
+            correlation_id,
+            duration_ns: token as i64,
+            application,
+            unit: second,
+            process: Process { id: token, started_ms: correlation_id, name: application },
+        },
         1 => Request::Release { correlation_id, token, application, unit: second },
         2 => Request::Check { correlation_id, application, unit: second },
         3 => Request::Wait { correlation_id, token, application },
@@ -157,17 +167,18 @@ proptest! {
     }
 
     #[test]
-    fn answers_come_back(own in request(), code in 0_usize..15) {
+    fn answers_come_back(own in request(), code in 0_usize..16) {
         let codes = [
             AnswerCode::Granted, AnswerCode::Denied, AnswerCode::Held, AnswerCode::NotHeld,
             AnswerCode::Released, AnswerCode::Stale, AnswerCode::Waiting, AnswerCode::Pinned,
             AnswerCode::Unpinned, AnswerCode::TooManyLeases, AnswerCode::TooManyWaiters,
             AnswerCode::TooManyPins, AnswerCode::Invalid,
-            AnswerCode::SessionEnded, AnswerCode::SessionEnding,
+            AnswerCode::SessionEnded, AnswerCode::SessionEnding, AnswerCode::UnitHeld,
         ];
         let answer = Answer {
             correlation_id: own.1, token: own.2, expiry: own.1 / 3, limit: own.1 / 5,
-            code: codes[code], detail: "detail",
+            code: codes[code], detail: "detail", claimed: own.1 / 7,
+            holder: Process { id: own.2, started_ms: own.1, name: &own.4 },
         };
         let bytes = encoded(|buffer| Event::Answer(answer).encode(buffer));
         let Ok(Event::Answer(read)) = Event::decode(&bytes) else { panic!() };
@@ -185,7 +196,8 @@ proptest! {
         for record in [
             Record::Head(Head { time: own.1, time_unit: 0, leases: slot, pins: 1, timers: 2, waiters: 3 }),
             Record::Lease {
-                token: own.2, expiry: own.1, duration: 4, slot, application: &own.3, unit: &own.4,
+                token: own.2, expiry: own.1, duration: 4, slot, application: &own.3, unit: &own.4, claimed: own.1,
+                process: Process { id: own.2, started_ms: 5, name: &own.3 },
             },
             Record::Pin { index: 3, lease_slot: slot, entity: &own.3 },
             Record::Timer { deadline: own.1, slot },
@@ -226,12 +238,21 @@ fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 #[test]
-fn files_of_version_1_are_read_and_written_as_they_are() {
+fn files_of_version_1_are_read_and_written_as_version_2() {
     let requests = messages(include_bytes!("../../testdata/requests-v1.bin"));
     assert_eq!(requests.len(), 9);
     for message in requests {
         let request = Request::decode(message).unwrap();
-        assert_eq!(encoded(|buffer| request.encode(buffer)), message);
+        let again = encoded(|buffer| request.encode(buffer));
+        assert_eq!(Request::decode(&again), Ok(request));
+        if let Request::Claim { process, .. } = request {
+            assert_eq!(process, Process::UNNAMED);
+        } else {
+            // Only claims have changed since.
+            let mut expected = message.to_vec();
+            expected[6] = 2;
+            assert_eq!(again, expected);
+        }
     }
     let records = messages(include_bytes!("../../testdata/snapshot-v1.bin"));
     assert_eq!(records.len(), 8);
@@ -243,6 +264,10 @@ fn files_of_version_1_are_read_and_written_as_they_are() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(written, records);
+    let decoded = |records: &[&[u8]]| -> String {
+        format!("{:?}", records.iter().map(|own| Record::decode(own)).collect::<Vec<_>>())
+    };
+    let written: Vec<&[u8]> = written.iter().map(Vec::as_slice).collect();
+    assert_eq!(decoded(&written), decoded(&records));
     assert_eq!(service.table().holder("db"), Some(("db/0", 4_128)));
 }

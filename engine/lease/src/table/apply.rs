@@ -1,17 +1,19 @@
-//! Requests as they come from the log.
+//! Requests, applied in the order of the log.
 
 use harrier_ringbuf::planted::{Bug, is_planted};
 
 use super::{Effects, LeaseTable, NEVER, ceiling, extended, pins, unit_ns};
-use crate::codec::{AnswerCode, Request};
+use crate::codec::{AnswerCode, MAX_NAME_LENGTH, Process, Request};
 use crate::names::{InvalidInput, check_name};
 
-/// What is to be said to whoever asked.
+/// Answer that a request gets, or work that its answer needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md, Answer")]
 pub enum Outcome {
     /// An answer.
     Answer { code: AnswerCode, token: u64, expiry: i64, limit: i64, detail: &'static str },
+    /// Another process holds the lease at the slot for the same unit (spec 05 L23).
+    UnitHeld { slot: usize, token: u64, expiry: i64 },
     /// The tenure is waited for: to be registered at the slot.
     Wait { slot: usize, token: u64 },
     /// The tenure waited for is over.
@@ -41,10 +43,27 @@ fn invalid(error: InvalidInput) -> Outcome {
         "application" => "application: 1 to 128 bytes without white space and control characters",
         "unit" => "unit: 1 to 128 bytes without white space and control characters",
         "entity" => "entity: 1 to 128 bytes without white space and control characters",
+        "process" => "process: at most 128 bytes",
         "duration" => "duration: must be within the configured bounds",
         _ => "cursor: must not be negative",
     };
     Outcome::Answer { code: AnswerCode::Invalid, token: 0, expiry: 0, limit: 0, detail }
+}
+
+/// Who claims, and for how long.
+struct Claimant<'a> {
+    unit: &'a str,
+    process: Process<'a>,
+    /// Duration in units of cluster time.
+    duration: i64,
+}
+
+/// Checks the name of a process: at most 128 bytes, empty when the process is not named.
+fn check_process(process: &Process<'_>) -> Result<(), InvalidInput> {
+    if process.name.len() <= MAX_NAME_LENGTH {
+        return Ok(());
+    }
+    Err(InvalidInput { field: "process", rule: "must not be longer than 128 bytes" })
 }
 
 impl LeaseTable {
@@ -66,14 +85,16 @@ impl LeaseTable {
             usize::try_from(cursor).map_err(|_| InvalidInput { field: "cursor", rule })
         };
         Ok(match *request {
-            Request::Claim { duration_ns, application, unit, .. } => {
+            Request::Claim { duration_ns, application, unit, process, .. } => {
                 check_name("application", application)?;
                 check_name("unit", unit)?;
+                check_process(&process)?;
                 let bounds = self.settings.min_duration_ns..=self.settings.max_duration_ns;
                 if !bounds.contains(&duration_ns) {
                     return Err(InvalidInput { field: "duration", rule: "must be within bounds" });
                 }
-                self.claim(log_position, application, unit, duration_ns, effects)
+                let duration = ceiling(duration_ns, unit_ns(self.time_unit));
+                self.claim(log_position, application, &Claimant { unit, process, duration }, effects)
             }
             Request::Release { token, application, unit, .. } => {
                 check_name("application", application)?;
@@ -122,8 +143,7 @@ impl LeaseTable {
         &mut self,
         log_position: i64,
         application: &str,
-        unit: &str,
-        duration_ns: i64,
+        claimant: &Claimant<'_>,
         effects: &mut Effects,
     ) -> Outcome {
         let slot = match self.settled(application, effects) {
@@ -135,16 +155,21 @@ impl LeaseTable {
                 }
             },
         };
-        let duration = ceiling(duration_ns, unit_ns(self.time_unit));
+        let Claimant { unit, process, duration } = *claimant;
         let expiry = extended(self.time, duration, self.settings.drift_divisor);
         let lease = &mut self.leases[slot];
         if !lease.has_holder() {
             lease.unit.set(unit);
+            lease.set_process(&process);
             // Positions of the log only grow: so do tokens.
             lease.token =
                 if is_planted(Bug::TokenNotMonotonic) { expiry as u64 } else { log_position as u64 };
             (lease.expiry, lease.duration) = (expiry, duration);
         } else if lease.unit.as_bytes() == unit.as_bytes() {
+            if lease.process_id != process.id {
+                let token = lease.token;
+                return Outcome::UnitHeld { slot, token, expiry: self.told_expiry(slot) };
+            }
             // Never earlier; the duration is the one that the expiry came from (spec 05 L4).
             if expiry > lease.expiry {
                 (lease.expiry, lease.duration) = (expiry, duration);
@@ -153,6 +178,7 @@ impl LeaseTable {
             let token = lease.token;
             return answer(AnswerCode::Denied, token, self.told_expiry(slot));
         }
+        self.leases[slot].claimed = self.time;
         self.arm(slot, effects);
         answer(AnswerCode::Granted, self.leases[slot].token, self.told_expiry(slot))
     }

@@ -6,7 +6,7 @@ use harrier_protocol::sbe::SbeError;
 use thiserror::Error;
 
 use super::{LeaseTable, NO_TIMER, hash};
-use crate::codec::{CodecError, Head, Record};
+use crate::codec::{CodecError, Head, MAX_NAME_LENGTH, Process, Record};
 use crate::names::check_name;
 use crate::settings::LeaseSettings;
 
@@ -68,6 +68,16 @@ pub(crate) struct WaiterRecord {
     pub(crate) index: usize,
 }
 
+/// Tenure of a lease record.
+struct StoredTenure<'a> {
+    unit: &'a str,
+    token: u64,
+    expiry: i64,
+    duration: i64,
+    process: Process<'a>,
+    claimed: i64,
+}
+
 /// Puts a table together from its records.
 #[derive(Debug)]
 pub struct TableReader {
@@ -124,9 +134,11 @@ impl TableReader {
         let refuse = |reason: &'static str| SnapshotStateError::Record { index, reason };
         let outcome = match *record {
             Record::Head(head) => return self.begin(table, head),
-            Record::Lease { token, expiry, duration, slot, application, unit } => self
-                .enter(Section::Leases, slot, 0)
-                .and_then(|slot| table.restore_lease(slot, application, unit, token, expiry, duration)),
+            Record::Lease { token, expiry, duration, slot, application, unit, process, claimed } => {
+                let tenure = StoredTenure { unit, token, expiry, duration, process, claimed };
+                self.enter(Section::Leases, slot, 0)
+                    .and_then(|slot| table.restore_lease(slot, application, &tenure))
+            }
             Record::Pin { index, lease_slot, entity } => {
                 self.enter(Section::Pins, index, 1).and_then(|pin| table.restore_pin(pin, lease_slot, entity))
             }
@@ -231,7 +243,7 @@ impl LeaseTable {
     /// A table with the state of a snapshot's records.
     ///
     /// # Errors
-    /// A setting that cannot be, or see [`SnapshotStateError`].
+    /// Invalid setting, or see [`SnapshotStateError`].
     pub fn from_state<'m>(
         settings: LeaseSettings,
         records: impl IntoIterator<Item = &'m [u8]>,
@@ -265,6 +277,8 @@ impl LeaseTable {
                 slot: slot as i32,
                 application: lease.application.as_str(),
                 unit: lease.unit.as_str(),
+                process: lease.process(),
+                claimed: lease.claimed,
             })?;
             records += 1;
         }
@@ -287,20 +301,21 @@ impl LeaseTable {
         &mut self,
         slot: usize,
         application: &str,
-        unit: &str,
-        token: u64,
-        expiry: i64,
-        duration: i64,
+        tenure: &StoredTenure<'_>,
     ) -> Result<(), &'static str> {
+        let StoredTenure { unit, token, expiry, duration, process, claimed } = *tenure;
         check_name("application", application).map_err(|_| "its application is no name")?;
         if unit.is_empty() {
-            if (token, expiry, duration) != (0, 0, 0) {
+            if (token, expiry, duration, claimed, process) != (0, 0, 0, 0, Process::UNNAMED) {
                 return Err("it has a tenure without a unit");
             }
         } else {
             check_name("unit", unit).map_err(|_| "its unit is no name")?;
             if token == 0 || duration < 1 {
-                return Err("its tenure cannot be");
+                return Err("its tenure has no token or no duration");
+            }
+            if process.name.len() > MAX_NAME_LENGTH {
+                return Err("the name of its process is too long");
             }
         }
         if self.find(application).is_some() {
@@ -313,7 +328,8 @@ impl LeaseTable {
         *lease = super::Lease::NONE;
         lease.application.set(application);
         lease.unit.set(unit);
-        (lease.token, lease.expiry, lease.duration) = (token, expiry, duration);
+        (lease.token, lease.expiry, lease.duration, lease.claimed) = (token, expiry, duration, claimed);
+        lease.set_process(&process);
         self.index.insert(hash(0, application.as_bytes()), slot);
         Ok(())
     }

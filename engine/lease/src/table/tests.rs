@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use harrier_cluster::codec::TimeUnit;
 
 use super::*;
-use crate::codec::{AnswerCode, Event, Request};
+use crate::codec::{AnswerCode, Event, Process, Request};
 
 mod model;
 
@@ -20,13 +20,20 @@ fn table() -> LeaseTable {
 }
 
 fn claim<'a>(application: &'a str, unit: &'a str, ms: i64) -> Request<'a> {
-    Request::Claim { correlation_id: 1, duration_ns: ms * MS, application, unit }
+    claim_by(7, application, unit, ms)
+}
+
+/// A claim of the process with an id.
+fn claim_by<'a>(id: u64, application: &'a str, unit: &'a str, ms: i64) -> Request<'a> {
+    let process = Process { id, started_ms: 5, name: "pid 1 on host" };
+    Request::Claim { correlation_id: 1, duration_ns: ms * MS, application, unit, process }
 }
 
 /// Code, token and expiry of an answer.
 fn told(outcome: Outcome) -> (AnswerCode, u64, i64) {
     match outcome {
         Outcome::Answer { code, token, expiry, .. } => (code, token, expiry),
+        Outcome::UnitHeld { token, expiry, .. } => (AnswerCode::UnitHeld, token, expiry),
         other => panic!("{other:?}"),
     }
 }
@@ -59,8 +66,13 @@ fn restored(settings: LeaseSettings, messages: &[Vec<u8>]) -> Result<LeaseTable,
 fn a_lease_lasts_its_duration_and_the_allowance_rounded_up() {
     // Spec 05 L22: 1.5 ms are 2 units, their thousandth is at least 1; one more, for timestamps are rounded down.
     let mut table = table();
-    let request =
-        Request::Claim { correlation_id: 1, duration_ns: MS + MS / 2, application: "a", unit: "a/0" };
+    let request = Request::Claim {
+        correlation_id: 1,
+        duration_ns: MS + MS / 2,
+        application: "a",
+        unit: "a/0",
+        process: Process::UNNAMED,
+    };
     assert_eq!(told(table.apply(32, &request).0), (AnswerCode::Granted, 32, 1_004));
     let own = told(table.apply(64, &claim("b", "b/0", 2_001)).0);
     assert_eq!(own, (AnswerCode::Granted, 64, 1_000 + 2_001 + 4));
@@ -318,11 +330,47 @@ fn snapshots_that_cannot_be_are_refused() {
             assert!(restored(small(), &swapped).is_err(), "{length}");
         }
         let mut newer = good.clone();
-        newer[length][6] = 2;
+        newer[length][6] = 3;
         let error = restored(small(), &newer).err().unwrap();
-        assert!(error.to_string().contains("version 2 instead of 1"), "{error}");
+        assert!(error.to_string().contains("version 3 instead of 2"), "{error}");
     }
     let one = LeaseSettings { max_leases: 1, ..small() };
     let error = restored(one, &good).err().unwrap().to_string();
     assert!(error.contains("2 leases") && error.contains("max_leases=1"), "{error}");
+}
+
+#[test]
+fn l23_only_the_process_that_holds_a_unit_extends_its_lease() {
+    let mut table = table();
+    let (outcome, _) = table.apply(32, &claim_by(7, "a", "a/0", 100));
+    assert_eq!(told(outcome).0, AnswerCode::Granted);
+    table.advance(1_050);
+    let (outcome, effects) = table.apply(64, &claim_by(8, "a", "a/0", 500));
+    assert_eq!(told(outcome), (AnswerCode::UnitHeld, 32, 1_102));
+    assert_eq!(effects, Effects::default(), "a refused claim changes nothing");
+    let Outcome::UnitHeld { slot, .. } = outcome else { panic!() };
+    assert_eq!(table.process_at(slot), (Process { id: 7, started_ms: 5, name: "pid 1 on host" }, 1_000));
+    // Another unit is denied, whatever process claims for it.
+    assert_eq!(told(table.apply(96, &claim_by(7, "a", "a/1", 100)).0).0, AnswerCode::Denied);
+    // The holder extends, and the next refusal shows that it is alive.
+    assert_eq!(told(table.apply(128, &claim_by(7, "a", "a/0", 100)).0), (AnswerCode::Granted, 32, 1_152));
+    assert_eq!(table.process_at(slot).1, 1_050);
+    // A snapshot keeps the process.
+    let restored = restored(small(), &records(&table)).unwrap();
+    assert_eq!(restored.process_at(slot), table.process_at(slot));
+    // Once the lease is over, the other process begins a tenure of its own.
+    table.advance(1_152);
+    assert_eq!(told(table.apply(160, &claim_by(8, "a", "a/0", 100)).0).1, 160);
+    assert_eq!(table.process_at(slot).0.id, 8);
+}
+
+#[test]
+fn l23_the_name_of_a_process_has_a_limit() {
+    let name = "x".repeat(129);
+    let process = Process { id: 1, started_ms: 0, name: &name };
+    let request =
+        Request::Claim { correlation_id: 1, duration_ns: MS, application: "a", unit: "a/0", process };
+    let (outcome, _) = table().apply(32, &request);
+    let Outcome::Answer { code: AnswerCode::Invalid, detail, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(detail, "process: at most 128 bytes");
 }

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::errors::{BlockError, ReleaseError, Unanswered};
+use crate::claimer::ProcessIdentity;
+use crate::errors::{BlockError, HeldUnit, ReleaseError, Unanswered};
 
 const SECOND: i64 = 1_000_000_000;
 const D: i64 = 10 * SECOND;
@@ -337,4 +338,51 @@ fn stopping_leaves_nothing_behind() {
     assert!(rig.tracker.is_stopped() && rig.script.releases.is_empty());
     assert_eq!(rig.script.cancelled, [rig.script.claims[1].0]);
     assert_eq!(rig.tracker.wait_leader(D).answer(), Some(false));
+}
+
+fn held(process_id: u64, claimed: i64) -> ClaimError {
+    let holder = ProcessIdentity { id: process_id, started_ms: 0, name: format!("pid {process_id}") };
+    ClaimError::UnitHeld(Box::new(HeldUnit { unit: "eu/db/3".into(), holder, claimed }))
+}
+
+#[test]
+fn l23_a_tracker_waits_for_the_lease_of_a_predecessor_that_has_died() {
+    let mut rig = Rig::new();
+    rig.run(0);
+    let mut now_ns = 0;
+    for _ in 0..3 {
+        rig.script.refuse(held(4, 17));
+        rig.run(now_ns);
+        assert_eq!((rig.tracker.state(), rig.tracker.rival().unwrap().holder.id), (TrackerState::Minion, 4));
+        let next_ns = rig.tracker.next_deadline().unwrap();
+        assert_eq!(next_ns, now_ns + D / PAUSES_IN_DURATION);
+        now_ns = next_ns;
+        rig.run(now_ns);
+    }
+    rig.script.grant(64);
+    rig.run(now_ns);
+    assert_eq!(rig.tracker.state(), TrackerState::Leader);
+    assert!(rig.tracker.rival().is_none() && rig.script.blocks.is_empty());
+}
+
+#[test]
+fn l23_a_tracker_stops_when_a_living_process_holds_its_unit() {
+    let mut rig = Rig::new();
+    rig.run(0);
+    let leads = rig.tracker.wait_leader(0);
+    rig.script.refuse(held(4, 17));
+    rig.run(0);
+    // A third process is no proof that the first one lives.
+    let mut now_ns = rig.tracker.next_deadline().unwrap();
+    rig.run(now_ns);
+    rig.script.refuse(held(5, 19));
+    rig.run(now_ns);
+    assert_eq!((rig.tracker.state(), leads.answer()), (TrackerState::Minion, None));
+    now_ns = rig.tracker.next_deadline().unwrap();
+    rig.run(now_ns);
+    rig.script.refuse(held(5, 20));
+    rig.run(now_ns);
+    assert_eq!((rig.tracker.state(), leads.answer()), (TrackerState::Stopped, Some(false)));
+    let failure = rig.tracker.failure().unwrap().to_string();
+    assert!(failure.contains("unit eu/db/3 is held by another process: pid 5"), "{failure}");
 }

@@ -80,6 +80,8 @@ pub struct Truth {
     ended: BTreeSet<i64>,
     /// Processes that were denied the lease and have not claimed it since.
     denied: BTreeMap<UnitId, u64>,
+    /// Process and token of the latest grant that a client has heard of, by application.
+    granted_to: BTreeMap<usize, (Life, u64)>,
     waits: BTreeMap<(Life, i64), Waiting>,
     /// Waits that ended while a service's callback was still telling what it had done.
     unproven: Vec<(Life, Waiting)>,
@@ -240,9 +242,11 @@ impl Truth {
     }
 
     /// A claim was granted.
-    pub fn on_granted(&mut self, unit: UnitId, application: usize, token: u64, until_ns: i64) {
+    pub fn on_granted(&mut self, life: Life, application: usize, token: u64, until_ns: i64) {
+        let unit = life.0;
         self.granted[application] += 1;
         self.answers += 1;
+        self.granted_to.insert(application, (life, token));
         self.believe(unit, application, token, until_ns);
     }
 
@@ -274,6 +278,19 @@ impl Truth {
         let holder = self.holder(application);
         if holder.unit == Some(unit) {
             self.violate("denial", format!("{unit:?} was denied {application}, it holds {holder:?}"));
+        }
+    }
+
+    /// A claim was refused because another process holds the unit's lease (spec 05 L23). A process is never refused the
+    /// tenure that it was granted.
+    pub fn on_unit_held(&mut self, life: Life, application: usize) {
+        self.answers += 1;
+        let holder = self.holder(application);
+        if self.granted_to.get(&application) == Some(&(life, holder.token)) && holder.unit == Some(life.0) {
+            self.violate(
+                "unit held",
+                format!("{life:?} was refused its own tenure of {application}, {holder:?}"),
+            );
         }
     }
 

@@ -7,7 +7,9 @@ use harrier_client::{Aeron, Context};
 use harrier_cluster::client::{ClusterClientContext, EgressListener};
 use harrier_cluster::codec::EventCode;
 use harrier_lease::codec::Event;
-use harrier_lease::{CheckError, Fence, LeaseClient, LeaseClientContext, PolledClaimer, RequestId};
+use harrier_lease::{
+    CheckError, Fence, LeaseClient, LeaseClientContext, PolledClaimer, ProcessIdentity, RequestId,
+};
 use harrier_ringbuf::{Agent, AgentError, Now, Rng};
 
 use super::roles::Role;
@@ -137,6 +139,10 @@ impl Unit {
         context.resend_ns = [100_000_000, 400_000_000][rng.below(2) as usize];
         context.rewait_ns = 2_000_000_000;
         context.max_requests = 16;
+        // Each life is a process of its own (spec 05 L23).
+        let id = (place.unit_id() as u64 + 1) << 32 | life;
+        context.process =
+            ProcessIdentity { id, started_ms: 0, name: format!("life {life} of {}", place.name()) };
         let client = LeaseClient::new(context).map_err(|error| error.to_string())?;
         let is_pinner = rng.chance(1, 3);
         Ok(Self {

@@ -52,11 +52,15 @@ impl PolledClaimer for Watched<'_> {
                 if truth.beliefs.until_ns(unit, application, tenure.token) > truth.now_ns {
                     self.hit("lease renewed");
                 }
-                truth.on_granted(unit, application, tenure.token, until_ns);
+                truth.on_granted(self.life(), application, tenure.token, until_ns);
             }
             Err(ClaimError::Denied) => {
                 self.hit("claim denied");
                 self.truth.borrow_mut().on_denied(self.life(), application);
+            }
+            Err(ClaimError::UnitHeld(_)) => {
+                self.hit("claim refused: unit held by another process");
+                self.truth.borrow_mut().on_unit_held(self.life(), application);
             }
             Err(ClaimError::TooManyLeases { .. }) => self.hit("claim refused: too many leases"),
             Err(_) => self.hit("claim without an answer"),

@@ -1,0 +1,251 @@
+//! How much of a log is allocated, for logs whose pages are allocated as the stream needs them.
+//!
+//! A log that is not sparse has all of its pages before anybody writes to it, so that no store can fail for want of memory.
+//! Who only sends a SETUP would so make the driver allocate three terms. Here the first pages are allocated when the log is
+//! made, and the others by the executor once the stream carries traffic, or once the owner of the driver asks for it. What
+//! is granted to a sender or publisher never reaches a page that is not allocated.
+
+use std::ops::Range;
+
+use harrier_protocol::uri::ChannelUri;
+use harrier_ringbuf::position::{PARTITION_COUNT, index_by_position};
+
+use crate::context::DriverContext;
+use crate::failure::Failure;
+
+/// Key of the channel parameter.
+pub(crate) const KEY: &str = "log-allocation";
+/// Bytes that are allocated at first when no setting says how many.
+pub(crate) const DEFAULT_LENGTH: i32 = 256 << 10;
+/// Fewest bytes that may be allocated at first: a receiver window and pages of messages.
+pub(crate) const MIN_LENGTH: i32 = 64 << 10;
+/// Pages of the system, and distance that a reader's look ahead keeps from the end of what is allocated.
+const PAGE_LENGTH: i64 = 4_096;
+/// Bytes that one job of the executor allocates.
+const SLICE_LENGTH: i64 = 1 << 20;
+
+/// When the pages of a log that is not sparse are allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AllocationMode {
+    /// All when the log is made.
+    Whole,
+    /// Most of them once the stream has carried a quarter of the first ones.
+    Traffic,
+    /// Most of them when the owner of the driver asks for it.
+    Hint,
+}
+
+impl AllocationMode {
+    /// What a subscription's channel says of its images; `default` where it says nothing.
+    pub(crate) fn of(uri: &ChannelUri, default: Self) -> Result<Self, Failure> {
+        match uri.get(KEY) {
+            None => Ok(default),
+            Some("whole") => Ok(Self::Whole),
+            Some("traffic") => Ok(Self::Traffic),
+            Some("hint") => Ok(Self::Hint),
+            Some(other) => {
+                Err(Failure::channel(format!("{KEY}={other} must be whole, traffic or hint, channel={uri}")))
+            }
+        }
+    }
+
+    /// What images get whose channel says nothing.
+    pub(crate) fn of_images(context: &DriverContext) -> Self {
+        if context.log_allocation_length > 0 { Self::Traffic } else { Self::Whole }
+    }
+}
+
+/// Bytes that are allocated at first.
+pub(crate) fn first_length(context: &DriverContext) -> i64 {
+    let length =
+        if context.log_allocation_length > 0 { context.log_allocation_length } else { DEFAULT_LENGTH };
+    i64::from(length.max(MIN_LENGTH))
+}
+
+/// The positions of a log whose pages are allocated: a range that starts at the page of the stream's first position. Three
+/// terms of positions are the whole log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Allocation {
+    mode: AllocationMode,
+    allocated: Range<i64>,
+    /// Where the range ends when the log is allocated whole.
+    end: i64,
+    /// Position from which on a stream with traffic gets the rest.
+    traffic_position: i64,
+    is_wanted: bool,
+    is_in_flight: bool,
+}
+
+impl Allocation {
+    /// Of a log that is allocated whole, or sparse.
+    pub(crate) fn whole() -> Self {
+        Self {
+            mode: AllocationMode::Whole,
+            allocated: 0..i64::MAX,
+            end: i64::MAX,
+            traffic_position: i64::MAX,
+            is_wanted: false,
+            is_in_flight: false,
+        }
+    }
+
+    /// Of a log with `length` bytes at first, `metadata_length` of them for its meta data, and a page for the start of each
+    /// term: padding may lead readers there ahead of all else. Terms that fit into that are allocated whole.
+    pub(crate) fn first(
+        mode: AllocationMode,
+        position: i64,
+        term_length: usize,
+        metadata_length: usize,
+        length: i64,
+    ) -> Self {
+        let all = (term_length * PARTITION_COUNT) as i64;
+        let rest = length - metadata_length as i64 - PARTITION_COUNT as i64 * PAGE_LENGTH;
+        let terms = if rest >= length / 2 { rest } else { length } / PAGE_LENGTH * PAGE_LENGTH;
+        if mode == AllocationMode::Whole || terms >= all {
+            return Self::whole();
+        }
+        let start = position / PAGE_LENGTH * PAGE_LENGTH;
+        Self {
+            mode,
+            allocated: start..start + terms,
+            end: start + all,
+            traffic_position: position + terms / 4,
+            is_wanted: false,
+            is_in_flight: false,
+        }
+    }
+
+    /// True when all pages are allocated.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.allocated.end >= self.end
+    }
+
+    /// The positions that are allocated at first; `None` for a log that is allocated whole.
+    pub(crate) fn initial(&self) -> Option<Range<i64>> {
+        (!self.is_whole()).then(|| self.allocated.clone())
+    }
+
+    /// Position that no frame may reach beyond. It keeps a page free for readers, who look behind the last frame.
+    pub(crate) fn usable_position(&self) -> i64 {
+        if self.is_whole() { i64::MAX } else { self.allocated.end - PAGE_LENGTH }
+    }
+
+    /// The stream has come to a position.
+    #[inline]
+    pub(crate) fn note_traffic(&mut self, position: i64) {
+        if position > self.traffic_position && self.mode == AllocationMode::Traffic {
+            self.ask_for_rest();
+        }
+    }
+
+    /// Wants the log allocated whole.
+    pub(crate) fn ask_for_rest(&mut self) {
+        self.is_wanted = true;
+        self.traffic_position = i64::MAX;
+    }
+
+    /// True when a job should allocate more.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_wanted && !self.is_in_flight && !self.is_whole()
+    }
+
+    /// The next positions to allocate, when a job should; they are in flight until [`on_done`](Self::on_done).
+    pub(crate) fn next(&mut self) -> Option<Range<i64>> {
+        if !self.is_due() {
+            return None;
+        }
+        self.is_in_flight = true;
+        let start = self.allocated.end;
+        Some(start..(start + SLICE_LENGTH).min(self.end))
+    }
+
+    /// A job has come to its end. After a failure the timer asks again.
+    pub(crate) fn on_done(&mut self, allocated_to: Option<i64>) {
+        self.is_in_flight = false;
+        if let Some(position) = allocated_to {
+            assert!(position <= self.end, "allocated to {position} of {}", self.end);
+            self.allocated.end = self.allocated.end.max(position);
+        }
+    }
+}
+
+/// The first page of each term in a log file.
+pub(crate) fn first_pages(term_length: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..PARTITION_COUNT).map(move |term| term * term_length..term * term_length + PAGE_LENGTH as usize)
+}
+
+/// Ranges of a log file that hold a range of positions, in order.
+pub(crate) fn file_ranges(positions: Range<i64>, term_length: usize) -> impl Iterator<Item = Range<usize>> {
+    let bits = term_length.trailing_zeros();
+    let mut next = positions.start;
+    std::iter::from_fn(move || {
+        if next >= positions.end {
+            return None;
+        }
+        let offset = (next & (term_length as i64 - 1)) as usize;
+        let length = ((positions.end - next) as usize).min(term_length - offset);
+        let start = index_by_position(next, bits) * term_length + offset;
+        next += length as i64;
+        Some(start..start + length)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERM: usize = 1 << 20;
+
+    #[test]
+    fn positions_are_found_in_the_file_across_terms() {
+        let ranges = |positions| file_ranges(positions, TERM).collect::<Vec<_>>();
+        assert_eq!(ranges(8..4_096).first(), Some(&(8..4_096)));
+        let (second, third, last) = (TERM as i64, 2 * TERM as i64, 3 * TERM as i64);
+        assert_eq!(ranges(second - 8..second + 8), [TERM - 8..TERM, TERM..TERM + 8]);
+        assert_eq!(ranges(last - 8..last + 8), [3 * TERM - 8..3 * TERM, 0..8]);
+        assert_eq!(
+            ranges(third + 16..third + 16 + last),
+            [2 * TERM + 16..3 * TERM, 0..TERM, TERM..2 * TERM, 2 * TERM..2 * TERM + 16]
+        );
+    }
+
+    #[test]
+    fn traffic_asks_for_the_rest_in_slices_and_grants_nothing_before() {
+        let start = 5 * TERM as i64 + 100 * 32;
+        let mut allocation = Allocation::first(AllocationMode::Traffic, start, TERM, 4_096, 256 << 10);
+        let first = 5 * TERM as i64;
+        assert_eq!(allocation.initial(), Some(first..first + 240 * 1_024));
+        assert_eq!(allocation.usable_position(), first + 236 * 1_024);
+        allocation.note_traffic(start + 60 * 1_024);
+        assert_eq!(allocation.next(), None);
+        allocation.note_traffic(start + 60 * 1_024 + 32);
+        let mut slices = 0;
+        let mut end = first + 240 * 1_024;
+        while let Some(range) = allocation.next() {
+            assert_eq!((range.start, allocation.next()), (end, None), "one job at a time");
+            assert!(allocation.usable_position() < range.start);
+            if slices == 1 {
+                allocation.on_done(None);
+                assert_eq!(allocation.next(), Some(range.clone()), "what failed is tried again");
+            }
+            end = range.end;
+            allocation.on_done(Some(end));
+            slices += 1;
+        }
+        assert_eq!((slices, end, allocation.usable_position()), (3, first + 3 * TERM as i64, i64::MAX));
+        assert!(allocation.is_whole() && allocation.initial().is_none());
+    }
+
+    #[test]
+    fn a_hint_is_waited_for_and_short_terms_are_whole() {
+        let mut allocation = Allocation::first(AllocationMode::Hint, 0, TERM, 4_096, 256 << 10);
+        allocation.note_traffic(i64::MAX);
+        assert_eq!(allocation.next(), None);
+        allocation.ask_for_rest();
+        assert!(allocation.next().is_some());
+        for (mode, term) in [(AllocationMode::Hint, 64 << 10), (AllocationMode::Whole, TERM)] {
+            assert!(Allocation::first(mode, 0, term, 4_096, 256 << 10).is_whole());
+        }
+    }
+}

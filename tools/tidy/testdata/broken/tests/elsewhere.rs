@@ -1,0 +1,1 @@
+//! Dead, because `inner` has a folder of its own.
