@@ -134,10 +134,7 @@ impl Rig {
         Self::with(Options::default())
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "the parts of one rig, in the order in which they depend on each other"
-    )]
+    #[expect(clippy::too_many_lines, reason = "the parts of one rig depend on each other")]
     pub(super) fn with(options: Options) -> Self {
         let mut context = DriverContext::new("/dev/shm/unused");
         context.stream_session_limit = options.session_limit;

@@ -10,21 +10,27 @@ const LEASE_BLOCK: u16 = 28;
 
 /// A lease of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct LeaseEntry<'a> {
+    /// Fencing token of the tenure; 0 for none.
     pub token: u64,
+    /// Cluster time at which the lease ends; 0 without a holder.
     pub expiry: i64,
+    /// Duration of the lease, in units of cluster time.
     pub duration: i64,
+    /// Entities that pin the application.
     pub pins: i32,
+    /// Name of the application.
     pub application: &'a str,
+    /// Name of the holder; empty without one.
     pub unit: &'a str,
 }
 
 /// A pin of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct PinEntry<'a> {
+    /// Name of the application.
     pub application: &'a str,
+    /// Name of the entity that pins.
     pub entity: &'a str,
 }
 

@@ -8,24 +8,58 @@ use crate::names::{InvalidInput, check_name};
 
 /// Answer that a request gets, or work that its answer needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md, Answer")]
 pub enum Outcome {
     /// An answer.
-    Answer { code: AnswerCode, token: u64, expiry: i64, limit: i64, detail: &'static str },
+    Answer {
+        /// Outcome of the request.
+        code: AnswerCode,
+        /// Fencing token of the tenure; 0 for none.
+        token: u64,
+        /// Cluster time at which the lease ends.
+        expiry: i64,
+        /// Limit that was reached; 0 for none.
+        limit: i64,
+        /// Detail of the code, for people; empty without one.
+        detail: &'static str,
+    },
     /// Another process holds the lease at the slot for the same unit (spec 05 L23).
-    UnitHeld { slot: usize, token: u64, expiry: i64 },
+    UnitHeld {
+        /// Slot of the lease.
+        slot: usize,
+        /// Fencing token of the tenure; 0 for none.
+        token: u64,
+        /// Cluster time at which the lease ends.
+        expiry: i64,
+    },
     /// The tenure is waited for: to be registered at the slot.
-    Wait { slot: usize, token: u64 },
+    Wait {
+        /// Slot of the lease that is waited for.
+        slot: usize,
+        /// Token of the tenure that is waited for.
+        token: u64,
+    },
     /// The tenure waited for is over.
-    Over { token: u64 },
+    Over {
+        /// Token of the tenure that is over.
+        token: u64,
+    },
     /// A wait is given up.
     CancelWait,
     /// A page of leases from a slot on.
-    Leases { from: usize },
+    Leases {
+        /// First slot of the page.
+        from: usize,
+    },
     /// A page of pins from an index on.
-    Pins { from: usize },
+    Pins {
+        /// First index of the page.
+        from: usize,
+    },
     /// A session of the client is to end.
-    EndSession { session_id: i64 },
+    EndSession {
+        /// Session to end.
+        session_id: i64,
+    },
 }
 
 fn answer(code: AnswerCode, token: u64, expiry: i64) -> Outcome {
