@@ -134,7 +134,6 @@ impl Rig {
         Self::with(Options::default())
     }
 
-    #[expect(clippy::too_many_lines, reason = "the parts of one rig depend on each other")]
     pub(super) fn with(options: Options) -> Self {
         let mut context = DriverContext::new("/dev/shm/unused");
         context.stream_session_limit = options.session_limit;
