@@ -71,6 +71,8 @@ pub struct Conductor<M: Memory, T: Transport> {
     rng: Rng,
     now: Now,
     next_timer_ns: i64,
+    /// When logs that could not be allocated further are tried again, ns.
+    next_allocation_ns: i64,
     ring_check: RingCheck,
     command: Vec<u8>,
     /// A client's command waits for the executor; the next one is not read before (spec 02 §5.4).
@@ -148,6 +150,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             unsent_receiver: VecDeque::new(),
             now: *now,
             next_timer_ns: now.ns,
+            next_allocation_ns: now.ns,
             ring_check: RingCheck { position: 0, moved_ns: now.ns },
             command: Vec::with_capacity(4_096),
             in_flight: false,
@@ -186,6 +189,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.check_ipc();
         self.check_unresolved();
         self.check_ring();
+        self.retry_allocations();
     }
 
     /// Frees the ring from a client that died inside a claim (spec 01 §3.4).
@@ -357,12 +361,11 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
         end.retire();
         let (memory, directory) = (&self.cnc.memory, &self.context.directory);
         let removed = match self.context.delete_directory_on_shutdown {
-            true => memory.remove_directory(directory),
+            true => crate::directory::remove(memory, directory).map_err(|error| error.to_string()),
             false => Ok(()),
         };
-        let left = end.leave(memory, directory);
-        if let Err(error) = removed.and(left) {
-            let text = error.to_string();
+        let left = end.leave(memory, directory).map_err(|error| error.to_string());
+        if let Err(text) = removed.and(left) {
             self.events.record_error(&text);
             // The conductor closes once.
             let _first = self.handle.close_failure.set(text);

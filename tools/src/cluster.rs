@@ -73,6 +73,13 @@ pub enum ClusterCommand {
     SortRecordingLog,
     /// Creates recording.log anew with the latest snapshot; the old file is kept as recording.log.bak.
     SeedRecordingLogFromSnapshot,
+    /// Writes a missing or damaged recording.log anew: from its sealed copy, or from the log that the archive has. The old file
+    /// is kept as recording.log.bak.
+    RebuildRecordingLog {
+        /// Directory of the archive [default: archive beside the member's directory].
+        #[arg(long, value_name = "DIR")]
+        archive: Option<PathBuf>,
+    },
     /// Shows the errors of the member, its services and their driver.
     Errors {
         /// Prints JSON.
@@ -147,6 +154,7 @@ pub fn run(arguments: &ClusterArguments) -> Result<(), CommandError> {
         ClusterCommand::RecordingLog { json } => files::recording_log(directory, *json),
         ClusterCommand::SortRecordingLog => files::sort(directory),
         ClusterCommand::SeedRecordingLogFromSnapshot => files::seed(directory),
+        ClusterCommand::RebuildRecordingLog { archive } => files::rebuild(directory, archive.as_deref()),
         ClusterCommand::Errors { json } => files::errors(directory, *json),
         ClusterCommand::InvalidateLatestSnapshot => files::invalidate(directory),
         ClusterCommand::RecoveryPlan { service_count, json, live } => {

@@ -85,6 +85,9 @@ pub struct NodeArguments {
     /// Most sessions [default: 100].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: Option<u32>,
+    /// Begins an empty log when recording.log is missing beside an archive that has a log; the old log stays in the archive.
+    #[arg(long)]
+    pub start_anew: bool,
     /// File of settings, `name=value` per line, after the variables AERON_… of the environment.
     #[arg(long, value_name = "FILE")]
     pub properties: Vec<PathBuf>,
@@ -159,6 +162,7 @@ impl NodeArguments {
             1 => SyncLevel::Data,
             _ => SyncLevel::All,
         };
+        context.start_anew = self.start_anew;
         context.fresh_timestamps = self.service == ServiceName::Lease;
         context.properties = self.settings()?;
         Ok(context)

@@ -10,8 +10,8 @@ use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -40,7 +40,7 @@ impl FileLock {
     /// True while the path names the locked file.
     fn is_at(&self, path: &Path) -> Result<bool, Error> {
         let locked = self.file.metadata()?;
-        match std::fs::metadata(path) {
+        match std::fs::symlink_metadata(path) {
             Ok(found) => Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -220,6 +220,14 @@ impl Memory for MappedMemory {
         ignore_missing(std::fs::remove_dir_all(path)).map_err(|error| io("remove directory", path, error))
     }
 
+    fn resolve(&self, path: &Path) -> PathBuf {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // The longest part that exists is resolved by the system; what is not there yet has no links.
+        let existing = path.ancestors().find_map(|part| Some((part, std::fs::canonicalize(part).ok()?)));
+        let Some((part, resolved)) = existing else { return path };
+        path.strip_prefix(part).map_or(resolved.clone(), |rest| resolved.join(rest))
+    }
+
     fn list(&self, path: &Path) -> Result<Vec<String>, MemoryError> {
         let entries = match std::fs::read_dir(path) {
             Ok(entries) => entries,
@@ -246,6 +254,7 @@ impl Memory for MappedMemory {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                .custom_flags(libc::O_NOFOLLOW)
                 .open(path)
                 .map_err(|error| io("open", path, error))?;
             // SAFETY: the descriptor is open.
@@ -398,5 +407,37 @@ mod tests {
         assert!(matches!(MappedMemory.lock(&path), Err(MemoryError::Locked { .. })));
         drop(lock);
         MappedMemory.lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_not_taken_by_a_symbolic_link_and_links_are_removed_alone() {
+        let directory = directory();
+        let (target, link) = (directory.path().join("target"), directory.path().join("link"));
+        std::fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(MappedMemory.lock(&link), Err(MemoryError::Io { operation: "open", .. })));
+        let (data, doomed) = (directory.path().join("data"), directory.path().join("doomed"));
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::create_dir_all(&doomed).unwrap();
+        std::fs::write(data.join("file"), "kept").unwrap();
+        std::os::unix::fs::symlink(&data, doomed.join("inner")).unwrap();
+        std::os::unix::fs::symlink(&data, directory.path().join("outer")).unwrap();
+        for name in ["doomed", "outer"] {
+            MappedMemory.remove_directory(&directory.path().join(name)).unwrap();
+            assert!(std::fs::symlink_metadata(directory.path().join(name)).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read_to_string(data.join("file")).unwrap(), "kept");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "kept");
+    }
+
+    #[test]
+    fn paths_to_one_place_are_resolved_to_one_path() {
+        let directory = directory();
+        let base = std::fs::canonicalize(directory.path()).unwrap();
+        std::fs::create_dir(base.join("real")).unwrap();
+        std::os::unix::fs::symlink(base.join("real"), base.join("link")).unwrap();
+        for path in ["real/new/a", "link/new/a", "real/../link/./new/a"] {
+            assert_eq!(MappedMemory.resolve(&base.join(path)), base.join("real/new/a"), "{path}");
+        }
     }
 }

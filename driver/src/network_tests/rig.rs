@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::ChannelUri;
@@ -372,7 +373,9 @@ impl Rig {
                 if self.allocates
                     && let Some(positions) = reader.image.allocation.next()
                 {
-                    reader.image.on_allocated(Some(positions.end));
+                    reader.image.allocation.on_done(Some(positions.end));
+                    let usable = reader.image.allocation.usable_position();
+                    reader.image.shared.usable_position.store(usable, Ordering::Release);
                 }
                 reader.poll();
             }

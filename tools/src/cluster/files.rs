@@ -5,8 +5,8 @@ use std::path::Path;
 
 use harrier::cluster::recording_log::{Entry, EntryType};
 use harrier::cluster::tool::{
-    ClusterMark, invalidate_latest_snapshot, marks, module_mark, recording_log_entries,
-    seed_recording_log_from_snapshot, sort_recording_log,
+    ClusterMark, invalidate_latest_snapshot, marks, module_mark, rebuild_recording_log,
+    recording_log_entries, seed_recording_log_from_snapshot, sort_recording_log,
 };
 use harrier::platform::{FileStorage, MappedMemory, SystemClock};
 use harrier::ringbuf::Clock;
@@ -104,6 +104,19 @@ pub(super) fn seed(directory: &Path) -> Result<(), CommandError> {
         text.push_str("there is no valid snapshot: recording.log is empty now\n");
     }
     text.extend(seeded.entries.iter().map(entry_to_text));
+    print::text(&text)
+}
+
+pub(super) fn rebuild(directory: &Path, archive: Option<&Path>) -> Result<(), CommandError> {
+    let beside = directory.parent().map(|parent| parent.join("archive")).filter(|path| path.exists());
+    let archive = archive.or(beside.as_deref()).map(|path| (path, FileStorage::inline()));
+    let mut storage = FileStorage::inline();
+    let rebuilt = rebuild_recording_log(&MappedMemory, &mut storage, directory, archive, &SystemClock.now())?;
+    let mut text = format!("recording.log was written from {}\n", rebuilt.source);
+    if let Some(backup) = &rebuilt.backup {
+        let _infallible = writeln!(text, "the recording log before is {}", backup.display());
+    }
+    text.extend(rebuilt.entries.iter().map(entry_to_text));
     print::text(&text)
 }
 
