@@ -84,7 +84,7 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// An answer that has nothing to say but its code.
+    /// Returns an answer that consists of its code.
     pub fn new(correlation_id: i64, code: AnswerCode) -> Self {
         let (token, expiry, limit, claimed) = (0, 0, 0, 0);
         Answer { correlation_id, token, expiry, limit, code, detail: "", holder: Process::UNNAMED, claimed }

@@ -227,18 +227,20 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Gives an encoded request another correlation id.
+    /// Replaces the correlation id of an encoded request.
     ///
     /// # Panics
-    /// When `message` is no whole request.
+    ///
+    /// `message` is not a whole request.
     pub fn set_correlation_id(message: &mut [u8], correlation_id: i64) {
         message[8..16].copy_from_slice(&correlation_id.to_le_bytes());
     }
 
-    /// Gives an encoded [`Release`](Self::Release) or [`Wait`](Self::Wait) another token.
+    /// Replaces the token of an encoded [`Release`](Self::Release) or [`Wait`](Self::Wait).
     ///
     /// # Panics
-    /// When `message` is no such request.
+    ///
+    /// `message` is not such a request.
     pub fn set_token(message: &mut [u8], token: u64) {
         message[16..24].copy_from_slice(&token.to_le_bytes());
     }
@@ -294,7 +296,7 @@ impl<'a> Envelope<'a> {
             .finish()
     }
 
-    /// Bytes of an envelope around `payload_length` bytes.
+    /// Returns the length of an envelope around `payload_length` bytes.
     pub fn encoded_length(application: &str, payload_length: usize) -> usize {
         8 + 16 + 4 + application.len() + 4 + payload_length
     }
