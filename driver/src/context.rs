@@ -1,14 +1,17 @@
 //! Settings of a media driver (spec 02 §6.2).
 
+mod validation;
+
+pub(crate) use validation::effective;
+
 use std::path::PathBuf;
 use thiserror::Error;
 
 use harrier_protocol::cnc;
-use harrier_protocol::uri::{Group, MAX_MTU_LENGTH, MAX_TERM_LENGTH, MIN_TERM_LENGTH};
+use harrier_protocol::uri::Group;
 use harrier_ringbuf::idle::IdleStrategy;
-use harrier_ringbuf::transport::{BufferLimits, TransportKind, TransportOptions};
+use harrier_ringbuf::transport::TransportOptions;
 
-use crate::allocation;
 use crate::log_files::StorageChecks;
 
 /// How a driver's agents share threads (spec 02 §5.10).
@@ -91,106 +94,190 @@ pub struct InvalidSetting {
 
 /// All settings of a driver. Times are ns, lengths bytes; names and defaults are those of spec 02 §6.2.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are the settings of the table in spec 02 §6.2")]
 pub struct DriverContext {
+    /// Directory of the driver.
     pub directory: PathBuf,
+    /// Say so on standard error when the directory exists.
     pub warn_if_directory_exists: bool,
+    /// Delete the directory at start.
     pub delete_directory_on_start: bool,
+    /// Delete the directory at the end.
     pub delete_directory_on_shutdown: bool,
+    /// Which agents share a thread.
     pub threading_mode: ThreadingMode,
+    /// Length of the to-driver ring with its trailer, bytes.
     pub conductor_buffer_length: usize,
+    /// Length of the to-clients broadcast with its trailer, bytes.
     pub clients_buffer_length: usize,
+    /// Length of the counters' values, bytes; their metadata takes four times as much.
     pub counters_buffer_length: usize,
+    /// Length of the error log, bytes.
     pub error_buffer_length: usize,
+    /// Length of the loss report, bytes.
     pub loss_report_buffer_length: usize,
+    /// Interval of the conductor's timers, ns.
     pub timer_interval_ns: i64,
+    /// Age at which a driver's heartbeat counts as dead, ms.
     pub driver_timeout_ms: i64,
+    /// Time after which a silent client is given up, ns.
     pub client_liveness_timeout_ns: i64,
+    /// Time for which the id of a freed counter is not used again, ns.
     pub counters_free_to_reuse_timeout_ns: i64,
+    /// Alignment of mapped files, bytes.
     pub file_page_size: usize,
+    /// Log files have holes until they are written.
     pub term_buffer_sparse_file: bool,
+    /// Check the free space before a log file is made.
     pub perform_storage_checks: bool,
+    /// Free bytes below which a warning is recorded.
     pub low_file_store_warning_threshold: u64,
+    /// Length of a term of network publications, bytes.
     pub term_buffer_length: i32,
+    /// Length of a term of IPC publications, bytes.
     pub ipc_term_buffer_length: i32,
+    /// MTU of network publications, bytes.
     pub mtu_length: i32,
+    /// MTU of IPC publications, bytes.
     pub ipc_mtu_length: i32,
+    /// Window of network publications, bytes; 0 for half a term.
     pub publication_term_window_length: i32,
+    /// Window of IPC publications, bytes; 0 for half a term.
     pub ipc_publication_term_window_length: i32,
+    /// Time for which a drained publication lingers, ns.
     pub publication_linger_timeout_ns: i64,
+    /// Time after which a publication that a dead client blocks is unblocked, ns.
     pub publication_unblock_timeout_ns: i64,
+    /// Time after which a silent receiver is given up, ns.
     pub publication_connection_timeout_ns: i64,
+    /// First session id that is not given out by itself.
     pub publication_reserved_session_id_low: i32,
+    /// Last session id that is not given out by itself.
     pub publication_reserved_session_id_high: i32,
+    /// Spies make a publication connected.
     pub spies_simulate_connection: bool,
+    /// Length of the socket's receive buffer, bytes; 0 for the system's default.
     pub socket_rcvbuf_length: i32,
+    /// Length of the socket's send buffer, bytes; 0 for the system's default.
     pub socket_sndbuf_length: i32,
+    /// Hops of multicast datagrams; 0 for the system's default.
     pub socket_multicast_ttl: u8,
+    /// Duty cycles of the sender after which it polls for status messages, although there is data to send.
     pub send_to_status_poll_ratio: u32,
+    /// Window of receivers, bytes.
     pub initial_window_length: i32,
+    /// Interval of status messages, ns.
     pub status_message_timeout_ns: i64,
+    /// Time after which an image without packets ends, ns.
     pub image_liveness_timeout_ns: i64,
+    /// Gaps are repaired; otherwise they are filled with padding.
     pub reliable_stream: bool,
+    /// Subscribers hold the stream back.
     pub tether_subscriptions: bool,
+    /// Images that went away may come back.
     pub rejoin_stream: bool,
+    /// Whether images have group semantics.
     pub receiver_group_consideration: Group,
+    /// Group tag of receivers.
     pub receiver_group_tag: Option<i64>,
+    /// Time for which an untethered subscriber may be behind the window limit, ns.
     pub untethered_window_limit_timeout_ns: i64,
     /// -1 takes the window limit timeout.
     pub untethered_linger_timeout_ns: i64,
+    /// Time after which a resting untethered subscriber joins again, ns.
     pub untethered_resting_timeout_ns: i64,
+    /// Delay before the first NAK of an image with one receiver, ns.
     pub nak_unicast_delay_ns: i64,
+    /// Delay before the next NAK, as a multiple of the first.
     pub nak_unicast_retry_delay_ratio: i64,
+    /// Size of a group that the random delay of NAKs assumes.
     pub nak_multicast_group_size: i32,
+    /// Longest random delay of a NAK in a group, ns.
     pub nak_multicast_max_backoff_ns: i64,
+    /// Most retransmissions at a time to a group of receivers.
     pub max_resend: i32,
+    /// Delay before a retransmission, ns.
     pub retransmit_unicast_delay_ns: i64,
+    /// Time for which further NAKs of a retransmitted range are ignored, ns.
     pub retransmit_unicast_linger_ns: i64,
     /// `max`, `min` or `tagged`, for multicast and multi-destination channels without `fc`.
     pub multicast_flow_control: String,
+    /// Time after which `min` and `tagged` flow control give a silent receiver up, ns.
     pub flow_control_receiver_timeout_ns: i64,
+    /// Group tag that `tagged` flow control follows.
     pub flow_control_group_tag: i64,
+    /// Receivers that a group must have before it counts as connected.
     pub flow_control_group_min_size: i32,
+    /// Longest retransmission to one receiver, as a multiple of its window.
     pub unicast_flow_control_rrwm: i32,
+    /// Longest retransmission to a group, as a multiple of the window.
     pub multicast_flow_control_rrwm: i32,
     /// `static` or `cubic`, for subscriptions without `cc`.
     pub congestion_control: String,
+    /// Cubic congestion control measures the round trip time.
     pub cubic_measure_rtt: bool,
+    /// Round trip time that cubic congestion control starts with, ns.
     pub cubic_initial_rtt_ns: i64,
+    /// Cubic congestion control grows at least as fast as TCP.
     pub cubic_tcp_mode: bool,
+    /// Decides whether clients may end the driver.
     pub termination_validator: TerminationValidator,
+    /// Print the settings at start.
     pub print_configuration: bool,
+    /// How names are resolved.
     pub name_resolver_supplier: NameResolverSupplier,
     /// Rows of the table of names.
     pub name_resolver_arguments: String,
+    /// Name of this driver among others.
     pub resolver_name: String,
     /// `host:port` on which drivers tell each other their names; empty when this one does not.
     pub resolver_interface: String,
     /// Comma list of `host:port`, at most 20.
     pub resolver_bootstrap_neighbor: String,
+    /// Time after which a silent neighbour is given up, ns.
     pub resolver_neighbor_timeout_ns: i64,
+    /// Interval at which the driver tells its own name, ns.
     pub resolver_self_resolution_interval_ns: i64,
+    /// Interval at which the driver tells the names of others, ns.
     pub resolver_neighbor_resolution_interval_ns: i64,
+    /// Interval at which bootstrap neighbours are resolved again, ns.
     pub resolver_bootstrap_neighbor_resolution_interval_ns: i64,
+    /// Interval at which silent endpoints are resolved again, ns; 0 for never.
     pub re_resolution_check_interval_ns: i64,
+    /// Time beyond which a resolution is counted as slow, ns.
     pub name_resolver_threshold_ns: i64,
+    /// Time beyond which a duty cycle of the conductor is counted as slow, ns.
     pub conductor_cycle_threshold_ns: i64,
+    /// Time beyond which a duty cycle of the sender is counted as slow, ns.
     pub sender_cycle_threshold_ns: i64,
+    /// Time beyond which a duty cycle of the receiver is counted as slow, ns.
     pub receiver_cycle_threshold_ns: i64,
+    /// Ports that publications with port 0 take; (0, 0) leaves the choice to the system.
     pub sender_wildcard_port_range: (u16, u16),
+    /// Ports that subscriptions with port 0 take; (0, 0) leaves the choice to the system.
     pub receiver_wildcard_port_range: (u16, u16),
+    /// Most images of a stream.
     pub stream_session_limit: i32,
+    /// Most log files that are freed in a duty cycle.
     pub resource_free_limit: usize,
     /// What may block in name resolution has a thread of its own.
     pub async_executor_enabled: bool,
+    /// How the executor idles.
     pub async_executor_idle: IdleStrategy,
+    /// How the conductor idles.
     pub conductor_idle: IdleStrategy,
+    /// How the sender idles.
     pub sender_idle: IdleStrategy,
+    /// How the receiver idles.
     pub receiver_idle: IdleStrategy,
+    /// How sender and receiver idle when they share a thread.
     pub shared_network_idle: IdleStrategy,
+    /// How all agents idle when they share a thread.
     pub shared_idle: IdleStrategy,
+    /// Core of the conductor.
     pub conductor_affinity: Affinity,
+    /// Core of the sender.
     pub sender_affinity: Affinity,
+    /// Core of the receiver.
     pub receiver_affinity: Affinity,
     /// Connects the sockets of unicast publications, so that the system filters strangers.
     pub connect_enabled: bool,
@@ -198,8 +285,11 @@ pub struct DriverContext {
     pub enable_experimental_features: bool,
     /// Comma list of interceptors on received datagrams: `loss`, `fixed-loss`, `multi-gap-loss` (spec 02 §6.5).
     pub incoming_interceptors: String,
+    /// Arguments of `loss`.
     pub loss_arguments: String,
+    /// Arguments of `fixed-loss`.
     pub fixed_loss_arguments: String,
+    /// Arguments of `multi-gap-loss`.
     pub multi_gap_loss_arguments: String,
     /// Longest term of an image, bytes (`harrier.image.max.term.length`, `image-max-term-length` of a subscription's
     /// channel); 0 sets no limit. SETUPs with longer ones are refused and counted.
@@ -349,190 +439,5 @@ impl DriverContext {
             -1 => self.untethered_window_limit_timeout_ns,
             timeout_ns => timeout_ns,
         }
-    }
-
-    /// Checks the settings against each other and against the socket buffers that the host grants (spec 02 §6.2).
-    ///
-    /// # Errors
-    /// The first setting that cannot be.
-    pub fn validate(&self, limits: &BufferLimits) -> Result<(), InvalidSetting> {
-        self.check_lengths()?;
-        self.check_times()?;
-        self.check_transport()?;
-        let sndbuf = effective(self.socket_sndbuf_length, limits.default_sndbuf, limits.max_sndbuf);
-        let rcvbuf = effective(self.socket_rcvbuf_length, limits.default_rcvbuf, limits.max_rcvbuf);
-        require(self.mtu_length as usize <= sndbuf, || {
-            (format!("mtuLength={}", self.mtu_length), format!("must be at most SO_SNDBUF={sndbuf}"))
-        })?;
-        require(self.initial_window_length as usize <= rcvbuf, || {
-            let setting = format!("initialWindowLength={}", self.initial_window_length);
-            (setting, format!("must be at most SO_RCVBUF={rcvbuf}; raise net.core.rmem_max or lower it"))
-        })?;
-        require(self.mtu_length <= self.initial_window_length, || {
-            (
-                format!("mtuLength={}", self.mtu_length),
-                format!("> initialWindowLength={}", self.initial_window_length),
-            )
-        })
-    }
-
-    fn check_lengths(&self) -> Result<(), InvalidSetting> {
-        let terms = [
-            ("aeron.term.buffer.length", self.term_buffer_length),
-            ("aeron.ipc.term.buffer.length", self.ipc_term_buffer_length),
-        ];
-        for (name, length) in terms {
-            let is_valid = (MIN_TERM_LENGTH..=MAX_TERM_LENGTH).contains(&length) && length.count_ones() == 1;
-            require(is_valid, || {
-                (format!("{name}={length}"), "must be a power of two in 64 KiB..1 GiB".into())
-            })?;
-        }
-        for (name, length, least) in [
-            ("harrier.image.max.term.length", self.image_max_term_length, MIN_TERM_LENGTH),
-            ("harrier.log.allocation.length", self.log_allocation_length, allocation::MIN_LENGTH),
-        ] {
-            require(length == 0 || length >= least, || {
-                (format!("{name}={length}"), format!("must be 0 or at least {least}"))
-            })?;
-        }
-        for (name, mtu) in
-            [("aeron.mtu.length", self.mtu_length), ("aeron.ipc.mtu.length", self.ipc_mtu_length)]
-        {
-            let is_valid = mtu > 32 && mtu <= MAX_MTU_LENGTH && mtu % 32 == 0;
-            require(is_valid, || {
-                (format!("{name}={mtu}"), "must be a multiple of 32 above 32 and at most 65504".into())
-            })?;
-        }
-        require(is_page_size(self.file_page_size), || {
-            let setting = format!("aeron.file.page.size={}", self.file_page_size);
-            (setting, "must be a power of two in 4 KiB..1 GiB".into())
-        })?;
-        let rings = [
-            (
-                "aeron.conductor.buffer.length",
-                self.conductor_buffer_length,
-                cnc::TO_DRIVER_TRAILER_LENGTH,
-                1024,
-            ),
-            ("aeron.clients.buffer.length", self.clients_buffer_length, cnc::TO_CLIENTS_TRAILER_LENGTH, 1024),
-        ];
-        for (name, length, trailer, least) in rings {
-            let data = length.saturating_sub(trailer);
-            require(data.is_power_of_two() && data >= least, || {
-                (format!("{name}={length}"), format!("must be a power of two plus {trailer}"))
-            })?;
-        }
-        require(EVENT_LENGTHS.contains(&self.event_max_length), || {
-            let setting = format!("harrier.driver.event.max.length={}", self.event_max_length);
-            (setting, "must be in 4096..=65536".into())
-        })?;
-        require(self.counters_buffer_length <= cnc::COUNTER_VALUES_LENGTH_MAX, || {
-            (
-                format!("aeron.counters.buffer.length={}", self.counters_buffer_length),
-                "must be at most 500 MiB".into(),
-            )
-        })
-    }
-
-    fn check_transport(&self) -> Result<(), InvalidSetting> {
-        let TransportOptions { kind, kernel_polling, .. } = self.transport;
-        require(!kernel_polling || kind == TransportKind::IoUring, || {
-            let setting = "harrier.driver.io_uring.sqpoll=on".to_owned();
-            (setting, format!("needs harrier.driver.transport=io_uring, not {}", kind.name()))
-        })
-    }
-
-    fn check_times(&self) -> Result<(), InvalidSetting> {
-        let above = |name: &str, value: i64, other: &str, least: i64| {
-            require(value > least, || {
-                (format!("{name}={value}"), format!("must be greater than {other}={least} ns"))
-            })
-        };
-        let timer_ns = self.timer_interval_ns;
-        above("aeron.timer.interval", timer_ns, "0", 0)?;
-        let timer = "aeron.timer.interval";
-        above("aeron.client.liveness.timeout", self.client_liveness_timeout_ns, timer, timer_ns)?;
-        above(
-            "aeron.publication.unblock.timeout",
-            self.publication_unblock_timeout_ns,
-            "aeron.client.liveness.timeout",
-            self.client_liveness_timeout_ns,
-        )?;
-        above(
-            "aeron.untethered.window.limit.timeout",
-            self.untethered_window_limit_timeout_ns,
-            timer,
-            timer_ns,
-        )?;
-        above("aeron.untethered.linger.timeout", self.untethered_linger_ns(), timer, timer_ns)?;
-        above("aeron.untethered.resting.timeout", self.untethered_resting_timeout_ns, timer, timer_ns)?;
-        let ratio = self.nak_unicast_delay_ns.checked_mul(self.nak_unicast_retry_delay_ratio);
-        require(ratio.is_some(), || {
-            (
-                format!("aeron.nak.unicast.delay={}", self.nak_unicast_delay_ns),
-                "times the ratio overflows".into(),
-            )
-        })?;
-        let (low, high) =
-            (self.publication_reserved_session_id_low, self.publication_reserved_session_id_high);
-        require(low <= high && i64::from(high) - i64::from(low) <= i64::from(i32::MAX), || {
-            (format!("reserved session ids {low}..{high}"), "must be a range of at most 2^31 - 1 ids".into())
-        })
-    }
-}
-
-/// Bytes of a socket buffer that a setting gives: the system's default when 0, never more than its maximum.
-pub(crate) fn effective(setting: i32, default: usize, max: usize) -> usize {
-    match usize::try_from(setting) {
-        Ok(0) | Err(_) => default,
-        Ok(length) => length.min(max),
-    }
-}
-
-fn is_page_size(length: usize) -> bool {
-    length.is_power_of_two() && (4_096..=1 << 30).contains(&length)
-}
-
-fn require(holds: bool, otherwise: impl FnOnce() -> (String, String)) -> Result<(), InvalidSetting> {
-    if holds {
-        return Ok(());
-    }
-    let (setting, rule) = otherwise();
-    Err(InvalidSetting { setting, rule })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> BufferLimits {
-        BufferLimits {
-            default_sndbuf: 212_992,
-            max_sndbuf: 425_984,
-            default_rcvbuf: 212_992,
-            max_rcvbuf: 425_984,
-        }
-    }
-
-    #[test]
-    fn the_defaults_are_valid() {
-        DriverContext::new("/d").validate(&limits()).unwrap();
-    }
-
-    #[test]
-    fn contradictions_name_the_setting() {
-        let refused = |change: fn(&mut DriverContext)| {
-            let mut context = DriverContext::new("/d");
-            change(&mut context);
-            context.validate(&limits()).unwrap_err().to_string()
-        };
-        assert!(refused(|c| c.term_buffer_length = 100_000).contains("aeron.term.buffer.length=100000"));
-        assert!(refused(|c| c.mtu_length = 1_000).contains("aeron.mtu.length=1000"));
-        assert!(refused(|c| c.initial_window_length = 1_024).contains("> initialWindowLength=1024"));
-        assert!(refused(|c| c.timer_interval_ns = 20 * SECOND_NS).contains("aeron.client.liveness.timeout"));
-        assert!(refused(|c| c.initial_window_length = 8 << 20).contains("SO_RCVBUF"));
-        let sqpoll = refused(|c| c.transport.kernel_polling = true);
-        assert!(sqpoll.contains("harrier.driver.transport=io_uring, not sockets"), "{sqpoll}");
-        assert!(refused(|c| c.file_page_size = 5_000).contains("aeron.file.page.size"));
     }
 }

@@ -33,7 +33,7 @@ impl ClusteredService for Counter {
         let Some(snapshot) = snapshot else { return Ok(()) };
         let mut sum = None;
         snapshot.read_to_end(cluster, &mut |message| sum = message.try_into().ok())?;
-        // What is not whole must not start: the node then ends with these words.
+        // A service must not start from an incomplete snapshot. The node ends with this message instead.
         self.sum = i64::from_le_bytes(sum.ok_or("the snapshot holds no sum")?);
         Ok(())
     }
@@ -75,7 +75,7 @@ impl EgressListener for Sums {
     }
 }
 
-/// What the second life of the node has shown.
+/// The outcome of the example, as seen after the restart of the node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The last sum.

@@ -1,4 +1,4 @@
-//! A driver without threads of its own: a program drives it, with settings from a properties file, and looks into it.
+//! A driver without threads: the program drives it, configures it from a properties file, and reads its counters.
 //!
 //! ```text
 //! cargo run --release -p harrier --example embedded_driver
@@ -15,7 +15,7 @@ use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
 use harrier::ringbuf::{Agent, Clock};
 
 const STREAM: i32 = 1_001;
-/// What a file would hold; the names are Aeron's.
+/// The content of a properties file. The names are Aeron's.
 const SETTINGS: &str = "\
 # Small and quick.
 aeron.term.buffer.length=64k
@@ -26,14 +26,14 @@ aeron.timer.interval=100ms
 /// Duty cycles that suffice for anything here.
 const PATIENCE: usize = 1_000_000;
 
-/// What the program has seen.
+/// The outcome of the example.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// What was read.
+    /// The text that was read.
     pub text: String,
     /// Labels of the stream's counters, without their ids.
     pub labels: Vec<String>,
-    /// Why a bad channel was refused.
+    /// The reason why an invalid channel was refused.
     pub refusal: String,
 }
 

@@ -1,4 +1,4 @@
-//! A subscriber that refuses a stream and says why; the publisher hears it.
+//! A subscriber that refuses a stream and gives a reason, which the publisher receives.
 //!
 //! ```text
 //! cargo run --release -p harrier --example entitlement
@@ -14,7 +14,7 @@ use media::{Media, Outcome};
 
 const STREAM: i32 = 1_001;
 
-/// What the publisher is told.
+/// Returns the reason that the publisher receives.
 pub fn run(base: &Path) -> Outcome<String> {
     let mut media = Media::start(base, "driver", |_| ())?;
     // Without `rejoin=false` the stream would come back as a new image.

@@ -22,14 +22,14 @@ use support::{Base, Outcome};
 /// Leadership is guaranteed for this long whenever a gateway asks.
 const DURATION: Duration = Duration::from_millis(300);
 
-/// What became of an order.
+/// The fate of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The book took it.
     Accepted,
     /// The book refused it for a reason of its own.
     Rejected(Status),
-    /// The book never saw it: its sender had been deposed, and leads no more than the token says.
+    /// The book never saw it, because the token of its sender was no longer the token of the leader.
     Stale {
         /// Token of the present leader; 0 without one.
         current_token: u64,
@@ -71,7 +71,7 @@ impl Gateway {
         Ok(Self { tracker: Some(tracker), orders: cluster.connect()?, sequence: 0 })
     }
 
-    /// Waits until it leads; its proof of that.
+    /// Waits until this gateway is the leader and returns its proof of that.
     fn lead(&self) -> Outcome<Fence> {
         let tracker = self.tracker.as_ref().ok_or("it has stopped")?;
         loop {
@@ -85,7 +85,7 @@ impl Gateway {
         }
     }
 
-    /// Sends an order that the book sees: under the fence of the tenure that it has when the order comes.
+    /// Sends an order that the book sees. The fence is that of the gateway's tenure at the moment of sending.
     fn send_as_leader(&mut self, id: u64) -> Outcome<(Fence, Answer)> {
         loop {
             let fence = self.lead()?;
@@ -97,7 +97,7 @@ impl Gateway {
         }
     }
 
-    /// Stops renewing and tells nobody, as a process that hangs.
+    /// Stops renewing the lease without telling anyone, as a process that hangs would.
     fn hang(&mut self) {
         self.tracker = None;
     }
@@ -114,7 +114,7 @@ impl Gateway {
     }
 }
 
-/// What happened.
+/// The outcome of the example.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Story {
     /// Tokens of the first and of the second tenure.

@@ -13,12 +13,12 @@ use media::{Media, Outcome};
 
 const STREAM: i32 = 1_001;
 
-/// What has happened.
+/// The outcome of the example.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Story {
-    /// Whether one receiver was enough.
+    /// True when one receiver was enough for the sender to start.
     pub starts_with_one: bool,
-    /// What each of the receivers has read.
+    /// The messages that each of the receivers has read.
     pub read: [Vec<String>; 2],
 }
 

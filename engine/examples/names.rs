@@ -1,4 +1,4 @@
-//! Channels to a driver by its name: drivers tell each other where they are, and no name server is asked.
+//! Channels that name a driver: drivers tell each other their addresses, and no name server is needed.
 //!
 //! ```text
 //! cargo run --release -p harrier --example names
@@ -15,11 +15,11 @@ const STREAM: i32 = 1_001;
 /// Type of the counter of names that a driver knows.
 const CACHE_ENTRIES: i32 = 16;
 
-/// What the driver named `book` has read from the one named `gateway`.
+/// Returns the messages that the driver named `book` has read from the one named `gateway`.
 pub fn run(base: &Path) -> Outcome<Vec<String>> {
     let (book, gateway) = (address()?, address()?);
     let mut receiver = named(base, "book", &book, "")?;
-    // One neighbour is enough: it tells of the others.
+    // One neighbour is enough, because it passes on the names of the others.
     let mut sender = named(base, "gateway", &gateway, &book)?;
     sender.until("the name of the other", |client| {
         (counter(client, CACHE_ENTRIES, "").unwrap_or(0) > 0).then_some(())

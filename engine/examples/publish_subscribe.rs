@@ -14,7 +14,7 @@ use media::{Media, Outcome};
 
 const STREAM: i32 = 1_001;
 
-/// What the subscriber has read: short texts, and the length of the long one.
+/// Returns the messages that the subscriber has read: the short texts, and the length of the long one.
 pub fn run(base: &Path) -> Outcome<(Vec<String>, usize)> {
     let mut media = Media::start(base, "driver", |_| ())?;
     let mut subscription = media.subscription("aeron:udp?endpoint=127.0.0.1:0", STREAM)?;
@@ -27,7 +27,8 @@ pub fn run(base: &Path) -> Outcome<(Vec<String>, usize)> {
 
     media.send(&mut publication, b"in one piece")?;
     publication.offer_parts(&[b"in ", b"two ", b"parts"])?;
-    // No copy: the message is written where the driver sends it from. Nothing behind it leaves before it is committed.
+    // No copy is made: the message is written into the buffer that the driver sends from. No later message leaves
+    // before this one is committed.
     let mut claim = publication.try_claim(8)?;
     claim.put(0, b"in place");
     claim.commit();

@@ -18,7 +18,7 @@ use harrier::driver::{Driver, ExecutorMode};
 use harrier::platform::{MappedMemory, SystemClock, UdpTransport, free_ports};
 use harrier::ringbuf::{Agent, Clock};
 
-/// What the example returns.
+/// The result of the example.
 pub type Outcome<V> = Result<V, Box<dyn Error>>;
 
 const REQUESTS: i32 = 1;
@@ -41,7 +41,7 @@ impl Local {
         Ok(Self { agents: driver.into_agents(), aeron })
     }
 
-    /// Lets everybody work until there is a value.
+    /// Runs all agents until there is a value.
     fn until<V>(&mut self, mut poll: impl FnMut(&mut Aeron) -> Result<Option<V>, ClientError>) -> Outcome<V> {
         let deadline_ns = SystemClock.now().ns + 60_000_000_000;
         loop {
@@ -93,14 +93,14 @@ fn serve(
         };
         image.poll(10, &mut |request, _| {
             let answer = String::from_utf8_lossy(request).to_uppercase();
-            // A program with more to say keeps what finds no room, and offers it again.
+            // A program with longer answers keeps those for which there is no room, and offers them again.
             let _position = publication.offer(answer.as_bytes()).expect("room for a few short answers");
         });
     }
     Ok(())
 }
 
-/// Two clients ask, each in its own words; returns what each was answered.
+/// Two clients send different requests. Returns the answer to each of them.
 pub fn run(base: &Path) -> Outcome<Vec<String>> {
     let mut local = Local::start(base)?;
     let answers = format!("aeron:udp?control-mode=response|control=127.0.0.1:{}", free_ports(1)?[0]);
@@ -109,7 +109,7 @@ pub fn run(base: &Path) -> Outcome<Vec<String>> {
 
     let mut clients = Vec::new();
     for text in ["one", "two"] {
-        // First who awaits the answers, then what asks for them.
+        // The subscription that awaits the answers comes first, then the publication of the requests.
         let subscription = local.subscribe(&answers, ANSWERS)?;
         let id = subscription.registration_id();
         let publication = local.publish(&format!("{channel}|response-correlation-id={id}"), REQUESTS)?;

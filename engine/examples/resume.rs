@@ -1,4 +1,4 @@
-//! A publisher that starts again where it had ended: the same session, the same positions.
+//! A publisher that starts again where it had ended, with the same session and the same positions.
 //!
 //! ```text
 //! cargo run --release -p harrier --example resume
@@ -17,22 +17,22 @@ const STREAM: i32 = 1_001;
 const SESSION: i32 = 77;
 const TERM_LENGTH: i32 = 64 << 10;
 
-/// What has happened.
+/// The outcome of the example.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Story {
-    /// Where the first publisher ended and the second began.
+    /// The position where the first publisher ended, and the position where the second began.
     pub positions: (i64, i64),
-    /// What was read of both.
+    /// The messages that were read of both publishers.
     pub read: Vec<String>,
 }
 
-/// Two publishers, one after the other, of one stream.
+/// Runs two publishers of one stream, one after the other.
 pub fn run(base: &Path) -> Outcome<Story> {
     let mut media = Media::start(base, "driver", |context| {
         context.timer_interval_ns = 20_000_000;
         context.publication_linger_timeout_ns = 50_000_000;
     })?;
-    // Of all streams that come to this port it takes the one of the session.
+    // Of all streams that arrive at this port, the subscription takes only the one of this session.
     let channel = format!("aeron:udp?endpoint=127.0.0.1:0|session-id={SESSION}");
     let mut subscription = media.subscription(&channel, STREAM)?;
     let mut channel = ChannelUri::parse(&media.bound(&subscription)?)?.with("term-length", TERM_LENGTH);
@@ -53,7 +53,7 @@ pub fn run(base: &Path) -> Outcome<Story> {
     Ok(Story { positions: (end, begin), read })
 }
 
-/// A publication with a session id that its predecessor keeps until it has lingered.
+/// Adds a publication with a session id that its predecessor keeps until it has lingered.
 fn again(media: &mut Media, channel: &str) -> Outcome<ExclusivePublication> {
     loop {
         match media.publication(channel, STREAM) {

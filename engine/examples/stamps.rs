@@ -1,4 +1,5 @@
-//! Where the time goes: each message carries when the driver sent it, when the kernel took it and when the driver had it.
+//! Latency by stage: each message carries the time when the driver sent it, when the kernel received it and when the
+//! driver received it.
 //!
 //! ```text
 //! cargo run --release -p harrier --example stamps
@@ -15,7 +16,7 @@ const STREAM: i32 = 1_001;
 /// Bytes at the front of a message that the drivers write their stamps into.
 const STAMPS: usize = 24;
 
-/// The way of one message, ns since the epoch.
+/// The stages of one message, in nanoseconds since the epoch.
 #[derive(Debug)]
 pub struct Way {
     /// The sender's driver gave it to the socket.

@@ -1,4 +1,4 @@
-//! Looking on without being in the way: a spy on the sender's host, and a reader that may be left behind.
+//! Observing without slowing anyone down: a spy on the sender's host, and a reader that may be left behind.
 //!
 //! ```text
 //! cargo run --release -p harrier --example tap
@@ -15,14 +15,14 @@ const STREAM: i32 = 1_001;
 /// Half a term is what a publication lets its readers be behind.
 const FLOOD: usize = 200;
 
-/// What has happened.
+/// The outcome of the example.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Story {
     /// Messages that the spy has read.
     pub spied: usize,
     /// Messages that were sent while the untethered reader slept.
     pub sent_meanwhile: usize,
-    /// Whether the driver has let go of the sleeper.
+    /// True when the driver has released the reader that sleeps.
     pub is_sleeper_released: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The same stream by two ways: a publication with two destinations, a subscription with two sources. One way may fail.
+//! The same stream over two paths: a publication with two destinations, and a subscription with two sources. One path
+//! may fail.
 //!
 //! ```text
 //! cargo run --release -p harrier --example two_feeds
@@ -13,16 +14,16 @@ use media::{Media, Outcome};
 
 const STREAM: i32 = 1_001;
 
-/// What has happened.
+/// The outcome of the example.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Story {
-    /// Ways by which the one image was fed at first.
+    /// Number of paths that fed the single image at first.
     pub ways: i32,
-    /// What was read, in order.
+    /// The messages that were read, in order.
     pub read: Vec<String>,
 }
 
-/// Sends ticks by both ways, then by one of them.
+/// Sends ticks over both paths, then over one of them.
 pub fn run(base: &Path) -> Outcome<Story> {
     let mut media = Media::start(base, "driver", |_| ())?;
     let endpoints = [endpoint()?, endpoint()?];
@@ -47,7 +48,8 @@ pub fn run(base: &Path) -> Outcome<Story> {
 
     media.send(&mut publication, b"tick 1")?;
     let mut read = media.texts(&mut subscription, 1)?;
-    // The first way is cut; what comes by the second has the same positions, so nothing is lost and nothing comes twice.
+    // The first path is cut. The data of the second path has the same positions, so nothing is lost and nothing
+    // arrives twice.
     let removed = media.client.remove_destination_by_id(publication.registration_id(), destinations[0]);
     media.done(removed)?;
     for tick in ["tick 2", "tick 3"] {

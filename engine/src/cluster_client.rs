@@ -26,7 +26,7 @@ pub enum BlockingClientError {
     Timeout {
         /// The message timeout.
         timeout_ns: i64,
-        /// What was waited for.
+        /// Event that was awaited.
         what: &'static str,
         /// State of the client.
         state: ClientState,

@@ -28,7 +28,7 @@ pub struct PartContexts {
 }
 
 impl PartContexts {
-    /// What a node's settings mean to its parts; `service_count` services run in the node itself.
+    /// Derives the settings of a node's parts; `service_count` services run in the node itself.
     pub fn of(context: &NodeContext, service_count: usize) -> Self {
         Self {
             driver: driver_context(context),
@@ -182,7 +182,7 @@ fn archive_context(context: &NodeContext) -> ArchiveContext {
     archive.segment_file_length = context.segment_length;
     archive.file_sync_level = context.sync_level;
     archive.catalog_file_sync_level = context.sync_level;
-    // What the machine's death tears was never acknowledged; checksums tell it from what was.
+    // A machine crash tears only data that was never acknowledged; checksums distinguish it from acknowledged data.
     archive.torn_tail = TornTail::Cut;
     if context.sync_level > SyncLevel::None {
         archive.record_checksum = Some(Checksum::Crc32c);

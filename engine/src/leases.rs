@@ -68,7 +68,7 @@ fn named<'a>(properties: &'a Properties, name: &str) -> Option<(String, &'a str)
 /// [`fresh_timestamps`](crate::NodeContext::fresh_timestamps) of its node.
 ///
 /// # Errors
-/// A setting that cannot be.
+/// Invalid setting.
 pub fn lease_service(settings: LeaseSettings) -> Result<ServiceFactory, InvalidLeaseSetting> {
     settings.validate()?;
     Ok(Box::new(move || Box::new(LeaseService::new(settings).expect("the settings were checked"))))
@@ -90,7 +90,7 @@ pub fn lease_service(settings: LeaseSettings) -> Result<ServiceFactory, InvalidL
 /// ```
 ///
 /// # Errors
-/// A setting that cannot be.
+/// Invalid setting.
 pub fn fenced(
     service: ServiceFactory,
     settings: LeaseSettings,

@@ -42,7 +42,7 @@ pub struct NodeContext {
     pub directory: PathBuf,
     /// Directory of the media driver.
     pub aeron_directory: PathBuf,
-    /// Which of the members this is.
+    /// Id of this member.
     pub member_id: i32,
     /// Aeron's member string (spec 04 §2.2).
     pub members: String,
@@ -53,13 +53,13 @@ pub struct NodeContext {
     pub service_count: usize,
     /// How agents share threads.
     pub layout: Layout,
-    /// What threads do without work.
+    /// Idle strategy of the threads.
     pub idle: IdleStrategy,
     /// Bytes of a term of the log.
     pub log_term_length: i32,
     /// Bytes of a segment of a recording.
     pub segment_length: i32,
-    /// Which crash acknowledged messages survive.
+    /// Crashes that acknowledged messages survive.
     pub sync_level: SyncLevel,
     /// Leaves the memory of logs to be taken when it is first written; each first store to a page then costs a message
     /// several microseconds.
@@ -123,7 +123,7 @@ pub(crate) fn seed() -> u64 {
     now.epoch_ms as u64 ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id())
 }
 
-/// What threads of a node do without work, unless told: spinning needs a core to itself.
+/// Returns the default idle strategy of a node's threads: spinning needs a core of its own.
 pub fn default_idle() -> IdleStrategy {
     if core_count() >= 4 { IdleStrategy::Spin } else { IdleStrategy::Yield }
 }
@@ -176,7 +176,7 @@ pub struct Node {
     cluster_id: i32,
 }
 
-/// What became of a node's parts.
+/// State of a node's parts.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) failures: ErrorInbox,
@@ -247,7 +247,7 @@ impl Node {
             || self.runners.iter().any(AgentRunner::is_finished)
     }
 
-    /// What parts have said when they ended; each text once.
+    /// Texts with which parts have ended; each text appears once.
     pub fn failures(&self) -> Vec<String> {
         self.outcome.failures.drain()
     }

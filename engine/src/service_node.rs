@@ -22,7 +22,7 @@ pub struct ServiceNodeContext {
     pub cluster_directory: PathBuf,
     /// Id of the cluster in counters.
     pub cluster_id: i32,
-    /// What the thread of each service does without work.
+    /// Idle strategy of the thread of each service.
     pub idle: IdleStrategy,
     /// Further settings by their names (spec 04 §9.2).
     pub properties: Properties,
@@ -118,7 +118,7 @@ impl ServiceNode {
         self.outcome.is_expected.load(Ordering::Acquire)
     }
 
-    /// What services have said when they ended; each text once.
+    /// Texts with which services have ended; each text appears once.
     pub fn failures(&self) -> Vec<String> {
         self.outcome.failures.drain()
     }

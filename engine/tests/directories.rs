@@ -1,4 +1,4 @@
-//! What a node refuses about its directories, so that it never loses or forgets a log.
+//! The directories that a node refuses, so that it never loses or forgets a log.
 
 use std::path::{Path, PathBuf};
 

@@ -116,12 +116,12 @@ fn main() {
     let node = Node::launch(context, services).unwrap();
     let mut world = World::new(directory.path(), ports[0]);
     let (mut fence, mut buffer) = (Fence::default(), Vec::new());
-    // What clients do once, with their first heartbeat, belongs to the start.
+    // Work that clients do once, with their first heartbeat, belongs to the start.
     let end_ns = SystemClock.now().ns + WARM_UP_NS;
     while SystemClock.now().ns < end_ns {
         UNITS.iter().for_each(|unit| world.tenure(unit, &mut fence, &mut buffer));
     }
-    // Where the host has held the process up until then, what was due is done now.
+    // If the host has held up the process until then, the work that was due is done now.
     for turn in 0..WARM_UP {
         world.tenure(UNITS[turn % 2], &mut fence, &mut buffer);
     }

@@ -18,7 +18,7 @@ use harrier::ringbuf::Clock;
 use harrier::services::EchoService;
 use harrier::{ClusterCommand, Node, ServiceFactory};
 
-/// What the tables of which services were at each position of the log, in all lives of the node.
+/// The tables of the services at each position of the log, in all lives of the node.
 type States = Arc<Mutex<BTreeMap<i64, Vec<(i32, Vec<u8>)>>>>;
 
 /// A service that notes its table behind every event.

@@ -143,7 +143,7 @@ impl EgressListener for Heard {
     }
 }
 
-/// What the service behind the fence has.
+/// Returns the content of the service behind the fence.
 fn kept(client: &mut BlockingClusterClient, heard: &mut Heard) -> String {
     heard.texts.clear();
     client.offer(b"tell", heard).unwrap();

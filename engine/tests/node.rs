@@ -116,7 +116,7 @@ pub(crate) fn snapshot(node: &Node) {
     assert_eq!(node.snapshot_count().unwrap(), 1);
 }
 
-/// What each service has, by its own answer.
+/// Returns the answer of each service about its content.
 pub(crate) fn told(client: &mut harrier::BlockingClusterClient, services: usize) -> Vec<String> {
     let mut heard = Heard::default();
     client.offer(b"tell", &mut heard).unwrap();

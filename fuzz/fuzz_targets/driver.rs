@@ -63,7 +63,7 @@ impl Rig {
         let mut context = DriverContext::new(DIRECTORY);
         context.conductor_buffer_length = (64 << 10) + 768;
         context.clients_buffer_length = (64 << 10) + 128;
-        // What is cleared for each input costs more than it takes.
+        // State that is cleared for each input costs more than it is worth.
         context.counters_buffer_length = 32 << 10;
         context.error_buffer_length = 16 << 10;
         context.loss_report_buffer_length = 16 << 10;
@@ -254,7 +254,7 @@ fuzz_target!(|input: &[u8]| {
         rig.hit(usize::from(target % 4), &datagram);
         rig.step(i64::from(pause) * MS / 4);
         streams.0.poll(16, &mut |_, _| ());
-        // What the stranger hears may be refused to go further.
+        // The driver may refuse to carry what the stranger hears any further.
         let _refused = (streams.1.offer(b"to the stranger"), streams.2.offer(b"to strangers"));
         live.exchange();
         let (counters, bytes, sockets) = rig.kept();

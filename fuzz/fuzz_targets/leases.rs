@@ -32,7 +32,8 @@ fn state(table: &LeaseTable) -> Vec<Vec<u8>> {
     records
 }
 
-/// What the first byte of a message does before it: time passes, a term begins, a timer fires, a name is claimed.
+/// Effect of the first byte of a message before the message itself: time passes, a term begins, a timer fires, or a
+/// name is claimed.
 fn disturb(table: &mut LeaseTable, position: i64, message: &[u8]) {
     let Some((kind, rest)) = message.split_first() else { return };
     let value = rest.first_chunk().map_or(0, |bytes| i64::from(i32::from_le_bytes(*bytes)));
@@ -69,7 +70,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let messages = messages(bytes);
     if let Ok(service) = LeaseService::from_state(settings(), messages.iter().copied()) {
-        // What was taken is written as it was.
+        // A message that was accepted is encoded to the same bytes.
         let mut records = messages.iter();
         let written = service.write_state(&mut |record| -> Result<(), Box<dyn std::error::Error>> {
             assert_eq!(records.next().copied(), Some(record));

@@ -108,7 +108,7 @@ impl DistinctErrorLog {
         true
     }
 
-    /// Whether another entry may be made now. An interval that passes allows one more, up to a burst.
+    /// True when another entry may be made now. An interval that passes allows one more, up to a burst.
     fn may_add(&mut self, epoch_ms: i64) -> bool {
         if self.raised_ms == i64::MIN {
             self.raised_ms = epoch_ms;

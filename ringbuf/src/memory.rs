@@ -133,11 +133,11 @@ pub trait Memory: Clone + Send + 'static {
     second_path.display()
 )]
 pub struct Overlap {
-    /// What the first directory is of, such as `archive directory`.
+    /// Use of the first directory, such as `archive directory`.
     pub first: &'static str,
     /// The first directory.
     pub first_path: PathBuf,
-    /// What the second directory is of.
+    /// Use of the second directory.
     pub second: &'static str,
     /// The second directory.
     pub second_path: PathBuf,

@@ -108,7 +108,7 @@ pub enum TransportError {
         name: &'static str,
         /// Error of the system.
         reason: std::io::Error,
-        /// What to do about it.
+        /// Remedy, for people.
         remedy: &'static str,
     },
     /// A send or receive failed.

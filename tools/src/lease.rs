@@ -65,7 +65,7 @@ pub struct SessionArguments {
     /// Ingress endpoints of the members: id=host:port, joined by commas.
     #[arg(long, value_name = "ENDPOINTS", global = true)]
     pub ingress: Option<String>,
-    /// Where answers are received: an address of this host that members reach, with port 0 for any.
+    /// Address on which answers are received: an address of this host that members reach, with port 0 for any.
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:0", global = true)]
     pub egress: String,
     /// Directory of a running media driver [default: one of its own].
@@ -120,14 +120,14 @@ pub enum LeaseCommand {
     Pin {
         /// The application.
         application: String,
-        /// Who pins it.
+        /// Entity that pins the application.
         entity: String,
     },
     /// Takes a pin away.
     Unpin {
         /// The application.
         application: String,
-        /// Who pinned it.
+        /// Entity that pinned the application.
         entity: String,
     },
     /// Shows all leases.

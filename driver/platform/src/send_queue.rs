@@ -109,7 +109,7 @@ impl SendQueue {
         self.entries[index].range().1
     }
 
-    /// Where the run ends that starts with a submission.
+    /// Returns the end of the run that starts with a submission.
     pub(crate) fn run_end(&self, from: usize, cuts_runs: bool) -> usize {
         if !cuts_runs {
             return from + 1;

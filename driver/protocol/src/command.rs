@@ -165,7 +165,7 @@ pub struct Command<'a> {
     pub client_id: i64,
     /// Comes back in the reply; becomes the registration id of what is added.
     pub correlation_id: i64,
-    /// What is asked.
+    /// Request of the command.
     pub request: Request<'a>,
 }
 

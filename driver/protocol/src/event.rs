@@ -56,7 +56,7 @@ pub enum EventError {
         type_id: i32,
         /// Bytes of the body.
         length: usize,
-        /// What is wrong.
+        /// Fault of the body.
         reason: Malformation,
     },
     /// The caller's buffer is too small to encode into.
@@ -67,7 +67,7 @@ pub enum EventError {
     },
 }
 
-/// What both publication ready events carry.
+/// Fields of both publication ready events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicationReady<'a> {
     /// Correlation id of the add command.

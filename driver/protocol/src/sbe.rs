@@ -67,9 +67,9 @@ pub enum SbeError {
 pub struct MessageHeader {
     /// Bytes of the fixed block that follows.
     pub block_length: u16,
-    /// Which message.
+    /// Template id: identifies the message.
     pub template_id: u16,
-    /// Which protocol.
+    /// Schema id: identifies the protocol.
     pub schema_id: u16,
     /// Version of the writer's schema.
     pub version: u16,

@@ -47,11 +47,11 @@ pub mod key {
     pub const PUBLICATION_WINDOW: &str = "pub-wnd";
     /// Time for which a drained publication lingers.
     pub const LINGER: &str = "linger";
-    /// Whether the log file may have holes.
+    /// `true` when the log file may have holes.
     pub const SPARSE: &str = "sparse";
-    /// Whether receivers are told the end of the stream.
+    /// `true` when receivers are told the end of the stream.
     pub const EOS: &str = "eos";
-    /// Whether spies make a publication connected.
+    /// `true` when spies make a publication connected.
     pub const SPIES_SIMULATE_CONNECTION: &str = "ssc";
     /// Most retransmissions at a time to a group of receivers.
     pub const MAX_RESEND: &str = "max-resend";
@@ -61,13 +61,13 @@ pub mod key {
     pub const ALIAS: &str = "alias";
     /// Hops of multicast datagrams.
     pub const TTL: &str = "ttl";
-    /// Whether gaps are repaired or filled.
+    /// `true` when gaps are repaired, `false` when they are filled.
     pub const RELIABLE: &str = "reliable";
-    /// Whether the subscriber holds the stream back.
+    /// `true` when the subscriber holds the stream back.
     pub const TETHER: &str = "tether";
-    /// Whether images that went away may come back.
+    /// `true` when images that went away may come back.
     pub const REJOIN: &str = "rejoin";
-    /// Whether the image has group semantics.
+    /// `true` when the image has group semantics.
     pub const GROUP: &str = "group";
     /// Window of the receiver, bytes.
     pub const RECEIVER_WINDOW: &str = "rcv-wnd";
@@ -93,13 +93,13 @@ pub mod key {
     pub const RESPONSE_CORRELATION_ID: &str = "response-correlation-id";
     /// Address on which responses are heard.
     pub const RESPONSE_ENDPOINT: &str = "response-endpoint";
-    /// Where the channel's time of receipt is stored: an offset in the payload, or `reserved`.
+    /// Place for the channel's time of receipt: an offset in the payload, or `reserved`.
     pub const CHANNEL_RECEIVE_TIMESTAMP_OFFSET: &str = "channel-rcv-ts-offset";
-    /// Where the channel's time of sending is stored: an offset in the payload, or `reserved`.
+    /// Place for the channel's time of sending: an offset in the payload, or `reserved`.
     pub const CHANNEL_SEND_TIMESTAMP_OFFSET: &str = "channel-snd-ts-offset";
-    /// Where the system's time of receipt is stored: an offset in the payload, or `reserved`.
+    /// Place for the system's time of receipt: an offset in the payload, or `reserved`.
     pub const MEDIA_RECEIVE_TIMESTAMP_OFFSET: &str = "media-rcv-ts-offset";
-    /// Whether the transport is secured; refused.
+    /// `true` for a secured transport, which is refused.
     pub const ATS: &str = "ats";
 }
 

@@ -94,7 +94,7 @@ impl ClusterClient {
     /// A client without a session.
     ///
     /// # Errors
-    /// A setting that cannot be.
+    /// Invalid setting.
     pub fn new(context: ClusterClientContext) -> Result<Self, ClusterClientError> {
         context.validate()?;
         Ok(Self {

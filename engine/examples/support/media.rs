@@ -1,4 +1,4 @@
-//! What the examples of streams share: a media driver of their own, and a client of it.
+//! Support for the examples of streams: a media driver that belongs to the example, and a client of it.
 #![allow(dead_code, reason = "no example uses all of it")]
 
 use std::error::Error;
@@ -13,7 +13,7 @@ use harrier::ringbuf::append::OfferError;
 use harrier::ringbuf::assembly::FragmentAssembler;
 use harrier::ringbuf::idle::{Backoff, IdleStrategy};
 
-/// What examples return.
+/// The result of an example.
 pub type Outcome<V> = Result<V, Box<dyn Error>>;
 
 /// Longest that an example waits for one thing, in nanoseconds.
@@ -131,8 +131,8 @@ impl Media {
 pub fn counter(client: &Aeron, type_id: i32, text: &str) -> Option<i64> {
     let counters = client.counters();
     let mut found = None;
-    counters.for_each(&mut |id, own, _, label| {
-        if own == type_id && label.contains(text) && found.is_none() {
+    counters.for_each(&mut |id, counter_type, _, label| {
+        if counter_type == type_id && label.contains(text) && found.is_none() {
             found = Some(counters.value(id));
         }
     });

@@ -1,4 +1,4 @@
-//! What the examples share: a node on this host, and a client of it.
+//! Support for the examples: a node on this host, and a client of it.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use harrier::platform::free_ports;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::{BlockingClusterClient, Node, NodeContext, ServiceFactory};
 
-/// What examples return.
+/// The result of an example.
 pub type Outcome<V> = Result<V, Box<dyn Error>>;
 
-/// A directory that is removed again.
+/// A directory that is removed when the value is dropped.
 pub struct Base(PathBuf);
 
 impl Base {
@@ -30,7 +30,7 @@ impl Base {
 
 impl Drop for Base {
     fn drop(&mut self) {
-        // Whoever looks for it finds it in /dev/shm.
+        // If this fails, the directory remains in /dev/shm, where it can be found.
         let _left = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -39,7 +39,7 @@ impl Drop for Base {
 pub struct Cluster {
     base: PathBuf,
     ports: Vec<u16>,
-    /// As in [`NodeContext`].
+    /// See [`NodeContext`].
     pub fresh_timestamps: bool,
 }
 
@@ -54,7 +54,7 @@ impl Cluster {
         self.base.join("aeron")
     }
 
-    /// Settings of the node: small, and at ease on a host that does other things too.
+    /// Settings of the node. They are small, and they suit a host that also does other work.
     pub fn context(&self) -> NodeContext {
         let endpoints: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let members = format!("0,{}", endpoints.join(","));
@@ -64,7 +64,8 @@ impl Cluster {
         context.sparse_logs = true;
         context.idle = IdleStrategy::Yield;
         context.fresh_timestamps = self.fresh_timestamps;
-        // Such a host may stop the whole node for seconds: neither the reader of a replay nor a client has gone then.
+        // Such a host may stop the whole node for seconds. The reader of a replay and a client must not count as gone
+        // then.
         for name in ["aeron.archive.connect.timeout", "aeron.publication.connection.timeout"] {
             context.properties.set(name, "60s");
         }
@@ -90,7 +91,7 @@ impl Cluster {
         Ok(BlockingClusterClient::connect(self.aeron_directory(), self.client_context())?)
     }
 
-    /// Settings of a session: patient, for the same host's sake.
+    /// Settings of a session. Their timeouts are long, because the host may be busy.
     pub fn client_context(&self) -> ClusterClientContext {
         let endpoints = format!("0=127.0.0.1:{}", self.ports[0]);
         let mut context =

@@ -37,7 +37,7 @@ impl ProcessIdentity {
         Self { id: hash | 1, started_ms: 0, name: name.to_owned() }
     }
 
-    /// The identity as messages carry it.
+    /// Returns the identity in the form of messages.
     pub(crate) fn as_process(&self) -> Process<'_> {
         let mut end = self.name.len().min(crate::codec::MAX_NAME_LENGTH);
         while !self.name.is_char_boundary(end) {
@@ -58,8 +58,8 @@ impl From<Process<'_>> for ProcessIdentity {
 pub struct Tenure {
     /// Fencing token: strictly increasing across all tenures.
     pub token: u64,
-    /// Until when the unit leads for certain, ns of the caller's monotonic clock: the call's start and the duration
-    /// (spec 05 L1).
+    /// Time until which the unit certainly leads, ns of the caller's monotonic clock: the start of the call plus the
+    /// duration (spec 05 L1).
     pub guaranteed_until_ns: i64,
 }
 
@@ -75,8 +75,8 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// Puts the fence around a message for services that accept fences; `buffer` then holds what is to be offered to the
-    /// cluster. The service's `FenceStale` carries `correlation_id`.
+    /// Puts the fence around a message for services that accept fences; `buffer` then contains the message to offer
+    /// to the cluster. The service's `FenceStale` carries `correlation_id`.
     ///
     /// ```
     /// use harrier_lease::Fence;
@@ -97,7 +97,7 @@ impl Fence {
     }
 }
 
-/// Gives a blocking wait up; clones give up the same one.
+/// Cancels a blocking wait; clones cancel the same wait.
 ///
 /// ```
 /// use harrier_lease::Cancel;
@@ -111,28 +111,30 @@ impl Fence {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Not given up yet.
+    /// Creates a handle that is not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives up.
+    /// Cancels the wait.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// True once it is given up.
+    /// True when the wait is cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// Claims leadership, and waits until others let go of it. Calls block; see [`PolledClaimer`] for duty cycles.
+/// Claims leadership, and waits until other units release it. Calls block; see [`PolledClaimer`] for duty cycles.
 pub trait Claimer {
-    /// Claims leadership for at least `duration` from the moment of the call, or extends it.
+    /// Claims leadership for at least `duration` from the time of the call, or extends it.
     ///
     /// # Errors
-    /// [`ClaimError::Denied`]: the unit certainly does not lead. Any other permits no inference (spec 05 L2, L3).
+    ///
+    /// [`ClaimError::Denied`]: the unit certainly does not lead. Any other error permits no inference (spec 05 L2,
+    /// L3).
     fn claim_leadership(
         &self,
         application: &str,
@@ -140,9 +142,10 @@ pub trait Claimer {
         duration: Duration,
     ) -> Result<Tenure, ClaimError>;
 
-    /// Returns as soon as the application is known to have no holder; at once when it has none (spec 05 L7).
+    /// Returns as soon as the application has no holder; at once when it has none already (spec 05 L7).
     ///
     /// # Errors
+    ///
     /// See [`BlockError`].
     fn block_until_leadership_released(&self, application: &str, cancel: &Cancel) -> Result<(), BlockError>;
 
@@ -163,31 +166,35 @@ pub trait Token {
     /// See [`CheckError`].
     fn check(&self, out: Option<&mut Fence>) -> Result<(), CheckError>;
 
-    /// Answers from this process' own claims without asking anybody; errs only on the side of "not held".
+    /// Answers from this process's own claims without a request. It can only err on the side of "not held".
     ///
     /// # Errors
+    ///
     /// [`CheckError::NotHeld`], or [`CheckError::Invalid`].
     fn check_local(&self, out: Option<&mut Fence>) -> Result<(), CheckError>;
 }
 
-/// Makes tokens.
+/// Creates tokens.
 pub trait Checker {
-    /// What it makes.
+    /// Type of the tokens.
     type Token: Token;
 
-    /// A token of a unit's leadership: never fails and asks nobody, so it may be false from birth.
+    /// Returns a token of a unit's leadership. It never fails and sends no request, so the token may be false from
+    /// the start.
     fn leadership_check(&self, application: &str, unit: &str) -> Self::Token;
 }
 
-/// A request under way.
+/// Id of a request that is not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub i64);
 
-/// [`Claimer`] for duty cycles: requests are begun, and polled until they have an answer. A polled answer is gone.
+/// [`Claimer`] for duty cycles: requests are started, and polled until they are answered. An answer is returned once.
 pub trait PolledClaimer {
-    /// Begins a claim; `now_ns` is the moment of the call on the caller's monotonic clock, from which the tenure counts.
+    /// Starts a claim; `now_ns` is the time of the call on the caller's monotonic clock, from which the tenure
+    /// counts.
     ///
     /// # Errors
+    ///
     /// Errors that are known before anything is sent, see [`ClaimError`].
     fn start_claim(
         &mut self,
@@ -197,21 +204,23 @@ pub trait PolledClaimer {
         now_ns: i64,
     ) -> Result<RequestId, ClaimError>;
 
-    /// The answer to a claim, once there is one.
+    /// Returns the answer to a claim, once.
     fn poll_claim(&mut self, id: RequestId) -> Option<Result<Tenure, ClaimError>>;
 
-    /// Begins to wait for release.
+    /// Starts to wait for release.
     ///
     /// # Errors
+    ///
     /// Errors that are known before anything is sent, see [`BlockError`].
     fn start_block(&mut self, application: &str, now_ns: i64) -> Result<RequestId, BlockError>;
 
-    /// The end of a wait, once it has come.
+    /// Returns the end of a wait, once.
     fn poll_block(&mut self, id: RequestId) -> Option<Result<(), BlockError>>;
 
-    /// Begins to release.
+    /// Starts to release a tenure.
     ///
     /// # Errors
+    ///
     /// Errors that are known before anything is sent, see [`ReleaseError`].
     fn start_release(
         &mut self,
@@ -221,33 +230,34 @@ pub trait PolledClaimer {
         now_ns: i64,
     ) -> Result<RequestId, ReleaseError>;
 
-    /// The answer to a release, once there is one.
+    /// Returns the answer to a release, once.
     fn poll_release(&mut self, id: RequestId) -> Option<Result<(), ReleaseError>>;
 
-    /// Forgets a request; whether it is carried out is unknown, but a wait is given up.
+    /// Forgets a request. A wait is cancelled; whether another request is carried out is unknown.
     fn cancel(&mut self, id: RequestId);
 
-    /// Goes on, for claimers that nobody else drives; returns the work done.
+    /// Runs a duty cycle, for claimers that nobody else runs; returns the work done.
     fn do_work(&mut self, _now: &Now) -> usize {
         0
     }
 }
 
-/// Keeps a unit the leader of its application as long as that can be, without its caller's help (spec 05 L12–L18). For
+/// Keeps a unit the leader of its application as long as possible, without help of its caller (spec 05 L12–L18). For
 /// duty cycles there is [`PolledTracker`](crate::PolledTracker).
 pub trait Tracker {
     /// The application.
     fn application_name(&self) -> &str;
 
-    /// What a true claim ticket guarantees.
+    /// Duration that a true claim ticket guarantees.
     fn claim_duration(&self) -> Duration;
 
-    /// True iff leadership is guaranteed for the claim duration from now on; resolves quickly (spec 05 L16).
+    /// Resolves true when leadership is guaranteed for the claim duration from now on, and false otherwise; resolves
+    /// quickly (spec 05 L16).
     fn claim_leader(&self) -> Ticket;
 
     /// Resolves true when the unit leads (spec 05 L17).
     fn wait_leader(&self) -> Ticket;
 
-    /// Resolves false when future leadership cannot be guaranteed any more (spec 05 L17).
+    /// Resolves false when future leadership can no longer be guaranteed (spec 05 L17).
     fn wait_minion(&self) -> Ticket;
 }

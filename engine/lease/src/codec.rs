@@ -24,9 +24,9 @@ use thiserror::Error;
 pub const SCHEMA_ID: u16 = 0x534C;
 /// Version of that schema. Version 2 added the process of a claim, of a lease, and of the answer [`AnswerCode::UnitHeld`].
 pub const SCHEMA_VERSION: u16 = 2;
-/// Longest name, bytes (spec 05 L6).
+/// Length of the longest name, bytes (spec 05 L6).
 pub const MAX_NAME_LENGTH: usize = 128;
-/// Longest request or record, envelopes apart.
+/// Length of the longest request or record, except envelopes.
 pub const MAX_MESSAGE_LENGTH: usize = HEADER_LENGTH + 52 + 3 * (4 + MAX_NAME_LENGTH);
 
 /// Reason why a message cannot be decoded.
@@ -49,11 +49,11 @@ pub enum CodecError {
     /// The block is shorter than its version demands, or longer in a version that this reader knows.
     #[error("template {template_id} has a block of {actual} bytes instead of {required}")]
     Block {
-        /// The message.
+        /// Template of the message.
         template_id: u16,
-        /// Bytes of its block.
+        /// Length that its version demands, bytes.
         required: u16,
-        /// Bytes that came.
+        /// Length of its block, bytes.
         actual: u16,
     },
     /// The message has bytes behind its last field.
@@ -61,7 +61,7 @@ pub enum CodecError {
     Trailing(usize),
 }
 
-/// True of a payload that claims to be of this schema, whether it can be decoded or not.
+/// True for a payload with the id of this schema, even if it cannot be decoded.
 #[inline]
 pub fn is_ours(payload: &[u8]) -> bool {
     payload.len() >= HEADER_LENGTH && payload[4..6] == SCHEMA_ID.to_le_bytes()

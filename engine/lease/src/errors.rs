@@ -7,51 +7,52 @@ use harrier_ringbuf::date::Date;
 use crate::claimer::ProcessIdentity;
 use crate::names::InvalidInput;
 
-/// No answer came: nothing can be inferred. The request may have been carried out, may yet be, or may never be.
+/// There is no answer, so nothing can be inferred. The request may have been carried out, may still be, or may never
+/// be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unanswered {
     /// The service did not answer in time.
     #[error("no answer of the lease service within {timeout_ns} ns")]
     TimedOut {
-        /// How long it was waited for.
+        /// Time for which the client has waited, ns.
         timeout_ns: i64,
     },
-    /// There was no session with the cluster all that time.
+    /// There was no session with the cluster during all that time.
     #[error("no session with the cluster within {timeout_ns} ns: {reason}")]
     NotConnected {
-        /// How long one was waited for.
+        /// Time for which the client has waited for a session, ns.
         timeout_ns: i64,
-        /// What the client of the cluster said last.
+        /// Last error of the cluster client.
         reason: String,
     },
     /// The client was closed, or has lost its media driver.
     #[error("the lease client is closed")]
     Closed,
-    /// The client has as many requests under way as it may.
+    /// The client has as many unanswered requests as it may have.
     #[error("more than {limit} requests at once; raise max_requests of the lease client")]
     TooManyRequests {
-        /// The setting.
+        /// Value of the setting.
         limit: usize,
     },
-    /// The service refused what the client let pass: their bounds differ.
+    /// The service has refused a request that the client has accepted: their bounds differ.
     #[error("the lease service refused: {0}")]
     Refused(String),
 }
 
-/// Why a unit was not told that it leads.
+/// Reason why a claim did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClaimError {
-    /// This unit certainly does not hold the lease: another one does (spec 05 L2).
+    /// This unit certainly does not hold the lease: another unit does (spec 05 L2).
     #[error("leadership is held by another unit")]
     Denied,
-    /// Bad input; nothing was sent (spec 05 L6).
+    /// The input is invalid; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
     /// The service has no room for another lease. As with [`Unanswered`], whether the unit leads cannot be inferred
     /// (spec 05 L3).
     #[error("too many leases: max_leases={limit}")]
     TooManyLeases {
-        /// The service's setting.
+        /// Value of the service's setting.
         limit: i64,
     },
     /// Another process holds the lease for a unit of the same name (spec 05 L23). This process certainly does not hold it.
@@ -93,44 +94,44 @@ fn start_text(process: &ProcessIdentity) -> String {
     Date::of(process.started_ms).to_string()
 }
 
-/// Why a wait for release ended without one.
+/// Reason why a wait for release ended without a release.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BlockError {
-    /// The caller gave it up.
+    /// The caller has cancelled the wait.
     #[error("waiting for release was cancelled")]
     BlockCancelled,
-    /// Bad input; nothing was sent (spec 05 L6).
+    /// The input is invalid; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
     /// The service has no room for another waiter.
     #[error("too many waiters: max_waiters={limit}")]
     TooManyWaiters {
-        /// The service's setting.
+        /// Value of the service's setting.
         limit: i64,
     },
-    /// The client stopped; whether there is a holder cannot be inferred.
+    /// The client has stopped; whether there is a holder cannot be inferred.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
 }
 
-/// Why a check did not find that the unit leads.
+/// Reason why a check did not find that the unit leads.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckError {
     /// The unit did not hold the lease when the log was asked.
     #[error("leadership is not held")]
     NotHeld,
-    /// Bad input; nothing was sent (spec 05 L6).
+    /// The input is invalid; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-    /// No answer. The unit may or may not hold the lease.
+    /// There is no answer. The unit may or may not hold the lease.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
 }
 
-/// Why a holder did not step down.
+/// Reason why a holder did not step down.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReleaseError {
-    /// The tenure is over, and another one has begun: there is nothing of the caller's to release.
+    /// The tenure is over and another one has begun, so the caller has nothing to release.
     #[error("stale token: the present tenure has token {current}")]
     Stale {
         /// Token of the present tenure.
@@ -139,33 +140,33 @@ pub enum ReleaseError {
     /// The claimer cannot release. The lease ends when it expires.
     #[error("this claimer cannot release a lease; the lease ends when it expires")]
     Unsupported,
-    /// Bad input; nothing was sent (spec 05 L6).
+    /// The input is invalid; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-    /// No answer. The tenure may or may not be over.
+    /// There is no answer. The tenure may or may not be over.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
 }
 
-/// Why a pin was not set or taken away.
+/// Reason why a pin was not set or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PinError {
-    /// Bad input; nothing was sent (spec 05 L6).
+    /// The input is invalid; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
     /// The service has no room for another pin.
     #[error("too many pins: max_pins={limit}")]
     TooManyPins {
-        /// The service's setting.
+        /// Value of the service's setting.
         limit: i64,
     },
     /// The service has no room for another application.
     #[error("too many leases: max_leases={limit}")]
     TooManyLeases {
-        /// The service's setting.
+        /// Value of the service's setting.
         limit: i64,
     },
-    /// No answer. The pin may or may not be there.
+    /// There is no answer. The pin may or may not exist.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
 }

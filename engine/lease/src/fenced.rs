@@ -1,4 +1,4 @@
-//! Fenced ingress: a service that takes messages of the present tenure only (spec 05 L10, L20).
+//! Fenced ingress: a service that only receives messages of the present tenure (spec 05 L10, L20).
 
 use harrier_cluster::codec::{CloseReason, Role};
 use harrier_cluster::service::{
@@ -53,10 +53,11 @@ pub struct FencedService<S> {
 }
 
 impl<S: ClusteredService> FencedService<S> {
-    /// A service that accepts fences.
+    /// Wraps a service.
     ///
     /// # Errors
-    /// A setting that cannot be.
+    ///
+    /// Invalid setting.
     pub fn new(service: S, settings: LeaseSettings) -> Result<Self, InvalidLeaseSetting> {
         Ok(Self { service, table: LeaseTable::new(settings)?, buffer: [0; MAX_MESSAGE_LENGTH] })
     }
@@ -71,7 +72,7 @@ impl<S: ClusteredService> FencedService<S> {
         &self.table
     }
 
-    /// Takes a message of the leases' schema; what it says the service may hear.
+    /// Judges a message of the leases' schema; returns the message that the service may receive.
     fn judge<'m>(
         &mut self,
         cluster: &mut Cluster<'_>,
@@ -86,7 +87,7 @@ impl<S: ClusteredService> FencedService<S> {
                     return Some(envelope.payload);
                 }
                 let Envelope { correlation_id, token, application, .. } = envelope;
-                // What is no name has no lease, and no place in the answer.
+                // An invalid name has no lease, and does not fit into the answer.
                 let application = if application.len() <= MAX_NAME_LENGTH { application } else { "" };
                 let stale =
                     Event::FenceStale { correlation_id, token, current_token, log_position, application };
@@ -97,7 +98,7 @@ impl<S: ClusteredService> FencedService<S> {
             }
             Ok(None) => {
                 if let (Some(_), Ok(request)) = (session, Request::decode(message)) {
-                    // Answers and timers are the lease service's.
+                    // The lease service handles answers and timers.
                     let _for_the_lease_service = self.table.apply(log_position, &request);
                 }
             }

@@ -4,11 +4,11 @@ use thiserror::Error;
 
 use crate::codec::MAX_NAME_LENGTH;
 
-/// Input that breaks a rule of spec 05 L6.
+/// Fault of an input, by spec 05 L6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{field} {rule}")]
 pub struct InvalidInput {
-    /// The field.
+    /// Name of the field.
     pub field: &'static str,
     /// The rule that it breaks.
     pub rule: &'static str,
@@ -17,7 +17,8 @@ pub struct InvalidInput {
 /// Checks a name: 1 to 128 bytes without white space and control characters.
 ///
 /// # Errors
-/// The rule that it breaks.
+///
+/// The rule that the name breaks.
 pub fn check_name(field: &'static str, name: &str) -> Result<(), InvalidInput> {
     let rule = if name.is_empty() {
         "must not be empty"
@@ -35,10 +36,11 @@ pub fn check_name(field: &'static str, name: &str) -> Result<(), InvalidInput> {
     Err(InvalidInput { field, rule })
 }
 
-/// The application of a unit: its name up to its last `/` (spec 05 L12).
+/// Returns the application of a unit: its name up to its last `/` (spec 05 L12).
 ///
 /// # Errors
-/// A unit that is not named so.
+///
+/// The unit's name has another form.
 pub fn application_of(unit: &str) -> Result<&str, InvalidInput> {
     check_name("unit", unit)?;
     match unit.rsplit_once('/') {

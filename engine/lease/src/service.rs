@@ -14,10 +14,13 @@ use crate::table::{Effects, LeaseTable, Outcome};
 use crate::teller::Teller;
 use crate::waiters::{Wait, Waiters};
 
-/// Bytes of a page: small enough for every egress stream.
+/// Length of a page, bytes: small enough for every egress stream.
 const PAGE_LENGTH: usize = 4_096;
 
 /// Grants leases.
+///
+/// Only the leader's container answers; offers of other members are discarded. Messages allocate nothing: the service
+/// allocates all memory when it is created.
 ///
 /// Only the leader's container answers; offers of others go nowhere. Nothing is allocated for a message: all memory is
 /// taken when the service is made.
@@ -35,9 +38,10 @@ pub struct LeaseService {
 }
 
 impl LeaseService {
-    /// A service without leases.
+    /// Creates a service without leases.
     ///
     /// # Errors
+    ///
     /// Invalid setting.
     pub fn new(settings: LeaseSettings) -> Result<Self, InvalidLeaseSetting> {
         Ok(Self {
@@ -52,15 +56,16 @@ impl LeaseService {
         &self.table
     }
 
-    /// Waits for the end of a tenure, of all sessions.
+    /// Number of waits for the end of a tenure, of all sessions.
     pub fn waiter_count(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Hands the state to `put` as the records of a snapshot, for instance to compare replicas byte by byte.
+    /// Passes the state to `put` as the records of a snapshot, for instance to compare replicas byte by byte.
     ///
     /// # Errors
-    /// What `put` returns.
+    ///
+    /// The error of `put`.
     pub fn write_state<E: From<SbeError>>(
         &self,
         put: &mut impl FnMut(&[u8]) -> Result<(), E>,
@@ -68,9 +73,10 @@ impl LeaseService {
         stored::write_records(&self.table, Some(&self.waiters), put)
     }
 
-    /// A service with the state of a snapshot's records.
+    /// Creates a service with the state of a snapshot's records.
     ///
     /// # Errors
+    ///
     /// Invalid setting, or see [`SnapshotStateError`](crate::table::SnapshotStateError).
     pub fn from_state<'m>(
         settings: LeaseSettings,
@@ -90,7 +96,7 @@ impl LeaseService {
     ) {
         let (outcome, effects) = self.table.apply(log_position, request);
         let mut teller = Teller::new(cluster);
-        // The waiters of a tenure that is over go before its slot can have new ones.
+        // Waiters of a tenure that is over must go before its slot can have new ones.
         take_effect(&mut self.waiters, &mut self.buffer, &mut teller, effects);
         let correlation_id = request.correlation_id();
         let event = match outcome {
@@ -126,22 +132,24 @@ impl LeaseService {
     }
 }
 
-/// Ends another session of the client that asks. It has ended once the log has its end: nothing of it comes after that.
+/// Ends another session of the requesting client. The session has ended when the log contains its end: none of its
+/// messages comes after that.
 fn end_session(cluster: &mut Cluster<'_>, session_id: i64, other_id: i64) -> (AnswerCode, &'static str) {
     let Some(other) = cluster.client_session(other_id) else { return (AnswerCode::SessionEnded, "") };
-    let is_own = cluster.client_session(session_id).is_some_and(|own| own.principal == other.principal);
+    let is_own =
+        cluster.client_session(session_id).is_some_and(|session| session.principal == other.principal);
     if other_id == session_id {
         return (AnswerCode::Invalid, "session: must not be the one that asks");
     }
     if !is_own {
         return (AnswerCode::Invalid, "session: must be of the same principal");
     }
-    // Refused for now, it is asked for again.
+    // When the request is refused for now, the client repeats it.
     let _is_asked_again = cluster.close_client_session(other_id);
     (AnswerCode::SessionEnding, "")
 }
 
-/// Registers a wait for a tenure; says how that went.
+/// Registers a wait for a tenure, and returns the outcome.
 fn register(waiters: &mut Waiters, wait: Wait, token: u64, max_waiters: usize) -> Event<'static> {
     let correlation_id = wait.correlation_id;
     Event::Answer(if waiters.add(wait) {
@@ -152,7 +160,7 @@ fn register(waiters: &mut Waiters, wait: Wait, token: u64, max_waiters: usize) -
     })
 }
 
-/// Wakes who waited for a tenure that is over, and sets the timer that is asked for.
+/// Wakes the waiters of a tenure that is over, and sets the timer that is requested.
 fn take_effect(waiters: &mut Waiters, buffer: &mut [u8], teller: &mut Teller<'_, '_>, effects: Effects) {
     if let Some(ended) = effects.ended {
         while let Some(wait) = waiters.pop(ended.slot) {
@@ -262,7 +270,7 @@ mod tests {
         register(&mut service.waiters, wait, 32, 3)
     }
 
-    /// A lease with two waiters, and one that is pinned only.
+    /// Creates a service with a lease with two waiters, and one that is only pinned.
     fn service() -> LeaseService {
         let mut service = LeaseService::new(settings()).unwrap();
         service.table.on_new_term(1_000, TimeUnit::Millis);
@@ -286,7 +294,8 @@ mod tests {
         let mut again = restored(settings(), &records).unwrap();
         assert_eq!((state(&again), again.waiter_count()), (records, 2));
         // Spec 05: no wake-up is lost.
-        let woken: Vec<i64> = std::iter::from_fn(|| again.waiters.pop(0)).map(|own| own.session_id).collect();
+        let woken: Vec<i64> =
+            std::iter::from_fn(|| again.waiters.pop(0)).map(|waiter| waiter.session_id).collect();
         assert_eq!(woken.len(), 2);
     }
 
@@ -317,18 +326,18 @@ mod tests {
         let few = LeaseSettings { max_waiters: 1, ..settings() };
         let error = restored(few, &records).err().unwrap();
         assert!(error.contains("2 waiters") && error.contains("max_waiters=1"), "{error}");
-        // A waiter for a lease that nobody holds, or that is not there.
+        // The waiter waits for a lease that nobody holds, or that does not exist.
         let at = records.len() - 2;
         for lease_slot in [1, 3, -1] {
             let mut bad = records.clone();
             bad[at] = encoded(&Record::Waiter { session_id: 8, correlation_id: 9, lease_slot, index: 1 });
             assert!(restored(settings(), &bad).is_err(), "{lease_slot}");
         }
-        // The same one twice.
+        // The same waiter appears twice.
         let mut bad = records.clone();
         bad[at] = encoded(&Record::Waiter { session_id: 7, correlation_id: 9, lease_slot: 0, index: 1 });
         assert!(restored(settings(), &bad).err().unwrap().contains("already"));
-        // A copy that only judges fences has none.
+        // A copy that only judges fences has no waiters.
         let mut table = LeaseTable::new(settings()).unwrap();
         let records = records.iter().map(Vec::as_slice);
         assert!(stored::read_records(records, &mut table, None).is_err());

@@ -2,32 +2,33 @@
 
 use thiserror::Error;
 
-/// A setting that cannot be.
+/// Invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("lease setting {setting} {rule}")]
 pub struct InvalidLeaseSetting {
-    /// Name and value.
+    /// Name and value of the setting.
     pub setting: String,
-    /// What would be valid.
+    /// Values that would be valid.
     pub rule: &'static str,
 }
 
-/// Settings of the lease service. All copies of the lease table in a cluster must have the same: those of the service
-/// and those of services that accept fences. Change them only with a snapshot in between.
+/// Settings of the lease service. All copies of the lease table in a cluster must have the same settings: those of
+/// the lease service and those of services that accept fences. Take a snapshot before you change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseSettings {
-    /// Applications with a holder or a pin, at most.
+    /// Most applications with a holder or a pin.
     pub max_leases: usize,
-    /// Waits for release at most, of all sessions.
+    /// Most waits for release, of all sessions.
     pub max_waiters: usize,
-    /// Pins at most, of all applications.
+    /// Most pins, of all applications.
     pub max_pins: usize,
     /// Shortest duration of a claim, ns.
     pub min_duration_ns: i64,
     /// Longest duration of a claim, ns.
     pub max_duration_ns: i64,
-    /// A lease lasts longer than was claimed by its duration divided by this: what clocks of two machines may drift apart
-    /// (spec 05 L11). To that comes one unit of cluster time, for the time of the claim is told in whole units.
+    /// A lease lasts longer than it was claimed for, by its duration divided by this: the clocks of two machines may
+    /// drift apart by as much (spec 05 L11). One unit of cluster time is added, because the time of a claim is
+    /// rounded down to whole units.
     pub drift_divisor: i64,
 }
 
@@ -44,14 +45,15 @@ impl Default for LeaseSettings {
     }
 }
 
-/// Most of anything that has a slot.
+/// Most leases, waiters or pins.
 const MAX_SLOTS: usize = 1 << 24;
 
 impl LeaseSettings {
     /// Checks the settings.
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    ///
+    /// The first invalid setting.
     pub fn validate(&self) -> Result<(), InvalidLeaseSetting> {
         for (name, value) in
             [("max_leases", self.max_leases), ("max_waiters", self.max_waiters), ("max_pins", self.max_pins)]

@@ -1,4 +1,4 @@
-//! The lease table in a snapshot's stream.
+//! The lease table in the stream of a snapshot.
 
 use harrier_cluster::service::{Cluster, ServiceFailure, SnapshotImage, SnapshotPublication};
 use harrier_protocol::sbe::SbeError;
@@ -22,7 +22,7 @@ pub(crate) fn write(
     })
 }
 
-/// Hands all records of a table to `put`, encoded.
+/// Passes all records of a table to `put`, encoded.
 pub(crate) fn write_records<E: From<SbeError>>(
     table: &LeaseTable,
     waiters: Option<&Waiters>,
@@ -46,7 +46,7 @@ pub(crate) fn write_records<E: From<SbeError>>(
     put(&Record::End { records })
 }
 
-/// Reads a table up to its end; what follows is left in the stream. Without a place for waiters there must be none.
+/// Reads a table up to its end; the rest stays in the stream. Without a place for waiters the table must have none.
 pub(crate) fn read(
     cluster: &mut Cluster<'_>,
     snapshot: &mut SnapshotImage<'_>,
@@ -56,7 +56,7 @@ pub(crate) fn read(
     let mut reader = TableReader::default();
     while !reader.is_complete() {
         let mut outcome = Ok(());
-        // Frame by frame: the frame behind the end is somebody else's.
+        // One frame is read at a time: the frame after the end belongs to somebody else.
         let count = snapshot.poll(1, &mut |message, _| {
             outcome = take_record(&mut reader, table, waiters.as_deref_mut(), message);
         });
@@ -88,14 +88,14 @@ fn take_record(
     mut waiters: Option<&mut Waiters>,
     message: &[u8],
 ) -> Result<(), SnapshotStateError> {
-    reader.on_record(table, message, &mut |own| {
+    reader.on_record(table, message, &mut |waiter| {
         let wait = Wait {
-            session_id: own.session_id,
-            correlation_id: own.correlation_id,
-            lease_slot: own.lease_slot,
+            session_id: waiter.session_id,
+            correlation_id: waiter.correlation_id,
+            lease_slot: waiter.lease_slot,
         };
         match &mut waiters {
-            Some(waiters) => waiters.add_at(own.index, wait),
+            Some(waiters) => waiters.add_at(waiter.index, wait),
             None => Err("a table that only judges fences has no waiters"),
         }
     })

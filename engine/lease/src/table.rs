@@ -23,14 +23,14 @@ use crate::codec::{MAX_NAME_LENGTH, Process};
 use crate::settings::{InvalidLeaseSetting, LeaseSettings};
 use pins::Pins;
 
-/// Timers of leases have correlation ids from here on: this one plus the slot (spec 05 L21).
+/// First correlation id of the timers of leases; the slot is added to it (spec 05 L21).
 pub const TIMER_BASE: i64 = 0x4C53_0000_0000_0000;
-/// Expiry told of a pinned lease.
+/// Expiry that is reported for a pinned lease.
 pub const NEVER: i64 = i64::MAX;
-/// No timer is set.
+/// Marks a slot without a timer.
 const NO_TIMER: i64 = i64::MAX;
 
-/// A name in the place that was taken for it at start.
+/// A name in memory that was allocated at start.
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     length: u8,
@@ -40,7 +40,7 @@ pub(crate) struct Name {
 impl Name {
     pub(crate) const EMPTY: Self = Self { length: 0, bytes: [0; MAX_NAME_LENGTH] };
 
-    /// Takes a name that was checked before.
+    /// Stores a name that was checked before.
     pub(crate) fn set(&mut self, name: &str) {
         let length = name.len().min(MAX_NAME_LENGTH);
         self.bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
@@ -105,25 +105,25 @@ impl Lease {
     }
 }
 
-/// A tenure that is over: whoever waits for the slot's application is to be woken.
+/// A tenure that is over: the waiters of the slot's application must be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedTenure {
-    /// Slot that the lease had.
+    /// Slot of the lease.
     pub slot: usize,
     /// Fencing token of the tenure.
     pub token: u64,
 }
 
-/// A cluster timer that is to be set, or set anew.
+/// A cluster timer that is to be set, or set again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimerRequest {
     /// Correlation id of the timer.
     pub correlation_id: i64,
-    /// When it is to fire, cluster time.
+    /// Deadline of the timer, cluster time.
     pub deadline: i64,
 }
 
-/// What follows from an event besides its answer. A copy that only judges fences leaves both alone.
+/// Effects of an event besides its answer. A copy that only judges fences ignores them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effects {
     /// A tenure that ended here.
@@ -155,7 +155,7 @@ pub struct Effects {
 pub struct LeaseTable {
     settings: LeaseSettings,
     time_unit: TimeUnit,
-    /// Highest timestamp seen (spec 05 L22).
+    /// Highest timestamp so far (spec 05 L22).
     time: i64,
     slots: Slots,
     index: Index,
@@ -167,9 +167,10 @@ pub struct LeaseTable {
 }
 
 impl LeaseTable {
-    /// An empty table; takes all its memory here.
+    /// Creates an empty table, and allocates all its memory.
     ///
     /// # Errors
+    ///
     /// Invalid setting.
     pub fn new(settings: LeaseSettings) -> Result<Self, InvalidLeaseSetting> {
         settings.validate()?;
@@ -192,17 +193,17 @@ impl LeaseTable {
         &self.settings
     }
 
-    /// Highest timestamp seen.
+    /// Highest timestamp so far.
     pub fn time(&self) -> i64 {
         self.time
     }
 
-    /// Applications with a holder or a pin.
+    /// Number of applications with a holder or a pin.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// True without any.
+    /// True when no application has a holder or a pin.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -213,8 +214,8 @@ impl LeaseTable {
         self.time = self.time.max(timestamp);
     }
 
-    /// A new leadership term: each lease that lives lasts its whole duration again, for the new leader's clock may be fast
-    /// (spec 05 L11). Whether it lives is judged at the last event before the term.
+    /// Begins a new leadership term: each live lease lasts its whole duration again, because the new leader's clock
+    /// may be fast (spec 05 L11). A lease is live if it was at the last event before the term.
     pub fn on_new_term(&mut self, timestamp: i64, time_unit: TimeUnit) {
         if time_unit != self.time_unit {
             self.change_unit(time_unit);
@@ -231,8 +232,8 @@ impl LeaseTable {
         self.time = begin;
     }
 
-    /// A timer has fired, early, late or for a lease that is gone: L5 decides (spec 05 L21). `None` when it is no timer of
-    /// leases.
+    /// A timer has fired, early, late or for a lease that is gone: L5 decides (spec 05 L21). Returns `None` when it
+    /// is not a timer of leases.
     pub fn on_timer(&mut self, correlation_id: i64) -> Option<Effects> {
         let slot = usize::try_from(correlation_id.checked_sub(TIMER_BASE)?).ok()?;
         if slot > u32::MAX as usize {
@@ -255,13 +256,13 @@ impl LeaseTable {
         Some(effects)
     }
 
-    /// Whether the tenure with a token is the present one of its application (spec 05 L10).
+    /// True when the tenure with a token is the present one of its application (spec 05 L10).
     #[inline]
     pub fn is_current(&self, application: &str, token: u64) -> bool {
         token != 0 && self.current_token(application) == token
     }
 
-    /// Token of an application's present tenure; 0 without one.
+    /// Returns the token of an application's present tenure; 0 without one.
     pub fn current_token(&self, application: &str) -> u64 {
         match self.find(application) {
             Some(slot) if self.is_live(slot) => self.leases[slot].token,
@@ -269,7 +270,7 @@ impl LeaseTable {
         }
     }
 
-    /// Unit and token of an application's holder.
+    /// Returns unit and token of an application's holder.
     pub fn holder(&self, application: &str) -> Option<(&str, u64)> {
         let slot = self.find(application).filter(|slot| self.is_live(*slot))?;
         Some((self.leases[slot].unit.as_str(), self.leases[slot].token))
@@ -285,7 +286,7 @@ impl LeaseTable {
         self.index.find(hash(0, bytes), |slot| self.leases[slot].application.as_bytes() == bytes)
     }
 
-    /// Over is what has its expiry at or before now, unless it is pinned (spec 05 L5).
+    /// A lease is over when its expiry is at or before now, unless it is pinned (spec 05 L5).
     fn is_live(&self, slot: usize) -> bool {
         let lease = &self.leases[slot];
         lease.has_holder() && (lease.pin_count > 0 || lease.expiry > self.time)
@@ -315,7 +316,7 @@ impl LeaseTable {
         }
     }
 
-    /// A slot for an application that has none.
+    /// Returns a slot for an application that has none.
     fn open(&mut self, application: &str) -> Option<usize> {
         let slot = self.slots.take()?;
         self.leases[slot] = Lease::NONE;
@@ -363,17 +364,18 @@ pub(crate) fn unit_ns(time_unit: TimeUnit) -> i64 {
     }
 }
 
-/// Division that rounds up; `divisor` is positive.
+/// Divides and rounds up; `divisor` is positive.
 fn ceiling(value: i64, divisor: i64) -> i64 {
     value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
 }
 
-/// A timestamp is rounded down: what it stamps may be so much later.
+/// A timestamp is rounded down: the event may have been later by this.
 const STAMP_UNIT: i64 = 1;
 
-/// End of a lease of `duration` from `time` on, with the allowance of at least one unit (spec 05 L11, L22).
+/// Returns the end of a lease of `duration` from `time` on, with the allowance of at least one unit (spec 05 L11,
+/// L22).
 fn extended(time: i64, duration: i64, drift_divisor: i64) -> i64 {
     let allowance = ceiling(duration, drift_divisor).max(1) + STAMP_UNIT;
-    // One before the end of time: that is no expiry but "never".
+    // The result stays below the end of time, which means "never".
     time.saturating_add(duration).saturating_add(allowance).min(NEVER - 1)
 }

@@ -28,7 +28,7 @@ impl Shared {
         match state.answer {
             Some(answer) => Poll::Ready(answer),
             None => {
-                if !state.wakers.iter().any(|own| own.will_wake(context.waker())) {
+                if !state.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
                     state.wakers.push(context.waker().clone());
                 }
                 Poll::Pending
@@ -37,8 +37,8 @@ impl Shared {
     }
 }
 
-/// A question to a tracker. Its answer never changes: ask as often as you like, from any thread, before it is ready or
-/// after. A ticket is also a future of its answer.
+/// A question to a tracker. Its answer never changes: it may be asked any number of times, from any thread, before it
+/// is ready or after. A ticket is also a future of its answer.
 ///
 /// ```
 /// use harrier_lease::{Resolver, Ticket};
@@ -52,13 +52,13 @@ impl Shared {
 pub struct Ticket(Arc<Shared>);
 
 impl Ticket {
-    /// A ticket and whoever answers it.
+    /// Creates a ticket and its resolver.
     pub fn new() -> (Resolver, Self) {
         let shared = Arc::new(Shared::default());
         (Resolver(shared.clone()), Self(shared))
     }
 
-    /// A ticket that is answered already.
+    /// Creates a ticket that is answered already.
     pub fn answered(answer: bool) -> Self {
         let (resolver, ticket) = Self::new();
         resolver.resolve(answer);
@@ -76,19 +76,19 @@ impl Ticket {
         }
     }
 
-    /// Waits for the answer at most so long.
+    /// Waits for the answer for at most this time.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<bool> {
         let state = self.0.lock();
         let waited = self.0.is_ready.wait_timeout_while(state, timeout, |state| state.answer.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.answer
     }
 
-    /// The answer, when there is one.
+    /// Returns the answer, if there is one.
     pub fn answer(&self) -> Option<bool> {
         self.0.lock().answer
     }
 
-    /// When the answer is there; says nothing about it.
+    /// Returns a handle that is ready when the answer is; it does not contain the answer.
     pub fn ready(&self) -> Ready {
         Ready(self.0.clone())
     }
@@ -102,12 +102,12 @@ impl Future for Ticket {
     }
 }
 
-/// The moment at which a ticket is answered: to be selected on as a future, or asked.
+/// Readiness of a ticket: a future to select on, or a value to poll.
 #[derive(Debug, Clone)]
 pub struct Ready(Arc<Shared>);
 
 impl Ready {
-    /// True once the ticket is answered.
+    /// True when the ticket is answered.
     pub fn is_ready(&self) -> bool {
         self.0.lock().answer.is_some()
     }
@@ -121,7 +121,7 @@ impl Future for Ready {
     }
 }
 
-/// Answers a ticket once; dropped, it answers false.
+/// Answers a ticket once. When it is dropped, the answer is false.
 #[derive(Debug)]
 pub struct Resolver(Arc<Shared>);
 
@@ -195,7 +195,7 @@ mod tests {
             })
             .collect();
         resolver.resolve(true);
-        assert!(waiting.into_iter().all(|own| own.join().unwrap()));
+        assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
     }
 
     #[test]

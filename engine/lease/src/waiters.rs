@@ -14,7 +14,7 @@ struct Waiter {
     previous: u32,
 }
 
-/// A wait, by whom and for what.
+/// A wait of a session for the end of a tenure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) session_id: i64,
@@ -22,7 +22,8 @@ pub(crate) struct Wait {
     pub(crate) lease_slot: usize,
 }
 
-/// All waits. Those for a lease form a list that its slot begins; when its tenure ends, all of them go.
+/// All waits. The waits for a lease form a list that begins at its slot; when its tenure ends, all of them are
+/// removed.
 pub(crate) struct Waiters {
     slots: Slots,
     index: Index,
@@ -57,7 +58,8 @@ impl Waiters {
         })
     }
 
-    /// Registers a wait; one that is there already waits for the new lease from now on. False when there is no room.
+    /// Registers a wait. A wait that is registered already waits for the new lease from now on. Returns false when
+    /// there is no room.
     pub(crate) fn add(&mut self, wait: Wait) -> bool {
         self.cancel(wait.session_id, wait.correlation_id);
         let Some(waiter) = self.slots.take() else { return false };
@@ -65,7 +67,7 @@ impl Waiters {
         true
     }
 
-    /// As [`add`](Self::add), at a certain index and only when it is not there.
+    /// Works as [`add`](Self::add), at a certain index and only when the wait is not registered.
     pub(crate) fn add_at(&mut self, waiter: usize, wait: Wait) -> Result<(), &'static str> {
         if self.find(wait.session_id, wait.correlation_id).is_some() {
             return Err("it is there already");
@@ -106,14 +108,14 @@ impl Waiters {
         self.slots.give_back(waiter);
     }
 
-    /// A wait is given up.
+    /// Cancels a wait.
     pub(crate) fn cancel(&mut self, session_id: i64, correlation_id: i64) {
         if let Some(waiter) = self.find(session_id, correlation_id) {
             self.remove(waiter);
         }
     }
 
-    /// A session has ended, and its waits with it.
+    /// A session has ended: removes its waits.
     pub(crate) fn on_session_close(&mut self, session_id: i64) {
         let mut from = 0;
         while let Some(waiter) = self.next_from(from) {
@@ -128,7 +130,7 @@ impl Waiters {
         if from >= self.slots.limit() { None } else { self.slots.taken_from(from).next() }
     }
 
-    /// Takes the next wait for a lease's slot out.
+    /// Removes and returns the next wait for a lease's slot.
     pub(crate) fn pop(&mut self, lease_slot: usize) -> Option<Wait> {
         let waiter = self.first[lease_slot];
         let own = *self.waiters.get(waiter as usize)?;
@@ -176,7 +178,7 @@ mod tests {
                     }
                     3 => {
                         waiters.on_session_close(session_id);
-                        model.retain(|own, _| own.0 != session_id);
+                        model.retain(|wait, _| wait.0 != session_id);
                     }
                     _ => while let Some(wait) = waiters.pop(lease_slot) {
                         let own = model.remove(&(wait.session_id, wait.correlation_id));
@@ -185,7 +187,7 @@ mod tests {
                 }
                 let all: BTreeMap<_, _> = waiters
                     .all()
-                    .map(|(_, own)| ((own.session_id, own.correlation_id), own.lease_slot))
+                    .map(|(_, waiter)| ((waiter.session_id, waiter.correlation_id), waiter.lease_slot))
                     .collect();
                 prop_assert_eq!(&all, &model);
                 prop_assert_eq!(waiters.len(), model.len());

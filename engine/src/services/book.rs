@@ -12,7 +12,7 @@ struct Resting {
     side: Side,
     price: i64,
     quantity: i64,
-    /// Which of the orders that had this id; places in line of earlier ones are stale.
+    /// Generation of the order with this id; places in line of earlier generations are stale.
     generation: u64,
 }
 
@@ -23,10 +23,10 @@ struct Level {
     live: usize,
 }
 
-/// What became of an order.
+/// Outcome of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether it was carried out.
+    /// True when it was carried out.
     pub status: Status,
     /// How much was traded at once.
     pub filled: i64,

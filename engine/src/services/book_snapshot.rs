@@ -29,9 +29,9 @@ pub enum BookSnapshotError {
     /// Fewer or more orders than the head says.
     #[error("book of {expected} orders has {actual}")]
     Count {
-        /// What the head says.
+        /// Number that the head has.
         expected: u64,
-        /// What came.
+        /// Number that was read.
         actual: u64,
     },
 }
@@ -39,7 +39,7 @@ pub enum BookSnapshotError {
 /// Hands a book's messages to `put`, one after the other.
 ///
 /// # Errors
-/// What `put` returns.
+/// Error of `put`.
 pub fn write<E>(book: &Book, put: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let (traded, applied) = book.totals();
     let mut message = Vec::with_capacity(ORDERS_PER_MESSAGE * ORDER_LENGTH);

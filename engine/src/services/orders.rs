@@ -26,7 +26,7 @@ impl Side {
     }
 }
 
-/// What a request asks the book to do.
+/// Request to the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Trades with what matches; the rest stays in the book.
@@ -76,7 +76,7 @@ pub struct Request {
     pub order: Order,
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Carried out.
@@ -96,7 +96,7 @@ pub enum Status {
 pub struct Reply {
     /// The request that is answered.
     pub sequence: u64,
-    /// What became of it.
+    /// Outcome of the request.
     pub status: Status,
     /// How much was traded at once.
     pub filled: i64,

@@ -114,7 +114,7 @@ pub struct LogSettings {
     pub spies_simulate_connection: bool,
     /// Subscribers hold the publication back.
     pub tether: bool,
-    /// Who writes the log.
+    /// Kind of resource that the log belongs to.
     pub log_type: LogType,
     /// Term in which a publication starts.
     pub start_term_id: i32,

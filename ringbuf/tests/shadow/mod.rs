@@ -78,7 +78,7 @@ impl ShadowRegion {
     }
 }
 
-/// What a part of a split access orders.
+/// Returns the ordering of a part of a split access.
 fn load_order(order: Ordering) -> Ordering {
     if order == Ordering::Release { Ordering::Relaxed } else { order }
 }

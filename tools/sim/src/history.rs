@@ -229,7 +229,7 @@ impl History {
         }
     }
 
-    /// Whether a session has been closed in the log.
+    /// True when the log has closed a session.
     pub fn is_closed(&self, session_id: i64) -> bool {
         self.sessions.get(&session_id).is_some_and(|session| session.is_closed)
     }
@@ -239,7 +239,7 @@ impl History {
         self.sessions.iter().filter(|(_, session)| !session.is_closed).map(|(id, _)| *id)
     }
 
-    /// Whether the present life has been shown all there is.
+    /// True when the present life has seen all events.
     pub fn has_caught_up(&self) -> bool {
         self.cursor == self.events.len()
     }

@@ -1,4 +1,4 @@
-//! What the counters of a host's parts say at the end of a life: rare branches of the driver, and errors of all parts.
+//! Counters of a host's parts at the end of a life: they show rare branches of the driver, and errors of all parts.
 
 use std::cell::RefCell;
 use std::rc::Rc;

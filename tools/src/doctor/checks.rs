@@ -27,7 +27,7 @@ pub enum Outcome {
     Finding {
         /// Value that was found.
         seen: String,
-        /// What to do.
+        /// Remedy, for people.
         mend: String,
     },
     /// The host does not show the property.

@@ -63,7 +63,7 @@ pub(super) fn run(
             other => CommandError::failed(other),
         })?;
     let outcome = lead(arguments, &tracker, &stop, json);
-    // What is lost is over, or ends by itself: there may be nobody who could take it back.
+    // A lost lease is over or ends by itself, and there may be nobody who could take it back.
     let stopped = tracker.stop(!matches!(outcome, Ok(End::Lost)));
     match outcome? {
         End::Told => Ok(()),
@@ -206,7 +206,7 @@ impl Running {
 
     fn kill(&mut self) {
         if let Some(mut child) = self.0.take() {
-            // What the group has left behind goes too; the child is waited for only afterwards.
+            // Processes that the group has left behind are killed too; the child is waited for only afterwards.
             let _gone = kill_group(&child);
             let _status = child.wait();
         }

@@ -10,7 +10,7 @@ use crate::tree::Tree;
 /// Longest text between a citation and a `§` that still means the same document.
 const MAX_GAP: usize = 60;
 
-/// What the citations of a repository name.
+/// The citations of a repository.
 #[derive(Debug, Default)]
 pub struct Cited {
     /// Rules that source files and tests cite.
@@ -216,7 +216,7 @@ impl<'a> Cursor<'a> {
         targets
     }
 
-    /// What stands between two rules of a list. Moves on only if a rule follows.
+    /// Accepts the text between two rules of a list. It moves on only if a rule follows.
     fn separator(&mut self, is_first: bool) -> bool {
         let start = self.at;
         let separators: &[&str] = if is_first { &[" "] } else { &[", ", " and ", "; ", ",", " "] };

@@ -9,7 +9,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use crate::Finding;
 use crate::tree::{Tree, normalise};
 
-/// Where readers begin.
+/// The document that readers open first.
 const START: &str = "README.md";
 
 /// Checks each link, each path in a code span, each `….md` in a comment, and that every document can be reached.
@@ -35,7 +35,7 @@ struct Place {
     line: usize,
 }
 
-/// What a document holds.
+/// The anchors, the links and the code spans of a document.
 #[derive(Debug, Default)]
 struct Document {
     anchors: BTreeSet<String>,

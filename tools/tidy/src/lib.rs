@@ -31,7 +31,7 @@ pub struct Finding {
     pub file: PathBuf,
     /// Line of the fault, from 1 on; 0 when the whole file is meant.
     pub line: usize,
-    /// What is wrong.
+    /// Description of the fault.
     pub message: String,
 }
 

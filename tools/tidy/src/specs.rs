@@ -47,7 +47,9 @@ impl Specs {
 
     /// True when a document has a heading whose text begins so.
     pub fn has_title(&self, document: u8, title: &str) -> bool {
-        self.documents.get(&document).is_some_and(|spec| spec.titles.iter().any(|own| own.starts_with(title)))
+        self.documents
+            .get(&document)
+            .is_some_and(|spec| spec.titles.iter().any(|known| known.starts_with(title)))
     }
 
     /// The numbers from `first` to `last`, in the order of the document. Empty when one of them does not exist.

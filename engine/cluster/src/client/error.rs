@@ -10,7 +10,7 @@ use crate::codec::EventCode;
 /// What can go wrong between a client and its cluster.
 #[derive(Debug, Error)]
 pub enum ClusterClientError {
-    /// A setting that cannot be.
+    /// Invalid setting.
     #[error("cluster client setting {setting} {rule}")]
     Setting {
         /// Name and value.

@@ -1,4 +1,4 @@
-//! What a cluster has, as it was listed.
+//! Listings of a cluster's leases and pins.
 
 use harrier_cluster::codec::TimeUnit;
 
@@ -26,7 +26,7 @@ pub struct LeaseInfo {
 pub struct PinInfo {
     /// The application.
     pub application: String,
-    /// Who pins it.
+    /// Entity that pins it.
     pub entity: String,
 }
 
@@ -41,7 +41,7 @@ pub struct Leases {
     pub leases: Vec<LeaseInfo>,
 }
 
-/// What has been read so far.
+/// Progress of a listing.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) leases: Leases,

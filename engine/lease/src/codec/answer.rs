@@ -8,23 +8,38 @@ use super::{
 
 /// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the codes of docs/protocol/leases.md")]
 pub enum AnswerCode {
+    /// The unit leads.
     Granted = 0,
+    /// Another unit leads.
     Denied,
+    /// The unit holds the lease.
     Held,
+    /// The unit does not hold the lease.
     NotHeld,
+    /// The lease is released, or nobody held it.
     Released,
+    /// The tenure of the token is over.
     Stale,
+    /// The session waits for the end of a tenure.
     Waiting,
+    /// The entity pins the application.
     Pinned,
+    /// The entity does not pin the application.
     Unpinned,
+    /// The table of leases is full.
     TooManyLeases,
+    /// The table of waiters is full.
     TooManyWaiters,
+    /// The table of pins is full.
     TooManyPins,
+    /// A name, duration or cursor breaks a rule, which the detail names.
     Invalid,
+    /// The other session has ended.
     SessionEnded,
+    /// The other session is ending: ask again.
     SessionEnding,
+    /// Another process holds the lease for this unit.
     UnitHeld,
 }
 
@@ -49,13 +64,18 @@ const CODES: [AnswerCode; 16] = [
 
 /// The answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct Answer<'a> {
+    /// Correlation id of the request; it comes back in the answer.
     pub correlation_id: i64,
+    /// Fencing token of the tenure; 0 for none.
     pub token: u64,
+    /// Cluster time at which the lease ends.
     pub expiry: i64,
+    /// Limit that was reached.
     pub limit: i64,
+    /// Outcome of the request.
     pub code: AnswerCode,
+    /// Detail of the code, for people; empty without one.
     pub detail: &'a str,
     /// Process that holds the unit, for [`AnswerCode::UnitHeld`].
     pub holder: Process<'a>,
@@ -64,7 +84,7 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// An answer that has nothing to say but its code.
+    /// Returns an answer that consists of its code.
     pub fn new(correlation_id: i64, code: AnswerCode) -> Self {
         let (token, expiry, limit, claimed) = (0, 0, 0, 0);
         Answer { correlation_id, token, expiry, limit, code, detail: "", holder: Process::UNNAMED, claimed }
@@ -73,30 +93,49 @@ impl<'a> Answer<'a> {
 
 /// Message of the service to a client.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
 pub enum Event<'a> {
+    /// The answer to a request, template 32.
     Answer(Answer<'a>),
+    /// A tenure that was waited for is over, template 33.
     Released {
+        /// Correlation id of the wait.
         correlation_id: i64,
+        /// Token of the tenure that is over.
         token: u64,
     },
+    /// A fenced message was not delivered, template 34.
     FenceStale {
+        /// Correlation id of the fenced message.
         correlation_id: i64,
+        /// Token of the fenced message.
         token: u64,
+        /// Token of the present tenure; 0 for none.
         current_token: u64,
+        /// Log position of the fenced message, bytes.
         log_position: i64,
+        /// Name of the application.
         application: &'a str,
     },
+    /// A page of leases, template 35.
     Leases {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Cluster time of the page.
         time: i64,
+        /// Cursor of the next page; -1 after the last.
         next_cursor: i32,
+        /// Unit of cluster time, as in [`harrier_cluster::codec::TimeUnit`].
         time_unit: i32,
+        /// The leases of the page.
         entries: LeaseEntries<'a>,
     },
+    /// A page of pins, template 36.
     Pins {
+        /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
+        /// Cursor of the next page; -1 after the last.
         next_cursor: i32,
+        /// The pins of the page.
         entries: PinEntries<'a>,
     },
 }

@@ -10,21 +10,27 @@ const LEASE_BLOCK: u16 = 28;
 
 /// A lease of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct LeaseEntry<'a> {
+    /// Fencing token of the tenure; 0 for none.
     pub token: u64,
+    /// Cluster time at which the lease ends; 0 without a holder.
     pub expiry: i64,
+    /// Duration of the lease, in units of cluster time.
     pub duration: i64,
+    /// Entities that pin the application.
     pub pins: i32,
+    /// Name of the application.
     pub application: &'a str,
+    /// Name of the holder; empty without one.
     pub unit: &'a str,
 }
 
 /// A pin of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct PinEntry<'a> {
+    /// Name of the application.
     pub application: &'a str,
+    /// Name of the entity that pins.
     pub entity: &'a str,
 }
 
@@ -51,7 +57,7 @@ fn lease_entry<'a>(
 }
 
 impl<'a> LeaseEntries<'a> {
-    /// Checks all entries; `message` is then behind them.
+    /// Checks all entries; `message` is behind them afterwards.
     pub(super) fn read(message: &mut Decoder<'a>) -> Result<Self, CodecError> {
         let mut group = message.group("leases", 0)?;
         if group.remaining > 0 && group.block_length < usize::from(LEASE_BLOCK) {
@@ -104,7 +110,7 @@ impl<'a> Iterator for PinEntries<'a> {
 /// Writes a page into a buffer, entry by entry, until it is full.
 pub struct PageWriter<'a> {
     buffer: &'a mut [u8],
-    /// Offset of the group's header, which is also the end of the page's own block.
+    /// Offset of the group's header, which is the end of the page's own block.
     group: usize,
     cursor: usize,
     length: usize,
@@ -112,10 +118,11 @@ pub struct PageWriter<'a> {
 }
 
 impl<'a> PageWriter<'a> {
-    /// A page of leases. Entries follow with [`lease`](Self::lease).
+    /// Begins a page of leases. Entries follow with [`lease`](Self::lease).
     ///
     /// # Panics
-    /// When the buffer cannot hold a page without entries.
+    ///
+    /// The buffer cannot hold a page without entries.
     pub fn leases(buffer: &'a mut [u8], correlation_id: i64, time: i64, time_unit: i32) -> Self {
         let length = Encoder::new(buffer, header(35, 24))
             .i64(0, correlation_id)
@@ -126,10 +133,11 @@ impl<'a> PageWriter<'a> {
         Self::begun(buffer, length, 24)
     }
 
-    /// A page of pins. Entries follow with [`pin`](Self::pin).
+    /// Begins a page of pins. Entries follow with [`pin`](Self::pin).
     ///
     /// # Panics
-    /// When the buffer cannot hold a page without entries.
+    ///
+    /// The buffer cannot hold a page without entries.
     pub fn pins(buffer: &'a mut [u8], correlation_id: i64) -> Self {
         let length = Encoder::new(buffer, header(36, 12)).i64(0, correlation_id).group(0, 0).finish();
         Self::begun(buffer, length, 16)
@@ -144,7 +152,7 @@ impl<'a> PageWriter<'a> {
         Self { buffer, group: length - 4, cursor, length, count: 0 }
     }
 
-    /// Adds a lease; false when the page has no room for it.
+    /// Adds a lease; returns false when the page has no room for it.
     pub fn lease(&mut self, entry: &LeaseEntry<'_>) -> bool {
         let room = &mut self.buffer[self.length..];
         let written = Encoder::body(room, usize::from(LEASE_BLOCK))
@@ -158,7 +166,7 @@ impl<'a> PageWriter<'a> {
         self.add(written.ok())
     }
 
-    /// Adds a pin; false when the page has no room for it.
+    /// Adds a pin; returns false when the page has no room for it.
     pub fn pin(&mut self, entry: &PinEntry<'_>) -> bool {
         let room = &mut self.buffer[self.length..];
         let written = Encoder::body(room, 0)

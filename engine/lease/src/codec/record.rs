@@ -6,47 +6,75 @@ use super::{CodecError, Process, SCHEMA_VERSION, close, header, open};
 
 /// Counts and time at the begin of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct Head {
+    /// Highest cluster time that the table has seen.
     pub time: i64,
+    /// Unit of cluster time, as in [`harrier_cluster::codec::TimeUnit`].
     pub time_unit: i32,
+    /// Records of leases.
     pub leases: i32,
+    /// Records of pins.
     pub pins: i32,
+    /// Records of timers.
     pub timers: i32,
+    /// Records of waiters.
     pub waiters: i32,
 }
 
 /// A record of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
 pub enum Record<'a> {
+    /// Counts of the other records, template 48.
     Head(Head),
+    /// A lease, template 49.
     Lease {
+        /// Fencing token of the tenure; 0 for none.
         token: u64,
+        /// Cluster time at which the lease ends.
         expiry: i64,
+        /// Duration of the lease, in units of cluster time.
         duration: i64,
+        /// Slot of the lease.
         slot: i32,
+        /// Name of the application.
         application: &'a str,
+        /// Name of the holder; empty for an application that is only pinned.
         unit: &'a str,
+        /// Process that claimed the lease last.
         process: Process<'a>,
+        /// Cluster time of the last claim of that process.
         claimed: i64,
     },
+    /// A pin, template 50.
     Pin {
+        /// Index of the pin.
         index: i32,
+        /// Slot of the lease.
         lease_slot: i32,
+        /// Name of the entity that pins.
         entity: &'a str,
     },
+    /// A timer, template 51.
     Timer {
+        /// Cluster time at which the timer fires.
         deadline: i64,
+        /// Slot of the lease.
         slot: i32,
     },
+    /// A session that waits, template 52.
     Waiter {
+        /// Session that waits.
         session_id: i64,
+        /// Correlation id of the wait.
         correlation_id: i64,
+        /// Slot of the lease.
         lease_slot: i32,
+        /// Index of the waiter.
         index: i32,
     },
+    /// End of the snapshot, template 53.
     End {
+        /// Records before this one.
         records: i64,
     },
 }

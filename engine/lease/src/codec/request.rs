@@ -9,18 +9,93 @@ const FENCED: u16 = 16;
 
 /// A request. Decoding does not check its names against spec 05 L6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants and fields are those of docs/protocol/leases.md")]
 pub enum Request<'a> {
-    Claim { correlation_id: i64, duration_ns: i64, application: &'a str, unit: &'a str, process: Process<'a> },
-    Release { correlation_id: i64, token: u64, application: &'a str, unit: &'a str },
-    Check { correlation_id: i64, application: &'a str, unit: &'a str },
-    Wait { correlation_id: i64, token: u64, application: &'a str },
-    CancelWait { correlation_id: i64 },
-    Pin { correlation_id: i64, application: &'a str, entity: &'a str },
-    Unpin { correlation_id: i64, application: &'a str, entity: &'a str },
-    Pinned { correlation_id: i64, cursor: i32 },
-    List { correlation_id: i64, cursor: i32 },
-    EndSession { correlation_id: i64, session_id: i64 },
+    /// Claim the leadership of an application, or extend the lease.
+    Claim {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Duration of the lease, ns.
+        duration_ns: i64,
+        /// Name of the application.
+        application: &'a str,
+        /// Name of the unit.
+        unit: &'a str,
+        /// Process that claims.
+        process: Process<'a>,
+    },
+    /// Give a lease up.
+    Release {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Fencing token of the tenure; 0 for none.
+        token: u64,
+        /// Name of the application.
+        application: &'a str,
+        /// Name of the unit.
+        unit: &'a str,
+    },
+    /// Ask whether a unit leads.
+    Check {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Name of the application.
+        application: &'a str,
+        /// Name of the unit.
+        unit: &'a str,
+    },
+    /// Wait for the end of a tenure.
+    Wait {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Token of the tenure to wait for; 0 for the present one.
+        token: u64,
+        /// Name of the application.
+        application: &'a str,
+    },
+    /// Give a wait up.
+    CancelWait {
+        /// Correlation id of the wait.
+        correlation_id: i64,
+    },
+    /// Pin an application: its lease does not expire.
+    Pin {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Name of the application.
+        application: &'a str,
+        /// Name of the entity that pins.
+        entity: &'a str,
+    },
+    /// Take a pin away.
+    Unpin {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Name of the application.
+        application: &'a str,
+        /// Name of the entity that pins.
+        entity: &'a str,
+    },
+    /// Ask for a page of pins.
+    Pinned {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Cursor of the page, 0 for the first.
+        cursor: i32,
+    },
+    /// Ask for a page of leases.
+    List {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Cursor of the page, 0 for the first.
+        cursor: i32,
+    },
+    /// End another session of the same principal.
+    EndSession {
+        /// Correlation id of the request; it comes back in the answer.
+        correlation_id: i64,
+        /// Session to end.
+        session_id: i64,
+    },
 }
 
 fn block_length(template_id: u16, version: u16) -> Option<u16> {
@@ -152,18 +227,20 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Gives an encoded request another correlation id.
+    /// Replaces the correlation id of an encoded request.
     ///
     /// # Panics
-    /// When `message` is no whole request.
+    ///
+    /// `message` is not a whole request.
     pub fn set_correlation_id(message: &mut [u8], correlation_id: i64) {
         message[8..16].copy_from_slice(&correlation_id.to_le_bytes());
     }
 
-    /// Gives an encoded [`Release`](Self::Release) or [`Wait`](Self::Wait) another token.
+    /// Replaces the token of an encoded [`Release`](Self::Release) or [`Wait`](Self::Wait).
     ///
     /// # Panics
-    /// When `message` is no such request.
+    ///
+    /// `message` is not such a request.
     pub fn set_token(message: &mut [u8], token: u64) {
         message[16..24].copy_from_slice(&token.to_le_bytes());
     }
@@ -171,11 +248,14 @@ impl<'a> Request<'a> {
 
 /// An application's message inside a fence (spec 05 L20).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md")]
 pub struct Envelope<'a> {
+    /// Correlation id of the request; it comes back in the answer.
     pub correlation_id: i64,
+    /// Token of the sender's tenure.
     pub token: u64,
+    /// Name of the application.
     pub application: &'a str,
+    /// Message of the application.
     pub payload: &'a [u8],
 }
 
@@ -216,7 +296,7 @@ impl<'a> Envelope<'a> {
             .finish()
     }
 
-    /// Bytes of an envelope around `payload_length` bytes.
+    /// Returns the length of an envelope around `payload_length` bytes.
     pub fn encoded_length(application: &str, payload_length: usize) -> usize {
         8 + 16 + 4 + application.len() + 4 + payload_length
     }

@@ -51,7 +51,7 @@ fn pages_hold_what_fits() {
     let mut page = PageWriter::leases(&mut buffer, 9, 77, 0);
     let count = (0..10).take_while(|_| page.lease(&entry)).count();
     let length = page.finish(40);
-    // 8 + 24 + 4 bytes of the page, 42 of each entry.
+    // The page has 8 + 24 + 4 bytes, and each entry 42.
     assert_eq!((count, length), (2, 36 + 2 * 42));
     let Ok(Event::Leases { correlation_id: 9, time: 77, next_cursor: 40, time_unit: 0, entries }) =
         Event::decode(&buffer[..length])
@@ -104,7 +104,7 @@ fn what_breaks_the_layout_is_refused() {
     let mut bytes = encoded(|buffer| Event::Answer(answer).encode(buffer));
     bytes[40] = 16;
     assert!(matches!(Event::decode(&bytes), Err(CodecError::Sbe(SbeError::Enumeration { value: 16, .. }))));
-    // A group whose entries have no room for their fields.
+    // The entries of this group have no room for their fields.
     let mut page = [0; 128];
     let writer = PageWriter::leases(&mut page, 9, 77, 0);
     let length = writer.finish(0);
@@ -226,7 +226,7 @@ proptest! {
     }
 }
 
-/// Messages of a file: each behind its length.
+/// Returns the messages of a file, each of which follows its length.
 fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut messages = Vec::new();
     while let Some((length, rest)) = bytes.split_first() {
@@ -248,7 +248,7 @@ fn files_of_version_1_are_read_and_written_as_version_2() {
         if let Request::Claim { process, .. } = request {
             assert_eq!(process, Process::UNNAMED);
         } else {
-            // Only claims have changed since.
+            // Only claims have changed since then.
             let mut expected = message.to_vec();
             expected[6] = 2;
             assert_eq!(again, expected);
@@ -265,7 +265,7 @@ fn files_of_version_1_are_read_and_written_as_version_2() {
         })
         .unwrap();
     let decoded = |records: &[&[u8]]| -> String {
-        format!("{:?}", records.iter().map(|own| Record::decode(own)).collect::<Vec<_>>())
+        format!("{:?}", records.iter().map(|record| Record::decode(record)).collect::<Vec<_>>())
     };
     let written: Vec<&[u8]> = written.iter().map(Vec::as_slice).collect();
     assert_eq!(decoded(&written), decoded(&records));

@@ -8,37 +8,71 @@ use crate::names::{InvalidInput, check_name};
 
 /// Answer that a request gets, or work that its answer needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of docs/protocol/leases.md, Answer")]
 pub enum Outcome {
     /// An answer.
-    Answer { code: AnswerCode, token: u64, expiry: i64, limit: i64, detail: &'static str },
+    Answer {
+        /// Outcome of the request.
+        code: AnswerCode,
+        /// Fencing token of the tenure; 0 for none.
+        token: u64,
+        /// Cluster time at which the lease ends.
+        expiry: i64,
+        /// Limit that was reached; 0 for none.
+        limit: i64,
+        /// Detail of the code, for people; empty without one.
+        detail: &'static str,
+    },
     /// Another process holds the lease at the slot for the same unit (spec 05 L23).
-    UnitHeld { slot: usize, token: u64, expiry: i64 },
-    /// The tenure is waited for: to be registered at the slot.
-    Wait { slot: usize, token: u64 },
-    /// The tenure waited for is over.
-    Over { token: u64 },
-    /// A wait is given up.
+    UnitHeld {
+        /// Slot of the lease.
+        slot: usize,
+        /// Fencing token of the tenure; 0 for none.
+        token: u64,
+        /// Cluster time at which the lease ends.
+        expiry: i64,
+    },
+    /// The wait for a tenure is to be registered at the slot.
+    Wait {
+        /// Slot of the lease that is waited for.
+        slot: usize,
+        /// Token of the tenure that is waited for.
+        token: u64,
+    },
+    /// The tenure of the wait is over.
+    Over {
+        /// Token of the tenure that is over.
+        token: u64,
+    },
+    /// A wait is to be cancelled.
     CancelWait,
-    /// A page of leases from a slot on.
-    Leases { from: usize },
-    /// A page of pins from an index on.
-    Pins { from: usize },
-    /// A session of the client is to end.
-    EndSession { session_id: i64 },
+    /// A page of leases is to be sent.
+    Leases {
+        /// First slot of the page.
+        from: usize,
+    },
+    /// A page of pins is to be sent.
+    Pins {
+        /// First index of the page.
+        from: usize,
+    },
+    /// A session of the client is to be ended.
+    EndSession {
+        /// Session to end.
+        session_id: i64,
+    },
 }
 
 fn answer(code: AnswerCode, token: u64, expiry: i64) -> Outcome {
     Outcome::Answer { code, token, expiry, limit: 0, detail: "" }
 }
 
-/// The answer to a limit that is reached.
+/// Returns the answer when a limit is reached.
 pub(crate) fn limit_reached(code: AnswerCode, name: &'static str, limit: usize) -> Outcome {
     Outcome::Answer { code, token: 0, expiry: 0, limit: limit as i64, detail: name }
 }
 
 fn invalid(error: InvalidInput) -> Outcome {
-    // The pairs of field and rule are few; a client that checks before it sends never sees one.
+    // There are few pairs of field and rule. A client that checks before it sends never sees one.
     let detail = match error.field {
         "application" => "application: 1 to 128 bytes without white space and control characters",
         "unit" => "unit: 1 to 128 bytes without white space and control characters",
@@ -50,7 +84,7 @@ fn invalid(error: InvalidInput) -> Outcome {
     Outcome::Answer { code: AnswerCode::Invalid, token: 0, expiry: 0, limit: 0, detail }
 }
 
-/// Who claims, and for how long.
+/// Claimant and duration of a claim.
 struct Claimant<'a> {
     unit: &'a str,
     process: Process<'a>,
@@ -67,7 +101,7 @@ fn check_process(process: &Process<'_>) -> Result<(), InvalidInput> {
 }
 
 impl LeaseTable {
-    /// Carries a request out at its position in the log; its timestamp has been [taken](Self::advance) before.
+    /// Applies a request at its position in the log. Its timestamp must have been [taken](Self::advance) before.
     pub fn apply(&mut self, log_position: i64, request: &Request<'_>) -> (Outcome, Effects) {
         let mut effects = Effects::default();
         let outcome = self.carry_out(log_position, request, &mut effects).unwrap_or_else(invalid);
@@ -127,7 +161,7 @@ impl LeaseTable {
         })
     }
 
-    /// The slot of an application, after a tenure that is over has been ended.
+    /// Returns the slot of an application, after it has ended a tenure that is over.
     fn settled(&mut self, application: &str, effects: &mut Effects) -> Option<usize> {
         let slot = self.find(application)?;
         self.settle(slot, effects);
@@ -161,7 +195,7 @@ impl LeaseTable {
         if !lease.has_holder() {
             lease.unit.set(unit);
             lease.set_process(&process);
-            // Positions of the log only grow: so do tokens.
+            // Positions of the log only grow, and so do tokens.
             lease.token =
                 if is_planted(Bug::TokenNotMonotonic) { expiry as u64 } else { log_position as u64 };
             (lease.expiry, lease.duration) = (expiry, duration);
@@ -170,7 +204,8 @@ impl LeaseTable {
                 let token = lease.token;
                 return Outcome::UnitHeld { slot, token, expiry: self.told_expiry(slot) };
             }
-            // Never earlier; the duration is the one that the expiry came from (spec 05 L4).
+            // The expiry never moves earlier; the duration is the one from which the expiry was computed (spec 05
+            // L4).
             if expiry > lease.expiry {
                 (lease.expiry, lease.duration) = (expiry, duration);
             }
@@ -183,7 +218,7 @@ impl LeaseTable {
         answer(AnswerCode::Granted, self.leases[slot].token, self.told_expiry(slot))
     }
 
-    /// A tenure that is over already, with nobody after it, is released as well (spec 05 L8).
+    /// Releases a tenure. A tenure that is over already, without a successor, counts as released (spec 05 L8).
     fn release(&mut self, application: &str, unit: &str, token: u64, effects: &mut Effects) -> Outcome {
         let holder = self.settled(application, effects).filter(|slot| self.leases[*slot].has_holder());
         let Some(slot) = holder else { return answer(AnswerCode::Released, token, 0) };
@@ -237,7 +272,7 @@ impl LeaseTable {
         answer(AnswerCode::Pinned, 0, 0)
     }
 
-    /// With the last pin gone, expiry is judged at this message's time.
+    /// Removes a pin. When the last pin goes, expiry is judged at the time of this message.
     fn unpin(&mut self, application: &str, entity: &str, effects: &mut Effects) -> Outcome {
         if let Some(slot) = self.settled(application, effects)
             && let Some(pin) = self.pins.find(slot, entity)

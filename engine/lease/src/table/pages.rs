@@ -1,14 +1,15 @@
-//! Leases and pins page by page, for whoever lists them.
+//! Leases and pins in pages.
 
 use super::LeaseTable;
 use crate::codec::{LeaseEntry, PageWriter, PinEntry};
 
 impl LeaseTable {
-    /// Writes leases from a slot on, as many as the buffer holds; returns the page's length. Those that are over are left
-    /// out.
+    /// Writes leases from a slot on, as many as fit into the buffer; returns the page's length. Leases that are over
+    /// are left out.
     ///
     /// # Panics
-    /// When the buffer does not hold one lease.
+    ///
+    /// The buffer cannot hold one lease.
     pub fn write_leases(&self, from: usize, correlation_id: i64, buffer: &mut [u8]) -> usize {
         let mut page = PageWriter::leases(buffer, correlation_id, self.time, self.time_unit as i32);
         for slot in self.slots.taken_from(from) {
@@ -33,7 +34,7 @@ impl LeaseTable {
         page.finish(-1)
     }
 
-    /// Writes pins from an index on, as many as the buffer holds; returns the page's length.
+    /// Writes pins from an index on, as many as fit into the buffer; returns the page's length.
     pub fn write_pins(&self, from: usize, correlation_id: i64, buffer: &mut [u8]) -> usize {
         let mut page = PageWriter::pins(buffer, correlation_id);
         for (index, slot, entity) in self.pins.from(from) {

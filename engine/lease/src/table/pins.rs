@@ -13,7 +13,7 @@ struct Pin {
     previous: u32,
 }
 
-/// All pins. Those of an application form a list that its lease begins.
+/// All pins. The pins of an application form a list that begins at its lease.
 pub(super) struct Pins {
     slots: Slots,
     index: Index,
@@ -49,14 +49,14 @@ impl Pins {
         })
     }
 
-    /// Adds a pin in front of its lease's list; the list's new beginning.
+    /// Adds a pin at the front of its lease's list; returns the list's new beginning.
     pub(super) fn add(&mut self, lease_slot: usize, entity: &str, first: u32) -> Option<u32> {
         let pin = self.slots.take()?;
         self.put(pin, lease_slot, entity, first);
         Some(pin as u32)
     }
 
-    /// As [`add`](Self::add), at a certain index; `None` when that is taken or beyond the limit.
+    /// Works as [`add`](Self::add), at a certain index; returns `None` when that is taken or beyond the limit.
     pub(super) fn add_at(&mut self, pin: usize, lease_slot: usize, entity: &str, first: u32) -> Option<u32> {
         if !self.slots.take_at(pin) {
             return None;
@@ -75,7 +75,7 @@ impl Pins {
         self.index.insert(hash_of(lease_slot, entity), pin);
     }
 
-    /// Takes a pin out of its lease's list; the list's new beginning.
+    /// Removes a pin from its lease's list; returns the list's new beginning.
     pub(super) fn remove(&mut self, lease_slot: usize, pin: usize, first: u32) -> u32 {
         let own = self.pins[pin];
         self.index.remove(hash_of(lease_slot, own.entity.as_str()), pin);

@@ -1,6 +1,6 @@
-//! Slots and the index that finds them: memory taken once, the same order on every replica.
+//! Slots and the index that finds them: their memory is allocated once, and their order is the same on every replica.
 
-/// Which slots are taken. The lowest free one is handed out, so that slots follow from the state alone.
+/// Set of taken slots. The lowest free slot is taken first, so that slots follow from the state alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots {
     /// A bit for each slot; set when it is free.
@@ -24,7 +24,7 @@ impl Slots {
         Self { free, summary, limit, taken: 0 }
     }
 
-    /// Number of slots taken.
+    /// Number of taken slots.
     pub(crate) fn len(&self) -> usize {
         self.taken
     }
@@ -46,7 +46,7 @@ impl Slots {
         Some(slot)
     }
 
-    /// Takes a certain slot; false when it is taken or beyond the limit.
+    /// Takes a certain slot; returns false when it is taken or beyond the limit.
     pub(crate) fn take_at(&mut self, slot: usize) -> bool {
         if slot >= self.limit || self.is_taken(slot) {
             return false;
@@ -72,7 +72,7 @@ impl Slots {
         self.taken -= 1;
     }
 
-    /// The taken slots from one on, ascending.
+    /// Returns the taken slots from a slot on, ascending.
     pub(crate) fn taken_from(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
         let first = from / 64;
         self.free.iter().enumerate().skip(first).flat_map(move |(index, word)| {
@@ -92,7 +92,7 @@ impl Slots {
     }
 }
 
-/// Hash of bytes, the same in every process.
+/// Hashes bytes, with the same result in every process.
 pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u32 {
     let fold = |state: u64, word: u64| {
         let product = u128::from(state ^ word) * 0x9E37_79B9_7F4A_7C15_u128;
@@ -116,7 +116,7 @@ struct Entry {
     slot: u32,
 }
 
-/// Finds slots by the hash of what is in them: open addressing, at most half full.
+/// Finds slots by the hash of their contents, with open addressing, at most half full.
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     entries: Box<[Entry]>,
@@ -155,7 +155,7 @@ impl Index {
         self.entries[at] = Entry { hash, slot: slot as u32 + 1 };
     }
 
-    /// Takes a slot out; what was pushed behind it moves up.
+    /// Removes a slot; entries that were pushed behind it move up.
     pub(crate) fn remove(&mut self, hash: u32, slot: usize) {
         let mask = self.mask();
         let mut hole = hash as usize & mask;
@@ -173,7 +173,7 @@ impl Index {
                 break;
             }
             let home = entry.hash as usize & mask;
-            // Moves up unless its home lies behind the hole.
+            // The entry moves up unless its home lies behind the hole.
             if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
                 self.entries[hole] = entry;
                 hole = at;
@@ -214,7 +214,7 @@ mod tests {
             let mut index = Index::new(32);
             let mut model = BTreeMap::new();
             for (hash, slot, is_insert) in steps {
-                // Few hashes: most of them collide.
+                // There are few hashes, so most of them collide.
                 let hash = hash.wrapping_mul(0x4000_0001);
                 if is_insert {
                     model.entry(slot).or_insert_with(|| {
@@ -225,7 +225,7 @@ mod tests {
                     index.remove(hash, slot);
                 }
                 for slot in 0..32 {
-                    let found = model.get(&slot).and_then(|hash| index.find(*hash, |own| own == slot));
+                    let found = model.get(&slot).and_then(|hash| index.find(*hash, |candidate| candidate == slot));
                     prop_assert_eq!(found.is_some(), model.contains_key(&slot));
                 }
             }

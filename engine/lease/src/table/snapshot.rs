@@ -10,45 +10,45 @@ use crate::codec::{CodecError, Head, MAX_NAME_LENGTH, Process, Record};
 use crate::names::check_name;
 use crate::settings::LeaseSettings;
 
-/// Why records are no table.
+/// Reason why records are not a valid table.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SnapshotStateError {
-    /// A record that cannot be read; one of a newer version among them.
+    /// A record cannot be decoded, or has a newer version.
     #[error("record {index} of the lease table: {error}")]
     Undecodable {
-        /// Records before it.
+        /// Number of records before it.
         index: i64,
-        /// What is wrong with it.
+        /// Fault of the record.
         error: CodecError,
     },
-    /// A record that cannot be where it is: not in order, twice, or for a lease that is not there.
-    #[error("record {index} of the lease table cannot be: {reason}")]
+    /// A record is out of order, repeated, or belongs to a lease that does not exist.
+    #[error("record {index} of the lease table is invalid: {reason}")]
     Record {
-        /// Records before it.
+        /// Number of records before it.
         index: i64,
-        /// Why it cannot be.
+        /// Fault of the record.
         reason: &'static str,
     },
-    /// More than the settings allow.
+    /// The table has more than the settings allow.
     #[error(
         "the lease table of the snapshot has {count} {what}, more than {setting}={limit}; raise the setting"
     )]
     Limit {
-        /// What there is too much of.
+        /// Kind of item.
         what: &'static str,
-        /// How many.
+        /// Number of items.
         count: i32,
-        /// The setting.
+        /// Name of the setting.
         setting: &'static str,
-        /// Its value.
+        /// Value of the setting.
         limit: usize,
     },
-    /// No end came.
+    /// The end of the table is missing.
     #[error("the lease table of the snapshot is cut short after {0} records")]
     Cut(i64),
 }
 
-/// Where a reader stands: records come in this order.
+/// Place of a reader; records come in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Section {
     Head,
@@ -78,13 +78,13 @@ struct StoredTenure<'a> {
     claimed: i64,
 }
 
-/// Puts a table together from its records.
+/// Assembles a table from its records.
 #[derive(Debug)]
 pub struct TableReader {
     section: Section,
     head: Head,
     records: i64,
-    /// Highest slot or index of the section, for the order.
+    /// Highest slot or index of the section, to check the order.
     last: i32,
     counts: [i32; 4],
 }
@@ -96,7 +96,8 @@ impl Default for TableReader {
 }
 
 impl TableReader {
-    /// Takes the next record into an empty table; waiters go to `on_waiter`, which says why one cannot be.
+    /// Takes the next record into an empty table. Waiters go to `on_waiter`, which returns the fault of an invalid
+    /// one.
     pub(crate) fn on_record(
         &mut self,
         table: &mut LeaseTable,
@@ -111,7 +112,7 @@ impl TableReader {
         Ok(())
     }
 
-    /// True once the last record has been read.
+    /// True when the last record has been read.
     pub fn is_complete(&self) -> bool {
         self.section == Section::Complete
     }
@@ -189,7 +190,7 @@ impl TableReader {
         Ok(())
     }
 
-    /// Checks order: sections one after the other, slots ascending in each.
+    /// Checks the order: sections follow each other, and slots ascend in each section.
     fn enter(&mut self, section: Section, slot: i32, count: usize) -> Result<usize, &'static str> {
         if self.section == Section::Head {
             return Err("no head came before it");
@@ -229,10 +230,11 @@ impl TableReader {
 }
 
 impl LeaseTable {
-    /// Hands the table to `put` as the records of a snapshot, for instance to compare replicas byte by byte.
+    /// Passes the table to `put` as the records of a snapshot, for instance to compare replicas byte by byte.
     ///
     /// # Errors
-    /// What `put` returns.
+    ///
+    /// The error of `put`.
     pub fn write_state<E: From<SbeError>>(
         &self,
         put: &mut impl FnMut(&[u8]) -> Result<(), E>,
@@ -240,9 +242,10 @@ impl LeaseTable {
         crate::stored::write_records(self, None, put)
     }
 
-    /// A table with the state of a snapshot's records.
+    /// Creates a table with the state of a snapshot's records.
     ///
     /// # Errors
+    ///
     /// Invalid setting, or see [`SnapshotStateError`].
     pub fn from_state<'m>(
         settings: LeaseSettings,
@@ -253,7 +256,7 @@ impl LeaseTable {
         Ok(own)
     }
 
-    /// Hands the table's records to `put`, up to the waiters; returns how many they were.
+    /// Passes the table's records to `put`, except the waiters; returns their number.
     pub(crate) fn write_records<E>(
         &self,
         waiters: usize,
@@ -286,7 +289,7 @@ impl LeaseTable {
             put(&Record::Pin { index: index as i32, lease_slot: lease_slot as i32, entity })?;
             records += 1;
         }
-        for (slot, deadline) in self.timers.iter().enumerate().filter(|(_, own)| **own != NO_TIMER) {
+        for (slot, deadline) in self.timers.iter().enumerate().filter(|(_, timer)| **timer != NO_TIMER) {
             put(&Record::Timer { deadline: *deadline, slot: slot as i32 })?;
             records += 1;
         }

@@ -29,7 +29,7 @@ fn claim_by<'a>(id: u64, application: &'a str, unit: &'a str, ms: i64) -> Reques
     Request::Claim { correlation_id: 1, duration_ns: ms * MS, application, unit, process }
 }
 
-/// Code, token and expiry of an answer.
+/// Returns code, token and expiry of an answer.
 fn told(outcome: Outcome) -> (AnswerCode, u64, i64) {
     match outcome {
         Outcome::Answer { code, token, expiry, .. } => (code, token, expiry),
@@ -64,7 +64,8 @@ fn restored(settings: LeaseSettings, messages: &[Vec<u8>]) -> Result<LeaseTable,
 
 #[test]
 fn a_lease_lasts_its_duration_and_the_allowance_rounded_up() {
-    // Spec 05 L22: 1.5 ms are 2 units, their thousandth is at least 1; one more, for timestamps are rounded down.
+    // Spec 05 L22: 1.5 ms are 2 units, and a thousandth of them is at least 1 unit; one more unit is added because
+    // timestamps are rounded down.
     let mut table = table();
     let request = Request::Claim {
         correlation_id: 1,
@@ -88,10 +89,11 @@ fn a_holder_extends_and_another_is_denied() {
     assert_eq!(told(table.apply(32, &claim("a", "a/0", 1_000)).0), (AnswerCode::Granted, 32, 2_002));
     assert_eq!(told(table.apply(64, &claim("a", "a/1", 9_000)).0), (AnswerCode::Denied, 32, 2_002));
     table.advance(1_500);
-    // Spec 05 L4: same token, expiry never earlier.
+    // Spec 05 L4: the token is the same, and the expiry never moves earlier.
     assert_eq!(told(table.apply(96, &claim("a", "a/0", 10)).0), (AnswerCode::Granted, 32, 2_002));
     assert_eq!(told(table.apply(96, &claim("a", "a/0", 1_000)).0), (AnswerCode::Granted, 32, 2_502));
-    // Spec 05 L5: over before its timer; a new tenure, also for the same unit, and the old one's end is told.
+    // Spec 05 L5: the lease is over before its timer fires. A new tenure begins, also for the same unit, and the end
+    // of the old one is reported.
     table.advance(2_502);
     let (outcome, effects) = table.apply(128, &claim("a", "a/0", 1_000));
     assert_eq!(told(outcome), (AnswerCode::Granted, 128, 3_504));
@@ -123,7 +125,7 @@ fn a_new_term_gives_each_live_lease_its_duration_again() {
     assert_eq!((table.current_token("a"), table.current_token("b")), (0, 64));
     let expiry = told(table.apply(96, &claim("b", "b/1", 1)).0).2;
     assert_eq!(expiry, 1_010_011);
-    // Never earlier, and time never steps back (spec 05 L22).
+    // The expiry never moves earlier, and time never steps back (spec 05 L22).
     table.on_new_term(5, TimeUnit::Millis);
     assert_eq!(told(table.apply(96, &claim("b", "b/1", 1)).0).2, 1_010_011);
     assert_eq!(table.time(), 1_000_000);
@@ -139,7 +141,7 @@ fn release_ends_a_tenure_once() {
     let (outcome, effects) = table.apply(64, &release(32, "a/0"));
     assert_eq!(told(outcome), (AnswerCode::Released, 32, 0));
     assert_eq!(effects.ended, Some(EndedTenure { slot: 0, token: 32 }));
-    // Idempotent (spec 05 L8).
+    // The request is idempotent (spec 05 L8).
     let (outcome, effects) = table.apply(96, &release(32, "a/0"));
     assert_eq!((told(outcome).0, effects), (AnswerCode::Released, Effects::default()));
     assert!(table.is_empty());
@@ -153,7 +155,7 @@ fn pins_keep_a_lease_from_expiring() {
     let mut table = table();
     let pin = |entity| Request::Pin { correlation_id: 1, application: "a", entity };
     let unpin = |entity| Request::Unpin { correlation_id: 1, application: "a", entity };
-    // Without a holder: for the next one.
+    // A pin without a holder applies to the next holder.
     assert_eq!(told(table.apply(32, &pin("m")).0).0, AnswerCode::Pinned);
     assert_eq!(told(table.apply(32, &pin("m")).0).0, AnswerCode::Pinned);
     assert_eq!(told(table.apply(64, &claim("a", "a/0", 100)).0), (AnswerCode::Granted, 64, NEVER));
@@ -161,16 +163,16 @@ fn pins_keep_a_lease_from_expiring() {
     table.advance(10_000);
     assert!(table.is_current("a", 64));
     assert_eq!(told(table.apply(128, &claim("a", "a/1", 100)).0), (AnswerCode::Denied, 64, NEVER));
-    // Its timer finds it alive and is not set again: there is no end to wait for.
+    // The timer finds the lease alive and is not set again: there is no end to wait for.
     assert_eq!(table.on_timer(TIMER_BASE), Some(Effects::default()));
     assert_eq!(table.apply(160, &unpin("m")).1, Effects::default());
-    // With the last pin gone expiry is judged now.
+    // When the last pin goes, expiry is judged now.
     let (outcome, effects) = table.apply(192, &unpin("n"));
     assert_eq!(told(outcome).0, AnswerCode::Unpinned);
     assert_eq!(effects.ended, Some(EndedTenure { slot: 0, token: 64 }));
     assert_eq!(told(table.apply(224, &unpin("n")).0).0, AnswerCode::Unpinned);
     assert!(table.is_empty());
-    // Or later, when there is time left: then by its timer.
+    // When time is left, the lease ends later, by its timer.
     table.apply(256, &pin("m"));
     table.apply(288, &claim("a", "a/0", 100));
     table.on_timer(TIMER_BASE);
@@ -200,7 +202,7 @@ fn limits_say_which_one_was_reached() {
     };
     let again = Request::Pin { correlation_id: 1, application: "a", entity: "2" };
     assert_eq!(told(table.apply(96, &again).0).0, AnswerCode::Pinned);
-    // What is over makes room when its timer fires.
+    // A lease that is over makes room when its timer fires.
     table.advance(5_000);
     table.on_timer(TIMER_BASE + 1).unwrap();
     assert_eq!(told(table.apply(128, &claim("e", "x/0", 1_000)).0).0, AnswerCode::Granted);
@@ -234,7 +236,8 @@ fn bad_input_is_refused_with_the_field() {
 fn timers_are_set_again_only_when_they_must() {
     // Spec 05 L21.
     let mut table = table();
-    let timer = |effects: Effects| effects.timer.map(|own| (own.correlation_id - TIMER_BASE, own.deadline));
+    let timer =
+        |effects: Effects| effects.timer.map(|timer| (timer.correlation_id - TIMER_BASE, timer.deadline));
     assert_eq!(timer(table.apply(32, &claim("a", "a/0", 1_000)).1), Some((0, 2_002)));
     table.advance(1_500);
     assert_eq!(timer(table.apply(64, &claim("a", "a/0", 1_000)).1), None, "it fires early enough");
@@ -248,7 +251,7 @@ fn timers_are_set_again_only_when_they_must() {
     table.apply(160, &Request::Release { correlation_id: 1, token: 128, application: "b", unit: "b/0" });
     assert_eq!(timer(table.apply(192, &claim("c", "c/0", 100)).1), Some((0, 1_602)), "it would be late");
     table.apply(224, &claim("c", "c/0", 1_000));
-    // Early, as after a change of leader: alive, so set again.
+    // The timer fires early, as after a change of leader. The lease is alive, so the timer is set again.
     assert_eq!(timer(table.on_timer(TIMER_BASE).unwrap()), Some((0, 2_502)));
     table.advance(2_502);
     let effects = table.on_timer(TIMER_BASE).unwrap();
@@ -263,7 +266,7 @@ fn pages_list_everything_once() {
     let settings = LeaseSettings { max_leases: 300, max_pins: 300, ..LeaseSettings::default() };
     let mut table = LeaseTable::new(settings).unwrap();
     table.on_new_term(1_000, TimeUnit::Millis);
-    let names: Vec<String> = (0..200).map(|own| format!("application-{own}")).collect();
+    let names: Vec<String> = (0..200).map(|number| format!("application-{number}")).collect();
     for (index, name) in names.iter().enumerate() {
         table.apply(32 + index as i64, &claim(name, "unit/0", 1_000));
         table.apply(32, &Request::Pin { correlation_id: 1, application: name, entity: "e" });
@@ -312,7 +315,7 @@ fn snapshots_that_cannot_be_are_refused() {
     table.apply(96, &Request::Pin { correlation_id: 1, application: "b", entity: "e" });
     let good = records(&table);
     assert_eq!(records(&restored(small(), &good).unwrap()), good);
-    // Cut short anywhere, between records and within one.
+    // The records are cut short anywhere, between records and within one.
     for length in 0..good.len() {
         assert_eq!(restored(small(), &good[..length]).err(), Some(SnapshotStateError::Cut(length as i64)));
         let mut cut = good.clone();

@@ -302,7 +302,7 @@ impl Listener {
     pub(super) fn unread(&self, place: &Place) -> usize {
         let truth = place.truth.borrow();
         let is_exempt = !self.plan.is_tethered || !self.plan.is_reliable;
-        // Where readers do not rejoin, a reader that is stuck may be left alone.
+        // If readers do not rejoin, a reader that is stuck may be left alone.
         if is_exempt || !truth.flows[self.id.0].rejoins {
             return 0;
         }

@@ -210,7 +210,7 @@ fn draw_flow_of(rng: &mut Rng, number: usize, from: HostId, way: Way) -> Flow {
     }
 }
 
-/// What any publication's channel may say.
+/// Draws parameters that the channel of any publication may have.
 fn draw_parameters(rng: &mut Rng, is_exclusive: bool, is_refused: bool) -> String {
     let mtu = if is_refused { 8_192 } else { [1_408, 1_408, 4_096, 8_192][rng.below(4) as usize] };
     let mut parameters = format!("|term-length=64k|mtu={mtu}");
@@ -277,7 +277,7 @@ fn add_listeners(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: usize) {
             add_host(rng, flow, host, channel, Vec::new(), false);
         }
         Way::Group => groups::add_group(rng, flow, number, hosts),
-        // What answers comes with its requests.
+        // A stream of responses comes with its requests.
         Way::Response => {}
         Way::Dynamic | Way::Manual => {
             let count = 1 + rng.below(others.len() as u64) as usize;
@@ -336,7 +336,7 @@ fn add_receiver(
     }
 }
 
-/// Those that listen on one host: the first is tethered, others may be left behind.
+/// Draws the listeners of one host: the first is tethered, others may be left behind.
 fn add_host(
     rng: &mut Rng,
     flow: &mut Flow,
