@@ -148,7 +148,7 @@ impl UdpChannel {
         matches!(self.control_mode, Some(ControlMode::Manual | ControlMode::Dynamic))
     }
 
-    /// True when the address of the endpoint may change: it was given as a name, and a group does not move.
+    /// True when the endpoint was given by a name, whose address may change. Multicast groups do not move.
     pub(crate) fn has_endpoint_name(&self) -> bool {
         if self.group.is_some() {
             return false;
@@ -187,13 +187,13 @@ impl UdpChannel {
         spec
     }
 
-    /// The socket on which a publication hears its receivers, where that is another than it sends from: in the control
-    /// group of multicast.
+    /// The socket on which a publication hears its receivers, when it is not the one that sends: that of a multicast control
+    /// group.
     pub(crate) fn control_socket(&self, driver_ttl: u8) -> Option<SocketSpec> {
         self.group.map(|group| group.joined(group.control, driver_ttl))
     }
 
-    /// The socket of a subscription (spec 02 §3.1): in the group, bound to the endpoint, or to any port when only a
+    /// The socket of a subscription (spec 02 §3.1). It joins the group, is bound to the endpoint, or to any port when only a
     /// control address is known.
     pub(crate) fn receive_socket(&self, driver_ttl: u8) -> SocketSpec {
         if let Some(group) = &self.group {

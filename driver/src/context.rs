@@ -20,7 +20,7 @@ pub enum ThreadingMode {
     SharedNetwork,
     /// All on one thread.
     Shared,
-    /// The owner calls.
+    /// The owner calls the agents.
     Invoker,
 }
 
@@ -50,7 +50,7 @@ pub enum TerminationValidator {
     Deny,
     /// Every client.
     Allow,
-    /// Whoever knows these bytes.
+    /// Clients that send these bytes.
     Token(Vec<u8>),
 }
 
@@ -65,7 +65,7 @@ impl TerminationValidator {
     }
 }
 
-/// What names are looked up with (spec 02 §5.12).
+/// Kinds of name resolution (spec 02 §5.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameResolverSupplier {
     /// The system; and the names of other drivers when `aeron.driver.resolver.interface` is set.
@@ -85,7 +85,7 @@ pub type Affinity = Option<usize>;
 pub struct InvalidSetting {
     /// Name of the setting with its value.
     pub setting: String,
-    /// What would be valid.
+    /// The rule that the setting breaks.
     pub rule: String,
 }
 
@@ -181,7 +181,7 @@ pub struct DriverContext {
     pub receiver_wildcard_port_range: (u16, u16),
     pub stream_session_limit: i32,
     pub resource_free_limit: usize,
-    /// What may block in name resolution has a thread of its own.
+    /// Jobs that may block have a thread of their own.
     pub async_executor_enabled: bool,
     pub async_executor_idle: IdleStrategy,
     pub conductor_idle: IdleStrategy,
@@ -194,7 +194,7 @@ pub struct DriverContext {
     pub receiver_affinity: Affinity,
     /// Connects the sockets of unicast publications, so that the system filters strangers.
     pub connect_enabled: bool,
-    /// Has no effect but to be printed: application time stamps are not there to be enabled.
+    /// Only printed: there are no application time stamps that it could enable.
     pub enable_experimental_features: bool,
     /// Comma list of interceptors on received datagrams: `loss`, `fixed-loss`, `multi-gap-loss` (spec 02 §6.5).
     pub incoming_interceptors: String,
@@ -210,9 +210,9 @@ pub struct DriverContext {
     /// Longest event that clients are sent, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a
     /// buffer of that length, else enough for the first 4,095 bytes of a channel that is too long.
     pub event_max_length: usize,
-    /// How the host's transport works; what opens sockets is made from it by whoever composes the driver.
+    /// Options of the host's transport, which the owner of the driver creates from them.
     pub transport: TransportOptions,
-    /// Commands between the agents that may wait; a full queue is counted and retried.
+    /// Most commands that wait between two agents. A full queue is counted, and the command is sent again.
     pub command_queue_capacity: usize,
     /// Seed of session ids, term ids, receiver ids and NAK back-off.
     pub seed: u64,
@@ -354,7 +354,7 @@ impl DriverContext {
     /// Checks the settings against each other and against the socket buffers that the host grants (spec 02 §6.2).
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    /// The first invalid setting.
     pub fn validate(&self, limits: &BufferLimits) -> Result<(), InvalidSetting> {
         self.check_lengths()?;
         self.check_times()?;
@@ -481,7 +481,7 @@ impl DriverContext {
     }
 }
 
-/// Bytes of a socket buffer that a setting gives: the system's default when 0, never more than its maximum.
+/// Bytes of a socket buffer under a setting: the system's default for 0, at most the system's maximum.
 pub(crate) fn effective(setting: i32, default: usize, max: usize) -> usize {
     match usize::try_from(setting) {
         Ok(0) | Err(_) => default,

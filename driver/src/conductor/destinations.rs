@@ -1,4 +1,4 @@
-//! Destinations of manual publications, and what sender and receiver report (spec 02 §2.9, §5.5).
+//! Destinations of manual publications, and reports of sender and receiver (spec 02 §2.9, §5.5).
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::{ChannelUri, ControlMode, key};
@@ -16,11 +16,11 @@ use crate::handover::{ConductorCommand, SenderCommand};
 use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::sender::destinations::Destination;
 
-/// Commands of sender and receiver taken per duty cycle.
+/// Most reports of sender and receiver that are taken per duty cycle.
 const COMMAND_LIMIT: usize = 8;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// The endpoint of a publication that takes destinations.
+    /// Finds the endpoint of a publication that takes destinations.
     fn manual_endpoint(&self, publication_id: i64, channel: &str) -> Result<u64, Failure> {
         let entry = self
             .publications
@@ -110,7 +110,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tell_sender(SenderCommand::AddDestination { endpoint_id, destination });
     }
 
-    /// The name of a destination leads nowhere yet: that is no error, it is looked up again (spec 02 §5.12).
+    /// Adds a destination whose name does not resolve yet. That is no error: the name is looked up again (spec 02 §5.12).
     pub(super) fn on_unresolved_destination(
         &mut self,
         correlation_id: i64,
@@ -159,7 +159,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Takes what sender and receiver report, and errors of the agents.
+    /// Takes reports of sender and receiver, and errors of the agents.
     pub(super) fn take_agent_commands(&mut self) -> usize {
         let mut work_count = 0;
         while work_count < COMMAND_LIMIT {
@@ -239,7 +239,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Follows all streams; every duty cycle.
+    /// Follows all streams, in every duty cycle.
     #[inline]
     pub(super) fn track_positions(&mut self) -> usize {
         let mut work_count = 0;
@@ -266,7 +266,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// Rules on destination strings (spec 02 §5.5).
+/// Checks the rules on destination strings (spec 02 §5.5).
 fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     let uri = parse(channel)?;
     if uri.is_spy() {
@@ -284,7 +284,7 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     Ok(uri)
 }
 
-/// Keys that no destination may have, whichever way its data goes (spec 02 §5.5).
+/// Refuses keys that neither send nor receive destinations may have (spec 02 §5.5).
 pub(super) fn check_destination_keys(uri: &ChannelUri, channel: &str) -> Result<(), Failure> {
     for key in
         [key::MTU, key::RECEIVER_WINDOW, key::SOCKET_RCVBUF, key::SOCKET_SNDBUF, key::RESPONSE_CORRELATION_ID]

@@ -13,7 +13,7 @@ use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::SystemCounter;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Starts resolving again what nobody was heard from: a sender's destination, or all names of an endpoint.
+    /// Looks up names again from whose addresses nobody was heard: a sender's destination, or all names of an endpoint.
     pub(super) fn re_resolve(&mut self, endpoint_id: u64, destination_id: Option<i64>) {
         let mut names = Vec::new();
         if let Some(endpoint) = self.send_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
@@ -39,12 +39,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             })
             .collect();
         for (job, pending) in jobs {
-            // When the executor is full the sender or receiver asks again.
+            // When the executor is full, the sender or receiver asks again.
             let _later = self.submit(job, pending);
         }
     }
 
-    /// Looks up again what could not be resolved.
+    /// Looks up names again that did not resolve.
     pub(super) fn check_unresolved(&mut self) {
         if self.context.re_resolution_check_interval_ns <= 0 {
             return;
@@ -60,7 +60,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             }
         }
         for (job, pending) in jobs {
-            // A full executor is asked again after the same time.
+            // When the executor is full, the lookup is tried again after the same time.
             let _later = self.submit(job, pending);
         }
     }
@@ -103,7 +103,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Where a sender sends to; false when that has not changed.
+    /// Sets the address that a sender sends to; returns false when it has not changed.
     fn set_endpoint(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
         let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) else {
             return false;
@@ -127,7 +127,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         true
     }
 
-    /// Where a receiver asks for SETUPs; false when that has not changed.
+    /// Sets the address that a receiver asks for SETUPs; returns false when it has not changed.
     fn set_control(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
         let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) else {
             return false;
