@@ -41,13 +41,13 @@ pub enum StartError {
         /// Version found.
         found: i32,
     },
-    /// A setting that cannot be.
+    /// An invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
     /// The directory could not be made or mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The names of other drivers are not to be had.
+    /// Name resolution could not be started.
     #[error(transparent)]
     Names(#[from] NamesError),
     /// The sections of the CnC file contradict each other.

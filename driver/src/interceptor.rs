@@ -100,7 +100,7 @@ impl Interceptor {
 fn argument<'a>(arguments: &'a str, key: &str) -> Option<&'a str> {
     arguments
         .split('|')
-        .find_map(|argument| argument.split_once('=').filter(|(own, _)| *own == key))
+        .find_map(|argument| argument.split_once('=').filter(|(name, _)| *name == key))
         .map(|(_, v)| v)
 }
 
@@ -131,7 +131,7 @@ fn data_header(datagram: &[u8]) -> Option<DataHeader> {
 
 /// Progress of one stream, which starts at `first`.
 fn progress(streams: &mut Vec<(StreamKey, i64)>, key: StreamKey, first: i64) -> &mut i64 {
-    let index = streams.iter().position(|(own, _)| *own == key).unwrap_or_else(|| {
+    let index = streams.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
         streams.push((key, first));
         streams.len() - 1
     });

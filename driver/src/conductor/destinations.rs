@@ -74,14 +74,14 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, "")?;
         self.forget_names(endpoint_id, |id, _| id == registration_id);
-        self.forget_unresolved(endpoint_id, |own| own.registration_id == registration_id);
+        self.forget_unresolved(endpoint_id, |destination| destination.registration_id == registration_id);
         self.tell_sender(SenderCommand::RemoveDestinationById { endpoint_id, registration_id });
         self.events.operation_success(correlation_id);
         Ok(())
     }
 
     fn forget_names(&mut self, endpoint_id: u64, is_gone: impl Fn(i64, &UdpChannel) -> bool) {
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
             endpoint.named_destinations.retain(|(id, channel)| !is_gone(*id, channel));
         }
     }
@@ -101,7 +101,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     pub(super) fn add_destination(&mut self, endpoint_id: u64, registration_id: i64, channel: &UdpChannel) {
         let Some(address) = channel.endpoint else { return };
         let is_named = channel.has_endpoint_name();
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
             && is_named
         {
             endpoint.named_destinations.push((registration_id, channel.clone()));
@@ -119,7 +119,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         text: String,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, &text)?;
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
             let (registration_id, next_ns) = (correlation_id, self.now.ns + DESTINATION_TIMEOUT_NS);
             endpoint.unresolved.push(UnresolvedDestination { registration_id, uri, text, next_ns });
         }
@@ -132,8 +132,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         endpoint_id: u64,
         is_gone: impl Fn(&UnresolvedDestination) -> bool,
     ) {
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
-            endpoint.unresolved.retain(|own| !is_gone(own));
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
+            endpoint.unresolved.retain(|destination| !is_gone(destination));
         }
     }
 
@@ -145,7 +145,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         channel: Result<Box<UdpChannel>, Failure>,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, text)?;
-        self.forget_unresolved(endpoint_id, |own| own.text == text);
+        self.forget_unresolved(endpoint_id, |destination| destination.text == text);
         let address = match channel {
             Ok(channel) => channel.endpoint,
             Err(failure) if failure.code == ErrorCode::UnknownHost => None,

@@ -424,18 +424,20 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     pub(super) fn on_send_endpoint_released(&mut self, endpoint: &SenderEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
-        if let Some(index) = self.send_endpoints.iter().position(|own| own.id == endpoint.id) {
+        if let Some(index) = self.send_endpoints.iter().position(|known| known.id == endpoint.id) {
             self.send_ports.release(self.send_endpoints.remove(index).port);
         }
     }
 
     pub(super) fn on_receive_endpoint_released(&mut self, endpoint: &ReceiverEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
-        let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id) else { return };
-        let own = self.receive_endpoints.remove(index);
-        self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
-        self.receive_ports.release(own.port);
-        own.destinations.iter().for_each(|destination| self.receive_ports.release(destination.port));
+        let Some(index) = self.receive_endpoints.iter().position(|known| known.id == endpoint.id) else {
+            return;
+        };
+        let removed = self.receive_endpoints.remove(index);
+        self.counters.free_all(removed.destinations.iter().map(|destination| &destination.address));
+        self.receive_ports.release(removed.port);
+        removed.destinations.iter().for_each(|destination| self.receive_ports.release(destination.port));
     }
 }
 

@@ -313,7 +313,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if let Err(failure) = outcome {
             let ImageRequest { endpoint_id, setup, .. } = &request;
             let mut wanted = self.subscriptions.iter();
-            let is_wanted = wanted.any(|own| is_wanted(own, *endpoint_id, setup.stream_id, setup.session_id));
+            let is_wanted = wanted
+                .any(|subscription| is_wanted(subscription, *endpoint_id, setup.stream_id, setup.session_id));
             let kind = match is_wanted {
                 true => format!("{}: {}", kind::IMAGE_NOT_MADE, failure.cause()),
                 false => kind::IMAGE_NOT_WANTED.to_owned(),
@@ -329,13 +330,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let wanted: Vec<i64> = self
             .subscriptions
             .iter()
-            .filter(|own| is_wanted(own, endpoint_id, setup.stream_id, setup.session_id))
-            .map(|own| own.registration_id)
+            .filter(|subscription| is_wanted(subscription, endpoint_id, setup.stream_id, setup.session_id))
+            .map(|subscription| subscription.registration_id)
             .collect();
         let Some(first) = self
             .subscriptions
             .iter()
-            .find(|own| is_wanted(own, endpoint_id, setup.stream_id, setup.session_id))
+            .find(|subscription| is_wanted(subscription, endpoint_id, setup.stream_id, setup.session_id))
         else {
             self.closed_logs.push_back(file);
             return Err(Failure::generic(format!(
@@ -383,7 +384,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             untethered,
             log_file_name,
         });
-        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        {
             endpoint.images += 1;
         }
         let index = self.images.len() - 1;
@@ -548,7 +550,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let counters = &entry.image.counters;
         self.counters.free_all(counters.iter());
         self.closed_logs.push_back(entry.image.file);
-        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == entry.endpoint_id) {
+        if let Some(endpoint) =
+            self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == entry.endpoint_id)
+        {
             endpoint.images = endpoint.images.saturating_sub(1);
         }
         self.close_unused_receive_endpoint(entry.endpoint_id);

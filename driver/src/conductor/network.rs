@@ -248,15 +248,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             .iter()
             .map(|entry| (&entry.publication.params, entry.publication.identity.session_id));
         let ipc = self.ipc.iter().map(|publication| (&publication.params, publication.identity.session_id));
-        let Some((existing, session_id)) = network.chain(ipc).find(|(own, _)| own.entity_tag == Some(tag))
+        let Some((existing, session_id)) =
+            network.chain(ipc).find(|(params, _)| params.entity_tag == Some(tag))
         else {
             return Err(Failure::generic(format!(
                 "session-id=tag:{tag} must reference a network publication"
             )));
         };
         let (mtu, term_length) = (existing.mtu_length, existing.term_length);
-        let differs = uri.mtu()?.is_some_and(|own| own != mtu)
-            || uri.term_length()?.is_some_and(|own| own != term_length);
+        let differs = uri.mtu()?.is_some_and(|length| length != mtu)
+            || uri.term_length()?.is_some_and(|length| length != term_length);
         if differs {
             return Err(Failure::generic(format!(
                 "session-id=tag:{tag} has mtu={mtu} term-length={term_length}; give the same or none"

@@ -19,7 +19,8 @@ use crate::params::SubscriptionParams;
 impl<M: Memory, T: Transport> Conductor<M, T> {
     /// Finds the endpoint of a subscription that takes destinations.
     fn multi_destination_endpoint(&self, subscription_id: i64) -> Result<u64, Failure> {
-        let subscription = self.subscriptions.iter().find(|own| own.registration_id == subscription_id);
+        let subscription =
+            self.subscriptions.iter().find(|subscription| subscription.registration_id == subscription_id);
         let Some(subscription) = subscription else {
             return Err(Failure::new(
                 ErrorCode::UnknownSubscription,
@@ -53,7 +54,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     fn add_local(&mut self, subscription_id: i64, local: Local) {
-        let found = self.subscriptions.iter_mut().find(|own| own.registration_id == subscription_id);
+        let found = self
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.registration_id == subscription_id);
         if let Some(subscription) = found {
             subscription.locals.push(local);
         }
@@ -122,7 +126,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             return self.resolve_channel(uri, channel, pending);
         }
         self.events.operation_success(correlation_id);
-        let found = self.subscriptions.iter_mut().find(|own| own.registration_id == subscription_id);
+        let found = self
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.registration_id == subscription_id);
         if let Some(subscription) = found
             && let Some(index) = subscription.locals.iter().position(|local| local.channel == channel)
         {
@@ -134,7 +141,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     /// Unlinks a subscription from the streams of this driver that none of its destinations names any more.
     fn unlink_locals(&mut self, subscription_id: i64) {
-        let found = self.subscriptions.iter().find(|own| own.registration_id == subscription_id);
+        let found =
+            self.subscriptions.iter().find(|subscription| subscription.registration_id == subscription_id);
         let Some(subscription) = found else { return };
         let mut gone = Vec::new();
         for publication in &mut self.ipc {
