@@ -8,6 +8,7 @@ use thiserror::Error;
 use harrier_protocol::cnc::{
     CNC_FILE, CNC_HEADER_LENGTH, CNC_VERSION, CNC_VERSION_OFFSET, COUNTER_METADATA_RATIO, CncHeader,
 };
+use harrier_protocol::record::RecordKind;
 use harrier_ringbuf::broadcast::Transmitter;
 use harrier_ringbuf::counters::CountersManager;
 use harrier_ringbuf::date::Date;
@@ -41,7 +42,21 @@ pub enum StartError {
         /// Version found.
         found: i32,
     },
-    /// An invalid setting.
+    /// The directory holds files that are no driver's.
+    #[error(
+        "directory {} holds {count} files that are not a media driver's ({names}); it is not deleted: choose another directory \
+         for the driver, or move them away",
+        directory.display()
+    )]
+    ForeignFiles {
+        /// The directory.
+        directory: PathBuf,
+        /// Number of foreign files and directories in it.
+        count: usize,
+        /// The names of some of them.
+        names: String,
+    },
+    /// Invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
     /// The directory could not be made or mapped.
@@ -139,7 +154,7 @@ impl<M: Memory> Cnc<M> {
         if !context.delete_directory_on_start {
             previous_errors = check_previous(context, memory, path, now)?;
         }
-        memory.remove_directory(directory)?;
+        crate::directory::remove(memory, directory)?;
         let written = Self::write(context, memory, path, (previous_errors, lock), now);
         if written.is_err() {
             // Why it was not made whole is the news, not what is left of it.
@@ -330,18 +345,22 @@ fn check_previous<M: Memory>(
     Ok(errors)
 }
 
-/// Name of the file that says which process of ours made the directory.
-const OWNER_FILE: &str = "harrier.pid";
+/// Name of the file that says which process of ours made the directory (docs/protocol/own-files.md).
+pub(crate) const OWNER_FILE: &str = "harrier.pid";
+const OWNER_KIND: RecordKind = RecordKind { magic: *b"HPID", version: 1, name: "driver's owner record" };
 
 fn was_ours<M: Memory>(memory: &M, path: &Path, pid: i64) -> bool {
     let Ok(buffer) = memory.map(&path.with_file_name(OWNER_FILE), MapMode::ReadOnly) else { return false };
-    buffer.capacity() >= 8 && buffer.load_i64(0, Ordering::Acquire) == pid
+    let mut bytes = vec![0; buffer.capacity()];
+    buffer.copy_out(0, &mut bytes);
+    // The record of a newer program counts as one of another make: its driver is then judged by its heartbeat.
+    matches!(OWNER_KIND.open(&bytes), Ok(Some(payload)) if *payload == pid.to_le_bytes())
 }
 
 /// Marks the directory as made by this process, so that its death is known by the lock.
 pub(crate) fn write_owner<M: Memory>(memory: &M, directory: &Path) -> Result<(), MemoryError> {
-    let buffer = memory.create(&directory.join(OWNER_FILE), 8, false)?;
-    buffer.store_i64(0, i64::from(std::process::id()), Ordering::Release);
+    let record = OWNER_KIND.seal(&i64::from(std::process::id()).to_le_bytes());
+    memory.create(&directory.join(OWNER_FILE), record.len(), false)?.copy_in(0, &record);
     Ok(())
 }
 

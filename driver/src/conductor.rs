@@ -361,12 +361,11 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
         end.retire();
         let (memory, directory) = (&self.cnc.memory, &self.context.directory);
         let removed = match self.context.delete_directory_on_shutdown {
-            true => memory.remove_directory(directory),
+            true => crate::directory::remove(memory, directory).map_err(|error| error.to_string()),
             false => Ok(()),
         };
-        let left = end.leave(memory, directory);
-        if let Err(error) = removed.and(left) {
-            let text = error.to_string();
+        let left = end.leave(memory, directory).map_err(|error| error.to_string());
+        if let Err(text) = removed.and(left) {
             self.events.record_error(&text);
             // The conductor closes once, so the cell is empty.
             let _first = self.handle.close_failure.set(text);

@@ -13,6 +13,7 @@ pub mod configuration;
 mod congestion;
 pub mod context;
 mod counters;
+mod directory;
 mod driver;
 mod error_notes;
 mod events;

@@ -1,11 +1,13 @@
 //! The parts of a node and how they fit together, for any back ends: the host's, or those of a simulator.
 
-use harrier_archive::{Archive, ArchiveContext, Checksum, SyncLevel, TornTail};
-use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
+use harrier_archive::{Archive, ArchiveContext, Checksum, RecordingDescriptor, SyncLevel, TornTail};
+use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext, ModuleError};
+use harrier_cluster::recording_log::is_recording_log_empty;
 use harrier_cluster::service::{ClusteredService, ServiceContainer, ServiceContainerContext};
 use harrier_driver::configuration::Properties;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
+use harrier_ringbuf::memory::check_apart;
 use harrier_ringbuf::{Agent, Memory, Now, Storage, Transport, Waiter};
 
 use crate::fused;
@@ -103,9 +105,16 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
         now: &Now,
     ) -> Result<Self, NodeError> {
         let PartContexts { driver, archive, module, containers } = contexts;
+        let directories = [
+            ("archive directory", archive.archive_directory.as_path()),
+            ("cluster directory", module.cluster_directory.as_path()),
+        ];
+        check_apart(memory, ("driver directory", &driver.directory), &directories)?;
         let driver = Driver::build(driver, memory.clone(), transport, mode, now)?;
         let archive = Archive::launch(archive, memory.clone(), storage()?, now)?;
-        let module = ConsensusModule::launch(module, memory.clone(), storage()?, now)?;
+        let mut storage = storage()?;
+        check_log(&archive, &module, &mut storage)?;
+        let module = ConsensusModule::launch(module, memory.clone(), storage, now)?;
         Ok(Self { driver, archive, module, containers, memory: memory.clone() })
     }
 
@@ -141,6 +150,25 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
     }
 }
 
+/// An archive that has a log belongs to a member that has a recording log: without it, the member would begin an empty log.
+fn check_log<M: Memory, S: Storage>(
+    archive: &Archive<M, S>,
+    module: &ConsensusModuleContext,
+    storage: &mut S,
+) -> Result<(), NodeError> {
+    let directory = &module.cluster_directory;
+    if module.start_anew || !is_recording_log_empty(storage, directory).map_err(ModuleError::from)? {
+        return Ok(());
+    }
+    let is_log = |recording: &&RecordingDescriptor| {
+        recording.stream_id == module.log_stream_id && recording.stop_position > recording.start_position
+    };
+    let Some(log) = archive.catalog().valid_from(0).find(is_log) else { return Ok(()) };
+    let (id, start, stop) = (log.recording_id, log.start_position, log.stop_position);
+    let found = format!("the archive has a log from {start} to {stop} in recording {id}");
+    Err(ModuleError::RecordingLogMissing { directory: directory.clone(), found }.into())
+}
+
 fn driver_context(context: &NodeContext) -> DriverContext {
     let mut driver = DriverContext::new(&context.aeron_directory);
     driver.seed = context.seed;
@@ -174,6 +202,7 @@ fn module_context(context: &NodeContext, services: usize) -> ConsensusModuleCont
     let mut module =
         ConsensusModuleContext::new(&context.aeron_directory, directory, context.member_id, &context.members);
     module.cluster_id = context.cluster_id;
+    module.start_anew = context.start_anew;
     module.service_count = context.service_count.max(services);
     module.max_sessions = context.max_sessions;
     module.session_timeout_ns = context.session_timeout_ns;

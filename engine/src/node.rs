@@ -16,6 +16,7 @@ use harrier_driver::configuration::Properties;
 use harrier_driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, StartError};
 use harrier_platform::{FileStorage, HostTransport, MappedMemory, SystemClock, core_count};
 use harrier_ringbuf::idle::IdleStrategy;
+use harrier_ringbuf::memory::Overlap;
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, AgentError, Clock, SharedThread, TransportError};
 
@@ -66,6 +67,8 @@ pub struct NodeContext {
     /// Stamps each message of a session at the moment it is taken, for some 30 ns. For nodes with a lease service: their
     /// guarantees then hold also when the host stops the node for a while.
     pub fresh_timestamps: bool,
+    /// Begins an empty log when recording.log is missing beside an archive that has a log.
+    pub start_anew: bool,
     /// Sessions at most.
     pub max_sessions: usize,
     /// Time without a sign of life after which a client's session is closed, ns.
@@ -98,6 +101,7 @@ impl NodeContext {
             sync_level: SyncLevel::None,
             sparse_logs: false,
             fresh_timestamps: false,
+            start_anew: false,
             max_sessions: 100,
             session_timeout_ns: 10_000_000_000,
             properties: Properties::default(),
@@ -142,7 +146,10 @@ pub enum NodeError {
     /// A service.
     #[error("service container: {0}")]
     Container(#[from] ContainerError),
-    /// A setting that cannot be.
+    /// The driver's directory and another of the node's overlap.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    /// Invalid setting.
     #[error("{0}")]
     Setting(String),
     /// A client of the node's driver.

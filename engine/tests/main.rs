@@ -1,6 +1,8 @@
 //! Integration tests of whole nodes and leases, as a program embeds them.
 
+mod directories;
 mod examples;
+mod lease_clients;
 mod lease_copies;
 mod lease_failover;
 mod leases;

@@ -81,14 +81,14 @@ impl ClusteredService for Keeper {
     }
 }
 
-fn keepers(count: usize) -> Vec<ServiceFactory> {
+pub(crate) fn keepers(count: usize) -> Vec<ServiceFactory> {
     (0..count)
         .map(|_| Box::new(|| Box::new(Keeper::default()) as Box<dyn ClusteredService>) as ServiceFactory)
         .collect()
 }
 
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     answers: Vec<String>,
 }
 
@@ -98,11 +98,11 @@ impl EgressListener for Heard {
     }
 }
 
-fn base() -> tempfile::TempDir {
+pub(crate) fn base() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("harrier-node-").tempdir_in("/dev/shm").unwrap()
 }
 
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
     while !condition() {
         assert!(SystemClock.now().ns < deadline_ns, "{what} did not come");
@@ -110,14 +110,14 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn snapshot(node: &Node) {
+pub(crate) fn snapshot(node: &Node) {
     node.command(ClusterCommand::Snapshot).unwrap();
     until("the snapshot", || node.is_command_done().unwrap());
     assert_eq!(node.snapshot_count().unwrap(), 1);
 }
 
 /// What each service has, by its own answer.
-fn told(client: &mut harrier::BlockingClusterClient, services: usize) -> Vec<String> {
+pub(crate) fn told(client: &mut harrier::BlockingClusterClient, services: usize) -> Vec<String> {
     let mut heard = Heard::default();
     client.offer(b"tell", &mut heard).unwrap();
     client.wait(&mut heard, |heard| heard.answers.len() == services).unwrap();
@@ -280,7 +280,8 @@ fn a_service_that_panics_ends_its_node_and_is_named() {
         until("the end", || node.is_ending());
         assert!(!node.has_ended_as_told());
         let failures = node.failures().join("; ");
-        assert!(failures.contains("clustered-service-0-0: terminated: panicked"), "{failures}");
+        assert!(failures.contains("clustered-service-0-0: terminated: service 0 panicked"), "{failures}");
+        assert!(failures.contains("a message of session 1 with 5 bytes (hex 70 61 6e 69 63)"), "{failures}");
         assert!(node.stop().is_err());
     }
 }

@@ -96,8 +96,13 @@ pub trait Memory: Clone + Send + 'static {
     /// Creates a directory and its parents; an existing directory is no error.
     fn create_directory(&self, path: &Path) -> Result<(), MemoryError>;
 
-    /// Removes a directory with its content; a missing directory is no error.
+    /// Removes a directory with its content; a missing directory is no error. Symbolic links are removed, not followed.
     fn remove_directory(&self, path: &Path) -> Result<(), MemoryError>;
+
+    /// The path without symbolic links, also when its last parts do not exist yet: two paths to one place are then equal.
+    fn resolve(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
 
     /// Names in a directory, sorted; empty when it does not exist.
     fn list(&self, path: &Path) -> Result<Vec<String>, MemoryError>;
@@ -107,7 +112,7 @@ pub trait Memory: Clone + Send + 'static {
 
     /// Takes an exclusive lock on a file and creates the file when it is absent. It fails with
     /// [`MemoryError::Locked`] while another process, or another holder in this process, has the lock. The lock ends
-    /// with the process, however the process dies.
+    /// with the process, however the process dies. A symbolic link is never followed.
     fn lock(&self, path: &Path) -> Result<Self::Lock, MemoryError>;
 
     /// Removes the file of a lock that is held, so that nothing stays behind. When the path names another file by
@@ -118,4 +123,69 @@ pub trait Memory: Clone + Send + 'static {
 
     /// Writes the dirty pages of a mapping to its file and waits until that is done.
     fn flush(&self, buffer: &AtomicBuffer) -> Result<(), MemoryError>;
+}
+
+/// Two directories of which one lies in the other, or that are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{first} {} and {second} {} overlap; a media driver deletes its directory when it starts, so choose directories apart",
+    first_path.display(),
+    second_path.display()
+)]
+pub struct Overlap {
+    /// What the first directory is of, such as `archive directory`.
+    pub first: &'static str,
+    /// The first directory.
+    pub first_path: PathBuf,
+    /// What the second directory is of.
+    pub second: &'static str,
+    /// The second directory.
+    pub second_path: PathBuf,
+}
+
+/// Checks that a media driver's directory has no part in others.
+///
+/// # Errors
+/// The first that overlaps with it.
+pub fn check_apart<M: Memory>(
+    memory: &M,
+    driver: (&'static str, &Path),
+    others: &[(&'static str, &Path)],
+) -> Result<(), Overlap> {
+    let resolved = memory.resolve(driver.1);
+    for (name, path) in others {
+        let other = memory.resolve(path);
+        if other.starts_with(&resolved) || resolved.starts_with(&other) {
+            return Err(Overlap {
+                first: name,
+                first_path: (*path).to_owned(),
+                second: driver.0,
+                second_path: driver.1.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::HeapMemory;
+
+    #[test]
+    fn directories_that_overlap_are_named() {
+        let check = |driver: &str, archive: &str| {
+            let driver = ("driver directory", Path::new(driver));
+            check_apart(&HeapMemory::new(), driver, &[("archive directory", Path::new(archive))])
+        };
+        assert_eq!(check("/a/driver", "/a/archive"), Ok(()));
+        assert_eq!(check("/a/b", "/a/bc"), Ok(()));
+        for (driver, archive) in [("/a", "/a"), ("/a", "/a/b"), ("/a/b", "/a")] {
+            let text = check(driver, archive).unwrap_err().to_string();
+            assert!(
+                text.starts_with(&format!("archive directory {archive} and driver directory {driver}")),
+                "{text}"
+            );
+        }
+    }
 }

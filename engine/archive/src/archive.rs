@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use harrier_client::{Aeron, ClientError, Counter, Subscription};
 use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::memory::Overlap;
 use harrier_ringbuf::storage::{
     FileId, Operation, Storage, StorageError, SyncLevel as FileSync, WriteBuffer,
 };
@@ -44,6 +45,9 @@ pub enum ArchiveError {
     /// Invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
+    /// The archive's directory and the driver's overlap.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
     /// The directory belongs to another archive.
     #[error(transparent)]
     MarkFile(#[from] MarkFileError),

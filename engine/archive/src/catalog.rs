@@ -28,7 +28,7 @@ pub enum RecordingState {
     Deleted,
 }
 
-/// Why a file is no catalog.
+/// Why a catalog cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CatalogError {
     /// Shorter than a header.
@@ -38,7 +38,9 @@ pub enum CatalogError {
     #[error("catalog has version {}.{}, this archive reads 3.x; run harrier archive DIR migrate", .0 >> 16, (.0 >> 8) & 0xFF)]
     Version(i32),
     /// A header that contradicts itself.
-    #[error("catalog header has {field}={value}")]
+    #[error(
+        "catalog header has {field}={value}; no command can repair it: restore the catalog from a backup"
+    )]
     Header {
         /// The field.
         field: &'static str,
@@ -46,7 +48,9 @@ pub enum CatalogError {
         value: i64,
     },
     /// An entry that contradicts itself.
-    #[error("catalog entry at {offset}: {reason}; run harrier archive DIR verify")]
+    #[error(
+        "catalog entry at {offset}: {reason}; no command can repair it: restore the catalog from a backup"
+    )]
     Entry {
         /// Where it starts.
         offset: usize,

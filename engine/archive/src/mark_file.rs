@@ -86,7 +86,6 @@ impl<M: Memory> MarkFile<M> {
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
             Ok(buffer) if buffer.capacity() >= length => {
                 was_ours = check_previous(&buffer, &path, now)?;
-                clear_activity(&buffer, memory)?;
                 buffer
             }
             Ok(_) => {
@@ -96,11 +95,13 @@ impl<M: Memory> MarkFile<M> {
             Err(error) if error.is_not_found() => memory.create(&path, length, false)?,
             Err(error) => return Err(error.into()),
         };
-        buffer.zero(0, HEADER_LENGTH + ERROR_BUFFER_LENGTH);
+        // The record of this owner is safe before the fields that it confirms: whatever a crash of the machine leaves of them is
+        // then known as ours.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
+        memory.flush(&buffer)?;
+        buffer.zero(0, OWNER_OFFSET);
+        buffer.zero(HEADER_LENGTH, ERROR_BUFFER_LENGTH);
         write_header(&buffer, context, now)?;
-        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
-        // that of another make.
         memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
         Ok(Self { buffer, errors, was_ours, next_update_ms: 0, _lock: lock })
@@ -275,12 +276,6 @@ fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<bool,
         return Err(MarkFileError::Active { path: path.to_owned() });
     }
     Ok(is_ours)
-}
-
-/// Clears the last owner's activity on disk before its owner record goes: a crash of the machine may keep either of them.
-fn clear_activity<M: Memory>(buffer: &AtomicBuffer, memory: &M) -> Result<(), MemoryError> {
-    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
-    memory.flush(buffer)
 }
 
 fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> Result<(), MarkFileError> {

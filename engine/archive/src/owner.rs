@@ -1,6 +1,6 @@
 //! Who has started last on a mark file: this project's programs, or others (docs/protocol/own-files.md).
 //!
-//! Aeron's programs write into an existing mark file and leave the end of its header alone. The owner record there repeats
+//! Aeron's programs write into an existing mark file and leave the end of its header alone. An owner record there repeats
 //! process id and start time of the program that wrote it; once another program has started, the two no longer agree.
 
 use std::sync::atomic::Ordering;
@@ -10,16 +10,20 @@ use harrier_ringbuf::{AtomicBuffer, Region};
 
 const KIND: RecordKind = RecordKind { magic: *b"HOWN", version: 1, name: "owner record" };
 const MARK_HEADER: usize = 8_192;
-/// Offset of the record in a mark file; the header's fields end before it.
-pub const OWNER_OFFSET: usize = MARK_HEADER - RECORD_LENGTH;
 const RECORD_LENGTH: usize = RECORD_HEADER + 16;
+/// Offset of the two places for the record in a mark file; the header's fields end before it.
+pub const OWNER_OFFSET: usize = MARK_HEADER - 2 * RECORD_LENGTH;
+const PLACES: [usize; 2] = [OWNER_OFFSET, OWNER_OFFSET + RECORD_LENGTH];
 const START_TIMESTAMP: usize = 24;
 const PROCESS_ID: usize = 32;
 
-/// Writes the record of a program with this process id that starts at this time, epoch ms.
+/// Writes the record of a program with this process id that starts at this time, epoch ms. It takes the place that does not
+/// confirm the present fields, so that a crash before the fields follow leaves the file to its last owner. The file is flushed
+/// before and after the fields are written.
 pub fn write_owner(buffer: &AtomicBuffer, process_id: i64, start_ms: i64) {
     let payload = [process_id.to_le_bytes(), start_ms.to_le_bytes()].concat();
-    buffer.copy_in(OWNER_OFFSET, &KIND.seal(&payload));
+    let is_first_taken = matches!(confirms(buffer, PLACES[0]), Ok(true));
+    buffer.copy_in(PLACES[usize::from(is_first_taken)], &KIND.seal(&payload));
 }
 
 /// True for a mark file that one of this project's programs was the last to start on.
@@ -30,8 +34,13 @@ pub fn is_owned(buffer: &AtomicBuffer) -> Result<bool, UnknownVersion> {
     if buffer.capacity() < MARK_HEADER {
         return Ok(false);
     }
+    Ok(confirms(buffer, PLACES[0])? || confirms(buffer, PLACES[1])?)
+}
+
+/// Whether the record at a place confirms process id and start time of the header.
+fn confirms(buffer: &AtomicBuffer, place: usize) -> Result<bool, UnknownVersion> {
     let mut bytes = [0; RECORD_LENGTH];
-    buffer.copy_out(OWNER_OFFSET, &mut bytes);
+    buffer.copy_out(place, &mut bytes);
     let Some(payload) = KIND.open(&bytes)? else { return Ok(false) };
     let word = |at: usize| payload[at..].first_chunk().map(|word| i64::from_le_bytes(*word));
     let found = [PROCESS_ID, START_TIMESTAMP].map(|at| Some(buffer.load_i64(at, Ordering::Acquire)));
@@ -49,6 +58,14 @@ mod tests {
         write_owner(&buffer, 7, 1_000);
         buffer.store_i64(PROCESS_ID, 7, Ordering::Relaxed);
         buffer.store_i64(START_TIMESTAMP, 1_000, Ordering::Relaxed);
+        assert_eq!(is_owned(&buffer), Ok(true));
+        // The next owner's record confirms the fields from the moment that they are written.
+        write_owner(&buffer, 8, 1_500);
+        assert_eq!(is_owned(&buffer), Ok(true));
+        buffer.store_i64(PROCESS_ID, 8, Ordering::Relaxed);
+        buffer.store_i64(START_TIMESTAMP, 1_500, Ordering::Relaxed);
+        assert_eq!(is_owned(&buffer), Ok(true));
+        write_owner(&buffer, 9, 1_600);
         assert_eq!(is_owned(&buffer), Ok(true));
         buffer.store_i64(START_TIMESTAMP, 2_000, Ordering::Relaxed);
         assert_eq!(is_owned(&buffer), Ok(false));

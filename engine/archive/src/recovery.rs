@@ -291,6 +291,10 @@ pub(crate) fn scan(
 /// False when a page of the last frame may not have been written.
 fn is_whole(bytes: &[u8], offset: usize, length: usize, checksum: Option<Checksum>) -> bool {
     let end = offset + align(length, FRAME_ALIGNMENT);
+    // A file that was cut holds a part of the frame.
+    if end > bytes.len() {
+        return false;
+    }
     // Of a padding frame only the header is written (spec 03 §8, 15).
     if is_padding(bytes, offset) || offset / PAGE == (end - 1) / PAGE {
         return true;

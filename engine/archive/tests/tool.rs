@@ -284,3 +284,69 @@ fn a_directory_of_version_2_is_migrated_once() {
     let empty = tempfile::tempdir_in("/dev/shm").unwrap();
     assert!(matches!(run(&empty), Err(ToolError::Absent { .. })));
 }
+
+#[test]
+fn checksums_that_were_never_written_are_reported_and_nothing_is_changed() {
+    let directory = copy("plain/extended");
+    let before = catalog(&directory);
+    for checksum in [Checksum::Crc32, Checksum::Crc32c] {
+        let options = VerifyOptions { checksum: Some(checksum), ..PLAIN };
+        let verdict = edit(&directory).verify(0, &options).unwrap();
+        assert!(matches!(verdict, Verdict::NotStamped { frames } if frames > 100), "{verdict:?}");
+        assert_eq!(catalog(&directory), before);
+    }
+    // A recording that is stamped in part: frames of its own session are let be, others are not.
+    let directory = copy("plain/extended");
+    let mut editor = edit(&directory);
+    editor.checksum(Checksum::Crc32c, None, false).unwrap();
+    let options = VerifyOptions { checksum: Some(Checksum::Crc32c), ..PLAIN };
+    assert_eq!(editor.verify(0, &options).unwrap(), GOOD);
+    let path = directory.path().join("0-0.rec");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[12] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let Verdict::Faulty { reason } = editor.verify(0, &options).unwrap() else { panic!("not faulty") };
+    assert!(reason.contains("0-0.rec: frame at 0 has checksum"), "{reason}");
+}
+
+#[test]
+fn a_segment_that_is_shorter_than_the_recording_is_reported_with_what_is_missing() {
+    // The end of the last frame, its middle, the begin of the segment.
+    for (length, end) in [(194_432 - 131_072 - 32, None), (4_096, Some(135_168)), (0, Some(131_072))] {
+        let directory = copy("plain/extended");
+        let path = directory.path().join("0-131072.rec");
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let mut editor = edit(&directory);
+        match editor.verify(0, &PLAIN).unwrap() {
+            Verdict::Faulty { reason } => {
+                assert!(
+                    reason.contains("to 194432 are missing") && reason.contains("0-131072.rec"),
+                    "{reason}"
+                );
+            }
+            verdict => assert!(matches!(verdict, Verdict::Torn { .. }), "{length}: {verdict:?}"),
+        }
+        assert_eq!(editor.files().entry(0).unwrap().descriptor.stop_position, 194_432);
+        let truncate = VerifyOptions { torn: TornAnswer::Truncate, ..PLAIN };
+        let Verdict::Good { corrected_stop: Some(stop), .. } = editor.verify(0, &truncate).unwrap() else {
+            panic!("not shortened")
+        };
+        assert!(stop <= 131_072 + length as i64, "{stop} is beyond the {length} bytes on disk");
+        assert!(end.is_none_or(|end| stop <= end));
+        assert_eq!(editor.verify(0, &PLAIN).unwrap(), GOOD);
+    }
+}
+
+#[test]
+fn a_damaged_catalog_says_that_no_command_repairs_it() {
+    for (offset, value) in [(16, 7_u8), (36, 9)] {
+        let directory = copy("plain/extended");
+        let mut bytes = catalog(&directory);
+        bytes[offset] = value;
+        std::fs::write(directory.path().join("archive.catalog"), bytes).unwrap();
+        let now = SystemClock.now();
+        let opened = Editor::take(directory.path(), &MappedMemory, FileStorage::inline(), &now);
+        let text = opened.err().unwrap().to_string();
+        assert!(text.contains("no command can repair it: restore the catalog from a backup"), "{text}");
+    }
+}

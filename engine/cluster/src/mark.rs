@@ -218,9 +218,6 @@ impl<M: Memory> MarkFile<M> {
                 if buffer.capacity() >= HEADER_LENGTH {
                     previous = check_previous(&buffer, facts, &path, now)?;
                     old_errors::save(&buffer, facts, memory, now)?;
-                    // Cleared on disk before the owner record goes: a crash of the machine may keep either of them.
-                    buffer.store_i64(ACTIVITY, 0, Ordering::Release);
-                    memory.flush(&buffer)?;
                 }
                 if buffer.capacity() == length {
                     buffer
@@ -232,11 +229,13 @@ impl<M: Memory> MarkFile<M> {
             Err(error) if error.is_not_found() => memory.create(&path, length, false)?,
             Err(error) => return Err(error.into()),
         };
-        buffer.zero(0, length);
+        // The record of this owner is safe before the fields that it confirms: whatever a crash of the machine leaves of them is
+        // then known as ours.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
+        memory.flush(&buffer)?;
+        buffer.zero(0, OWNER_OFFSET);
+        buffer.zero(HEADER_LENGTH, length - HEADER_LENGTH);
         write_header(&buffer, facts, options, now)?;
-        // Flushed before the first activity: after a crash of the machine a fresh time stamp without the owner record would be
-        // that of another make.
         memory.flush(&buffer)?;
         let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, errors_length));
         Ok(Self { buffer, errors, previous, next_update_ms: 0, _lock: lock })

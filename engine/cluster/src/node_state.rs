@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use harrier_protocol::record::{HEADER_LENGTH as RECORD_HEADER, RecordKind, UnknownVersion};
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Region};
 use thiserror::Error;
@@ -17,8 +18,12 @@ const CANDIDATE_TERM: usize = 24;
 const TIMESTAMP: usize = 32;
 const LOG_POSITION: usize = 40;
 const FOOTER: usize = 48;
+/// Behind the footer, where Aeron reads nothing: the record that confirms the fields before it (docs/protocol/own-files.md).
+const SEAL: usize = 64;
+const SEAL_KIND: RecordKind = RecordKind { magic: *b"HNST", version: 1, name: "seal of node-state.dat" };
+const SEAL_LENGTH: usize = RECORD_HEADER + 8;
 
-/// Why a file is no node state.
+/// Why a node state cannot be used.
 #[derive(Debug, Error)]
 pub enum NodeStateError {
     /// Cut, damaged, or of another version.
@@ -28,6 +33,27 @@ pub enum NodeStateError {
         path: String,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// The file says another term than its seal.
+    #[error(
+        "node state {path}: candidate term {found} is higher than {sealed}, the last that was written; the file is damaged: \
+         restore it from a backup, or remove it, and the member takes its term from recording.log"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Term in the file.
+        found: i64,
+        /// Term in the seal.
+        sealed: i64,
+    },
+    /// The seal of a newer program.
+    #[error("node state {path}: {error}")]
+    Seal {
+        /// The file.
+        path: String,
+        /// Its version and ours.
+        error: UnknownVersion,
     },
     /// The file could not be created or mapped.
     #[error(transparent)]
@@ -43,11 +69,17 @@ pub struct NodeState<M: Memory> {
 }
 
 impl<M: Memory> NodeState<M> {
-    /// Opens or creates the file. With `is_synced` every change is written through.
+    /// Opens or creates the file. With `is_synced` every change is written through. `was_ours`: no other make of member has
+    /// run on the directory since the file was sealed, so that it must say what the seal says.
     ///
     /// # Errors
     /// See [`NodeStateError`].
-    pub fn open(memory: &M, directory: &Path, is_synced: bool) -> Result<Self, NodeStateError> {
+    pub fn open(
+        memory: &M,
+        directory: &Path,
+        is_synced: bool,
+        was_ours: bool,
+    ) -> Result<Self, NodeStateError> {
         let path = directory.join(NODE_STATE_FILE);
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
             // Without a version the machine died before the file was whole.
@@ -70,7 +102,39 @@ impl<M: Memory> NodeState<M> {
         if template(TERM_HEADER) != 301 || template(FOOTER) != 304 {
             return Err(corrupt("its records are not where they belong"));
         }
-        Ok(Self { buffer, memory: memory.clone(), is_synced })
+        let state = Self { buffer, memory: memory.clone(), is_synced };
+        let path = path.display().to_string();
+        match state.sealed_term().map_err(|error| NodeStateError::Seal { path: path.clone(), error })? {
+            Some(sealed) if was_ours && state.candidate_term_id() > sealed => {
+                Err(NodeStateError::Damaged { path, found: state.candidate_term_id(), sealed })
+            }
+            // The seal is written first: it may be of a term that the fields do not have yet.
+            Some(sealed) if was_ours && state.candidate_term_id() < sealed => {
+                state.buffer.store_i64(CANDIDATE_TERM, sealed, Ordering::Release);
+                Ok(state)
+            }
+            _ => {
+                state.write_seal(state.candidate_term_id());
+                Ok(state)
+            }
+        }
+    }
+
+    /// The term in the seal; `None` when there is none that is whole.
+    fn sealed_term(&self) -> Result<Option<i64>, UnknownVersion> {
+        let mut bytes = [0; SEAL_LENGTH];
+        if self.buffer.capacity() < SEAL + SEAL_LENGTH {
+            return Ok(None);
+        }
+        self.buffer.copy_out(SEAL, &mut bytes);
+        let payload = SEAL_KIND.open(&bytes)?;
+        Ok(payload.and_then(<[u8]>::first_chunk).map(|term| i64::from_le_bytes(*term)))
+    }
+
+    fn write_seal(&self, term_id: i64) {
+        if self.buffer.capacity() >= SEAL + SEAL_LENGTH {
+            self.buffer.copy_in(SEAL, &SEAL_KIND.seal(&term_id.to_le_bytes()));
+        }
     }
 
     /// The highest term that this member has stood or voted for; -1 for none.
@@ -86,6 +150,7 @@ impl<M: Memory> NodeState<M> {
         if term_id <= self.candidate_term_id() {
             return Ok(());
         }
+        self.write_seal(term_id);
         self.buffer.store_i64(LOG_POSITION, log_position, Ordering::Relaxed);
         self.buffer.store_i64(TIMESTAMP, epoch_ms, Ordering::Relaxed);
         self.buffer.store_i64(CANDIDATE_TERM, term_id, Ordering::Release);
@@ -133,23 +198,23 @@ mod tests {
     #[test]
     fn a_term_is_remembered_and_never_goes_back() {
         let memory = HeapMemory::new();
-        let state = NodeState::open(&memory, Path::new("/c"), true).unwrap();
+        let state = NodeState::open(&memory, Path::new("/c"), true, true).unwrap();
         assert_eq!(state.candidate_term_id(), -1);
         state.propose(1, 5_504, 9).unwrap();
         state.propose(0, 0, 10).unwrap();
-        let again = NodeState::open(&memory, Path::new("/c"), true).unwrap();
+        let again = NodeState::open(&memory, Path::new("/c"), true, true).unwrap();
         assert_eq!(again.candidate_term_id(), 1);
     }
 
     #[test]
     fn the_bytes_are_those_of_the_peer() {
         let memory = HeapMemory::new();
-        let state = NodeState::open(&memory, Path::new("/c"), false).unwrap();
+        let state = NodeState::open(&memory, Path::new("/c"), false, true).unwrap();
         state.propose(1, 5_504, 0x01a2_0123_ea25).unwrap();
-        let mut bytes = [0; 72];
+        let mut bytes = [0; 64];
         state.buffer.copy_out(0, &mut bytes);
         let expected = "0003000000000000 18002d0170000a00 2800000000000000 0100000000000000 25ea2301a2010000 \
-                        8015000000000000 0000300170000a00 1000000000000000 0000000000000000";
+                        8015000000000000 0000300170000a00 1000000000000000";
         let expected: Vec<u8> = expected
             .split_whitespace()
             .flat_map(|word| (0..8).map(|i| u8::from_str_radix(&word[i * 2..i * 2 + 2], 16).unwrap()))
@@ -158,21 +223,40 @@ mod tests {
     }
 
     #[test]
+    fn a_term_that_nobody_has_written_is_refused_unless_another_make_may_have() {
+        let memory = HeapMemory::new();
+        let path = Path::new("/c");
+        let state = NodeState::open(&memory, path, false, true).unwrap();
+        state.propose(5, 640, 9).unwrap();
+        state.buffer.store_i64(CANDIDATE_TERM, 7, Ordering::Relaxed);
+        let refused = NodeState::open(&memory, path, false, true).err().unwrap().to_string();
+        assert!(refused.contains("candidate term 7 is higher than 5"), "{refused}");
+        state.buffer.store_i64(CANDIDATE_TERM, 4, Ordering::Relaxed);
+        assert_eq!(NodeState::open(&memory, path, false, true).unwrap().candidate_term_id(), 5);
+        state.buffer.store_i64(CANDIDATE_TERM, 9, Ordering::Relaxed);
+        assert_eq!(NodeState::open(&memory, path, false, false).unwrap().candidate_term_id(), 9);
+        // The seal follows.
+        assert_eq!(NodeState::open(&memory, path, false, true).unwrap().candidate_term_id(), 9);
+        state.buffer.store_i32(SEAL + 16, 1, Ordering::Relaxed);
+        assert_eq!(NodeState::open(&memory, path, false, true).unwrap().candidate_term_id(), 9);
+    }
+
+    #[test]
     fn a_file_that_was_being_made_is_made_anew() {
         let memory = HeapMemory::new();
         memory.create(&Path::new("/c").join(NODE_STATE_FILE), FILE_LENGTH, true).unwrap();
-        let state = NodeState::open(&memory, Path::new("/c"), true).unwrap();
+        let state = NodeState::open(&memory, Path::new("/c"), true, true).unwrap();
         assert_eq!(state.candidate_term_id(), -1);
     }
 
     #[test]
     fn a_damaged_file_is_an_error() {
         let memory = HeapMemory::new();
-        drop(NodeState::open(&memory, Path::new("/c"), false).unwrap());
+        drop(NodeState::open(&memory, Path::new("/c"), false, true).unwrap());
         let buffer = memory.map(&Path::new("/c").join(NODE_STATE_FILE), MapMode::ReadWrite).unwrap();
         buffer.store_i32(FOOTER, 0, Ordering::Relaxed);
         assert!(matches!(
-            NodeState::open(&memory, Path::new("/c"), false),
+            NodeState::open(&memory, Path::new("/c"), false, true),
             Err(NodeStateError::Corrupt { .. })
         ));
     }

@@ -4,6 +4,7 @@
 
 mod entry;
 mod plan;
+mod seal;
 
 pub use entry::{Entry, EntryType, compare, parse};
 pub use plan::{
@@ -11,8 +12,11 @@ pub use plan::{
     standby_snapshots,
 };
 
+pub use seal::SEAL_FILE;
+
 use std::path::{Path, PathBuf};
 
+use harrier_protocol::record::UnknownVersion;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::{
     FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel, WriteBuffer,
@@ -24,7 +28,7 @@ use entry::{LOG_POSITION_OFFSET, RECORD_LENGTH, TYPE_OFFSET, without_torn_tail};
 /// Name of the file.
 pub const RECORDING_LOG_FILE: &str = "recording.log";
 
-/// Why a file is no recording log.
+/// Why a recording log cannot be used.
 #[derive(Debug, Error)]
 pub enum RecordingLogError {
     /// An entry that contradicts itself or the others.
@@ -36,6 +40,26 @@ pub enum RecordingLogError {
         offset: usize,
         /// What is wrong.
         reason: String,
+    },
+    /// The file differs from its sealed copy in a way that no program writes.
+    #[error(
+        "{} entry at {offset} is damaged: it differs from the sealed copy in {SEAL_FILE}; run harrier cluster DIR \
+         rebuild-recording-log to restore the file from that copy",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the entry starts.
+        offset: usize,
+    },
+    /// The seal of a newer program.
+    #[error("{}: {error}", path.display())]
+    Seal {
+        /// The file of the seal.
+        path: PathBuf,
+        /// Its version and ours.
+        error: UnknownVersion,
     },
     /// The file could not be read or written.
     #[error(transparent)]
@@ -49,6 +73,9 @@ pub enum RecordingLogError {
 pub struct RecordingLog {
     path: PathBuf,
     file: FileId,
+    seal_file: FileId,
+    /// The bytes of the file, of which the seal keeps a copy.
+    image: Vec<u8>,
     entries: Vec<Entry>,
     end: usize,
     next_index: usize,
@@ -56,7 +83,7 @@ pub struct RecordingLog {
 }
 
 impl RecordingLog {
-    /// Opens or creates the file. Blocks; for launches and tools.
+    /// Opens or creates the file. Blocks; for tools, which see the file as it is.
     ///
     /// # Errors
     /// See [`RecordingLogError`].
@@ -65,20 +92,52 @@ impl RecordingLog {
         directory: &Path,
         sync: Option<SyncLevel>,
     ) -> Result<Self, RecordingLogError> {
-        let path = directory.join(RECORDING_LOG_FILE);
-        let opened =
-            storage.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
-        let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
-        let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
-        let Output::Data(bytes) = storage.blocking(read)? else { unreachable!("reading a file reads it") };
-        if sync.is_some() {
-            storage.blocking(Operation::SyncDirectory { path: directory.to_owned() })?;
+        Self::open_checked(storage, directory, sync, false)
+    }
+
+    /// Opens or creates the file and renews its seal. Blocks; for launches. `was_ours`: no other make of member has run on the
+    /// directory since the seal was written, so that the file must be what the seal says.
+    ///
+    /// # Errors
+    /// See [`RecordingLogError`].
+    pub fn open_sealed<S: Storage>(
+        storage: &mut S,
+        directory: &Path,
+        sync: Option<SyncLevel>,
+        was_ours: bool,
+    ) -> Result<Self, RecordingLogError> {
+        let log = Self::open_checked(storage, directory, sync, was_ours)?;
+        for operation in log.seal_operations() {
+            storage.blocking(operation)?;
         }
-        let bytes = without_torn_tail(&bytes);
-        let entries = parse(&path, bytes)?;
-        let end = bytes.len().next_multiple_of(RECORD_LENGTH);
+        Ok(log)
+    }
+
+    fn open_checked<S: Storage>(
+        storage: &mut S,
+        directory: &Path,
+        sync: Option<SyncLevel>,
+        is_checked: bool,
+    ) -> Result<Self, RecordingLogError> {
+        let path = directory.join(RECORDING_LOG_FILE);
+        let seal_path = directory.join(SEAL_FILE);
+        let (file, bytes) = open_and_read(storage, &path)?;
+        let (seal_file, sealed) = open_and_read(storage, &seal_path)?;
+        // A file whose name is lost with the machine would look like one that was removed.
+        storage.blocking(Operation::SyncDirectory { path: directory.to_owned() })?;
+        let copy = seal::read(&sealed).map_err(|error| RecordingLogError::Seal { path: seal_path, error })?;
+        if let Some(copy) = copy.filter(|_| is_checked)
+            && let Some(offset) = seal::find_damage(copy, &bytes)
+            // A crash of the machine may have kept the seal of a change that it lost in the file.
+            && seal::find_damage(without_torn_tail(&bytes), copy).is_some()
+        {
+            return Err(RecordingLogError::Damaged { path, offset });
+        }
+        let image = without_torn_tail(&bytes).to_vec();
+        let entries = parse(&path, &image)?;
+        let end = image.len().next_multiple_of(RECORD_LENGTH);
         let next_index = entries.last().map_or(0, |entry| entry.entry_index + 1);
-        Ok(Self { path, file, entries, end, next_index, sync })
+        Ok(Self { path, file, seal_file, image, entries, end, next_index, sync })
     }
 
     /// All entries that were not removed, in file order.
@@ -124,16 +183,13 @@ impl RecordingLog {
             bytes.extend(self.push(entry));
         }
         operations.push(self.write(first, bytes));
-        operations.extend(self.sync_operation());
-        operations
+        self.seal(operations)
     }
 
     /// Ends a term at a position.
     pub fn commit_term(&mut self, leadership_term_id: i64, position: i64) -> Vec<Operation> {
-        let mut operations: Vec<Operation> =
-            self.write_position(leadership_term_id, position).into_iter().collect();
-        operations.extend(self.sync_operation());
-        operations
+        let operations = self.write_position(leadership_term_id, position).into_iter().collect();
+        self.seal(operations)
     }
 
     /// Appends a snapshot of the whole node. `recordings` are those of services 0, 1, …; the consensus module's entry is
@@ -150,8 +206,7 @@ impl RecordingLog {
         }
         operations.extend(self.sync_operation());
         operations.extend(self.append_snapshot_entry(snapshot, module_recording_id, -1));
-        operations.extend(self.sync_operation());
-        operations
+        self.seal(operations)
     }
 
     /// Appends a snapshot, or makes an invalid entry of the same snapshot valid with the new recording.
@@ -166,10 +221,10 @@ impl RecordingLog {
         entry.term_base_log_position = snapshot.term_base_log_position;
         entry.log_position = snapshot.log_position;
         entry.timestamp = snapshot.timestamp;
-        let invalid = self.entries.iter_mut().find(|own| !own.is_valid && own.is_same_snapshot(&entry));
-        if let Some(own) = invalid {
-            (entry.offset, entry.entry_index) = (own.offset, own.entry_index);
-            own.clone_from(&entry);
+        let invalid = self.entries.iter_mut().find(|other| !other.is_valid && other.is_same_snapshot(&entry));
+        if let Some(other) = invalid {
+            (entry.offset, entry.entry_index) = (other.offset, other.entry_index);
+            other.clone_from(&entry);
             return Some(self.write(entry.offset as u64, entry.encode()));
         }
         let offset = self.end as u64;
@@ -193,9 +248,8 @@ impl RecordingLog {
         entry.archive_endpoint = archive_endpoint.to_owned();
         let offset = self.end as u64;
         let bytes = self.push(entry);
-        let mut operations = vec![self.write(offset, bytes)];
-        operations.extend(self.sync_operation());
-        operations
+        let operations = vec![self.write(offset, bytes)];
+        self.seal(operations)
     }
 
     /// Makes the latest snapshot of the node count no more. No operations when there is none, or no term that it was taken
@@ -223,10 +277,7 @@ impl RecordingLog {
             let (offset, word) = (entry.offset as u64 + TYPE_OFFSET, entry.type_word());
             operations.push(self.write(offset, word.to_le_bytes().to_vec()));
         }
-        if !operations.is_empty() {
-            operations.extend(self.sync_operation());
-        }
-        operations
+        if operations.is_empty() { operations } else { self.seal(operations) }
     }
 
     /// A file that holds only the latest snapshot, as one of a log that begins anew; `None` when there is no snapshot
@@ -272,7 +323,12 @@ impl RecordingLog {
         bytes
     }
 
-    fn write(&self, offset: u64, bytes: Vec<u8>) -> Operation {
+    fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Operation {
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        if self.image.len() < end {
+            self.image.resize(end, 0);
+        }
+        self.image[start..end].copy_from_slice(&bytes);
         Operation::Write { file: self.file, offset, bytes: WriteBuffer::Owned(bytes) }
     }
 
@@ -286,6 +342,20 @@ impl RecordingLog {
         Some(self.write(offset, position.to_le_bytes().to_vec()))
     }
 
+    /// Appends what makes changes safe: the file is synced before the seal says that it has changed.
+    fn seal(&self, mut operations: Vec<Operation>) -> Vec<Operation> {
+        operations.extend(self.sync_operation());
+        operations.extend(self.seal_operations());
+        operations
+    }
+
+    fn seal_operations(&self) -> Vec<Operation> {
+        let (file, bytes) = (self.seal_file, WriteBuffer::Owned(seal::encode(&self.image)));
+        let mut operations = vec![Operation::Write { file, offset: 0, bytes }];
+        operations.extend(self.sync.map(|level| Operation::Sync { file, level }));
+        operations
+    }
+
     fn sync_operation(&self) -> Option<Operation> {
         if is_planted(Bug::UnsyncedRecordingLog) {
             return None;
@@ -297,6 +367,74 @@ impl RecordingLog {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Opens or creates a file and reads it.
+fn open_and_read<S: Storage>(storage: &mut S, path: &Path) -> Result<(FileId, Vec<u8>), StorageError> {
+    let opened = storage.blocking(Operation::Open { path: path.to_owned(), mode: OpenMode::CreateOrOpen })?;
+    let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
+    let read = Operation::Read { file, offset: 0, length: length as usize, into: Vec::new() };
+    match storage.blocking(read)? {
+        Output::Data(bytes) => Ok((file, bytes)),
+        _ => Ok((file, Vec::new())),
+    }
+}
+
+/// Whether a directory has a recording log. Blocks.
+///
+/// # Errors
+/// A file that is there and cannot be opened.
+pub fn has_recording_log<S: Storage>(storage: &mut S, directory: &Path) -> Result<bool, StorageError> {
+    let path = directory.join(RECORDING_LOG_FILE);
+    match storage.blocking(Operation::Open { path, mode: OpenMode::Read }) {
+        Ok(Output::Opened(file, _)) => storage.blocking(Operation::Close { file }).map(|_| true),
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(false),
+    }
+}
+
+/// Whether a directory has no recording log, or one without entries. Blocks.
+///
+/// # Errors
+/// A file that cannot be read, or that is no recording log.
+pub fn is_recording_log_empty<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+) -> Result<bool, RecordingLogError> {
+    if !has_recording_log(storage, directory)? {
+        return Ok(true);
+    }
+    let path = directory.join(RECORDING_LOG_FILE);
+    let (file, bytes) = open_and_read(storage, &path)?;
+    storage.blocking(Operation::Close { file })?;
+    Ok(parse(&path, without_torn_tail(&bytes))?.is_empty())
+}
+
+/// The copy of a recording log that its seal keeps; `None` when there is no seal that is whole. Blocks.
+///
+/// # Errors
+/// [`RecordingLogError::Seal`], or a file that cannot be read.
+pub fn sealed_copy<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+) -> Result<Option<Vec<u8>>, RecordingLogError> {
+    let path = directory.join(SEAL_FILE);
+    let opened = storage.blocking(Operation::Open { path: path.clone(), mode: OpenMode::Read });
+    let (file, length) = match opened {
+        Ok(Output::Opened(file, length)) => (file, length as usize),
+        Err(error) if !error.is_not_found() => return Err(error.into()),
+        _ => return Ok(None),
+    };
+    let read = storage.blocking(Operation::Read { file, offset: 0, length, into: Vec::new() });
+    storage.blocking(Operation::Close { file })?;
+    let Output::Data(bytes) = read? else { return Ok(None) };
+    let copy = seal::read(&bytes).map_err(|error| RecordingLogError::Seal { path, error })?;
+    Ok(copy.map(<[u8]>::to_vec))
+}
+
+/// The seal of a file with these bytes.
+pub(crate) fn seal_of(file: &[u8]) -> Vec<u8> {
+    seal::encode(file)
 }
 
 /// Where in the log a snapshot was taken.
@@ -407,7 +545,7 @@ mod tests {
         let services: Vec<i32> = log.entries().iter().map(|entry| entry.service_id).collect();
         assert_eq!(services, [-1, 1, 0, -1, 1, 0, -1]);
         let operations = log.invalidate_latest_snapshot();
-        assert_eq!(operations.len(), 3);
+        assert_eq!(operations.len(), 4, "three entries are written, then the seal");
         run(&mut storage, operations);
         let mut again = RecordingLog::open(&mut storage, directory, None).unwrap();
         assert_eq!(ids(&again), [3, 1, 2]);

@@ -7,6 +7,7 @@ mod control;
 mod files;
 mod members;
 mod queries;
+mod rebuild;
 
 pub use control::{ControlError, ModuleCounters, ToggleCommand, backup_query_deadline};
 pub use files::{
@@ -15,3 +16,4 @@ pub use files::{
 };
 pub use members::{ClusterMember, ClusterMembers, MembersQuery};
 pub use queries::{ArchiveLink, PlanQuery, QueryError, SnapshotQuery};
+pub use rebuild::{Rebuilt, rebuild_recording_log};

@@ -1,6 +1,7 @@
 //! Integration tests of consensus module, service container and cluster client.
 #![forbid(unsafe_code)]
 
+mod bit_flips;
 mod client;
 mod container;
 mod ends;

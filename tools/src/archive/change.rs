@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Editor, TornChoice, editor, files, is_confirmed};
 use crate::{CommandError, print};
 
-/// How to verify.
+/// Options of a verification.
 pub(super) struct Verification {
     pub(super) all: bool,
     pub(super) checksum: Option<Checksum>,
@@ -76,6 +76,9 @@ fn to_text(verdict: &Verdict) -> String {
             let valid = if *became_valid { ", VALID again" } else { "" };
             format!("OK{stop}{valid}")
         }
+        Verdict::NotStamped { frames } => {
+            format!("not stamped: none of the {frames} data frames has a checksum; nothing was changed")
+        }
         Verdict::Torn { segment, offset } => format!(
             "ERR: the last frame in {segment}, at {offset}, may be torn; --torn truncate ends the recording before it, \
              --torn keep takes it as whole"
@@ -90,6 +93,7 @@ fn to_json(id: i64, verdict: &Verdict) -> Value {
         Verdict::Good { corrected_stop, became_valid } => {
             ("good", json!({ "corrected_stop": corrected_stop, "became_valid": became_valid }))
         }
+        Verdict::NotStamped { frames } => ("not-stamped", json!({ "frames": frames })),
         Verdict::Torn { segment, offset } => ("torn", json!({ "segment": segment, "offset": offset })),
         Verdict::Faulty { reason } => ("faulty", json!({ "reason": reason })),
     };
@@ -160,7 +164,7 @@ pub(super) fn capacity(directory: &Path, bytes: Option<u64>) -> Result<(), Comma
     print::text(&format!("{capacity}\n"))
 }
 
-/// Without an older version there is nothing to ask about.
+/// Checks the version first: without an older version there is nothing to ask about.
 pub(super) fn migrate(directory: &Path, yes: bool) -> Result<(), CommandError> {
     match files(directory) {
         Ok(_) => return print::text("nothing to do: the catalog is of version 3\n"),

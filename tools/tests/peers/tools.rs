@@ -251,6 +251,8 @@ fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("archive-mark"))
+        // Seals are our own.
+        .filter(|path| path.extension().is_none_or(|extension| extension != "seal"))
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
         .collect();
     all.sort();

@@ -4,6 +4,7 @@ use harrier_client::{Aeron, ClientError, Context};
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::memory::check_apart;
 use harrier_ringbuf::storage::{Operation, Storage};
 use harrier_ringbuf::{Memory, Now, Rng};
 
@@ -30,6 +31,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     /// See [`ArchiveError`].
     pub fn launch(context: ArchiveContext, memory: M, storage: S, now: &Now) -> Result<Self, ArchiveError> {
         context.validate()?;
+        let driver = ("driver directory", context.aeron_directory.as_path());
+        check_apart(&memory, driver, &[("archive directory", &context.archive_directory)])?;
         let mark = MarkFile::take(&context, &memory, now)?;
         let mut io = Io::new(storage, context.file_clock.clone());
         io.blocking(Operation::CreateDirectory { path: context.archive_directory.clone() })?;

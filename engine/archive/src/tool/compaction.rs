@@ -6,6 +6,7 @@ use harrier_ringbuf::storage::{OpenMode, Operation, Output, Storage, SyncLevel};
 use super::ToolError;
 use super::editor::{ArchiveEditor, write};
 use crate::catalog::{CATALOG_FILE, HEADER_LENGTH, RecordingState};
+use crate::seal::SEAL_SUFFIX;
 
 /// The new catalog until it is whole.
 const TEMPORARY_FILE: &str = "archive.catalog.compact";
@@ -42,6 +43,11 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
             done.reclaimed_bytes += entry.length;
             let segments = self.files.segments(entry.descriptor.recording_id)?;
             doomed.extend(segments.into_iter().map(|segment| segment.name));
+        }
+        // Segments with a seal need an entry: the seals go before the entries do.
+        for name in &doomed {
+            let path = self.files.directory.join(name).with_extension(&SEAL_SUFFIX[1..]);
+            self.files.storage.blocking(Operation::Remove { path })?;
         }
         self.replace_catalog(bytes)?;
         done.deleted_segments = doomed.len();

@@ -11,9 +11,10 @@ use harrier_ringbuf::{Memory, Now};
 use super::{ArchiveFiles, SegmentFile, ToolError};
 use crate::catalog::{CATALOG_FILE, Catalog, CatalogEntry, RecordingState};
 use crate::checksum::{Checksum, frame_length, is_padding};
-use crate::descriptor::ENTRY_HEADER_LENGTH;
+use crate::descriptor::{ENTRY_HEADER_LENGTH, RecordingDescriptor};
 use crate::mark_file::{ArchiveMark, lock_out};
 use crate::recovery;
+use crate::seal::{SEAL_SUFFIX, SegmentSeal};
 
 const STATE: usize = 4;
 const CHECKSUM: usize = 8;
@@ -121,7 +122,30 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         let path = self.files.directory.join(&segment.name);
         self.with_file(&path, |storage, file| {
             stamps.into_iter().try_for_each(|(offset, bytes)| write(storage, file, offset, bytes))
-        })
+        })?;
+        if checksum == Checksum::Crc32c {
+            self.seal_segment(&entry.descriptor, segment, base)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Seals all frames of a segment that was stamped, as it is now.
+    fn seal_segment(
+        &mut self,
+        recording: &RecordingDescriptor,
+        segment: &SegmentFile,
+        base: i64,
+    ) -> Result<(), ToolError> {
+        let bytes = self.files.read_segment(recording, &segment.name)?;
+        let from = recovery::first_offset(recording, base);
+        let stop = recording.stop_position;
+        let end = if stop == -1 { bytes.len() } else { ((stop - base).max(0) as usize).min(bytes.len()) };
+        let mut seal = SegmentSeal::begin(recording, base, base + from as i64);
+        seal.add(bytes.get(from..end).unwrap_or_default(), from);
+        let directory = self.files.directory.clone();
+        let sync = Some(SyncLevel::All);
+        Ok(recovery::write_seal(&mut self.files.storage, &directory, &seal, sync)?)
     }
 
     /// Segment files of recordings, of any state, that lie outside their positions or whose names say none.
@@ -139,19 +163,21 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
             };
             let is_orphan = |base: Option<i64>| base.is_none_or(|base| base < first || base > last);
             let segments = self.files.segments(recording.recording_id)?;
-            orphans
-                .extend(segments.into_iter().filter(|own| is_orphan(own.base_position)).map(|own| own.name));
+            let orphaned = segments.into_iter().filter(|segment| is_orphan(segment.base_position));
+            orphans.extend(orphaned.map(|segment| segment.name));
         }
         Ok(orphans)
     }
 
-    /// Removes files of the directory.
+    /// Removes segment files of the directory, each with its seal.
     ///
     /// # Errors
     /// A file that cannot be removed; those before it are gone.
     pub fn remove(&mut self, names: &[String]) -> Result<(), ToolError> {
         for name in names {
             let path = self.files.directory.join(name);
+            let seal = path.with_extension(&SEAL_SUFFIX[1..]);
+            self.files.storage.blocking(Operation::Remove { path: seal })?;
             self.files.storage.blocking(Operation::Remove { path })?;
         }
         Ok(())

@@ -106,7 +106,7 @@ fn a_living_owner_with_long_names_is_seen() {
     let mark = MarkFile::take(&own, &memory, &at(7)).unwrap();
     mark.signal_ready(&at(99_000));
     // As if another make had written it.
-    mark.buffer.store_i64(OWNER_OFFSET, 0, Ordering::Relaxed);
+    mark.buffer.zero(OWNER_OFFSET, 64);
     drop(mark);
     assert!(matches!(MarkFile::take(&own, &memory, &at(100_000)), Err(MarkError::Active { .. })));
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient};
 use harrier_client::{Aeron, Counter, Subscription};
 use harrier_ringbuf::assembly::FragmentAssembler;
+use harrier_ringbuf::memory::{Overlap, check_apart};
 use harrier_ringbuf::storage::{Operation, Storage};
 use harrier_ringbuf::{Agent, AgentError, Memory, Now};
 
@@ -31,7 +32,7 @@ use super::validation::Validation;
 use crate::mark::{MarkFile, MarkOptions};
 use crate::members::{self, Member};
 use crate::node_state::NodeState;
-use crate::recording_log::{RecordingLog, RecoveryPlan};
+use crate::recording_log::{RecordingLog, RecoveryPlan, SEAL_FILE, has_recording_log, sealed_copy};
 
 /// Time between two slow ticks, ns.
 const SLOW_TICK_NS: i64 = 10_000_000;
@@ -136,6 +137,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         now: &Now,
     ) -> Result<Self, ModuleError> {
         let (all, member) = context.validate()?;
+        check_directories(&context, &memory)?;
         let options = MarkOptions {
             directory: context.mark_file_directory.clone(),
             error_buffer_length: context.error_buffer_length,
@@ -378,6 +380,14 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     }
 }
 
+fn check_directories<M: Memory>(context: &ConsensusModuleContext, memory: &M) -> Result<(), Overlap> {
+    let driver = ("driver directory", context.aeron_directory.as_path());
+    let mut others = vec![("cluster directory", context.cluster_directory.as_path())];
+    others.extend(context.mark_file_directory.as_deref().map(|path| ("mark file directory", path)));
+    others.extend(context.services_directory.as_deref().map(|path| ("services directory", path)));
+    check_apart(memory, driver, &others)
+}
+
 fn open_files<M: Memory, S: Storage>(
     context: &ConsensusModuleContext,
     memory: &M,
@@ -387,12 +397,34 @@ fn open_files<M: Memory, S: Storage>(
 ) -> Result<(NodeState<M>, RecordingLog), ModuleError> {
     let directory = &context.cluster_directory;
     storage.blocking(Operation::CreateDirectory { path: directory.clone() })?;
-    let node_state = NodeState::open(memory, directory, context.file_sync_level.is_some())?;
+    let was_ours = mark.was_ours();
+    let node_state = NodeState::open(memory, directory, context.file_sync_level.is_some(), was_ours)?;
     if node_state.candidate_term_id() == -1 {
         node_state.propose(mark.previous_candidate_term_id(), 0, now.epoch_ms)?;
     }
-    let recording_log = RecordingLog::open(storage, directory, context.file_sync_level)?;
+    check_recording_log(context, storage, node_state.candidate_term_id())?;
+    let recording_log = RecordingLog::open_sealed(storage, directory, context.file_sync_level, was_ours)?;
     Ok((node_state, recording_log))
+}
+
+/// A member that has led before has a recording log: without it, it would begin an empty log beside the one that it has.
+fn check_recording_log<S: Storage>(
+    context: &ConsensusModuleContext,
+    storage: &mut S,
+    candidate_term_id: i64,
+) -> Result<(), ModuleError> {
+    let directory = &context.cluster_directory;
+    if context.start_anew || has_recording_log(storage, directory)? {
+        return Ok(());
+    }
+    let found = if sealed_copy(storage, directory)?.is_some_and(|copy| !copy.is_empty()) {
+        format!("{SEAL_FILE} has a copy of it")
+    } else if candidate_term_id != -1 {
+        format!("node-state.dat says that the member has stood for term {candidate_term_id}")
+    } else {
+        return Ok(());
+    };
+    Err(ModuleError::RecordingLogMissing { directory: directory.clone(), found })
 }
 
 impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {

@@ -139,6 +139,8 @@ pub struct ConsensusModuleContext {
     pub authenticator: AuthenticatorSupplier,
     /// `aeron.cluster.authorisation.service.supplier`.
     pub authorisation: Authorisation,
+    /// `harrier.cluster.start.anew`: begins an empty log when recording.log is missing, although the member has had one.
+    pub start_anew: bool,
     /// How long the driver, the archive and the services may be absent at start, ns.
     pub startup_timeout_ns: i64,
     /// Seed of what is drawn.
@@ -203,6 +205,7 @@ impl ConsensusModuleContext {
             archive: ArchiveClientContext { control_response_stream_id: 120, ..ArchiveClientContext::ipc() },
             authenticator: AuthenticatorSupplier::allow_all(),
             authorisation: Authorisation::backups_only(),
+            start_anew: false,
             startup_timeout_ns: 60_000_000_000,
             seed: 0,
         }

@@ -1,11 +1,14 @@
 //! Why a consensus module does not start, or ends.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use harrier_archive::client::ArchiveClientError;
 use harrier_client::ClientError;
 use harrier_protocol::uri::UriError;
 use harrier_ringbuf::MemoryError;
+use harrier_ringbuf::memory::Overlap;
 use harrier_ringbuf::storage::StorageError;
 
 use super::context::InvalidSetting;
@@ -19,9 +22,12 @@ use crate::snapshot::SnapshotError;
 /// Why a consensus module does not start, or ends.
 #[derive(Debug, Error)]
 pub enum ModuleError {
-    /// A setting that cannot be.
+    /// Invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
+    /// A directory of the member and the driver's overlap.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
     /// The directory belongs to another consensus module.
     #[error(transparent)]
     Mark(#[from] MarkError),
@@ -31,6 +37,19 @@ pub enum ModuleError {
     /// recording.log is unusable.
     #[error(transparent)]
     RecordingLog(#[from] RecordingLogError),
+    /// recording.log is not there, although the member has had one.
+    #[error(
+        "no recording.log in {}, but {found}; run harrier cluster DIR rebuild-recording-log --archive ARCHIVE_DIR to write it \
+         anew from its sealed copy or the archive, restore it from a backup, or start with --start-anew \
+         (harrier.cluster.start.anew=true) to begin an empty log",
+        directory.display()
+    )]
+    RecordingLogMissing {
+        /// The member's directory.
+        directory: PathBuf,
+        /// What shows that there was one.
+        found: String,
+    },
     /// recording.log and the archive do not tell where to begin.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -29,7 +29,11 @@ impl<F: Fn(&str) -> Option<String>> Reader<'_, F> {
         target: &mut V,
         parse: impl FnOnce(&str) -> Option<V>,
     ) -> Result<(), InvalidSetting> {
-        let name = if name.starts_with("aeron.") { name.to_owned() } else { format!("{PREFIX}{name}") };
+        let name = if name.starts_with("aeron.") || name.starts_with("harrier.") {
+            name.to_owned()
+        } else {
+            format!("{PREFIX}{name}")
+        };
         let Some(text) = (self.lookup)(&name) else { return Ok(()) };
         match parse(text.trim()) {
             Some(value) => *target = value,
@@ -99,6 +103,7 @@ impl ConsensusModuleContext {
         reader.text("member.endpoints", &mut self.member_endpoints)?;
         reader.number("appointed.leader.id", &mut self.appointed_leader_id)?;
         reader.number("id", &mut self.cluster_id)?;
+        reader.flag("harrier.cluster.start.anew", &mut self.start_anew)?;
         reader.number("service.count", &mut self.service_count)?;
         reader.text("consensus.module.agent.role.name", &mut self.agent_role_name)
     }

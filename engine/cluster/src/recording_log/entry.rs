@@ -10,7 +10,7 @@ pub(super) const RECORD_LENGTH: usize = 64;
 const MAX_RECORD_LENGTH: usize = 4_096;
 /// Bytes before the archive endpoint of a standby snapshot.
 const ENDPOINT_OFFSET: usize = 52;
-const INVALID_FLAG: u32 = 1 << 31;
+pub(super) const INVALID_FLAG: u32 = 1 << 31;
 /// Where a record has its log position.
 pub(super) const LOG_POSITION_OFFSET: u64 = 24;
 /// Where a record has its type.
@@ -160,8 +160,10 @@ pub(super) fn without_torn_tail(bytes: &[u8]) -> &[u8] {
 }
 
 /// Bytes that the record at the begin of `rest` takes; those of its endpoint count when they are there.
-fn length_in_file(rest: &[u8]) -> usize {
-    let word = |offset: usize| rest[offset..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+pub(super) fn length_in_file(rest: &[u8]) -> usize {
+    let word = |offset: usize| {
+        rest.get(offset..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_le_bytes(*word))
+    };
     if word(44) & !INVALID_FLAG != EntryType::StandbySnapshot as u32 {
         return RECORD_LENGTH;
     }

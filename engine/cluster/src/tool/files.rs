@@ -10,10 +10,12 @@ use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
 use thiserror::Error;
 
 use harrier_archive::is_owned;
+use harrier_archive::tool::ToolError;
 
 use crate::mark::MarkHeader;
 use crate::recording_log::{
-    Entry, PlanError, RECORDING_LOG_FILE, RecordingLog, RecordingLogError, compare, encode, parse,
+    Entry, PlanError, RECORDING_LOG_FILE, RecordingLog, RecordingLogError, SEAL_FILE, compare, encode, parse,
+    seal_of,
 };
 
 /// Mark file of a consensus module.
@@ -22,7 +24,7 @@ const SERVICE_MARK: &str = "cluster-mark-service-";
 const HEADER_LENGTH: usize = 8_192;
 const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 /// The file that a seeding leaves of the one before.
-const BACKUP_SUFFIX: &str = "bak";
+pub(super) const BACKUP_SUFFIX: &str = "bak";
 
 /// Why a member's files cannot be read, or are not changed.
 #[derive(Debug, Error)]
@@ -57,6 +59,12 @@ pub enum ClusterFilesError {
     /// The recording log holds half a snapshot.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The recording log cannot be written anew.
+    #[error("cannot rebuild recording.log: {0}")]
+    NotRebuilt(String),
+    /// The files of the archive cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ToolError),
     /// A file cannot be mapped or locked.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -159,7 +167,11 @@ pub fn marks<M: Memory>(memory: &M, directory: &Path) -> Result<Vec<ClusterMark>
 }
 
 /// Keeps members from the directory for as long as the lock is held.
-fn lock_out<M: Memory>(memory: &M, directory: &Path, now: &Now) -> Result<M::Lock, ClusterFilesError> {
+pub(super) fn lock_out<M: Memory>(
+    memory: &M,
+    directory: &Path,
+    now: &Now,
+) -> Result<M::Lock, ClusterFilesError> {
     let mark = ClusterMark::read(memory, directory, MODULE_MARK)?;
     let path =
         mark.as_ref().map_or_else(|| directory.join(format!("{MODULE_MARK}.dat")), |mark| mark.path.clone());
@@ -180,7 +192,7 @@ fn open<S: Storage>(storage: &mut S, path: &Path, mode: OpenMode) -> Result<(Fil
     Ok((file, length))
 }
 
-fn read_log<S: Storage>(storage: &mut S, directory: &Path) -> Result<Vec<u8>, ClusterFilesError> {
+pub(super) fn read_log<S: Storage>(storage: &mut S, directory: &Path) -> Result<Vec<u8>, ClusterFilesError> {
     let (file, length) = match open(storage, &directory.join(RECORDING_LOG_FILE), OpenMode::Read) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() => {
@@ -216,16 +228,26 @@ fn file_entries<S: Storage>(storage: &mut S, directory: &Path) -> Result<Vec<Ent
 }
 
 /// Writes a recording log whole; the file before stays until the new one is safe.
-fn replace_log<S: Storage>(storage: &mut S, directory: &Path, bytes: Vec<u8>) -> Result<(), StorageError> {
+pub(super) fn replace_log<S: Storage>(
+    storage: &mut S,
+    directory: &Path,
+    bytes: Vec<u8>,
+) -> Result<(), StorageError> {
     let path = directory.join(RECORDING_LOG_FILE);
     let temporary = directory.join(format!("{RECORDING_LOG_FILE}.tmp"));
+    let seal = seal_of(&bytes);
     write_file(storage, &temporary, bytes)?;
     storage.blocking(Operation::Rename { from: temporary, to: path })?;
+    write_file(storage, &directory.join(SEAL_FILE), seal)?;
     storage.blocking(Operation::SyncDirectory { path: directory.to_owned() })?;
     Ok(())
 }
 
-fn write_file<S: Storage>(storage: &mut S, path: &Path, bytes: Vec<u8>) -> Result<(), StorageError> {
+pub(super) fn write_file<S: Storage>(
+    storage: &mut S,
+    path: &Path,
+    bytes: Vec<u8>,
+) -> Result<(), StorageError> {
     storage.blocking(Operation::Remove { path: path.to_owned() })?;
     let (file, _) = open(storage, path, OpenMode::CreateNew)?;
     let bytes = WriteBuffer::Owned(bytes);

@@ -5,11 +5,11 @@ pub mod golden;
 pub mod service;
 pub mod stub;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use harrier_archive::{Archive, ArchiveContext};
+use harrier_archive::{Archive, ArchiveContext, Checksum, TornTail};
 use harrier_client::{Aeron, Context};
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::recording_log::{Entry, parse};
@@ -67,13 +67,21 @@ pub struct Plan {
     pub app_version: i32,
     /// Bytes that the archive wants free.
     pub low_storage_threshold: u64,
+    /// The archive stamps frames with checksums and cuts torn ends, as that of a node does.
+    pub is_stamped: bool,
     /// Changes the consensus module's settings.
     pub change: Box<dyn Fn(&mut ConsensusModuleContext)>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { services: 1, app_version: 1, low_storage_threshold: 0, change: Box::new(|_| ()) }
+        Self {
+            services: 1,
+            app_version: 1,
+            low_storage_threshold: 0,
+            is_stamped: false,
+            change: Box::new(|_| ()),
+        }
     }
 }
 
@@ -88,6 +96,8 @@ pub struct Node {
     thread: SharedThread,
     pub errors: Seen,
     pub seen: Seen,
+    /// Count and hash of what service 0 has seen in all its lives.
+    pub state: Rc<Cell<(u64, u64)>>,
     pub tool: Aeron,
     pub clients: Vec<RawClient>,
     /// A driver of clients that outlives the node's.
@@ -134,7 +144,7 @@ impl Node {
         Self::try_start(directory, ports, plan).unwrap()
     }
 
-    /// Starts a node; what keeps its module from starting is returned as text.
+    /// Starts a node; what keeps a part from starting is returned as text.
     pub fn try_start(directory: &Path, ports: &[u16], plan: &Plan) -> Result<Self, String> {
         let now = PausingClock.now();
         let (errors, seen) = (Seen::default(), Seen::default());
@@ -151,7 +161,12 @@ impl Node {
         archive.low_storage_space_threshold = plan.low_storage_threshold;
         archive.control_channel = Some(format!("aeron:udp?endpoint=127.0.0.1:{}", ports[4]));
         archive.replication_message_timeout_ns = 500_000_000;
-        let archive = Archive::launch(archive, MappedMemory, FileStorage::inline(), &now).unwrap();
+        if plan.is_stamped {
+            archive.record_checksum = Some(Checksum::Crc32c);
+            archive.torn_tail = TornTail::Cut;
+        }
+        let archive = Archive::launch(archive, MappedMemory, FileStorage::inline(), &now)
+            .map_err(|error| error.to_string())?;
         let mut context =
             ConsensusModuleContext::new(directory.join("node"), directory.join("cluster"), 0, members(ports));
         context.log_channel = "aeron:udp?term-length=64k".into();
@@ -164,14 +179,17 @@ impl Node {
         let mut agents = driver.into_agents();
         agents.push(Box::new(module));
         agents.push(Box::new(archive));
+        let state = Rc::new(Cell::default());
         for service_id in 0..plan.services {
             let (node, cluster) = (directory.join("node"), directory.join("cluster"));
             let mut own = ServiceContainerContext::new(node, cluster, service_id);
             own.app_version = plan.app_version;
             own.archive.seed = now.ns as u64 + service_id as u64;
-            let service = Tally::new(service_id, seen.clone());
+            let shown = if service_id == 0 { state.clone() } else { Rc::default() };
+            let service = Tally::new(service_id, seen.clone(), shown);
             let waiter = Box::new(thread.clone());
-            let container = ServiceContainer::launch(own, service, MappedMemory, waiter, &now).unwrap();
+            let container = ServiceContainer::launch(own, service, MappedMemory, waiter, &now)
+                .map_err(|error| error.to_string())?;
             agents.push(Box::new(container));
         }
         thread.install(agents).unwrap();
@@ -180,6 +198,7 @@ impl Node {
             thread,
             errors,
             seen,
+            state,
             tool,
             clients: Vec::new(),
             listener: None,
@@ -298,6 +317,11 @@ impl Node {
     /// Texts in the module's error log.
     pub fn logged_errors(&self) -> Vec<String> {
         logged_errors(&self.directory.join("cluster/cluster-mark.dat"))
+    }
+
+    /// Ends everything in good order.
+    pub fn stop(self) {
+        self.thread.close();
     }
 
     /// Ends everything as a crash would.

@@ -1,5 +1,8 @@
 //! A service whose state is a hash of all that it has seen: two that are equal have seen the same.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use harrier_cluster::codec::{CloseReason, Role};
 use harrier_cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, LeadershipTerm, ServiceFailure, SnapshotImage,
@@ -14,11 +17,12 @@ pub struct Tally {
     seen: Seen,
     count: u64,
     hash: u64,
+    shown: Rc<Cell<(u64, u64)>>,
 }
 
 impl Tally {
-    pub fn new(service_id: i32, seen: Seen) -> Self {
-        Self { service_id, seen, count: 0, hash: 0xcbf2_9ce4_8422_2325 }
+    pub fn new(service_id: i32, seen: Seen, shown: Rc<Cell<(u64, u64)>>) -> Self {
+        Self { service_id, seen, count: 0, hash: 0xcbf2_9ce4_8422_2325, shown }
     }
 
     fn note(&self, text: &str) {
@@ -31,6 +35,7 @@ impl Tally {
         for byte in text.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }
+        self.shown.set((self.count, self.hash));
         self.note(text);
     }
 
@@ -95,6 +100,7 @@ impl ClusteredService for Tally {
             (state.first_chunk(), state.get(8..).and_then(|rest| rest.first_chunk()))
         {
             (self.count, self.hash) = (u64::from_le_bytes(*count), u64::from_le_bytes(*hash));
+            self.shown.set((self.count, self.hash));
         }
         let sessions: Vec<String> = cluster.client_sessions().map(|session| session.id.to_string()).collect();
         let line = format!(
