@@ -86,6 +86,11 @@ impl RepeatedError {
         self.note(|| ErrorNote::of_transport(error));
     }
 
+    /// True when there is an occurrence to report.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.note.is_some()
+    }
+
     /// Takes the error when a report is due.
     #[inline]
     pub(crate) fn take(&mut self, now_ns: i64) -> Option<ErrorNote> {

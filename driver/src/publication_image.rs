@@ -179,8 +179,8 @@ impl PublicationImage {
         } else {
             self.loss.on_gap(None, now_ns);
         }
-        check_advance(rebuild, new_rebuild);
         if new_rebuild > self.counters.rebuild_position.get_plain() {
+            check_advance(rebuild, new_rebuild);
             self.counters.rebuild_position.set_ordered(new_rebuild);
             self.allocation.note_traffic(new_rebuild);
             work_count += 1;

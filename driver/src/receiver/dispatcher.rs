@@ -219,6 +219,8 @@ impl Dispatcher {
 /// Refused SETUPs, counted until the conductor is told.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
+    /// True when there may be something to report.
+    is_waiting: bool,
     invalid_setup: RepeatedError,
     session_limit: RepeatedError,
 }
@@ -227,8 +229,16 @@ impl Refusals {
     /// Reports refusals to the conductor when they are due.
     #[inline]
     pub(crate) fn report<T: Transport>(&mut self, replies: &mut Replies<T>, now_ns: i64) {
+        if self.is_waiting {
+            self.report_waiting(replies, now_ns);
+        }
+    }
+
+    #[cold]
+    fn report_waiting<T: Transport>(&mut self, replies: &mut Replies<T>, now_ns: i64) {
         replies.report(&mut self.invalid_setup, now_ns);
         replies.report(&mut self.session_limit, now_ns);
+        self.is_waiting = self.invalid_setup.is_noted() || self.session_limit.is_noted();
     }
 }
 
@@ -324,6 +334,7 @@ impl<T: Transport> Dispatch<'_, T> {
         }
         if let Err(error) = setup.validate() {
             // The session is not remembered as refused: its real SETUP may follow a forged one.
+            self.refusals.is_waiting = true;
             return self.refusals.invalid_setup.note(|| {
                 let text = format!(
                     "invalid SETUP from {source}: {error}, session={} stream={}",
@@ -335,6 +346,7 @@ impl<T: Transport> Dispatch<'_, T> {
         if stream.images >= self.session_limit.min(MAX_REMEMBERED) {
             stream.set(setup.session_id, Session::OverLimit);
             let limit = self.session_limit;
+            self.refusals.is_waiting = true;
             return self.refusals.session_limit.note(|| {
                 let text = format!(
                     "exceeded session limit, stream-id={} session-id={} from {source}: \
