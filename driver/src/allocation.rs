@@ -1,9 +1,9 @@
 //! How much of a log is allocated, for logs whose pages are allocated as the stream needs them.
 //!
-//! A log that is not sparse has all of its pages before anybody writes to it, so that no store can fail for want of memory.
-//! Who only sends a SETUP would so make the driver allocate three terms. Here the first pages are allocated when the log is
-//! made, and the others by the executor once the stream carries traffic, or once the owner of the driver asks for it. What
-//! is granted to a sender or publisher never reaches a page that is not allocated.
+//! A log that is not sparse has all of its pages before it is written, so that no store can fail for want of memory. A peer
+//! that sends nothing but a SETUP would so make the driver allocate three terms. Therefore only the first pages are allocated
+//! when such a log is created. The executor allocates the others once the stream carries traffic, or once the owner of the
+//! driver asks for it. What is granted to a sender or publisher never reaches a page that is not allocated.
 
 use std::ops::Range;
 
@@ -26,19 +26,19 @@ const PAGE_LENGTH: i64 = 4_096;
 /// Bytes that one job of the executor allocates.
 const SLICE_LENGTH: i64 = 1 << 20;
 
-/// When the pages of a log that is not sparse are allocated.
+/// The time at which the pages of a log that is not sparse are allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AllocationMode {
-    /// All when the log is made.
+    /// All pages when the log is created.
     Whole,
-    /// Most of them once the stream has carried a quarter of the first ones.
+    /// The first pages when the log is created, the others once the stream has used a quarter of the first ones.
     Traffic,
-    /// Most of them when the owner of the driver asks for it.
+    /// The first pages when the log is created, the others when the owner of the driver asks for them.
     Hint,
 }
 
 impl AllocationMode {
-    /// What a subscription's channel says of its images; `default` where it says nothing.
+    /// Reads the mode of a channel; `default` when the channel names none.
     pub(crate) fn of(uri: &ChannelUri, default: Self) -> Result<Self, Failure> {
         match uri.get(KEY) {
             None => Ok(default),
@@ -51,7 +51,7 @@ impl AllocationMode {
         }
     }
 
-    /// What images get whose channel says nothing.
+    /// The mode of images whose channel names none.
     pub(crate) fn of_images(context: &DriverContext) -> Self {
         if context.log_allocation_length > 0 { Self::Traffic } else { Self::Whole }
     }
@@ -82,7 +82,7 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    /// Of a log that is allocated whole, or sparse.
+    /// A log that is allocated whole, or that is sparse.
     pub(crate) fn whole() -> Self {
         Self {
             mode: AllocationMode::Whole,
@@ -96,8 +96,9 @@ impl Allocation {
         }
     }
 
-    /// Of a log with `length` bytes at first, `metadata_length` of them for its meta data, and a page for the start of each
-    /// term: padding may lead readers there ahead of all else. Terms that fit into that are allocated whole.
+    /// A log with `length` bytes at first: `metadata_length` for its metadata, a page for the start of each term, and the rest
+    /// from the first position on. Padding may lead readers to the start of the next term before it is allocated otherwise.
+    /// Terms that fit into `length` are allocated whole.
     pub(crate) fn first(
         mode: AllocationMode,
         position: i64,

@@ -1,4 +1,4 @@
-//! UDP channels with resolved addresses, and when two share a socket (spec 02 §2.2, §2.11, §3.14).
+//! UDP channels with resolved addresses, and the rule by which two of them share a socket (spec 02 §2.2, §2.11, §3.14).
 
 mod interface;
 
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::resolver::HostNames;
 use interface::{LocalInterface, find_interface};
 
-/// A channel of `aeron:udp` as the agents use it.
+/// A channel of `aeron:udp` with its addresses.
 #[derive(Debug, Clone)]
 pub(crate) struct UdpChannel {
     pub(crate) uri: ChannelUri,
@@ -19,31 +19,31 @@ pub(crate) struct UdpChannel {
     pub(crate) text: String,
     /// Canonical form without its suffix.
     pub(crate) canonical: String,
-    /// The canonical form is made unique: no address says which socket this is.
+    /// True when the canonical form needs a suffix, because no address tells which socket this is.
     pub(crate) needs_suffix: bool,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) control: Option<SocketAddr>,
     pub(crate) interface: Option<SocketAddr>,
-    /// The group that the endpoint is.
+    /// The multicast group of the endpoint.
     pub(crate) group: Option<ChannelGroup>,
     pub(crate) control_mode: Option<ControlMode>,
     pub(crate) tag: Option<i64>,
 }
 
-/// A multicast group as channels name it (spec 02 §3.13).
+/// The multicast group of a channel (spec 02 §3.13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChannelGroup {
-    /// Where data goes.
+    /// Address of data.
     pub(crate) data: SocketAddr,
-    /// Where receivers answer to: the next address.
+    /// Address that receivers answer to: the next one.
     pub(crate) control: SocketAddr,
     interface: LocalInterface,
-    /// Hops that the channel asks for.
+    /// Hops that the channel names.
     ttl: Option<u8>,
 }
 
 impl ChannelGroup {
-    /// Hops that datagrams are told to take: those of the channel, else the driver's; 0 leaves it to the system.
+    /// Hops of datagrams: those of the channel, else the driver's; 0 leaves them to the system.
     pub(crate) fn ttl(&self, driver_ttl: u8) -> u8 {
         self.explicit_ttl(driver_ttl).unwrap_or(0)
     }
@@ -62,7 +62,7 @@ impl ChannelGroup {
         }
     }
 
-    /// A socket on the group's port that has joined one of its addresses.
+    /// A socket on the group's port that joins one of its addresses.
     fn joined(&self, address: SocketAddr, driver_ttl: u8) -> SocketSpec {
         let bind = SocketAddr::new(wildcard(address.is_ipv6()).ip(), address.port());
         SocketSpec {
@@ -148,7 +148,7 @@ impl UdpChannel {
         matches!(self.control_mode, Some(ControlMode::Manual | ControlMode::Dynamic))
     }
 
-    /// True when the address of the endpoint may change: it was given as a name, and a group does not move.
+    /// True when the endpoint was given by a name, whose address may change. Multicast groups do not move.
     pub(crate) fn has_endpoint_name(&self) -> bool {
         if self.group.is_some() {
             return false;
@@ -187,13 +187,13 @@ impl UdpChannel {
         spec
     }
 
-    /// The socket on which a publication hears its receivers, where that is another than it sends from: in the control
-    /// group of multicast.
+    /// The socket on which a publication hears its receivers, when it is not the one that sends: that of a multicast control
+    /// group.
     pub(crate) fn control_socket(&self, driver_ttl: u8) -> Option<SocketSpec> {
         self.group.map(|group| group.joined(group.control, driver_ttl))
     }
 
-    /// The socket of a subscription (spec 02 §3.1): in the group, bound to the endpoint, or to any port when only a
+    /// The socket of a subscription (spec 02 §3.1). It joins the group, is bound to the endpoint, or to any port when only a
     /// control address is known.
     pub(crate) fn receive_socket(&self, driver_ttl: u8) -> SocketSpec {
         if let Some(group) = &self.group {
@@ -240,7 +240,7 @@ impl UdpChannel {
             && is_same(key::CONTROL, self.control, other.control)
     }
 
-    /// Which socket of the driver this is, for clashes of session ids: unique channels differ by `suffix`.
+    /// Name of the channel's socket, by which clashes of session ids are found. Unique channels differ by `suffix`.
     pub(crate) fn socket_name(&self, suffix: i64) -> String {
         match (self.needs_suffix, self.tag) {
             (false, _) => self.canonical.clone(),

@@ -62,7 +62,7 @@ pub enum StartError {
     /// The directory could not be made or mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The names of other drivers are not to be had.
+    /// Name resolution could not be started.
     #[error(transparent)]
     Names(#[from] NamesError),
     /// The sections of the CnC file contradict each other.

@@ -65,17 +65,17 @@ pub struct Conductor<M: Memory, T: Transport> {
     cycle: CycleTracker,
     executor: Executor<M, T>,
     queues: Queues<T>,
-    /// Commands that found a queue full, in order.
+    /// Commands that did not fit into their queue, in order.
     unsent_sender: VecDeque<SenderCommand<T>>,
     unsent_receiver: VecDeque<ReceiverCommand<T>>,
     rng: Rng,
     now: Now,
     next_timer_ns: i64,
-    /// When logs that could not be allocated further are tried again, ns.
+    /// Time at which failed allocations are tried again, ns.
     next_allocation_ns: i64,
     ring_check: RingCheck,
     command: Vec<u8>,
-    /// A client's command waits for the executor; the next one is not read before (spec 02 §5.4).
+    /// True while a client's command waits for the executor. The next command is read after it (spec 02 §5.4).
     in_flight: bool,
     pending: IdMap<u64, Pending>,
     next_mark: u64,
@@ -96,20 +96,20 @@ pub struct Conductor<M: Memory, T: Transport> {
     handle: DriverHandle,
 }
 
-/// Keeps the CnC file: its end is told when the conductor closes.
+/// The CnC file, which is marked as ended when the conductor closes.
 struct Retirement<M: Memory> {
     memory: M,
     cnc: Option<CncEnd<M>>,
 }
 
-/// Whether the ring of commands has moved (spec 02 §5.2, 3).
+/// Last move of the command ring's consumer (spec 02 §5.2, 3).
 struct RingCheck {
     position: i64,
     moved_ns: i64,
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// The conductor of a fresh CnC file.
+    /// Creates the conductor of a fresh CnC file.
     #[expect(clippy::too_many_arguments, reason = "called once, where the driver is put together")]
     pub(crate) fn new(
         context: DriverContext,
@@ -176,7 +176,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// The ring that holds the driver's sign of life.
+    /// The ring whose header holds the driver's heartbeat.
     pub(crate) fn heartbeat(&self) -> ManyToOneRing {
         self.to_driver.clone()
     }
@@ -192,7 +192,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.retry_allocations();
     }
 
-    /// Frees the ring from a client that died inside a claim (spec 01 §3.4).
+    /// Unblocks the ring when a client has died inside a claim (spec 01 §3.4).
     fn check_ring(&mut self) {
         let position = self.to_driver.consumer_position();
         let is_stuck = position == self.ring_check.position && self.to_driver.producer_position() > position;
@@ -206,7 +206,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Submits a job whose result is handled as `pending` says. A full executor is an error of the command.
+    /// Submits a job whose result is handled as `pending` says. The command fails when the executor is full.
     fn submit(&mut self, job: Job, pending: Pending) -> Result<(), ExecutorFull> {
         let mark = self.next_mark;
         self.next_mark += 1;
@@ -253,14 +253,14 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Submits a job whose result says by itself what it belongs to. It comes back when the executor is full.
+    /// Submits a job whose result names the log that it belongs to. The job is returned when the executor is full.
     fn submit_unmarked(&mut self, job: Job) -> Result<(), Box<Job>> {
         let mark = self.next_mark;
         self.next_mark += 1;
         self.executor.submit(mark, job)
     }
 
-    /// Gives closed logs to the executor, a few per duty cycle (spec 02 §5.1, 7).
+    /// Has the executor remove closed logs, a few per duty cycle (spec 02 §5.1, 7).
     fn free_logs(&mut self) -> usize {
         let mut work_count = 0;
         while work_count < self.context.resource_free_limit {
@@ -367,7 +367,7 @@ impl<M: Memory, T: Transport> Agent for Conductor<M, T> {
         let left = end.leave(memory, directory).map_err(|error| error.to_string());
         if let Err(text) = removed.and(left) {
             self.events.record_error(&text);
-            // The conductor closes once.
+            // The conductor closes once, so the cell is empty.
             let _first = self.handle.close_failure.set(text);
         }
     }

@@ -13,16 +13,16 @@ use reader::Reader;
 /// Starts of the names of settings.
 const PREFIXES: [&str; 4] = ["AERON_", "HARRIER_DRIVER_", "HARRIER_IMAGE_", "HARRIER_LOG_ALLOCATION_"];
 
-/// Why definitions cannot be taken.
+/// Errors of definitions.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DefinitionError {
-    /// `-D` without `=`.
+    /// A definition without `=`.
     #[error("malformed define: {0}")]
     Malformed(String),
     /// A line of a properties file that is neither a comment nor a definition.
     #[error("line {number} is neither name=value nor name:value: {text}")]
     Line {
-        /// Counted from 1; the last one of lines that are joined.
+        /// Number of the line, from 1. Of joined lines it is the last one.
         number: usize,
         /// The joined text.
         text: String,
@@ -47,16 +47,16 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// The variables of a process whose names begin with `AERON_`, or as those of settings that Aeron does not have.
+    /// Takes the variables of a process whose names begin with `AERON_` or with the name of a setting of Harrier's own.
     pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Self {
         let is_ours = |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         Self { values: variables.filter(is_ours).filter(|(_, value)| !value.is_empty()).collect() }
     }
 
-    /// Takes `name=value`, the name dotted or as a variable.
+    /// Takes `name=value`. The name is dotted or that of a variable.
     ///
     /// # Errors
-    /// Text without `=`.
+    /// The text has no `=`.
     pub fn define(&mut self, definition: &str) -> Result<(), DefinitionError> {
         let (name, value) =
             definition.split_once('=').ok_or_else(|| DefinitionError::Malformed(definition.to_owned()))?;
@@ -64,7 +64,7 @@ impl Properties {
         Ok(())
     }
 
-    /// Sets one value; an empty one unsets it.
+    /// Sets one value. An empty value unsets it.
     pub fn set(&mut self, name: &str, value: &str) {
         let name = variable_name(name);
         if value.is_empty() {
@@ -78,7 +78,7 @@ impl Properties {
     /// empty value unsets. A last line without its end counts, too.
     ///
     /// # Errors
-    /// The first line that is none of these; what stands above it has been taken.
+    /// The first line that is none of these. The lines above it have been taken.
     pub fn load(&mut self, text: &str) -> Result<(), DefinitionError> {
         let mut joined = String::new();
         for (index, line) in text.lines().enumerate() {
@@ -108,8 +108,8 @@ impl Properties {
     /// Puts all settings into a context. Returns a warning for each value that cannot be read and is left at its default.
     ///
     /// # Errors
-    /// A name of something that is not there: an idle strategy (spec 02 §5.10, DECISION), a strategy or function that a
-    /// shared object would have to bring, a transport.
+    /// A value names something that does not exist: an idle strategy (spec 02 §5.10, DECISION), a strategy or function of a
+    /// shared object, or a transport.
     pub fn apply(&self, context: &mut DriverContext) -> Result<Vec<String>, InvalidSetting> {
         let mut warnings = Vec::new();
         let mut reader = Reader { properties: self, warnings: &mut warnings };
@@ -127,7 +127,7 @@ impl Properties {
 /// `a.b.c` as `A_B_C` (spec 02 §6.1).
 fn variable_name(name: &str) -> String {
     let name = name.replace('.', "_").to_uppercase();
-    // The one Java property whose variable has another name.
+    // This Java property is the only one whose variable has another name.
     if name == "AERON_NAME_RESOLVER_THRESHOLD" { "AERON_DRIVER_NAME_RESOLVER_THRESHOLD".into() } else { name }
 }
 

@@ -23,7 +23,7 @@ pub enum ThreadingMode {
     SharedNetwork,
     /// All on one thread.
     Shared,
-    /// The owner calls.
+    /// The owner calls the agents.
     Invoker,
 }
 
@@ -53,7 +53,7 @@ pub enum TerminationValidator {
     Deny,
     /// Every client.
     Allow,
-    /// Whoever knows these bytes.
+    /// Clients that send these bytes.
     Token(Vec<u8>),
 }
 
@@ -68,7 +68,7 @@ impl TerminationValidator {
     }
 }
 
-/// What names are looked up with (spec 02 §5.12).
+/// Kinds of name resolution (spec 02 §5.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameResolverSupplier {
     /// The system; and the names of other drivers when `aeron.driver.resolver.interface` is set.
@@ -88,7 +88,7 @@ pub type Affinity = Option<usize>;
 pub struct InvalidSetting {
     /// Name of the setting with its value.
     pub setting: String,
-    /// What would be valid.
+    /// The rule that the setting breaks.
     pub rule: String,
 }
 
@@ -259,7 +259,7 @@ pub struct DriverContext {
     pub stream_session_limit: i32,
     /// Most log files that are freed in a duty cycle.
     pub resource_free_limit: usize,
-    /// What may block in name resolution has a thread of its own.
+    /// Jobs that may block have a thread of their own.
     pub async_executor_enabled: bool,
     /// How the executor idles.
     pub async_executor_idle: IdleStrategy,
@@ -281,7 +281,7 @@ pub struct DriverContext {
     pub receiver_affinity: Affinity,
     /// Connects the sockets of unicast publications, so that the system filters strangers.
     pub connect_enabled: bool,
-    /// Has no effect but to be printed: application time stamps are not there to be enabled.
+    /// Only printed: there are no application time stamps that it could enable.
     pub enable_experimental_features: bool,
     /// Comma list of interceptors on received datagrams: `loss`, `fixed-loss`, `multi-gap-loss` (spec 02 §6.5).
     pub incoming_interceptors: String,
@@ -300,9 +300,9 @@ pub struct DriverContext {
     /// Longest event that clients are sent, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a
     /// buffer of that length, else enough for the first 4,095 bytes of a channel that is too long.
     pub event_max_length: usize,
-    /// How the host's transport works; what opens sockets is made from it by whoever composes the driver.
+    /// Options of the host's transport, which the owner of the driver creates from them.
     pub transport: TransportOptions,
-    /// Commands between the agents that may wait; a full queue is counted and retried.
+    /// Most commands that wait between two agents. A full queue is counted, and the command is sent again.
     pub command_queue_capacity: usize,
     /// Seed of session ids, term ids, receiver ids and NAK back-off.
     pub seed: u64,

@@ -1,4 +1,4 @@
-//! Putting a driver together, and running it on threads (spec 02 §5.10, §5.14).
+//! Composes a driver and runs it on threads (spec 02 §5.10, §5.14).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ use crate::sender::Sender;
 use crate::settings;
 use crate::system_counters::SystemCounters;
 
-/// Errors of agents on their way to the driver's error log. Only what fails takes the lock.
+/// Errors of agents on their way to the driver's error log. The lock is taken only when there are errors.
 #[derive(Debug, Default)]
 pub struct ErrorInbox {
     filled: AtomicBool,
@@ -46,12 +46,12 @@ impl ErrorInbox {
         self.filled.store(true, Ordering::Release);
     }
 
-    /// Takes the texts of what has been left.
+    /// Takes the texts of all errors.
     pub fn drain(&self) -> Vec<String> {
         self.take().unwrap_or_default().into_iter().map(|note| note.text).collect()
     }
 
-    /// Takes what has been left; `None` without a lock when there is nothing.
+    /// Takes all errors; returns `None` without taking the lock when there are none.
     pub(crate) fn take(&self) -> Option<Vec<ErrorNote>> {
         if !self.filled.load(Ordering::Acquire) {
             return None;
@@ -61,7 +61,7 @@ impl ErrorInbox {
     }
 }
 
-/// Ids of logs on their way to the conductor. Only who has a hint, and who takes it, takes the lock.
+/// Ids of logs that are to be allocated whole, on their way to the conductor. The lock is taken only when there are ids.
 #[derive(Debug, Default)]
 pub(crate) struct AllocationHints {
     filled: AtomicBool,
@@ -77,7 +77,7 @@ impl AllocationHints {
         self.filled.store(true, Ordering::Release);
     }
 
-    /// Takes what has been left; `None` without a lock when there is nothing.
+    /// Takes all ids; returns `None` without taking the lock when there are none.
     #[inline]
     pub(crate) fn take(&self) -> Option<Vec<i64>> {
         if !self.filled.load(Ordering::Acquire) {
@@ -88,7 +88,7 @@ impl AllocationHints {
     }
 }
 
-/// What the owner of a driver and its agents share.
+/// State that the owner of a driver shares with its agents.
 #[derive(Debug, Clone, Default)]
 pub struct DriverHandle {
     /// Set when an allowed TERMINATE_DRIVER was read.
@@ -97,30 +97,31 @@ pub struct DriverHandle {
     pub errors: Arc<ErrorInbox>,
     /// Logs that are to be allocated whole.
     pub(crate) allocations: Arc<AllocationHints>,
-    /// What could not be done when the driver closed, once it has.
+    /// Error of the driver's close, once it has closed.
     pub close_failure: Arc<OnceLock<String>>,
 }
 
 impl DriverHandle {
-    /// Has the log of an image allocated whole whose subscription has `log-allocation=hint`, for instance once its session
-    /// is authenticated. `id` is the image's correlation id. Ids that are unknown, or whose log is allocated, are ignored.
+    /// Asks for a log to be allocated whole whose channel has `log-allocation=hint`, for instance once its session is
+    /// authenticated (spec 02 §5.9). `id` is the correlation id of the image, or the registration id of the exclusive
+    /// publication. Unknown ids and logs that are allocated are ignored.
     pub fn allocate_log(&self, id: i64) {
         self.allocations.push(id);
     }
 
-    /// A sink that puts agents' errors into the driver's error log.
+    /// Returns a sink that puts errors of agents into the driver's error log.
     pub fn error_sink(&self) -> ErrorSink {
         let errors = self.errors.clone();
         Box::new(move |role, error| errors.push(format!("{role}: {error}")))
     }
 }
 
-/// Where the work that may block is done.
+/// Who does the jobs that may block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecutorMode {
-    /// By the conductor itself.
+    /// The conductor itself.
     Inline,
-    /// By an agent of its own.
+    /// An agent of its own.
     Queued,
 }
 
@@ -128,15 +129,15 @@ pub enum ExecutorMode {
 pub struct Driver<M: Memory, T: Transport> {
     /// Commands, counters, limits, timers.
     pub conductor: Conductor<M, T>,
-    /// Sends what publications hold.
+    /// Sends the data of publications.
     pub sender: Sender<T>,
-    /// Receives what subscriptions want.
+    /// Receives the data of subscriptions.
     pub receiver: Receiver<T>,
-    /// Does what may block, when the executor is queued.
+    /// Does the jobs that may block, when the executor is queued.
     pub executor: Option<ExecutorAgent<M, T>>,
     /// Shared with the owner.
     pub handle: DriverHandle,
-    /// Errors that the driver that was in the directory before had recorded.
+    /// Errors that the previous driver of the directory had recorded.
     pub previous_errors: Vec<PreviousError>,
     context: DriverContext,
 }
@@ -162,7 +163,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         let (system, names) = match furnish(&context, &memory, transport, &mut cnc, &handle, now) {
             Ok(furnished) => furnished,
             Err(error) => {
-                // Why it was made is the news, not that it stays.
+                // The first error tells more than a failure to remove the file.
                 let _best_effort = cnc.remove(&memory, &context.directory);
                 return Err(error);
             }
@@ -203,8 +204,8 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         Ok(Self { conductor, sender, receiver, executor: executor_agent, handle, previous_errors, context })
     }
 
-    /// The agents in the order in which they run on one thread with their application: what it has offered in the last
-    /// pass leaves first, what arrives is there when its turn comes.
+    /// Returns the agents in the order in which they run on one thread with their application: the sender sends what the
+    /// application offered in the last pass, and what the receiver takes is there when its turn comes.
     pub fn into_agents(self) -> Vec<Box<dyn Agent>> {
         let mut agents: Vec<Box<dyn Agent>> =
             vec![Box::new(self.sender), Box::new(self.conductor), Box::new(self.receiver)];
@@ -218,7 +219,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
     /// [`into_agents`](Self::into_agents) instead.
     ///
     /// # Errors
-    /// When the system has no thread left; clients see the driver as gone.
+    /// The system has no thread left. Clients then see the driver as gone.
     pub fn launch<C: Clock + Clone + Send + 'static>(
         self,
         clock: C,
@@ -286,7 +287,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
     }
 }
 
-/// What a driver has beside its files before anybody knows of it.
+/// Creates what a driver has besides its files before clients can find it.
 fn furnish<M: Memory, T: Transport>(
     context: &DriverContext,
     memory: &M,
@@ -326,7 +327,7 @@ fn run<C: Clock + Clone + Send + 'static>(
     })
 }
 
-/// A driver on threads; dropping it stops it.
+/// A driver that runs on threads. Dropping it stops it.
 #[derive(Debug)]
 pub struct RunningDriver {
     runners: Vec<AgentRunner>,
@@ -343,7 +344,7 @@ impl RunningDriver {
     /// Stops all agents, the conductor last.
     ///
     /// # Errors
-    /// Why an agent did not end normally, or what it could not remove.
+    /// An agent did not end normally, or could not remove something.
     pub fn stop(mut self) -> Result<(), String> {
         let mut outcome = Ok(());
         for runner in self.runners.drain(..) {
@@ -352,7 +353,7 @@ impl RunningDriver {
             }
         }
         outcome.map_err(|error| {
-            // Nobody has put them into the error log when it was the conductor that ended.
+            // When the conductor has ended, nobody has put these errors into the error log.
             let unlogged = self.handle.errors.drain();
             if unlogged.is_empty() { error } else { format!("{error}: {}", unlogged.join("; ")) }
         })?;

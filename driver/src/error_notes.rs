@@ -86,7 +86,12 @@ impl RepeatedError {
         self.note(|| ErrorNote::of_transport(error));
     }
 
-    /// What is to be told now.
+    /// True when there is an occurrence to report.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.note.is_some()
+    }
+
+    /// Takes the error when a report is due.
     #[inline]
     pub(crate) fn take(&mut self, now_ns: i64) -> Option<ErrorNote> {
         if self.note.is_none() { None } else { self.take_noted(now_ns) }

@@ -1,4 +1,4 @@
-//! What the driver tells its clients, and what it writes into its error log (spec 01 §4.4, 02 §5.15).
+//! Events for clients, and entries of the error log (spec 01 §4.4, 02 §5.15).
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use crate::error_notes::ErrorNote;
 use crate::failure::Failure;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// Bytes of an error event beside its message, at most.
+/// Most bytes of an error event besides its message.
 const ERROR_FIELDS_LENGTH: usize = 136;
 
 /// Source identity of streams that do not come from the network.
 pub(crate) const IPC_SOURCE: &str = "aeron:ipc";
 
-/// A stream that a subscription can read now.
+/// An image that has become available to a subscription.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ImageEvent<'a> {
     pub(crate) correlation_id: i64,
@@ -28,7 +28,7 @@ pub(crate) struct ImageEvent<'a> {
     pub(crate) source: &'a str,
 }
 
-/// A complaint of a receiver about a publication.
+/// A receiver's refusal of a publication.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PublicationErrorEvent<'a> {
     pub(crate) registration_id: i64,
@@ -48,7 +48,7 @@ pub(crate) struct Events {
     error_log: DistinctErrorLog,
     system: SystemCounters,
     now_ms: i64,
-    /// One event, as long as it may be.
+    /// Buffer for the longest event.
     buffer: Box<[u8]>,
 }
 
@@ -84,7 +84,7 @@ impl Events {
         self.error_log.record(self.now_ms, text);
     }
 
-    /// Counts and records an error whose text holds what differs from one time to the next.
+    /// Counts and records an error of a kind whose text differs from one time to the next.
     pub(crate) fn record_kind(&mut self, kind: &str, text: &str) {
         self.system.get(SystemCounter::Errors).increment();
         self.error_log.record_kind(kind, self.now_ms, text);

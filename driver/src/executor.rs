@@ -1,4 +1,4 @@
-//! The agent for what may block: resolving names, opening sockets, creating and removing log files (spec 02 §5.4).
+//! The agent for jobs that may block: resolving names, opening sockets, creating and removing log files (spec 02 §5.4).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,19 +15,19 @@ use crate::failure::Failure;
 use crate::log_files::{self, LogFile, StorageChecks};
 use crate::resolver::Names;
 
-/// Something that may block.
+/// A job that may block.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Resolve the names of a channel.
     Channel { uri: Box<ChannelUri>, text: String },
-    /// Open the socket of a channel, and another one to hear receivers on.
+    /// Open the socket of a channel, and if `control` is given another one on which receivers are heard.
     Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>>, channel: String },
     /// Create a log.
     CreateLog {
         path: PathBuf,
         settings: Box<LogSettings>,
         storage: StorageChecks,
-        /// Positions that are allocated at first; `None` leaves that to the settings.
+        /// Positions that are allocated at first; with `None` the settings decide.
         first: Option<Range<i64>>,
     },
     /// Allocate a range of positions of a log.
@@ -39,22 +39,22 @@ pub(crate) enum Job {
 /// Open sockets of a channel.
 pub(crate) struct Opened<S> {
     pub(crate) socket: S,
-    /// The one on which receivers are heard, where that is another.
+    /// Socket on which receivers are heard, when it is not the one that sends.
     pub(crate) control: Option<S>,
 }
 
-/// What came of a job.
+/// Result of a job.
 pub(crate) enum JobResult<T: Transport> {
     Channel(Result<Box<UdpChannel>, Failure>),
     Socket(Result<Opened<T::Socket>, Failure>),
     /// The log, and a warning when the file system runs low.
     Log(Result<(LogFile, Option<String>), Failure>),
-    /// Log and position up to which it is allocated now, or why it is not.
+    /// A log and the position up to which it is allocated now, or why the job failed.
     Allocated {
         id: i64,
         outcome: Result<i64, Failure>,
     },
-    /// Bytes no longer mapped, or why the file is still there.
+    /// Bytes that are no longer mapped, or why the file is still there.
     Freed(Result<usize, Failure>),
 }
 
@@ -68,31 +68,31 @@ impl<T: Transport> JobResult<T> {
     }
 }
 
-/// Bytes whose pages are entered at once: while the thread of the executor is at it, no job is done.
+/// Bytes whose pages are entered in one piece. The executor's thread does no job meanwhile.
 const SLICE_LENGTH: usize = 1 << 20;
 
-/// The executor takes no more jobs for now.
+/// The queue of the executor is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExecutorFull;
 
-/// A job with the conductor's mark.
+/// A job, or its result, with the conductor's mark.
 type Marked<J> = (u64, J);
 
 /// The conductor's side of the executor.
 pub(crate) enum Executor<M: Memory, T: Transport> {
-    /// Jobs are done at once, by the conductor.
+    /// The conductor does each job at once.
     Inline { worker: Worker<M, T>, done: VecDeque<Marked<JobResult<T>>> },
     /// Jobs go to an [`ExecutorAgent`].
     Queued { jobs: rtrb::Producer<Marked<Job>>, results: rtrb::Consumer<Marked<JobResult<T>>> },
 }
 
 impl<M: Memory, T: Transport> Executor<M, T> {
-    /// An executor that does its jobs inside `submit`.
+    /// Creates an executor that does its jobs inside `submit`.
     pub(crate) fn inline(memory: M, names: Names<T>) -> Self {
         Self::Inline { worker: Worker { memory, names }, done: VecDeque::new() }
     }
 
-    /// An executor whose jobs are done by the agent that is returned with it.
+    /// Creates an executor whose jobs are done by the agent that is returned with it.
     pub(crate) fn queued(memory: M, names: Names<T>, capacity: usize) -> (Self, ExecutorAgent<M, T>) {
         let (jobs, job_queue) = rtrb::RingBuffer::new(capacity);
         let (result_queue, results) = rtrb::RingBuffer::new(capacity);
@@ -106,7 +106,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
         (Self::Queued { jobs, results }, agent)
     }
 
-    /// Hands over a job; it comes back when the queue is full.
+    /// Submits a job. The job is returned when the queue is full.
     pub(crate) fn submit(&mut self, mark: u64, job: Job) -> Result<(), Box<Job>> {
         match self {
             Self::Inline { worker, done } => {
@@ -119,7 +119,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
         }
     }
 
-    /// One duty cycle of what is done without a job, where no agent does it; returns the work done.
+    /// One duty cycle of the work that needs no job, unless an agent does it; returns the work done.
     pub(crate) fn work(&mut self, now: &Now) -> usize {
         match self {
             Self::Inline { worker, .. } => worker.names.work(now),
@@ -127,7 +127,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
         }
     }
 
-    /// When there is something to do without a job, ns.
+    /// Time of the next work that needs no job, ns.
     pub(crate) fn next_deadline(&self) -> Option<i64> {
         match self {
             Self::Inline { worker, .. } => worker.names.next_deadline(),
@@ -151,7 +151,8 @@ pub(crate) struct Worker<M: Memory, T: Transport> {
 }
 
 impl<M: Memory, T: Transport> Worker<M, T> {
-    /// Does a job of a conductor without a thread beside it: nobody could enter a new log's pages later.
+    /// Does a job when there is no executor thread. The pages of a new log are entered at once, because nobody could do it
+    /// later.
     fn run_whole(&mut self, job: Job) -> JobResult<T> {
         let result = self.run(job);
         if let Some(file) = result.allocated_log() {
@@ -208,16 +209,16 @@ impl<M: Memory, T: Transport> Worker<M, T> {
     }
 }
 
-/// A log whose pages are not all entered yet.
+/// A log of which not all pages are entered yet.
 struct Fresh {
     path: PathBuf,
     log: LogBuffers,
-    /// Bytes of its terms, from the start, that are done.
+    /// Bytes of its terms, from the start, whose pages are entered.
     done: usize,
 }
 
 impl Fresh {
-    /// The next slice; none when all is done.
+    /// Returns the next slice; `None` when all pages are entered.
     fn next(&mut self) -> Option<AtomicBuffer> {
         let term_length = self.log.term_length();
         let (term, offset) = (self.done / term_length, self.done % term_length);
@@ -230,7 +231,7 @@ impl Fresh {
     }
 }
 
-/// The thread's side of a queued executor. Between jobs it enters the pages of new logs, ahead of those who write.
+/// The agent of a queued executor. Between jobs it enters the pages of new logs ahead of their writers.
 pub struct ExecutorAgent<M: Memory, T: Transport> {
     worker: Worker<M, T>,
     jobs: rtrb::Consumer<Marked<Job>>,

@@ -1,4 +1,4 @@
-//! Why a command is refused: the code and text of the error event (spec 02 §5.3).
+//! Refusals of commands: code and text of the error event (spec 02 §5.3).
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use thiserror::Error;
 #[error("({}) {}\n{message}", head(*.code, *.system), description(*.code, *.system))]
 pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
-    /// The system's own number, where it was the system that refused.
+    /// The system's error number, when the system refused.
     pub(crate) system: Option<i32>,
     pub(crate) message: String,
 }
@@ -25,12 +25,12 @@ impl Failure {
         Self { code, system: None, message: message.into() }
     }
 
-    /// The system refused.
+    /// A refusal by the system.
     fn of_system(error: &std::io::Error, message: impl Into<String>) -> Self {
         Self { system: error.raw_os_error(), ..Self::generic(message) }
     }
 
-    /// Code and description without the message, which may hold what a peer has chosen.
+    /// Code and description without the message, which may contain values that a peer has chosen.
     pub(crate) fn cause(&self) -> String {
         format!("({}) {}", head(self.code, self.system), description(self.code, self.system))
     }
@@ -52,7 +52,7 @@ impl Failure {
     }
 }
 
-/// The number in brackets: the system's, or a negative one for the driver's own codes (spec 02 §5.3).
+/// The number in brackets: the system's error number, or the driver's code as a negative number (spec 02 §5.3).
 fn head(code: ErrorCode, system: Option<i32>) -> i32 {
     system.unwrap_or(-code.value())
 }

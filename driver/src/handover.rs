@@ -1,4 +1,4 @@
-//! What conductor, sender and receiver hand each other: commands through queues, positions through shared words.
+//! Commands that conductor, sender and receiver exchange through queues, and the words through which they share positions.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fence};
@@ -14,7 +14,7 @@ use crate::sender::destinations::Destination;
 use crate::sender::endpoint::SendEndpoint;
 use crate::sender::publication::SendPublication;
 
-/// Conductor to sender.
+/// Commands of the conductor to the sender.
 pub(crate) enum SenderCommand<T: Transport> {
     AddEndpoint(Box<SendEndpoint<T::Socket>>),
     RemoveEndpoint {
@@ -54,19 +54,19 @@ pub(crate) enum SenderCommand<T: Transport> {
 pub(crate) enum RefusedUntil {
     /// With its next SETUP.
     NextSetup,
-    /// As soon as one that was not answered might: what failed will hardly succeed at once.
+    /// After the time-out of a SETUP that nobody answered: what has failed will hardly succeed at once.
     SetupTimeout,
-    /// Never: it asks for what it cannot have.
+    /// Never: the SETUP asks for something that the session cannot have.
     End,
 }
 
-/// Conductor to receiver.
+/// Commands of the conductor to the receiver.
 pub(crate) enum ReceiverCommand<T: Transport> {
     AddEndpoint(Box<ReceiveEndpoint<T::Socket>>),
     RemoveEndpoint {
         endpoint_id: u64,
     },
-    /// All sessions of a stream, or one.
+    /// A subscription wants all sessions of a stream, or one of them.
     AddInterest {
         endpoint_id: u64,
         stream_id: i32,
@@ -91,7 +91,7 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         stream_id: i32,
         session_id: i32,
     },
-    /// Packets of this image are answered by error frames from now on.
+    /// The receiver answers packets of this image with error frames from now on.
     RejectImage {
         correlation_id: i64,
         reason: String,
@@ -99,17 +99,17 @@ pub(crate) enum ReceiverCommand<T: Transport> {
     RemoveImage {
         correlation_id: i64,
     },
-    /// A destination of a multi-destination subscription, on its open socket (spec 02 §3.12).
+    /// A multi-destination subscription has another destination, whose socket is open (spec 02 §3.12).
     AddDestination {
         endpoint_id: u64,
         transport: Box<ReceiveTransport<T::Socket>>,
     },
-    /// Its socket is closed.
+    /// A destination is removed, and its socket is closed.
     RemoveDestination {
         endpoint_id: u64,
         registration_id: i64,
     },
-    /// The session that answers the image's request stream, until it is heard (spec 02 §2.12).
+    /// A session answers the image's request stream; its sender is told until it has heard the session (spec 02 §2.12).
     SetResponseSession {
         correlation_id: i64,
         session_id: Option<i32>,
@@ -120,7 +120,7 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         stream_id: i32,
         session_id: i32,
     },
-    /// A control name has a new address: that of a destination, or with -1 of the endpoint's own socket.
+    /// The control name of a destination has a new address; -1 stands for the endpoint's own socket.
     SetControl {
         endpoint_id: u64,
         registration_id: i64,
@@ -128,7 +128,7 @@ pub(crate) enum ReceiverCommand<T: Transport> {
     },
 }
 
-/// Sender and receiver to conductor.
+/// Commands of sender and receiver to the conductor.
 pub(crate) enum ConductorCommand<T: Transport> {
     /// Somebody sends a stream that somebody wants.
     CreateImage {
@@ -145,7 +145,7 @@ pub(crate) enum ConductorCommand<T: Transport> {
     PublicationReleased {
         registration_id: i64,
     },
-    /// The socket of an endpoint that was removed.
+    /// An endpoint was removed, and its socket can be closed.
     SendEndpointReleased {
         endpoint: Box<SendEndpoint<T::Socket>>,
     },
@@ -162,8 +162,8 @@ pub(crate) enum ConductorCommand<T: Transport> {
         code: i32,
         message: String,
     },
-    /// Nobody has been heard for long: perhaps a name has another address now, that of a sender's destination or those
-    /// of an endpoint.
+    /// Nothing has been heard for a long time, so a name may have another address: that of a sender's destination, or
+    /// those of an endpoint.
     ReResolve {
         endpoint_id: u64,
         destination_id: Option<i64>,
@@ -177,14 +177,14 @@ pub(crate) enum ConductorCommand<T: Transport> {
     ResponseConnected {
         registration_id: i64,
     },
-    /// For the error log.
+    /// An error for the error log.
     Error(ErrorNote),
 }
 
-/// What conductor and sender both know of a publication.
+/// State of a publication that conductor and sender share.
 #[derive(Debug, Default)]
 pub(crate) struct PublicationShared {
-    /// Written by the sender: a receiver lives.
+    /// Written by the sender: at least one receiver is alive.
     pub(crate) has_receivers: AtomicBool,
     /// Written by the sender: flow control has the receivers it asks for.
     pub(crate) has_required_receivers: AtomicBool,
@@ -209,7 +209,7 @@ pub(crate) enum ImageState {
     Done = 4,
 }
 
-/// What conductor and receiver both know of an image.
+/// State of an image that conductor and receiver share.
 #[derive(Debug)]
 pub(crate) struct ImageShared {
     state: AtomicU8,
@@ -221,9 +221,9 @@ pub(crate) struct ImageShared {
     pub(crate) rtt_ns: AtomicI64,
     /// Written by the conductor: no frame may reach beyond this position, because further pages are not allocated.
     pub(crate) usable_position: AtomicI64,
-    /// Written by the conductor: status messages it wants sent.
+    /// Written by the conductor: the status message that the receiver should send.
     pub(crate) status: StatusSlot,
-    /// Written by the conductor: gaps it wants filled.
+    /// Written by the conductor: the gap that the receiver should ask for or fill.
     pub(crate) loss: LossSlot,
 }
 
@@ -261,7 +261,7 @@ impl ImageShared {
     }
 }
 
-/// The latest status message that the conductor wants sent (spec 02 §3.5): one slot, a newer one replaces an unread one.
+/// The latest status message that the receiver should send (spec 02 §3.5). A newer one replaces one that is not read yet.
 #[derive(Debug, Default)]
 pub(crate) struct StatusSlot {
     begin: AtomicI64,
@@ -280,7 +280,7 @@ impl StatusSlot {
         self.end.store(change, Ordering::Release);
     }
 
-    /// What was offered after `seen`; the new change number with position and window.
+    /// Returns an offer that came after change `seen`: its change number, position and window.
     #[inline]
     pub(crate) fn take(&self, seen: i64) -> Option<(i64, i64, i32)> {
         let change = self.end.load(Ordering::Acquire);
@@ -294,7 +294,7 @@ impl StatusSlot {
     }
 }
 
-/// A run of bytes to ask for.
+/// A range of bytes that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MissingRange {
     pub(crate) term_id: i32,
@@ -302,7 +302,7 @@ pub(crate) struct MissingRange {
     pub(crate) length: i32,
 }
 
-/// The latest gap that the conductor wants filled; as [`StatusSlot`].
+/// The latest gap that the receiver should ask for or fill; it works as [`StatusSlot`].
 #[derive(Debug, Default)]
 pub(crate) struct LossSlot {
     begin: AtomicI64,
@@ -323,7 +323,7 @@ impl LossSlot {
         self.end.store(change, Ordering::Release);
     }
 
-    /// What was offered after `seen`, with the new change number.
+    /// Returns an offer that came after change `seen`, with its change number.
     #[inline]
     pub(crate) fn take(&self, seen: i64) -> Option<(i64, MissingRange)> {
         let change = self.end.load(Ordering::Acquire);

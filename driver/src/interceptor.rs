@@ -1,4 +1,4 @@
-//! Losing received datagrams on purpose, for tests of real peers (spec 02 §6.5).
+//! Interceptors that drop received datagrams on purpose, for tests with real peers (spec 02 §6.5).
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use harrier_ringbuf::position::align;
 
 use crate::context::InvalidSetting;
 
-/// A chain of interceptors; empty in production.
+/// A chain of interceptors. It is empty in production.
 #[derive(Debug, Default)]
 pub(crate) struct Interceptors {
     chain: Vec<Interceptor>,
@@ -28,7 +28,7 @@ struct RandomLoss {
     rng: Rng,
 }
 
-/// Loses each frame that overlaps a range once, per stream.
+/// Drops each frame that overlaps a range once, per stream.
 #[derive(Debug)]
 struct FixedLoss {
     term_id: i32,
@@ -37,7 +37,7 @@ struct FixedLoss {
     streams: Vec<(StreamKey, i64)>,
 }
 
-/// Loses the first transmission of regular gaps, per stream.
+/// Drops the first transmission of regular gaps, per stream.
 #[derive(Debug)]
 struct MultiGapLoss {
     term_id: i32,
@@ -50,7 +50,7 @@ struct MultiGapLoss {
 type StreamKey = (SocketAddr, i32, i32);
 
 impl Interceptors {
-    /// The chain of a comma list of names; each takes its own arguments.
+    /// Parses a comma list of names. Each interceptor takes its own arguments.
     ///
     /// # Errors
     /// An unknown name or unreadable arguments.
@@ -80,7 +80,7 @@ impl Interceptors {
         Ok(Self { chain })
     }
 
-    /// True when the datagram is to be lost.
+    /// True when the datagram is to be dropped.
     #[inline]
     pub(crate) fn drops(&mut self, datagram: &[u8], source: SocketAddr) -> bool {
         !self.chain.is_empty() && self.chain.iter_mut().any(|one| one.drops(datagram, source))
@@ -100,7 +100,7 @@ impl Interceptor {
 fn argument<'a>(arguments: &'a str, key: &str) -> Option<&'a str> {
     arguments
         .split('|')
-        .find_map(|argument| argument.split_once('=').filter(|(own, _)| *own == key))
+        .find_map(|argument| argument.split_once('=').filter(|(name, _)| *name == key))
         .map(|(_, v)| v)
 }
 
@@ -123,15 +123,15 @@ impl RandomLoss {
     }
 }
 
-/// The data frame of a datagram, heartbeats left out.
+/// Header of the first data frame of a datagram; `None` for heartbeats and other frames.
 fn data_header(datagram: &[u8]) -> Option<DataHeader> {
     DataHeader::decode(datagram)
         .filter(|header| header.frame_type == frame_type::DATA && header.frame_length > 0)
 }
 
-/// Progress of one stream, starting at `first`.
+/// Progress of one stream, which starts at `first`.
 fn progress(streams: &mut Vec<(StreamKey, i64)>, key: StreamKey, first: i64) -> &mut i64 {
-    let index = streams.iter().position(|(own, _)| *own == key).unwrap_or_else(|| {
+    let index = streams.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
         streams.push((key, first));
         streams.len() - 1
     });

@@ -24,22 +24,22 @@ pub(crate) struct LogFile {
     pub(crate) is_partial: bool,
 }
 
-/// Where a publication's log lies.
+/// Path of a publication's log.
 pub(crate) fn publication_path(directory: &Path, registration_id: i64) -> PathBuf {
     directory.join(PUBLICATIONS).join(format!("{registration_id}.logbuffer"))
 }
 
-/// Where an image's log lies.
+/// Path of an image's log.
 pub(crate) fn image_path(directory: &Path, correlation_id: i64) -> PathBuf {
     directory.join(IMAGES).join(format!("{correlation_id}.logbuffer"))
 }
 
-/// What is asked of the file system when a log is made (spec 02 §5.9).
+/// Checks of the file system when a log is created (spec 02 §5.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StorageChecks {
-    /// That the log fits; a warning when no more than so many bytes were left.
+    /// The log must fit. A warning tells when no more than so many bytes are left.
     Warn(u64),
-    /// Nothing.
+    /// No checks.
     Off,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn create<M: Memory>(
     };
     let buffer = created.map_err(|error| of_folder(error, path))?;
     initialise(memory, path, settings, buffer, first).inspect_err(|_| {
-        // Why it was not made is the news, not that it stays.
+        // The first error tells more than a failure to remove the file.
         let _best_effort = memory.remove(path);
     })
 }
@@ -102,7 +102,7 @@ pub(crate) fn allocate<M: Memory>(
     Ok(())
 }
 
-/// Enters the pages of a range of positions, which are allocated, ahead of those who write.
+/// Enters the pages of a range of positions, which are allocated, ahead of the writers.
 pub(crate) fn populate<M: Memory>(memory: &M, log: &LogBuffers, positions: Range<i64>) {
     let term_length = log.term_length();
     for range in file_ranges(positions, term_length) {
@@ -111,8 +111,7 @@ pub(crate) fn populate<M: Memory>(memory: &M, log: &LogBuffers, positions: Range
     }
 }
 
-/// The same text for every log that a folder does not take: names of files are never the same, and each would be a new
-/// entry of the error log.
+/// Replaces the name of a log by `*`. Names of logs differ each time, and each would be a new entry in the error log.
 fn of_folder(error: MemoryError, path: &Path) -> MemoryError {
     match error {
         MemoryError::Io { operation, source, .. } => {
@@ -122,7 +121,7 @@ fn of_folder(error: MemoryError, path: &Path) -> MemoryError {
     }
 }
 
-/// A warning when the file system runs low.
+/// Returns a warning when the file system runs low.
 pub(crate) fn low_space_warning<M: Memory>(
     memory: &M,
     directory: &Path,
@@ -138,7 +137,7 @@ pub(crate) fn low_space_warning<M: Memory>(
     })
 }
 
-/// Removes a log's file and lets its mapping go.
+/// Removes a log's file and drops its mapping.
 pub(crate) fn free<M: Memory>(memory: &M, file: LogFile) -> Result<(), MemoryError> {
     memory.remove(&file.path)
 }

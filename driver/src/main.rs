@@ -19,7 +19,7 @@ use harrier_ringbuf::{Clock, MemoryError, Now, TransportError};
 
 use command_line::{Arguments, Wish};
 
-/// How often the main thread looks for a signal.
+/// Time between two looks of the main thread for a signal.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
@@ -42,18 +42,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes to standard output; nobody has to listen.
+/// Writes to standard output. It is no error when nobody reads it.
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     let _nobody_listens = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
-/// Writes a line to standard error; nobody has to listen.
+/// Writes a line to standard error. It is no error when nobody reads it.
 fn warn(line: &str) {
     let _nobody_listens = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// An error as Aeron's driver writes it: a code with what it means, then where and what.
+/// Formats an error as Aeron's driver does: a code with its meaning, then place and text.
 macro_rules! failure {
     ($stage:literal, $code:expr, $meaning:expr, $text:expr) => {
         format!("ERROR: {} ({}) {}\n[run, {}:{}] {}", $stage, $code, $meaning, file!(), line!(), $text)
@@ -65,7 +65,7 @@ fn invalid(stage: &str, error: &dyn std::fmt::Display) -> String {
     format!("ERROR: {stage} (22) Invalid argument\n[run, {file}:{line}] {error}")
 }
 
-/// What the system says, without its number.
+/// The system's text of an error, without its number.
 fn meaning(error: &std::io::Error) -> String {
     error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
@@ -163,7 +163,7 @@ fn warn_if_exists(context: &DriverContext, now: &Now) {
     }
 }
 
-/// Keeps what the driver before had recorded, next to the directory, in the form of the released driver (spec 02 §5.14).
+/// Saves the errors of the previous driver next to the directory, in the form of the released driver (spec 02 §5.14).
 fn save_errors(context: &DriverContext, errors: &[PreviousError], epoch_ms: i64) {
     if errors.is_empty() {
         return;

@@ -86,7 +86,7 @@ impl NetworkPublication {
         }
     }
 
-    /// Gives it a log of which not all is allocated yet.
+    /// Sets how much of the log is allocated.
     pub(crate) fn with_allocation(self, allocation: Allocation) -> Self {
         Self { allocation, ..self }
     }
@@ -109,12 +109,12 @@ impl NetworkPublication {
         }
     }
 
-    /// Where a new spy starts.
+    /// Position at which a new spy joins.
     pub(crate) fn spy_join_position(&self) -> i64 {
         self.spies.join_position(self.counters.sender_position.get())
     }
 
-    /// Tells the sender of the spies, and publishers of a connection.
+    /// Tells the sender of a change of spies, and publishers of the connection.
     pub(crate) fn on_spies_changed(&self) {
         self.share_spies();
         if self.params.spies_simulate_connection {
@@ -141,7 +141,7 @@ impl NetworkPublication {
         }
     }
 
-    /// Moves position and limit; every duty cycle (spec 02 §2.3).
+    /// Updates publisher position and limit, in every duty cycle (spec 02 §2.3).
     #[inline]
     pub(crate) fn track(&mut self) -> usize {
         if self.state != State::Active {
@@ -156,7 +156,9 @@ impl NetworkPublication {
         self.share_spies();
         let min = self.spies.min_max().map_or(sender_position, |(min, _)| min.min(sender_position));
         self.allocation.note_traffic(sender_position);
-        let limit = (min + i64::from(self.params.window_length)).min(self.allocation.usable_position());
+        let limit = min + i64::from(self.params.window_length);
+        let limit = limit.min(self.allocation.usable_position().max(min));
+        assert!(limit >= min, "a publisher limit behind its consumers");
         if limit <= self.counters.publisher_limit.get_plain() {
             return 0;
         }
@@ -183,7 +185,7 @@ impl NetworkPublication {
         1
     }
 
-    /// The last publisher is gone: what it wrote is drained, unless it was revoked.
+    /// Releases one publisher. After the last one the publication is drained, unless it was revoked.
     pub(crate) fn release(&mut self) {
         self.references = self.references.saturating_sub(1);
         if self.references > 0 || self.state != State::Active || self.file.log.is_publication_revoked() {

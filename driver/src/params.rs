@@ -1,4 +1,4 @@
-//! What a channel says of a publication or subscription, with the driver's defaults (spec 02 §2.10, §3.17).
+//! Parameters of publications and subscriptions: those of the channel, else the driver's defaults (spec 02 §2.10, §3.17).
 
 use harrier_protocol::uri::{
     ChannelUri, ControlMode, Group, InitialPosition, MIN_TERM_LENGTH, ResponseCorrelation, SessionId, key,
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::subscribers::UntetheredTimeouts;
 use crate::timestamps::ReceiveOffsets;
 
-/// Key of a subscription's channel, of ours: the longest term of its images.
+/// Key for the longest term of a subscription's images, which Aeron does not have.
 const MAX_TERM_LENGTH_KEY: &str = "image-max-term-length";
 
 /// Parameters of a publication.
@@ -29,21 +29,21 @@ pub(crate) struct PublicationParams {
     pub(crate) has_max_resend: bool,
     pub(crate) entity_tag: Option<i64>,
     pub(crate) response_correlation: Option<ResponseCorrelation>,
-    /// It answers one image.
+    /// True when the publication answers one image.
     pub(crate) is_response: bool,
     pub(crate) untethered: UntetheredTimeouts,
     pub(crate) allocation: AllocationMode,
 }
 
 impl PublicationParams {
-    /// Parameters of a channel; checks what needs no other resource of the driver.
+    /// Reads the parameters of a channel and checks all that needs no other resource of the driver.
     pub(crate) fn new(uri: &ChannelUri, stream_id: i32, context: &DriverContext) -> Result<Self, Failure> {
         uri.check_publication(stream_id)?;
         let is_ipc = uri.is_ipc();
         let position = uri.initial_position()?;
         let default_term = if is_ipc { context.ipc_term_buffer_length } else { context.term_buffer_length };
         let response_correlation = uri.response_correlation()?;
-        // Nothing is ever written to a prototype (spec 02 §2.12).
+        // Nothing is ever written to a prototype, so the shortest term will do (spec 02 §2.12).
         let is_prototype = response_correlation == Some(ResponseCorrelation::Prototype) && !is_ipc;
         let term_length =
             if is_prototype { MIN_TERM_LENGTH } else { uri.term_length()?.unwrap_or(default_term) };
@@ -86,7 +86,7 @@ impl PublicationParams {
         })
     }
 
-    /// Checks a second add of a shared publication: what is explicit must equal (spec 02 §2.10).
+    /// Checks the second add of a shared publication: explicit parameters must be equal (spec 02 §2.10).
     pub(crate) fn check_equal(
         &self,
         uri: &ChannelUri,
@@ -142,7 +142,7 @@ fn is_response(uri: &ChannelUri) -> bool {
     uri.control_mode() == Some(ControlMode::Response)
 }
 
-/// What a shared publication was created with.
+/// Parameters that a shared publication was created with.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedParams {
     pub(crate) channel: String,
@@ -169,7 +169,7 @@ fn window(uri: &ChannelUri, configured: i32, term_length: i32, mtu_length: i32) 
     Ok(window)
 }
 
-/// Timeouts of untethered subscribers: those of the channel, else the driver's.
+/// Time-outs of untethered subscribers: those of the channel, else the driver's.
 pub(crate) fn untethered(uri: &ChannelUri, context: &DriverContext) -> Result<UntetheredTimeouts, Failure> {
     let window_limit_ns = uri
         .duration_ns(key::UNTETHERED_WINDOW_LIMIT_TIMEOUT)?
@@ -215,7 +215,7 @@ pub(crate) struct SubscriptionParams {
 }
 
 impl SubscriptionParams {
-    /// Parameters of a channel; checks what needs no other resource of the driver.
+    /// Reads the parameters of a channel and checks all that needs no other resource of the driver.
     pub(crate) fn new(uri: &ChannelUri, context: &DriverContext) -> Result<Self, Failure> {
         uri.check_subscription()?;
         ReceiveOffsets::of(uri)?;

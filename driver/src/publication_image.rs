@@ -34,14 +34,14 @@ pub(crate) struct ImageCounters {
 }
 
 impl ImageCounters {
-    /// All of them.
+    /// All counters of the image.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &AtomicCounter> {
         let cubic = self.cubic.iter().flat_map(|cubic| [&cubic.rtt_ns, &cubic.window]);
         cubic.chain([&self.high_water_mark, &self.rebuild_position, &self.naks_sent])
     }
 }
 
-/// Who an image is.
+/// Identity of an image.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageIdentity {
     pub(crate) correlation_id: i64,
@@ -68,14 +68,14 @@ pub(crate) struct PublicationImage {
     rtt_ns: i64,
 }
 
-/// The window that a sender may be granted from a position: it ends where the log is not allocated.
+/// The window that may be granted from a position: it ends where the log is not allocated.
 fn granted(window: i32, position: i64, allocation: &Allocation) -> i32 {
     let room = allocation.usable_position() - position;
     if room >= i64::from(window) { window } else { room.max(0) as i32 }
 }
 
 impl PublicationImage {
-    /// Gives it a log of which not all is allocated yet.
+    /// Sets how much of the log is allocated.
     pub(crate) fn with_allocation(mut self, allocation: Allocation) -> Self {
         self.window = granted(self.window, self.next_status_position, &allocation);
         self.shared.usable_position.store(allocation.usable_position(), Ordering::Release);
@@ -128,12 +128,12 @@ impl PublicationImage {
         }
     }
 
-    /// Where a late subscriber starts.
+    /// Position at which a late subscriber joins.
     pub(crate) fn join_position(&self) -> i64 {
         self.subscribers.join_position(self.counters.rebuild_position.get())
     }
 
-    /// Up to which the stream is whole.
+    /// Position up to which the stream is complete.
     pub(crate) fn rebuild_position(&self) -> i64 {
         self.counters.rebuild_position.get()
     }
@@ -142,14 +142,14 @@ impl PublicationImage {
         self.subscribers.have_reached(self.counters.rebuild_position.get())
     }
 
-    /// Follows what has arrived; every duty cycle (spec 02 §3.5).
+    /// Follows what has arrived, in every duty cycle (spec 02 §3.5).
     #[inline]
     pub(crate) fn track(&mut self, report: &mut LossReport, now_ns: i64, now_ms: i64) -> usize {
         if self.shared.state() > ImageState::Draining {
             return 0;
         }
         let Some((min, max)) = self.subscribers.min_max() else { return 0 };
-        // A client that goes back takes the stream nowhere: its window never starts before what it was granted from.
+        // A client may move its position back. The window never starts before the position that was told last.
         let min = min.max(self.next_status_position);
         let log = &self.file.log;
         let bits = log.position_bits_to_shift();
@@ -163,7 +163,7 @@ impl PublicationImage {
             let begin = rebuild - offset as i64;
             let limit = (high_water_mark - begin).min(log.term_length() as i64) as usize;
             let (reached, gap) = gap_scan(log.term(index_by_position(rebuild, bits)), offset, limit);
-            // Frames of a sender that contradicts itself may point past the end of the term.
+            // The frames of a broken sender may point past the end of the term.
             new_rebuild = begin + (reached as i64).min(log.term_length() as i64);
             let gap = gap.map(|gap| MissingRange {
                 term_id: compute_term_id_from_position(rebuild, bits, log.initial_term_id()),
@@ -179,8 +179,8 @@ impl PublicationImage {
         } else {
             self.loss.on_gap(None, now_ns);
         }
-        check_advance(rebuild, new_rebuild);
         if new_rebuild > self.counters.rebuild_position.get_plain() {
+            check_advance(rebuild, new_rebuild);
             self.counters.rebuild_position.set_ordered(new_rebuild);
             self.allocation.note_traffic(new_rebuild);
             work_count += 1;
@@ -247,13 +247,13 @@ impl PublicationImage {
         }
     }
 
-    /// When the image next has something to do although nothing arrives, ns.
+    /// Time at which the image has something to do although nothing arrives, ns.
     pub(crate) fn next_deadline_ns(&self) -> Option<i64> {
         self.loss.deadline_ns()
     }
 
-    /// True when subscribers have to be told that the image is gone (spec 02 §3.7): drained for five status message
-    /// timeouts, or revoked.
+    /// True when subscribers have to be told that the image is gone: it has been drained for five status message time-outs, or
+    /// was revoked (spec 02 §3.7).
     pub(crate) fn is_over(&self, now_ns: i64, status_timeout_ns: i64) -> bool {
         if self.shared.state() != ImageState::Draining {
             return false;
@@ -263,14 +263,14 @@ impl PublicationImage {
             || (self.is_drained() && now_ns > since_ns + 5 * status_timeout_ns)
     }
 
-    /// True when nobody reads the image any more and it may go.
+    /// True when nobody reads the image any more, so that it can be removed.
     pub(crate) fn is_done(&self, now_ns: i64, liveness_timeout_ns: i64) -> bool {
         self.shared.state() == ImageState::Linger
             && (self.subscribers.is_empty()
                 || now_ns - self.shared.state_since_ns.load(Ordering::Acquire) > liveness_timeout_ns)
     }
 
-    /// Moves the untethered subscribers between their states; when the image has ended only out of it.
+    /// Moves untethered subscribers between their states. From an image that has ended they can only be removed.
     pub(crate) fn check_untethered(
         &mut self,
         timeouts: &UntetheredTimeouts,
@@ -285,14 +285,14 @@ impl PublicationImage {
         self.subscribers.check_untethered(limit, rebuild, timeouts, now_ns, changes);
     }
 
-    /// Position below which an untethered subscriber is too slow. When all rest they go on where the image is.
+    /// Position below which an untethered subscriber is too slow. When all of them rest they go on at the image's position.
     pub(crate) fn untethered_limit(&self) -> i64 {
         let rebuild = self.counters.rebuild_position.get_plain();
         let max = self.subscribers.min_max().map_or(rebuild, |(_, max)| max);
         let window = i64::from(self.window);
         let limit = max - window + window / 4;
-        // A frame that does not fit leaves the rest of the window unused, so that the others cannot get further ahead of the
-        // one that holds the window back.
+        // A frame that does not fit leaves the rest of the window unused, so that the other subscribers cannot get further
+        // ahead of the one that holds the window back.
         let mtu = self.file.log.mtu_length() as i64;
         let is_used_up = self.counters.high_water_mark.get() > self.next_status_position + window - mtu;
         if is_used_up { (limit + mtu).min(max - 1) } else { limit }

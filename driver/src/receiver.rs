@@ -17,10 +17,10 @@ use endpoint::ReceiveEndpoint;
 use image::{ImageSlab, ReceiveImage};
 use transport::ReceiveTransport;
 
-/// Time between two requests for a SETUP, and how long one is waited for, ns (spec 02 §2.1).
+/// Time between two requests for a SETUP, and time for which a SETUP is awaited, ns (spec 02 §2.1).
 pub(crate) const PENDING_SETUP_TIMEOUT_NS: i64 = 1_000_000_000;
 
-/// What it costs to look at a socket in vain, ns.
+/// Cost of a poll that receives nothing, ns.
 const VAIN_POLL_NS: i64 = 500;
 
 /// Parameters of the receiver.
@@ -43,7 +43,7 @@ pub struct Receiver<T: Transport> {
     images: ImageSlab,
     refusals: Refusals,
     next_check_ns: i64,
-    /// When a socket that was left alone in the last duty cycle is looked at, ns.
+    /// Time at which a socket is polled that was left out in the last duty cycle, ns.
     owed_poll_ns: Option<i64>,
     now_ns: i64,
 }
@@ -159,7 +159,7 @@ impl<T: Transport> Receiver<T> {
         let transport = endpoint.dispatcher.transport_of(stream_id, session_id);
         image.activate(transport.unwrap_or_default(), now.ns);
         if !endpoint.dispatcher.wants(stream_id, session_id) {
-            // The subscription has gone while the image was made.
+            // The subscription was removed while the image was created.
             image.deactivate(now.ns);
         }
         let index = self.images.insert(image);
@@ -199,8 +199,8 @@ impl<T: Transport> Receiver<T> {
         });
     }
 
-    /// Looks at the sockets. A quiet one rests as long as a look at all the others would take: a packet on it is seen no
-    /// later than if all were asked in every duty cycle, and the busy ones do not wait for the quiet.
+    /// Polls the sockets. A quiet socket rests for as long as a poll of all others would take: its packets are seen no later
+    /// than if all sockets were polled in every duty cycle, and busy sockets do not wait for quiet ones.
     fn poll_sockets(&mut self, now: &Now) -> usize {
         let mut bytes = 0;
         self.owed_poll_ns = None;

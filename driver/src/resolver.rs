@@ -1,5 +1,4 @@
-//! Where hosts of channels are: the system's names, those of a table, or those that drivers tell each other
-//! (spec 02 §5.12).
+//! Name resolution: names of the system, of a table, or those that drivers tell each other (spec 02 §5.12).
 
 mod gossip;
 mod table;
@@ -17,12 +16,12 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 use gossip::Gossip;
 use table::NameTable;
 
-/// What a channel's addresses are found with. It may take as long as the system's resolver does.
+/// Resolves the names of channels. A lookup may take as long as the system's resolver does.
 pub(crate) trait HostNames {
-    /// What stands for the whole text of an address; `None` when it stands for itself.
+    /// Returns the text that replaces an address; `None` when nothing does.
     fn substitute(&self, text: &str) -> Result<Option<String>, TransportError>;
 
-    /// The address of a host.
+    /// Looks up the address of a host.
     fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, TransportError>;
 
     /// Addresses of this host's interfaces.
@@ -43,7 +42,7 @@ impl<T: Transport> HostNames for T {
     }
 }
 
-/// Why a driver has no names to start with.
+/// Errors of a driver's name resolution at its start.
 #[derive(Debug, Error)]
 pub enum NamesError {
     /// `aeron.driver.resolver.name` is not set, or too long.
@@ -52,26 +51,26 @@ pub enum NamesError {
     /// The host of `aeron.driver.resolver.interface` is unknown.
     #[error("aeron.driver.resolver.interface={0}: {1}")]
     InterfaceHost(String, #[source] TransportError),
-    /// `aeron.driver.resolver.interface` is no address.
+    /// `aeron.driver.resolver.interface` is not of the form host:port.
     #[error("aeron.driver.resolver.interface={0} must be host:port")]
     Interface(String),
-    /// More neighbours than a driver is told to start with.
+    /// `aeron.driver.resolver.bootstrap.neighbor` names too many neighbours.
     #[error("aeron.driver.resolver.bootstrap.neighbor names {0} neighbours; at most 20 are allowed")]
     TooManyNeighbours(usize),
-    /// A row of the table is none.
+    /// A row of the table is malformed.
     #[error(
         "AERON_NAME_RESOLVER_INIT_ARGS={0} must be rows of name,initialHost,reResolutionHost separated by |"
     )]
     Table(String),
-    /// Its socket or an address is not to be had.
+    /// Its socket could not be opened.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// Its counters are not to be had.
+    /// Its counters could not be allocated.
     #[error(transparent)]
     Counters(#[from] CountersError),
 }
 
-/// The names of a driver and the transport below them.
+/// Name resolution of a driver, and its transport.
 pub(crate) struct Names<T: Transport> {
     pub(crate) transport: T,
     kind: Kind<T>,
@@ -84,7 +83,7 @@ enum Kind<T: Transport> {
     Gossip(Box<Gossip<T::Socket>>),
 }
 
-/// How long lookups take: from the duty cycle that does some to the next one.
+/// Duration of lookups: from the duty cycle that does some to the next one.
 struct Lookups {
     max: AtomicCounter,
     exceeded: AtomicCounter,
@@ -107,7 +106,7 @@ impl Lookups {
 }
 
 impl<T: Transport> Names<T> {
-    /// The names that the settings ask for.
+    /// Creates the name resolution that the settings ask for.
     pub(crate) fn new(
         context: &DriverContext,
         transport: T,
@@ -144,12 +143,12 @@ impl<T: Transport> Names<T> {
         }
     }
 
-    /// Names are looked up in this duty cycle.
+    /// Notes that names are looked up in this duty cycle.
     pub(crate) fn note_lookup(&mut self) {
         self.lookups.were_done = true;
     }
 
-    /// When there is something to do, ns.
+    /// Time of the next work, ns.
     pub(crate) fn next_deadline(&self) -> Option<i64> {
         match &self.kind {
             Kind::System | Kind::Table(_) => None,

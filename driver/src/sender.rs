@@ -1,4 +1,4 @@
-//! The sender: what publications hold goes to the network, what receivers answer comes back (spec 02 §2.4).
+//! The sender: it sends the data of publications and receives the answers of their receivers (spec 02 §2.4).
 
 pub(crate) mod destinations;
 pub(crate) mod endpoint;
@@ -23,11 +23,11 @@ pub(crate) struct SenderSettings {
     pub(crate) re_resolution_interval_ns: i64,
 }
 
-/// No receiver for so long makes an address suspect, ns (spec 02 §2.1).
+/// Time without a receiver after which an address is resolved again, ns (spec 02 §2.1).
 pub(crate) const DESTINATION_TIMEOUT_NS: i64 = 5_000_000_000;
 
-/// Time between two looks at control sockets while nobody waits for a receiver, ns. Receivers speak a few times a second;
-/// their sockets must not hold up the streams in every duty cycle.
+/// Time between two polls of control sockets while no publication waits for a receiver, ns. Receivers answer a few times a
+/// second; polling them in every duty cycle would hold up the streams.
 const IDLE_POLL_NS: i64 = 20_000;
 
 /// The sender of a driver.
@@ -43,14 +43,14 @@ pub struct Sender<T: Transport> {
     next_publication: usize,
     cycles_since_poll: u32,
     next_poll_ns: i64,
-    /// When control sockets are looked at although nothing else asks for it, ns.
+    /// Time at which control sockets are polled although nothing else asks for it, ns.
     next_idle_poll_ns: i64,
-    /// The last duty cycle did not look at them.
+    /// True when the last duty cycle did not poll the control sockets.
     is_poll_owed: bool,
     next_check_ns: i64,
 }
 
-/// Commands to the conductor; those that must not be lost wait here while the queue is full.
+/// Commands to the conductor. Commands that must not be lost wait here while the queue is full.
 pub(crate) struct Replies<T: Transport> {
     queue: rtrb::Producer<ConductorCommand<T>>,
     waiting: Vec<ConductorCommand<T>>,
@@ -62,7 +62,7 @@ impl<T: Transport> Replies<T> {
         Self { queue, waiting: Vec::new(), system }
     }
 
-    /// Sends a command, at once or as soon as there is room.
+    /// Sends a command at once, or as soon as the queue has room.
     pub(crate) fn send(&mut self, command: ConductorCommand<T>) {
         if !self.waiting.is_empty() {
             return self.waiting.push(command);
@@ -73,7 +73,7 @@ impl<T: Transport> Replies<T> {
         }
     }
 
-    /// Sends a command that will come again when it is lost now; false when it was.
+    /// Sends a command that its sender repeats when it is lost; returns false when it is lost.
     pub(crate) fn try_send(&mut self, command: ConductorCommand<T>) -> bool {
         let is_sent = self.waiting.is_empty() && self.queue.push(command).is_ok();
         if !is_sent {
@@ -82,7 +82,7 @@ impl<T: Transport> Replies<T> {
         is_sent
     }
 
-    /// Tells an error that repeats itself, when it is due.
+    /// Reports an error that may repeat itself, when a report is due.
     #[inline]
     pub(crate) fn report(&mut self, error: &mut RepeatedError, now_ns: i64) {
         if let Some(note) = error.take(now_ns) {
@@ -93,7 +93,7 @@ impl<T: Transport> Replies<T> {
     #[cold]
     fn tell(&mut self, error: &mut RepeatedError, note: ErrorNote) {
         if self.waiting.is_empty() && !self.queue.is_full() {
-            // The queue has one producer, so the room stays.
+            // This is the only producer of the queue, so the room stays.
             self.try_send(ConductorCommand::Error(note));
         } else {
             self.system.get(SystemCounter::FailedConductorOffers).increment();
@@ -198,7 +198,7 @@ impl<T: Transport> Sender<T> {
         self.endpoints.iter_mut().find(|endpoint| endpoint.id == id).map(Box::as_mut)
     }
 
-    /// Calls every publication once, starting with another one each time.
+    /// Lets every publication send once, starting with another one in each duty cycle.
     fn send(&mut self, now: &Now) -> (usize, bool) {
         let count = self.publications.len();
         if count == 0 {
@@ -221,7 +221,7 @@ impl<T: Transport> Sender<T> {
         (sent, is_short)
     }
 
-    /// True while a publication can send nothing before a receiver has spoken.
+    /// True while a publication waits for a receiver before it can send.
     fn awaits_receivers(&self) -> bool {
         self.publications.iter().any(|publication| publication.awaits_receivers())
     }
@@ -256,7 +256,7 @@ impl<T: Transport> Sender<T> {
         bytes
     }
 
-    /// Answers the NAKs that were read from an endpoint.
+    /// Retransmits what the NAKs ask for that were read from an endpoint.
     fn resend(&mut self, index: usize, now_ns: i64) {
         let endpoint = &mut self.endpoints[index];
         for publication in &mut self.publications {
@@ -266,7 +266,7 @@ impl<T: Transport> Sender<T> {
         }
     }
 
-    /// Asks for the addresses again of destinations and unicast endpoints that nobody answers from.
+    /// Has the names of destinations and unicast endpoints resolved again from which nobody answers.
     fn check_endpoints(&mut self, now_ns: i64) {
         self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
         for endpoint in &mut self.endpoints {
@@ -283,7 +283,7 @@ impl<T: Transport> Sender<T> {
     }
 }
 
-/// Where a publication's endpoint is; mostly where it was the last time.
+/// Index of a publication's endpoint, which is mostly the same as the last time.
 #[inline]
 fn place_of<S>(endpoints: &[Box<SendEndpoint<S>>], publication: &mut SendPublication) -> Option<usize> {
     let id = publication.endpoint_id;

@@ -1,4 +1,4 @@
-//! What the network agents take from the driver's settings.
+//! Settings of the network agents, from those of the driver.
 
 use crate::context::{DriverContext, InvalidSetting};
 use crate::flow_control::FlowControlDefaults;

@@ -1,10 +1,10 @@
-//! The subscribers of one stream: their positions, and whether a slow one may hold the stream back (spec 02 §3.11).
+//! Subscribers of one stream: their positions, and the tether that lets a slow one hold the stream back (spec 02 §3.11).
 
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::position::FRAME_ALIGNMENT;
 
-/// How long an untethered subscriber stays in each state, ns.
+/// Times that an untethered subscriber stays in each state, ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UntetheredTimeouts {
     pub(crate) window_limit_ns: i64,
@@ -28,18 +28,18 @@ pub(crate) struct Subscriber {
     rejoins: bool,
     state: Tether,
     last_change_ns: i64,
-    /// Where it was when a stream that has ended looked at it last.
+    /// Position at the last check of a stream that has ended.
     seen_position: i64,
 }
 
-/// What happened to an untethered subscriber.
+/// Change of an untethered subscriber's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TetherChange {
     /// It fell behind: its image is unavailable.
     Unavailable { registration_id: i64 },
     /// It may go on at `join_position`: its image is available again with the same counter.
     Available { registration_id: i64, counter_id: i32, join_position: i64 },
-    /// It does not come back: free its counter.
+    /// It does not come back: its counter can be freed.
     Removed { registration_id: i64, counter_id: i32 },
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Subscribers {
 }
 
 impl Subscribers {
-    /// Adds one; its position counter already holds the join position.
+    /// Adds a subscriber whose position counter already holds the join position.
     pub(crate) fn add(
         &mut self,
         registration_id: i64,
@@ -71,13 +71,13 @@ impl Subscribers {
         });
     }
 
-    /// Removes a subscription's subscriber; returns it.
+    /// Removes and returns the subscriber of a subscription.
     pub(crate) fn remove(&mut self, registration_id: i64) -> Option<Subscriber> {
         let index = self.list.iter().position(|one| one.registration_id == registration_id)?;
         Some(self.list.remove(index))
     }
 
-    /// Removes all.
+    /// Removes and returns all subscribers.
     pub(crate) fn drain(&mut self) -> Vec<Subscriber> {
         std::mem::take(&mut self.list)
     }
@@ -90,23 +90,23 @@ impl Subscribers {
         self.list.iter().any(|one| one.registration_id == registration_id)
     }
 
-    /// True when nobody is linked, resting ones included.
+    /// True when there are no subscribers, not even resting ones.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// True when a position counts.
+    /// True when at least one position counts.
     pub(crate) fn has_working(&self) -> bool {
         self.list.iter().any(Subscriber::is_working)
     }
 
-    /// Lowest and highest position that count.
+    /// Lowest and highest of the positions that count.
     #[inline]
     pub(crate) fn min_max(&self) -> Option<(i64, i64)> {
         let mut bounds: Option<(i64, i64)> = None;
         for one in &self.list {
             if one.is_working() {
-                // Clients write these counters: one that does not keep to whole frames must not move the others off them.
+                // Clients write these counters. A client that leaves the frame alignment must not take the stream with it.
                 let position = one.position.get() & !(FRAME_ALIGNMENT as i64 - 1);
                 bounds = Some(match bounds {
                     Some((min, max)) => (min.min(position), max.max(position)),
@@ -117,19 +117,19 @@ impl Subscribers {
         bounds
     }
 
-    /// True when all that have an image have reached `position`. Who was told that it is gone cannot read on, although its
-    /// position still counts for the window.
+    /// True when all subscribers that have an image have reached `position`. A subscriber that was told that its image is gone
+    /// cannot read on, although its position still counts for the window.
     pub(crate) fn have_reached(&self, position: i64) -> bool {
         self.list.iter().filter(|one| one.is_active()).all(|one| one.position.get() >= position)
     }
 
-    /// Where a late subscriber joins: the lowest of `position` and all positions that count.
+    /// Position at which a late subscriber joins: the lowest of `position` and all positions that count.
     pub(crate) fn join_position(&self, position: i64) -> i64 {
         self.min_max().map_or(position, |(min, _)| min.min(position))
     }
 
-    /// Moves the untethered ones between their states. `window_limit` is the position below which one is too slow,
-    /// `join_position` where a rested one goes on, unless a tethered one is not there yet (spec 02 §3.11).
+    /// Moves untethered subscribers between their states. A subscriber below `window_limit` is too slow. A rested one goes on
+    /// at `join_position`, unless a tethered one has not come that far (spec 02 §3.11).
     pub(crate) fn check_untethered(
         &mut self,
         window_limit: i64,
@@ -138,7 +138,7 @@ impl Subscribers {
         now_ns: i64,
         changes: &mut Vec<TetherChange>,
     ) {
-        // Other untethered ones may be about to be left behind themselves: two of them would hold each other.
+        // Other untethered subscribers do not count: two that are both too slow would hold each other back.
         let tethered = self.list.iter().filter(|one| one.is_tethered).map(|one| one.position.get());
         let join_position = tethered.fold(join_position, i64::min);
         self.list.retain_mut(|one| {
@@ -173,8 +173,8 @@ impl Subscribers {
         });
     }
 
-    /// Leaves behind the untethered ones that do not read a stream that has ended at `end`: they would keep it, and its
-    /// session away, for ever. Who reads on is waited for, however slow it is.
+    /// Leaves behind untethered subscribers that do not read a stream that has ended at `end`. They would keep the stream, and
+    /// keep its session away, for ever. A subscriber that reads on is waited for, however slow it is.
     pub(crate) fn check_ended(
         &mut self,
         end: i64,

@@ -14,7 +14,7 @@ fn all_rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().chain(OWN_ROWS)
 }
 
-/// Fields that no setting has.
+/// Fields without a setting.
 const WITHOUT_SETTING: [&str; 2] = ["command_queue_capacity", "seed"];
 
 /// (variable, value, whether the driver starts with it). Values of C shared objects are refused.
@@ -72,11 +72,11 @@ fn fields(context: &DriverContext) -> Vec<(String, String)> {
 }
 
 fn field(context: &DriverContext, name: &str) -> String {
-    let found = fields(context).into_iter().find(|(own, _)| own == name);
+    let found = fields(context).into_iter().find(|(field, _)| field == name);
     found.unwrap_or_else(|| panic!("no field {name} in {context:#?}")).1
 }
 
-/// All ways in which a value is given to a driver.
+/// All ways to give a value to a driver.
 fn ways(variable: &str, property: &str, text: &str) -> Vec<(String, Properties)> {
     let environment = [(variable.to_owned(), text.to_owned()), ("OTHER".to_owned(), "x".to_owned())];
     let mut ways = vec![("environment".to_owned(), Properties::from_environment(environment.into_iter()))];
@@ -122,7 +122,7 @@ fn each_setting_arrives_by_each_way_and_alone() {
                     }
                     (outcome, Ok(warnings)) => {
                         let others = |context: &DriverContext| {
-                            fields(context).into_iter().filter(|(own, _)| own != name).collect::<Vec<_>>()
+                            fields(context).into_iter().filter(|(field, _)| field != name).collect::<Vec<_>>()
                         };
                         warnings.is_empty()
                             && compact(&field(&context, name)) == compact(outcome)

@@ -1,5 +1,4 @@
-//! What a driver shows of itself: its own counters, those of each resource, the error log and the loss report
-//! (spec 02 §5.6–5.8, §5.11, §5.15).
+//! Counters of the driver and of each resource, the error log and the loss report (spec 02 §5.6–5.8, §5.11, §5.15).
 
 mod resources;
 
@@ -108,12 +107,12 @@ fn count(world: &World, counter: C) -> i64 {
     world.client.counters().value(counter as i32)
 }
 
-/// What the counters say, by id.
+/// Values of the counters, by id.
 fn values(world: &World) -> Vec<i64> {
     (0..LABELS.len()).map(|id| world.client.counters().value(id as i32)).collect()
 }
 
-/// A UDP stream's channel: its port was free a moment ago.
+/// Channel of a UDP stream on a free port.
 fn channel() -> String {
     format!("aeron:udp?endpoint={}|term-length=64k", free_address())
 }
@@ -149,7 +148,7 @@ fn a_stream_without_faults_moves_what_its_frames_and_files_are_and_nothing_else(
     let mut publication = world.exclusive(&channel, STREAM).unwrap();
     world.exchange(&mut publication, &mut subscription, 500, 100);
     world.pass(1);
-    // What is still on its way is taken before more is sent.
+    // Messages in flight are received before more are sent.
     world.until("all datagrams", |client| {
         let value = |counter: C| client.counters().value(counter as i32);
         let is_even = value(C::BytesReceived) == value(C::BytesSent)
@@ -159,7 +158,7 @@ fn a_stream_without_faults_moves_what_its_frames_and_files_are_and_nothing_else(
     });
     let after = values(&world);
     let moved = |counter: C| after[counter as usize] - before[counter as usize];
-    // 500 messages of 160 bytes each, and what holds the stream together.
+    // 500 messages of 160 bytes each, and the control frames of the stream.
     assert!(moved(C::BytesSent) >= 500 * 160);
     assert_eq!(moved(C::BytesReceived), moved(C::BytesSent));
     assert!(moved(C::StatusMessagesSent) > 1 && moved(C::HeartbeatsSent) > 5);
@@ -433,7 +432,7 @@ fn work_that_the_executor_has_no_room_for_is_counted_and_done_later() {
             break subscription;
         }
     };
-    // The executor rests until the set-ups of all sessions have found its queue full.
+    // The executor is not run until the SETUPs of all sessions have found its queue full.
     let refused = |client: &Aeron| client.counters().value(C::FailedExecutorOffers as i32);
     while refused(&client) == 0 {
         step(&mut client, false);

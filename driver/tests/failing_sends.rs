@@ -1,5 +1,5 @@
-//! Sends that the system refuses are counted and, where they are errors, recorded once a second under one entry; streams
-//! go on when it takes them again, and nothing is lost (spec 02 §2.4, §5.8).
+//! Sends that the system refuses are counted and, where they are errors, reported once a second under one entry. Streams go
+//! on when the system accepts sends again, and nothing is lost (spec 02 §2.4, §5.8).
 
 use crate::world::seam::{Refusal, Side, WatchedTransport};
 use crate::world::{Numbered, NumberedReader, World, free_address};
@@ -60,11 +60,11 @@ impl Stream {
     }
 }
 
-/// A stream through which 100 messages have come, and then so many seconds of refusals on one side.
+/// Passes 100 messages through a stream, then refuses the sends of one side for some seconds.
 fn refused(side: Side, refusal: Refusal, seconds: i64) -> World {
     let transport = WatchedTransport::new(&TransportOptions::default());
     let mut world = World::with_transport(transport.clone(), |context| {
-        // Neither side gives the other up meanwhile.
+        // Neither side times out meanwhile.
         context.image_liveness_timeout_ns = 60_000_000_000;
         context.publication_connection_timeout_ns = 60_000_000_000;
     });
@@ -91,7 +91,7 @@ fn errors_of_sends_are_one_entry_that_counts_all_and_the_stream_resumes() {
         let [(observations, text)] = &errors[..] else { panic!("{side:?}: {errors:?}") };
         assert!(text.starts_with("WARN: datagram send failed on "), "{text}");
         assert!(text.contains("Operation not permitted"), "{text}");
-        // They are told once a second, with the number of failed sends since.
+        // They are reported once a second, with the number of failed sends since the last report.
         assert!(*observations > seconds as i32, "{side:?}: {observations}");
         assert_eq!(count(&world, C::Errors), i64::from(*observations));
     }
@@ -109,7 +109,7 @@ fn sends_without_room_are_counted_and_are_no_errors() {
 fn a_receiver_that_does_not_listen_yet_is_no_error() {
     let mut world = World::with_transport(UdpTransport, |_| ());
     let channel = format!("aeron:udp?endpoint={}", free_address());
-    // The system tells the connected socket that nobody is there.
+    // The system reports to the connected socket that nobody listens.
     let mut publication = world.exclusive(&channel, STREAM).unwrap();
     world.pass(3);
     let mut subscription = world.subscription(&channel, STREAM).unwrap();

@@ -1,9 +1,9 @@
-//! What a driver answers to channels that cannot be: codes, and the words that programs look for (spec 02 §5.4, §5.16, §6.5).
+//! Refusals of invalid channels: codes, and the texts that programs look for (spec 02 §5.4, §5.16, §6.5).
 
 use crate::world::{World, free_address};
 use harrier_client::ClientError;
 
-/// A channel as it is added last, with what is there before.
+/// The resource that is added with the channel under test.
 #[derive(Debug, Clone, Copy)]
 enum Add {
     /// A publication.
@@ -26,8 +26,8 @@ const INVALID_CHANNEL: i32 = 1;
 const UNKNOWN_HOST: i32 = 9;
 const GENERIC: i32 = 11;
 
-/// Channels that cannot be have code 1, as spec 01 §6.4 recommends, where the released driver says 11.
-/// (what is there, what is added, code, part of the text). `P` is a free port, `Q` one that somebody has.
+/// (existing channel, added resource, its channel, code, part of the text). `P` is a free port, `Q` a busy one. Invalid
+/// channels have code 1, as spec 01 §6.4 recommends, where the released driver replies 11.
 const ROWS: &[(&str, Add, &str, i32, &str)] = &[
     ("", Add::Pub, "aeron:foo?endpoint=127.0.0.1:P", INVALID_CHANNEL, "invalid URI scheme or transport"),
     ("", Add::Pub, "foo:udp", INVALID_CHANNEL, "Aeron URIs must start with"),
@@ -487,7 +487,7 @@ fn channels_that_cannot_be_are_refused_with_code_and_words() {
     );
 }
 
-/// Whatever the system refuses, the answer quotes the channel as the client wrote it (spec 02 §5.3).
+/// When the system refuses something, the answer quotes the channel as the client wrote it (spec 02 §5.3).
 #[test]
 fn refusals_of_the_system_name_the_channel() {
     let mut world = World::new(|_| ());
@@ -500,7 +500,7 @@ fn refusals_of_the_system_name_the_channel() {
         (Add::Pub, format!("aeron:udp?alias=a|control=127.0.0.1:{held}|control-mode=dynamic"), busy),
         (Add::Sub, format!("aeron:udp?alias=b|endpoint=127.0.0.1:{held}"), busy),
         (Add::Rcv, format!("aeron:udp?alias=c|endpoint=127.0.0.1:{held}"), busy),
-        // Nobody may send to all hosts without asking for it.
+        // The system refuses the broadcast address to sockets without SO_BROADCAST.
         (Add::Pub, format!("aeron:udp?alias=d|endpoint=255.255.255.255:{free}"), "ermission denied"),
         (Add::Pub, format!("aeron:udp?alias=e|endpoint=nohost.invalid:{free}"), unknown),
         (Add::Sub, format!("aeron:udp?alias=f|endpoint=nohost.invalid:{free}"), unknown),
@@ -562,7 +562,7 @@ fn an_mtu_above_the_send_buffer_is_refused() {
         assert!(message.contains(text), "{message}");
     }
     assert_eq!(refusal("mtu=1024|so-sndbuf=1024"), None);
-    // The socket of the first publication is that of the next.
+    // The next publication shares the socket of the first one.
     let message = refusal("mtu=1056").unwrap();
     assert!(message.contains("mtu=1056 so-sndbuf=1024"), "{message}");
 }

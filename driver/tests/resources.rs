@@ -1,5 +1,5 @@
-//! What streams take from the host and when they give it back: files, pages, space, terms to 1 GiB, and limits that end
-//! in an error while everything else goes on (spec 02 §5.6, §5.9).
+//! Resources of streams and their release: files, pages, space, terms up to 1 GiB, and limits that end in an error while
+//! everything else goes on (spec 02 §5.6, §5.9).
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ fn sparse_logs_take_no_pages_and_others_have_all_of_theirs() {
             let publication = world.exclusive(&channel, STREAM).unwrap();
             let path = log_of(&world, &publication);
             assert_eq!(std::fs::metadata(&path).unwrap().len(), length, "{channel}");
-            // A sparse log has the pages that it was initialised in and that publishers clean ahead.
+            // A sparse log has the pages of its metadata and those that publishers clean ahead.
             let bytes = allocated(&path);
             assert!(if is_sparse { bytes <= 256 << 10 } else { bytes >= length }, "{channel}: {bytes}");
         }
@@ -132,7 +132,7 @@ fn a_publication_lingers_as_long_as_its_channel_or_the_driver_says() {
     for (default_s, parameter, expected_s) in [(4, "", 4), (30, "|linger=4s", 4)] {
         let mut world =
             World::new(|context| context.publication_linger_timeout_ns = default_s * 1_000_000_000);
-        // Nobody who could acknowledge its end is there.
+        // There is no receiver that could acknowledge its end.
         let publication = world.exclusive(&format!("{}{parameter}", channel()), STREAM).unwrap();
         let path = log_of(&world, &publication);
         drop(publication);
@@ -162,7 +162,7 @@ fn claims_never_committed_are_unblocked_while_active_and_when_drained() {
             (seen == 1).then_some(())
         });
         assert_eq!(count(&world, C::UnblockedPublications), before + 1, "{channel}");
-        // The last reference goes with a claim open: no time-out is awaited.
+        // The last reference is dropped with an open claim, so no time-out is awaited.
         std::mem::forget(publication.try_claim(100).unwrap());
         publication.offer(b"the last").unwrap();
         drop(publication);
@@ -211,7 +211,7 @@ fn space_that_runs_low_is_a_warning_in_the_error_log() {
 
 /// A log of the longest terms, from shortly before the end of its position space to the end.
 fn ends_at_the_last_position(channel: impl Fn(&str) -> (String, String)) {
-    // The files are sparse: they take what is written, not the 3 GiB that a check for their whole length would ask for.
+    // The files are sparse, so they need less than the 3 GiB that the storage check would ask for.
     let mut world = World::new(|context| context.perform_storage_checks = false);
     let start = GIB - (48 << 20);
     let position = format!("init-term-id=-5|term-id={}|term-offset={start}", i32::MAX - 5);
@@ -301,7 +301,7 @@ fn sessions_beyond_the_limit_of_a_stream_are_refused_and_the_others_flow() {
     let expected = format!("exceeded session limit, stream-id={STREAM} session-id={}", third.session_id());
     assert!(errors.len() == 1 && errors[0].contains(&expected), "{errors:?}");
     assert!(errors[0].contains("aeron.driver.stream.session.limit=2"), "{errors:?}");
-    // Another stream of the channel is not concerned.
+    // Another stream of the channel goes on.
     let mut other = world.subscription(&channel, STREAM + 1).unwrap();
     let mut publication = world.exclusive(&channel, STREAM + 1).unwrap();
     world.exchange(&mut publication, &mut other, 10, 100);
@@ -312,7 +312,7 @@ fn sessions_beyond_the_limit_of_a_stream_are_refused_and_the_others_flow() {
 #[test]
 fn so_many_logs_as_the_limit_says_are_freed_in_one_duty_cycle() {
     const LIMIT: usize = 3;
-    // All are done at the same timer run.
+    // One timer run finishes all of them.
     let mut world = World::new(|context| {
         context.resource_free_limit = LIMIT;
         context.timer_interval_ns = 900_000_000;
@@ -351,7 +351,7 @@ fn counters_that_are_used_up_are_an_error_and_the_driver_lives() {
     };
     assert_eq!(code, 11, "{message}");
     assert!(message.contains("raise aeron.counters.buffer.length"), "{message}");
-    // Neither has a publication any left; what it had got until then has gone again.
+    // The refused publication has left no counter behind.
     let before = files(&world, "publications").len();
     let (_, message) = refusal(world.exclusive("aeron:ipc", STREAM));
     assert!(message.contains("counter"), "{message}");
@@ -444,7 +444,7 @@ fn a_channel_that_gets_only_some_of_its_counters_keeps_none() {
         others.extend((![0, 11, 1_001].contains(&type_id)).then(|| label.to_owned()));
     });
     assert_eq!(others, Vec::<String>::new());
-    // And no socket.
+    // No socket is left either.
     std::net::UdpSocket::bind(channels[0].rsplit('=').next().unwrap()).unwrap();
 }
 

@@ -6,7 +6,7 @@ use crate::counters::AtomicCounter;
 use crate::frame::{FLAG_BEGIN, FLAG_END, FrameHeader, TYPE_PAD};
 use crate::logbuffer::LogBuffers;
 use crate::position::{
-    FRAME_ALIGNMENT, HEADER_LENGTH, align, check_advance, compute_fragmented_length, compute_position,
+    FRAME_ALIGNMENT, HEADER_LENGTH, align, check_place, compute_fragmented_length, compute_position,
     index_by_position, position_bits_to_shift,
 };
 use crate::{AtomicBuffer, Region};
@@ -485,7 +485,8 @@ impl Progress<'_> {
     #[inline(always)]
     fn publish(&mut self) {
         if self.offset > self.published {
-            check_advance(self.published as i64, self.offset as i64);
+            // The frame found its place in the term; what is left to check is that the next one starts on the alignment.
+            check_place(self.offset, 0, usize::MAX);
             self.position.set_ordered(self.begin + self.offset as i64);
             self.published = self.offset;
         }

@@ -38,9 +38,9 @@ pub(super) fn find_interface<N: HostNames>(
     let candidates = names.interfaces();
     let found = candidates
         .iter()
-        .filter(|own| own.is_usable && is_equal_under(own.ip, ip, prefix))
-        .min_by_key(|own| (own.ip.is_loopback(), Reverse(own.prefix)));
-    found.map(|own| local(own, port)).ok_or_else(unknown)
+        .filter(|interface| interface.is_usable && is_equal_under(interface.ip, ip, prefix))
+        .min_by_key(|interface| (interface.ip.is_loopback(), Reverse(interface.prefix)));
+    found.map(|interface| local(interface, port)).ok_or_else(unknown)
 }
 
 fn find_by_name<N: HostNames>(
@@ -57,8 +57,11 @@ fn find_by_name<N: HostNames>(
         None => return Err(invalid()),
     };
     let candidates = names.interfaces();
-    let found = candidates.iter().find(|own| own.name == name && own.ip.is_ipv6() == is_ipv6);
-    found.map(|own| local(own, port)).ok_or_else(|| Failure::generic(format!("unknown interface {name}")))
+    let found =
+        candidates.iter().find(|interface| interface.name == name && interface.ip.is_ipv6() == is_ipv6);
+    found
+        .map(|interface| local(interface, port))
+        .ok_or_else(|| Failure::generic(format!("unknown interface {name}")))
 }
 
 fn local(own: &InterfaceAddress, port: u16) -> LocalInterface {

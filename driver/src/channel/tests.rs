@@ -93,7 +93,7 @@ fn a_tagged_channel_is_found_again_after_its_name_has_moved() {
     {
         let mut before = channel(text).unwrap();
         let moved = |address: Option<SocketAddr>| {
-            address.map(|own| SocketAddr::new([127, 0, 0, 2].into(), own.port()))
+            address.map(|one| SocketAddr::new([127, 0, 0, 2].into(), one.port()))
         };
         (before.endpoint, before.control) = (moved(before.endpoint), moved(before.control));
         let again = channel(text).unwrap();

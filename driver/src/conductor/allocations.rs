@@ -12,11 +12,11 @@ use crate::failure::Failure;
 use crate::log_files::LogFile;
 use crate::system_counters::SystemCounter;
 
-/// Time between two attempts to allocate what could not be, ns.
+/// Time after which a failed allocation is tried again, ns.
 const RETRY_INTERVAL_NS: i64 = 1_000_000_000;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// The log of an image, or of a publication, and how much of it is allocated.
+    /// Finds the log of an image or publication, and how much of it is allocated.
     fn allocation(&mut self, id: i64) -> Option<(&mut Allocation, &LogFile)> {
         let image = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == id);
         if let Some(entry) = image {
@@ -27,7 +27,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Some((&mut entry.publication.allocation, &entry.publication.file))
     }
 
-    /// Takes what the owner of the driver asks for (see `DriverHandle::allocate_log`); returns the work done.
+    /// Takes the requests of `DriverHandle::allocate_log`; returns the work done.
     pub(super) fn take_allocation_hints(&mut self) -> usize {
         let Some(ids) = self.handle.allocations.take() else { return 0 };
         for id in &ids {
@@ -39,7 +39,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         ids.len()
     }
 
-    /// Has the executor allocate more of a log, when that is due.
+    /// Has the executor allocate more of a log when that is due.
     pub(super) fn allocate(&mut self, id: i64) {
         let Some((allocation, file)) = self.allocation(id) else { return };
         let Some(positions) = allocation.next() else { return };
@@ -61,7 +61,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         true
     }
 
-    /// A part of a log has been allocated, or could not be.
+    /// Handles the result of an allocation.
     pub(super) fn on_allocated(&mut self, id: i64, outcome: Result<i64, Failure>) {
         match outcome {
             Ok(position) => {
@@ -79,7 +79,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Has jobs tried again that have failed; called by the timer.
+    /// Lets failed allocations be tried again. The timer calls it.
     pub(super) fn retry_allocations(&mut self) {
         if self.now.ns < self.next_allocation_ns {
             return;

@@ -1,4 +1,4 @@
-//! Reading commands of clients (spec 02 §5.3).
+//! Commands of clients (spec 02 §5.3).
 
 use harrier_protocol::command::{Command, MAX_REJECT_REASON_LENGTH, Request};
 use harrier_protocol::uri::{ChannelUri, MAX_URI_LENGTH, UriError};
@@ -190,7 +190,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// Parses a channel; one that is too long is quoted as far as peers quote it (spec 02 §5.3).
+/// Parses a channel. The refusal of a channel that is too long quotes its first 4,095 bytes (spec 02 §5.3).
 pub(super) fn parse(channel: &str) -> Result<ChannelUri, Failure> {
     ChannelUri::parse(channel).map_err(|error| match error {
         UriError::TooLong(length) => {

@@ -1,4 +1,4 @@
-//! Destinations of manual publications, and what sender and receiver report (spec 02 §2.9, §5.5).
+//! Destinations of manual publications, and reports of sender and receiver (spec 02 §2.9, §5.5).
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::{ChannelUri, ControlMode, key};
@@ -16,11 +16,11 @@ use crate::handover::{ConductorCommand, SenderCommand};
 use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::sender::destinations::Destination;
 
-/// Commands of sender and receiver taken per duty cycle.
+/// Most reports of sender and receiver that are taken per duty cycle.
 const COMMAND_LIMIT: usize = 8;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// The endpoint of a publication that takes destinations.
+    /// Finds the endpoint of a publication that takes destinations.
     fn manual_endpoint(&self, publication_id: i64, channel: &str) -> Result<u64, Failure> {
         let entry = self
             .publications
@@ -74,14 +74,14 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, "")?;
         self.forget_names(endpoint_id, |id, _| id == registration_id);
-        self.forget_unresolved(endpoint_id, |own| own.registration_id == registration_id);
+        self.forget_unresolved(endpoint_id, |destination| destination.registration_id == registration_id);
         self.tell_sender(SenderCommand::RemoveDestinationById { endpoint_id, registration_id });
         self.events.operation_success(correlation_id);
         Ok(())
     }
 
     fn forget_names(&mut self, endpoint_id: u64, is_gone: impl Fn(i64, &UdpChannel) -> bool) {
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
             endpoint.named_destinations.retain(|(id, channel)| !is_gone(*id, channel));
         }
     }
@@ -101,7 +101,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     pub(super) fn add_destination(&mut self, endpoint_id: u64, registration_id: i64, channel: &UdpChannel) {
         let Some(address) = channel.endpoint else { return };
         let is_named = channel.has_endpoint_name();
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id)
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
             && is_named
         {
             endpoint.named_destinations.push((registration_id, channel.clone()));
@@ -110,7 +110,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tell_sender(SenderCommand::AddDestination { endpoint_id, destination });
     }
 
-    /// The name of a destination leads nowhere yet: that is no error, it is looked up again (spec 02 §5.12).
+    /// Adds a destination whose name does not resolve yet. That is no error: the name is looked up again (spec 02 §5.12).
     pub(super) fn on_unresolved_destination(
         &mut self,
         correlation_id: i64,
@@ -119,7 +119,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         text: String,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, &text)?;
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
             let (registration_id, next_ns) = (correlation_id, self.now.ns + DESTINATION_TIMEOUT_NS);
             endpoint.unresolved.push(UnresolvedDestination { registration_id, uri, text, next_ns });
         }
@@ -132,8 +132,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         endpoint_id: u64,
         is_gone: impl Fn(&UnresolvedDestination) -> bool,
     ) {
-        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
-            endpoint.unresolved.retain(|own| !is_gone(own));
+        if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
+            endpoint.unresolved.retain(|destination| !is_gone(destination));
         }
     }
 
@@ -145,7 +145,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         channel: Result<Box<UdpChannel>, Failure>,
     ) -> Result<(), Failure> {
         let endpoint_id = self.manual_endpoint(publication_id, text)?;
-        self.forget_unresolved(endpoint_id, |own| own.text == text);
+        self.forget_unresolved(endpoint_id, |destination| destination.text == text);
         let address = match channel {
             Ok(channel) => channel.endpoint,
             Err(failure) if failure.code == ErrorCode::UnknownHost => None,
@@ -159,7 +159,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Takes what sender and receiver report, and errors of the agents.
+    /// Takes reports of sender and receiver, and errors of the agents.
     pub(super) fn take_agent_commands(&mut self) -> usize {
         let mut work_count = 0;
         while work_count < COMMAND_LIMIT {
@@ -239,7 +239,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Follows all streams; every duty cycle.
+    /// Follows all streams, in every duty cycle.
     #[inline]
     pub(super) fn track_positions(&mut self) -> usize {
         let mut work_count = 0;
@@ -266,7 +266,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// Rules on destination strings (spec 02 §5.5).
+/// Checks the rules on destination strings (spec 02 §5.5).
 fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     let uri = parse(channel)?;
     if uri.is_spy() {
@@ -284,7 +284,7 @@ fn check_destination(channel: &str) -> Result<ChannelUri, Failure> {
     Ok(uri)
 }
 
-/// Keys that no destination may have, whichever way its data goes (spec 02 §5.5).
+/// Refuses keys that neither send nor receive destinations may have (spec 02 §5.5).
 pub(super) fn check_destination_keys(uri: &ChannelUri, channel: &str) -> Result<(), Failure> {
     for key in
         [key::MTU, key::RECEIVER_WINDOW, key::SOCKET_RCVBUF, key::SOCKET_SNDBUF, key::RESPONSE_CORRELATION_ID]

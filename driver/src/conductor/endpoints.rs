@@ -1,4 +1,4 @@
-//! Sockets of channels: opened for the first user, closed after the last (spec 02 §2.2, §3.1, §5.6).
+//! Endpoints of channels: their sockets open for the first user and close after the last (spec 02 §2.2, §3.1, §5.6).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::sender::destinations::Destinations;
 use crate::sender::endpoint::SendEndpoint as SenderEndpoint;
 use crate::timestamps::ReceiveOffsets;
 
-/// A send channel as the conductor has it.
+/// The conductor's record of a send channel.
 #[derive(Debug)]
 pub(super) struct SendEndpoint {
     pub(super) id: u64,
@@ -32,45 +32,45 @@ pub(super) struct SendEndpoint {
     pub(super) socket_name: String,
     pub(super) status: AtomicCounter,
     pub(super) references: usize,
-    /// Destinations that were given by a name, by the correlation id of their command.
+    /// Destinations that were given by a name, with the correlation ids of their commands.
     pub(super) named_destinations: Vec<(i64, UdpChannel)>,
-    /// Destinations whose name could not be resolved so far.
+    /// Destinations whose name has not been resolved yet.
     pub(super) unresolved: Vec<UnresolvedDestination>,
     is_closing: bool,
     port: Option<u16>,
 }
 
-/// A receive channel as the conductor has it.
+/// The conductor's record of a receive channel.
 #[derive(Debug)]
 pub(super) struct ReceiveEndpoint {
     pub(super) id: u64,
     pub(super) channel: UdpChannel,
     pub(super) status: AtomicCounter,
     pub(super) images: usize,
-    /// Sockets that it has beside or instead of its own.
+    /// Destinations, each with a socket of its own.
     pub(super) destinations: Vec<ReceiveDestination>,
-    /// Response subscriptions, whether they know their session or not.
+    /// Number of response subscriptions, whether they know their session or not.
     pub(super) responses: usize,
-    /// Subscriptions by stream and session.
+    /// Number of subscriptions by stream and session.
     interest: BTreeMap<(i32, Option<i32>), usize>,
     is_closing: bool,
     port: Option<u16>,
 }
 
-/// A destination of a publication under a name that leads nowhere.
+/// A destination of a publication whose name does not resolve.
 #[derive(Debug)]
 pub(super) struct UnresolvedDestination {
     pub(super) registration_id: i64,
     pub(super) uri: Box<ChannelUri>,
     pub(super) text: String,
-    /// When it is looked up again, ns.
+    /// Time of the next lookup, ns.
     pub(super) next_ns: i64,
 }
 
 /// A destination of a multi-destination subscription.
 #[derive(Debug)]
 pub(super) struct ReceiveDestination {
-    /// Correlation id of the command that added it.
+    /// Correlation id of the command that added the destination.
     pub(super) registration_id: i64,
     pub(super) channel: UdpChannel,
     pub(super) address: AtomicCounter,
@@ -85,7 +85,7 @@ fn closing(name: &str) -> Failure {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// The open endpoint that a publication's channel may use.
+    /// Finds the open endpoint that a publication's channel may use.
     pub(super) fn find_send_endpoint(&self, channel: &UdpChannel) -> Result<Option<usize>, Failure> {
         for (index, endpoint) in self.send_endpoints.iter().enumerate() {
             if channel.matches(&endpoint.channel)? {
@@ -106,7 +106,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(None)
     }
 
-    /// The open endpoint that a subscription's channel may use.
+    /// Finds the open endpoint that a subscription's channel may use.
     pub(super) fn find_receive_endpoint(&self, channel: &UdpChannel) -> Result<Option<usize>, Failure> {
         for (index, endpoint) in self.receive_endpoints.iter().enumerate() {
             if channel.matches(&endpoint.channel)? {
@@ -214,7 +214,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Chooses the local port of a sender's socket, where a range is set; returns the port that its endpoint gives back.
+    /// Chooses the local port of a sender's socket when a range is set; returns the port that its endpoint has to release.
     pub(super) fn choose_send_port(
         &mut self,
         spec: &mut SocketSpec,
@@ -226,12 +226,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         choose_port(&mut self.send_ports, spec)
     }
 
-    /// Chooses the local port of a receiver's socket, where a range is set; returns the port that its endpoint gives back.
+    /// Chooses the local port of a receiver's socket when a range is set; returns the port that its endpoint has to release.
     pub(super) fn choose_receive_port(&mut self, spec: &mut SocketSpec) -> Result<Option<u16>, Failure> {
         choose_port(&mut self.receive_ports, spec)
     }
 
-    /// Puts a publication's open socket to use; returns its place.
+    /// Adds an endpoint for a publication's open socket; returns its index.
     pub(super) fn add_send_endpoint(
         &mut self,
         registration_id: i64,
@@ -276,7 +276,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(self.send_endpoints.len() - 1)
     }
 
-    /// Puts a subscription's open socket to use; returns its place.
+    /// Adds an endpoint for a subscription's open socket; returns its index.
     pub(super) fn add_receive_endpoint(
         &mut self,
         registration_id: i64,
@@ -311,7 +311,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(self.receive_endpoints.len() - 1)
     }
 
-    /// Status of a channel, address of its socket, number of its destinations; none are left when one is not to be had.
+    /// Allocates the counters of a channel: status, address of its socket, number of its destinations. All are freed when one
+    /// cannot be allocated.
     fn endpoint_counters(
         &mut self,
         is_send: bool,
@@ -338,7 +339,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Err(error.into())
     }
 
-    /// An open socket of a receive channel, as the receiver takes it.
+    /// Wraps an open socket of a receive channel for the receiver.
     pub(super) fn receive_transport(
         &self,
         registration_id: i64,
@@ -357,7 +358,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.next_endpoint_id
     }
 
-    /// A publication no longer uses its endpoint.
+    /// Releases a publication's hold on its endpoint.
     pub(super) fn release_send_endpoint(&mut self, endpoint_id: u64) {
         if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
             endpoint.references = endpoint.references.saturating_sub(1);
@@ -379,7 +380,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tell_sender(SenderCommand::RemoveEndpoint { endpoint_id });
     }
 
-    /// A subscription joins an endpoint.
+    /// Notes that a subscription uses an endpoint.
     pub(super) fn add_interest(&mut self, index: usize, stream_id: i32, session_id: Option<i32>) {
         let endpoint = &mut self.receive_endpoints[index];
         let count = endpoint.interest.entry((stream_id, session_id)).or_default();
@@ -390,7 +391,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// A subscription leaves an endpoint.
+    /// Notes that a subscription no longer uses an endpoint.
     pub(super) fn remove_interest(&mut self, endpoint_id: u64, stream_id: i32, session_id: Option<i32>) {
         let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
         else {
@@ -423,22 +424,25 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     pub(super) fn on_send_endpoint_released(&mut self, endpoint: &SenderEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
-        if let Some(index) = self.send_endpoints.iter().position(|own| own.id == endpoint.id) {
+        if let Some(index) = self.send_endpoints.iter().position(|known| known.id == endpoint.id) {
             self.send_ports.release(self.send_endpoints.remove(index).port);
         }
     }
 
     pub(super) fn on_receive_endpoint_released(&mut self, endpoint: &ReceiverEndpoint<T::Socket>) {
         self.counters.free_all(&endpoint.counters);
-        let Some(index) = self.receive_endpoints.iter().position(|own| own.id == endpoint.id) else { return };
-        let own = self.receive_endpoints.remove(index);
-        self.counters.free_all(own.destinations.iter().map(|destination| &destination.address));
-        self.receive_ports.release(own.port);
-        own.destinations.iter().for_each(|destination| self.receive_ports.release(destination.port));
+        let Some(index) = self.receive_endpoints.iter().position(|known| known.id == endpoint.id) else {
+            return;
+        };
+        let removed = self.receive_endpoints.remove(index);
+        self.counters.free_all(removed.destinations.iter().map(|destination| &destination.address));
+        self.receive_ports.release(removed.port);
+        removed.destinations.iter().for_each(|destination| self.receive_ports.release(destination.port));
     }
 }
 
-/// Takes the port that the socket names, or one of the range; none for a group, whose port is not its sockets' alone.
+/// Takes the port that the socket names, or one of the range. A multicast socket takes none, because others share its
+/// port.
 fn choose_port(ports: &mut PortManager, spec: &mut SocketSpec) -> Result<Option<u16>, Failure> {
     if spec.multicast.is_some() {
         return Ok(None);
@@ -451,7 +455,7 @@ fn choose_port(ports: &mut PortManager, spec: &mut SocketSpec) -> Result<Option<
     Ok(Some(spec.bind.port()).filter(|port| *port != 0))
 }
 
-/// Times must be written where those of the socket's other users are, or nowhere as there (spec 02 §2.11).
+/// Checks that times are written at the same offsets as those of the socket's other users (spec 02 §2.11).
 fn check_stamps(channel: &UdpChannel, existing: &UdpChannel, keys: &[&'static str]) -> Result<(), Failure> {
     for key in keys {
         let offset_of = |channel: &UdpChannel| channel.uri.timestamp_offset(key);

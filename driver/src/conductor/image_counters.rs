@@ -25,7 +25,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         CongestionControl::new(&params.congestion_control, max_window, mtu, cubic, self.now.ns)
     }
 
-    /// Counters of a new image; none are left when one is not to be had.
+    /// Allocates the counters of a new image. All are freed when one cannot be allocated.
     pub(super) fn image_counters(
         &mut self,
         identity: &ImageIdentity,

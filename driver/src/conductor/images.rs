@@ -26,16 +26,16 @@ use crate::publication_image::{ImageIdentity, PublicationImage};
 use crate::receiver::image::{ReceiveImage, ReceiveImageSetup};
 use crate::subscribers::{TetherChange, UntetheredTimeouts};
 
-/// Retry ratio that `nak-delay` is multiplied with, at least 1 µs (spec 02 §3.5).
+/// Least delay of the retry that follows `nak-delay`, before the retry ratio, ns (spec 02 §3.5).
 const MIN_NAK_DELAY_NS: i64 = 1_000;
 
-/// An image with what the conductor alone knows.
+/// An image, and what only the conductor knows of it.
 pub(super) struct ImageEntry {
     pub(super) image: PublicationImage,
     pub(super) endpoint_id: u64,
-    /// Its sender asks for a response stream.
+    /// True when the sender asks for a response stream.
     pub(super) requests_response: bool,
-    /// The session that answers, until the sender has heard it.
+    /// Session that answers, until the sender has heard it.
     pub(super) response_session: Option<i32>,
     rejoins: bool,
     is_removing: bool,
@@ -126,7 +126,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.link_images(registration_id);
     }
 
-    /// Links a subscription to all images it wants.
+    /// Links a subscription to all images that it wants.
     pub(super) fn link_images(&mut self, registration_id: i64) {
         for image in 0..self.images.len() {
             if self.images[image].image.accepts_subscribers() {
@@ -135,7 +135,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Links a subscription to an image it wants.
+    /// Links a subscription to an image if it wants it.
     fn link_image(&mut self, index: usize, registration_id: i64) {
         let Some(subscription) =
             self.subscriptions.iter().find(|subscription| subscription.registration_id == registration_id)
@@ -163,7 +163,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.events.available_image(image_event(entry, registration_id, position_id));
     }
 
-    /// A sender's SETUP for a stream that was wanted when the receiver looked.
+    /// Handles the SETUP of a stream that was wanted when the receiver took it.
     pub(super) fn on_create_image(
         &mut self,
         endpoint_id: u64,
@@ -221,7 +221,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tell_receiver(ReceiverCommand::RefuseImage { endpoint_id, stream_id, session_id, until });
     }
 
-    /// How much of an image's log is allocated at first.
+    /// Decides how much of an image's log is allocated at first.
     fn image_allocation(&self, subscription: &Subscription, setup: &Setup) -> Allocation {
         let params = &subscription.params;
         if params.is_sparse {
@@ -313,7 +313,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if let Err(failure) = outcome {
             let ImageRequest { endpoint_id, setup, .. } = &request;
             let mut wanted = self.subscriptions.iter();
-            let is_wanted = wanted.any(|own| is_wanted(own, *endpoint_id, setup.stream_id, setup.session_id));
+            let is_wanted = wanted
+                .any(|subscription| is_wanted(subscription, *endpoint_id, setup.stream_id, setup.session_id));
             let kind = match is_wanted {
                 true => format!("{}: {}", kind::IMAGE_NOT_MADE, failure.cause()),
                 false => kind::IMAGE_NOT_WANTED.to_owned(),
@@ -329,13 +330,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let wanted: Vec<i64> = self
             .subscriptions
             .iter()
-            .filter(|own| is_wanted(own, endpoint_id, setup.stream_id, setup.session_id))
-            .map(|own| own.registration_id)
+            .filter(|subscription| is_wanted(subscription, endpoint_id, setup.stream_id, setup.session_id))
+            .map(|subscription| subscription.registration_id)
             .collect();
         let Some(first) = self
             .subscriptions
             .iter()
-            .find(|own| is_wanted(own, endpoint_id, setup.stream_id, setup.session_id))
+            .find(|subscription| is_wanted(subscription, endpoint_id, setup.stream_id, setup.session_id))
         else {
             self.closed_logs.push_back(file);
             return Err(Failure::generic(format!(
@@ -383,7 +384,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             untethered,
             log_file_name,
         });
-        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) {
+        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        {
             endpoint.images += 1;
         }
         let index = self.images.len() - 1;
@@ -394,7 +396,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// The receiver's half of an image.
+    /// Creates the receiver's half of an image.
     fn receive_image(
         &self,
         request: &ImageRequest,
@@ -446,7 +448,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Takes a subscription off all images.
+    /// Unlinks a subscription from all images.
     pub(super) fn unlink_images(&mut self, registration_id: i64) {
         for entry in &mut self.images {
             if let Some(subscriber) = entry.image.subscribers.remove(registration_id) {
@@ -464,7 +466,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         is_known
     }
 
-    /// One timer run over all images (spec 02 §3.7).
+    /// Checks all images; the timer calls it (spec 02 §3.7).
     pub(super) fn check_images(&mut self) {
         for index in 0..self.images.len() {
             let now_ns = self.now.ns;
@@ -512,7 +514,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tether_changes = changes;
     }
 
-    /// The image has ended: its subscribers hear of it, its session may come again.
+    /// Tells subscribers that an image has ended. Its session may come again.
     fn linger_image(&mut self, index: usize) {
         let entry = &mut self.images[index];
         entry.image.shared.advance(ImageState::Linger, self.now.ns);
@@ -534,7 +536,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// The receiver has let an image go: nothing writes its log any more.
+    /// Frees an image that the receiver has released, so that nothing writes its log any more.
     pub(super) fn on_image_released(&mut self, correlation_id: i64) {
         let Some(index) =
             self.images.iter().position(|entry| entry.image.identity.correlation_id == correlation_id)
@@ -548,7 +550,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let counters = &entry.image.counters;
         self.counters.free_all(counters.iter());
         self.closed_logs.push_back(entry.image.file);
-        if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|own| own.id == entry.endpoint_id) {
+        if let Some(endpoint) =
+            self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == entry.endpoint_id)
+        {
             endpoint.images = endpoint.images.saturating_sub(1);
         }
         self.close_unused_receive_endpoint(entry.endpoint_id);
@@ -561,7 +565,7 @@ fn is_wanted(subscription: &Subscription, endpoint_id: u64, stream_id: i32, sess
         && subscription.wants(session_id)
 }
 
-/// Whether NAKs are delayed at random (spec 02 §3.5).
+/// True when NAKs are delayed at random (spec 02 §3.5).
 fn is_group(params: &SubscriptionParams, setup: &Setup) -> bool {
     match params.group {
         Group::Yes => true,

@@ -52,7 +52,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.submit_for_client(job, Pending::IpcLog { identity, params: Box::new(params), start })
     }
 
-    /// Gives a client a publication that is there; false when there is none to share.
+    /// Gives a client an existing publication; returns false when there is none to share.
     fn share_ipc_publication(
         &mut self,
         add: &AddPublication,
@@ -83,7 +83,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(true)
     }
 
-    /// The session id of a new publication: explicit, that of a tag, or the next automatic one.
+    /// Chooses the session id of a new publication: explicit, that of a tag, or the next automatic one.
     pub(super) fn choose_session(
         &mut self,
         add: &AddPublication,
@@ -106,7 +106,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(session_id)
     }
 
-    /// Where a new publication starts: as its channel says, else at 0 of a random term.
+    /// Chooses the initial position of a new publication: that of its channel, else offset 0 of a random term.
     pub(super) fn choose_start(&mut self, params: &PublicationParams) -> InitialPosition {
         params.position.unwrap_or_else(|| {
             let initial_term_id = self.rng.next_i32();
@@ -132,7 +132,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Settings that all publication logs share.
+    /// Log settings that all publications have in common.
     pub(super) fn publication_log_settings(
         &self,
         params: &PublicationParams,
@@ -234,7 +234,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Links all subscriptions that fit to a publication.
+    /// Links a publication to all subscriptions that match it.
     fn link_ipc_subscriptions(&mut self, index: usize) {
         let publication = &self.ipc[index];
         let fitting: Vec<i64> = self
@@ -293,7 +293,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Links a subscription to all publications that fit.
+    /// Links a subscription to all publications that match it.
     pub(super) fn link_ipc_publications(&mut self, registration_id: i64) {
         for index in 0..self.ipc.len() {
             let is_fit = self.subscriptions.iter().any(|subscription| {
@@ -305,7 +305,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Takes a subscription off all IPC publications.
+    /// Unlinks a subscription from all IPC publications.
     pub(super) fn unlink_ipc_subscription(&mut self, registration_id: i64) {
         for publication in &mut self.ipc {
             if let Some(subscriber) = publication.subscribers.remove(registration_id) {
@@ -349,7 +349,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         true
     }
 
-    /// Tells a subscription that one of its images is gone.
+    /// Tells a subscription that one of its images is unavailable.
     pub(super) fn tell_unavailable(&mut self, image_id: i64, registration_id: i64) {
         let Some(subscription) =
             self.subscriptions.iter().find(|subscription| subscription.registration_id == registration_id)

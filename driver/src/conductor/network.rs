@@ -29,10 +29,10 @@ use crate::retransmit::{RetransmitHandler, RetransmitSettings};
 use crate::sender::publication::{SendPublication, SendPublicationSetup};
 use crate::settings;
 
-/// Initial window that the longest retransmit is measured by (spec 02 §2.7).
+/// Receiver window by which the longest retransmit is measured, bytes (spec 02 §2.7).
 const RETRANSMIT_WINDOW: i32 = 128 << 10;
 
-/// A network publication with what the conductor alone knows.
+/// A network publication, and what only the conductor knows of it.
 pub(super) struct PublicationEntry {
     pub(super) publication: NetworkPublication,
     pub(super) endpoint_id: u64,
@@ -172,13 +172,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         };
         let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control, allocation };
         self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))?;
-        // While the log is made the last of the endpoint's other publications may go.
+        // The endpoint's other publications may be removed while the log is created.
         self.send_endpoints[endpoint].references += 1;
         Ok(())
     }
 
-    /// How much of a publication's log is allocated at first: all of it for those that share it, who may go far beyond the
-    /// publisher limit together.
+    /// Decides how much of a publication's log is allocated at first. A shared log is allocated whole, because its writers may
+    /// go far beyond the publisher limit together.
     fn publication_allocation(
         &self,
         params: &PublicationParams,
@@ -236,7 +236,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(true)
     }
 
-    /// The session of the publication with an entity tag; its lengths are taken over (spec 02 §2.10).
+    /// Finds the session of the publication with an entity tag and takes over its lengths (spec 02 §2.10).
     pub(super) fn session_of_tag(
         &self,
         tag: i64,
@@ -248,15 +248,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             .iter()
             .map(|entry| (&entry.publication.params, entry.publication.identity.session_id));
         let ipc = self.ipc.iter().map(|publication| (&publication.params, publication.identity.session_id));
-        let Some((existing, session_id)) = network.chain(ipc).find(|(own, _)| own.entity_tag == Some(tag))
+        let Some((existing, session_id)) =
+            network.chain(ipc).find(|(params, _)| params.entity_tag == Some(tag))
         else {
             return Err(Failure::generic(format!(
                 "session-id=tag:{tag} must reference a network publication"
             )));
         };
         let (mtu, term_length) = (existing.mtu_length, existing.term_length);
-        let differs = uri.mtu()?.is_some_and(|own| own != mtu)
-            || uri.term_length()?.is_some_and(|own| own != term_length);
+        let differs = uri.mtu()?.is_some_and(|length| length != mtu)
+            || uri.term_length()?.is_some_and(|length| length != term_length);
         if differs {
             return Err(Failure::generic(format!(
                 "session-id=tag:{tag} has mtu={mtu} term-length={term_length}; give the same or none"
@@ -494,7 +495,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// The sender has let a publication go: nothing uses its log any more.
+    /// Frees a publication that the sender has released, so that nothing uses its log any more.
     pub(super) fn on_publication_released(&mut self, registration_id: i64) {
         let Some(index) = self
             .publications
@@ -521,7 +522,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// Rules on the channel of a publication that need its addresses (spec 02 §2.10).
+/// Checks the rules on a publication's channel that need its addresses (spec 02 §2.10).
 fn check_publication_channel(channel: &UdpChannel) -> Result<(), Failure> {
     if channel.control.is_some() && channel.endpoint.is_none() && channel.control_mode.is_none() {
         return Err(Failure::generic(format!(

@@ -1,4 +1,4 @@
-//! Commands that wait for the executor, and how they go on (spec 02 §5.4).
+//! Commands that wait for the executor (spec 02 §5.4).
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::{ChannelUri, InitialPosition};
@@ -12,7 +12,7 @@ use crate::executor::JobResult;
 use crate::ipc_publication::Identity;
 use crate::params::{PublicationParams, SubscriptionParams};
 
-/// A client's wish for a publication.
+/// A client's request for a publication.
 #[derive(Debug, Clone)]
 pub(super) struct AddPublication {
     pub(super) client_id: i64,
@@ -22,7 +22,7 @@ pub(super) struct AddPublication {
     pub(super) is_exclusive: bool,
 }
 
-/// A client's wish for a subscription.
+/// A client's request for a subscription.
 #[derive(Debug, Clone)]
 pub(super) struct AddSubscription {
     pub(super) client_id: i64,
@@ -31,7 +31,7 @@ pub(super) struct AddSubscription {
     pub(super) channel: String,
 }
 
-/// What goes on when a job is done.
+/// What continues when a job is done.
 #[derive(Debug)]
 pub(super) enum Pending {
     /// The log of an IPC publication is created.
@@ -53,9 +53,9 @@ pub(super) enum Pending {
     },
     /// The channel of a destination is resolved.
     AddDestination { correlation_id: i64, publication_id: i64, uri: Box<ChannelUri>, text: String },
-    /// The channel of a destination that goes is resolved.
+    /// The channel of a destination that is removed is resolved.
     RemoveDestination { correlation_id: i64, publication_id: i64, text: String },
-    /// The name of a destination is resolved that could not be before.
+    /// The name of a destination that did not resolve before is looked up again.
     UnresolvedDestination { endpoint_id: u64, registration_id: i64 },
     /// The channel of a receive destination is resolved.
     AddReceiveDestination { correlation_id: i64, subscription_id: i64 },
@@ -66,7 +66,7 @@ pub(super) enum Pending {
         channel: Box<UdpChannel>,
         port: Option<u16>,
     },
-    /// The channel of a receive destination that goes is resolved.
+    /// The channel of a receive destination that is removed is resolved.
     RemoveReceiveDestination { correlation_id: i64, subscription_id: i64 },
     /// The log of an image is created.
     ImageLog(Box<ImageRequest>),
@@ -80,7 +80,7 @@ impl Pending {
         !matches!(self, Self::ImageLog(_) | Self::ReResolution { .. } | Self::UnresolvedDestination { .. })
     }
 
-    /// The command to refuse when the job fails.
+    /// Correlation id of the command that is refused when the job fails.
     pub(super) fn correlation_id(&self) -> Option<i64> {
         match self {
             Self::IpcLog { identity, .. } => Some(identity.registration_id),
@@ -102,7 +102,7 @@ impl Pending {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Goes on where a job was waited for.
+    /// Continues with the result of a job.
     #[expect(clippy::too_many_lines, reason = "a table: one arm for each kind of job")]
     pub(super) fn resume(&mut self, pending: Pending, result: JobResult<T>) {
         let correlation_id = pending.correlation_id();
@@ -193,7 +193,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Submits a job of a client's command.
+    /// Submits a job for a client's command.
     pub(super) fn submit_for_client(
         &mut self,
         job: crate::executor::Job,
@@ -207,7 +207,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         })
     }
 
-    /// Submits the resolution of a channel.
+    /// Submits the lookup of a channel's names.
     pub(super) fn resolve_channel(
         &mut self,
         uri: ChannelUri,

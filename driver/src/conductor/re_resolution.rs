@@ -13,14 +13,14 @@ use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::SystemCounter;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Starts resolving again what nobody was heard from: a sender's destination, or all names of an endpoint.
+    /// Looks up names again from whose addresses nobody was heard: a sender's destination, or all names of an endpoint.
     pub(super) fn re_resolve(&mut self, endpoint_id: u64, destination_id: Option<i64>) {
         let mut names = Vec::new();
         if let Some(endpoint) = self.send_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
             match destination_id {
                 None => names.push((None, &endpoint.channel)),
                 Some(id) => {
-                    let found = endpoint.named_destinations.iter().filter(|(own, _)| *own == id);
+                    let found = endpoint.named_destinations.iter().filter(|(known, _)| *known == id);
                     names.extend(found.map(|(id, channel)| (Some(*id), channel)));
                 }
             }
@@ -28,7 +28,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         if let Some(endpoint) = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
             names.push((None, &endpoint.channel));
             let destinations = endpoint.destinations.iter();
-            names.extend(destinations.map(|own| (Some(own.registration_id), &own.channel)));
+            names.extend(
+                destinations.map(|destination| (Some(destination.registration_id), &destination.channel)),
+            );
             names.retain(|(_, channel)| channel.control.is_some());
         }
         let jobs: Vec<_> = names
@@ -39,12 +41,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             })
             .collect();
         for (job, pending) in jobs {
-            // When the executor is full the sender or receiver asks again.
+            // When the executor is full, the sender or receiver asks again.
             let _later = self.submit(job, pending);
         }
     }
 
-    /// Looks up again what could not be resolved.
+    /// Looks up names again that did not resolve.
     pub(super) fn check_unresolved(&mut self) {
         if self.context.re_resolution_check_interval_ns <= 0 {
             return;
@@ -52,15 +54,17 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let now_ns = self.now.ns;
         let mut jobs = Vec::new();
         for endpoint in &mut self.send_endpoints {
-            for own in endpoint.unresolved.iter_mut().filter(|own| now_ns > own.next_ns) {
-                own.next_ns = now_ns + DESTINATION_TIMEOUT_NS;
-                let (endpoint_id, registration_id) = (endpoint.id, own.registration_id);
-                let job = Job::Channel { uri: own.uri.clone(), text: own.text.clone() };
+            for destination in
+                endpoint.unresolved.iter_mut().filter(|destination| now_ns > destination.next_ns)
+            {
+                destination.next_ns = now_ns + DESTINATION_TIMEOUT_NS;
+                let (endpoint_id, registration_id) = (endpoint.id, destination.registration_id);
+                let job = Job::Channel { uri: destination.uri.clone(), text: destination.text.clone() };
                 jobs.push((job, Pending::UnresolvedDestination { endpoint_id, registration_id }));
             }
         }
         for (job, pending) in jobs {
-            // A full executor is asked again after the same time.
+            // When the executor is full, the lookup is tried again after the same time.
             let _later = self.submit(job, pending);
         }
     }
@@ -74,10 +78,13 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let Ok(channel) = channel else { return };
         let is_wanted = self.send_endpoints.iter().any(|endpoint| {
             endpoint.id == endpoint_id
-                && endpoint.unresolved.iter().any(|own| own.registration_id == registration_id)
+                && endpoint
+                    .unresolved
+                    .iter()
+                    .any(|destination| destination.registration_id == registration_id)
         });
         if is_wanted {
-            self.forget_unresolved(endpoint_id, |own| own.registration_id == registration_id);
+            self.forget_unresolved(endpoint_id, |destination| destination.registration_id == registration_id);
             self.add_destination(endpoint_id, registration_id, &channel);
             self.system.get(SystemCounter::ResolutionChanges).increment();
         }
@@ -103,15 +110,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Where a sender sends to; false when that has not changed.
+    /// Sets the address that a sender sends to; returns false when it has not changed.
     fn set_endpoint(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
-        let Some(own) = self.send_endpoints.iter_mut().find(|own| own.id == endpoint_id) else {
+        let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        else {
             return false;
         };
         let known = match destination_id {
-            None => Some(&mut own.channel),
+            None => Some(&mut endpoint.channel),
             Some(id) => {
-                let found = own.named_destinations.iter_mut().find(|(own, _)| *own == id);
+                let found = endpoint.named_destinations.iter_mut().find(|(known, _)| *known == id);
                 found.map(|(_, channel)| channel)
             }
         };
@@ -127,15 +135,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         true
     }
 
-    /// Where a receiver asks for SETUPs; false when that has not changed.
+    /// Sets the address that a receiver asks for SETUPs; returns false when it has not changed.
     fn set_control(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
-        let Some(own) = self.receive_endpoints.iter_mut().find(|own| own.id == endpoint_id) else {
+        let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
+        else {
             return false;
         };
         let known = match destination_id {
-            None => Some(&mut own.channel),
+            None => Some(&mut endpoint.channel),
             Some(id) => {
-                let found = own.destinations.iter_mut().find(|one| one.registration_id == id);
+                let found = endpoint.destinations.iter_mut().find(|one| one.registration_id == id);
                 found.map(|destination| &mut destination.channel)
             }
         };

@@ -1,4 +1,4 @@
-//! Destinations of multi-destination subscriptions: sockets, and streams of this driver (spec 02 §3.12).
+//! Destinations of multi-destination subscriptions: sockets, and streams inside this driver (spec 02 §3.12).
 
 use harrier_protocol::ErrorCode;
 use harrier_protocol::uri::ChannelUri;
@@ -17,9 +17,10 @@ use crate::handover::ReceiverCommand;
 use crate::params::SubscriptionParams;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// The endpoint of a subscription that takes destinations.
+    /// Finds the endpoint of a subscription that takes destinations.
     fn multi_destination_endpoint(&self, subscription_id: i64) -> Result<u64, Failure> {
-        let subscription = self.subscriptions.iter().find(|own| own.registration_id == subscription_id);
+        let subscription =
+            self.subscriptions.iter().find(|subscription| subscription.registration_id == subscription_id);
         let Some(subscription) = subscription else {
             return Err(Failure::new(
                 ErrorCode::UnknownSubscription,
@@ -53,7 +54,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     fn add_local(&mut self, subscription_id: i64, local: Local) {
-        let found = self.subscriptions.iter_mut().find(|own| own.registration_id == subscription_id);
+        let found = self
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.registration_id == subscription_id);
         if let Some(subscription) = found {
             subscription.locals.push(local);
         }
@@ -76,7 +80,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
         let mut spec = channel.receive_socket(self.context.socket_multicast_ttl);
         let port = self.choose_receive_port(&mut spec)?;
-        // The subscription's channel names the lengths of the buffers.
+        // The lengths of the socket's buffers are those of the subscription's channel.
         let endpoint = self.receive_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id);
         let buffers = endpoint.map_or_else(|| channel.uri.clone(), |endpoint| endpoint.channel.uri.clone());
         let text = channel.text.clone();
@@ -122,7 +126,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             return self.resolve_channel(uri, channel, pending);
         }
         self.events.operation_success(correlation_id);
-        let found = self.subscriptions.iter_mut().find(|own| own.registration_id == subscription_id);
+        let found = self
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.registration_id == subscription_id);
         if let Some(subscription) = found
             && let Some(index) = subscription.locals.iter().position(|local| local.channel == channel)
         {
@@ -132,9 +139,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Takes a subscription off the streams of this driver that none of its destinations means any more.
+    /// Unlinks a subscription from the streams of this driver that none of its destinations names any more.
     fn unlink_locals(&mut self, subscription_id: i64) {
-        let found = self.subscriptions.iter().find(|own| own.registration_id == subscription_id);
+        let found =
+            self.subscriptions.iter().find(|subscription| subscription.registration_id == subscription_id);
         let Some(subscription) = found else { return };
         let mut gone = Vec::new();
         for publication in &mut self.ipc {
@@ -185,7 +193,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// Rules on destination strings (spec 02 §5.5).
+/// Checks the rules on destination strings (spec 02 §5.5).
 fn check_receive_destination(channel: &str) -> Result<ChannelUri, Failure> {
     let uri = parse(channel)?;
     check_destination_keys(&uri, channel)?;

@@ -156,14 +156,16 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let Some(ResponseCorrelation::Id(request_id)) = self.ipc[index].params.response_correlation else {
             return;
         };
-        let request = self.ipc.iter().find(|own| own.identity.registration_id == request_id);
+        let request = self.ipc.iter().find(|publication| publication.identity.registration_id == request_id);
         let Some(ResponseCorrelation::Id(subscription_id)) =
             request.and_then(|request| request.params.response_correlation)
         else {
             return;
         };
-        let learns = self.subscriptions.iter().any(|own| {
-            own.registration_id == subscription_id && matches!(own.source, Source::Ipc) && may_learn(own)
+        let learns = self.subscriptions.iter().any(|subscription| {
+            subscription.registration_id == subscription_id
+                && matches!(subscription.source, Source::Ipc)
+                && may_learn(subscription)
         });
         if learns {
             self.learn_session(subscription_id, session_id);

@@ -34,8 +34,12 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 
     pub(super) fn link_spies_of(&mut self, index: usize) {
         let may_spy = |own: &&Subscription| matches!(own.source, Source::Spy(_)) || !own.locals.is_empty();
-        let spies: Vec<i64> =
-            self.subscriptions.iter().filter(may_spy).map(|own| own.registration_id).collect();
+        let spies: Vec<i64> = self
+            .subscriptions
+            .iter()
+            .filter(may_spy)
+            .map(|subscription| subscription.registration_id)
+            .collect();
         for registration_id in spies {
             self.link_spy(index, registration_id);
         }

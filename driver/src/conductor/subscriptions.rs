@@ -89,7 +89,7 @@ impl Subscription {
             return self.wants(session_id).then_some(&self.params);
         }
         let mut own = self.locals.iter().filter(|local| is_meant(&local.source));
-        let is_wanted = |params: &SubscriptionParams| params.session_id.is_none_or(|own| own == session_id);
+        let is_wanted = |params: &SubscriptionParams| params.session_id.is_none_or(|id| id == session_id);
         own.find(|local| is_wanted(&local.params)).map(|local| &local.params)
     }
 

@@ -1,4 +1,4 @@
-//! Values that are lengths, times, numbers and texts.
+//! Settings whose values are lengths, times, numbers and texts.
 
 use std::ops::RangeInclusive;
 
@@ -15,12 +15,12 @@ const MAX_LENGTH: i64 = i32::MAX as i64;
 /// Any number of 32 bits.
 const ANY: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
-/// What is out of range is taken for the range's end, without a word (spec 02 §6.1).
+/// Moves a value into its range without a warning (spec 02 §6.1).
 fn within(value: i64, range: &RangeInclusive<i64>) -> i64 {
     value.clamp(*range.start(), *range.end())
 }
 
-/// Puts values into a context and keeps what cannot be read.
+/// Puts values into a context and collects warnings for those that cannot be read.
 pub(super) struct Reader<'a> {
     pub(super) properties: &'a Properties,
     pub(super) warnings: &'a mut Vec<String>,

@@ -84,7 +84,7 @@ fn set(mut bytes: Vec<u8>, offset: usize, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A connected stream at position 64 that was read.
+/// A connected stream that was read up to position 64.
 pub(super) fn connected() -> Rig {
     let mut rig = Rig::new();
     rig.connect();
@@ -100,7 +100,7 @@ pub(super) fn inject(rig: &mut Rig, to: SocketAddr, datagram: &[u8]) {
     rig.step(10 * US);
 }
 
-/// Datagrams that no socket takes: name, whose socket contradicts them, bytes.
+/// Malformed datagrams: name, address of the socket that refuses them, bytes.
 fn malformed(receiver: SocketAddr) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
     let short = |bytes: Vec<u8>, length: usize| bytes[..length].to_vec();
     let two = |second: Vec<u8>| [data(TERM_ID, 64, 64), second].concat();
@@ -163,7 +163,7 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
     let tables = malformed(receiver);
     let mut rig = connected();
     let other = |to| if to == receiver { sender_address() } else { receiver };
-    // What cannot be read is one to both sockets; what contradicts a stream is so only where the stream is.
+    // Both sockets refuse what cannot be decoded. What contradicts a stream is refused only where the stream is.
     let everywhere = tables.into_iter().flat_map(|(name, to, datagram)| {
         let is_unreadable = Frame::decode(&datagram).is_err();
         let both = is_unreadable.then(|| (name, other(to), datagram.clone()));
@@ -173,7 +173,7 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
         let (before, publication) = (rig.system_values(), rig.publication_values());
         rig.net.take_sent();
         inject(&mut rig, to, &datagram);
-        // A NAK that no frame can be at is counted as one, too (spec 02 §2.7).
+        // A NAK for an impossible place is counted as a NAK, too (spec 02 §2.7).
         let is_nak = matches!(Frame::decode(&datagram), Ok(Frame::Nak(_)));
         let expected: Vec<(i32, i64)> = before
             .into_iter()
@@ -186,7 +186,7 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
             .collect();
         assert_eq!(rig.system_values(), expected, "{name}");
         let mut expected = publication;
-        // The publication's own count of NAKs is the last but that of receivers.
+        // The publication's own count of NAKs is the last counter before that of receivers.
         expected[5] += i64::from(is_nak);
         assert_eq!(rig.publication_values(), expected, "{name}");
         assert_eq!(rig.net.take_sent().len(), 0, "{name}");
@@ -341,7 +341,7 @@ fn sessions_above_the_limit_are_counted_and_taken_later() {
     }
     assert_eq!((rig.errors.len(), rig.requests), (1, 1));
     assert!(rig.errors[0].contains("session limit"), "{}", rig.errors[0]);
-    // Every further SETUP counts, and the error is told again each second.
+    // Every further SETUP counts, and the error is reported again each second.
     for second in 1..=3 {
         rig.run(SECOND, MS);
         inject(&mut rig, receiver_address(0), &datagram);
@@ -445,7 +445,7 @@ fn no_garbage_stops_the_agents() {
 
 #[test]
 fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
-    // A group has resends of its own for every range.
+    // A group has a retransmit of its own for every range.
     let mut rig = Rig::with(Options {
         is_dynamic: true,
         control: Some(sender_address()),
@@ -458,7 +458,7 @@ fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
     }
     rig.run(MS, 10 * US);
     for number in 0..20 {
-        // Frames of 160 bytes, every one asked for by itself.
+        // Each frame of 160 bytes is asked for by a NAK of its own.
         rig.net.inject(receiver_address(0), sender_address(), &nak(TERM_ID, number * 160, 160));
     }
     rig.run(200 * US, 10 * US);

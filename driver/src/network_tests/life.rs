@@ -96,7 +96,7 @@ fn a_new_publication_does_not_put_off_the_next_resolution() {
     rig.tell_sender(crate::handover::SenderCommand::AddPublication(Box::new(another)));
     rig.run(SECOND - 200 * MS, MS);
     assert_eq!(rig.resolutions, []);
-    // The sender looks once a second.
+    // The sender checks once a second.
     rig.run(SECOND + 300 * MS, MS);
     assert_eq!(rig.resolutions, [1]);
     rig.run(3 * SECOND, MS);

@@ -23,7 +23,7 @@ fn golden(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// One driver as far as names go.
+/// The name resolution of one driver.
 struct Host {
     names: Names<Net>,
     counters: CountersManager,
@@ -126,14 +126,14 @@ fn drivers_find_each_other_through_one_neighbour_and_forget_the_silent() {
     }
     let values = first.of_type(type_id::BOOTSTRAP_NEIGHBOR);
     assert_eq!((values[0].1, values[1].1), (1, 0));
-    // The third falls silent. What the others tell each other of it does not keep it.
+    // The third falls silent. Entries of the others do not keep its name.
     let silent_ns = START_NS + 3 * SECOND;
     run(&mut [&mut first, &mut second], silent_ns, silent_ns + 9 * SECOND);
     assert_eq!((first.known(), second.known()), ((2, 2), (2, 2)));
     run(&mut [&mut first, &mut second], silent_ns + 9 * SECOND, silent_ns + 11 * SECOND);
     assert_eq!((first.known(), second.known()), ((1, 1), (1, 1)));
     assert_eq!((first.finds("C"), second.finds("B")), (None, Some("10.0.0.2:7".into())));
-    // A host that asks for nothing of the kind has no such names.
+    // A host without this name resolution has no such names.
     let plain = Host::with(&net, &DriverContext::new("/dev/shm/unused"));
     assert_eq!((plain.finds("B"), plain.finds("10.0.0.9")), (None, Some("10.0.0.9:7".into())));
 }
@@ -201,14 +201,13 @@ fn bad_frames_are_counted_and_change_nothing_else() {
     }
     assert_eq!((host.known(), host.handle.errors.drain().len()), ((0, 0), 0));
     assert_eq!(net.take_sent().len(), 0);
-    // A frame of another kind is nobody's concern.
+    // Frames of other types are ignored.
     net.inject("10.0.0.9:5".parse().unwrap(), host.address, &golden("java-02-sm.bin"));
     run(&mut [&mut host], START_NS + SECOND, START_NS + SECOND + 1);
     assert_eq!((host.invalid(), host.known()), (bad.len() as i64, (0, 0)));
 }
 
-/// A frame with one entry that names its sender: its type, its address and so many bytes of a name, cut behind `length`
-/// bytes of the entry.
+/// A frame with one entry that names its sender: type, address and name. The entry is cut after `length` bytes.
 fn one_entry(kind: u8, address: &[u8], name_length: usize, length: Option<usize>) -> Vec<u8> {
     let mut entry = vec![kind, 0x80, 5, 0, 0, 0, 0, 0];
     entry.extend(address);
@@ -255,7 +254,7 @@ fn what_is_heard_is_believed_by_its_age() {
         now_ns += 10 * MS;
         host.hear(&net, "10.0.0.2:77", entries, now_ns);
     };
-    // Itself, groups and nobody's address.
+    // Own entries, multicast groups and unspecified addresses are ignored.
     hear(
         &mut host,
         &[
@@ -265,21 +264,21 @@ fn what_is_heard_is_believed_by_its_age() {
         ],
     );
     assert_eq!(host.known(), (0, 0));
-    // Who does not know its own address is where the frame comes from, on the port that it tells.
+    // A driver that does not know its address has the source address of the frame, and the port of its entry.
     hear(&mut host, &[entry("B", "0.0.0.0:5", true, 0)]);
     assert_eq!((host.known(), host.finds("B").unwrap()), ((1, 1), "10.0.0.2:7".into()));
-    // Another of the same name as this driver, on another port, is another.
+    // A driver of the same name on another port is another driver.
     hear(&mut host, &[entry("A", "10.0.0.8:6", false, 0)]);
     assert_eq!((host.known(), host.finds("A").unwrap()), ((2, 2), "10.0.0.8:7".into()));
-    // A name that moves, and what was known of it before.
+    // A name that moves is believed; an older entry of it is not.
     hear(&mut host, &[entry("B", "10.0.0.3:5", false, 0)]);
     assert_eq!(host.finds("B").unwrap(), "10.0.0.3:7");
     hear(&mut host, &[entry("B", "10.0.0.4:5", false, 500)]);
     assert_eq!(host.finds("B").unwrap(), "10.0.0.3:7");
-    // An age beyond all time, or of the future.
+    // Ages may be impossibly large, or negative.
     hear(&mut host, &[entry("C", "10.0.0.5:5", true, i32::MAX), entry("D", "10.0.0.6:5", true, i32::MIN)]);
     assert_eq!((host.finds("C"), host.finds("D")), (None, Some("10.0.0.6:7".into())));
-    // A flood of names takes bounded memory, and those that live stay.
+    // A flood of names takes bounded memory, and living names stay.
     let names: Vec<_> =
         (0..1_000).map(|at| (format!("n{at}"), format!("10.1.{}.{}:5", at / 250, at % 250))).collect();
     for names in names.chunks(100) {
@@ -340,7 +339,7 @@ fn bad_bootstrap_neighbours_are_skipped_and_the_next_good_one_is_used() {
         ]
     );
     let labels: Vec<String> =
-        first.of_type(type_id::BOOTSTRAP_NEIGHBOR).into_iter().map(|own| own.0).collect();
+        first.of_type(type_id::BOOTSTRAP_NEIGHBOR).into_iter().map(|counter| counter.0).collect();
     let expected = ["name=nowhere:9 resolved=", "name=10.0.0.3:5 resolved=10.0.0.3:5"];
     assert_eq!(labels, expected.map(|text| format!("Bootstrap neighbor: {text}")));
     run(&mut [&mut first, &mut last], START_NS, START_NS + 3 * SECOND);
@@ -376,7 +375,7 @@ fn a_table_moves_names_as_its_counters_say() {
     choose(&mut host, -1);
     let error = host.names.resolve("one", 7).unwrap_err();
     assert_eq!(crate::failure::Failure::from(error).message, "Unable to resolve host=(one): (forced)");
-    // A row for a whole address, and what is in no row.
+    // A row for a whole address; an address without a row.
     assert_eq!(host.names.substitute("two:9").unwrap().unwrap(), "10.0.0.3:9");
     assert_eq!(
         (host.names.substitute("three:9").unwrap(), host.finds("10.0.0.7").unwrap()),

@@ -1,29 +1,29 @@
-//! What a rig is made with.
+//! Options of a test rig.
 
 use std::net::SocketAddr;
 
 use super::rig::SESSION;
 use crate::receiver::transport::MulticastGroup;
 
-/// How a rig differs from a unicast stream with the defaults of a driver.
+/// Options that differ from a unicast stream with the defaults of a driver.
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) channel: String,
     pub(super) session_id: i32,
     pub(super) initial_term_id: i32,
     pub(super) flow_control: Option<&'static str>,
-    /// The endpoint of the publication was given by a name.
+    /// True when the endpoint of the publication was given by a name.
     pub(super) is_named: bool,
     pub(super) is_dynamic: bool,
     pub(super) is_reliable: bool,
-    /// Receivers wait at random before they ask for what is missing.
+    /// True when receivers wait at random before they send NAKs.
     pub(super) backs_off: bool,
     pub(super) receivers: u16,
     pub(super) group_tag: Option<i64>,
-    /// The first endpoint has no socket of its own; its destinations come by command.
+    /// True when the first endpoint has no socket of its own, and its destinations come by command.
     pub(super) is_manual_receiver: bool,
     pub(super) multicast: Option<MulticastGroup>,
-    /// Hops that the publication tells.
+    /// Hops in the SETUPs of the publication.
     pub(super) ttl: i32,
     pub(super) is_response: bool,
     /// Subscription that awaits the answers to the publication.
@@ -35,7 +35,7 @@ pub(super) struct Options {
     pub(super) session_limit: i32,
     pub(super) interceptors: (&'static str, &'static str, &'static str),
     pub(super) queue: usize,
-    /// Bytes of an image's log that may be used at first; 0 leaves all of it.
+    /// Bytes of an image's log that are allocated at first; 0 allocates it whole.
     pub(super) allocation_length: i64,
 }
 

@@ -1,4 +1,4 @@
-//! A sender, a receiver, and what a conductor does for one publication and its images.
+//! A test rig: sender, receiver, and the conductor's part in one publication and its images.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub(super) struct Rig {
     pub(super) appender: ExclusiveAppender,
     pub(super) readers: Vec<Reader>,
     pub(super) errors: Vec<String>,
-    /// Occurrences of all errors that were told.
+    /// Occurrences of all reported errors.
     pub(super) error_count: i32,
     pub(super) refusals: Vec<(i64, i32, String)>,
     pub(super) requests: usize,
@@ -88,7 +88,7 @@ pub(super) struct Rig {
     pub(super) is_publication_gone: bool,
     pub(super) makes_images: bool,
     pub(super) takes_replies: bool,
-    /// Logs of images are allocated further when they are due.
+    /// True when logs of images are allocated further once that is due.
     pub(super) allocates: bool,
     options: Options,
     context: DriverContext,
@@ -301,7 +301,7 @@ impl Rig {
         counter(&mut self.counters, value)
     }
 
-    /// All of the driver's own counters but those of cycle times, by id.
+    /// System counters without those of cycle times, by id.
     pub(super) fn system_values(&self) -> Vec<(i32, i64)> {
         let is_of_time = |id: &i32| {
             let times = SystemCounter::ConductorMaxCycleTime as i32
@@ -337,7 +337,7 @@ impl Rig {
         panic!("back-pressured for ever at {}", self.appender.position());
     }
 
-    /// One duty cycle of everybody, `step_ns` after the last.
+    /// Runs one duty cycle of all agents, `step_ns` after the last.
     pub(super) fn step(&mut self, step_ns: i64) {
         self.now.ns += step_ns;
         self.now.epoch_ms = self.now.ns / MS;
@@ -346,7 +346,7 @@ impl Rig {
         self.receiver.do_work(&self.now).unwrap();
     }
 
-    /// Duty cycles for a time.
+    /// Runs duty cycles for a time.
     pub(super) fn run(&mut self, ns: i64, step_ns: i64) {
         let end_ns = self.now.ns + ns;
         while self.now.ns < end_ns {
@@ -354,7 +354,7 @@ impl Rig {
         }
     }
 
-    /// Duty cycles until the stream is connected and read.
+    /// Runs duty cycles until the stream is connected and has a reader.
     pub(super) fn connect(&mut self) {
         for _ in 0..100_000 {
             self.step(10 * US);

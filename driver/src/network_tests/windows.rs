@@ -179,7 +179,7 @@ fn a_subscriber_that_breaks_its_position_does_not_move_the_window_back() {
         rig.run(300 * MS, MS);
         let all = granted(&rig);
         assert!(
-            !all.is_empty() && all.iter().all(|own| *own <= read && own % 32 == 0),
+            !all.is_empty() && all.iter().all(|told| *told <= read && told % 32 == 0),
             "{position}: {all:?}"
         );
         assert!(all.is_sorted(), "{position}: {all:?}");

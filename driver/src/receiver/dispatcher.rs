@@ -1,4 +1,4 @@
-//! Which datagram is for which image, and what happens to those that are for none (spec 02 §3.2).
+//! Passes datagrams to their images and decides what becomes of those without an image (spec 02 §3.2).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,33 +14,33 @@ use crate::handover::{ConductorCommand, RefusedUntil};
 use crate::sender::Replies;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// Sessions that a stream remembers without an image; more are not looked at.
+/// Most sessions that a stream remembers. Further sessions are ignored.
 const MAX_REMEMBERED: usize = 4_096;
 
-/// What is known of a session.
+/// State of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Session {
-    /// A SETUP was asked for, through transports whose bits are set: on one way the sender may hear nobody, as where a group
-    /// is one of its destinations.
+    /// A SETUP was requested through the transports whose bits are set. One transport is not enough: its sender may not hear
+    /// the request, as where a group is one of its destinations.
     PendingSetup { asked: u64 },
-    /// The conductor makes an image.
+    /// The conductor creates an image.
     InitInProgress { transport: usize },
-    /// Its image.
+    /// The session has an image, at this place.
     Active(usize),
-    /// Its image has gone; it may not come again yet.
+    /// The image is gone, and the session may not come again yet.
     CoolDown,
-    /// Nobody wants it.
+    /// No subscription wants the session.
     NoInterest,
-    /// Its MTU does not fit the receiver window. It gets no image.
+    /// The MTU of the session does not fit the receiver window, so it gets no image.
     Refused,
-    /// No image could be made; it may be tried again when a while has passed.
+    /// No image could be created. The session may try again after a while.
     Postponed,
     /// The stream had as many images as it may have. Each further SETUP tries again and is counted while it fails.
     OverLimit,
 }
 
 impl Session {
-    /// Has an image or will soon have one.
+    /// True for sessions that have an image or will soon have one.
     fn has_image(self) -> bool {
         matches!(self, Self::Active(_) | Self::InitInProgress { .. })
     }
@@ -51,7 +51,7 @@ struct Stream {
     wants_all: bool,
     wanted: IdSet<i32>,
     sessions: IdMap<i32, Session>,
-    /// Sessions that have an image or will soon have one.
+    /// Number of sessions that have an image or will soon have one.
     images: usize,
 }
 
@@ -86,7 +86,7 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Dispatcher {
     streams: IdMap<i32, Stream>,
-    /// Requests for a SETUP, the oldest first; some of them may have been answered.
+    /// Requests for a SETUP, oldest first. Some of them may have been answered.
     pending: VecDeque<Request>,
 }
 
@@ -122,7 +122,7 @@ impl Dispatcher {
         self.streams.get(&stream_id).is_some_and(|stream| stream.wants(session_id))
     }
 
-    /// Drops the interest; `deactivate` gets the images that nobody wants any more.
+    /// Removes an interest. `deactivate` gets the images that no subscription wants any more.
     pub(crate) fn remove_interest(
         &mut self,
         stream_id: i32,
@@ -148,7 +148,7 @@ impl Dispatcher {
         }
     }
 
-    /// Transport of the SETUP that an image was asked for with.
+    /// Transport on which the SETUP of a session came, while its image is created.
     pub(crate) fn transport_of(&self, stream_id: i32, session_id: i32) -> Option<usize> {
         match self.streams.get(&stream_id)?.sessions.get(&session_id)? {
             Session::InitInProgress { transport } => Some(*transport),
@@ -162,7 +162,7 @@ impl Dispatcher {
         }
     }
 
-    /// Forgets what kept a session from coming; its image stays.
+    /// Forgets why a session may not come. A session with an image is left alone.
     pub(crate) fn forget(&mut self, stream_id: i32, session_id: i32) {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
         if !matches!(stream.sessions.get(&session_id), Some(Session::Active(_))) {
@@ -170,7 +170,7 @@ impl Dispatcher {
         }
     }
 
-    /// No image is made for a session.
+    /// Notes that no image is created for a session.
     pub(crate) fn refuse(&mut self, stream_id: i32, session_id: i32, until: RefusedUntil, now_ns: i64) {
         match until {
             RefusedUntil::SetupTimeout if self.pending.len() < MAX_REMEMBERED => {
@@ -182,7 +182,7 @@ impl Dispatcher {
         }
     }
 
-    /// An image has left its place; what its session is from now on.
+    /// Notes that an image has left its place, and the state of its session from now on.
     pub(crate) fn leave(&mut self, stream_id: i32, session_id: i32, index: usize, session: Option<Session>) {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
         if stream.sessions.get(&session_id) != Some(&Session::Active(index)) {
@@ -194,7 +194,7 @@ impl Dispatcher {
         }
     }
 
-    /// Lets requests for a SETUP go that nobody answered, and sessions come again whose image could not be made.
+    /// Forgets requests for a SETUP that nobody answered, and sessions whose image could not be created.
     pub(crate) fn expire_setups(&mut self, now_ns: i64, timeout_ns: i64) {
         while let Some(request) = self.pending.front().copied() {
             if now_ns <= request.since_ns + timeout_ns {
@@ -210,37 +210,47 @@ impl Dispatcher {
         }
     }
 
-    /// When the earliest request for a SETUP ends, ns.
+    /// Time of the oldest request for a SETUP, ns.
     pub(crate) fn next_expiry_ns(&self) -> Option<i64> {
         self.pending.front().map(|request| request.since_ns)
     }
 }
 
-/// SETUPs that are refused, counted until the conductor is told.
+/// Refused SETUPs, counted until the conductor is told.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
+    /// True when there may be something to report.
+    is_waiting: bool,
     invalid_setup: RepeatedError,
     session_limit: RepeatedError,
 }
 
 impl Refusals {
-    /// Tells the conductor what is due.
+    /// Reports refusals to the conductor when they are due.
     #[inline]
     pub(crate) fn report<T: Transport>(&mut self, replies: &mut Replies<T>, now_ns: i64) {
+        if self.is_waiting {
+            self.report_waiting(replies, now_ns);
+        }
+    }
+
+    #[cold]
+    fn report_waiting<T: Transport>(&mut self, replies: &mut Replies<T>, now_ns: i64) {
         replies.report(&mut self.invalid_setup, now_ns);
         replies.report(&mut self.session_limit, now_ns);
+        self.is_waiting = self.invalid_setup.is_noted() || self.session_limit.is_noted();
     }
 }
 
-/// Of a transport; the last of more than there are bits stand together.
+/// The bit of a transport. Transports beyond the last bit share it.
 fn bit_of(transport: usize) -> u64 {
     1 << transport.min(63)
 }
 
-/// One endpoint's datagrams on their way to the images.
+/// Passes one endpoint's datagrams to the images.
 pub(crate) struct Dispatch<'a, T: Transport> {
     pub(crate) endpoint_id: u64,
-    /// Index of the transport that was read, its multicast group, and how many transports there are.
+    /// Index of the transport that was read; below, its multicast group and the number of transports.
     pub(crate) transport: usize,
     pub(crate) group: Option<MulticastGroup>,
     pub(crate) transports: usize,
@@ -266,7 +276,7 @@ impl<T: Transport> Dispatch<'_, T> {
         }
     }
 
-    /// Control frames go to the group, else where the stream comes from (spec 02 §3.1).
+    /// Control frames go to the multicast group, else to the source of the stream (spec 02 §3.1).
     #[inline]
     fn arrival(&self, source: SocketAddr) -> Arrival {
         let address = self.group.map_or(source, |group| group.control);
@@ -295,7 +305,7 @@ impl<T: Transport> Dispatch<'_, T> {
                 if !stream.wants(session_id) {
                     return stream.set(session_id, Session::NoInterest);
                 }
-                // As long as so many wait nobody else is asked; its next datagram asks again.
+                // While so many requests wait no other session is asked. Its next datagram tries again.
                 if self.dispatcher.pending.len() < MAX_REMEMBERED {
                     stream.set(session_id, Session::PendingSetup { asked: bit_of(self.transport) });
                     let since_ns = self.now_ns;
@@ -323,7 +333,8 @@ impl<T: Transport> Dispatch<'_, T> {
             None => return stream.set(setup.session_id, Session::NoInterest),
         }
         if let Err(error) = setup.validate() {
-            // The session is not remembered: its own SETUP may follow one that somebody forged.
+            // The session is not remembered as refused: its real SETUP may follow a forged one.
+            self.refusals.is_waiting = true;
             return self.refusals.invalid_setup.note(|| {
                 let text = format!(
                     "invalid SETUP from {source}: {error}, session={} stream={}",
@@ -335,6 +346,7 @@ impl<T: Transport> Dispatch<'_, T> {
         if stream.images >= self.session_limit.min(MAX_REMEMBERED) {
             stream.set(setup.session_id, Session::OverLimit);
             let limit = self.session_limit;
+            self.refusals.is_waiting = true;
             return self.refusals.session_limit.note(|| {
                 let text = format!(
                     "exceeded session limit, stream-id={} session-id={} from {source}: \

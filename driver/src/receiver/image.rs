@@ -29,10 +29,10 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 
 pub(crate) use slab::ImageSlab;
 
-/// A round trip that takes longer is a stray reply, ns.
+/// Longest plausible round trip, ns. A reply after that belongs to something else.
 const MAX_RTT_NS: i64 = 10_000_000_000;
 
-/// What the conductor gives for an image.
+/// Parts of an image that the conductor provides.
 pub(crate) struct ReceiveImageSetup {
     pub(crate) log: LogBuffers,
     pub(crate) is_reliable: bool,
@@ -41,7 +41,7 @@ pub(crate) struct ReceiveImageSetup {
     pub(crate) join_position: i64,
     pub(crate) status_timeout_ns: i64,
     pub(crate) liveness_timeout_ns: i64,
-    /// Time between two measurements of the round trip; `None` when it is not measured.
+    /// Time between two measurements of the round trip, ns; `None` when the round trip is not measured.
     pub(crate) rtt_interval_ns: Option<i64>,
     pub(crate) high_water_mark: AtomicCounter,
     pub(crate) rebuild_position: AtomicCounter,
@@ -50,18 +50,18 @@ pub(crate) struct ReceiveImageSetup {
     pub(crate) control: SocketAddr,
 }
 
-/// How a datagram came.
+/// The way on which a datagram arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     /// Index of the transport.
     pub(super) transport: usize,
-    /// Where answers go: the control group of multicast, else the datagram's source.
+    /// Address that is answered: the control group of multicast, else the source of the datagram.
     pub(super) address: SocketAddr,
-    /// Transports of the endpoint.
+    /// Number of transports of the endpoint.
     pub(super) transports: usize,
 }
 
-/// An image as the receiver has it.
+/// The receiver's half of an image.
 pub(crate) struct ReceiveImage {
     pub(crate) correlation_id: i64,
     pub(crate) endpoint_id: u64,
@@ -83,7 +83,7 @@ pub(crate) struct ReceiveImage {
     last_rtt_ns: i64,
     /// Last measured round trip, ns.
     rtt_ns: i64,
-    /// Where its endpoint was found last.
+    /// Index at which the endpoint was found last.
     pub(super) endpoint_place: usize,
     sends_status: bool,
     /// A status message has told the sender that nobody receives any more.
@@ -91,8 +91,8 @@ pub(crate) struct ReceiveImage {
     has_eos: bool,
     rejected: Option<String>,
     connections: Connections,
-    /// Session that answers a request stream; told with every status message until it is heard (spec 02 §2.12).
-    /// With when it is told again, ns.
+    /// Session that answers a request stream, and when the sender is told of it again, ns. It is told with every status
+    /// message until it has heard the session (spec 02 §2.12).
     response_session: Option<(i32, Option<i64>)>,
 }
 
@@ -144,7 +144,7 @@ impl ReceiveImage {
         }
     }
 
-    /// The receiver has taken the image, whose SETUP came through a transport; its first status message is due at once.
+    /// Starts the image, whose SETUP came through a transport. The first status message is due at once.
     pub(super) fn activate(&mut self, transport: usize, now_ns: i64) {
         self.connections.touch(transport, self.setup.control, now_ns);
         self.last_packet_ns = now_ns;
@@ -154,11 +154,11 @@ impl ReceiveImage {
         self.setup.log.set_active_transport_count(1);
     }
 
-    /// Nobody subscribes any more, or nothing arrives any more.
+    /// Stops the image: its last subscription is gone, or nothing arrives any more.
     pub(crate) fn deactivate(&mut self, now_ns: i64) {
         if self.setup.shared.advance(ImageState::Draining, now_ns) {
             self.status_deadline_ns = now_ns - 1;
-            // Whatever is still heard, nothing of it gets into the image.
+            // Packets may still arrive, but none of them gets into the image.
             self.setup.log.set_active_transport_count(0);
         }
     }
@@ -168,12 +168,12 @@ impl ReceiveImage {
         self.status_deadline_ns = 0;
     }
 
-    /// True when the stream came to its end.
+    /// True when the stream has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.has_eos
     }
 
-    /// Its sender says once more where it is. That alone keeps no image alive: the sender may be far from where the image is
+    /// Takes a SETUP for the image. A SETUP alone keeps no image alive, because its sender may be far away from the image
     /// (spec 02 §3.2).
     pub(super) fn on_setup(&mut self, arrival: Arrival, now_ns: i64) {
         if self.rejected.is_none() {
@@ -187,12 +187,12 @@ impl ReceiveImage {
         self.connections.touch(arrival.transport, arrival.address, now_ns);
     }
 
-    /// A destination was added whose sender is known before it is heard: status messages go there too.
+    /// Adds the sender of a new destination whose address is known before it is heard: it gets status messages as well.
     pub(super) fn add_connection(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
         self.connections.touch(transport, address, now_ns);
     }
 
-    /// A destination has gone; the stream may have ended in all that are left.
+    /// Removes the connection of a destination. The stream may have ended in all connections that are left.
     pub(super) fn remove_connection(&mut self, transport: usize, transports: usize) {
         self.connections.remove(transport);
         if transports > 0 {
@@ -204,10 +204,10 @@ impl ReceiveImage {
         self.response_session = session_id.map(|session_id| (session_id, None));
     }
 
-    /// A measured round trip, for the congestion control of the conductor.
+    /// Takes the reply to a round trip request, for the congestion control of the conductor.
     pub(crate) fn on_round_trip(&mut self, reply: &Rttm, now_ns: i64) {
         let rtt_ns = now_ns.wrapping_sub(reply.echo_timestamp_ns).wrapping_sub(reply.reception_delta_ns);
-        // What is not of this clock was not measured.
+        // A reply with an impossible time does not come from our request.
         if (0..=MAX_RTT_NS).contains(&rtt_ns) {
             self.rtt_ns = rtt_ns;
             self.setup.shared.rtt_ns.store(rtt_ns.max(1), Ordering::Release);
@@ -248,7 +248,7 @@ impl ReceiveImage {
         }
         self.touch(arrival, now_ns);
         if self.setup.shared.state() > ImageState::Active {
-            // Its subscribers are told that it ends where it is.
+            // Subscribers are told that the image ends at its present position.
             return;
         }
         let term = self.setup.log.term(index_by_position(position, self.bits));
@@ -258,7 +258,7 @@ impl ReceiveImage {
         }
     }
 
-    /// Looks whether more is allocated by now.
+    /// Computes the limit again, because more of the log may be allocated by now.
     #[cold]
     fn new_limit(&mut self) -> i64 {
         let usable = self.setup.shared.usable_position.load(Ordering::Acquire);
@@ -283,7 +283,7 @@ impl ReceiveImage {
         }
         system.get(SystemCounter::HeartbeatsReceived).increment();
         self.touch(arrival, now_ns);
-        // What an unreliable image cannot get is filled up to here, so this is where a frame begins.
+        // An unreliable image fills its gaps up to this mark, so a frame must begin there.
         let usable = self.setup.shared.usable_position.load(Ordering::Acquire);
         let mark = if self.setup.is_reliable { position.min(window_end).min(usable) } else { position };
         let is_active = self.setup.shared.state() <= ImageState::Active;
@@ -299,7 +299,7 @@ impl ReceiveImage {
         }
     }
 
-    /// The image ends when the stream has ended in all its connections.
+    /// Ends the image once the stream has ended in all of its connections; true when it has just done so.
     fn check_end(&mut self, transports: usize) -> bool {
         if !self.has_eos
             && let Some(position) = self.connections.end_position(transports)
@@ -312,7 +312,7 @@ impl ReceiveImage {
         false
     }
 
-    /// One turn: liveness, status messages, NAKs (spec 02 §3.0, 3).
+    /// One duty cycle: liveness, status messages, NAKs (spec 02 §3.0, 3).
     #[inline]
     pub(crate) fn service<S: Datagrams>(
         &mut self,
@@ -343,7 +343,7 @@ impl ReceiveImage {
         work_count
     }
 
-    /// The image is taken away: its sender hears of it, if it has not yet (spec 02 §2.8).
+    /// Tells the sender that the image is removed, unless it has been told (spec 02 §2.8).
     pub(crate) fn finish<S: Datagrams>(
         &mut self,
         endpoint: &mut ReceiveEndpoint<S>,
@@ -355,7 +355,7 @@ impl ReceiveImage {
         }
     }
 
-    /// When there is something to do although nothing arrives, ns.
+    /// Time at which the image has something to do although nothing arrives, ns.
     pub(crate) fn next_deadline_ns(&self, now_ns: i64) -> i64 {
         let is_active = self.setup.shared.state() == ImageState::Active;
         let liveness_ns = self.last_packet_ns.saturating_add(self.setup.liveness_timeout_ns);
@@ -430,8 +430,8 @@ impl ReceiveImage {
         1
     }
 
-    /// The session that answers, when it has to be told: with what is due because of time, and at least as often while
-    /// the stream flows, whose status messages are never late (spec 02 §3.6 tells nothing then).
+    /// Returns the session that answers when the sender has to be told of it: with status messages that are due by time, and
+    /// as often while the stream flows. A flowing stream has no such status messages (spec 02 §3.6).
     fn due_response_session(&mut self, is_timed_out: bool, now_ns: i64) -> Option<i32> {
         let timeout_ns = self.setup.status_timeout_ns;
         let (session_id, deadline_ns) = self.response_session.as_mut()?;
@@ -524,7 +524,7 @@ impl ReceiveImage {
             }
             return 1;
         }
-        // What comes for an image that has ended is not taken.
+        // An image that has ended takes nothing, so it asks for nothing.
         let is_wanted = self.setup.shared.state() <= ImageState::Active;
         if !is_wanted || !self.is_heard(now_ns) || is_planted(Bug::SkippedNak) {
             return 0;

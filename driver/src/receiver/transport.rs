@@ -1,4 +1,4 @@
-//! The sockets of a receive endpoint, and where an image's control frames go through them (spec 02 §3.1, §3.12, §3.13).
+//! Sockets of a receive endpoint, and the connections of an image through them (spec 02 §3.1, §3.12, §3.13).
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use crate::error_notes::RepeatedError;
 use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// How long a socket that has received something is looked at in every duty cycle, ns.
+/// Time for which a socket that has received something is polled in every duty cycle, ns.
 const ATTENTION_NS: i64 = 1_000_000;
 
-/// A multicast channel as its receivers know it.
+/// What receivers need to know of a multicast channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MulticastGroup {
-    /// Control group: the data group's address with its last byte plus 1. All control frames go there.
+    /// Address of the control group: that of the data group with its last byte plus 1. All control frames go there.
     pub(crate) control: SocketAddr,
     /// Hops that control frames may take.
     pub(crate) ttl: i32,
@@ -27,7 +27,7 @@ pub(crate) struct ReceiveTransport<S> {
     /// Correlation id of the command that added the destination; -1 for the endpoint's own socket.
     pub(crate) registration_id: i64,
     pub(crate) socket: S,
-    /// Where a sender is asked for SETUPs although nothing was heard of it.
+    /// Address that is asked for SETUPs before anything is heard from there.
     pub(super) control: Option<SocketAddr>,
     pub(super) group: Option<MulticastGroup>,
     last_request_ns: i64,
@@ -39,7 +39,7 @@ pub(crate) struct ReceiveTransport<S> {
 }
 
 impl<S: Datagrams> ReceiveTransport<S> {
-    /// An open socket. `control` is the channel's explicit control address, `group` is left out for unicast.
+    /// Wraps an open socket. `control` is the channel's explicit control address; `group` is `None` for unicast.
     pub(crate) fn new(
         registration_id: i64,
         socket: S,
@@ -59,12 +59,12 @@ impl<S: Datagrams> ReceiveTransport<S> {
         }
     }
 
-    /// The receiver has taken the socket.
+    /// Starts the socket's timers when the receiver takes it.
     pub(super) fn start(&mut self, now_ns: i64) {
         self.last_heard_ns = now_ns;
     }
 
-    /// Where frames go before anything was heard; `None` when only a packet's source tells.
+    /// Address that frames go to before anything is heard; `None` when only the source of a packet tells it.
     pub(super) fn preset_address(&self) -> Option<SocketAddr> {
         self.group.map(|group| group.control).or(self.control)
     }
@@ -73,7 +73,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
         self.last_heard_ns = now_ns;
     }
 
-    /// The address to ask for SETUPs, when it is time to.
+    /// Returns the address to ask for SETUPs when a request is due.
     pub(super) fn take_due_request(&mut self, now_ns: i64) -> Option<SocketAddr> {
         let control = self.control?;
         (now_ns > self.last_request_ns + PENDING_SETUP_TIMEOUT_NS).then(|| {
@@ -82,13 +82,13 @@ impl<S: Datagrams> ReceiveTransport<S> {
         })
     }
 
-    /// The address to ask for SETUPs at once.
+    /// Returns the address to ask for SETUPs at once.
     pub(super) fn take_request(&mut self, now_ns: i64) -> Option<SocketAddr> {
         self.last_request_ns = now_ns;
         self.control
     }
 
-    /// When SETUPs are asked for again, ns.
+    /// Time of the next request for SETUPs, ns.
     pub(super) fn next_request_ns(&self) -> Option<i64> {
         self.control.map(|_| self.last_request_ns + PENDING_SETUP_TIMEOUT_NS + 1)
     }
@@ -102,13 +102,13 @@ impl<S: Datagrams> ReceiveTransport<S> {
         true
     }
 
-    /// When the socket is looked at next, ns; in the past when it is now.
+    /// Time at which the socket is polled next, ns; it lies in the past when the socket is due.
     #[inline]
     pub(super) fn next_poll_ns(&self) -> i64 {
         self.next_poll_ns
     }
 
-    /// The socket was looked at and gave `bytes`; while it is quiet it is left alone for `rest_ns`.
+    /// Notes that a poll of the socket gave `bytes`. A quiet socket rests for `rest_ns`.
     #[inline]
     pub(super) fn note_poll(&mut self, bytes: usize, rest_ns: i64, now_ns: i64) {
         if bytes > 0 {
@@ -119,7 +119,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
         }
     }
 
-    /// Sends one control frame; true when it went out whole.
+    /// Sends one control frame; returns true when all of it was sent.
     pub(super) fn send(&mut self, frame: &[u8], to: SocketAddr, system: &SystemCounters) -> bool {
         if self.socket.submit(0, SendBuffer::Copied(frame), Some(to)).is_err() {
             return false;
@@ -138,7 +138,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
     }
 }
 
-/// An image's sender as seen through one transport.
+/// The sender of an image, as one transport sees it.
 #[derive(Debug, Clone, Copy)]
 struct Connection {
     address: SocketAddr,
@@ -154,7 +154,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// A packet has come through a transport; the first one tells where answers go.
+    /// Notes a packet that came through a transport. The first packet tells the address that answers go to.
     #[inline]
     pub(super) fn touch(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
         match self.list.get_mut(transport) {
@@ -171,14 +171,14 @@ impl Connections {
         self.list[transport] = Some(Connection { address, last_packet_ns: now_ns, has_eos: false });
     }
 
-    /// A destination has gone.
+    /// Removes the connection of a destination.
     pub(super) fn remove(&mut self, transport: usize) {
         if let Some(connection) = self.list.get_mut(transport) {
             *connection = None;
         }
     }
 
-    /// The sender's end has come through a transport.
+    /// Notes that the end of the stream came through a transport.
     pub(super) fn set_eos(&mut self, transport: usize, position: i64) {
         self.eos_position = self.eos_position.max(position);
         if let Some(Some(connection)) = self.list.get_mut(transport) {
@@ -186,14 +186,14 @@ impl Connections {
         }
     }
 
-    /// Where the stream ends, once its end has come through each of so many transports.
+    /// Position at which the stream ends, once the end has come through each of `transports` transports.
     pub(super) fn end_position(&self, transports: usize) -> Option<i64> {
         let mut connections = self.list.iter().flatten();
         let have_ended = connections.clone().count() >= transports && connections.all(|one| one.has_eos);
         have_ended.then_some(self.eos_position)
     }
 
-    /// Where control frames go: to who was heard in the last 5 s, or with `is_all` to everybody.
+    /// Addresses of control frames: all senders that were heard in the last 5 s, or with `is_all` all senders.
     pub(super) fn targets(
         &self,
         is_all: bool,
@@ -206,7 +206,7 @@ impl Connections {
         })
     }
 
-    /// Connections that were heard within a time.
+    /// Number of connections that were heard within a time.
     pub(super) fn count_alive(&self, timeout_ns: i64, now_ns: i64) -> usize {
         self.list.iter().flatten().filter(|one| now_ns - one.last_packet_ns <= timeout_ns).count()
     }

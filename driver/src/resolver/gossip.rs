@@ -1,4 +1,4 @@
-//! Drivers that tell each other their names and those they have heard of (spec 02 §1.9, §5.12).
+//! The protocol by which drivers tell each other their names (spec 02 §1.9, §5.12).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::driver::{DriverHandle, ErrorInbox};
 use crate::error_notes::kind;
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// Time between two looks at the socket, ns.
+/// Time between two polls of the socket, ns.
 const POLL_INTERVAL_NS: i64 = 10_000_000;
-/// Setting that names them.
+/// Setting that names the bootstrap neighbours.
 const BOOTSTRAP_SETTING: &str = "aeron.driver.resolver.bootstrap.neighbor";
-/// Neighbours that a driver may be told to start with.
+/// Most bootstrap neighbours.
 const MAX_BOOTSTRAP_NEIGHBOURS: usize = 20;
-/// Names and neighbours that are remembered; more have to wait until some are silent.
+/// Most names and neighbours that are remembered. Others have to wait until some have gone silent.
 const MAX_REMEMBERED: usize = 256;
-/// Most that one frame takes when it is copied to a socket.
+/// Longest frame that is sent, bytes.
 const MAX_COPY_LENGTH: usize = 2_048;
 
 /// Times of the protocol, ns.
@@ -39,7 +39,7 @@ struct Times {
     timeout_ns: i64,
 }
 
-/// A neighbour that the driver was told to start with.
+/// A bootstrap neighbour.
 #[derive(Debug)]
 struct Bootstrap {
     text: String,
@@ -61,11 +61,11 @@ struct CacheLine {
     last_heard_ns: i64,
 }
 
-/// A driver among its neighbours.
+/// One driver's part in the protocol.
 pub(super) struct Gossip<S> {
     name: String,
     socket: S,
-    /// What others are told; the unspecified address leaves it to them.
+    /// Address that others are told. The unspecified address makes them take the source of the frame.
     address: SocketAddr,
     times: Times,
     bootstraps: Vec<Bootstrap>,
@@ -80,12 +80,12 @@ pub(super) struct Gossip<S> {
     system: SystemCounters,
     errors: Arc<ErrorInbox>,
     frame: Box<[u8]>,
-    /// Who is told; kept for its memory.
+    /// Neighbours that a frame is sent to. It is kept to avoid allocations.
     targets: Vec<SocketAddr>,
 }
 
 impl<S: Datagrams> Gossip<S> {
-    /// Opens the socket of the settings.
+    /// Opens the socket of `aeron.driver.resolver.interface`.
     pub(super) fn new<T: Transport<Socket = S>>(
         context: &DriverContext,
         transport: &T,
@@ -139,7 +139,7 @@ impl<S: Datagrams> Gossip<S> {
         })
     }
 
-    /// The address of a host that is one of the drivers.
+    /// Looks up the address of a driver by its name.
     pub(super) fn look_up(&self, host: &str) -> Option<IpAddr> {
         let line = self.cache.iter().find(|line| line.name == host);
         match line {
@@ -148,7 +148,7 @@ impl<S: Datagrams> Gossip<S> {
         }
     }
 
-    /// When there is something to do, ns.
+    /// Time of the next work, ns.
     pub(super) fn next_deadline(&self) -> i64 {
         self.next_poll_ns
     }
@@ -195,7 +195,7 @@ impl<S: Datagrams> Gossip<S> {
         received.unwrap_or(0)
     }
 
-    /// Forgets who and what was not heard of for long.
+    /// Forgets neighbours and names that were not heard of for a long time.
     fn expire(&mut self, now_ns: i64) -> usize {
         let before = self.neighbors.len() + self.cache.len();
         let timeout_ns = self.times.timeout_ns;
@@ -215,7 +215,7 @@ impl<S: Datagrams> Gossip<S> {
         }
     }
 
-    /// Looks up again who has not become a neighbour.
+    /// Looks up bootstrap neighbours again that have not become neighbours.
     fn resolve_bootstraps<T: Transport>(&mut self, transport: &T) {
         for bootstrap in &mut self.bootstraps {
             if bootstrap.is_neighbor.get() == 0
@@ -226,7 +226,7 @@ impl<S: Datagrams> Gossip<S> {
         }
     }
 
-    /// Tells all neighbours, and those that are to be, who this is.
+    /// Tells all neighbours and bootstrap neighbours this driver's own name.
     fn tell_own(&mut self) -> usize {
         let entry = ResolutionEntry { is_self: true, address: self.address, age_ms: 0, name: &self.name };
         let Ok(mut writer) = ResolutionWriter::new(&mut self.frame) else { return 0 };
@@ -249,7 +249,7 @@ impl<S: Datagrams> Gossip<S> {
         self.targets.len()
     }
 
-    /// Tells all neighbours of all others.
+    /// Tells all neighbours the names in the cache.
     fn tell_cache(&mut self, now_ns: i64) -> usize {
         let mut first = 0;
         let mut sent = 0;
@@ -270,7 +270,7 @@ impl<S: Datagrams> Gossip<S> {
                 first += 1;
             }
             if first == before {
-                // A name that no frame has room for.
+                // No frame has room for this name.
                 first += 1;
                 continue;
             }
@@ -303,7 +303,7 @@ impl<S: Datagrams> Gossip<S> {
     }
 }
 
-/// What a frame changes.
+/// The state that a frame changes.
 struct Heard<'a> {
     neighbors: &'a mut Vec<Neighbor>,
     cache: &'a mut Vec<CacheLine>,
@@ -337,7 +337,7 @@ impl Heard<'_> {
         let is_full = self.cache.len() >= MAX_REMEMBERED;
         let known = self.cache.iter_mut().find(|line| line.name == name && line.address.is_ipv4() == is_ipv4);
         match known {
-            // What was heard earlier does not undo what was heard later.
+            // An older entry does not replace a newer one.
             Some(line) if heard_ns >= line.last_heard_ns => {
                 line.address = address;
                 line.last_heard_ns = heard_ns;
@@ -368,8 +368,8 @@ fn resolve<T: Transport>(text: &str, transport: &T) -> Option<SocketAddr> {
     transport.resolve(endpoint.host, endpoint.port).ok()
 }
 
-/// The neighbours of the setting that can be used. Those that cannot are told in the error log; those whose host is
-/// unknown are looked up again later.
+/// Reads the bootstrap neighbours. Each bad one is an error in the error log; one whose host is unknown is looked up again
+/// later.
 fn bootstraps<T: Transport>(
     list: &str,
     transport: &T,

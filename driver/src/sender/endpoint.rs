@@ -1,4 +1,4 @@
-//! A socket that publications send from and receivers answer to (spec 02 §2.2, §2.6–2.9).
+//! The socket of a send channel, to which receivers answer (spec 02 §2.2, §2.6–2.9).
 
 use std::net::SocketAddr;
 
@@ -23,40 +23,40 @@ pub(crate) const MAX_BATCH: usize = 64;
 /// Most destinations of one batch.
 const MAX_TARGETS: usize = 16;
 
-/// Round trips that may be answered per poll.
+/// Most round trip requests that are answered per poll.
 const MAX_ROUND_TRIPS: usize = 16;
 
 /// The socket of a send channel.
 pub(crate) struct SendEndpoint<S> {
     pub(crate) id: u64,
     pub(crate) socket: S,
-    /// Where receivers are heard, when it is not the socket that sends.
+    /// Socket on which receivers are heard, when it is not the one that sends.
     pub(crate) inbound: Option<S>,
     pub(crate) control: Control,
-    /// Where unicast streams go; `None` when the socket is connected or has destinations.
+    /// Address that unicast streams go to; `None` when the socket is connected or has destinations.
     remote: Option<SocketAddr>,
     /// The channel as the client wrote it, for errors.
     channel: String,
-    /// The endpoint is named, so its address may change.
+    /// True when the endpoint was given by a name, whose address may change.
     resolves: bool,
-    /// Each publication finds its own destination.
+    /// True when each publication has a destination of its own.
     is_response: bool,
-    /// Where the time of sending is written into messages.
+    /// Offset at which the time of sending is written into messages.
     stamp: Option<TimestampOffset>,
     last_resolution_ns: i64,
-    /// Status of the channel, freed by the conductor.
+    /// Counters of the channel, which the conductor frees.
     pub(crate) counters: Vec<AtomicCounter>,
     is_short: bool,
     pub(super) error: RepeatedError,
 }
 
-/// What the control side of an endpoint keeps.
+/// State of an endpoint that control frames change.
 pub(crate) struct Control {
     endpoint_id: u64,
     pub(crate) destinations: Option<Destinations>,
     round_trips: Vec<(Rttm, SocketAddr)>,
     has_naks: bool,
-    /// When a status message last came, ns.
+    /// Time of the last status message, ns.
     last_status_ns: i64,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Slice {
     pub(crate) end: usize,
 }
 
-/// What went out whole of one batch: a bit for each datagram, by target.
+/// Datagrams of one batch that were sent whole: a bit for each, by target.
 #[derive(Default)]
 struct Completions {
     masks: [u64; MAX_TARGETS],
@@ -77,7 +77,7 @@ struct Completions {
 }
 
 impl Completions {
-    /// Datagrams, from the first on, that went to each of the first so many targets.
+    /// Number of datagrams, from the first on, that were sent whole to each of the first `targets` targets.
     fn whole(&self, targets: usize) -> usize {
         let whole = self.masks[..targets].iter().map(|mask| mask.trailing_ones() as usize);
         whole.min().unwrap_or(MAX_BATCH)
@@ -85,7 +85,7 @@ impl Completions {
 }
 
 impl<S: Datagrams> SendEndpoint<S> {
-    /// An endpoint on an open socket. `remote` is left out when the socket is connected to it.
+    /// Creates an endpoint on an open socket. `remote` is `None` when the socket is connected to it.
     pub(crate) fn new(
         id: u64,
         socket: S,
@@ -117,25 +117,25 @@ impl<S: Datagrams> SendEndpoint<S> {
         }
     }
 
-    /// Gives it the channel that its errors name.
+    /// Sets the channel that errors of the endpoint name.
     pub(crate) fn of_channel(mut self, channel: &str) -> Self {
         channel.clone_into(&mut self.channel);
         self
     }
 
-    /// Makes it write the time of sending into messages.
+    /// Makes the endpoint write the time of sending into messages.
     pub(crate) fn stamping(mut self, offset: TimestampOffset) -> Self {
         self.stamp = Some(offset);
         self
     }
 
-    /// Makes it hear receivers on another socket, that of a control group.
+    /// Makes the endpoint hear receivers on another socket, that of a control group.
     pub(crate) fn hearing_on(mut self, socket: S) -> Self {
         self.inbound = Some(socket);
         self
     }
 
-    /// Makes it an endpoint of response publications, whose socket is not connected.
+    /// Makes the endpoint one of response publications, whose socket is not connected.
     pub(crate) fn responding(mut self) -> Self {
         self.is_response = true;
         self
@@ -159,7 +159,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         }
     }
 
-    /// The name of the endpoint has another address now.
+    /// Sets the new address of the endpoint's name.
     pub(crate) fn set_remote(&mut self, address: SocketAddr) {
         if self.remote.is_some() {
             self.remote = Some(address);
@@ -168,25 +168,25 @@ impl<S: Datagrams> SendEndpoint<S> {
         }
     }
 
-    /// The name of a destination has another address now.
+    /// Sets the new address of a destination's name.
     pub(crate) fn set_destination(&mut self, registration_id: i64, address: SocketAddr, now_ns: i64) {
         if let Some(destinations) = &mut self.control.destinations {
             destinations.set_address(registration_id, address, now_ns);
         }
     }
 
-    /// A named destination that nobody has answered from for long (spec 02 §3.16).
+    /// Returns a named destination from which nobody has answered for a long time (spec 02 §3.16).
     pub(crate) fn next_silent_destination(&mut self, now_ns: i64) -> Option<i64> {
         self.control.destinations.as_mut()?.next_silent(now_ns)
     }
 
-    /// The sender has taken the endpoint.
+    /// Starts the endpoint's timers when the sender takes it.
     pub(crate) fn start(&mut self, now_ns: i64) {
         self.control.last_status_ns = now_ns;
     }
 
-    /// True when the name of the endpoint should be resolved again: no status message has come for long, for whichever
-    /// of its publications (spec 02 §3.16).
+    /// True when the name of the endpoint should be resolved again: the endpoint has received no status message for a long
+    /// time, whichever publication it would have been for (spec 02 §3.16).
     pub(crate) fn is_resolution_due(&mut self, now_ns: i64) -> bool {
         let since_ns = self.control.last_status_ns.max(self.last_resolution_ns);
         if !self.resolves || now_ns <= since_ns + DESTINATION_TIMEOUT_NS {
@@ -205,8 +205,8 @@ impl<S: Datagrams> SendEndpoint<S> {
         std::mem::take(&mut self.control.has_naks)
     }
 
-    /// Sends datagrams of a term to `only`, else to all who want them; returns how many of them, from the first on, went
-    /// out whole.
+    /// Sends datagrams of a term to `only`, else to all destinations; returns how many of them, from the first on, were sent
+    /// whole.
     pub(crate) fn send_log(
         &mut self,
         term: &AtomicBuffer,
@@ -247,7 +247,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         sent
     }
 
-    /// Sends the same datagrams to several targets, in as few calls to the system as the socket's queue allows.
+    /// Sends the same datagrams to several targets, in as few system calls as the socket's queue allows.
     fn send_slices(
         &mut self,
         targets: &[Option<SocketAddr>],
@@ -293,7 +293,7 @@ impl<S: Datagrams> SendEndpoint<S> {
         });
     }
 
-    /// Sends a frame of the sender's own to `only`, else to all who want it; false when one was short.
+    /// Sends a control frame to `only`, else to all destinations; returns false when one send was short.
     pub(crate) fn send_frame(
         &mut self,
         frame: &[u8],
@@ -385,7 +385,7 @@ impl Control {
                 if let Some(publication) = own.find(find(response.session_id, response.stream_id))
                     && let Some(subscription_id) = publication.on_response_setup(now_ns)
                 {
-                    // A lost one comes again with the next status message.
+                    // A lost command comes again with the next status message.
                     let session_id = response.response_session_id;
                     replies.try_send(ConductorCommand::ResponseSetup { subscription_id, session_id });
                 }
@@ -423,7 +423,7 @@ impl Control {
         }
     }
 
-    /// Returns the response publication whose requester has come with this.
+    /// Handles a status message; returns the response publication whose requester it has brought.
     fn on_status(
         &mut self,
         status: &StatusMessage,

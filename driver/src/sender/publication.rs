@@ -8,7 +8,7 @@ use harrier_protocol::udp::{DATA_HEADER_LENGTH, DataHeader, SETUP_LENGTH, Setup,
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::logbuffer::LogBuffers;
 use harrier_ringbuf::position::{
-    HEADER_LENGTH, check_advance, check_place, compute_position, compute_term_id_from_position,
+    HEADER_LENGTH, check_place, compute_position, compute_term_id_from_position,
     compute_term_offset_from_position, index_by_position,
 };
 use harrier_ringbuf::scan::scan_for_availability;
@@ -25,14 +25,14 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 pub(super) const SETUP_INTERVAL_NS: i64 = 100_000_000;
 /// Time between heartbeats, ns (spec 02 §2.1).
 const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
-/// NAKs that may wait for the end of a poll.
+/// Most NAKs that wait for the end of a poll.
 const MAX_NAKS: usize = 64;
-/// Time between two looks at who answers a request stream, ns; receivers tell it five times a second.
+/// Time between two reports of the session that answers a request stream, ns. Receivers tell it five times a second.
 const RESPONSE_SETUP_INTERVAL_NS: i64 = 10_000_000;
-/// Receivers that are remembered.
+/// Most receivers that are remembered.
 const MAX_RECEIVERS: usize = 1_024;
 
-/// What the conductor gives for a publication.
+/// Parts of a publication that the conductor provides.
 pub(crate) struct SendPublicationSetup {
     pub(crate) registration_id: i64,
     pub(crate) endpoint_id: u64,
@@ -53,13 +53,13 @@ pub(crate) struct SendPublicationSetup {
     pub(crate) shared: Arc<PublicationShared>,
 }
 
-/// A publication as the sender has it.
+/// The sender's half of a publication.
 pub(crate) struct SendPublication {
     pub(crate) registration_id: i64,
     pub(crate) endpoint_id: u64,
     pub(crate) session_id: i32,
     pub(crate) stream_id: i32,
-    /// Where its endpoint was found last.
+    /// Index at which the endpoint was found last.
     pub(super) endpoint_place: usize,
     setup: SendPublicationSetup,
     bits: u32,
@@ -84,14 +84,14 @@ pub(crate) struct SendPublication {
     next_response_setup_ns: i64,
 }
 
-/// Whether a publication answers one request stream, and where the requests come from (spec 02 §2.12).
+/// Whether a publication answers a request stream, and the address of the requester (spec 02 §2.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Respondent {
-    /// It is no response publication.
+    /// The publication is no response publication.
     No,
-    /// Nobody has asked for it yet.
+    /// No requester has asked for it yet.
     Unasked,
-    /// Who asked is its only destination.
+    /// The requester at this address is its only destination.
     Of(SocketAddr),
 }
 
@@ -125,13 +125,13 @@ impl SendPublication {
         }
     }
 
-    /// Tells the hops of a multicast channel in its SETUPs.
+    /// Sets the hops of a multicast channel, which its SETUPs tell.
     pub(crate) fn with_ttl(mut self, ttl: i32) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Makes it a response publication: it is silent until somebody asks for its SETUP, who becomes its destination.
+    /// Makes it a response publication: it is silent until a requester asks for its SETUP and so becomes its destination.
     pub(crate) fn responding(mut self) -> Self {
         self.respondent = Respondent::Unasked;
         self
@@ -144,7 +144,7 @@ impl SendPublication {
         self
     }
 
-    /// The only destination, of a response publication.
+    /// The only destination of a response publication.
     fn only(&self) -> Option<SocketAddr> {
         match self.respondent {
             Respondent::Of(address) => Some(address),
@@ -173,7 +173,7 @@ impl SendPublication {
         own_ns.min(self.resend_deadline())
     }
 
-    /// True while nothing can be sent before a receiver has spoken.
+    /// True while the publication waits for a receiver before it can send.
     #[inline]
     pub(super) fn awaits_receivers(&self) -> bool {
         !self.has_heard_receiver
@@ -181,12 +181,12 @@ impl SendPublication {
             || self.setup.sender_limit.get_plain() <= self.setup.sender_position.get_plain()
     }
 
-    /// When a delayed resend is due, ns.
+    /// Time at which a delayed retransmit is due, ns.
     fn resend_deadline(&self) -> i64 {
         self.setup.retransmit.next_deadline_ns().unwrap_or(i64::MAX)
     }
 
-    /// One turn: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
+    /// One duty cycle: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
     #[inline]
     pub(crate) fn send<S: Datagrams>(
         &mut self,
@@ -286,7 +286,8 @@ impl SendPublication {
         if count == 0 {
             return 0;
         }
-        check_place(first, done, self.term_length as usize);
+        // The batch ends with a whole frame inside the term.
+        check_place(first + done, 0, self.term_length as usize);
         let sent = endpoint.send_log(term, &self.batch[..count], self.only(), system, now_ns);
         if sent == 0 {
             return 0;
@@ -294,7 +295,6 @@ impl SendPublication {
         self.last_send_ns = now_ns;
         self.tracks_back_pressure = true;
         let advanced = self.batch[sent - 1].end;
-        check_advance(position, position + advanced as i64);
         self.setup.sender_position.set_ordered(position + advanced as i64);
         advanced
     }
@@ -335,7 +335,7 @@ impl SendPublication {
         }
     }
 
-    /// Where the sender gets by following its spies: a receiver that joins must still be able to (see [`Joining`]).
+    /// Position to which spies carry the sender. A receiver that is joining must still be able to (see [`Joining`]).
     fn followed_position(&self, position: i64, spy_position: i64, now_ns: i64) -> i64 {
         let timeout_ns = self.setup.connection_timeout_ns;
         match self.joining.limit(self.term_length / 2, timeout_ns, now_ns) {
@@ -356,7 +356,7 @@ impl SendPublication {
             }
             let end = reached + available.bytes as i64 + available.padding as i64;
             if end > limit {
-                // Padding that goes on behind the limit; what is in front of it counts.
+                // The padding goes beyond the limit, so only what lies in front of it counts.
                 return end - (available.padding + HEADER_LENGTH) as i64;
             }
             reached = end;
@@ -405,7 +405,7 @@ impl SendPublication {
         }
     }
 
-    /// True when a status message speaks of where the stream is (spec 02 §2.6).
+    /// True when the position of a status message is near the sender's (spec 02 §2.6).
     pub(crate) fn is_near(&self, status: &StatusMessage) -> bool {
         if !status.fits_stream(self.initial_term_id, self.term_length as i32) {
             return false;
@@ -415,7 +415,7 @@ impl SendPublication {
         (position - sender_position).abs() <= self.term_length / 2
     }
 
-    /// A status message was refused: what it names is too far from where the stream is. Its receiver would like to join.
+    /// Notes a status message that was rejected because its position is too far away. Its receiver is trying to join.
     pub(crate) fn on_refused_status(&mut self, status: &StatusMessage, now_ns: i64) {
         if status.flags & flag::SM_EOS == 0 {
             self.joining.on_heard(now_ns);
@@ -431,14 +431,14 @@ impl SendPublication {
         )
     }
 
-    /// A receiver wants a SETUP.
+    /// Handles a receiver's request for a SETUP.
     pub(crate) fn trigger_setup(&mut self, group_tag: Option<i64>, source: SocketAddr, now_ns: i64) {
         if self.setup.shared.is_end_of_stream.load(Ordering::Acquire) {
             return;
         }
         match self.respondent {
             Respondent::No => {}
-            // Who answers a living requester does not turn to a stranger.
+            // A publication that answers a living requester does not turn to another address.
             Respondent::Of(requester) if requester != source && !self.receivers.is_empty() => return,
             Respondent::Unasked | Respondent::Of(_) => self.respondent = Respondent::Of(source),
         }
@@ -448,7 +448,7 @@ impl SendPublication {
         self.setup.flow_control.on_trigger_setup(group_tag);
     }
 
-    /// A receiver tells which session answers; the subscription to tell it to, unless this was told just before.
+    /// Handles a receiver's word on which session answers; returns the subscription to tell, unless it was told just before.
     pub(crate) fn on_response_setup(&mut self, now_ns: i64) -> Option<i64> {
         let subscription_id = self.response_subscription?;
         if now_ns < self.next_response_setup_ns {
@@ -458,19 +458,19 @@ impl SendPublication {
         Some(subscription_id)
     }
 
-    /// A receiver tells its position; true when it is the requester that a response publication has waited for.
+    /// Handles a receiver's position; returns true for the requester that a response publication has waited for.
     pub(crate) fn on_status(&mut self, status: &StatusMessage, now_ns: i64) -> bool {
         let had_receivers = !self.receivers.is_empty();
         let is_eos = status.flags & flag::SM_EOS != 0;
         self.last_status_ns = now_ns;
         if is_eos {
             self.receivers.remove(&status.receiver_id);
-            // One of several receivers that leaves does not end the stream for the others.
+            // When one of several receivers leaves, the stream goes on for the others.
             if self.setup.setup_flags & flag::SETUP_GROUP == 0 {
                 self.setup.shared.is_eos_acknowledged.store(true, Ordering::Release);
             }
         } else {
-            // A receiver came after the one that left: its end is still to come.
+            // A receiver came after the one that left, and has not acknowledged the end yet.
             self.setup.shared.is_eos_acknowledged.store(false, Ordering::Release);
             if self.receivers.len() < MAX_RECEIVERS || self.receivers.contains_key(&status.receiver_id) {
                 self.receivers.insert(status.receiver_id, now_ns);
@@ -502,7 +502,7 @@ impl SendPublication {
         self.respondent != Respondent::No && !had_receivers && !self.receivers.is_empty()
     }
 
-    /// A receiver misses something.
+    /// Handles a NAK.
     pub(crate) fn on_nak(&mut self, nak: Resend, system: &SystemCounters, now_ns: i64) {
         self.setup.naks_received.increment();
         match self.setup.retransmit.on_nak(nak, self.term_length as i32, now_ns) {
@@ -513,7 +513,7 @@ impl SendPublication {
         }
     }
 
-    /// Sends what was asked for while the socket was read.
+    /// Retransmits what NAKs asked for while the socket was read.
     pub(crate) fn answer_naks<S: Datagrams>(
         &mut self,
         endpoint: &mut SendEndpoint<S>,
@@ -526,7 +526,7 @@ impl SendPublication {
         self.naks.clear();
     }
 
-    /// Cuts the frames from an offset on into datagrams, as many as one batch takes; returns how many.
+    /// Cuts the frames from an offset on into datagrams, at most one batch of them; returns how many.
     fn fill_batch(&mut self, term_index: usize, offset: usize, length: usize, most: usize) -> usize {
         let term = self.setup.log.term(term_index);
         let mut done = 0;
@@ -556,7 +556,7 @@ impl SendPublication {
         let sender_position = self.setup.sender_position.get_plain();
         let position = compute_position(range.term_id, range.term_offset, self.bits, self.initial_term_id);
         let bottom = sender_position - self.term_length / 2 - self.setup.max_message_length;
-        // A term before the first one has no place in the log, however near the start of the stream is.
+        // Terms before the first one have no place in the log.
         if position < bottom.max(0) || position >= sender_position {
             return;
         }
@@ -587,7 +587,7 @@ impl SendPublication {
         }
     }
 
-    /// A receiver refuses the stream; true when it was one of the living.
+    /// Handles a receiver's refusal of the stream; returns true when the receiver was alive.
     pub(crate) fn on_error(&mut self, receiver_id: i64) -> bool {
         self.setup.flow_control.on_error(receiver_id);
         let was_alive = self.receivers.remove(&receiver_id).is_some();

@@ -12,10 +12,10 @@ use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::transport::{TransportKind, TransportOptions};
 use harrier_ringbuf::{Agent, Clock, Transport};
 
-/// Longest that one condition is waited for.
+/// Longest wait for one condition.
 pub const PATIENCE_NS: i64 = 60_000_000_000;
 
-/// Numbered messages of one length that are on their way out.
+/// A sender of numbered messages of one length.
 pub struct Numbered {
     message: Vec<u8>,
     sent: u64,
@@ -27,7 +27,7 @@ impl Numbered {
         Self { message: vec![7; length], sent: 0, count }
     }
 
-    /// Offers the next one, if there is one.
+    /// Offers the next message, if there is one.
     pub fn offer(&mut self, publication: &mut ExclusivePublication) {
         if self.sent == self.count {
             return;
@@ -41,7 +41,7 @@ impl Numbered {
     }
 }
 
-/// Takes numbered messages and checks that none is missing.
+/// A receiver of numbered messages that checks that none is missing.
 #[derive(Default)]
 pub struct NumberedReader {
     assembler: FragmentAssembler,
@@ -61,15 +61,15 @@ impl NumberedReader {
     }
 }
 
-/// A driver and a client of it on one thread. A host that holds the thread up holds up their time.
+/// A driver and a client of it on one thread. Their time stands still while the host holds up the thread.
 pub struct World {
     agents: Vec<Box<dyn Agent>>,
     pub client: Aeron,
     pub directory: tempfile::TempDir,
     pub handle: DriverHandle,
-    /// How far its time is ahead of its clock's.
+    /// Time by which the world is ahead of its clock, ms.
     ahead_ms: i64,
-    /// The executor, the last of the agents, is not run.
+    /// True while the executor, the last of the agents, is not run.
     pub holds_executor: bool,
 }
 
@@ -148,19 +148,19 @@ impl World {
         self.client.do_work(&now).unwrap();
     }
 
-    /// How far its time is ahead of its clock's, ns.
+    /// Time by which the world is ahead of its clock, ns.
     pub fn ahead_ns(&self) -> i64 {
         self.ahead_ms * 1_000_000
     }
 
-    /// Lets time pass faster than it does.
+    /// Lets so many seconds pass at once.
     pub fn pass(&mut self, seconds: i64) {
         for _ in 0..seconds * 20 {
             self.pass_ms(50);
         }
     }
 
-    /// One duty cycle of all, so much later.
+    /// Runs one duty cycle of all agents after a time.
     pub fn pass_ms(&mut self, ms: i64) {
         self.ahead_ms += ms;
         self.step();

@@ -56,7 +56,7 @@ impl WatchedTransport {
     /// What was asked of one side's sockets since the last time.
     pub fn take_calls(&self, side: Side) -> Vec<Call> {
         let calls = std::mem::take(&mut self.state.lock().unwrap().calls);
-        calls.into_iter().filter(|(own, _)| *own == side).map(|(_, call)| call).collect()
+        calls.into_iter().filter(|(caller, _)| *caller == side).map(|(_, call)| call).collect()
     }
 
     /// Sends of one side are refused from now on.
