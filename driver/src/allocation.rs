@@ -8,7 +8,9 @@
 use std::ops::Range;
 
 use harrier_protocol::uri::ChannelUri;
-use harrier_ringbuf::position::{PARTITION_COUNT, index_by_position};
+use harrier_ringbuf::position::{
+    HEADER_LENGTH, PARTITION_COUNT, compute_fragmented_length, compute_max_message_length, index_by_position,
+};
 
 use crate::context::DriverContext;
 use crate::failure::Failure;
@@ -72,8 +74,11 @@ pub(crate) struct Allocation {
     end: i64,
     /// Position from which on a stream with traffic gets the rest.
     traffic_position: i64,
+    /// Bytes that a writer may go beyond the position that it is granted.
+    overshoot: i64,
     is_wanted: bool,
     is_in_flight: bool,
+    has_failed: bool,
 }
 
 impl Allocation {
@@ -84,8 +89,10 @@ impl Allocation {
             allocated: 0..i64::MAX,
             end: i64::MAX,
             traffic_position: i64::MAX,
+            overshoot: 0,
             is_wanted: false,
             is_in_flight: false,
+            has_failed: false,
         }
     }
 
@@ -110,9 +117,27 @@ impl Allocation {
             allocated: start..start + terms,
             end: start + all,
             traffic_position: position + terms / 4,
+            overshoot: 0,
             is_wanted: false,
             is_in_flight: false,
+            has_failed: false,
         }
+    }
+
+    /// As [`first`](Self::first) for an exclusive publication, whose writer may begin its longest message just before the
+    /// publisher limit: there is room for one at least.
+    pub(crate) fn first_of_publication(
+        mode: AllocationMode,
+        position: i64,
+        (term_length, mtu): (usize, usize),
+        metadata_length: usize,
+        length: i64,
+    ) -> Self {
+        let longest = compute_max_message_length(term_length);
+        let overshoot = compute_fragmented_length(longest, mtu - HEADER_LENGTH) as i64;
+        let least = overshoot + i64::from(MIN_LENGTH) + metadata_length as i64;
+        let allocation = Self::first(mode, position, term_length, metadata_length, length.max(least));
+        Self { overshoot, ..allocation }
     }
 
     /// True when all pages are allocated.
@@ -127,7 +152,7 @@ impl Allocation {
 
     /// Position that no frame may reach beyond. It keeps a page free for readers, who look behind the last frame.
     pub(crate) fn usable_position(&self) -> i64 {
-        if self.is_whole() { i64::MAX } else { self.allocated.end - PAGE_LENGTH }
+        if self.is_whole() { i64::MAX } else { self.allocated.end - PAGE_LENGTH - self.overshoot }
     }
 
     /// The stream has come to a position.
@@ -147,7 +172,12 @@ impl Allocation {
     /// True when a job should allocate more.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.is_wanted && !self.is_in_flight && !self.is_whole()
+        self.is_wanted && !self.is_in_flight && !self.has_failed && !self.is_whole()
+    }
+
+    /// Lets what has failed be tried again.
+    pub(crate) fn retry(&mut self) {
+        self.has_failed = false;
     }
 
     /// The next positions to allocate, when a job should; they are in flight until [`on_done`](Self::on_done).
@@ -160,9 +190,10 @@ impl Allocation {
         Some(start..(start + SLICE_LENGTH).min(self.end))
     }
 
-    /// A job has come to its end. After a failure the timer asks again.
+    /// A job has come to its end; `None` when it has failed. It is due again after [`retry`](Self::retry) then.
     pub(crate) fn on_done(&mut self, allocated_to: Option<i64>) {
         self.is_in_flight = false;
+        self.has_failed = allocated_to.is_none();
         if let Some(position) = allocated_to {
             assert!(position <= self.end, "allocated to {position} of {}", self.end);
             self.allocated.end = self.allocated.end.max(position);
@@ -227,6 +258,8 @@ mod tests {
             assert!(allocation.usable_position() < range.start);
             if slices == 1 {
                 allocation.on_done(None);
+                assert_eq!(allocation.next(), None);
+                allocation.retry();
                 assert_eq!(allocation.next(), Some(range.clone()), "what failed is tried again");
             }
             end = range.end;
@@ -235,6 +268,20 @@ mod tests {
         }
         assert_eq!((slices, end, allocation.usable_position()), (3, first + 3 * TERM as i64, i64::MAX));
         assert!(allocation.is_whole() && allocation.initial().is_none());
+    }
+
+    #[test]
+    fn a_publisher_has_room_for_its_longest_message() {
+        for term in [1 << 20, 16 << 20, 1 << 30] {
+            let of = |length| {
+                Allocation::first_of_publication(AllocationMode::Hint, 64, (term, 1_408), 4_096, length)
+            };
+            let allocation = of(256 << 10);
+            let end = allocation.initial().unwrap().end;
+            let longest = compute_fragmented_length(compute_max_message_length(term), 1_376) as i64;
+            assert!(allocation.usable_position() > 64, "term of {term}");
+            assert_eq!(allocation.usable_position() + longest + PAGE_LENGTH, end);
+        }
     }
 
     #[test]

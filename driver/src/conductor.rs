@@ -71,6 +71,8 @@ pub struct Conductor<M: Memory, T: Transport> {
     rng: Rng,
     now: Now,
     next_timer_ns: i64,
+    /// When logs that could not be allocated further are tried again, ns.
+    next_allocation_ns: i64,
     ring_check: RingCheck,
     command: Vec<u8>,
     /// A client's command waits for the executor; the next one is not read before (spec 02 §5.4).
@@ -148,6 +150,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             unsent_receiver: VecDeque::new(),
             now: *now,
             next_timer_ns: now.ns,
+            next_allocation_ns: now.ns,
             ring_check: RingCheck { position: 0, moved_ns: now.ns },
             command: Vec::with_capacity(4_096),
             in_flight: false,
@@ -186,6 +189,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.check_ipc();
         self.check_unresolved();
         self.check_ring();
+        self.retry_allocations();
     }
 
     /// Frees the ring from a client that died inside a claim (spec 01 §3.4).

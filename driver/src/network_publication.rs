@@ -8,6 +8,7 @@ use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::position::term_count;
 use harrier_ringbuf::unblock::{Unblocked, unblock};
 
+use crate::allocation::Allocation;
 use crate::handover::PublicationShared;
 use crate::ipc_publication::{Identity, State, Step};
 use crate::log_files::LogFile;
@@ -46,6 +47,7 @@ pub(crate) struct NetworkPublication {
     pub(crate) identity: Identity,
     pub(crate) params: PublicationParams,
     pub(crate) file: LogFile,
+    pub(crate) allocation: Allocation,
     pub(crate) counters: PublicationCounters,
     pub(crate) shared: Arc<PublicationShared>,
     pub(crate) spies: Subscribers,
@@ -71,6 +73,7 @@ impl NetworkPublication {
             identity,
             params,
             file,
+            allocation: Allocation::whole(),
             counters,
             shared,
             spies: Subscribers::default(),
@@ -81,6 +84,11 @@ impl NetworkPublication {
             checked_ns: now_ns,
             linger_since_ns: now_ns,
         }
+    }
+
+    /// Gives it a log of which not all is allocated yet.
+    pub(crate) fn with_allocation(self, allocation: Allocation) -> Self {
+        Self { allocation, ..self }
     }
 
     fn has_subscribers(&self) -> bool {
@@ -147,7 +155,8 @@ impl NetworkPublication {
         }
         self.share_spies();
         let min = self.spies.min_max().map_or(sender_position, |(min, _)| min.min(sender_position));
-        let limit = min + i64::from(self.params.window_length);
+        self.allocation.note_traffic(sender_position);
+        let limit = (min + i64::from(self.params.window_length)).min(self.allocation.usable_position());
         if limit <= self.counters.publisher_limit.get_plain() {
             return 0;
         }

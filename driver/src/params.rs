@@ -32,6 +32,7 @@ pub(crate) struct PublicationParams {
     /// It answers one image.
     pub(crate) is_response: bool,
     pub(crate) untethered: UntetheredTimeouts,
+    pub(crate) allocation: AllocationMode,
 }
 
 impl PublicationParams {
@@ -81,6 +82,7 @@ impl PublicationParams {
             response_correlation,
             is_response: is_response(uri),
             untethered,
+            allocation: AllocationMode::of(uri, AllocationMode::Whole)?,
         })
     }
 

@@ -7,7 +7,7 @@ use harrier_ringbuf::clean::clean_image;
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::loss_report::{LossEntry, LossReport};
 use harrier_ringbuf::position::{
-    compute_term_id_from_position, compute_term_offset_from_position, index_by_position,
+    check_advance, compute_term_id_from_position, compute_term_offset_from_position, index_by_position,
 };
 use harrier_ringbuf::scan::gap_scan;
 
@@ -119,12 +119,6 @@ impl PublicationImage {
         }
     }
 
-    /// A job that allocates more of the log has come to its end; `None` when it failed.
-    pub(crate) fn on_allocated(&mut self, allocated_to: Option<i64>) {
-        self.allocation.on_done(allocated_to);
-        self.shared.usable_position.store(self.allocation.usable_position(), Ordering::Release);
-    }
-
     /// True while a late subscription may be linked (spec 02 §3.7).
     pub(crate) fn accepts_subscribers(&self) -> bool {
         match self.shared.state() {
@@ -155,6 +149,8 @@ impl PublicationImage {
             return 0;
         }
         let Some((min, max)) = self.subscribers.min_max() else { return 0 };
+        // A client that goes back takes the stream nowhere: its window never starts before what it was granted from.
+        let min = min.max(self.next_status_position);
         let log = &self.file.log;
         let bits = log.position_bits_to_shift();
         let rebuild = self.counters.rebuild_position.get_plain().max(max);
@@ -183,6 +179,7 @@ impl PublicationImage {
         } else {
             self.loss.on_gap(None, now_ns);
         }
+        check_advance(rebuild, new_rebuild);
         if new_rebuild > self.counters.rebuild_position.get_plain() {
             self.counters.rebuild_position.set_ordered(new_rebuild);
             self.allocation.note_traffic(new_rebuild);

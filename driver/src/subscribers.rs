@@ -2,6 +2,7 @@
 
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::planted::{Bug, is_planted};
+use harrier_ringbuf::position::FRAME_ALIGNMENT;
 
 /// How long an untethered subscriber stays in each state, ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,8 @@ impl Subscribers {
         let mut bounds: Option<(i64, i64)> = None;
         for one in &self.list {
             if one.is_working() {
-                let position = one.position.get();
+                // Clients write these counters: one that does not keep to whole frames must not move the others off them.
+                let position = one.position.get() & !(FRAME_ALIGNMENT as i64 - 1);
                 bounds = Some(match bounds {
                     Some((min, max)) => (min.min(position), max.max(position)),
                     None => (position, position),

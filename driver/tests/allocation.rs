@@ -130,6 +130,72 @@ fn a_stream_waits_for_the_hint_where_its_channel_says_so() {
     assert_eq!(count(&world, C::FlowControlOverRuns), 0);
 }
 
+/// What an exclusive publication's log takes at first is for a writer that nobody has proven to be who it says.
+#[test]
+fn an_exclusive_publication_waits_for_the_hint_where_its_channel_says_so() {
+    let mut world = World::with_executor(careful);
+    let channel = format!("aeron:udp?endpoint={}|term-length=1m", free_address());
+    let mut subscription = world.subscription(&format!("{channel}|sparse=true"), STREAM).unwrap();
+    let mut publication = world.exclusive(&format!("{channel}|log-allocation=hint"), STREAM).unwrap();
+    let id = publication.registration_id();
+    let log = world.directory.path().join(format!("aeron/publications/{id}.logbuffer"));
+    let blocks = || std::fs::metadata(&log).unwrap().blocks() * 512;
+    let longest = vec![7; publication.max_message_length()];
+    let mut sent = 0;
+    let mut offer = |world: &mut World, subscription: &mut harrier_client::Subscription| {
+        match publication.offer(&longest) {
+            Ok(_) => sent += 1,
+            Err(OfferError::BackPressured | OfferError::AdminAction | OfferError::NotConnected) => {}
+            Err(error) => panic!("{error}"),
+        }
+        subscription.poll(64, &mut |_, _| ());
+        world.pass_ms(1);
+        sent
+    };
+    for _ in 0..2_000 {
+        offer(&mut world, &mut subscription);
+    }
+    let before = offer(&mut world, &mut subscription);
+    assert!((1..3).contains(&before), "{before}");
+    assert!(blocks() <= FIRST_LENGTH, "{}", blocks());
+    world.handle.allocate_log(id);
+    while offer(&mut world, &mut subscription) < 40 {}
+    assert_eq!(blocks(), 3 * MIB as u64 + 4_096);
+}
+
+/// While there is no memory a stream stands still; it goes on when there is.
+#[test]
+fn an_allocation_that_fails_is_tried_again() {
+    let mut world = World::new(careful);
+    let channel = format!("aeron:udp?endpoint={}", free_address());
+    let mut subscription = world.subscription(&channel, STREAM).unwrap();
+    let mut publication = world.exclusive(&format!("{channel}|term-length=1m"), STREAM).unwrap();
+    world.exchange(&mut publication, &mut subscription, 1, 100);
+    let id = subscription.images()[0].correlation_id();
+    let images = world.directory.path().join("aeron/images");
+    let (file, away) = (images.join(format!("{id}.logbuffer")), images.join("away"));
+    // What the executor cannot open it cannot allocate.
+    std::fs::rename(&file, &away).unwrap();
+    let mut sent = 1_u64;
+    let mut received = 1_u64;
+    for _ in 0..2_000 {
+        sent += u64::from(publication.offer(&[1; 1_000]).is_ok());
+        received += subscription.poll(16, &mut |_, _| ()) as u64;
+        world.pass_ms(2);
+    }
+    assert!(received * 1_056 < FIRST_LENGTH, "{received}");
+    let errors = count(&world, C::Errors);
+    assert!((2..8).contains(&errors), "about once a second: {errors}");
+    std::fs::rename(&away, &file).unwrap();
+    world.until("the rest of what was sent", |_| {
+        received += subscription.poll(16, &mut |_, _| ()) as u64;
+        (received == sent).then_some(())
+    });
+    world.pass(2);
+    world.exchange(&mut publication, &mut subscription, 3_000, 1_000);
+    assert_eq!(allocated(&world), [3 * MIB as u64 + 4_096]);
+}
+
 #[test]
 fn channels_say_how_the_logs_of_their_images_are_allocated() {
     let whole = 3 * MIB as u64 + 4_096;

@@ -12,9 +12,9 @@ use crate::frame::{
 };
 use crate::logbuffer::LogBuffers;
 use crate::position::{
-    FRAME_ALIGNMENT, HEADER_LENGTH, align, compute_fragmented_length, compute_max_message_length,
-    compute_position, compute_term_begin_position, index_by_term_count, max_possible_position, pack_tail,
-    position_bits_to_shift, tail_offset, tail_term_id, term_count,
+    FRAME_ALIGNMENT, HEADER_LENGTH, align, check_place, compute_fragmented_length,
+    compute_max_message_length, compute_position, compute_term_begin_position, index_by_term_count,
+    max_possible_position, pack_tail, position_bits_to_shift, tail_offset, tail_term_id, term_count,
 };
 use crate::{AtomicBuffer, Region};
 
@@ -209,6 +209,7 @@ impl<R: Region> Stream<R> {
             offset += align(payload + HEADER_LENGTH, FRAME_ALIGNMENT);
             flags = 0;
         }
+        check_place(offset, 0, term.capacity());
     }
 
     /// Writes padding from `offset` to the end of the term.
@@ -507,6 +508,7 @@ impl<R: Region> ExclusiveAppender<R> {
         if end > self.term.capacity() {
             return Err(self.end_of_term());
         }
+        check_place(offset, required, self.term.capacity());
         self.term_offset = end;
         self.term.expect_store(end + AHEAD_BYTES);
         Ok((offset, position + required as i64))
@@ -530,6 +532,7 @@ impl<R: Region> ExclusiveAppender<R> {
             self.term_offset = log.term_length();
             return Err(OfferError::MaxPositionExceeded);
         }
+        check_place(self.term_offset, 0, log.term_length());
         self.term_id = self.term_id.wrapping_add(1);
         self.term_offset = 0;
         self.begin += log.term_length() as i64;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::Region;
 use crate::logbuffer::LogBuffers;
-use crate::position::index_by_position;
+use crate::position::{check_advance, check_place, index_by_position};
 
 /// Cleans a publication's log from `clean_position` towards `position`, one piece at most up to the end of the term: the
 /// first word of the piece goes last, so that a writer never sees a half-clean frame. Returns the new clean position.
@@ -36,5 +36,7 @@ fn piece<R: Region>(
     }
     let offset = (clean_position & (log.term_length() as i64 - 1)) as usize;
     let length = ((position - clean_position) as usize).min(log.term_length() - offset);
+    check_advance(clean_position, clean_position + length as i64);
+    check_place(offset, length, log.term_length());
     Some((index_by_position(clean_position, log.position_bits_to_shift()), offset, length))
 }

@@ -6,8 +6,8 @@ use crate::counters::AtomicCounter;
 use crate::frame::{FLAG_BEGIN, FLAG_END, FrameHeader, TYPE_PAD};
 use crate::logbuffer::LogBuffers;
 use crate::position::{
-    FRAME_ALIGNMENT, HEADER_LENGTH, align, compute_fragmented_length, compute_position, index_by_position,
-    position_bits_to_shift,
+    FRAME_ALIGNMENT, HEADER_LENGTH, align, check_advance, compute_fragmented_length, compute_position,
+    index_by_position, position_bits_to_shift,
 };
 use crate::{AtomicBuffer, Region};
 
@@ -348,6 +348,9 @@ impl ImageReader {
         if length == 0 {
             return None;
         }
+        if length > term.capacity() - offset {
+            impossible_frame(length, offset);
+        }
         let frame = FrameHeader::read(term, offset);
         Some(Block { term, offset, length, session_id: frame.session_id(), term_id: frame.term_id() })
     }
@@ -482,6 +485,7 @@ impl Progress<'_> {
     #[inline(always)]
     fn publish(&mut self) {
         if self.offset > self.published {
+            check_advance(self.published as i64, self.offset as i64);
             self.position.set_ordered(self.begin + self.offset as i64);
             self.published = self.offset;
         }

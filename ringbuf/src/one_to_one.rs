@@ -159,6 +159,7 @@ impl<R: Region> Consumer<R> {
                 handler(type_id, bytes)
             });
         }
+        assert!(self.head <= self.tail_seen, "a ring was read beyond what was written to it");
         self.region.store_i64(self.capacity + HEAD, self.head, Ordering::Release);
         count
     }

@@ -112,6 +112,42 @@ pub const fn tail_offset(raw_tail: i64, term_length: usize) -> usize {
     if offset < term_length { offset } else { term_length }
 }
 
+/// Checks that a stream moves on, and by whole frames.
+///
+/// # Panics
+/// When `to` lies before `from`, or is not a multiple of the alignment behind it: the caller has a bug, and what it would
+/// write next would damage the stream.
+#[inline(always)]
+pub fn check_advance(from: i64, to: i64) {
+    if to < from || (to - from) & (FRAME_ALIGNMENT as i64 - 1) != 0 {
+        broken_advance(from, to);
+    }
+}
+
+/// Checks that frames of so many bytes have their place at an offset of a term.
+///
+/// # Panics
+/// When they start off the alignment or end outside the term: the caller has a bug.
+#[inline(always)]
+pub fn check_place(offset: usize, length: usize, term_length: usize) {
+    if offset & (FRAME_ALIGNMENT - 1) != 0 || offset > term_length || length > term_length - offset {
+        broken_place(offset, length, term_length);
+    }
+}
+
+/// Out of line: a formatted message in place would store its arguments on every call.
+#[cold]
+#[inline(never)]
+fn broken_advance(from: i64, to: i64) -> ! {
+    panic!("a stream at {from} cannot move on to {to}")
+}
+
+#[cold]
+#[inline(never)]
+fn broken_place(offset: usize, length: usize, term_length: usize) -> ! {
+    panic!("frames of {length} bytes have no place at {offset} of a term of {term_length} bytes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +166,16 @@ mod tests {
         let raw = pack_tail(-5, 0x1_0060);
         assert_eq!(tail_term_id(raw), -5);
         assert_eq!(tail_offset(raw, 0x1_0000), 0x1_0000);
+    }
+
+    #[test]
+    fn broken_positions_and_places_end_the_caller() {
+        let panics = |check: fn()| std::panic::catch_unwind(check).is_err();
+        assert!(!panics(|| check_advance(64, 64)) && !panics(|| check_advance(64, 1_088)));
+        assert!(panics(|| check_advance(64, 32)) && panics(|| check_advance(64, 97)));
+        assert!(!panics(|| check_place(65_504, 32, 65_536)) && !panics(|| check_place(65_536, 0, 65_536)));
+        assert!(panics(|| check_place(65_504, 33, 65_536)));
+        assert!(panics(|| check_place(65_568, 0, 65_536)) && panics(|| check_place(33, 32, 65_536)));
     }
 
     #[test]

@@ -7,13 +7,14 @@ use crate::frame::{
     FLAG_BEGIN, FLAG_END, HeaderTemplate, LENGTH_OFFSET, TYPE_PAD, frame_length_acquire, set_flags_and_type,
     set_frame_length_ordered,
 };
-use crate::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
+use crate::position::{FRAME_ALIGNMENT, HEADER_LENGTH, check_place};
 
 /// Inserts the frames of one datagram at `offset` of a term, unless that place is written already. `packet` must be
 /// checked: it holds whole frames that lie inside the term. The length of the first frame is stored last, so that
 /// readers see all frames or none.
 #[inline]
 pub fn insert<R: Region>(term: &R, offset: usize, packet: &[u8]) {
+    check_place(offset, packet.len(), term.capacity());
     if frame_length_acquire(term, offset) != 0 {
         return;
     }
@@ -33,6 +34,7 @@ pub fn fill_gap<R: Region>(
     gap_offset: usize,
     gap_length: usize,
 ) -> bool {
+    check_place(gap_offset, gap_length, term.capacity());
     let mut at = gap_offset + gap_length;
     while at > gap_offset {
         at -= FRAME_ALIGNMENT;

@@ -39,7 +39,8 @@ pub fn scan_for_availability<R: Region>(term: &R, offset: usize, max_length: usi
         }
         available += sent;
         if is_padding {
-            padding = aligned - HEADER_LENGTH;
+            // Padding ends with its term, whatever its writer says.
+            padding = (aligned - HEADER_LENGTH).min(term.capacity() - at - HEADER_LENGTH);
             break;
         }
         if available >= limit {

@@ -1,63 +1,95 @@
 //! Logs whose pages are allocated as their streams need them.
 
+use std::sync::atomic::Ordering;
+
 use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
+use crate::allocation::Allocation;
 use crate::error_notes::kind;
 use crate::executor::Job;
 use crate::failure::Failure;
+use crate::log_files::LogFile;
 use crate::system_counters::SystemCounter;
 
+/// Time between two attempts to allocate what could not be, ns.
+const RETRY_INTERVAL_NS: i64 = 1_000_000_000;
+
 impl<M: Memory, T: Transport> Conductor<M, T> {
+    /// The log of an image, or of a publication, and how much of it is allocated.
+    fn allocation(&mut self, id: i64) -> Option<(&mut Allocation, &LogFile)> {
+        let image = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == id);
+        if let Some(entry) = image {
+            return Some((&mut entry.image.allocation, &entry.image.file));
+        }
+        let entry =
+            self.publications.iter_mut().find(|entry| entry.publication.identity.registration_id == id)?;
+        Some((&mut entry.publication.allocation, &entry.publication.file))
+    }
+
     /// Takes what the owner of the driver asks for (see `DriverHandle::allocate_log`); returns the work done.
     pub(super) fn take_allocation_hints(&mut self) -> usize {
         let Some(ids) = self.handle.allocations.take() else { return 0 };
         for id in &ids {
-            let found = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == *id);
-            if let Some(entry) = found {
-                entry.image.allocation.ask_for_rest();
+            if let Some((allocation, _)) = self.allocation(*id) {
+                allocation.ask_for_rest();
                 self.allocate(*id);
             }
         }
         ids.len()
     }
 
-    /// Has the executor allocate more of an image's log, when that is due. A full executor is asked again by the timer.
+    /// Has the executor allocate more of a log, when that is due.
     pub(super) fn allocate(&mut self, id: i64) {
-        let Some(entry) = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == id)
-        else {
-            return;
-        };
-        let file = &entry.image.file;
-        let (path, log) = (file.path.clone(), file.log.clone());
-        let Some(positions) = entry.image.allocation.next() else { return };
-        if self.submit_unmarked(Job::Allocate { id, path, log, positions }).is_err() {
+        let Some((allocation, file)) = self.allocation(id) else { return };
+        let Some(positions) = allocation.next() else { return };
+        let job = Job::Allocate { id, path: file.path.clone(), log: file.log.clone(), positions };
+        if self.submit_unmarked(job).is_err() {
             self.system.get(SystemCounter::FailedExecutorOffers).increment();
             self.note_allocated(id, None);
         }
     }
 
-    fn note_allocated(&mut self, id: i64, allocated_to: Option<i64>) {
-        let found = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == id);
-        if let Some(entry) = found {
-            entry.image.on_allocated(allocated_to);
+    /// Notes up to which position a log is allocated; false when the log has gone.
+    fn note_allocated(&mut self, id: i64, allocated_to: Option<i64>) -> bool {
+        let Some((allocation, _)) = self.allocation(id) else { return false };
+        allocation.on_done(allocated_to);
+        let usable = allocation.usable_position();
+        if let Some(entry) = self.images.iter().find(|entry| entry.image.identity.correlation_id == id) {
+            entry.image.shared.usable_position.store(usable, Ordering::Release);
         }
+        true
     }
 
-    /// A part of an image's log has been allocated, or could not be. The image may have gone meanwhile.
+    /// A part of a log has been allocated, or could not be.
     pub(super) fn on_allocated(&mut self, id: i64, outcome: Result<i64, Failure>) {
         match outcome {
             Ok(position) => {
-                self.note_allocated(id, Some(position));
-                self.allocate(id);
+                if self.note_allocated(id, Some(position)) {
+                    self.allocate(id);
+                }
             }
-            Err(failure) if self.images.iter().any(|entry| entry.image.identity.correlation_id == id) => {
-                self.note_allocated(id, None);
-                let text = format!("WARN: {failure}: the stream stands still until there is memory");
-                self.events.record_kind(kind::LOG_NOT_ALLOCATED, &text);
+            Err(failure) => {
+                // When the log has gone, its file went with it.
+                if self.note_allocated(id, None) {
+                    let text = format!("WARN: {failure}: the stream stands still until there is memory");
+                    self.events.record_kind(kind::LOG_NOT_ALLOCATED, &text);
+                }
             }
-            // Its file has gone with it.
-            Err(_) => {}
+        }
+    }
+
+    /// Has jobs tried again that have failed; called by the timer.
+    pub(super) fn retry_allocations(&mut self) {
+        if self.now.ns < self.next_allocation_ns {
+            return;
+        }
+        self.next_allocation_ns = self.now.ns + RETRY_INTERVAL_NS;
+        for entry in &mut self.images {
+            entry.image.allocation.retry();
+        }
+        for entry in &mut self.publications {
+            entry.publication.allocation.retry();
         }
     }
 }

@@ -250,14 +250,17 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 allocation_due = Some(entry.image.identity.correlation_id);
             }
         }
-        if let Some(id) = allocation_due {
-            self.allocate(id);
-        }
         for entry in &mut self.publications {
             work_count += entry.publication.track();
+            if entry.publication.allocation.is_due() {
+                allocation_due = Some(entry.publication.identity.registration_id);
+            }
         }
         for publication in &mut self.ipc {
             work_count += publication.track();
+        }
+        if let Some(id) = allocation_due {
+            self.allocate(id);
         }
         work_count
     }

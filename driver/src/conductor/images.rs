@@ -324,10 +324,6 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "the parts of one image, in the order in which they depend on each other"
-    )]
     fn add_image(&mut self, request: &ImageRequest, file: LogFile) -> Result<(), Failure> {
         let ImageRequest { correlation_id, endpoint_id, setup, source, ref allocation, .. } = *request;
         let wanted: Vec<i64> = self

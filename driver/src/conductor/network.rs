@@ -6,13 +6,14 @@ use harrier_protocol::counter_types;
 use harrier_protocol::event::PublicationReady;
 use harrier_protocol::udp::flag;
 use harrier_protocol::uri::{ChannelUri, InitialPosition, ResponseCorrelation};
-use harrier_ringbuf::logbuffer::{LogSettings, LogType};
+use harrier_ringbuf::logbuffer::{LogSettings, LogType, METADATA_LENGTH};
 use harrier_ringbuf::position::compute_max_message_length;
 use harrier_ringbuf::{Memory, Transport};
 
 use super::Conductor;
 use super::pending::{AddPublication, AddSubscription, Pending};
 use super::responses::answered_image;
+use crate::allocation::{self, Allocation};
 use crate::channel::UdpChannel;
 use crate::counters::StreamIdentity;
 use crate::error_notes::kind;
@@ -51,6 +52,7 @@ pub(super) struct NetworkLog {
     params: PublicationParams,
     start: InitialPosition,
     flow_control: FlowControl,
+    allocation: Allocation,
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
@@ -141,6 +143,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let flow_control = self.flow_control(&channel)?;
         let session_id = self.choose_session(&add, &mut params, &channel.uri, &socket_name)?;
         let start = self.choose_start(&params);
+        let allocation = self.publication_allocation(&params, &start, add.is_exclusive);
         let log_type = if add.is_exclusive { LogType::Exclusive } else { LogType::Concurrent };
         let settings = LogSettings {
             correlation_id: add.correlation_id,
@@ -165,13 +168,30 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
             path: log_files::publication_path(&self.context.directory, add.correlation_id),
             settings: Box::new(settings),
             storage: self.context.storage_checks(),
-            first: None,
+            first: allocation.initial(),
         };
-        let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control };
+        let log = NetworkLog { identity, endpoint_id, channel, params, start, flow_control, allocation };
         self.submit_for_client(job, Pending::NetworkLog(Box::new(log)))?;
         // While the log is made the last of the endpoint's other publications may go.
         self.send_endpoints[endpoint].references += 1;
         Ok(())
+    }
+
+    /// How much of a publication's log is allocated at first: all of it for those that share it, who may go far beyond the
+    /// publisher limit together.
+    fn publication_allocation(
+        &self,
+        params: &PublicationParams,
+        start: &InitialPosition,
+        is_exclusive: bool,
+    ) -> Allocation {
+        if params.is_sparse || !is_exclusive {
+            return Allocation::whole();
+        }
+        let lengths = (params.term_length as usize, params.mtu_length as usize);
+        let position = start_position(start, params.term_length);
+        let length = allocation::first_length(&self.context);
+        Allocation::first_of_publication(params.allocation, position, lengths, METADATA_LENGTH, length)
     }
 
     fn flow_control(&self, channel: &UdpChannel) -> Result<FlowControl, Failure> {
@@ -253,7 +273,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         log: NetworkLog,
         (file, warning): (LogFile, Option<String>),
     ) -> Result<(), Failure> {
-        let NetworkLog { identity, endpoint_id, channel, params, start, flow_control } = log;
+        let NetworkLog { identity, endpoint_id, channel, params, start, flow_control, allocation } = log;
         self.on_mapped(file.length);
         if let Some(warning) = warning {
             self.events.record_kind(kind::LOW_SPACE, &warning);
@@ -287,7 +307,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let (client_id, id) = (identity.client_id, identity.registration_id);
         let entry = PublicationEntry {
             log_file_name: file.path.to_string_lossy().into_owned(),
-            publication: NetworkPublication::new(identity, params, file, counters, shared, self.now.ns),
+            publication: NetworkPublication::new(identity, params, file, counters, shared, self.now.ns)
+                .with_allocation(allocation),
             endpoint_id,
             channel,
             start,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use harrier_protocol::udp::{Setup, flag};
 use harrier_protocol::uri::ChannelUri;
@@ -134,10 +135,6 @@ impl Rig {
         Self::with(Options::default())
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "the parts of one rig, in the order in which they depend on each other"
-    )]
     pub(super) fn with(options: Options) -> Self {
         let mut context = DriverContext::new("/dev/shm/unused");
         context.stream_session_limit = options.session_limit;
@@ -376,7 +373,9 @@ impl Rig {
                 if self.allocates
                     && let Some(positions) = reader.image.allocation.next()
                 {
-                    reader.image.on_allocated(Some(positions.end));
+                    reader.image.allocation.on_done(Some(positions.end));
+                    let usable = reader.image.allocation.usable_position();
+                    reader.image.shared.usable_position.store(usable, Ordering::Release);
                 }
                 reader.poll();
             }

@@ -151,3 +151,44 @@ fn an_image_stands_still_where_its_log_is_not_allocated() {
     assert!(rig.readers[0].messages == expected);
     assert!(rig.readers[0].image.allocation.is_whole());
 }
+
+/// Subscribers' positions are written by clients. One that goes back, or off the frames, does not move the window there.
+#[test]
+fn a_subscriber_that_breaks_its_position_does_not_move_the_window_back() {
+    let mut rig = Rig::new();
+    rig.connect();
+    for number in 0..30 {
+        rig.publish(&[number; 1_000]);
+        rig.step(10 * US);
+    }
+    rig.run(300 * MS, MS);
+    let read = rig.readers[0].position.get();
+    assert_eq!(read, 30 * 1_056);
+    let granted = |rig: &Rig| {
+        let sent = rig.net.take_sent();
+        let position = |sent: &Sent| match sent.frame() {
+            Frame::StatusMessage(status) => Some(i64::from(status.consumption_term_offset)),
+            _ => None,
+        };
+        sent.iter().filter_map(position).collect::<Vec<_>>()
+    };
+    rig.readers[0].is_stuck = true;
+    granted(&rig);
+    for position in [0, 33, -64, read - 32, read + 7] {
+        rig.readers[0].position.set_ordered(position);
+        rig.run(300 * MS, MS);
+        let all = granted(&rig);
+        assert!(
+            !all.is_empty() && all.iter().all(|own| *own <= read && own % 32 == 0),
+            "{position}: {all:?}"
+        );
+        assert!(all.is_sorted(), "{position}: {all:?}");
+    }
+    rig.readers[0].position.set_ordered(read);
+    rig.readers[0].is_stuck = false;
+    for number in 30..100 {
+        rig.publish(&[number; 1_000]);
+    }
+    rig.run(300 * MS, MS);
+    assert_eq!(rig.readers[0].messages.len(), 100);
+}

@@ -17,7 +17,7 @@ use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::logbuffer::LogBuffers;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::position::{
-    compute_max_message_length, compute_position, compute_term_id_from_position,
+    check_advance, compute_max_message_length, compute_position, compute_term_id_from_position,
     compute_term_offset_from_position, index_by_position,
 };
 use harrier_ringbuf::rebuild::{fill_gap, insert};
@@ -451,6 +451,8 @@ impl ReceiveImage {
         now_ns: i64,
     ) {
         let position = self.next_status_position;
+        check_advance(self.last_status_position, position);
+        assert!(self.window >= 0, "an image grants a negative window");
         let status = StatusMessage {
             flags,
             session_id: self.session_id,

@@ -8,8 +8,8 @@ use harrier_protocol::udp::{DATA_HEADER_LENGTH, DataHeader, SETUP_LENGTH, Setup,
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::logbuffer::LogBuffers;
 use harrier_ringbuf::position::{
-    HEADER_LENGTH, compute_position, compute_term_id_from_position, compute_term_offset_from_position,
-    index_by_position,
+    HEADER_LENGTH, check_advance, check_place, compute_position, compute_term_id_from_position,
+    compute_term_offset_from_position, index_by_position,
 };
 use harrier_ringbuf::scan::scan_for_availability;
 use harrier_ringbuf::{Datagrams, IdMap};
@@ -286,6 +286,7 @@ impl SendPublication {
         if count == 0 {
             return 0;
         }
+        check_place(first, done, self.term_length as usize);
         let sent = endpoint.send_log(term, &self.batch[..count], self.only(), system, now_ns);
         if sent == 0 {
             return 0;
@@ -293,6 +294,7 @@ impl SendPublication {
         self.last_send_ns = now_ns;
         self.tracks_back_pressure = true;
         let advanced = self.batch[sent - 1].end;
+        check_advance(position, position + advanced as i64);
         self.setup.sender_position.set_ordered(position + advanced as i64);
         advanced
     }
@@ -569,6 +571,7 @@ impl SendPublication {
                 break;
             }
             let term = self.setup.log.term(term_index);
+            check_place(offset, self.batch[count - 1].end, self.term_length as usize);
             let sent = endpoint.send_log(term, &self.batch[..count], self.only(), system, now_ns);
             let advanced = if sent == 0 { 0 } else { self.batch[sent - 1].end };
             resent += advanced;

@@ -2,7 +2,7 @@
 
 use harrier_ringbuf::image_reader::{Action, Block, Header, ImageReader};
 use harrier_ringbuf::logbuffer::LogBuffers;
-use harrier_ringbuf::position::index_by_position;
+use harrier_ringbuf::position::{check_place, index_by_position};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -220,6 +220,7 @@ impl Image {
         let term_length = reader.log().term_length();
         let index = index_by_position(reader.position(), reader.log().position_bits_to_shift());
         reader.block_poll(max_bytes, &mut |block| {
+            check_place(block.offset, block.length, term_length);
             let file_offset = (term_length * index + block.offset) as u64;
             handler(RawBlock { file: log_file, file_offset, block });
         })

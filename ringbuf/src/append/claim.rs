@@ -7,7 +7,7 @@ use crate::frame::{
     FLAG_BEGIN, FLAG_END, RESERVED_VALUE_OFFSET, TYPE_DATA, TYPE_PAD, frame_length_acquire,
     set_flags_and_type, set_frame_length_ordered,
 };
-use crate::position::HEADER_LENGTH;
+use crate::position::{HEADER_LENGTH, check_place};
 use crate::{AtomicBuffer, Region};
 
 /// A frame that is being written in place. Readers wait for it, so commit or abort it soon. A dropped claim is
@@ -23,6 +23,7 @@ pub struct Claim<R: Region = AtomicBuffer> {
 
 impl<R: Region> Claim<R> {
     pub(super) fn new(term: R, offset: usize, length: usize, position: i64) -> Self {
+        check_place(offset, HEADER_LENGTH + length, term.capacity());
         Self { term, offset, length, position, is_open: true }
     }
 
