@@ -6,20 +6,20 @@ use serde_json::Value;
 use crate::measurement::Measurement;
 use crate::{BenchError, cache_line, cluster, floor, footprint, leases, rings, rtt, state, throughput};
 
-/// What a benchmark is told.
+/// Parameters of a benchmark.
 #[derive(Debug, Clone)]
 pub struct Parameters {
-    /// Bytes of payload of a message; at least 8.
+    /// Length of the payload of a message, bytes; at least 8.
     pub size: usize,
     /// Time before the measurement, s.
     pub warmup_s: f64,
     /// Time of the measurement, s.
     pub seconds: f64,
-    /// Requests outstanding at most; only clusters.
+    /// Most outstanding requests; only for clusters.
     pub window: usize,
 }
 
-/// What the body of a benchmark returns.
+/// Result of the body of a benchmark.
 pub(crate) struct Outcome {
     pub(crate) parameters: Vec<(&'static str, Value)>,
     pub(crate) latency: Option<Histogram<u64>>,
@@ -30,11 +30,11 @@ type Body = fn(&Parameters) -> Result<Outcome, BenchError>;
 
 /// A benchmark.
 pub struct Benchmark {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it measures.
+    /// Description of what it measures.
     pub about: &'static str,
-    /// Sizes that are measured when none is asked for, bytes.
+    /// Default sizes, bytes.
     pub sizes: &'static [usize],
     body: Body,
 }
@@ -132,7 +132,7 @@ pub const BENCHMARKS: [Benchmark; 25] = [
     benchmark("cluster-timers", "timers that a service sets and that fire", &[32], state::timers),
 ];
 
-/// Bytes of the state of a member that is snapshotted and restarted.
+/// Length of a member's state in snapshots and restarts, bytes.
 pub(crate) const STATE: usize = 100_000_000;
 
 /// Runs a benchmark in this process.
@@ -158,9 +158,10 @@ pub fn run(name: &str, parameters: &Parameters) -> Result<Measurement, BenchErro
     })
 }
 
-/// The benchmark of this name.
+/// Returns the benchmark with this name.
 ///
 /// # Errors
+///
 /// [`BenchError::Unknown`].
 pub fn find(name: &str) -> Result<&'static Benchmark, BenchError> {
     BENCHMARKS.iter().find(|benchmark| benchmark.name == name).ok_or_else(|| BenchError::Unknown {
@@ -170,9 +171,10 @@ pub fn find(name: &str) -> Result<&'static Benchmark, BenchError> {
     })
 }
 
-/// Message lengths to measure, bytes: the one asked for, else the benchmark's own.
+/// Returns the message lengths to measure, bytes: the requested one, else the benchmark's own.
 ///
 /// # Errors
+///
 /// [`BenchError::Unknown`].
 pub fn sizes(name: &str, asked: Option<usize>) -> Result<Vec<usize>, BenchError> {
     let own = find(name)?.sizes;

@@ -1,4 +1,4 @@
-//! Where the host has put the two cores: the round trip of one cache line between them.
+//! Distance of the two cores: the round trip of one cache line between them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,14 +21,14 @@ impl Line {
     }
 }
 
-/// Median round trip of a cache line between two cores, ns; 0 when there is only one.
+/// Returns the median round trip of a cache line between two cores, ns; 0 when there is only one core.
 pub fn round_trip_ns() -> u64 {
     if core_count() < 2 {
         return 0;
     }
     let (there, back) = (Line(AtomicU64::new(0)), Line(AtomicU64::new(0)));
     let mut times = histogram();
-    // Both ends on threads of their own: the caller's thread must not stay pinned.
+    // Both ends have threads of their own, because the caller's thread must not stay pinned.
     std::thread::scope(|scope| {
         scope.spawn(|| {
             pin_current_thread(1);

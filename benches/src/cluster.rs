@@ -15,7 +15,7 @@ use crate::measurement::histogram;
 use crate::side::{Invoked, PATIENCE_NS, Side, directory, driver_context};
 use crate::stopwatch::Stopwatch;
 
-/// Echoes of a fused node, `parameters.window` of them outstanding.
+/// Measures echoes of a fused node with `parameters.window` outstanding requests.
 pub(crate) fn one_member(parameters: &Parameters) -> Result<Outcome, BenchError> {
     let directory = directory()?;
     let ports = free_ports(5)?;
@@ -95,7 +95,7 @@ impl Client {
         Ok(work + polled)
     }
 
-    /// False when the ingress takes nothing now.
+    /// Offers a request; returns false when the ingress takes nothing now.
     #[inline]
     pub(crate) fn offer(&mut self, now_ns: u64) -> Result<bool, BenchError> {
         self.message[..8].copy_from_slice(&now_ns.to_le_bytes());
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// Keeps `window` requests unanswered for a while, then waits for the last answers.
+    /// Keeps `window` requests outstanding for a while, then waits for the last answers.
     fn exchange(
         &mut self,
         window: usize,

@@ -1,10 +1,11 @@
-//! Our programs beside the peers', run by run.
+//! Comparison of our programs with those of the peers, run by run.
 //!
-//! The two cores of a small virtual machine are moved about by the host: a cache line goes from one to the other in about
-//! 100 ns or in several times that, and figures of shared memory follow it. Therefore the programs under comparison take
-//! turns, the cache line is timed before each run and tags it, and only runs of one turn with the same tag are a pair. The
-//! result is the median of the pairs' ratios. An A/A comparison, the same program against itself, shows how far the ratio
-//! may be trusted; when it is off by more than five percent, all bars are widened by that much and the report says so.
+//! The host moves the two cores of a small virtual machine: a cache line takes about 100 ns from one to the other or
+//! several times that, and figures of shared memory depend on it. Therefore the programs take turns, the cache line
+//! is timed before each run and gives the run a tag, and only runs of one turn with the same tag form a pair. The
+//! result is the median of the pairs' ratios. An A/A comparison, the same program against itself, shows how far the
+//! ratio may be trusted. When it is off by more than five percent, all bars are widened by that much, and the report
+//! says so.
 
 mod chart;
 mod plan;
@@ -21,24 +22,24 @@ pub use program::Peers;
 pub use report::{Entry, Results, this_machine};
 pub use statistics::{Ratio, Round, Tag, ratios, tolerance};
 
-/// How a comparison is run.
+/// Options of a comparison.
 #[derive(Debug, Clone)]
 pub struct CompareOptions {
-    /// Pairs of one tag that are wanted.
+    /// Number of pairs with one tag.
     pub pairs: usize,
-    /// Turns at most, when tags keep changing.
+    /// Most turns, when tags keep changing.
     pub max_rounds: usize,
-    /// Short runs, for a look whether everything works: the numbers mean little.
+    /// Short runs that check whether everything works; their numbers mean little.
     pub quick: bool,
 }
 
 impl CompareOptions {
-    /// Seven pairs.
+    /// Options for seven pairs.
     pub fn thorough() -> Self {
         Self { pairs: 7, max_rounds: 12, quick: false }
     }
 
-    /// One pair of short runs.
+    /// Options for one pair of short runs.
     pub fn quick() -> Self {
         Self { pairs: 1, max_rounds: 2, quick: true }
     }
@@ -47,7 +48,8 @@ impl CompareOptions {
 /// Runs a comparison and returns its rounds.
 ///
 /// # Errors
-/// When one of the programs fails.
+///
+/// One of the programs fails.
 pub fn compare(
     comparison: &Comparison,
     peers: &Peers,
@@ -57,7 +59,7 @@ pub fn compare(
     let mut rounds: Vec<Round> = Vec::new();
     while rounds.len() < options.max_rounds && statistics::largest_group(&rounds) < options.pairs {
         let number = rounds.len();
-        // Who goes first changes, so that a drift of the machine touches both alike.
+        // The first program alternates, so that a drift of the machine affects both equally.
         let is_ours_first = number.is_multiple_of(2);
         let mut ours = None;
         let mut theirs = None;
@@ -82,7 +84,7 @@ pub fn compare(
     Ok(rounds)
 }
 
-/// Folder of the peers' harnesses and of the results, when the sources are there.
+/// Folder of the peers' harnesses and of the results, when the sources are present.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }

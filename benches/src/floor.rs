@@ -1,4 +1,4 @@
-//! What the machine itself takes: round trips of plain sockets whose threads spin.
+//! Lower bound of the machine: round trips of plain sockets whose threads spin.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -14,10 +14,10 @@ use crate::rtt::{StopOnDrop, join};
 use crate::side::PATIENCE_NS;
 use crate::stopwatch::Stopwatch;
 
-/// Looks at a socket between looks at the clock.
+/// Number of polls of a socket between readings of the clock.
 const LOOK_AT_CLOCK: u64 = 1 << 16;
 
-/// Two connected sockets, one message in flight, both ends spin.
+/// Measures two connected sockets with one message in flight; both ends spin.
 pub(crate) fn udp(parameters: &Parameters) -> Result<Outcome, BenchError> {
     let (near, far) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     near.connect(far.local_addr()?)?;
@@ -38,7 +38,7 @@ pub(crate) fn udp(parameters: &Parameters) -> Result<Outcome, BenchError> {
     })
 }
 
-/// The next datagram's length; 0 while there is none.
+/// Returns the length of the next datagram; 0 while there is none.
 fn poll(socket: &UdpSocket, buffer: &mut [u8]) -> Result<usize, BenchError> {
     match socket.recv(buffer) {
         Ok(length) => Ok(length),

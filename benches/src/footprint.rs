@@ -1,4 +1,4 @@
-//! What a driver costs that nobody uses yet: the time until clients can connect, and memory beyond its mapped files.
+//! Costs of a driver that nobody uses yet: the time until clients can connect, and memory beyond its mapped files.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,11 +13,11 @@ use crate::running::Running;
 use crate::side::{PATIENCE_NS, directory};
 use crate::stopwatch::{Stopwatch, rest};
 
-/// Starts that are timed.
+/// Number of starts that are timed.
 const STARTS: usize = 9;
-/// How long a driver settles before its memory is read, s.
+/// Time for a driver to settle before its memory is read, s.
 const SETTLE_S: f64 = 0.5;
-/// Time between two looks at the CnC file, s.
+/// Interval at which the CnC file is polled, s.
 const LOOK_S: f64 = 0.000_1;
 
 /// `harrier-driver` with its default settings.
@@ -78,7 +78,7 @@ fn measure(command: &dyn Fn(&Peers, &Path) -> Command) -> Result<Outcome, BenchE
     Ok(Outcome { parameters, latency: Some(times), msgs_per_s: 0.0 })
 }
 
-/// True once the version in the CnC file is set, which is the last word of a driver that starts.
+/// True when the version in the CnC file is set, which a starting driver writes last.
 fn is_ready(directory: &Path) -> bool {
     use std::io::Read;
     let mut version = [0; 4];

@@ -1,6 +1,7 @@
-//! Leadership leases: claims, renewals and take-overs of a one-member cluster; what many held leases cost.
+//! Leadership leases: claims, renewals and take-overs of a one-member cluster, and the cost of many held leases.
 //!
-//! The node's files are where the system keeps temporary files, on a disk as a rule: with sync on that is what is measured.
+//! The node's files are where the system keeps temporary files, usually on a disk: with sync on, the disk is what is
+//! measured.
 
 use harrier::archive::SyncLevel;
 use harrier::cluster::client::ClusterClientContext;
@@ -22,14 +23,14 @@ use crate::stopwatch::{Stopwatch, rest};
 const SECOND_NS: i64 = 1_000_000_000;
 /// Duration of leases that are claimed and released, or renewed.
 const LONG_NS: i64 = 60 * SECOND_NS;
-/// Duration of a lease whose holder dies, as the shortest of etcd.
+/// Duration of a lease whose holder dies; it is etcd's shortest.
 const TAKEOVER_NS: i64 = 2 * SECOND_NS;
-/// Applications whose holders die in one run.
+/// Number of applications whose holders die in one run.
 const TAKEOVERS: usize = 64;
-/// Leases that are held, and for how long each lasts: they are renewed at half time.
+/// Number of leases that are held, and the duration of each; they are renewed at half time.
 const HELD: usize = 50_000;
 const HELD_NS: i64 = 20 * SECOND_NS;
-/// Name of the service's thread, as far as the system keeps it.
+/// Name of the service's thread, as the system truncates it.
 const SERVICE_THREAD: &str = "clustered-servi";
 
 /// A node with the lease service, and a client on the measuring thread.
@@ -95,7 +96,7 @@ fn now_ns() -> i64 {
     SystemClock.now().ns
 }
 
-/// One of the requests under way.
+/// A request in flight.
 struct Worker {
     application: String,
     unit: String,
@@ -124,7 +125,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes the answer to a claim; returns how long it took.
+    /// Reads the answer to a claim; returns the time that it took.
     fn poll_claim(&mut self, client: &mut LeaseClient) -> Result<Option<u64>, BenchError> {
         let Step::Claiming(id, begun_ns) = self.step else { return Ok(None) };
         let Some(answer) = client.poll_claim(id) else { return Ok(None) };
@@ -150,22 +151,22 @@ impl Worker {
     }
 }
 
-/// Claims, each released again; `parameters.window` applications at once.
+/// Measures claims, each of which is released again, for `parameters.window` applications at once.
 pub(crate) fn claims(parameters: &Parameters) -> Result<Outcome, BenchError> {
     measure(parameters, SyncLevel::None, true)
 }
 
-/// The same with every write synced.
+/// Measures claims with every write synced.
 pub(crate) fn claims_sync(parameters: &Parameters) -> Result<Outcome, BenchError> {
     measure(parameters, SyncLevel::Data, true)
 }
 
-/// Renewals of held leases, `parameters.window` at once.
+/// Measures renewals of held leases, `parameters.window` at once.
 pub(crate) fn renewals(parameters: &Parameters) -> Result<Outcome, BenchError> {
     measure(parameters, SyncLevel::None, false)
 }
 
-/// The same with every write synced.
+/// Measures renewals with every write synced.
 pub(crate) fn renewals_sync(parameters: &Parameters) -> Result<Outcome, BenchError> {
     measure(parameters, SyncLevel::Data, false)
 }

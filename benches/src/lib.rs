@@ -1,7 +1,7 @@
 //! Benchmarks: bodies that measure one thing each, and a runner that compares them with the peers' programs.
 //!
-//! [`run`] measures in this process and is what `harrier bench` calls. The `harrier-bench` binary adds the
-//! [`compare`]r, which runs our programs and the peers' in turn and writes `benches/RESULTS.md`.
+//! [`run`] measures in this process; `harrier bench` calls it. The `harrier-bench` binary adds [`compare`], which
+//! runs our programs and the peers' in turn and writes `benches/RESULTS.md`.
 #![forbid(unsafe_code)]
 
 pub mod benchmark;
@@ -27,37 +27,37 @@ pub use measurement::Measurement;
 
 use thiserror::Error;
 
-/// Why there is no result.
+/// Reason why there is no result.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// No benchmark, or no comparison, has this name.
     #[error("unknown {what} `{name}`; there are {known}")]
     Unknown {
-        /// What was asked for.
+        /// Kind of thing that was requested.
         what: &'static str,
         /// Its name.
         name: String,
-        /// The names that there are.
+        /// Known names.
         known: String,
     },
-    /// A parameter that the benchmark cannot work with.
+    /// The benchmark cannot work with a parameter.
     #[error("{0}")]
     Parameter(String),
-    /// Something that was waited for did not come.
+    /// An event did not happen in time.
     #[error("{0} did not come in time")]
     Timeout(&'static str),
     /// The engine refused.
     #[error("{0}")]
     Engine(String),
-    /// A program under comparison could not be run or said nothing that can be used.
+    /// A program of a comparison could not be run, or printed nothing usable.
     #[error("{program}: {reason}")]
     Program {
         /// The program.
         program: String,
-        /// What went wrong.
+        /// Fault of the program.
         reason: String,
     },
-    /// A file or a thread.
+    /// A file or a thread failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

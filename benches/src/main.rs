@@ -36,13 +36,13 @@ enum Command {
     Run(RunArguments),
     /// Runs ours and the peers' programs in turn and writes RESULTS.md.
     Compare(CompareArguments),
-    /// Compares programs with themselves: tells how far the ratios may be trusted.
+    /// Compares programs with themselves, to show how far the ratios may be trusted.
     Aa(AaArguments),
     /// Times a cache line between the cores, ns.
     Ping,
     /// Writes RESULTS.md and its picture again from RESULTS.json.
     Report,
-    /// Names benchmarks and comparisons.
+    /// Lists benchmarks and comparisons.
     List,
 }
 
@@ -53,7 +53,7 @@ struct RunArguments {
     /// Prints one line of JSON per result.
     #[arg(long)]
     json: bool,
-    /// Bytes of a message [default: the benchmark's own].
+    /// Length of a message, bytes [default: the benchmark's own].
     #[arg(long)]
     size: Option<usize>,
     /// Time of the measurement, s.
@@ -62,7 +62,7 @@ struct RunArguments {
     /// Time before the measurement, s.
     #[arg(long, default_value_t = 0.7)]
     warmup: f64,
-    /// Requests outstanding; clusters only.
+    /// Number of outstanding requests; clusters only.
     #[arg(long, default_value_t = 1)]
     window: usize,
 }
@@ -71,10 +71,10 @@ struct RunArguments {
 struct CompareArguments {
     /// Names of comparisons [default: all].
     names: Vec<String>,
-    /// Pairs of one tag that are wanted.
+    /// Number of pairs with one tag.
     #[arg(long, default_value_t = 7)]
     pairs: usize,
-    /// One pair of short runs, and no report: a look whether everything works.
+    /// Runs one pair of short runs without a report, to check whether everything works.
     #[arg(long)]
     quick: bool,
 }
@@ -192,7 +192,7 @@ fn list() -> Result<(), BenchError> {
         let _ = writeln!(text, "  {:26} {}", comparison.name, comparison.about);
     }
     match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads it has seen enough.
+        // The reader has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }

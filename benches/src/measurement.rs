@@ -1,11 +1,11 @@
-//! What a benchmark has found.
+//! Result of a benchmark.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-/// Longest round trip that is told apart, ns.
+/// Longest round trip that is measured, ns.
 const MAX_NS: u64 = 60_000_000_000;
 
 /// An empty histogram of times in ns, three digits.
@@ -18,15 +18,15 @@ pub(crate) fn histogram() -> Histogram<u64> {
 pub struct Measurement {
     /// Name of the benchmark.
     pub name: &'static str,
-    /// What it was measured with, for whoever reads the result.
+    /// Parameters of the measurement, for readers of the result.
     pub parameters: Vec<(&'static str, Value)>,
     /// Round trips, ns.
     pub latency: Option<Histogram<u64>>,
-    /// Messages in a second.
+    /// Messages per second.
     pub msgs_per_s: f64,
-    /// Bytes of payload of one message.
+    /// Length of the payload of one message, bytes.
     pub size: usize,
-    /// Round trip of a cache line between the cores just before, ns.
+    /// Round trip of a cache line between the cores just before the measurement, ns.
     pub cross_core_ns: u64,
 }
 

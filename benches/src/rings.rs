@@ -1,4 +1,4 @@
-//! Rings between two threads of one process, beside rtrb.
+//! Rings between two threads of one process, compared with rtrb.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ const CAPACITY: usize = 1 << 20;
 const RTRB_MESSAGES: usize = 1_024;
 const READ_LIMIT: usize = 256;
 const TYPE_ID: i32 = 7;
-/// Turns of a reader between looks at the clock.
+/// Number of turns of a reader between readings of the clock.
 const LOOK_AT_CLOCK: u32 = 64;
 
 /// Calls a function that is generic over the length of a message.
@@ -47,7 +47,7 @@ pub(crate) fn many_to_one(parameters: &Parameters) -> Result<Outcome, BenchError
     by_size!(parameters, many_to_one_of)
 }
 
-/// The ring of the Rust ecosystem that we are measured against.
+/// The ring of the Rust ecosystem with which ours are compared.
 pub(crate) fn rtrb(parameters: &Parameters) -> Result<Outcome, BenchError> {
     by_size!(parameters, rtrb_of)
 }

@@ -17,10 +17,10 @@ const PING_STREAM: i32 = 1_001;
 const PONG_STREAM: i32 = 1_002;
 const FRAGMENT_LIMIT: usize = 10;
 
-/// Idle turns between looks at the clock.
+/// Number of idle turns between readings of the clock.
 const LOOK_AT_CLOCK: u64 = 1 << 20;
 
-/// Client conductor's pace while the measuring threads are not its own, s.
+/// Interval of the client conductor while the measuring threads do not run it, s.
 pub(crate) const CONDUCTOR_PERIOD_S: f64 = 0.01;
 
 /// IPC: the driver backs off on a thread of its own, ping and echo spin.
@@ -77,7 +77,7 @@ pub(crate) fn udp(parameters: &Parameters) -> Result<Outcome, BenchError> {
     })
 }
 
-/// Nothing runs on the thread beside the measurement.
+/// Nothing else runs on the measuring thread.
 pub(crate) struct Alone;
 
 impl Beside for Alone {
@@ -87,7 +87,7 @@ impl Beside for Alone {
     }
 }
 
-/// What runs on a measuring thread in its loops.
+/// Other work on a measuring thread.
 pub(crate) trait Beside {
     fn step(&mut self) -> Result<usize, BenchError>;
 }
@@ -99,7 +99,7 @@ impl Beside for Invoked {
     }
 }
 
-/// Tells the other threads of a measurement to end, also when the one that owns it fails.
+/// Tells the other threads of a measurement to end, even when their owner fails.
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -108,7 +108,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Result of a measuring thread; its panic goes on in the caller.
+/// Returns the result of a measuring thread; its panic continues in the caller.
 pub(crate) fn join<V>(
     thread: std::thread::ScopedJoinHandle<'_, Result<V, BenchError>>,
 ) -> Result<V, BenchError> {
@@ -142,7 +142,7 @@ fn echo(
     failure.map_or(Ok(()), Err)
 }
 
-/// Goes on when an offer may succeed a moment later.
+/// Continues when an offer may succeed a moment later.
 #[inline]
 pub(crate) fn retry(error: harrier::ringbuf::append::OfferError) -> Result<(), BenchError> {
     if error.is_retryable() { Ok(()) } else { Err(BenchError::engine(error)) }
@@ -172,7 +172,7 @@ fn ping(
     Ok(Outcome { parameters: Vec::new(), latency: Some(times), msgs_per_s })
 }
 
-/// One message in flight; its time is taken from just before the offer to the handler of its echo.
+/// Measures with one message in flight, from just before the offer to the handler of its echo.
 fn closed_loop(
     beside: &mut impl Beside,
     output: &mut ExclusivePublication,

@@ -1,4 +1,4 @@
-//! The ways in which a measuring thread is attached to a driver.
+//! Attachment of a measuring thread to a driver.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use harrier::ringbuf::{Agent, Clock};
 use crate::BenchError;
 use crate::stopwatch::Stopwatch;
 
-/// Longest that anything is waited for, ns.
+/// Longest wait for anything, ns.
 pub(crate) const PATIENCE_NS: u64 = 20_000_000_000;
 
-/// Fresh directory in memory, removed when dropped.
+/// Creates a fresh directory in memory, which is removed when it is dropped.
 pub(crate) fn directory() -> Result<tempfile::TempDir, BenchError> {
     let parent =
         if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
@@ -32,21 +32,21 @@ pub(crate) fn driver_context(directory: &Path, name: &str) -> Result<DriverConte
     Ok(context)
 }
 
-/// Settings of a client; no message pays for the first access to a page.
+/// Returns settings of a client in which no message pays for the first access to a page.
 fn client_context(directory: PathBuf) -> Context {
     let mut context = Context::new(directory);
     context.pre_touch_mapped_memory = true;
     context
 }
 
-/// What runs on a measuring thread beside the measurement.
+/// Work of a measuring thread beside the measurement.
 pub(crate) trait Side {
-    /// One duty cycle; returns the work done.
+    /// Runs one duty cycle; returns the work done.
     fn step(&mut self) -> Result<usize, BenchError>;
     /// The client.
     fn aeron(&mut self) -> &mut Aeron;
 
-    /// Steps until `poll` has something.
+    /// Steps until `poll` returns a value.
     fn until<V>(
         &mut self,
         what: &'static str,
@@ -129,7 +129,7 @@ impl Side for Invoked {
     }
 }
 
-/// A driver on a thread of its own, and a client of it whose conductor is run by whoever holds this.
+/// A driver on a thread of its own, and a client of it whose conductor the owner runs.
 pub(crate) struct Shared {
     aeron: Aeron,
     driver: Option<RunningDriver>,
@@ -164,7 +164,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.aeron.close();
         if let Some(driver) = self.driver.take() {
-            // A driver that failed has made the measurement fail before.
+            // When the driver failed, the measurement has failed before.
             let _outcome = driver.stop();
         }
     }

@@ -1,4 +1,4 @@
-//! What a member of a cluster does with its state: snapshots, restarts from them, timers.
+//! Work of a cluster member on its state: snapshots, restarts from them, timers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::measurement::histogram;
 use crate::side::{PATIENCE_NS, directory};
 use crate::stopwatch::{Stopwatch, rest};
 
-/// Snapshots, or restarts, of one run.
+/// Number of snapshots, or restarts, of one run.
 const ROUNDS: usize = 3;
 /// Bytes of a message of a snapshot.
 const CHUNK_LENGTH: usize = 1_344;
-/// Timers that are set at any time.
+/// Number of timers that are set at any time.
 const TIMERS: i64 = 1_000;
 
-/// A node below `directory` whose client port is `ports[0]`.
+/// Launches a node below `directory` whose client port is `ports[0]`.
 fn launch(directory: &Path, ports: &[u16], service: ServiceFactory) -> Result<Node, BenchError> {
     let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let members = format!("0,{}", endpoints.join(","));
@@ -107,7 +107,7 @@ fn state_service(length: usize) -> ServiceFactory {
     Box::new(move || Box::new(StateService { length, state: Vec::new() }))
 }
 
-/// Has the node take a snapshot; returns how long it took, ns.
+/// Makes the node take a snapshot; returns its duration, ns.
 fn take_snapshot(directory: &Path) -> Result<u64, BenchError> {
     let context = Context::new(directory.join("node-aeron"));
     let aeron = Aeron::connect(context, MappedMemory, &SystemClock.now()).map_err(BenchError::engine)?;
@@ -154,7 +154,7 @@ pub(crate) fn restart(parameters: &Parameters) -> Result<Outcome, BenchError> {
     Ok(outcome(times))
 }
 
-/// A service that sets a timer anew whenever it fires.
+/// A service that sets a timer again whenever it fires.
 struct TimerService {
     fired: Arc<AtomicU64>,
 }
@@ -169,7 +169,7 @@ impl ClusteredService for TimerService {
         _: &Header<'_>,
     ) {
         for id in 0..TIMERS {
-            // A timer that is lost lowers the rate that is measured.
+            // A timer that is lost lowers the measured rate.
             let _counted = cluster.retry(|cluster| cluster.schedule_timer(id, timestamp));
         }
     }
@@ -188,7 +188,7 @@ impl ClusteredService for TimerService {
     }
 }
 
-/// Timers that are set and fire, 1,000 of them at any time, each set anew when it has fired.
+/// Measures timers: 1,000 are set at any time, and each is set again when it has fired.
 pub(crate) fn timers(parameters: &Parameters) -> Result<Outcome, BenchError> {
     let directory = directory()?;
     let ports = free_ports(5)?;
@@ -202,7 +202,7 @@ pub(crate) fn timers(parameters: &Parameters) -> Result<Outcome, BenchError> {
             is_sent = is_sent || client.offer(0)?;
             client.step(&mut |_| ())?;
         }
-        // The client stays away: with its session and its driver it takes nothing from the node but a look.
+        // There is no client: its session and its driver would take some of the node's time.
         rest(parameters.warmup_s);
         let (stopwatch, before) = (Stopwatch::start(), fired.load(Ordering::Relaxed));
         rest(parameters.seconds);

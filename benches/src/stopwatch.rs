@@ -1,8 +1,8 @@
-//! Time as benchmarks take it.
+//! Time measurement of benchmarks.
 
 use std::time::{Duration, Instant};
 
-/// Nanoseconds since it was started; one clock read each.
+/// Nanoseconds since it was started; each call reads the clock once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 

@@ -1,4 +1,4 @@
-//! One publication to one subscriber, as fast as it goes; counted, and checked for order, at the subscriber.
+//! One publication to one subscriber at full rate. The subscriber counts the messages and checks their order.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,11 +15,13 @@ use crate::side::{Invoked, Shared, Side, directory, driver_context};
 use crate::stopwatch::{Stopwatch, rest};
 
 const STREAM_ID: i32 = 1_003;
-/// What a subscriber that has caught up rests, so that the publisher gets ahead of it: one that is always at the head fetches
-/// each line from the core that has just written it, and the publisher's next store to that line waits for it to come back.
+/// Pause of a subscriber that has caught up, so that the publisher gets ahead of it. A subscriber that is always at
+/// the head fetches each line from the core that has just written it, and the publisher's next store to that line
+/// waits for it to come back.
 const REST_S: f64 = 10e-6;
 const FRAGMENT_LIMIT: usize = 256;
-/// Payload that an end with an invoked driver sends or reads between two duty cycles of it, unless it has to wait anyway.
+/// Payload that an end with an invoked driver sends or reads between two duty cycles of the driver, unless it has to
+/// wait anyway.
 const BYTES_PER_CYCLE: usize = 32 << 10;
 
 /// A counter on a cache line of its own.
@@ -191,7 +193,7 @@ fn between(
     })
 }
 
-/// Messages received in a second, after the warm-up.
+/// Returns the messages received per second after the warm-up.
 fn rate(
     parameters: &Parameters,
     received: &Padded,
@@ -233,7 +235,7 @@ fn publish(
                     beside.step()?;
                 }
             }
-            // The other end was the first to see that it is over.
+            // The other end noticed the end first.
             Err(OfferError::Closed) if !running.load(Ordering::Relaxed) => break,
             Err(error) => {
                 // The stream needs a moment to connect.

@@ -1,4 +1,4 @@
-//! Messages allocate nothing: once streams have run for a while, they take no memory.
+//! Messages allocate nothing: streams that have run for a while take no memory.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const WARM_UP: u64 = 2_000;
 const WARM_UP_NS: i64 = 1_500_000_000;
 const MEASURED: u64 = 5_000;
 const STREAM_ID: i32 = 7;
-/// Messages that are offered before the first of them is back.
+/// Number of messages that are offered before the first of them is back.
 const BURST: u64 = 100;
 
 struct World {
@@ -72,7 +72,7 @@ impl World {
         let (mut sent, mut received) = (0_u64, 0_u64);
         let mut message = [0_u8; 100];
         self.until("the last message", |_| {
-            // Bursts, so that there are runs of datagrams.
+            // Messages are sent in bursts, so that there are runs of datagrams.
             while sent < count && sent - received < BURST {
                 message[..8].copy_from_slice(&sent.to_le_bytes());
                 match stream.0.offer(&message) {
@@ -96,7 +96,8 @@ fn sockets() -> HostTransport {
     HostTransport::new(&TransportOptions::default()).unwrap()
 }
 
-/// Runs of datagrams over one way to the network: a burst is one send of the kernel, and comes together.
+/// Counts allocations of runs of datagrams over one transport back end. A burst is one send call, and arrives
+/// together.
 fn udp_allocations(kind: TransportKind, segmentation: bool) {
     let options = TransportOptions { kind, segmentation, ..TransportOptions::default() };
     match HostTransport::new(&options) {
@@ -116,12 +117,12 @@ fn stream_allocations(channel: &str, transport: HostTransport) -> u64 {
     let directory = tempfile::Builder::new().prefix("harrier-allocations-").tempdir_in("/dev/shm").unwrap();
     let mut world = World::new(directory.path(), "aeron", transport);
     let mut stream = world.stream(channel);
-    // Also what clients do once, with their first heartbeat, belongs to the start.
+    // Actions that clients do once, with their first heartbeat, belong to the start.
     let end_ns = SystemClock.now().ns + WARM_UP_NS;
     while SystemClock.now().ns < end_ns {
         world.exchange(&mut stream, WARM_UP);
     }
-    // Where the host has held the process up until then, what was due is done now.
+    // When the host has held the process up until then, overdue work is done now.
     world.exchange(&mut stream, WARM_UP);
     let before = CountingAllocator::count();
     world.exchange(&mut stream, MEASURED);
@@ -179,8 +180,8 @@ fn cluster_allocations() -> u64 {
     allocations
 }
 
-/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has taken
-/// a minute.
+/// The only thread of this program besides those that are counted. The standard test harness allocates when a test
+/// has taken a minute.
 fn main() {
     assert_eq!(stream_allocations("aeron:ipc", sockets()), 0, "IPC");
     for kind in [TransportKind::Sockets, TransportKind::IoUring] {

@@ -58,3 +58,8 @@ struct StreamGuideExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/leases.md")]
 struct LeaseGuideExamples;
+
+/// And those of the guide to services on released members.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/services-on-aeron.md")]
+struct ServicesOnAeronExamples;

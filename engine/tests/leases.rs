@@ -10,15 +10,15 @@ use harrier::lease::client::{LeaseInfo, PinInfo};
 use harrier::lease::codec::{Event, Process, Request};
 use harrier::lease::{
     BlockError, Cancel, CheckError, Checker, ClaimError, Claimer, Fence, LeaseClientContext, LeaseSettings,
-    PinError, PolledClaimer, ProcessIdentity, ReleaseError, Tenure, Token, Tracker, TrackerState, Unanswered,
+    PinError, PolledClaimer, ReleaseError, Tenure, Token, Tracker, TrackerState, Unanswered,
 };
-use harrier::leases::{BlockingLeaseClient, LeaseTracker, ThreadedClaimer, fenced, lease_service};
+use harrier::leases::{BlockingLeaseClient, LeaseTracker, fenced, lease_service};
 use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use harrier::{BlockingClusterClient, ClusterCommand, Node, ServiceFactory};
 
 const PATIENCE_NS: i64 = 60_000_000_000;
-const LONG: Duration = Duration::from_secs(3_600);
+pub const LONG: Duration = Duration::from_secs(3_600);
 
 /// Keeps the messages that reach it, and tells them when it is asked.
 #[derive(Default)]
@@ -77,7 +77,7 @@ fn services(settings: LeaseSettings) -> Vec<ServiceFactory> {
     vec![lease_service(settings).unwrap(), fenced(keeper, settings).unwrap()]
 }
 
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
     while !condition() {
         assert!(SystemClock.now().ns < deadline_ns, "{what} did not come");
@@ -86,23 +86,23 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A cluster in a directory of its own, with a client of its leases.
-struct Rig {
-    cluster: crate::support::Cluster,
+pub struct Rig {
+    pub cluster: crate::support::Cluster,
     settings: LeaseSettings,
     base: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new(settings: LeaseSettings) -> Self {
+    pub fn new(settings: LeaseSettings) -> Self {
         let base = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
         Self { cluster: crate::support::Cluster::new(base.path()).unwrap(), settings, base }
     }
 
-    fn start(&self) -> Node {
+    pub fn start(&self) -> Node {
         self.cluster.start(services(self.settings)).unwrap()
     }
 
-    fn context(&self) -> LeaseClientContext {
+    pub fn context(&self) -> LeaseClientContext {
         let context = self.cluster.context();
         let ingress = context.members.split(',').nth(1).unwrap().to_owned();
         let egress = "aeron:udp?endpoint=127.0.0.1:0|term-length=64k";
@@ -112,7 +112,7 @@ impl Rig {
         own
     }
 
-    fn client(&self) -> BlockingLeaseClient {
+    pub fn client(&self) -> BlockingLeaseClient {
         BlockingLeaseClient::connect(self.cluster.aeron_directory(), self.context()).unwrap()
     }
 }
@@ -216,10 +216,10 @@ fn one_unit_leads_and_others_are_denied_until_it_steps_down() {
     node.stop().unwrap();
 }
 
-type Waiting = std::thread::JoinHandle<Result<(), BlockError>>;
+pub type Waiting = std::thread::JoinHandle<Result<(), BlockError>>;
 
 /// Waits for the release of "db" in a thread, once the service has the wait.
-fn wait_in_thread(client: &BlockingLeaseClient) -> Waiting {
+pub fn wait_in_thread(client: &BlockingLeaseClient) -> Waiting {
     let client = client.clone();
     #[expect(clippy::disallowed_methods, reason = "blocking calls block their thread")]
     std::thread::spawn(move || client.block_until_leadership_released("db", &Cancel::new()))
@@ -534,92 +534,4 @@ fn a_tracker_takes_over_from_one_that_steps_down() {
     drop((first, second));
     node.stop().unwrap();
     rig.base.close().unwrap();
-}
-
-#[test]
-fn a_unit_belongs_to_one_process() {
-    let rig = Rig::new(LeaseSettings::default());
-    let node = rig.start();
-    let first = rig.client();
-    let tenure = first.claim_leadership("db", "db/0", LONG).unwrap();
-    // Another client of this process extends the same lease.
-    assert_eq!(rig.client().claim_leadership("db", "db/0", LONG).unwrap().token, tenure.token);
-    let mut context = rig.context();
-    context.process = ProcessIdentity { id: 1, started_ms: 0, name: "pid 1 on elsewhere".into() };
-    let other = BlockingLeaseClient::connect(rig.cluster.aeron_directory(), context).unwrap();
-    let Err(ClaimError::UnitHeld(held)) = other.claim_leadership("db", "db/0", LONG) else { panic!() };
-    assert_eq!(held.unit, "db/0");
-    let name = format!("pid {} on ", std::process::id());
-    assert!(held.holder.name.starts_with(&name) && held.holder.started_ms > 0, "{held}");
-    // The holder is alive: a tracker of the other process finds that out by its next claim and stops.
-    let tracker = LeaseTracker::start("db/0", Duration::from_secs(2), other.polled()).unwrap();
-    until("the first refusal", || tracker.rival().is_some());
-    until("the second refusal", || {
-        first.claim_leadership("db", "db/0", LONG).unwrap();
-        tracker.failure().is_some()
-    });
-    let failure = tracker.stop(false).unwrap_err().to_string();
-    assert!(failure.starts_with("leadership failure: unit db/0 is held by another process"), "{failure}");
-    drop((first, other));
-    node.stop().unwrap();
-}
-
-#[test]
-fn a_client_is_closed_from_another_thread() {
-    let rig = Rig::new(LeaseSettings::default());
-    let node = rig.start();
-    let client = rig.client();
-    client.claim_leadership("db", "db/0", LONG).unwrap();
-    let waiting = wait_in_thread(&client);
-    client.close();
-    client.close();
-    assert_eq!(waiting.join().unwrap(), Err(BlockError::Unanswered(Unanswered::Closed)));
-    let late = client.claim_leadership("db", "db/0", LONG);
-    assert_eq!(late, Err(ClaimError::Unanswered(Unanswered::Closed)));
-    node.stop().unwrap();
-}
-
-#[test]
-fn a_wait_for_release_fails_once_the_service_is_gone() {
-    let rig = Rig::new(LeaseSettings::default());
-    let node = rig.start();
-    let mut context = rig.context();
-    (context.unreachable_timeout_ns, context.rewait_ns) = (500_000_000, 100_000_000);
-    let client = BlockingLeaseClient::connect(rig.cluster.aeron_directory(), context).unwrap();
-    client.claim_leadership("db", "db/0", LONG).unwrap();
-    let waiting = wait_in_thread(&client);
-    node.stop().unwrap();
-    let outcome = waiting.join().unwrap();
-    assert!(matches!(outcome, Err(BlockError::Unanswered(_))), "{outcome:?}");
-}
-
-/// A claimer of an application.
-struct Theirs {
-    claims: std::sync::atomic::AtomicU32,
-}
-
-impl Claimer for Theirs {
-    fn claim_leadership(&self, _: &str, unit: &str, duration: Duration) -> Result<Tenure, ClaimError> {
-        match self.claims.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            0 => Err(ClaimError::Denied),
-            1 => {
-                let guaranteed_until_ns = SystemClock.now().ns + duration.as_nanos() as i64;
-                Ok(Tenure { token: 5, guaranteed_until_ns })
-            }
-            _ => Err(ClaimError::Custom(format!("the store forgot {unit}"))),
-        }
-    }
-
-    fn block_until_leadership_released(&self, _: &str, _: &Cancel) -> Result<(), BlockError> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_tracker_works_with_a_claimer_of_the_application() {
-    let claimer = ThreadedClaimer::new(Theirs { claims: 0.into() });
-    let tracker = LeaseTracker::start("db/0", Duration::from_millis(50), claimer).unwrap();
-    until("the failure", || tracker.failure().is_some());
-    assert!(!tracker.wait_leader().wait());
-    assert_eq!(tracker.stop(true).unwrap_err().to_string(), "leadership failure: the store forgot db/0");
 }

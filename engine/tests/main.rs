@@ -2,6 +2,7 @@
 
 mod directories;
 mod examples;
+mod lease_clients;
 mod lease_copies;
 mod lease_failover;
 mod leases;

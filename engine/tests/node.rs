@@ -280,7 +280,8 @@ fn a_service_that_panics_ends_its_node_and_is_named() {
         until("the end", || node.is_ending());
         assert!(!node.has_ended_as_told());
         let failures = node.failures().join("; ");
-        assert!(failures.contains("clustered-service-0-0: terminated: panicked"), "{failures}");
+        assert!(failures.contains("clustered-service-0-0: terminated: service 0 panicked"), "{failures}");
+        assert!(failures.contains("a message of session 1 with 5 bytes (hex 70 61 6e 69 63)"), "{failures}");
         assert!(node.stop().is_err());
     }
 }

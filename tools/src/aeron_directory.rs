@@ -1,6 +1,6 @@
-//! What a media driver's directory says of the driver and its streams, read without a trace (spec 01 §3).
+//! Reads the state of a media driver and its streams from its directory, without a trace (spec 01 §3).
 //!
-//! Files are mapped for reading only: a live driver cannot be disturbed. Every length is checked before it is believed.
+//! Files are mapped read-only, so a live driver is not disturbed. Every length is checked before it is used.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -15,10 +15,10 @@ use harrier::ringbuf::{AtomicBuffer, Memory, MemoryError, Region, error_log};
 use harrier_protocol::cnc::{CNC_FILE, CNC_HEADER_LENGTH, CNC_VERSION_OFFSET, CncError, CncHeader};
 use thiserror::Error;
 
-/// Why a directory cannot be read.
+/// Reason why a directory cannot be read.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
-    /// There is no driver's file.
+    /// There is no file of a driver.
     #[error(
         "no media driver in {}: there is no {CNC_FILE}; start harrier-driver or name its directory with --aeron-dir",
         directory.display()
@@ -27,23 +27,23 @@ pub enum DirectoryError {
         /// The directory.
         directory: PathBuf,
     },
-    /// The file is not that of a driver that this version knows.
+    /// The file does not belong to a driver that this version knows.
     #[error("{}: {error}", path.display())]
     Cnc {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault of the file.
         error: CncError,
     },
-    /// Sections that contradict each other.
+    /// The sections contradict each other.
     #[error("{}: {reason}; is it a CnC file?", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault of the file.
         reason: String,
     },
-    /// The system refuses to map it.
+    /// The system refuses to map the file.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
@@ -51,13 +51,13 @@ pub enum DirectoryError {
 /// A distinct error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedError {
-    /// How often it was seen.
+    /// Number of observations.
     pub observation_count: i32,
-    /// First time, epoch ms.
+    /// Time of the first observation, epoch ms.
     pub first_ms: i64,
-    /// Last time, epoch ms.
+    /// Time of the last observation, epoch ms.
     pub last_ms: i64,
-    /// What happened.
+    /// Text of the error.
     pub text: String,
 }
 
@@ -83,7 +83,7 @@ pub struct CounterRecord {
 }
 
 impl CounterRecord {
-    /// The i32 at the start of the key: the cluster's id in its counters.
+    /// The i32 at the start of the key, which is the cluster's id in its counters.
     pub fn key_i32(&self, offset: usize) -> i32 {
         self.key[offset..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word))
     }
@@ -101,9 +101,10 @@ pub struct AeronDirectory {
 }
 
 impl AeronDirectory {
-    /// Opens a directory whose driver may be alive or dead.
+    /// Opens a directory; its driver may be alive or dead.
     ///
     /// # Errors
+    ///
     /// See [`DirectoryError`].
     pub fn open(directory: &Path) -> Result<Self, DirectoryError> {
         let path = directory.join(CNC_FILE);
@@ -118,7 +119,7 @@ impl AeronDirectory {
         if buffer.capacity() < CNC_HEADER_LENGTH {
             return Err(cnc(CncError::Short { length: buffer.capacity(), required: CNC_HEADER_LENGTH }));
         }
-        // Acquire: what the driver wrote before the version is there.
+        // Acquire: this makes the driver's stores before the version visible.
         buffer.load_i32(CNC_VERSION_OFFSET, Ordering::Acquire);
         let mut bytes = [0; CNC_HEADER_LENGTH];
         buffer.copy_out(0, &mut bytes);
@@ -141,12 +142,12 @@ impl AeronDirectory {
         &self.path
     }
 
-    /// The driver's last sign of life, epoch ms; -1 after it has stopped, 0 before it has started.
+    /// Time of the driver's last heartbeat, epoch ms; -1 after it has stopped, 0 before it has started.
     pub fn heartbeat_ms(&self) -> i64 {
         self.to_driver.consumer_heartbeat_ms()
     }
 
-    /// Counters in use. A record that is freed or given to another while it is read is left out.
+    /// Returns the counters in use. A record that is freed or reused while it is read is left out.
     pub fn counters(&self) -> Vec<CounterRecord> {
         let reader = &self.counters;
         let mut records = Vec::new();
@@ -176,15 +177,16 @@ impl AeronDirectory {
         records
     }
 
-    /// Errors of the driver that were seen since a time, epoch ms.
+    /// Returns the errors of the driver that were seen since a time, epoch ms.
     pub fn errors(&self, since_ms: i64) -> Vec<LoggedError> {
         read_errors(&self.errors, since_ms)
     }
 
-    /// What the loss report says; nothing when the driver made none.
+    /// Returns the entries of the loss report; none when the driver made no report.
     ///
     /// # Errors
-    /// A file that the system refuses to map.
+    ///
+    /// The system refuses to map the file.
     pub fn losses(&self) -> Result<Vec<Loss>, DirectoryError> {
         match MappedMemory.map(&self.path.join(LOSS_REPORT_FILE), MapMode::ReadOnly) {
             Ok(buffer) => Ok(loss_report::read(&buffer)),
@@ -203,7 +205,7 @@ pub fn read_errors(buffer: &AtomicBuffer, since_ms: i64) -> Vec<LoggedError> {
     errors
 }
 
-/// Where a driver without settings puts its directory, or where `AERON_DIR` says.
+/// Returns the directory that `AERON_DIR` names, or that of a driver without settings.
 pub fn default_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("AERON_DIR") {
         return directory.into();
@@ -216,7 +218,7 @@ pub(crate) mod tests {
     use super::*;
     use std::io::Read;
 
-    /// A directory with the CnC file and the loss report that a released driver left.
+    /// Returns a directory with the CnC file and the loss report that a released driver left.
     pub(crate) fn golden() -> tempfile::TempDir {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../driver/testdata/memory/java");

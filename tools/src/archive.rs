@@ -1,4 +1,4 @@
-//! `harrier archive`: an archive's directory, its catalog and its segments.
+//! `harrier archive`: the directory of an archive, its catalog and its segments.
 
 mod change;
 mod describe;
@@ -35,7 +35,7 @@ Exit codes: 0 done, 1 failed or a recording is faulty, 2 wrong usage.";
 pub struct ArchiveArguments {
     /// Directory of the archive.
     pub dir: PathBuf,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: ArchiveCommand,
 }
@@ -69,9 +69,9 @@ pub enum ArchiveCommand {
     CountEntries,
     /// Shows the frames of all recordings that were not purged.
     Dump {
-        /// Frames of each recording at most [default: all].
+        /// Most frames of each recording [default: all].
         frames: Option<u64>,
-        /// Only this recording.
+        /// Shows only this recording.
         #[arg(long)]
         recording_id: Option<i64>,
     },
@@ -81,47 +81,47 @@ pub enum ArchiveCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Prints the process id of the archive that made the mark file.
+    /// Prints the process id of the archive that created the mark file.
     Pid,
     /// Verifies recordings: positions, segment files, frames; faulty ones become invalid.
     Verify {
-        /// Only this recording.
+        /// Verifies only this recording.
         recording_id: Option<i64>,
-        /// Every segment file instead of the last of each recording.
+        /// Verifies every segment file instead of the last one of each recording.
         #[arg(short, long = "all")]
         all: bool,
         /// Checks checksums of entries and frames too: CRC-32 or CRC-32C.
         #[arg(long, value_name = "NAME", value_parser = parse_checksum)]
         checksum: Option<Checksum>,
-        /// What to do with a last frame that may be torn, without asking.
+        /// Answers without asking what to do with a last frame that may be torn.
         #[arg(long, value_enum, value_name = "WHAT")]
         torn: Option<TornChoice>,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Computes checksums and writes them into catalog and segments; session ids of frames give way to them.
+    /// Computes checksums and writes them into catalog and segments; they replace the session ids of frames.
     Checksum {
         /// CRC-32 or CRC-32C.
         #[arg(value_parser = parse_checksum)]
         checksum: Checksum,
-        /// Only this recording.
+        /// Changes only this recording.
         recording_id: Option<i64>,
-        /// Every segment file instead of the last of each recording.
+        /// Changes every segment file instead of the last one of each recording.
         #[arg(short, long = "all")]
         all: bool,
     },
     /// Removes entries that are not valid from the catalog, with their segment files. Asks first.
     Compact {
-        /// Does it without asking.
+        /// Does not ask.
         #[arg(long)]
         yes: bool,
     },
     /// Removes segment files outside the positions of their recordings. Asks first.
     DeleteOrphanedSegments {
-        /// Only of this recording.
+        /// Checks only this recording.
         recording_id: Option<i64>,
-        /// Does it without asking.
+        /// Does not ask.
         #[arg(long)]
         yes: bool,
     },
@@ -130,24 +130,24 @@ pub enum ArchiveCommand {
         /// The recording.
         recording_id: i64,
     },
-    /// Makes a recording invalid: no request finds it.
+    /// Makes a recording invalid: requests no longer find it.
     MarkInvalid {
         /// The recording.
         recording_id: i64,
     },
-    /// Prints the bytes of the catalog file, or gives it more.
+    /// Prints the length of the catalog file, or extends it.
     Capacity {
         /// New capacity, bytes.
         bytes: Option<u64>,
     },
-    /// Kept for scripts: catalogs have no limit of entries but their capacity.
+    /// Kept for scripts: the number of entries is limited only by the capacity of the catalog.
     MaxEntries {
         /// Ignored.
         entries: Option<u64>,
     },
-    /// Takes the files of an archive of an older major version (0, 1, 2) to version 3. Asks first; make a backup before.
+    /// Migrates an archive of an older major version (0, 1, 2) to version 3. Asks first; make a backup before.
     Migrate {
-        /// Does it without asking.
+        /// Does not ask.
         #[arg(long)]
         yes: bool,
     },
@@ -158,7 +158,7 @@ pub enum ArchiveCommand {
 pub enum TornChoice {
     /// The recording ends before the frame.
     Truncate,
-    /// The frame is whole.
+    /// The frame is complete.
     Keep,
 }
 
@@ -233,7 +233,7 @@ fn state_name(entry: &CatalogEntry) -> &'static str {
     }
 }
 
-/// Asks on the terminal, or reads the answer that was piped in. An empty line is a yes on a terminal only.
+/// Asks on the terminal, or reads an answer that is piped in. An empty line means yes on a terminal only.
 fn is_confirmed(question: &str) -> Result<bool, CommandError> {
     let mut errors = std::io::stderr().lock();
     let _nobody_looks = write!(errors, "{question} (y/n): ").and_then(|()| errors.flush());

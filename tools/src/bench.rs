@@ -23,7 +23,7 @@ pub struct BenchArguments {
     /// Prints one line of JSON per result.
     #[arg(long)]
     pub json: bool,
-    /// Bytes of a message [default: the benchmark's own].
+    /// Length of a message, bytes [default: the benchmark's own].
     #[arg(long)]
     pub size: Option<usize>,
     /// Time of the measurement, s.
@@ -32,7 +32,7 @@ pub struct BenchArguments {
     /// Time before the measurement, s.
     #[arg(long, default_value_t = 0.7)]
     pub warmup: f64,
-    /// Requests outstanding; clusters only.
+    /// Number of outstanding requests; clusters only.
     #[arg(long, default_value_t = 1)]
     pub window: usize,
 }

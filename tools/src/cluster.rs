@@ -1,4 +1,4 @@
-//! `harrier cluster`: a member's directory, and the member while it runs.
+//! `harrier cluster`: the directory of a member, and the member while it runs.
 
 mod files;
 mod live;
@@ -28,12 +28,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. is-leader: 0 leader, 1 not; sort-re
 pub struct ClusterArguments {
     /// Directory of the member (`cluster` below the directory of a node).
     pub dir: PathBuf,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: ClusterCommand,
 }
 
-/// How a command talks to a running member.
+/// Options of commands to a running member.
 #[derive(Debug, Clone, Args)]
 pub struct LiveArguments {
     /// Time in which an answer must come, ms.
@@ -52,14 +52,14 @@ pub enum ClusterCommand {
     },
     /// Prints the process id of the member.
     Pid,
-    /// Shows where the member would begin after a restart. Needs its archive.
+    /// Shows where the member would start after a restart. Needs its archive.
     RecoveryPlan {
         /// Number of services [default: as many as have mark files].
         service_count: Option<usize>,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
-        /// How to talk to the member.
+        /// Options of the request to the member.
         #[command(flatten)]
         live: LiveArguments,
     },
@@ -69,9 +69,9 @@ pub enum ClusterCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Puts the entries of recording.log into their order; invalid ones stay invalid.
+    /// Sorts the entries of recording.log; invalid ones stay invalid.
     SortRecordingLog,
-    /// Begins recording.log anew with the latest snapshot; the old file is kept as recording.log.bak.
+    /// Creates recording.log anew with the latest snapshot; the old file is kept as recording.log.bak.
     SeedRecordingLogFromSnapshot,
     /// Writes a missing or damaged recording.log anew: from its sealed copy, or from the log that the archive has. The old file
     /// is kept as recording.log.bak.
@@ -86,37 +86,37 @@ pub enum ClusterCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Asks the member who leads and who belongs to the cluster.
+    /// Asks the member for the leader and the members of the cluster.
     ListMembers {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
-        /// How to talk to the member.
+        /// Options of the request to the member.
         #[command(flatten)]
         live: LiveArguments,
     },
-    /// Shows when a backup asks the cluster next, or has it ask after a delay.
+    /// Shows when a backup asks the cluster next, or makes it ask after a delay.
     BackupQuery {
-        /// Time from now after which it asks, ms.
+        /// Delay until it asks, ms.
         delay_ms: Option<i64>,
     },
-    /// Makes the latest snapshot count no more: after a restart the one before is loaded.
+    /// Invalidates the latest snapshot: after a restart the one before is loaded.
     InvalidateLatestSnapshot,
-    /// Ends with 0 when the member leads, with 1 when it does not.
+    /// Exits with 0 when the member leads and with 1 when it does not.
     IsLeader,
-    /// Has the leader take a snapshot and waits up to 30 s for it.
+    /// Makes the leader take a snapshot and waits up to 30 s for it.
     Snapshot(LiveArguments),
-    /// Has the leader append nothing more.
+    /// Makes the leader append nothing more.
     Suspend(LiveArguments),
-    /// Has a suspended leader go on, and waits for it.
+    /// Makes a suspended leader continue, and waits for it.
     Resume(LiveArguments),
-    /// Ends the cluster in good order, with a snapshot.
+    /// Terminates the cluster with a snapshot.
     Shutdown(LiveArguments),
-    /// Ends the cluster without a snapshot.
+    /// Terminates the cluster without a snapshot.
     Abort(LiveArguments),
     /// Shows the latest snapshot of the consensus module. Needs the member's archive.
     DescribeLatestCmSnapshot {
-        /// Prints JSON: one object a line.
+        /// Prints JSON, one object per line.
         #[arg(long)]
         json: bool,
         /// Channel on which the snapshot is replayed.
@@ -125,13 +125,14 @@ pub enum ClusterCommand {
         /// Stream on which the snapshot is replayed.
         #[arg(long, default_value_t = 103)]
         replay_stream_id: i32,
-        /// How to talk to the member.
+        /// Options of the request to the member.
         #[command(flatten)]
         live: LiveArguments,
     },
-    /// Has the member check that its archive has all recordings of recording.log, and waits up to 30 s.
+    /// Makes the member check that its archive has all recordings of recording.log, and waits up to 30 s.
     ValidateRecordingLog(LiveArguments),
-    /// Has the member fetch snapshots of standbys that are newer than its own, and waits up to 30 s until it has begun.
+    /// Makes the member fetch snapshots of standbys that are newer than its own, and waits up to 30 s until it has
+    /// begun.
     ReplicateStandbySnapshot(LiveArguments),
 }
 

@@ -1,4 +1,4 @@
-//! `harrier completions`: what shells complete.
+//! `harrier completions`: scripts that complete commands in shells.
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -22,6 +22,7 @@ pub struct CompletionsArguments {
 /// Prints the shell's script for a command line.
 ///
 /// # Errors
+///
 /// [`CommandError::Failed`] when it cannot be written.
 pub fn run(arguments: &CompletionsArguments, mut command: Command) -> Result<(), CommandError> {
     let mut script = Vec::new();

@@ -28,9 +28,9 @@ the first half of the orders one at a time, the second half with 128 outstanding
 SIGKILL and started again, and the same session goes on. In the end the digest of the node's book must equal the one computed
 here from the acknowledged orders.";
 
-/// Orders outstanding in the second half.
+/// Number of outstanding orders in the second half.
 const WINDOW: usize = 128;
-/// How long a lost node may be waited for.
+/// Longest wait for a lost node.
 const OUTAGE_LIMIT_NS: i64 = 30_000_000_000;
 /// Time between two lines of progress.
 const PROGRESS_PERIOD_NS: i64 = 250_000_000;
@@ -42,7 +42,7 @@ pub struct DemoArguments {
     /// File of order events (time,type,order id,size,price,direction), plain or gzip [default: a synthetic market].
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Orders at least; a shorter file is repeated with other ids.
+    /// Least number of orders; a shorter file is repeated with other ids.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1_000..=50_000_000))]
     pub messages: u32,
     /// Seed of the synthetic market.
@@ -51,13 +51,14 @@ pub struct DemoArguments {
     /// Directory of archive and cluster; it is kept [default: a temporary one that is removed].
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Where the plot of round trips goes.
+    /// File for the plot of the round trips.
     #[arg(long, default_value = "harrier-demo.svg")]
     pub svg: PathBuf,
-    /// What a crash may cost: 0 survives crashes of the process, 1 (data) and 2 (data and metadata) those of the machine.
+    /// Sync level: 0 survives crashes of the process, 1 (data) and 2 (data and metadata) also survive those of the
+    /// machine.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub sync_level: u8,
-    /// Leaves the node alone.
+    /// Does not kill the node.
     #[arg(long)]
     pub no_crash: bool,
     /// Prints the result as one line of JSON on stdout.
@@ -175,8 +176,8 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Kills the node with messages on their way, starts it again and waits for the session to go on. Returns how long the
-    /// client was without answers.
+    /// Kills the node with messages in flight, starts it again and waits until the session continues. Returns the
+    /// time that the client was without answers.
     fn crash(&mut self, trader: &mut Trader, end: usize) -> Result<i64, TraderError> {
         let begin_ns = SystemClock.now().ns;
         let failed = |error: CommandError| TraderError::Node(error.to_string());
@@ -189,7 +190,7 @@ impl Demo<'_> {
             }
         }
         let outage_ns = SystemClock.now().ns - begin_ns;
-        // The book that was replayed from the log must be the one that was lost.
+        // The book that was replayed from the log must equal the one that was lost.
         let (digest, expected) = self.digests(trader)?;
         if digest != expected {
             return Err(TraderError::Digest { digest, expected });
@@ -209,7 +210,7 @@ impl Demo<'_> {
     }
 }
 
-/// A line on stderr that is written over while it lasts.
+/// A line on stderr that is overwritten while it lasts.
 struct Progress {
     is_terminal: bool,
     next_ns: i64,

@@ -1,4 +1,4 @@
-//! `harrier doctor`: what of this host costs latency, and the section of tuning.md that mends it.
+//! `harrier doctor`: finds what costs latency on this host, and names the section of tuning.md that helps.
 
 mod checks;
 
@@ -31,16 +31,17 @@ pub struct DoctorArguments {
     /// Prints JSON.
     #[arg(long)]
     pub json: bool,
-    /// Threads that spin: 1 for a fused node, 3 and one a service with --layout threads, 1 for each client.
+    /// Number of threads that spin: 1 for a fused node, 3 and one per service with --layout threads, 1 for each
+    /// client.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub busy_threads: usize,
-    /// Bytes that sockets are given (aeron.socket.so_rcvbuf, so_sndbuf).
+    /// Length of socket buffers (aeron.socket.so_rcvbuf, so_sndbuf).
     #[arg(long, value_name = "BYTES", default_value_t = 2 << 20)]
     pub socket_buffer: u64,
-    /// Bytes that Aeron directories need in /dev/shm.
+    /// Space that Aeron directories need in /dev/shm.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub shared_memory: u64,
-    /// Where /proc, /sys and /dev are looked for.
+    /// Root directory of /proc, /sys and /dev.
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     pub root: PathBuf,
 }
@@ -122,7 +123,7 @@ fn to_json(checks: &[Check]) -> Value {
 mod tests {
     use super::*;
 
-    /// The anchor that a heading of Markdown has.
+    /// Returns the anchor of a heading in Markdown.
     fn anchor(heading: &str) -> String {
         heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
     }
@@ -135,7 +136,7 @@ mod tests {
         let checks = examine(&HostFacts::default(), &wishes);
         for check in &checks {
             assert!(
-                anchors.iter().any(|own| own == check.anchor),
+                anchors.iter().any(|candidate| candidate == check.anchor),
                 "tuning.md has no section {}",
                 check.anchor
             );

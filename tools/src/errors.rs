@@ -23,7 +23,7 @@ pub struct ErrorsArguments {
     /// Directory and form.
     #[command(flatten)]
     pub look: LookArguments,
-    /// Only errors seen at or after this time, epoch ms.
+    /// Shows only errors seen at or after this time, epoch ms.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub since_ms: i64,
 }
@@ -42,7 +42,7 @@ pub fn run(arguments: &ErrorsArguments) -> Result<(), CommandError> {
     })
 }
 
-/// Errors as a JSON array.
+/// Formats errors as a JSON array.
 pub(crate) fn to_json(errors: &[LoggedError]) -> Value {
     errors
         .iter()

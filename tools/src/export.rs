@@ -32,7 +32,7 @@ When it listens, one line of JSON with the address is printed on stdout.";
 
 /// Longest request that is read, bytes.
 const MAX_REQUEST_LENGTH: usize = 8 << 10;
-/// How long a client may take to ask and to read.
+/// Longest time for a client to send its request and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Arguments of `harrier export`.
@@ -42,7 +42,7 @@ pub struct ExportArguments {
     /// Directory of a media driver; may be given several times [default: AERON_DIR, or the driver's own default].
     #[arg(long, value_name = "DIR")]
     pub aeron_dir: Vec<PathBuf>,
-    /// Address to listen on; port 0 for any. Whoever reaches it can read all counters.
+    /// Address to listen on; port 0 for any. Everybody who reaches it can read all counters.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9464")]
     pub listen: SocketAddr,
     /// Prints the text once and ends.
@@ -68,7 +68,8 @@ impl ExportArguments {
 /// Serves the metrics until a signal.
 ///
 /// # Errors
-/// [`CommandError::Failed`] for an address that cannot be listened on.
+///
+/// [`CommandError::Failed`] for an address on which it cannot listen.
 pub fn run(arguments: &ExportArguments) -> Result<(), CommandError> {
     if arguments.once {
         return print::text(&arguments.text());
@@ -84,12 +85,12 @@ pub fn run(arguments: &ExportArguments) -> Result<(), CommandError> {
     )?;
     while !stop.load(Ordering::Relaxed) {
         match listener.accept() {
-            // One after the other: a scrape is short, and one that is not is given up.
+            // Requests are served one after the other: a scrape is short, and a long one is abandoned.
             Ok((stream, _)) => {
                 let _client_gone = serve(stream, arguments);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => rest(),
-            // Too many files for a moment, or a client that went again.
+            // Too many files are open for a moment, or the client has gone away.
             Err(_) => rest(),
         }
     }
@@ -111,14 +112,14 @@ fn serve(mut stream: TcpStream, arguments: &ExportArguments) -> std::io::Result<
     stream.flush()
 }
 
-/// The head of a request, up to its empty line.
+/// Reads the head of a request, up to its empty line.
 fn read_request(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut request = Vec::new();
     let mut part = [0; 1_024];
     let deadline_ns = SystemClock.now().ns + PATIENCE.as_nanos() as i64;
-    while !request.windows(4).any(|own| own == b"\r\n\r\n") && request.len() < MAX_REQUEST_LENGTH {
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") && request.len() < MAX_REQUEST_LENGTH {
         let length = stream.read(&mut part)?;
-        // A client that sends a byte now and then must not hold up the others.
+        // A client that sends a byte now and then must not delay the others.
         if length == 0 || SystemClock.now().ns > deadline_ns {
             break;
         }
@@ -129,7 +130,7 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Status, type and body.
+/// Returns status, type and body.
 fn answer(request: &[u8], text: impl FnOnce() -> String) -> (&'static str, &'static str, String) {
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);

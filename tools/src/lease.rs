@@ -41,7 +41,7 @@ The cluster runs the lease service: harrier node --service lease …
 Durations are numbers with s, ms, us or ns.
 Exit codes: 0 yes, 3 denied, not held or lost, 1 failed (nothing is known then), 2 wrong usage.";
 
-/// Exit code for: denied, not held, lost.
+/// Exit code for denied, not held or lost.
 const NO: u8 = 3;
 
 /// Arguments of `harrier lease`.
@@ -51,10 +51,10 @@ pub struct LeaseArguments {
     /// How the cluster is reached.
     #[command(flatten)]
     pub session: SessionArguments,
-    /// Prints JSON, one object a line.
+    /// Prints JSON, one object per line.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: LeaseCommand,
 }
@@ -228,7 +228,7 @@ fn say(json: bool, text: String, object: Value) -> Result<(), CommandError> {
     if json { print::json(&object) } else { print::text(&format!("{text}\n")) }
 }
 
-/// Says no.
+/// Reports a negative answer.
 fn refuse(json: bool, text: String, object: Value) -> Result<(), CommandError> {
     say(json, text, object)?;
     Err(CommandError::Answer(NO))
@@ -290,7 +290,7 @@ fn check(
     }
 }
 
-/// Waits until nobody leads; a signal gives the wait up.
+/// Waits until no unit leads; a signal ends the wait.
 fn wait(client: &BlockingLeaseClient, application: &str, json: bool) -> Result<(), CommandError> {
     let (stop, cancel) = (stop_on_signals()?, Cancel::new());
     let (waiter, given_up, name) = (client.clone(), cancel.clone(), application.to_owned());

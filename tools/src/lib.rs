@@ -1,4 +1,4 @@
-//! The `harrier` command line as a library: one module a subcommand.
+//! The `harrier` command line as a library, with one module for each subcommand.
 #![forbid(unsafe_code)]
 
 pub mod aeron_directory;
@@ -27,7 +27,7 @@ pub mod watch;
 
 use thiserror::Error;
 
-/// Why a command ends without success.
+/// Reason why a command ends without success.
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// The arguments do not fit together; exit code 2.
@@ -36,13 +36,13 @@ pub enum CommandError {
     /// The work could not be done; exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// Everything has been said; the exit code is the answer, as the command's help says.
+    /// The output is complete; the exit code is the answer, as the command's help says.
     #[error("")]
     Answer(u8),
 }
 
 impl CommandError {
-    /// The process's exit code.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -51,7 +51,7 @@ impl CommandError {
         }
     }
 
-    /// Wraps what went wrong.
+    /// Wraps the error of a failed command.
     pub fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }

@@ -1,4 +1,4 @@
-//! `harrier loss`: which streams lost how much.
+//! `harrier loss`: shows which streams have lost how much.
 
 use std::fmt::Write as _;
 

@@ -36,17 +36,17 @@ struct Arguments {
 enum Command {
     /// Shows, verifies and changes the files of an archive.
     Archive(archive::ArchiveArguments),
-    /// Shows what each end of a driver's streams is behind.
+    /// Shows how far each end of a driver's streams is behind.
     Backlog(streams::BacklogArguments),
     /// Measures one thing on this machine.
     Bench(bench::BenchArguments),
-    /// Shows and changes the files of a cluster's member, and tells a running member what to do.
+    /// Shows and changes the files of a cluster member, and sends commands to a running member.
     Cluster(cluster::ClusterArguments),
-    /// Prints what shells complete.
+    /// Prints completions for shells.
     Completions(completions::CompletionsArguments),
-    /// Runs the main job: orders through a clustered order book, with a crash in the middle.
+    /// Runs the demonstration: orders through a clustered order book, with a crash in the middle.
     Demo(demo::DemoArguments),
-    /// Says what of this host costs latency, and what mends it.
+    /// Finds what costs latency on this host, and says what to do about it.
     Doctor(doctor::DoctorArguments),
     /// Shows the distinct errors of a driver.
     Errors(errors::ErrorsArguments),
@@ -54,17 +54,17 @@ enum Command {
     Export(export::ExportArguments),
     /// Claims, holds, checks and awaits leadership of applications.
     Lease(lease::LeaseArguments),
-    /// Shows which streams of a driver lost how much.
+    /// Shows which streams of a driver have lost how much.
     Loss(loss::LossArguments),
     /// Runs one member of a cluster.
     Node(node::NodeArguments),
-    /// Measures round trips to whoever sends messages back.
+    /// Measures round trips to a program that sends messages back.
     Ping(ping::PingArguments),
     /// Sends messages back.
     Pong(pong::PongArguments),
     /// Publishes messages.
     Pub(publish::PublishArguments),
-    /// Measures how many messages a stream carries.
+    /// Measures the message rate of a stream.
     Rate(rate::RateArguments),
     /// Shows the counters of a driver.
     Stat(stat::StatArguments),

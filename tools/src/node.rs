@@ -41,20 +41,20 @@ and aeron.cluster.ticks.per.wheel are checked and have no other effect.
 When clients are served one line of JSON is printed on stdout. SIGTERM and SIGINT end the node with exit code 0, and so do
 `harrier cluster DIR shutdown` and `abort`.";
 
-/// How often the main thread looks for signals and for the node's state.
+/// Interval at which the main thread checks for signals and the node's state.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
 /// Arguments of `harrier node`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct NodeArguments {
-    /// Directory of archive and cluster, on a disk that lasts.
+    /// Directory of archive and cluster, on a durable disk.
     #[arg(long)]
     pub dir: PathBuf,
     /// Directory of the media driver, best below /dev/shm.
     #[arg(long)]
     pub aeron_dir: PathBuf,
-    /// Which of the members this is.
+    /// Id of this member.
     #[arg(long, default_value_t = 0)]
     pub member_id: i32,
     /// Members joined by '|', each id,ingress,consensus,log,catchup,archive with endpoints host:port.
@@ -69,19 +69,20 @@ pub struct NodeArguments {
     /// Id of the cluster in counters.
     #[arg(long, default_value_t = 0)]
     pub cluster_id: i32,
-    /// How agents share threads.
+    /// Assignment of agents to threads.
     #[arg(long, value_enum, default_value_t = LayoutName::Fused)]
     pub layout: LayoutName,
-    /// What threads do without work: spin, yield, backoff, sleep-ns, sleep-ms or noop [default: by number of cores].
+    /// Idle strategy of the threads: spin, yield, backoff, sleep-ns, sleep-ms or noop [default: by number of cores].
     #[arg(long, value_parser = parse_idle)]
     pub idle: Option<IdleStrategy>,
-    /// What a crash may cost: 0 survives crashes of the process, 1 (data) and 2 (data and metadata) those of the machine.
+    /// Sync level: 0 survives crashes of the process, 1 (data) and 2 (data and metadata) also survive those of the
+    /// machine.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub sync_level: u8,
-    /// Time without a sign of life after which a client's session is closed, ms [default: 10000].
+    /// Time after which the session of a silent client is closed, ms [default: 10000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub session_timeout_ms: Option<u32>,
-    /// Sessions at most [default: 100].
+    /// Most sessions [default: 100].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: Option<u32>,
     /// Begins an empty log when recording.log is missing beside an archive that has a log; the old log stays in the archive.
@@ -90,7 +91,7 @@ pub struct NodeArguments {
     /// File of settings, `name=value` per line, after the variables AERON_… of the environment.
     #[arg(long, value_name = "FILE")]
     pub properties: Vec<PathBuf>,
-    /// A setting by its name, e.g. aeron.cluster.log.fragment.limit=10; after all files.
+    /// A setting by its name, e.g. aeron.cluster.log.fragment.limit=10; it overrides all files.
     #[arg(short = 'D', value_name = "NAME=VALUE")]
     pub definitions: Vec<String>,
     /// Ends the node after this time with exit code 0.
@@ -107,16 +108,16 @@ pub enum ServiceName {
     Book,
     /// Leadership leases; further services are order books that accept fences.
     Lease,
-    /// None: services are other processes.
+    /// No service: services are other processes.
     None,
 }
 
-/// How a node's agents share threads.
+/// Assignment of agents to threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LayoutName {
-    /// Driver, archive, consensus module and each service on a thread.
+    /// Driver, archive, consensus module and each service have a thread each.
     Threads,
-    /// All on one thread: the fastest arrangement on few cores.
+    /// All agents share one thread: this is the fastest layout on few cores.
     Fused,
 }
 
@@ -186,7 +187,8 @@ impl NodeArguments {
 /// Runs the node until a signal, the time limit or its own end.
 ///
 /// # Errors
-/// [`CommandError::Usage`] for members that cannot be; [`CommandError::Failed`] when a part does not start or fails.
+///
+/// [`CommandError::Usage`] for invalid members; [`CommandError::Failed`] when a part does not start or fails.
 pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
     let all = members::parse(&arguments.members).map_err(|error| CommandError::Usage(error.to_string()))?;
     if all.len() != 1 {
@@ -235,7 +237,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// A flag that SIGINT and SIGTERM set.
+/// Returns a flag that SIGINT and SIGTERM set.
 pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>, CommandError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -255,7 +257,7 @@ fn announce(arguments: &NodeArguments, ingress: &str, archive: &str) -> Result<(
         "pid": std::process::id(),
     });
     let mut out = std::io::stdout().lock();
-    // Whoever started the node may have closed its end already; the node serves all the same.
+    // The reader of the output may have gone away already; the node serves all the same.
     let _nobody_listens = writeln!(out, "{line}").and_then(|()| out.flush());
     Ok(())
 }

@@ -8,12 +8,12 @@ use harrier::services::orders::Order;
 pub use file::{OrderFileError, read};
 pub use synthetic::synthetic;
 
-/// One order of a flow, and what the source says should come of it.
+/// One order of a flow, and the outcome that the source names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowOrder {
-    /// What is sent.
+    /// The order.
     pub order: Order,
-    /// The order that was executed in reality, when this one stands for an execution.
+    /// The order that was really executed, when this order stands for an execution.
     pub named: Option<u64>,
 }
 
@@ -22,20 +22,21 @@ pub struct FlowOrder {
 pub struct Flow {
     /// Orders in the order in which they are sent.
     pub orders: Vec<FlowOrder>,
-    /// Orders of the first pass over the source; the rest repeats it under other ids.
+    /// Number of orders of the first pass over the source; the rest repeats it with other ids.
     pub first_pass: usize,
-    /// Rows that stand for nothing a book can do: executions of hidden orders and halts.
+    /// Number of rows without an effect on a visible book: executions of hidden orders and halts.
     pub skipped: usize,
 }
 
 impl Flow {
-    /// Repeats the flow, each time with ids of its own, until it holds at least `count` orders.
+    /// Repeats the flow, each time with other ids, until it has at least `count` orders.
     pub fn repeat_to(&mut self, count: usize) {
         self.first_pass = self.orders.len();
         if self.orders.is_empty() {
             return;
         }
-        let ids = |own: &FlowOrder| id_of(&own.order).unwrap_or(0).max(own.named.unwrap_or(0));
+        let ids =
+            |candidate: &FlowOrder| id_of(&candidate.order).unwrap_or(0).max(candidate.named.unwrap_or(0));
         let step = self.orders.iter().map(ids).max().unwrap_or(0) + 1;
         let mut offset = step;
         while self.orders.len() < count {
@@ -84,7 +85,7 @@ mod tests {
             flow.orders.push(FlowOrder { order, named: None });
         }
         flow.repeat_to(5);
-        let ids: Vec<_> = flow.orders.iter().map(|own| id_of(&own.order).unwrap()).collect();
+        let ids: Vec<_> = flow.orders.iter().map(|entry| id_of(&entry.order).unwrap()).collect();
         assert_eq!(ids, [7, 7, 15, 15, 23, 23]);
         assert_eq!(flow.first_pass, 2);
     }

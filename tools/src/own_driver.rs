@@ -1,4 +1,4 @@
-//! Small media drivers that commands run for themselves.
+//! Small media drivers that commands run themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use harrier::ringbuf::{Agent, Clock};
 
 use crate::CommandError;
 
-/// A directory below /dev/shm, or where the system keeps temporary files; removed when it is dropped.
+/// Creates a directory below /dev/shm, or where the system keeps temporary files. It is removed when it is dropped.
 pub(crate) fn directory(prefix: &str) -> Result<tempfile::TempDir, CommandError> {
     let shared = Path::new("/dev/shm");
     let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
     tempfile::Builder::new().prefix(prefix).tempdir_in(parent).map_err(CommandError::failed)
 }
 
-/// Settings of a small driver in a directory: short counters, and ids that no other driver draws.
+/// Returns settings of a small driver: few counters, and ids that no other driver draws.
 pub(crate) fn context(directory: &Path) -> DriverContext {
     let mut context = DriverContext::new(directory.join("aeron"));
     context.seed = SystemClock.now().ns as u64 ^ u64::from(std::process::id());
@@ -35,7 +35,7 @@ pub(crate) struct OwnDriver {
 }
 
 impl OwnDriver {
-    /// A driver with short buffers, at rest without work.
+    /// Starts a driver with short buffers that sleeps without work.
     pub(crate) fn start(prefix: &str) -> Result<Self, CommandError> {
         let directory = directory(prefix)?;
         let mut context = context(directory.path());
@@ -54,15 +54,15 @@ impl OwnDriver {
     }
 }
 
-/// A driver whose agents its owner drives: the shortest way between a program and its sockets.
+/// A driver whose agents its owner runs: the shortest path between a program and its sockets.
 pub(crate) struct InvokedDriver {
-    /// Dropped first: the directory is removed behind them.
+    /// Dropped first; the directory is removed afterwards.
     pub(crate) agents: Vec<Box<dyn Agent>>,
     directory: tempfile::TempDir,
 }
 
 impl InvokedDriver {
-    /// A driver with terms of the usual length.
+    /// Starts a driver with terms of the usual length.
     pub(crate) fn start(prefix: &str) -> Result<Self, CommandError> {
         let directory = directory(prefix)?;
         let mut context = context(directory.path());

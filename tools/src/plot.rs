@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use crate::CommandError;
 
 const SIZE: (u32, u32) = (960, 540);
-/// Nines on the horizontal axis: 0 is the minimum, 1 is p90, 4 is p99.99.
+/// Number of nines on the horizontal axis: 0 is the minimum, 1 is p90, 4 is p99.99.
 const NINES: f64 = 5.0;
 const POINTS: usize = 250;
 const COLORS: [RGBColor; 4] = [BLUE, RED, GREEN, MAGENTA];
@@ -67,7 +67,7 @@ fn draw_percentiles(
     Ok(())
 }
 
-/// Draws series, each in its colour, with a legend.
+/// Draws series, each in its own colour, with a legend.
 fn draw_lines<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     series: impl Iterator<Item = Series<'a>>,
@@ -134,7 +134,7 @@ fn by_nines(histogram: &Histogram<u64>) -> impl Iterator<Item = (f64, f64)> {
 }
 
 fn bounds(histograms: &[(&str, &Histogram<u64>)]) -> (f64, f64) {
-    let filled = histograms.iter().map(|own| own.1).filter(|histogram| !histogram.is_empty());
+    let filled = histograms.iter().map(|histogram| histogram.1).filter(|histogram| !histogram.is_empty());
     let low = filled.clone().map(|histogram| histogram.min()).min().unwrap_or(1_000).max(1);
     let high = filled.map(|histogram| histogram.value_at_quantile(0.99999)).max().unwrap_or(1_000_000);
     (low as f64 / 1.2e3, high as f64 * 1.2 / 1e3)

@@ -1,4 +1,4 @@
-//! Text for standard output: whole documents, so that a closed pipe ends a command and never panics.
+//! Text for standard output. It is written as a whole, so that a closed pipe ends a command and never panics.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -11,7 +11,8 @@ use crate::CommandError;
 /// Writes text to standard output.
 ///
 /// # Errors
-/// [`CommandError::Answer`] with 0 when nobody reads any more: `harrier stat | head` has done its work.
+///
+/// [`CommandError::Answer`] with 0 when nobody reads any more: `harrier stat | head` has succeeded.
 pub fn text(text: &str) -> Result<(), CommandError> {
     bytes_of(text.as_bytes())
 }
@@ -37,7 +38,7 @@ pub fn json(value: &Value) -> Result<(), CommandError> {
     text(&format!("{value}\n"))
 }
 
-/// A number with commas between groups of three digits.
+/// Formats a number with commas between groups of three digits.
 ///
 /// ```
 /// assert_eq!(harrier_tools::print::grouped(-1_234_567), "-1,234,567");
@@ -58,7 +59,7 @@ pub fn grouped(number: i64) -> String {
     grouped
 }
 
-/// A point in time as `2026-11-22 02:37:57.123+0000`; times that cannot be are given as their number.
+/// Formats a time as `2026-11-22 02:37:57.123+0000`; an invalid time is shown as its number.
 ///
 /// ```
 /// assert_eq!(harrier_tools::print::timestamp(1_700_000_000_123), "2023-11-14 22:13:20.123+0000");
@@ -67,17 +68,17 @@ pub fn timestamp(epoch_ms: i64) -> String {
     date(epoch_ms).map_or_else(|| epoch_ms.to_string(), |date| date.to_string())
 }
 
-/// The time of day as `02:37:57`, UTC.
+/// Formats the time of day as `02:37:57`, UTC.
 pub fn time_of_day(epoch_ms: i64) -> String {
     date(epoch_ms).map_or_else(|| epoch_ms.to_string(), |date| date.time_of_day())
 }
 
-/// Years before 1970 and after 9999 are no times of anything that Aeron writes.
+/// Years before 1970 and after 9999 are invalid for everything that Aeron writes.
 fn date(epoch_ms: i64) -> Option<Date> {
     (0..253_402_300_800_000).contains(&epoch_ms).then(|| Date::of(epoch_ms))
 }
 
-/// Bytes in the largest unit that keeps three digits: `1.5 MiB`.
+/// Formats bytes in the largest unit that keeps three digits: `1.5 MiB`.
 pub fn bytes(count: i64) -> String {
     let mut value = count as f64;
     let mut unit = 0;
@@ -89,7 +90,7 @@ pub fn bytes(count: i64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Nanoseconds in a readable unit: `12.3 µs`.
+/// Formats nanoseconds in a readable unit: `12.3 µs`.
 pub fn duration(ns: i64) -> String {
     match ns {
         ..1_000 => format!("{ns} ns"),
@@ -99,7 +100,7 @@ pub fn duration(ns: i64) -> String {
     }
 }
 
-/// An error log as text, in the shape that operators of Aeron know.
+/// Formats an error log in the form that operators of Aeron know.
 pub fn errors(errors: &[crate::aeron_directory::LoggedError]) -> String {
     let mut text = String::new();
     for error in errors {

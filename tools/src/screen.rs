@@ -1,4 +1,4 @@
-//! Terminals that a command draws on whole, and the look that its pictures share.
+//! Full-screen terminals of commands, and their common style.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ pub(crate) const GOOD: Style = Style::new().fg(Color::Green);
 pub(crate) const WARN: Style = Style::new().fg(Color::Yellow);
 pub(crate) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// The terminal: raw while something is shown, as it was afterwards, whatever happens.
+/// The terminal. It is in raw mode while something is shown, and is always restored afterwards.
 pub(crate) struct Screen {
     terminal: DefaultTerminal,
 }
 
 impl Screen {
-    /// Takes the terminal; `instead` tells what to do without one.
+    /// Takes the terminal; `instead` says what to do without one.
     pub(crate) fn open(instead: &str) -> Result<Self, CommandError> {
         let terminal = ratatui::try_init()
             .map_err(|error| CommandError::Failed(format!("no terminal to draw on ({error}); {instead}")))?;
@@ -35,7 +35,7 @@ impl Screen {
         self.terminal.draw(render).map(drop).map_err(CommandError::failed)
     }
 
-    /// A key that was pressed within the time.
+    /// Returns a key that was pressed within the time.
     pub(crate) fn key(&mut self, patience: Duration) -> Result<Option<KeyEvent>, CommandError> {
         if event::poll(patience).map_err(CommandError::failed)?
             && let Event::Key(key) = event::read().map_err(CommandError::failed)?
@@ -62,7 +62,7 @@ pub(crate) fn is_quit(key: &KeyEvent) -> bool {
     }
 }
 
-/// One frame as text, without the spaces at the ends of lines.
+/// Returns one frame as text, without spaces at the ends of lines.
 pub(crate) fn text_of(
     width: u16,
     height: u16,
@@ -80,7 +80,7 @@ pub(crate) fn text_of(
     Ok(text)
 }
 
-/// A frame with a title.
+/// Returns a frame with a title.
 pub(crate) fn panel(title: &str) -> Block<'_> {
     Block::bordered()
         .border_type(BorderType::Rounded)
@@ -88,7 +88,7 @@ pub(crate) fn panel(title: &str) -> Block<'_> {
         .title(Span::styled(format!(" {title} "), HEAD.add_modifier(Modifier::BOLD)))
 }
 
-/// The command's name, in the top left corner.
+/// Returns the command's name for the top left corner.
 pub(crate) fn name_plate(name: &str) -> Span<'_> {
     Span::styled(
         format!(" {name} "),
@@ -96,7 +96,7 @@ pub(crate) fn name_plate(name: &str) -> Span<'_> {
     )
 }
 
-/// What keys do, for the bottom line.
+/// Returns the help for keys, for the bottom line.
 pub(crate) fn key_help<'a>(keys: &[(&'a str, &'a str)]) -> Vec<Span<'a>> {
     keys.iter()
         .flat_map(|(key, what)| {
@@ -108,7 +108,7 @@ pub(crate) fn key_help<'a>(keys: &[(&'a str, &'a str)]) -> Vec<Span<'a>> {
         .collect()
 }
 
-/// A cell whose text is at the right.
+/// Returns a cell whose text is aligned to the right.
 pub(crate) fn right<'a>(text: impl Into<String>, style: Style) -> Cell<'a> {
     Cell::from(Line::styled(text.into(), style).alignment(Alignment::Right))
 }

@@ -30,25 +30,25 @@ pub struct StatArguments {
     /// Directory and form.
     #[command(flatten)]
     pub look: LookArguments,
-    /// Only counters of this type id; may be given several times.
+    /// Shows only counters of this type id; may be given several times.
     #[arg(long = "type", value_name = "TYPE_ID")]
     pub types: Vec<i32>,
-    /// Only counters whose label holds this text, in any case.
+    /// Shows only counters whose label contains this text, ignoring case.
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
-    /// Only counters with this registration id.
+    /// Shows only counters with this registration id.
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     pub registration_id: Option<i64>,
-    /// Only counters that this client owns.
+    /// Shows only counters that this client owns.
     #[arg(long, value_name = "CLIENT_ID", allow_negative_numbers = true)]
     pub owner: Option<i64>,
-    /// Only counters of streams with this session id.
+    /// Shows only counters of streams with this session id.
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     pub session_id: Option<i32>,
-    /// Only counters of streams with this stream id.
+    /// Shows only counters of streams with this stream id.
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     pub stream_id: Option<i32>,
-    /// Only counters of streams whose channel holds this text.
+    /// Shows only counters of streams whose channel contains this text.
     #[arg(long, value_name = "TEXT")]
     pub channel: Option<String>,
 }
@@ -89,7 +89,7 @@ pub fn run(arguments: &StatArguments) -> Result<(), CommandError> {
     })
 }
 
-/// How old the driver's last sign of life is: `12ms`, or what its absence means.
+/// Returns the age of the driver's last heartbeat as `12ms`, or what its absence means.
 pub(crate) fn heartbeat_age(directory: &AeronDirectory, now_ms: i64) -> String {
     match directory.heartbeat_ms() {
         0 => "none: the driver is starting".to_owned(),
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn filters_are_joined() {
-        let ids = |words: &[&str]| seen(words).0.iter().map(|own| own.type_id).collect::<Vec<_>>();
+        let ids = |words: &[&str]| seen(words).0.iter().map(|counter| counter.type_id).collect::<Vec<_>>();
         assert_eq!(ids(&["--type", "4", "--stream-id", "43"]), [4]);
         assert_eq!(ids(&["--type", "4", "--type", "5", "--session-id", "2002"]), [4, 5]);
         assert_eq!(ids(&["--label", "BYTES SENT"]), [0]);

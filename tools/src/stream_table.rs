@@ -1,4 +1,4 @@
-//! Streams of a driver, put together from their counters (spec 01 §3.6).
+//! Streams of a driver, assembled from their counters (spec 01 §3.6).
 
 use harrier_protocol::counter_types::{StreamKey, type_id};
 
@@ -26,7 +26,7 @@ pub struct Stream {
     pub session_id: i32,
     /// Stream id.
     pub stream_id: i32,
-    /// Channel as it was asked for.
+    /// Channel of the add command.
     pub channel: String,
     /// Counters by type, then by id.
     pub counters: Vec<StreamCounter>,
@@ -69,7 +69,7 @@ impl Stream {
         self.of_type(type_id::RECEIVER_HWM).next().is_some()
     }
 
-    /// Where the stream stands on this side: what was published, else received, else consumed.
+    /// Position of the stream on this side: the published one, else the received one, else the consumed one.
     pub fn position(&self) -> i64 {
         [type_id::PUBLISHER_POSITION, type_id::RECEIVER_POSITION, type_id::SUBSCRIBER_POSITION]
             .into_iter()
@@ -78,7 +78,7 @@ impl Stream {
     }
 }
 
-/// Puts counters together to streams, ordered by stream id, session and channel.
+/// Assembles counters to streams, ordered by stream id, session and channel.
 pub fn streams(counters: &[CounterRecord]) -> Vec<Stream> {
     let mut streams: Vec<Stream> = Vec::new();
     for record in counters {
@@ -94,8 +94,9 @@ pub fn streams(counters: &[CounterRecord]) -> Vec<Stream> {
             value: record.value,
         };
         let channel = channel(record, key.channel);
-        let is_same = |own: &&mut Stream| {
-            (own.session_id, own.stream_id) == (key.session_id, key.stream_id) && own.channel == channel
+        let is_same = |candidate: &&mut Stream| {
+            (candidate.session_id, candidate.stream_id) == (key.session_id, key.stream_id)
+                && candidate.channel == channel
         };
         match streams.iter_mut().find(is_same) {
             Some(stream) => stream.counters.push(counter),
@@ -129,21 +130,25 @@ fn counter_name(record: &CounterRecord) -> String {
     record.label.split_once(':').map_or(record.label.as_str(), |(name, _)| name).to_owned()
 }
 
-/// The channel of the label, which holds more of it than the key; the key's when the label is of another shape.
+/// Returns the channel of the label, which contains more of it than the key; the key's channel when the label has
+/// another form.
 fn channel(record: &CounterRecord, key: &[u8]) -> String {
     let text = record.label.split_once(": ").map(|(_, rest)| rest.splitn(4, ' '));
     let channel = text.and_then(|mut words| words.nth(3));
     let Some(channel) = channel else { return String::from_utf8_lossy(key).into_owned() };
     let ends_with_position = record.type_id == type_id::SUBSCRIBER_POSITION;
-    let whole =
-        if ends_with_position { channel.rsplit_once(" @").map_or(channel, |own| own.0) } else { channel };
+    let whole = if ends_with_position {
+        channel.rsplit_once(" @").map_or(channel, |(name, _)| name)
+    } else {
+        channel
+    };
     whole.to_owned()
 }
 
-/// What one end of a stream is behind, or has room for.
+/// Backlog or free space of one end of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backlog {
-    /// A publisher: bytes before back pressure.
+    /// A publisher, with its free space before back pressure.
     Publisher {
         /// Registration id of the publication.
         registration_id: i64,
@@ -152,22 +157,22 @@ pub enum Backlog {
         /// Bytes up to its limit.
         remaining: i64,
     },
-    /// A sender: bytes that wait, and bytes that its receivers take.
+    /// A sender, with its unsent bytes and the window of its receivers.
     Sender {
         /// Registration id of the publication.
         registration_id: i64,
-        /// Bytes published and not sent.
+        /// Bytes that are published but not sent.
         backlog: i64,
         /// Bytes up to the limit of flow control.
         window: i64,
     },
-    /// An image of a receiver: bytes received that are not whole yet because some before them are missing.
+    /// An image of a receiver, with received bytes behind a gap.
     Receiver {
         /// Registration id of the image.
         registration_id: i64,
         /// Position up to which nothing is missing.
         position: i64,
-        /// Bytes beyond it.
+        /// Bytes received beyond that position.
         gap: i64,
     },
     /// A subscriber.
@@ -181,7 +186,7 @@ pub enum Backlog {
     },
 }
 
-/// What each end of a stream is behind. `all` gives subscribers of a local publication the position that they follow.
+/// Returns the backlog of each end of a stream. `all` contains the publications that local subscribers follow.
 pub fn backlog(stream: &Stream, all: &[Stream]) -> Vec<Backlog> {
     let mut list = Vec::new();
     let published = stream.value(type_id::PUBLISHER_POSITION);
@@ -199,8 +204,8 @@ pub fn backlog(stream: &Stream, all: &[Stream]) -> Vec<Backlog> {
     for receiver in stream.of_type(type_id::RECEIVER_POSITION) {
         let high = stream
             .of_type(type_id::RECEIVER_HWM)
-            .find(|own| own.registration_id == receiver.registration_id)
-            .map_or(receiver.value, |own| own.value);
+            .find(|candidate| candidate.registration_id == receiver.registration_id)
+            .map_or(receiver.value, |candidate| candidate.value);
         let (registration_id, position) = (receiver.registration_id, receiver.value);
         list.push(Backlog::Receiver { registration_id, position, gap: (high - position).max(0) });
     }
@@ -214,12 +219,15 @@ pub fn backlog(stream: &Stream, all: &[Stream]) -> Vec<Backlog> {
     list
 }
 
-/// Position of the publication of this driver with the same session and stream, which IPC and spy subscribers read.
+/// Returns the position of this driver's publication with the same session and stream, which IPC and spy subscribers
+/// read.
 fn published_elsewhere(stream: &Stream, all: &[Stream]) -> Option<i64> {
     all.iter()
-        .filter(|own| own.is_publication())
-        .find(|own| (own.session_id, own.stream_id) == (stream.session_id, stream.stream_id))
-        .and_then(|own| own.value(type_id::PUBLISHER_POSITION))
+        .filter(|candidate| candidate.is_publication())
+        .find(|candidate| {
+            (candidate.session_id, candidate.stream_id) == (stream.session_id, stream.stream_id)
+        })
+        .and_then(|candidate| candidate.value(type_id::PUBLISHER_POSITION))
 }
 
 #[cfg(test)]
@@ -233,7 +241,7 @@ mod tests {
         let golden = golden();
         let all = streams(&AeronDirectory::open(golden.path()).unwrap().counters());
         let heads: Vec<_> =
-            all.iter().map(|own| (own.session_id, own.stream_id, own.is_publication())).collect();
+            all.iter().map(|stream| (stream.session_id, stream.stream_id, stream.is_publication())).collect();
         let expected = [
             (1_001, 42, true),
             (1_001, 42, false),

@@ -1,4 +1,4 @@
-//! `harrier streams` and `harrier backlog`: the streams of a driver, and what each end of them is behind.
+//! `harrier streams` and `harrier backlog`: the streams of a driver, and the backlog of each end.
 
 use std::fmt::Write as _;
 
@@ -52,9 +52,10 @@ pub fn run(arguments: &StreamsArguments) -> Result<(), CommandError> {
     })
 }
 
-/// Prints what each end of the streams is behind.
+/// Prints the backlog of each end of the streams.
 ///
 /// # Errors
+///
 /// [`CommandError::Failed`] for a directory that cannot be read.
 pub fn run_backlog(arguments: &BacklogArguments) -> Result<(), CommandError> {
     arguments.look.run(|directory, _| {
@@ -148,7 +149,7 @@ fn line(backlog: &Backlog) -> String {
 fn backlog_to_json(stream: &Stream, all: &[Stream]) -> Value {
     let ends: Value = backlog(stream, all)
         .iter()
-        .map(|own| match own {
+        .map(|candidate| match candidate {
             Backlog::Publisher { registration_id, position, remaining } => json!({
                 "end": "publisher", "registration_id": registration_id, "position": position, "remaining": remaining,
             }),

@@ -31,7 +31,7 @@ pub struct TopArguments {
     /// Directory of the media driver [default: AERON_DIR, or the driver's own default].
     #[arg(long, value_name = "DIR")]
     pub aeron_dir: Option<std::path::PathBuf>,
-    /// Time between two looks, ms.
+    /// Interval, ms.
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     pub interval_ms: u64,
     /// Prints one frame as text and ends.

@@ -1,4 +1,4 @@
-//! Commands that look at a driver's directory, once or again and again.
+//! Commands that read a driver's directory once or repeatedly.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -13,24 +13,24 @@ use crate::aeron_directory::{AeronDirectory, DirectoryError, default_directory};
 use crate::node::stop_on_signals;
 use crate::{CommandError, print};
 
-/// Which directory to look at, and how to say what is there.
+/// Directory to read, and form of the output.
 #[derive(Debug, Args)]
 pub struct LookArguments {
     /// Directory of the media driver [default: AERON_DIR, or the driver's own default].
     #[arg(long, value_name = "DIR")]
     pub aeron_dir: Option<PathBuf>,
-    /// Prints JSON: one document, with --watch one a line.
+    /// Prints JSON: one document, or one per line with --watch.
     #[arg(long)]
     pub json: bool,
-    /// Looks again and again until a signal.
+    /// Repeats until a signal.
     #[arg(long)]
     pub watch: bool,
-    /// Time between two looks, ms.
+    /// Interval, ms.
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     pub interval_ms: u64,
 }
 
-/// What a look has found: as text and as a document.
+/// Result of a reading: as text and as a document.
 pub struct Seen {
     /// For people.
     pub text: String,
@@ -44,11 +44,12 @@ impl LookArguments {
         self.aeron_dir.clone().unwrap_or_else(default_directory)
     }
 
-    /// Looks, once or until a signal. The directory is opened anew for each look, so that a restarted driver is seen; one
-    /// that is gone for a moment is waited for.
+    /// Reads once or until a signal. The directory is opened anew each time, so that a restarted driver is seen; a
+    /// driver that is gone for a moment is waited for.
     ///
     /// # Errors
-    /// A directory that cannot be read at the first look.
+    ///
+    /// A directory that cannot be read at the first time.
     pub fn run(
         &self,
         look: impl Fn(&AeronDirectory, i64) -> Result<Seen, DirectoryError>,
@@ -88,7 +89,7 @@ impl LookArguments {
 /// Moves to the top left and clears the screen.
 pub(crate) const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Rests for a time, in short naps, so that a signal is heard at once.
+/// Sleeps for a time, in short naps, so that a signal is noticed at once.
 pub(crate) fn rest_until(time: Duration, is_over: impl Fn() -> bool) {
     let deadline_ns = SystemClock.now().ns + time.as_nanos() as i64;
     while SystemClock.now().ns < deadline_ns && !is_over() {

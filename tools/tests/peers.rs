@@ -24,6 +24,7 @@ mod names;
 mod peer;
 mod replication;
 mod sequences;
+mod services;
 mod tether;
 mod their_driver;
 mod timestamps;

@@ -1,4 +1,4 @@
-//! The ratios and their bars as a picture, for whoever would rather look than read.
+//! Picture of the ratios and their bars.
 
 use plotters::prelude::*;
 
@@ -11,7 +11,7 @@ const WIDTH: u32 = 960;
 const ROW_HEIGHT: u32 = 18;
 /// Title, axis and margins.
 const FRAME_HEIGHT: u32 = 110;
-/// Ends of the axis, times.
+/// Ends of the axis, as factors.
 const LEAST: f64 = 0.5;
 const MOST: f64 = 256.0;
 const HELD: RGBColor = RGBColor(46, 125, 80);
@@ -20,9 +20,9 @@ const NOT_HELD: RGBColor = RGBColor(192, 57, 43);
 /// One line of the picture.
 struct Line {
     label: String,
-    /// How many times better than the peer: lower times, higher rates.
+    /// Factor by which the figure is better than the peer's: lower times, higher rates.
     times: f64,
-    /// How many times better it has to be.
+    /// Factor that the bar demands.
     wanted: f64,
     is_held: bool,
 }
@@ -30,6 +30,7 @@ struct Line {
 /// Draws all figures that have a bar relative to a peer, as SVG.
 ///
 /// # Errors
+///
 /// [`BenchError::Engine`] when the picture cannot be drawn.
 pub(super) fn of(results: &Results) -> Result<String, BenchError> {
     let lines = lines(results);
@@ -65,7 +66,7 @@ fn lines(results: &Results) -> Vec<Line> {
     lines
 }
 
-/// How many times better a ratio is, and how many times the bar asks for; `None` for bars that no peer has a part in.
+/// Returns the factor of a ratio and the factor that the bar demands; `None` for bars without a peer.
 fn advantage(bar: Bar, tag: Tag, ratio: f64) -> Option<(f64, f64)> {
     match bar {
         Bar::AtMost(most) => Some((1.0 / ratio, 1.0 / most)),
@@ -80,7 +81,7 @@ fn draw(text: &mut String, lines: &[Line]) -> Result<(), Box<dyn std::error::Err
     let root =
         SVGBackend::with_string(text, (WIDTH, FRAME_HEIGHT + ROW_HEIGHT * count as u32)).into_drawing_area();
     root.fill(&WHITE)?;
-    // Its labels are drawn by hand: the mesh would put them between the lines.
+    // The labels are drawn by hand: the mesh would put them between the lines.
     let mut chart = ChartBuilder::on(&root)
         .caption("how many times better than the peer; the mark is the bar", ("sans-serif", 20))
         .margin(14)

@@ -1,4 +1,4 @@
-//! What is compared with what, and the bars.
+//! List of comparisons and bars.
 
 use super::statistics::{Ratio, Tag};
 
@@ -9,7 +9,7 @@ pub enum Peer {
     Java(&'static str),
     /// The C client with this command.
     C {
-        /// The driver that it is a client of.
+        /// Driver of the client.
         driver: CDriver,
         /// Threading mode and idle strategy of the driver, e.g. `shared backoff`.
         mode: &'static str,
@@ -24,10 +24,10 @@ pub enum Peer {
     Own(&'static str),
 }
 
-/// The driver of a C client.
+/// Driver of a C client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CDriver {
-    /// Its own.
+    /// The client's own driver.
     Own,
     /// `harrier-driver`.
     Ours,
@@ -46,23 +46,24 @@ impl Peer {
     }
 }
 
-/// A figure and what it must be, as a ratio of ours to the peer's.
+/// Bar of a figure, as a ratio of ours to the peer's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bar {
-    /// Times: no more than this.
+    /// For times: at most this ratio.
     AtMost(f64),
-    /// Rates: no less than this.
+    /// For rates: at least this ratio.
     AtLeast(f64),
-    /// Rates: no less than the first with near cores, the second with far ones.
+    /// For rates: at least the first ratio with near cores, the second with far ones.
     AtLeastByTag(f64, f64),
-    /// Our own figure: no more than this, whatever the peer's is.
+    /// For our own figure: at most this value, whatever the peer's is.
     Under(f64),
-    /// Shown without a bar.
+    /// The figure is shown without a bar.
     Shown,
 }
 
 impl Bar {
-    /// Whether a ratio holds the bar; `None` without one. `tolerance` is the share that the runner cannot tell apart.
+    /// True when a ratio meets the bar; `None` without a bar. `tolerance` is the share that the runner cannot
+    /// distinguish.
     pub fn holds(&self, tag: Tag, ratio: &Ratio, tolerance: f64) -> Option<bool> {
         match *self {
             Self::AtMost(most) => Some(ratio.median <= most * (1.0 + tolerance)),
@@ -76,7 +77,7 @@ impl Bar {
         }
     }
 
-    /// The bar for a tag, for tables.
+    /// Returns the bar for a tag as text for tables.
     pub fn text(&self, tag: Tag) -> String {
         match *self {
             Self::AtMost(most) => format!("≤ {most}"),
@@ -88,14 +89,14 @@ impl Bar {
     }
 }
 
-/// One of our runs; its figures go by `SIZE MODE`.
+/// One of our runs; its figures have the key `SIZE MODE`.
 #[derive(Debug, Clone, Copy)]
 pub struct Lane {
     /// Our benchmark.
     pub benchmark: &'static str,
-    /// Bytes of a message.
+    /// Length of a message, bytes.
     pub size: usize,
-    /// Requests outstanding.
+    /// Number of outstanding requests.
     pub window: usize,
     /// `closed`, `window` or `stream`.
     pub mode: &'static str,
@@ -104,18 +105,18 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Name that both programs' figures of this lane go by.
+    /// Returns the key of the figures of this lane, in both programs.
     pub fn key(&self) -> String {
         format!("{} {}", self.size, self.mode)
     }
 }
 
-/// Our program beside one peer.
+/// Our program and one peer.
 #[derive(Debug)]
 pub struct Comparison {
     /// Name on the command line.
     pub name: &'static str,
-    /// What is compared, for the report.
+    /// Description for the report.
     pub about: &'static str,
     /// Our runs.
     pub lanes: &'static [Lane],
@@ -135,7 +136,7 @@ const fn window(size: usize, bars: &'static [(&'static str, Bar)]) -> Lane {
     Lane { benchmark: "cluster-1", size, window: 128, mode: "window", bars }
 }
 
-/// Leases; names of 64 bytes or so.
+/// Comparison of leases, with names of about 64 bytes.
 const fn leases(
     benchmark: &'static str,
     window: usize,

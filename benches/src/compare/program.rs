@@ -1,4 +1,4 @@
-//! Running the programs under comparison and reading what they print.
+//! Running the programs of a comparison and reading their output.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,8 +12,8 @@ use crate::running::Running;
 use crate::side::directory;
 use crate::stopwatch::{Stopwatch, rest};
 
-/// Runs the rest of its arguments in a session whose scheduling weight is the highest: where the kernel schedules by
-/// session, what else the machine does cannot take the cores away.
+/// Script that runs the rest of its arguments in a session with the highest scheduling weight. Where the kernel
+/// schedules by session, other work on the machine cannot take the cores away.
 const SHIELD: &str = r#"echo -20 > /proc/self/autogroup 2>/dev/null; exec "$@""#;
 /// Options of the JVM.
 const JVM: [&str; 6] = [
@@ -32,13 +32,13 @@ const TUNED: [(&str, &str); 5] = [
     ("AERON_RCV_INITIAL_WINDOW_LENGTH", "2m"),
     ("AERON_TERM_BUFFER_LENGTH", "64m"),
 ];
-/// Longest that the driver of a C client is waited for, ns.
+/// Longest wait for the driver of a C client, ns.
 const DRIVER_PATIENCE_NS: u64 = 10_000_000_000;
 
-/// Where the programs are.
+/// Paths of the programs.
 #[derive(Debug, Clone)]
 pub struct Peers {
-    /// Our binary; it measures when called with the name of a benchmark.
+    /// Our binary. It measures when it is called with the name of a benchmark.
     pub ours: PathBuf,
     /// `peerbench.jar`.
     pub java: PathBuf,
@@ -51,11 +51,13 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// This binary, and the harnesses as their own build leaves them below `folder`; `HARRIER_PEER_JAR`, `HARRIER_PEER_C`
-    /// and `HARRIER_PEER_ETCD` name others. `HARRIER_DRIVER` names another `harrier-driver` than the one beside this binary.
+    /// Returns this binary, and the harnesses where their own build leaves them below `folder`. `HARRIER_PEER_JAR`,
+    /// `HARRIER_PEER_C` and `HARRIER_PEER_ETCD` name others. `HARRIER_DRIVER` names another `harrier-driver` than the
+    /// one beside this binary.
     ///
     /// # Errors
-    /// When the system does not tell which binary this is.
+    ///
+    /// The system does not say which binary this is.
     pub fn below(folder: &Path) -> Result<Self, BenchError> {
         let named = |variable: &str, usual: PathBuf| std::env::var_os(variable).map_or(usual, PathBuf::from);
         let ours = std::env::current_exe()?;
@@ -68,7 +70,7 @@ impl Peers {
         })
     }
 
-    /// Why the peer of a comparison cannot be run here; `None` when it can.
+    /// Returns the reason why the peer of a comparison cannot run here; `None` when it can.
     pub fn missing(&self, comparison: &Comparison) -> Option<String> {
         const C: &str = "run `cargo build --release -p peer-c` in benches/peers/c";
         const JAVA: &str = "run `mvn -q package` in benches/peers/java";
@@ -88,12 +90,12 @@ impl Peers {
         Some(format!("{} is not there: {how}", path.display()))
     }
 
-    /// Our runs, one after the other.
+    /// Executes our runs, one after the other.
     pub(super) fn run_ours(&self, comparison: &Comparison, quick: bool) -> Result<Samples, BenchError> {
         self.run_own(comparison, None, quick)
     }
 
-    /// The peer's run.
+    /// Executes the peer's run.
     pub(super) fn run_peer(&self, comparison: &Comparison, quick: bool) -> Result<Samples, BenchError> {
         match comparison.peer {
             Peer::Java(arguments) => self.run_java(arguments, quick),
@@ -131,7 +133,7 @@ impl Peers {
     fn run_java(&self, arguments: &str, quick: bool) -> Result<Samples, BenchError> {
         let mut command = shielded(Path::new("java"));
         command.args(JVM).arg("-jar").arg(&self.java).args(arguments.split_whitespace());
-        // The JVM compiles while it warms up.
+        // The JVM compiles during its warm-up.
         let warmup = match (quick, arguments.starts_with("cluster")) {
             (true, false) => "0.5",
             (false, false) => "3",
@@ -240,7 +242,7 @@ fn shielded(program: &Path) -> Command {
     command
 }
 
-/// Runs a command to its end and returns the objects that it printed.
+/// Runs a command to its end and returns the objects that it has printed.
 fn output(mut command: Command) -> Result<Vec<Value>, BenchError> {
     let text = format!("{:?}", command.get_args().skip(5).collect::<Vec<_>>());
     let failed = |reason: String| BenchError::Program { program: text.clone(), reason };
@@ -259,7 +261,7 @@ fn output(mut command: Command) -> Result<Vec<Value>, BenchError> {
     Ok(objects)
 }
 
-/// Takes the figures that programs print on the top level.
+/// Takes the figures of the top level of an object.
 fn insert(samples: &mut Samples, lane: &str, object: &Value) {
     for (name, metric) in [
         ("p50_ns", "p50_ns"),

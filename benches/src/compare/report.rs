@@ -1,4 +1,4 @@
-//! What comparisons have found, kept as JSON and shown as `RESULTS.md`.
+//! Results of comparisons, kept as JSON and shown as `RESULTS.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -31,7 +31,7 @@ pub struct Entry {
     pub lane: String,
     /// Metric, such as `p50_ns`.
     pub metric: String,
-    /// Where the cores were.
+    /// Distance of the cores.
     pub tag: Tag,
     /// The figure.
     pub ratio: Ratio,
@@ -44,10 +44,11 @@ pub struct Results {
 }
 
 impl Results {
-    /// Reads `RESULTS.json`; nothing when it is not there.
+    /// Reads `RESULTS.json`; returns no results when it does not exist.
     ///
     /// # Errors
-    /// A file that cannot be read or is not ours.
+    ///
+    /// The file cannot be read or is not ours.
     pub fn load(path: &Path) -> Result<Self, BenchError> {
         if !path.is_file() {
             return Ok(Self::default());
@@ -64,7 +65,7 @@ impl Results {
         Ok(Self { entries })
     }
 
-    /// Puts the rounds of a comparison on `machine` in the place of older ones of that machine.
+    /// Replaces the older rounds of a comparison on `machine` by these.
     pub fn replace(&mut self, machine: &str, comparison: &Comparison, rounds: &[Round]) {
         let list = self.entries.entry(comparison.name.to_owned()).or_default();
         list.retain(|entry| entry.machine != machine);
@@ -83,19 +84,19 @@ impl Results {
         }
     }
 
-    /// What was found for a comparison.
+    /// Returns the results of a comparison.
     pub fn of(&self, comparison: &Comparison) -> &[Entry] {
         self.entries.get(comparison.name).map_or(&[], Vec::as_slice)
     }
 
-    /// All machines, in the order of their letters.
+    /// Returns all machines, in the order of their letters.
     pub fn machines(&self) -> Vec<&str> {
         let all: BTreeSet<&str> =
             self.entries.values().flatten().map(|entry| entry.machine.as_str()).collect();
         all.into_iter().collect()
     }
 
-    /// By how much the A/A comparisons on a machine widen the bars there; `None` without any.
+    /// Returns the share by which the A/A comparisons on a machine widen its bars; `None` without any.
     pub fn tolerance(&self, machine: &str) -> Option<f64> {
         let own: Vec<&Ratio> = COMPARISONS
             .iter()
@@ -119,7 +120,8 @@ impl Results {
     /// Writes `RESULTS.json`, `RESULTS.md` and `RESULTS.svg` below `folder`.
     ///
     /// # Errors
-    /// Files that cannot be written.
+    ///
+    /// The files cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), BenchError> {
         let text = serde_json::to_string_pretty(&self.to_json())
             .map_err(|error| BenchError::Engine(error.to_string()))?;
@@ -166,26 +168,26 @@ impl Results {
     }
 }
 
-/// What rows of this machine go by.
+/// Returns the name of this machine in the results.
 pub fn this_machine() -> String {
     format!("{} virtual cores, {}", core_count(), cpu_model())
 }
 
-/// The letter that stands for a machine in tables.
+/// Returns the letter that stands for a machine in tables.
 pub(super) fn letter(machines: &[&str], machine: &str) -> char {
     let index = machines.iter().position(|other| *other == machine).unwrap_or_default();
     char::from(b'A' + (index % 26) as u8)
 }
 
 impl Entry {
-    /// The bar of this figure.
+    /// Returns the bar of this figure.
     pub(super) fn bar(&self, comparison: &Comparison) -> Option<Bar> {
         let lane = comparison.lanes.iter().find(|lane| lane.key() == self.lane)?;
         lane.bars.iter().find(|(metric, _)| *metric == self.metric).map(|(_, bar)| *bar)
     }
 }
 
-/// True for a program beside itself.
+/// True for a comparison of a program with itself.
 fn is_aa(comparison: &Comparison) -> bool {
     comparison.lanes.iter().all(|lane| comparison.peer == Peer::Own(lane.benchmark))
 }
@@ -216,7 +218,7 @@ fn row(comparison: &Comparison, entry: &Entry, place: &str, tolerance: f64) -> S
     )
 }
 
-/// A number with its thousands apart.
+/// Formats a number with separated thousands.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Cache-line round trips below this are near, ns.
+/// Cache-line round trip below which cores are near, ns.
 const NEAR_BELOW_NS: u64 = 200;
-/// A ratio that should be 1 may be off by this much.
+/// Greatest error of a ratio that should be 1.
 const TRUSTED: f64 = 0.05;
 
-/// Where the host has put the cores.
+/// Distance of the two cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tag {
-    /// A cache line goes there and back in less than 200 ns.
+    /// A cache line takes less than 200 ns for the round trip.
     Near,
-    /// It takes longer.
+    /// A cache line takes longer.
     Far,
 }
 
@@ -57,7 +57,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// The tag, when both runs have the same.
+    /// Returns the tag, when both runs have the same one.
     pub fn tag(&self) -> Option<Tag> {
         (self.ours.0 == self.theirs.0).then_some(self.ours.0)
     }
@@ -72,7 +72,7 @@ pub(super) fn largest_group(rounds: &[Round]) -> usize {
         .unwrap_or(0)
 }
 
-/// What the pairs of one tag say of one figure.
+/// Ratios of one figure among the pairs of one tag.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio {
     /// Median of our figures.
@@ -120,7 +120,7 @@ pub fn ratios(rounds: &[Round], lane: &str, metric: &'static str) -> BTreeMap<Ta
     found
 }
 
-/// Sorts, and takes the middle; the mean of the two middle ones of an even number.
+/// Sorts the values and returns the middle one, or the mean of the two middle ones of an even number.
 fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -131,11 +131,11 @@ fn median(values: &mut [f64]) -> Option<f64> {
     }
 }
 
-/// By how much bars are widened after an A/A comparison with these ratios: nothing while all are 1 ± 0.05, else the
-/// largest deviation, rounded up to a percent.
+/// Returns the share by which bars are widened after A/A comparisons with these ratios: nothing while all are 1 ±
+/// 0.05, else the largest deviation, rounded up to a percent.
 pub fn tolerance<'a>(ratios: impl IntoIterator<Item = &'a Ratio>) -> f64 {
     let worst = ratios.into_iter().map(|ratio| (ratio.median - 1.0).abs()).fold(0.0, f64::max);
-    // 1.05 is not a number that a computer knows.
+    // 1.05 has no exact binary representation.
     let worst = (worst * 1e6).round() / 1e6;
     if worst <= TRUSTED { 0.0 } else { (worst * 100.0).ceil() / 100.0 }
 }

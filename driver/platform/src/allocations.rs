@@ -1,11 +1,11 @@
-//! An allocator that counts, for tests that messages allocate nothing.
+//! An allocator that counts, for tests which show that messages allocate nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// The system's allocator with a count of what all threads of the process take from it.
+/// The system's allocator, which counts the allocations of all threads of the process.
 ///
 /// ```
 /// use harrier_platform::CountingAllocator;
@@ -22,7 +22,7 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 pub struct CountingAllocator;
 
 impl CountingAllocator {
-    /// Allocations and reallocations so far; 0 unless it is the process's global allocator.
+    /// Number of allocations and reallocations; 0 unless this is the process's global allocator.
     pub fn count() -> u64 {
         COUNT.load(Ordering::Relaxed)
     }

@@ -1,11 +1,11 @@
-//! Child processes that must end in time.
+//! Child processes that must end with their parent.
 
 use std::io::Error;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// Gives the process that `command` will start a process group of its own, and has the system kill it when the thread that
-/// starts it ends, however that comes.
+/// Puts the process that `command` will start into a process group of its own, and lets the system kill it when the
+/// thread that starts it ends, for whatever reason.
 pub fn bind_to_parent(command: &mut Command) -> &mut Command {
     let parent = std::process::id();
     command.process_group(0);
@@ -15,24 +15,26 @@ pub fn bind_to_parent(command: &mut Command) -> &mut Command {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(Error::last_os_error());
             }
-            // A parent that died before the call would not be noticed.
+            // Otherwise the death of a parent before this call would not be noticed.
             if libc::getppid() as u32 == parent { Ok(()) } else { Err(Error::from_raw_os_error(libc::ESRCH)) }
         })
     }
 }
 
-/// Asks a process started by a command that was [bound](bind_to_parent), and all of its group, to end.
+/// Asks the process of a [bound](bind_to_parent) command and its group to end.
 ///
 /// # Errors
-/// What the system says; a group that is gone is no error.
+///
+/// The error of the system; a group that is gone is no error.
 pub fn ask_to_end(child: &Child) -> Result<(), Error> {
     signal(child, libc::SIGTERM)
 }
 
-/// Ends a process started by a command that was [bound](bind_to_parent), and all of its group, at once.
+/// Kills the process of a [bound](bind_to_parent) command and its group.
 ///
 /// # Errors
-/// What the system says; a group that is gone is no error.
+///
+/// The error of the system; a group that is gone is no error.
 pub fn kill_group(child: &Child) -> Result<(), Error> {
     signal(child, libc::SIGKILL)
 }

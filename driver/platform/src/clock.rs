@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use harrier_ringbuf::{Clock, Now};
 
-/// Time between two readings of a [`PausingClock`] that counts at most, ns.
+/// Longest time between two readings of a [`PausingClock`] that counts, ns.
 const LONGEST_STEP_NS: i64 = 10_000_000;
 
 /// CLOCK_MONOTONIC for intervals, CLOCK_REALTIME for the epoch.
@@ -15,22 +15,23 @@ impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Now {
         let (seconds, nanos) = read(libc::CLOCK_MONOTONIC);
-        // The coarse clock costs a fraction and its few milliseconds of age do not matter in files and heartbeats.
+        // The coarse clock costs a fraction, and its age of a few milliseconds does not matter in files and
+        // heartbeats.
         let (epoch_seconds, epoch_nanos) = read(libc::CLOCK_REALTIME_COARSE);
         Now { ns: seconds * 1_000_000_000 + nanos, epoch_ms: epoch_seconds * 1_000 + epoch_nanos / 1_000_000 }
     }
 }
 
-/// The system's clocks, less the time in which the thread that reads them was held up: from one reading to the next at most
-/// 10 ms pass. All of a thread are one clock.
+/// The system's clocks without the time in which the reading thread was held up: at most 10 ms pass between two
+/// readings. All clocks of a thread are one clock.
 ///
-/// For tests that run a driver with its clients on one thread. Time-outs among them then measure what they do, and a host
-/// that stops the process for some seconds is none of it.
+/// It is for tests that run a driver and its clients on one thread. Time-outs among them then measure what they do;
+/// when the host stops the process for some seconds, no time passes.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PausingClock;
 
 thread_local! {
-    /// The system's time at the last reading, and how far that was ahead of this clock's, ns.
+    /// Time of the system at the last reading, and its lead over this clock, ns.
     static LAST: Cell<Option<(i64, i64)>> = const { Cell::new(None) };
 }
 
@@ -44,7 +45,7 @@ impl Clock for PausingClock {
     }
 }
 
-/// How much of the time between two readings does not count.
+/// Part of the time between two readings that does not count.
 fn pause_ns(last_ns: i64, now_ns: i64) -> i64 {
     (now_ns - last_ns - LONGEST_STEP_NS).max(0)
 }

@@ -1,4 +1,4 @@
-//! Control messages and options of sockets that the standard library does not know.
+//! Control messages and socket options that the standard library does not have.
 
 use socket2::Socket;
 use std::io::Error;
@@ -22,7 +22,7 @@ impl Control {
         header.msg_controllen = CONTROL_LENGTH as _;
     }
 
-    /// Makes the system cut what `header` sends into datagrams of `length` bytes.
+    /// Makes the system cut the data of `header` into datagrams of `length` bytes.
     pub(crate) fn segment(&mut self, header: &mut libc::msghdr, length: u16) {
         header.msg_control = self.0.as_mut_ptr().cast();
         // SAFETY: a computation on a length.
@@ -38,11 +38,12 @@ impl Control {
     }
 }
 
-/// The value of a control message of a receive; `None` when there is none of that kind.
+/// Returns the value of a control message of a receive; `None` when there is no message of that kind.
 ///
 /// # Safety
-/// `header` was filled in by a successful receive, its control area is still there, and messages of that kind hold a `V`,
-/// which any bits make.
+///
+/// A successful receive has filled in `header`, its control area still exists, and messages of that kind hold a `V`,
+/// for which all bits are valid.
 pub(crate) unsafe fn find<V: Copy>(
     header: &libc::msghdr,
     level: libc::c_int,
@@ -61,7 +62,7 @@ pub(crate) unsafe fn find<V: Copy>(
     None
 }
 
-/// A message header that names nothing yet.
+/// Returns a message header without buffers.
 pub(crate) fn empty_header() -> libc::msghdr {
     // SAFETY: an all-zero message header is a valid value.
     unsafe { zeroed() }

@@ -1,8 +1,8 @@
 //! Files that are read and written.
 //!
-//! Writes and reads go through the page cache and are carried out when they are submitted; a sync, which may take long, is
-//! carried out by a worker thread unless the storage was made [`inline`](FileStorage::inline). While a file is being
-//! synced, later operations on any file of this storage wait behind it, so that effects keep their order.
+//! Writes and reads go through the page cache and run when they are submitted. A sync may take long, so a worker
+//! thread runs it, unless the storage was created [`inline`](FileStorage::inline). While a file is being synced,
+//! later operations on any file of this storage wait, so that effects keep their order.
 
 use harrier_ringbuf::Storage;
 use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, StorageError, SyncLevel, WriteBuffer};
@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::mapped_memory::space;
 
-/// Completions that wait without allocating.
+/// Number of completions that can wait without an allocation.
 const COMPLETION_CAPACITY: usize = 1_024;
 
 struct OpenFile {
@@ -49,10 +49,11 @@ pub struct FileStorage {
 }
 
 impl FileStorage {
-    /// A storage whose syncs run on a thread of its own.
+    /// Creates a storage whose syncs run on a thread of its own.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// The system refuses another thread.
     pub fn threaded() -> std::io::Result<Self> {
         let (jobs, job_receiver) = channel::<SyncJob>();
         let (done_sender, done) = channel();
@@ -69,7 +70,7 @@ impl FileStorage {
         Ok(Self { worker: Some(Worker { jobs, done }), ..Self::inline() })
     }
 
-    /// A storage that syncs in place: simplest, and fast enough when syncs are rare or off.
+    /// Creates a storage that syncs in place. It is the simplest, and fast enough when syncs are rare or off.
     pub fn inline() -> Self {
         Self {
             files: Vec::new(),

@@ -1,4 +1,5 @@
-//! Facts of the host that bear on latency, for `harrier doctor`: read from /proc and /sys, changing nothing.
+//! Properties of the host that affect latency, for `harrier doctor`. They are read from /proc and /sys; nothing is
+//! changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +7,18 @@ use std::path::{Path, PathBuf};
 /// A core.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CoreFacts {
-    /// Its number.
+    /// Number of the core.
     pub id: usize,
-    /// How its clock is governed; `None` where the system does not say.
+    /// Governor of its clock; `None` where the system does not say.
     pub governor: Option<String>,
-    /// Cores on the same physical core, itself included.
+    /// Cores that share the physical core, itself included.
     pub siblings: Vec<usize>,
 }
 
 /// A state in which an idle core sleeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdleState {
-    /// Its name, e.g. `C6`.
+    /// Name of the state, e.g. `C6`.
     pub name: String,
     /// Time to wake up from it, µs.
     pub exit_latency_us: u64,
@@ -26,18 +27,18 @@ pub struct IdleState {
 /// An interrupt and the cores that may serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interrupt {
-    /// Its number.
+    /// Number of the interrupt.
     pub number: u32,
-    /// Cores.
+    /// Cores that serve the interrupt.
     pub cores: Vec<usize>,
 }
 
-/// What the host says of itself; absent where it does not say.
+/// Properties of the host; a property is absent where the host does not show it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HostFacts {
     /// Cores that are online.
     pub cores: Vec<CoreFacts>,
-    /// Cores that the scheduler leaves alone.
+    /// Cores that the scheduler does not use by itself.
     pub isolated: Vec<usize>,
     /// Cores without a periodic tick.
     pub tickless: Vec<usize>,
@@ -45,7 +46,7 @@ pub struct HostFacts {
     pub transparent_huge_pages: Option<String>,
     /// Swap space, bytes.
     pub swap_bytes: Option<u64>,
-    /// How eagerly the kernel swaps.
+    /// Tendency of the kernel to swap (`vm.swappiness`).
     pub swappiness: Option<u64>,
     /// Usable and total bytes of /dev/shm.
     pub shared_memory: Option<(u64, u64)>,
@@ -55,21 +56,21 @@ pub struct HostFacts {
     pub send_buffer_max: Option<u64>,
     /// Clock that the kernel reads.
     pub clock_source: Option<String>,
-    /// Bytes that a process may lock; `u64::MAX` without a limit.
+    /// Bytes that a process may lock in memory; `u64::MAX` without a limit.
     pub locked_memory_max: Option<u64>,
-    /// Files that a process may open; `u64::MAX` without a limit.
+    /// Number of files that a process may open; `u64::MAX` without a limit.
     pub open_files_max: Option<u64>,
     /// Interrupts.
     pub interrupts: Vec<Interrupt>,
-    /// Idle states that are enabled, on the first core.
+    /// Enabled idle states of the first core.
     pub idle_states: Vec<IdleState>,
-    /// Memory nodes.
+    /// Number of memory nodes.
     pub numa_node_count: Option<usize>,
-    /// Names of processor faults that the kernel works around.
+    /// Names of processor faults that the kernel mitigates.
     pub mitigations: Vec<String>,
     /// True on a virtual machine.
     pub is_virtual: Option<bool>,
-    /// Time since the start that the host of the virtual machine took away, in thousandths of all time.
+    /// Time since the start that the hypervisor gave to others, in thousandths of all time.
     pub stolen_per_mille: Option<f64>,
 }
 
@@ -87,7 +88,7 @@ fn number(path: PathBuf) -> Option<u64> {
     text(path)?.parse().ok()
 }
 
-/// A list such as `0-3,8`; empty for text that is none.
+/// Parses a list such as `0-3,8`; returns an empty one for other text.
 fn list(text: &str) -> Vec<usize> {
     let mut all = Vec::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
@@ -101,7 +102,7 @@ fn list(text: &str) -> Vec<usize> {
     all
 }
 
-/// Names in a directory, sorted; empty where there is none.
+/// Returns the names in a directory, sorted; none when there is no directory.
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(path)
         .into_iter()
@@ -113,7 +114,7 @@ fn names(path: &Path) -> Vec<String> {
 }
 
 impl HostFacts {
-    /// Reads the facts below a root directory: `/`, or what a test has put together.
+    /// Reads the properties below a root directory: `/`, or a directory that a test has prepared.
     pub fn read(root: &Path) -> Self {
         let cpu = root.join("sys/devices/system/cpu");
         let sysctl = root.join("proc/sys");
@@ -141,21 +142,23 @@ impl HostFacts {
             is_virtual: text(root.join("proc/cpuinfo")).map(|text| has_flag(&text, "hypervisor")),
             stolen_per_mille: text(root.join("proc/stat"))
                 .and_then(|text| stolen(&text))
-                .map(|own| own.stolen as f64 * 1_000.0 / own.total.max(1) as f64),
+                .map(|time| time.stolen as f64 * 1_000.0 / time.total.max(1) as f64),
         }
     }
 }
 
 fn core(cpu: &Path, id: usize) -> CoreFacts {
-    let own = cpu.join(format!("cpu{id}"));
+    let folder = cpu.join(format!("cpu{id}"));
     CoreFacts {
         id,
-        governor: text(own.join("cpufreq/scaling_governor")),
-        siblings: text(own.join("topology/thread_siblings_list")).map(|text| list(&text)).unwrap_or_default(),
+        governor: text(folder.join("cpufreq/scaling_governor")),
+        siblings: text(folder.join("topology/thread_siblings_list"))
+            .map(|text| list(&text))
+            .unwrap_or_default(),
     }
 }
 
-/// The word in brackets: `always [madvise] never`.
+/// Returns the word in brackets: `always [madvise] never`.
 fn chosen(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(word, _)| word.to_owned())
@@ -167,7 +170,7 @@ fn swap_bytes(meminfo: &str) -> Option<u64> {
     Some(kilobytes * 1_024)
 }
 
-/// The soft limit in a line `Max open files   1024   4096   files`.
+/// Returns the soft limit of a line like `Max open files   1024   4096   files`.
 fn soft_limit(limits: &str, name: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     match line.split_whitespace().next()? {
@@ -181,11 +184,11 @@ fn interrupts(path: &Path) -> Vec<Interrupt> {
         .iter()
         .filter_map(|name| {
             let number = name.parse().ok()?;
-            let own = path.join(name);
-            // What serves it now; hosts without that say who may.
-            let cores = text(own.join("effective_affinity_list"))
+            let folder = path.join(name);
+            // Cores that serve the interrupt now; older kernels show only the cores that may.
+            let cores = text(folder.join("effective_affinity_list"))
                 .filter(|text| !text.is_empty())
-                .or_else(|| text(own.join("smp_affinity_list")))?;
+                .or_else(|| text(folder.join("smp_affinity_list")))?;
             Some(Interrupt { number, cores: list(&cores) })
         })
         .collect();
@@ -198,11 +201,14 @@ fn idle_states(path: &Path) -> Vec<IdleState> {
         .iter()
         .filter(|name| name.starts_with("state"))
         .filter_map(|name| {
-            let own = path.join(name);
-            if number(own.join("disable")).unwrap_or(0) != 0 {
+            let folder = path.join(name);
+            if number(folder.join("disable")).unwrap_or(0) != 0 {
                 return None;
             }
-            Some(IdleState { name: text(own.join("name"))?, exit_latency_us: number(own.join("latency"))? })
+            Some(IdleState {
+                name: text(folder.join("name"))?,
+                exit_latency_us: number(folder.join("latency"))?,
+            })
         })
         .collect()
 }
@@ -218,11 +224,11 @@ fn has_flag(cpuinfo: &str, flag: &str) -> bool {
     flags.is_some_and(|line| line.split_whitespace().any(|word| word == flag))
 }
 
-/// From the first line of /proc/stat: user nice system idle iowait irq softirq steal.
+/// Parses the first line of /proc/stat: user nice system idle iowait irq softirq steal.
 fn stolen(stat: &str) -> Option<StolenTime> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
-    // Guest time is in user time already.
+    // User time contains guest time already.
     let total = ticks.iter().take(8).sum();
     Some(StolenTime { stolen: *ticks.get(7)?, total })
 }
@@ -300,7 +306,8 @@ mod tests {
         assert_eq!((facts.swap_bytes, facts.swappiness), (Some(2_048 * 1_024), Some(60)));
         assert_eq!((facts.receive_buffer_max, facts.send_buffer_max), (Some(212_992), None));
         assert_eq!((facts.open_files_max, facts.locked_memory_max), (Some(1_024), Some(u64::MAX)));
-        let interrupts: Vec<_> = facts.interrupts.iter().map(|own| (own.number, own.cores.len())).collect();
+        let interrupts: Vec<_> =
+            facts.interrupts.iter().map(|interrupt| (interrupt.number, interrupt.cores.len())).collect();
         assert_eq!(interrupts, [(9, 4), (11, 1)]);
         assert_eq!((facts.is_virtual, facts.stolen_per_mille), (Some(true), Some(100.0)));
         assert_eq!(facts.shared_memory, None);

@@ -1,4 +1,4 @@
-//! The back end that a setting chooses.
+//! The transport back end that the settings choose.
 
 use crate::udp::{UdpSocket, UdpTransport};
 use crate::uring::{UringSocket, UringTransport};
@@ -23,9 +23,10 @@ enum Kind {
 }
 
 impl HostTransport {
-    /// A transport that works as the options say.
+    /// Creates a transport with these options.
     ///
     /// # Errors
+    ///
     /// [`TransportError::Unavailable`] when the host lacks or forbids the back end.
     pub fn new(options: &TransportOptions) -> Result<Self, TransportError> {
         let kind = match options.kind {
@@ -65,7 +66,7 @@ impl Transport for HostTransport {
 /// A socket of a [`HostTransport`].
 pub struct HostSocket(
     Socket,
-    // Most datagrams of a batch, where that is set.
+    // Most datagrams of a batch, where a setting limits them.
     Option<usize>,
 );
 
@@ -74,7 +75,7 @@ enum Socket {
     IoUring(Box<UringSocket>),
 }
 
-/// Does the same on whichever it is.
+/// Evaluates the same expression for each kind of socket.
 macro_rules! on_socket {
     ($socket:expr, $name:ident => $call:expr) => {
         match $socket {
@@ -99,7 +100,7 @@ impl Datagrams for HostSocket {
 
     fn batch_length(&self) -> usize {
         let most = on_socket!(&self.0, socket => socket.batch_length());
-        self.1.map_or(most, |own| most.min(own))
+        self.1.map_or(most, |limit| most.min(limit))
     }
 
     fn submit(&mut self, token: u64, bytes: SendBuffer<'_>, to: Option<SocketAddr>) -> Result<(), QueueFull> {

@@ -1,6 +1,6 @@
 //! The operating system behind the engine's seams: clocks, mapped files, files, sockets, cores.
 //!
-//! Chosen only where things are composed; the engine itself knows the traits of `harrier-ringbuf`.
+//! Only the code that composes parts chooses this crate; the engine itself knows the traits of `harrier-ringbuf`.
 
 mod affinity;
 mod allocations;

@@ -15,14 +15,12 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Maps files of the host.
-///
-/// What one process maps more than once for writing, as a driver and its clients on a shared thread do, is one mapping: its
-/// pages are entered once, and each cached translation serves all.
+/// Maps files of the host. A file that one process maps more than once for writing, as a driver and its clients on a
+/// shared thread do, has one mapping: its pages are entered once, and each cached translation serves all users.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct MappedMemory;
 
-/// Device and inode of a file: unique for as long as a mapping keeps the inode.
+/// Device and inode of a file. They are unique for as long as a mapping keeps the inode.
 type FileIdentity = (u64, u64);
 
 /// The writable mappings of this process.
@@ -32,7 +30,7 @@ fn writable() -> MutexGuard<'static, BTreeMap<FileIdentity, Weak<Mapping>>> {
     WRITABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A lock that the system takes back when its process dies.
+/// A lock that the system releases when its process dies.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
@@ -41,9 +39,9 @@ pub struct FileLock {
 impl FileLock {
     /// True while the path names the locked file.
     fn is_at(&self, path: &Path) -> Result<bool, Error> {
-        let own = self.file.metadata()?;
+        let locked = self.file.metadata()?;
         match std::fs::symlink_metadata(path) {
-            Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+            Ok(found) => Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -84,11 +82,12 @@ fn map_file(file: &File, path: &Path, length: usize, mode: MapMode) -> Result<At
     }
     let identity = file.metadata().map_err(|error| io("look at", path, error))?;
     let identity = (identity.dev(), identity.ino());
-    // Declared before the guard and so dropped behind it: the end of a mapping takes the lock.
+    // Declared before the guard and therefore dropped after it: the end of a mapping takes the lock.
     let known;
     let (protection, mut mappings) = match mode {
         MapMode::ReadOnly => (libc::PROT_READ, None),
-        // Held until the new mapping is known: two threads that map a file at once get the same.
+        // Held until the new mapping is registered, so that two threads that map a file at the same time get the same
+        // mapping.
         MapMode::ReadWrite => (libc::PROT_READ | libc::PROT_WRITE, Some(writable())),
     };
     known = mappings.as_ref().and_then(|mappings| mappings.get(&identity)).and_then(Weak::upgrade);
@@ -118,7 +117,7 @@ fn buffer_of(mapping: Arc<Mapping>) -> AtomicBuffer {
     unsafe { AtomicBuffer::from_raw(address, length, mapping) }
 }
 
-/// Usable bytes of the file system that holds `path`, which must exist.
+/// Returns usable and total bytes of the file system that holds `path`, which must exist.
 pub(crate) fn space(path: &Path) -> Result<(u64, u64), Error> {
     let text = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::from(ErrorKind::InvalidInput))?;
     // SAFETY: an all-zero statvfs is a valid value to be overwritten.
@@ -267,7 +266,7 @@ impl Memory for MappedMemory {
                     error => io("lock", path, error),
                 });
             }
-            // Its last holder may have removed the file since it was opened.
+            // The last holder may have removed the file after it was opened.
             let lock = FileLock { file };
             if lock.is_at(path).map_err(|error| io("look at", path, error))? {
                 return Ok(lock);
@@ -295,7 +294,7 @@ impl Memory for MappedMemory {
     }
 }
 
-/// Start of the page in which a buffer begins, and the bytes from there to its end.
+/// Returns the start of the page in which a buffer begins, and the bytes from there to the end of the buffer.
 fn pages(buffer: &AtomicBuffer) -> (*mut libc::c_void, usize) {
     let page = 4_096_usize;
     let start = buffer.as_ptr() as usize / page * page;
@@ -356,7 +355,7 @@ mod tests {
         second.store_i32(0, 7, Ordering::Release);
         assert_eq!(readable.load_i32(0, Ordering::Acquire), 7);
 
-        // Another file of the same name, and a file that has grown, are others.
+        // Another file of the same name, and a file that has grown, have mappings of their own.
         MappedMemory.remove(&path).unwrap();
         let other = MappedMemory.create(&path, 8_192, false).unwrap();
         assert_ne!(other.as_ptr(), second.as_ptr());
@@ -388,7 +387,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_leaves_nothing() {
         let directory = directory();
-        // Twice what there is: others may give space back meanwhile.
+        // Twice the free space, because other processes may free some meanwhile.
         let length = 2 * MappedMemory.usable_space(directory.path()).unwrap() as usize + (1 << 20);
         for sparse in [true, false] {
             let path = directory.path().join("large");

@@ -1,30 +1,31 @@
-//! Ports that are free for a while, for whoever starts several processes on one host: tests, examples, benchmarks.
+//! Ports that stay free for a while, for tests, examples and benchmarks that start several processes on one host.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::net::UdpSocket;
 use std::sync::Mutex;
 
-/// Below the ports that the system gives out by itself.
+/// First port that is given out; it is below the ports that the system gives out by itself.
 const FIRST: u16 = 12_000;
-/// So many that none is given out twice while somebody may still come back to it.
+/// Ports of a block: enough that none is given out twice while somebody may still use it.
 const BLOCK: u16 = 500;
 const BLOCKS: u16 = 40;
 
-/// A block of ports: other processes leave it alone while its file is locked.
+/// A block of ports. Other processes do not use it while its file is locked.
 struct Block {
     first: u16,
     given: u16,
     _lock: File,
 }
 
-/// UDP ports of the loopback address that nobody has.
+/// Returns UDP ports of the loopback address that nobody uses.
 ///
-/// A port that was bound to 0 and closed again may be anybody's before it is used; these are given out by no system and to
-/// no other process as long as this one lives. They come round again after five hundred.
+/// A port that was bound to 0 and closed again may be taken by anybody before it is used. The ports of this function
+/// are given out by no system, and to no other process as long as this one lives. They repeat after five hundred.
 ///
 /// # Errors
-/// When no block, or in this process's block not so many ports, are free.
+///
+/// No block is free, or the block of this process has too few free ports.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
     static HELD: Mutex<Option<Block>> = Mutex::new(None);
     let mut held = HELD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -75,7 +76,7 @@ mod tests {
         let next = free_ports(1).unwrap()[0];
         assert!(first.iter().all(|port| (FIRST..FIRST + BLOCK * BLOCKS).contains(port) && *port != next));
         let _held = UdpSocket::bind(("127.0.0.1", next)).unwrap();
-        // Once round, and past the one that is taken.
+        // One round of the block, and one step past the port that is taken.
         for _ in 0..BLOCK {
             assert_ne!(free_ports(1).unwrap()[0], next);
         }

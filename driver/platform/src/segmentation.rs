@@ -1,36 +1,40 @@
-//! Segmentation of sends and coalescing of receives by the kernel (UDP GSO and GRO): datagrams of one length that follow
-//! each other go through it as one and are told apart at its edges. Peers see the same datagrams either way.
+//! Segmentation of sends and coalescing of receives by the kernel (UDP GSO and GRO). Datagrams of one length that
+//! follow each other pass the kernel as one, and the kernel cuts or joins them at its edges. Peers see the same
+//! datagrams either way.
 
 use crate::control;
 use socket2::Socket;
 use std::io::Error;
 use std::os::fd::AsRawFd;
 
-/// Most datagrams of one run; what all kernels with UDP_SEGMENT take.
+/// Most datagrams of one run; all kernels with UDP_SEGMENT take this many.
 pub(crate) const MAX_SEGMENTS: usize = 64;
 /// Most bytes of one run: it must fit into one IP packet with its headers.
 pub(crate) const MAX_RUN_LENGTH: usize = 65_000;
 
-/// Length of the datagrams that the system has put into one receive; `None` when it is a single one.
+/// Returns the length of the datagrams that the system has joined in one receive; `None` when it is a single
+/// datagram.
 ///
 /// # Safety
-/// `header` was filled in by a successful receive and its control area is still there.
+///
+/// A successful receive has filled in `header`, and its control area still exists.
 pub(crate) unsafe fn segment_length(header: &libc::msghdr) -> Option<usize> {
     // SAFETY: as the caller says; such messages hold an int.
     let length: libc::c_int = unsafe { control::find(header, libc::SOL_UDP, libc::UDP_GRO) }?;
     usize::try_from(length).ok().filter(|length| *length > 0)
 }
 
-/// The datagrams of one receive.
+/// Returns the datagrams of one receive.
 pub(crate) fn datagrams(bytes: &[u8], segment: Option<usize>) -> impl Iterator<Item = &[u8]> {
     let length = segment.unwrap_or(bytes.len()).max(1);
-    // An empty datagram is one as well.
+    // An empty datagram counts as one.
     let single = bytes.is_empty().then_some(bytes);
     single.into_iter().chain(bytes.chunks(length))
 }
 
-/// Counts the datagrams, from the first on, that can leave as one run: of one length, the last one may be shorter.
-/// `next` tells the length of the datagram at an index, or that it does not belong to the run.
+/// Returns the number of datagrams, from the first on, that can be sent as one run. They must have one length; the
+/// last one may be shorter. `next` returns the length of the datagram at an index, or `None` when it does not belong
+/// to the run.
 pub(crate) fn run_length(next: impl Fn(usize) -> Option<usize>) -> usize {
     let Some(first) = next(0) else { return 1 };
     let mut total = first;
@@ -49,8 +53,8 @@ pub(crate) fn run_length(next: impl Fn(usize) -> Option<usize>) -> usize {
     count
 }
 
-/// True for what the system says of a run that it would not cut although it would send its datagrams one by one: its
-/// datagrams are longer than the path takes whole, or the device lacks what it needs.
+/// True for the errors with which the system refuses a run although it would send its datagrams one by one: the
+/// datagrams are longer than the path MTU, or the device lacks a feature.
 pub(crate) fn is_refused(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
@@ -72,7 +76,7 @@ pub(crate) fn cuts_runs(socket: &Socket) -> bool {
     outcome == 0
 }
 
-/// Asks the kernel to hand over datagrams of one length together; false when it cannot.
+/// Asks the kernel to coalesce datagrams of one length; false when it cannot.
 pub(crate) fn coalesce(socket: &Socket) -> bool {
     control::turn_on(socket, libc::SOL_UDP, libc::UDP_GRO).is_ok()
 }

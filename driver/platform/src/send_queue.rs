@@ -1,4 +1,4 @@
-//! Datagrams that wait to be sent, and the message headers that name them to the system.
+//! Datagrams that wait to be sent, and the message headers that describe them to the system.
 
 use crate::control::{self, Control};
 use crate::segmentation;
@@ -10,7 +10,7 @@ use std::mem::zeroed;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-/// Submissions that can wait.
+/// Number of submissions that can wait.
 pub(crate) const QUEUE_CAPACITY: usize = 64;
 /// Messages of one call.
 pub(crate) const BATCH: usize = harrier_ringbuf::transport::MAX_BATCH_LENGTH;
@@ -30,7 +30,7 @@ struct Submission {
 }
 
 impl Submission {
-    /// Address and length of what it sends.
+    /// Returns address and length of the data.
     fn range(&self) -> (*const u8, usize) {
         match &self.payload {
             Payload::Log { buffer, offset, length } => {
@@ -60,7 +60,7 @@ impl SendQueue {
         Self { entries, queued: 0 }
     }
 
-    /// Datagrams that wait.
+    /// Number of datagrams that wait.
     pub(crate) fn len(&self) -> usize {
         self.queued
     }
@@ -92,7 +92,7 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Lets go of all, and of their logs, which may be unmapped from now on.
+    /// Removes all datagrams and releases their logs, which may be unmapped afterwards.
     pub(crate) fn clear(&mut self) {
         let queued = std::mem::take(&mut self.queued);
         for submission in &mut self.entries[..queued] {
@@ -162,13 +162,13 @@ impl SendQueue {
         if sent >= 0 { Ok(sent as usize) } else { Err(Error::last_os_error()) }
     }
 
-    /// Address and length of a datagram that goes to the socket's own peer.
+    /// Returns address and length of a datagram that goes to the socket's own peer.
     pub(crate) fn connected_range(&self, index: usize) -> Option<(*const u8, usize)> {
         self.entries[index].to.is_none().then(|| self.entries[index].range())
     }
 }
 
-/// Message headers of one call, at an address that stays.
+/// Message headers of one call, at an address that does not change.
 pub(crate) struct SendHeaders {
     pub(crate) messages: [libc::mmsghdr; BATCH],
     /// Index of the submission behind each message's last one.
@@ -193,7 +193,8 @@ impl SendHeaders {
     }
 }
 
-/// Appends a range to the vectors from `first` on, as part of the last one when it goes on there; returns their end.
+/// Appends a range to the vectors from `first` on. The range extends the last vector when it continues it. Returns
+/// the end of the vectors.
 fn append(
     vectors: &mut [libc::iovec],
     first: usize,
@@ -214,7 +215,7 @@ fn append(
 mod tests {
     use super::*;
 
-    /// Datagrams of each call that sends a full queue.
+    /// Returns the number of datagrams in each call that sends a full queue.
     fn calls(most: usize, cuts_runs: bool, lengths: impl Fn(usize) -> usize) -> Vec<usize> {
         let log = AtomicBuffer::heap(64 << 10);
         let (mut queue, mut headers) = (SendQueue::new(), SendHeaders::new());

@@ -19,12 +19,12 @@ use std::os::fd::AsRawFd;
 use multicast::{interfaces, set_multicast};
 pub(crate) use stamped::{epoch_ns, stamp_of};
 
-/// Longest datagram.
+/// Length of the longest datagram, bytes.
 pub(crate) const MAX_DATAGRAM_LENGTH: usize = 65_536;
 
-/// Datagrams found at once that make a stream a fast one.
+/// Number of datagrams found at once from which a stream counts as fast.
 const FAST_STREAM: usize = 4;
-/// Receives in a row while the system hands over datagrams together.
+/// Number of receives in a row while the system coalesces datagrams.
 const COALESCED_RECEIVES: usize = 4;
 
 /// Opens sockets of the host; where the kernel can, it cuts and coalesces runs of datagrams (UDP GSO and GRO).
@@ -33,8 +33,8 @@ pub struct UdpTransport;
 
 /// A non-blocking UDP socket.
 ///
-/// Reports of the network that a peer does not listen (ECONNREFUSED and its kin) are not failures of this socket: the
-/// datagram counts as lost.
+/// When the network reports that a peer does not listen (ECONNREFUSED and similar errors), the socket does not fail:
+/// the datagram counts as lost.
 pub struct UdpSocket {
     socket: Socket,
     local: SocketAddr,
@@ -44,30 +44,30 @@ pub struct UdpSocket {
     received: Box<[u8]>,
     /// The system cuts runs of datagrams of one length.
     cuts_runs: bool,
-    /// The system may hand over datagrams of one length together.
+    /// The system may coalesce datagrams of one length.
     may_coalesce: bool,
-    /// It does.
+    /// The system coalesces them.
     coalesces: bool,
     /// The last receive found several datagrams, or one right after another.
     is_busy: bool,
-    /// The last receive found something.
+    /// The last receive found a datagram.
     was_received: bool,
 }
 
-/// What one call has received into the buffer. The header still names the caller's control area, and nothing else that is
-/// there.
+/// Result of one call that received into the buffer. Of the header's pointers only the one to the caller's control
+/// area is still valid.
 struct Message {
     length: usize,
     address: libc::sockaddr_storage,
     header: libc::msghdr,
 }
 
-/// What one receive has found.
+/// Result of one receive.
 #[derive(Default)]
 struct Received {
     datagrams: usize,
     bytes: usize,
-    /// The system had put several datagrams together.
+    /// The system has coalesced several datagrams.
     is_coalesced: bool,
 }
 
@@ -81,7 +81,7 @@ impl UdpSocket {
         let failed = |source| TransportError::Open { address: spec.bind, source };
         let socket = open_socket(spec)?;
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
-        // What comes together has one stamp.
+        // Coalesced datagrams would have one time stamp.
         Ok(Self::new(socket, local, options, options.segmentation && !spec.stamps))
     }
 
@@ -161,7 +161,7 @@ impl Datagrams for UdpSocket {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_no_room(&error) => {
-                    // The system has no room: everything left is a short send.
+                    // The system has no room: all remaining submissions are short sends.
                     for index in done..queued {
                         visit(self.queue.token(index), Ok(0));
                     }
@@ -171,7 +171,7 @@ impl Datagrams for UdpSocket {
                     if segmentation::is_refused(&error)
                         && self.queue.run_end(done, self.cuts_runs) > done + 1 =>
                 {
-                    // This path does not take runs: the datagrams go out one by one from now on.
+                    // This path does not take runs: from now on the datagrams are sent one by one.
                     self.cuts_runs = false;
                 }
                 Err(error) => {
@@ -186,9 +186,9 @@ impl Datagrams for UdpSocket {
     }
 
     fn receive(&mut self, visit: &mut dyn FnMut(&[u8], SocketAddr)) -> Result<usize, TransportError> {
-        // Most receives find nothing or a single datagram, and the call for one costs the least; a stream of them is worth
-        // the call for many, and a fast one that the system puts them together, which costs every receive from then on.
-        // What comes together is taken bit by bit into one buffer, which stays in the cache.
+        // Most receives find nothing or one datagram, and the call for one datagram costs the least. A stream is
+        // worth the call for many datagrams. A fast stream is worth coalescing, which makes every later receive more
+        // expensive. Coalesced datagrams are received into one buffer, piece by piece, which stays in the cache.
         let mut got = match (self.is_busy, self.coalesces) {
             (true, _) => self.receive_batch(visit)?,
             (false, true) => self.receive_coalesced(visit)?,
@@ -254,7 +254,7 @@ impl UdpSocket {
         Ok(deliver(&self.received[..received as usize], None, &address, visit))
     }
 
-    /// Receives what the system has put together.
+    /// Receives datagrams that the system has coalesced.
     fn receive_coalesced(
         &mut self,
         visit: &mut dyn FnMut(&[u8], SocketAddr),
@@ -266,7 +266,7 @@ impl UdpSocket {
         Ok(deliver(&self.received[..message.length], segment, &message.address, visit))
     }
 
-    /// Receives once, with control messages; `None` when nothing is there.
+    /// Receives once, with control messages; `None` when nothing has arrived.
     fn receive_message(&mut self, control: &mut Control) -> Result<Option<Message>, TransportError> {
         // SAFETY: an all-zero address is a valid value to be filled in below.
         let mut address: libc::sockaddr_storage = unsafe { zeroed() };
@@ -286,14 +286,14 @@ impl UdpSocket {
         Ok(Some(Message { length: received as usize, address, header }))
     }
 
-    /// Tells an empty socket from a broken one.
+    /// Distinguishes an empty socket from a broken one.
     fn nothing_received(&self, error: Error) -> Result<Received, TransportError> {
         let is_nothing =
             matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) || is_lost(&error);
         if is_nothing { Ok(Received::default()) } else { Err(self.failure("receive", error)) }
     }
 
-    /// Receives what is there with one call.
+    /// Receives all datagrams that have arrived with one call.
     fn receive_batch(
         &mut self,
         visit: &mut dyn FnMut(&[u8], SocketAddr),
@@ -344,7 +344,7 @@ impl UdpSocket {
         Ok(all)
     }
 
-    /// Sends several submissions with one call; returns how many the system took.
+    /// Sends several submissions with one call; returns the number that the system took.
     fn send_batch(&mut self, from: usize) -> Result<usize, Error> {
         let count = self.queue.fill(from, self.options.send_batch, self.cuts_runs, &mut self.headers);
         let socket = self.socket.as_raw_fd();
@@ -362,13 +362,13 @@ impl UdpSocket {
         if sent > 0 { Ok(self.headers.ends[sent as usize - 1] - from) } else { Err(Error::last_os_error()) }
     }
 
-    /// What became of a datagram that the system did not take although it had room.
+    /// Outcome of a datagram that the system refused although it had room.
     fn outcome(&self, error: Error, length: usize) -> Result<usize, TransportError> {
         if is_lost(&error) { Ok(length) } else { Err(self.failure("send", error)) }
     }
 }
 
-/// Hands the datagrams of one receive to `visit`.
+/// Passes the datagrams of one receive to `visit`.
 fn deliver(
     bytes: &[u8],
     segment: Option<usize>,
@@ -430,7 +430,7 @@ impl Transport for UdpTransport {
         let Ok(socket) = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)) else {
             return BufferLimits::default();
         };
-        // The kernel reports twice what was asked for; the driver's files hold what was asked for.
+        // The kernel reports twice the requested length; the driver's files contain the requested length.
         let default_sndbuf = socket.send_buffer_size().unwrap_or(0) / 2;
         let default_rcvbuf = socket.recv_buffer_size().unwrap_or(0) / 2;
         let _capped = socket.set_send_buffer_size(i32::MAX as usize / 2);

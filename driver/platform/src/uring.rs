@@ -1,9 +1,10 @@
-//! UDP sockets behind io_uring: submissions and completions pass through memory that the kernel shares with the process.
+//! UDP sockets behind io_uring: submissions and completions pass through memory that the kernel shares with the
+//! process.
 //!
 //! Each socket has a ring of its own. One multishot receive fills buffers that were provided before; while nothing
-//! arrives, polling the socket reads memory and calls nobody. A batch of sends is one submission, straight out of the
-//! term buffers. With kernel polling a thread of the kernel, shared by all sockets of the transport, takes the
-//! submissions, and no call is made at all while it is awake.
+//! arrives, polling the socket reads memory and makes no call. A batch of sends is one submission, straight from the
+//! term buffers. With kernel polling a kernel thread, which all sockets of the transport share, takes the
+//! submissions, and no call is made while it is awake.
 
 mod buffers;
 
@@ -25,22 +26,22 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Completions that can wait: those of all buffers and of a whole batch.
+/// Number of completions that can wait: those of all buffers and of a whole batch.
 const COMPLETIONS: u32 = 128;
 /// Marks the completions of the multishot receive; sends carry the index of their message.
 const RECEIVE: u64 = u64::MAX;
-/// Times that a used address is asked for with kernel polling, and how long apart.
+/// Number of attempts to bind an address that is in use, with kernel polling, and the pause between them.
 const BIND_ATTEMPTS: usize = 200;
 const BIND_INTERVAL: Duration = Duration::from_millis(1);
-/// Datagrams, or runs of them, handed over by one receive.
+/// Datagrams, or runs of them, that one receive delivers.
 const RECEIVE_BATCH: usize = 16;
-/// How long the kernel's thread stays awake without work, ms.
+/// Time for which the kernel thread stays awake without work, ms.
 const KERNEL_IDLE_MS: u32 = 50;
-/// Longest that a receive is waited for when it is taken back, ns; it takes microseconds.
+/// Longest wait for the end of a receive that is cancelled, ns; it takes microseconds.
 const CANCEL_NS: u32 = 100_000_000;
-/// Times that it is asked for.
+/// Number of attempts to cancel it.
 const CANCEL_ATTEMPTS: usize = 10;
-/// Looks at the completions before the core is offered to others, with kernel polling.
+/// Number of polls of the completions before the core is offered to others, with kernel polling.
 const SPINS: u32 = 1_000;
 
 /// Opens sockets of the host behind io_uring.
@@ -52,10 +53,11 @@ pub struct UringTransport {
 }
 
 impl UringTransport {
-    /// Checks that the kernel has what is needed by sending itself a datagram.
+    /// Checks that the kernel has the needed features by sending a datagram to itself.
     ///
     /// # Errors
-    /// [`TransportError::Unavailable`] tells what the kernel lacks or forbids and what to do about it.
+    ///
+    /// [`TransportError::Unavailable`] says what the kernel lacks or forbids and what to do about it.
     pub fn new(segmentation: bool, kernel_polling: bool) -> Result<Self, TransportError> {
         let poller = kernel_polling
             .then(|| IoUring::builder().setup_sqpoll(KERNEL_IDLE_MS).build(1))
@@ -78,7 +80,7 @@ impl UringTransport {
         let mut outcome = Ok(());
         socket.complete(&mut |_, sent| outcome = sent.map(|_| ()));
         outcome?;
-        // What is sent to oneself has arrived when the send ends; a thread of the kernel may need some time for it.
+        // A datagram to oneself has arrived when the send ends, but a kernel thread may need some time for it.
         for _ in 0..SPINS {
             let mut is_whole = false;
             socket.receive(&mut |bytes, _| is_whole |= bytes == b"harrier")?;
@@ -91,7 +93,8 @@ impl UringTransport {
         Err(TransportError::Io { operation: "receive", local, source })
     }
 
-    /// Binds a socket. The kernel's thread closes sockets somewhat later than their owners, so an address may become free.
+    /// Binds a socket. The kernel thread closes sockets somewhat later than their owners do, so an address may become
+    /// free.
     #[expect(clippy::disallowed_methods, reason = "sockets are opened by whoever may block")]
     fn bind(&self, spec: &SocketSpec) -> Result<Socket, TransportError> {
         let mut attempts = if self.poller.is_some() { BIND_ATTEMPTS } else { 1 };
@@ -113,14 +116,14 @@ impl UringTransport {
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_submit_all();
         match &self.poller {
             Some(poller) => builder.setup_sqpoll(KERNEL_IDLE_MS).setup_attach_wq(poller.as_raw_fd()),
-            // The kernel tells in memory that a datagram is there, and does not interrupt the thread for it.
+            // The kernel sets a flag in memory when a datagram arrives, and does not interrupt the thread for it.
             None => builder.setup_coop_taskrun().setup_taskrun_flag(),
         };
         builder.build(QUEUE_CAPACITY as u32)
     }
 }
 
-/// Takes a datagram, its source and the system's stamp.
+/// Receives a datagram, its source and the system's time stamp.
 type Visit<'a> = dyn FnMut(&[u8], SocketAddr, Option<i64>) + 'a;
 
 fn unavailable(reason: Error) -> TransportError {
@@ -149,7 +152,8 @@ impl Transport for UringTransport {
         let local = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(spec.bind);
         let cuts_runs = self.segmentation && segmentation::cuts_runs(&socket);
         if self.segmentation && !spec.stamps {
-            // What comes together has one stamp. Where the kernel cannot, datagrams come one by one.
+            // Coalesced datagrams would have one time stamp. Where the kernel cannot coalesce, datagrams arrive one
+            // by one.
             segmentation::coalesce(&socket);
         }
         let ring = self.ring().map_err(failed)?;
@@ -185,23 +189,23 @@ impl Transport for UringTransport {
 
 /// A UDP socket with a ring of its own.
 ///
-/// As with the plain sockets, what the network reports of peers that do not listen counts as a lost datagram.
+/// As with plain sockets, a datagram counts as lost when the network reports that its peer does not listen.
 pub struct UringSocket {
     ring: IoUring,
     socket: Socket,
     local: SocketAddr,
-    /// Given up when the kernel may still write to them.
+    /// Leaked when the kernel may still write to them.
     buffers: Option<Box<Buffers>>,
     queue: SendQueue,
     headers: Box<SendHeaders>,
-    /// Results of the batch being sent: bytes, or a negative error number.
+    /// Results of the batch that is being sent: bytes, or a negative error number.
     results: [i32; BATCH],
-    /// Completions of the receive that came while those of sends were looked for.
+    /// Completions of the receive that arrived while those of sends were awaited.
     received: VecDeque<cqueue::Entry>,
     cuts_runs: bool,
-    /// The receive is in the kernel's hands.
+    /// The kernel owns the receive.
     is_armed: bool,
-    /// The kernel has refused a call on the ring; it is not called again.
+    /// The kernel has refused a call on the ring; the ring is not used again.
     is_broken: bool,
     _poller: Option<Arc<IoUring>>,
 }
@@ -211,13 +215,13 @@ impl UringSocket {
         TransportError::Io { operation, local: self.local, source }
     }
 
-    /// Passes submissions on and lets the kernel finish what it has for this ring.
+    /// Passes submissions on and lets the kernel finish its work for this ring.
     fn enter(&mut self) -> Result<(), Error> {
         loop {
             match self.ring.submit() {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Completions are to be taken first; they wait in memory.
+                // Completions must be consumed first; they wait in memory.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {
                     return Ok(());
                 }
@@ -239,11 +243,11 @@ impl UringSocket {
         self.enter().map_err(|source| self.failure("receive", source))
     }
 
-    /// Takes the receive back; false when the kernel may still have it.
+    /// Cancels the receive; false when the kernel may still own it.
     fn cancel(&mut self) -> bool {
         for _ in 0..CANCEL_ATTEMPTS {
             let Self { ring, received, is_armed, .. } = self;
-            // Its last completion says that the kernel has let go of the buffers.
+            // The last completion says that the kernel no longer uses the buffers.
             for completion in received.drain(..).chain(ring.completion()) {
                 if completion.user_data() == RECEIVE && !cqueue::more(completion.flags()) {
                     *is_armed = false;
@@ -253,7 +257,7 @@ impl UringSocket {
                 return true;
             }
             let patience = Timespec::new().nsec(CANCEL_NS);
-            // It may have ended by itself, or not have been taken by the kernel's thread yet.
+            // The receive may have ended by itself, or the kernel thread may not have taken it yet.
             let _outcome =
                 self.ring.submitter().register_sync_cancel(Some(patience), CancelBuilder::user_data(RECEIVE));
             if self.enter().is_err() {
@@ -313,7 +317,7 @@ impl UringSocket {
         }
     }
 
-    /// Reports the datagrams of one message; a run that was refused goes out again, one by one.
+    /// Reports the datagrams of one message. A run that was refused is sent again, datagram by datagram.
     fn report(
         &mut self,
         range: std::ops::Range<usize>,
@@ -344,7 +348,7 @@ impl UringSocket {
         }
     }
 
-    /// The next completion of the receive; asks the kernel when it has something to finish.
+    /// Returns the next completion of the receive; calls the kernel when it has work to finish.
     fn next_received(&mut self, may_enter: bool) -> Result<Option<cqueue::Entry>, TransportError> {
         if let Some(completion) = self.received.pop_front() {
             return Ok(Some(completion));
@@ -362,7 +366,7 @@ impl UringSocket {
         Ok(self.ring.completion().next())
     }
 
-    /// Hands over what has arrived, with the system's stamps.
+    /// Delivers arrived datagrams with the system's time stamps.
     fn poll(&mut self, visit: &mut Visit<'_>) -> Result<usize, TransportError> {
         if self.is_broken {
             return Ok(0);
@@ -378,7 +382,7 @@ impl UringSocket {
         Ok(bytes)
     }
 
-    /// Hands over what one completion of the receive has brought; returns its bytes.
+    /// Delivers the datagrams of one completion of the receive; returns their length.
     fn deliver(
         &mut self,
         completion: &cqueue::Entry,
@@ -446,7 +450,7 @@ impl Datagrams for UringSocket {
                     }
                 }
                 Err(error) => {
-                    // What the kernel has of it is not known: it keeps its logs.
+                    // It is unknown what the kernel still uses, so the queue keeps its logs.
                     self.is_broken = true;
                     visit(self.queue.token(done), Err(self.failure("send", error)));
                     return queued;
@@ -479,7 +483,7 @@ impl Datagrams for UringSocket {
 impl Drop for UringSocket {
     fn drop(&mut self) {
         if !self.cancel() {
-            // The kernel may still write to the buffers: they are lost rather than used for something else.
+            // The kernel may still write to the buffers, so they are leaked rather than reused.
             std::mem::forget(self.buffers.take());
         }
     }

@@ -1,7 +1,7 @@
-//! The command-and-control file: its header and where its sections lie (spec 01 §3.2).
+//! The command-and-control file: its header and the layout of its sections (spec 01 §3.2).
 //!
-//! The version is the last field that a driver writes and the first that a client reads, with release and acquire on the
-//! mapped file; everything else is read and written as private bytes by [`CncHeader`].
+//! A driver writes the version last, and a client reads it first, with release and acquire on the mapped file.
+//! [`CncHeader`] reads and writes everything else as private bytes.
 
 use std::ops::Range;
 use thiserror::Error;
@@ -39,13 +39,13 @@ pub const ERROR_LOG_LENGTH_DEFAULT: usize = 4 << 20;
 /// Length of the counter metadata relative to that of the values.
 pub const COUNTER_METADATA_RATIO: usize = 4;
 
-/// Why a CnC file is not usable.
+/// Reason why a CnC file is not usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CncError {
-    /// The driver has not finished the file; look again later.
+    /// The driver has not finished the file; try again later.
     #[error("the CnC file is not ready: its version is still 0")]
     NotReady,
-    /// Another protocol version.
+    /// The file has another protocol version.
     #[error("CnC version {major}.{minor}.x is not supported; use a driver of CnC version 0.2.x")]
     Version {
         /// Major version found.
@@ -56,19 +56,19 @@ pub enum CncError {
     /// The file is shorter than its header or its sections.
     #[error("the CnC file has {length} bytes but needs {required}; is the driver of another version?")]
     Short {
-        /// Bytes of the file.
+        /// Length of the file, bytes.
         length: usize,
-        /// Bytes needed.
+        /// Length that is needed, bytes.
         required: usize,
     },
-    /// A section's length is not possible.
+    /// The length of a section is not valid.
     #[error("{field} of {value} bytes is not valid: {rule}")]
     Length {
-        /// The section.
+        /// Name of the section.
         field: &'static str,
         /// Its length.
         value: i64,
-        /// What would be valid.
+        /// Values that would be valid.
         rule: &'static str,
     },
 }
@@ -119,7 +119,7 @@ const _: () = assert!(std::mem::offset_of!(WireHeader, client_liveness_timeout_n
 const _: () = assert!(std::mem::offset_of!(WireHeader, file_page_size) == 48);
 
 impl CncHeader {
-    /// Decodes a header; checks that the file is ready and of a version that this crate speaks.
+    /// Decodes a header. Checks that the file is ready and has a version that this crate supports.
     pub fn decode(bytes: &[u8]) -> Result<Self, CncError> {
         let (wire, _) = WireHeader::ref_from_prefix(bytes)
             .map_err(|_| CncError::Short { length: bytes.len(), required: CNC_HEADER_LENGTH })?;
@@ -146,7 +146,7 @@ impl CncHeader {
         })
     }
 
-    /// The header as bytes, with the version. A driver stores bytes 4.. first and the version last (release).
+    /// Returns the header as bytes, with the version. A driver stores bytes 4.. first and the version last (release).
     pub fn encode(&self) -> [u8; CNC_HEADER_LENGTH] {
         let wire = WireHeader {
             version: self.version.into(),
@@ -164,7 +164,7 @@ impl CncHeader {
         zerocopy::transmute!(wire)
     }
 
-    /// Where the sections lie. Checks every length.
+    /// Returns the byte ranges of the sections. Checks every length.
     pub fn layout(&self) -> Result<CncLayout, CncError> {
         CncLayout::new(self)
     }

@@ -51,47 +51,48 @@ pub const MAX_REJECT_REASON_LENGTH: usize = 1023;
 /// Flag of [`Request::RemovePublication`]: revoke the publication.
 pub const REMOVE_FLAG_REVOKE: i64 = 1;
 
-/// A reject of fewer than this many bytes is malformed for the C driver (spec 01 §4.3).
+/// Shortest body of REJECT_IMAGE that the C driver accepts, bytes (spec 01 §4.3).
 const REJECT_MIN_LENGTH: usize = 40;
 
-/// Why a command could not be decoded. [`CommandError::code`] and [`CommandError::correlation_id`] make the reply.
+/// Reason why a command could not be decoded. [`CommandError::code`] and [`CommandError::correlation_id`] make the
+/// reply.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CommandError {
-    /// No such command.
+    /// No command has this type id.
     #[error("unknown command type id {type_id:#x}")]
     UnknownType {
-        /// The record's type.
+        /// Type id of the record.
         type_id: i32,
-        /// Correlation id of the command, 0 when it was not there.
+        /// Correlation id of the command; 0 when the body is too short to have one.
         correlation_id: i64,
     },
     /// A field lies outside the body or is out of range.
     #[error("malformed command {type_id:#x} of {length} bytes: {reason}")]
     Malformed {
-        /// The record's type.
+        /// Type id of the record.
         type_id: i32,
-        /// Bytes of the body.
+        /// Length of the body, bytes.
         length: usize,
-        /// Correlation id of the command, 0 when it was not there.
+        /// Correlation id of the command; 0 when the body is too short to have one.
         correlation_id: i64,
-        /// What is wrong.
+        /// Fault of the body.
         reason: Malformation,
     },
     /// The caller's buffer is too small to encode into.
     #[error("{required} bytes needed to encode the command; use a larger buffer")]
     BufferTooSmall {
-        /// Bytes needed.
+        /// Length that is needed, bytes.
         required: usize,
     },
 }
 
-/// What is wrong with a body.
+/// Fault of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Malformation {
     /// The body ends before a field.
     #[error("at least {required} bytes required")]
     Short {
-        /// Bytes that the field needs.
+        /// Length that the field needs, bytes.
         required: usize,
     },
     /// A length field is negative.
@@ -100,13 +101,13 @@ pub enum Malformation {
         /// Offset of the length field.
         offset: usize,
     },
-    /// Text that is not UTF-8.
+    /// A text is not UTF-8.
     #[error("text at offset {offset} is not UTF-8")]
     Text {
         /// Offset of the text.
         offset: usize,
     },
-    /// A field's value is not defined.
+    /// The value of a field is not defined.
     #[error("undefined value {value} at offset {offset}")]
     Value {
         /// Offset of the field.
@@ -147,7 +148,7 @@ impl CommandError {
     }
 }
 
-/// A command: the prefix that all share (spec 01 §4.2), and what is asked.
+/// A command: the prefix that all commands share (spec 01 §4.2), and the request.
 ///
 /// ```
 /// use harrier_protocol::command::{Command, Request};
@@ -168,7 +169,7 @@ pub struct Command<'a> {
     pub request: Request<'a>,
 }
 
-/// What a command asks for (spec 01 §4.3).
+/// Request of a command (spec 01 §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Add a publication with many writers.
@@ -328,7 +329,7 @@ impl<'a> Command<'a> {
         fields.finish().map_err(|required| CommandError::BufferTooSmall { required })
     }
 
-    /// Length of the encoded body.
+    /// Length of the encoded body, bytes.
     pub fn encoded_length(&self) -> usize {
         let mut fields = WireWriter::new(&mut []);
         fields.i64(0).i64(0);
@@ -371,7 +372,7 @@ impl<'a> Request<'a> {
             }
             type_id::REMOVE_PUBLICATION => Self::RemovePublication {
                 registration_id: fields.i64()?,
-                // Clients before the revoke flag send 24 bytes.
+                // Clients that do not know the revoke flag send 24 bytes.
                 flags: if fields.is_at_end() { 0 } else { fields.i64()? },
             },
             type_id::ADD_SUBSCRIPTION => Self::AddSubscription {

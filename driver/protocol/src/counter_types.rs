@@ -7,9 +7,9 @@ pub const MAX_KEY_LENGTH: usize = 112;
 /// Bytes of a counter's label.
 pub const MAX_LABEL_LENGTH: usize = 380;
 
-/// Most bytes of a channel in a stream key.
+/// Offset of the channel in a stream key.
 const STREAM_KEY_CHANNEL_OFFSET: usize = 20;
-/// Most bytes of a channel in a channel key.
+/// Offset of the channel in a channel key.
 const CHANNEL_KEY_CHANNEL_OFFSET: usize = 4;
 const ADDRESS_KEY_TEXT_OFFSET: usize = 8;
 
@@ -163,7 +163,7 @@ pub mod channel_status {
     pub const NO_COUNTER_ID: i32 = -1;
 }
 
-/// A counter's key, built without allocation; what does not fit is cut.
+/// Key of a counter, built without allocation. Bytes that do not fit are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     bytes: [u8; MAX_KEY_LENGTH],
@@ -206,7 +206,7 @@ impl Key {
         Self::default().with(&channel_status_counter_id.to_le_bytes()).with_text(address)
     }
 
-    /// Appends bytes, cut at the end of the key.
+    /// Appends bytes; they are cut at the end of the key.
     #[must_use]
     pub fn with(mut self, bytes: &[u8]) -> Self {
         let taken = bytes.len().min(MAX_KEY_LENGTH - self.length);
@@ -215,20 +215,20 @@ impl Key {
         self
     }
 
-    /// Appends an i32 length and text, cut so that the length tells what is there.
+    /// Appends an i32 length and a text; both are cut so that the length is right.
     #[must_use]
     pub fn with_text(self, text: &str) -> Self {
         let taken = text.len().min((MAX_KEY_LENGTH - self.length).saturating_sub(4));
         self.with(&(taken as i32).to_le_bytes()).with(&text.as_bytes()[..taken])
     }
 
-    /// The bytes used.
+    /// The bytes that are used.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
-/// Decoded key of counters on a stream.
+/// Decoded key of a counter on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamKey<'a> {
     /// Registration id of the publication or subscription, correlation id of the image.
@@ -242,7 +242,7 @@ pub struct StreamKey<'a> {
 }
 
 impl<'a> StreamKey<'a> {
-    /// Decodes a key; `None` when it is no stream key.
+    /// Decodes a key; `None` when it is not a stream key.
     pub fn decode(key: &'a [u8]) -> Option<Self> {
         Some(Self {
             registration_id: i64_at(key, 0)?,
@@ -253,17 +253,17 @@ impl<'a> StreamKey<'a> {
     }
 }
 
-/// Channel of a channel key, at most 108 bytes of it.
+/// Returns the channel of a channel key, at most 108 bytes of it.
 pub fn decode_channel_key(key: &[u8]) -> Option<&[u8]> {
     text_at(key, CHANNEL_KEY_CHANNEL_OFFSET - 4)
 }
 
-/// Channel status counter id and address text of an address key.
+/// Returns channel status counter id and address text of an address key.
 pub fn decode_address_key(key: &[u8]) -> Option<(i32, &[u8])> {
     Some((i32_at(key, 0)?, text_at(key, ADDRESS_KEY_TEXT_OFFSET - 4)?))
 }
 
-/// Client id of a heartbeat key; also the archive id of the archive's simple counters.
+/// Returns the client id of a heartbeat key. The archive's simple counters have the archive id there.
 pub fn decode_i64_key(key: &[u8]) -> Option<i64> {
     i64_at(key, 0)
 }
@@ -276,13 +276,14 @@ fn i64_at(bytes: &[u8], offset: usize) -> Option<i64> {
     Some(i64::from_le_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
 }
 
-/// Only the length field tells what belongs to the key: bytes after it may be stale (spec 01 §3.6).
+/// Returns a text with its length field. Only the length says which bytes belong to the key: bytes after it may be
+/// stale (spec 01 §3.6).
 fn text_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     let length = usize::try_from(i32_at(bytes, offset)?).ok()?;
     bytes.get(offset + 4..)?.get(..length)
 }
 
-/// A counter's label, built without allocation; what does not fit is cut.
+/// Label of a counter, built without allocation. Text that does not fit is cut.
 ///
 /// ```
 /// use harrier_protocol::counter_types::{Label, name};
@@ -303,33 +304,33 @@ impl Default for Label {
 }
 
 impl Label {
-    /// Any text: `Label::of(format_args!("Resolver cache entries: name={name}"))`.
+    /// Returns a label of any text: `Label::of(format_args!("Resolver cache entries: name={name}"))`.
     pub fn of(text: fmt::Arguments<'_>) -> Self {
         Self::default().and(text)
     }
 
-    /// `<name>: <registration id> <session id> <stream id> <channel>`.
+    /// Returns `<name>: <registration id> <session id> <stream id> <channel>`.
     pub fn stream(name: &str, registration_id: i64, session_id: i32, stream_id: i32, channel: &str) -> Self {
         Self::of(format_args!("{name}: {registration_id} {session_id} {stream_id} {channel}"))
     }
 
-    /// Appends ` @<join position>`, as the labels of subscriber positions have it.
+    /// Appends ` @<join position>`, as in the labels of subscriber positions.
     #[must_use]
     pub fn joined_at(self, position: i64) -> Self {
         self.and(format_args!(" @{position}"))
     }
 
-    /// `<name>: <channel> `; the driver appends the bound address once it is known.
+    /// Returns `<name>: <channel> `; the driver appends the bound address when it is known.
     pub fn channel_status(name: &str, channel: &str) -> Self {
         Self::of(format_args!("{name}: {channel} "))
     }
 
-    /// `<name>: <channel status id> <address>`.
+    /// Returns `<name>: <channel status id> <address>`.
     pub fn socket_address(name: &str, channel_status_counter_id: i32, address: &str) -> Self {
         Self::of(format_args!("{name}: {channel_status_counter_id} {address}"))
     }
 
-    /// `client-heartbeat: id=<client id>`; the client appends its name and version.
+    /// Returns `client-heartbeat: id=<client id>`; the client appends its name and version.
     pub fn client_heartbeat(client_id: i64) -> Self {
         Self::of(format_args!("{}: id={client_id}", name::CLIENT_HEARTBEAT))
     }
@@ -337,7 +338,7 @@ impl Label {
     /// Appends text.
     #[must_use]
     pub fn and(mut self, text: fmt::Arguments<'_>) -> Self {
-        // Cutting is how labels end; the writer never fails.
+        // Labels are cut at their end; the writer never fails.
         let _ = self.write_fmt(text);
         self
     }
@@ -377,7 +378,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Metadata records of the golden counters that hold the examples of spec 01 §9.8: counters 46 and 49.
+    /// Metadata records of the golden counters 46 and 49, the examples of spec 01 §9.8.
     const GOLDEN: &[u8] = include_bytes!("../testdata/counters_46_to_49_metadata.bin");
 
     fn record(counter_id: usize) -> (&'static [u8], &'static str) {

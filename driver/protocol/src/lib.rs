@@ -1,8 +1,9 @@
-//! What the processes of an Aeron system say to each other: channel URIs, UDP frames, the CnC file's commands and
-//! events, error codes, counter types and the SBE cursor.
+//! Data that the processes of an Aeron system exchange: channel URIs, UDP frames, the commands and events of the CnC
+//! file, error codes, counter types, and SBE messages.
 //!
-//! Everything here works on private bytes: decoders take `&[u8]` and check lengths, versions and ranges before they
-//! believe anything; encoders write into bytes of the caller and never allocate. No I/O, no shared memory.
+//! Everything here works on private bytes. Decoders take `&[u8]` and check lengths, versions and ranges before they
+//! use a value. Encoders write into bytes of the caller and never allocate. The crate does no I/O and uses no shared
+//! memory.
 #![forbid(unsafe_code)]
 
 pub mod cnc;

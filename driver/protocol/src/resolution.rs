@@ -14,7 +14,7 @@ const TYPE_IPV6: u8 = 2;
 const ADDRESS_OFFSET: usize = 8;
 const ENTRY_ALIGNMENT: usize = 8;
 
-/// A datagram of entries, each checked.
+/// A datagram of checked entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolutionFrame<'a> {
     entries: &'a [u8],
@@ -34,7 +34,7 @@ pub struct ResolutionEntry<'a> {
 }
 
 impl<'a> ResolutionFrame<'a> {
-    /// Walks all entries; one that is wrong makes the datagram invalid.
+    /// Walks all entries; one invalid entry makes the datagram invalid.
     pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, FrameError> {
         let entries = &frame[COMMON_HEADER_LENGTH..];
         let mut rest = entries;
@@ -48,7 +48,7 @@ impl<'a> ResolutionFrame<'a> {
         Ok(Self { entries })
     }
 
-    /// The entries in their order.
+    /// Returns the entries in their order.
     pub fn entries(&self) -> impl Iterator<Item = ResolutionEntry<'a>> {
         let mut rest = self.entries;
         std::iter::from_fn(move || {
@@ -91,7 +91,7 @@ impl<'a> ResolutionEntry<'a> {
         Some((entry, length))
     }
 
-    /// Bytes that the entry takes in a frame.
+    /// Length of the entry in a frame, bytes.
     pub fn encoded_length(&self) -> usize {
         let address = if self.address.is_ipv4() { 4 } else { 16 };
         (ADDRESS_OFFSET + address + 2 + self.name.len()).next_multiple_of(ENTRY_ALIGNMENT)
@@ -126,7 +126,7 @@ pub struct ResolutionWriter<'a> {
 }
 
 impl<'a> ResolutionWriter<'a> {
-    /// An empty frame.
+    /// Begins an empty frame.
     pub fn new(buffer: &'a mut [u8]) -> Result<Self, FrameError> {
         if buffer.len() < COMMON_HEADER_LENGTH {
             return Err(FrameError::BufferTooSmall { required: COMMON_HEADER_LENGTH });
@@ -134,7 +134,7 @@ impl<'a> ResolutionWriter<'a> {
         Ok(Self { buffer, length: COMMON_HEADER_LENGTH })
     }
 
-    /// Adds an entry; an error when it does not fit any more: finish this frame and begin another.
+    /// Adds an entry. It is an error when the entry no longer fits: finish this frame and begin another.
     pub fn push(&mut self, entry: &ResolutionEntry<'_>) -> Result<(), FrameError> {
         if !(1..=MAX_NAME_LENGTH).contains(&entry.name.len()) {
             return Err(FrameError::Field { field: "name length", value: entry.name.len() as i64 });
@@ -147,7 +147,7 @@ impl<'a> ResolutionWriter<'a> {
         Ok(())
     }
 
-    /// True while no entry was added.
+    /// True while the frame has no entries.
     pub fn is_empty(&self) -> bool {
         self.length == COMMON_HEADER_LENGTH
     }

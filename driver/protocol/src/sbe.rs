@@ -1,7 +1,7 @@
 //! SBE messages as cursors over (bytes, acting block length, acting version) (spec 03 §1, 04 §1.1).
 //!
-//! A peer of another age sends shorter or longer blocks: a field that lies outside the acting block, or is newer than
-//! the acting version, reads as its null. Groups and variable data are found behind the *acting* block length.
+//! A peer of another version sends shorter or longer blocks: a field that lies outside the acting block, or is newer
+//! than the acting version, reads as its null value. Groups and variable data follow the *acting* block length.
 
 use thiserror::Error;
 
@@ -20,34 +20,34 @@ pub const NULL_U8: u8 = u8::MAX;
 /// Most bytes of one variable field.
 pub const MAX_VAR_DATA_LENGTH: usize = 1 << 30;
 
-/// Why a message could not be decoded or encoded.
+/// Reason why a message could not be decoded or encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SbeError {
     /// The message ends before its header, block, group or variable data.
     #[error("{what} needs {required} bytes but {available} are left")]
     Short {
-        /// Which part.
+        /// Part of the message.
         what: &'static str,
-        /// Bytes it needs.
+        /// Length that the part needs, bytes.
         required: usize,
-        /// Bytes there are.
+        /// Length that is left, bytes.
         available: usize,
     },
-    /// A schema that this decoder does not know.
+    /// The message has another schema than this decoder.
     #[error("schema {actual} instead of {expected}")]
     Schema {
-        /// Schema id that the decoder knows.
+        /// Schema id of the decoder.
         expected: u16,
         /// Schema id of the message.
         actual: u16,
     },
-    /// Text that is not UTF-8.
+    /// A text is not UTF-8.
     #[error("{0} is not text")]
     Text(&'static str),
-    /// A value outside its enumeration.
+    /// A value is not in its enumeration.
     #[error("{value} is no {field}")]
     Enumeration {
-        /// The enumeration.
+        /// Name of the enumeration.
         field: &'static str,
         /// The value.
         value: i32,
@@ -55,14 +55,14 @@ pub enum SbeError {
     /// The caller's buffer is too small to encode into.
     #[error("{required} bytes needed to encode the message but the buffer has {available}")]
     BufferTooSmall {
-        /// Bytes needed.
+        /// Length that is needed, bytes.
         required: usize,
-        /// Bytes there are.
+        /// Length of the buffer, bytes.
         available: usize,
     },
 }
 
-/// Header before every message.
+/// Header of every message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageHeader {
     /// Bytes of the fixed block that follows.
@@ -98,7 +98,7 @@ impl MessageHeader {
         bytes
     }
 
-    /// Error unless the schema is `expected`.
+    /// Fails unless the schema is `expected`.
     pub fn expect_schema(&self, expected: u16) -> Result<(), SbeError> {
         if self.schema_id == expected {
             Ok(())
@@ -108,7 +108,7 @@ impl MessageHeader {
     }
 }
 
-/// Fixed fields of a message or of a group's entry.
+/// Fixed fields of a message or of an entry of a group.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a> {
     bytes: &'a [u8],
@@ -123,32 +123,32 @@ impl Block<'_> {
         self.bytes.get(offset..offset + N)?.try_into().ok()
     }
 
-    /// True when a field of `length` bytes that came with version `since` is there.
+    /// True when the block has a field of `length` bytes that version `since` added.
     pub fn has(&self, offset: usize, length: usize, since: u16) -> bool {
         self.version >= since && self.bytes.len() >= offset + length
     }
 
-    /// An i64 that came with version `since`; [`NULL_I64`] when absent.
+    /// Returns an i64 that version `since` added; [`NULL_I64`] when it is absent.
     pub fn i64(&self, offset: usize, since: u16) -> i64 {
         self.field(offset, since).map_or(NULL_I64, i64::from_le_bytes)
     }
 
-    /// An i32 or enum that came with version `since`; [`NULL_I32`] when absent.
+    /// Returns an i32 or enum that version `since` added; [`NULL_I32`] when it is absent.
     pub fn i32(&self, offset: usize, since: u16) -> i32 {
         self.field(offset, since).map_or(NULL_I32, i32::from_le_bytes)
     }
 
-    /// A semantic version or capacity that came with version `since`; 0 when absent.
+    /// Returns a semantic version or capacity that version `since` added; 0 when it is absent.
     pub fn version(&self, offset: usize, since: u16) -> i32 {
         self.field(offset, since).map_or(NULL_VERSION, i32::from_le_bytes)
     }
 
-    /// A u8 that came with version `since`; [`NULL_U8`] when absent.
+    /// Returns a u8 that version `since` added; [`NULL_U8`] when it is absent.
     pub fn u8(&self, offset: usize, since: u16) -> u8 {
         self.field::<1>(offset, since).map_or(NULL_U8, |[byte]| byte)
     }
 
-    /// The block's bytes as sent.
+    /// Returns the bytes of the block as they were sent.
     pub fn bytes(&self) -> &[u8] {
         self.bytes
     }
@@ -185,13 +185,13 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Decodes the header of a message; its block must be there whole.
+    /// Decodes the header of a message; the message must contain its whole block.
     pub fn message(message: &'a [u8]) -> Result<Self, SbeError> {
         let header = MessageHeader::decode(message)?;
         Self::body(header, &message[HEADER_LENGTH..])
     }
 
-    /// A body without its header, such as an entry of the archive's catalog.
+    /// Decodes a body without a header, such as an entry of the archive's catalog.
     pub fn body(header: MessageHeader, body: &'a [u8]) -> Result<Self, SbeError> {
         let required = usize::from(header.block_length);
         let (bytes, rest) = body.split_at_checked(required).ok_or(SbeError::Short {
@@ -212,7 +212,7 @@ impl<'a> Decoder<'a> {
         self.block
     }
 
-    /// What follows the parts that were read.
+    /// Returns the bytes after the parts that were read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -227,7 +227,7 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
-    /// The next variable field; empty when it came after the writer's version.
+    /// Returns the next variable field; it is empty when the writer's version did not have it.
     pub fn bytes(&mut self, what: &'static str, since: u16) -> Result<&'a [u8], SbeError> {
         if self.header.version < since {
             return Ok(&[]);
@@ -237,12 +237,12 @@ impl<'a> Decoder<'a> {
         self.take(what, length as usize)
     }
 
-    /// The next variable field as text; empty when it came after the writer's version.
+    /// Returns the next variable field as text; it is empty when the writer's version did not have it.
     pub fn text(&mut self, what: &'static str, since: u16) -> Result<&'a str, SbeError> {
         std::str::from_utf8(self.bytes(what, since)?).map_err(|_| SbeError::Text(what))
     }
 
-    /// The next group's header; no entries when it came after the writer's version.
+    /// Returns the next group's header; the group is empty when the writer's version did not have it.
     pub fn group(&mut self, what: &'static str, since: u16) -> Result<Group, SbeError> {
         if self.header.version < since {
             return Ok(Group { block_length: 0, remaining: 0 });
@@ -254,7 +254,7 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// Fixed fields of the group's next entry; its variable fields follow with [`Decoder::bytes`].
+    /// Returns the fixed fields of the group's next entry; its variable fields follow with [`Decoder::bytes`].
     pub fn entry(&mut self, what: &'static str, group: &mut Group) -> Result<Option<Block<'a>>, SbeError> {
         if group.remaining == 0 {
             return Ok(None);
@@ -267,7 +267,7 @@ impl<'a> Decoder<'a> {
 
 /// Writes a message into the caller's bytes: fixed fields at their offsets, then groups and variable data in order.
 ///
-/// What does not fit is not written; [`Encoder::finish`] tells the length needed.
+/// Parts that do not fit are not written; [`Encoder::finish`] returns the length that is needed.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     buffer: &'a mut [u8],
@@ -285,7 +285,7 @@ impl<'a> Encoder<'a> {
         encoder
     }
 
-    /// A body without a message header, such as an entry of the archive's catalog.
+    /// Begins a body without a message header, such as an entry of the archive's catalog.
     pub fn body(buffer: &'a mut [u8], block_length: usize) -> Self {
         let mut encoder = Self { buffer, block_start: 0, block_length: 0, length: 0 };
         encoder.begin_block(block_length);
@@ -360,7 +360,7 @@ impl<'a> Encoder<'a> {
         self
     }
 
-    /// Appends a group's header; [`Encoder::entry`] follows `count` times.
+    /// Appends a group's header; `count` calls of [`Encoder::entry`] must follow.
     #[must_use]
     pub fn group(mut self, block_length: u16, count: u16) -> Self {
         self.append(&block_length.to_le_bytes());
@@ -368,14 +368,14 @@ impl<'a> Encoder<'a> {
         self
     }
 
-    /// Begins a group's entry: fields now go to its zeroed block.
+    /// Begins an entry of a group: fields now go into its zeroed block.
     #[must_use]
     pub fn entry(mut self, block_length: u16) -> Self {
         self.begin_block(usize::from(block_length));
         self
     }
 
-    /// Length of the message.
+    /// Returns the length of the message.
     pub fn finish(self) -> Result<usize, SbeError> {
         if self.length <= self.buffer.len() {
             Ok(self.length)

@@ -1,4 +1,4 @@
-//! Frames on the wire (spec 02 §1), checked as spec 02 §8 decides before anything in them is believed.
+//! Frames on the wire (spec 02 §1), checked by the rules of spec 02 §8 before any field is used.
 
 use thiserror::Error;
 use zerocopy::little_endian::{I32, U16};
@@ -89,20 +89,20 @@ pub mod flag {
     pub const RES_SELF: u8 = 0x80;
 }
 
-/// Why a datagram is dropped (and counted as an invalid packet), or could not be encoded.
+/// Reason why a datagram is dropped (and counted as an invalid packet), or could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
-    /// Shorter than a frame of its type.
+    /// The datagram is shorter than a frame of its type.
     #[error("datagram of {length} bytes, a frame of type {frame_type:#x} has {required}")]
     Short {
-        /// Type of the frame, 0xFFFF when not even that was there.
+        /// Type of the frame; 0xFFFF when the datagram is too short to have one.
         frame_type: u16,
-        /// Bytes of the datagram.
+        /// Length of the datagram, bytes.
         length: usize,
-        /// Bytes required.
+        /// Length that is needed, bytes.
         required: usize,
     },
-    /// Another version of frames.
+    /// The frame has another version.
     #[error("frame version {0} instead of 0")]
     Version(u8),
     /// The frame length does not fit the type or the datagram.
@@ -110,12 +110,12 @@ pub enum FrameError {
     FrameLength {
         /// Type of the frame.
         frame_type: u16,
-        /// Its length field.
+        /// Value of its length field.
         frame_length: i32,
-        /// Bytes of the datagram.
+        /// Length of the datagram, bytes.
         length: usize,
     },
-    /// The frames of a datagram do not follow one another in one term of one stream.
+    /// The frames of a datagram do not follow each other in one term of one stream.
     #[error("the frame at byte {offset} does not continue the first one")]
     Discontinuous {
         /// Offset of the frame in the datagram.
@@ -124,7 +124,7 @@ pub enum FrameError {
     /// A field is outside its range.
     #[error("{field} is {value}, out of range")]
     Field {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
         /// Its value.
         value: i64,
@@ -132,31 +132,31 @@ pub enum FrameError {
     /// The caller's buffer is too small to encode into.
     #[error("{required} bytes needed to encode the frame")]
     BufferTooSmall {
-        /// Bytes needed.
+        /// Length that is needed, bytes.
         required: usize,
     },
 }
 
-/// A datagram's content.
+/// Content of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// Data frames, padding or a heartbeat.
     Data(DataFrames<'a>),
-    /// A stream's parameters.
+    /// Parameters of a stream.
     Setup(Setup),
-    /// A gap.
+    /// A receiver asks for a gap.
     Nak(Nak),
-    /// A receiver's position and window.
+    /// Position and window of a receiver.
     StatusMessage(StatusMessage),
-    /// A receiver's complaint.
+    /// A receiver rejects a stream.
     Error(ErrorFrame<'a>),
-    /// Round trip time measurement.
+    /// Measurement of the round trip time.
     Rttm(Rttm),
     /// Name resolution.
     Resolution(ResolutionFrame<'a>),
-    /// Which session answers a request stream.
+    /// Session of the response stream of a request stream.
     ResponseSetup(ResponseSetup),
-    /// A type that is ignored without a counter.
+    /// A frame type that is ignored without a counter.
     Ignored(u16),
 }
 
@@ -193,7 +193,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The bytes of a control frame: its length must reach `minimum` and stay inside the datagram (rule 2).
+/// Returns the bytes of a control frame. Its length must be at least `minimum` and must not exceed the datagram (rule
+/// 2).
 fn control(datagram: &[u8], minimum: usize) -> Result<&[u8], FrameError> {
     let (header, _) = CommonHeader::ref_from_prefix(datagram).expect("checked by the caller");
     let (frame_type, frame_length) = (header.frame_type.get(), header.frame_length.get());

@@ -103,57 +103,57 @@ pub mod key {
     pub const ATS: &str = "ats";
 }
 
-/// Why a URI is refused.
+/// Reason why a URI is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UriError {
-    /// Longer than 4095 bytes.
+    /// The URI is longer than 4095 bytes.
     #[error("channel of {0} bytes; at most 4095 are allowed")]
     TooLong(usize),
-    /// Not of the form `[aeron-spy:]aeron:<media>…`.
+    /// The URI does not have the form `[aeron-spy:]aeron:<media>…`.
     #[error(
         "invalid URI scheme or transport: Aeron URIs must start with 'aeron:udp', 'aeron:ipc' or \
          'aeron-spy:aeron:udp', found: {0}"
     )]
     Scheme(String),
-    /// A parameter is not `key=value`.
+    /// A parameter does not have the form `key=value`.
     #[error("parameter '{parameter}' of channel '{channel}' must be key=value")]
     Parameter {
-        /// What was found.
+        /// Text of the parameter.
         parameter: String,
         /// The channel.
         channel: String,
     },
-    /// A value is not of its key's type or outside its range.
+    /// A value does not have the type or range of its key.
     #[error("{}: {rule}", values::words(key, value))]
     Value {
         /// The key.
         key: &'static str,
         /// The value.
         value: String,
-        /// What would be valid.
+        /// Values that would be valid.
         rule: &'static str,
     },
-    /// A `response-correlation-id` that is none.
+    /// The value of `response-correlation-id` is not valid.
     #[error("invalid response-correlation-id, must be a number greater than or equal to -1, or 'prototype'")]
     ResponseCorrelation,
-    /// Parameters that do not go together.
+    /// Two parameters contradict each other.
     #[error("{rule}: channel={channel}")]
     Combination {
         /// The channel.
         channel: String,
-        /// What is wrong.
+        /// Rule that the parameters break.
         rule: String,
     },
 }
 
 impl UriError {
-    /// The code that a driver replies with (spec 01 §6.4, recommendation).
+    /// Error code of a driver's reply (spec 01 §6.4, recommendation).
     pub fn code(&self) -> ErrorCode {
         ErrorCode::InvalidChannel
     }
 }
 
-/// How a channel carries its stream.
+/// Medium that carries a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Media {
     /// UDP.
@@ -172,7 +172,7 @@ impl Media {
     }
 }
 
-/// A parsed channel; displays canonically with the parameters in the order in which they were given or put.
+/// A parsed channel. It is displayed canonically, with the parameters in the order in which they were given or put.
 ///
 /// ```
 /// use harrier_protocol::uri::{ChannelUri, key};
@@ -264,12 +264,12 @@ impl ChannelUri {
         self.parameters.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// True when the parameter is there, even if empty.
+    /// True when the parameter is present, even if it is empty.
     pub fn contains(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// Sets a parameter; a new one goes to the end.
+    /// Sets a parameter; a new parameter goes to the end.
     pub fn put(&mut self, key: &str, value: impl fmt::Display) {
         let value = value.to_string();
         match self.parameters.iter_mut().find(|(name, _)| name == key) {
@@ -278,14 +278,14 @@ impl ChannelUri {
         }
     }
 
-    /// Sets a parameter, for chains.
+    /// Sets a parameter and returns the channel, for chains of calls.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.put(key, value);
         self
     }
 
-    /// Sets a parameter unless it is there.
+    /// Sets a parameter unless it is present.
     pub fn put_if_absent(&mut self, key: &str, value: impl fmt::Display) {
         if !self.contains(key) {
             self.put(key, value);
@@ -313,7 +313,8 @@ impl ChannelUri {
         self.put(key::TERM_LENGTH, term_length);
     }
 
-    /// Checks what can be checked without a driver's settings for a publication on `stream_id` (spec 01 §6.3, §6.4).
+    /// Checks a publication on `stream_id` as far as that is possible without a driver's settings (spec 01 §6.3,
+    /// §6.4).
     pub fn check_publication(&self, stream_id: i32) -> Result<(), UriError> {
         if self.is_spy {
             return Err(self.combination("aeron-spy: is only for subscriptions".into()));
@@ -344,7 +345,7 @@ impl ChannelUri {
         Ok(())
     }
 
-    /// Checks what can be checked without a driver's settings for a subscription (spec 01 §6.3, §6.4).
+    /// Checks a subscription as far as that is possible without a driver's settings (spec 01 §6.3, §6.4).
     pub fn check_subscription(&self) -> Result<(), UriError> {
         self.check_common()?;
         self.session_id()?;
@@ -397,7 +398,8 @@ impl ChannelUri {
         self.get(key).and_then(Endpoint::parse).is_some_and(|address| address.port == 0)
     }
 
-    /// An address has a port, unless it is a bare name: a table of names may know host and port for it (spec 02 §5.12).
+    /// Checks that an address has a port. A bare name needs none: a table of names may know host and port for it
+    /// (spec 02 §5.12).
     fn check_address(&self, key: &'static str) -> Result<(), UriError> {
         let is_bare_name =
             |text: &str| !text.is_empty() && !text.contains(':') && text.parse::<IpAddr>().is_err();

@@ -1,11 +1,11 @@
 //! Cursors over the packed bodies of commands and events: little endian, strings with an i32 length.
 
-/// Where a body did not hold what its layout promises.
+/// Fault of a body that is shorter than its layout, or has an invalid field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WireError {
     /// The body ends before the field.
     Short {
-        /// Bytes that the field needs.
+        /// Length that the field needs, bytes.
         required: usize,
     },
     /// A length field is negative.
@@ -66,7 +66,8 @@ impl<'a> WireReader<'a> {
         std::str::from_utf8(bytes).map_err(|_| WireError::Text { offset: self.offset - bytes.len() })
     }
 
-    /// Skips the undefined filler after text (spec 01 §1). A body may end inside the filler; the next field then fails.
+    /// Skips the undefined filler after a text (spec 01 §1). A body may end inside the filler; then the next field
+    /// fails.
     pub(crate) fn align_4(&mut self) {
         self.offset = (self.offset + 3) & !3;
     }
@@ -76,7 +77,7 @@ impl<'a> WireReader<'a> {
     }
 }
 
-/// Writes fields one after the other; what does not fit is counted, not written.
+/// Writes fields one after the other. Fields that do not fit are counted but not written.
 pub(crate) struct WireWriter<'a> {
     bytes: &'a mut [u8],
     length: usize,
@@ -119,7 +120,7 @@ impl<'a> WireWriter<'a> {
         self
     }
 
-    /// The length written, or the length needed when the buffer was too small.
+    /// Returns the length that was written, or the length that is needed when the buffer was too small.
     pub(crate) fn finish(&self) -> Result<usize, usize> {
         if self.length <= self.bytes.len() { Ok(self.length) } else { Err(self.length) }
     }

@@ -1,4 +1,5 @@
-//! UDP frames against datagrams of the released drivers (spec 02 §9), and the input checks of spec 02 §8.
+//! UDP frames are compared with datagrams of the released drivers (spec 02 §9), and invalid datagrams are refused
+//! (spec 02 §8).
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ fn golden(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/udp").join(name)).unwrap()
 }
 
-/// Encodes what was decoded.
+/// Encodes a decoded frame again.
 fn encode(frame: &Frame<'_>) -> Vec<u8> {
     let mut buffer = vec![0xEE; 2048];
     let length = match frame {
@@ -48,7 +49,7 @@ fn every_golden_datagram_is_decoded_and_encoded_byte_for_byte() {
         let frame = Frame::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut ours = encode(&frame);
         match frame {
-            // Without the flag the Java driver leaves the tag as it was (spec 02 §1.6).
+            // Without the flag the Java driver does not write the tag (spec 02 §1.6).
             Frame::Error(ErrorFrame { group_tag: None, .. }) => ours[24..32].copy_from_slice(&bytes[24..32]),
             // Filler after names is stale (spec 02 §1.9).
             Frame::Resolution(_) => {

@@ -1,4 +1,4 @@
-//! Commands and events against records written by the released client and driver (spec 01 §9.2–9.4).
+//! Commands and events are compared with records that the released client and driver wrote (spec 01 §9.2–9.4).
 
 use harrier_protocol::command::{Command, CommandError, Request};
 use harrier_protocol::event::{Event, PublicationReady};
@@ -17,7 +17,7 @@ const LIVE_EVENTS: [&[u8]; 3] = [
     include_bytes!("../testdata/c_clients_records.bin"),
 ];
 
-/// (type, body) of each record of a ring or broadcast buffer.
+/// Returns type and body of each record of a ring or broadcast buffer.
 fn records(bytes: &[u8]) -> Vec<(i32, &[u8])> {
     let word = |offset: usize| i32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
     let mut records = Vec::new();

@@ -1,4 +1,5 @@
-//! The client's conductor: commands to the driver, events from it, liveness of both (spec 01 §4, §5).
+//! The client's conductor: it sends commands to the driver, handles its events, and checks that driver and client are
+//! alive (spec 01 §4, §5).
 
 mod answers;
 mod commands;
@@ -22,13 +23,13 @@ use crate::{
     ClientError, ClientEvent, Context, Counter, ExclusivePublication, Publication, Subscription, connect,
 };
 
-/// Longest command: a channel of 4095 bytes and its fixed fields.
+/// Length of the longest command, bytes: a channel of 4095 bytes and its fixed fields.
 const COMMAND_CAPACITY: usize = 4_608;
 
 /// Longest client name, characters (spec 01 §5.1).
 const MAX_NAME_LENGTH: usize = 100;
 
-/// Maps a log file; the one thing that a connected client asks of its [`Memory`].
+/// Maps a log file. This is all that a connected client needs of its [`Memory`].
 type MapLog = Box<dyn Fn(&Path) -> Result<AtomicBuffer, MemoryError> + Send>;
 
 /// A client of one media driver; see the [crate documentation](crate).
@@ -58,7 +59,7 @@ struct Core {
     now: Now,
     next_keepalive_ns: i64,
     next_check_ns: i64,
-    /// The driver has been told of this client.
+    /// The driver knows this client.
     is_known: bool,
     closed: bool,
 }
@@ -67,7 +68,7 @@ struct Pending {
     kind: PendingKind,
     request: String,
     deadline_ns: i64,
-    /// Whoever asked wants the outcome no more.
+    /// The caller no longer wants the outcome.
     is_abandoned: bool,
 }
 
@@ -107,6 +108,7 @@ impl Aeron {
     /// Opens the driver's CnC file.
     ///
     /// # Errors
+    ///
     /// [`ClientError::NotReady`] while no live driver is there: call again until your own deadline.
     pub fn connect<M: Memory>(context: Context, memory: M, now: &Now) -> Result<Self, ClientError> {
         if context.client_name.chars().count() > MAX_NAME_LENGTH {
@@ -149,10 +151,11 @@ impl Aeron {
         Ok(Self { to_clients: cnc.to_clients, core })
     }
 
-    /// One duty cycle: events, removals, heartbeat and timeouts. Returns the work done.
+    /// Runs one duty cycle: events, removals, heartbeat and time-outs. Returns the work done.
     ///
     /// # Errors
-    /// When the driver or this client was found dead; all resources are then closed and every later call fails.
+    ///
+    /// The driver or this client was found dead; all resources are then closed and every later call fails.
     pub fn do_work(&mut self, now: &Now) -> Result<usize, ClientError> {
         let core = &mut self.core;
         if core.closed {
@@ -198,17 +201,17 @@ impl Aeron {
         Ok(work_count)
     }
 
-    /// Monotonic time, in ns, at which `do_work` next has something to do without an event.
+    /// Monotonic time, in ns, at which `do_work` has work to do even without an event.
     pub fn next_deadline(&self) -> i64 {
         self.core.next_keepalive_ns.min(self.core.earliest_pending()).max(self.core.next_check_ns) + 1
     }
 
-    /// Id that this client has with its driver.
+    /// Id of this client at its driver.
     pub fn client_id(&self) -> i64 {
         self.core.client_id
     }
 
-    /// A number that no other client of the driver gets.
+    /// Returns a number that no other client of the driver gets.
     pub fn next_correlation_id(&self) -> i64 {
         self.core.to_driver.next_correlation_id()
     }
@@ -218,17 +221,17 @@ impl Aeron {
         &self.core.counters
     }
 
-    /// The settings it was connected with.
+    /// Settings of the client.
     pub fn context(&self) -> &Context {
         &self.core.context
     }
 
-    /// True once nothing can be done with this client any more.
+    /// True when this client is closed and cannot be used any more.
     pub fn is_closed(&self) -> bool {
         self.core.closed
     }
 
-    /// What happened since the last call, oldest first.
+    /// Returns the oldest event since the last call.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         self.core.events.pop_front()
     }
@@ -237,7 +240,9 @@ impl Aeron {
     /// [`publication`](Self::publication).
     ///
     /// # Errors
-    /// [`ClientError::CommandQueueFull`] or a channel that cannot be sent; the driver's refusal comes with the fetch.
+    ///
+    /// [`ClientError::CommandQueueFull`], or a channel that cannot be sent. A refusal of the driver is returned by
+    /// the fetch.
     pub fn add_publication(&mut self, channel: &str, stream_id: i32) -> Result<i64, ClientError> {
         self.core.add_publication(channel, stream_id, false)
     }
@@ -278,9 +283,10 @@ impl Aeron {
         Ok(id)
     }
 
-    /// Adds a counter that outlives the client, or finds the one with this type and registration id.
+    /// Adds a counter that outlives the client, or finds the counter with this type and registration id.
     ///
     /// # Errors
+    ///
     /// As [`add_counter`](Self::add_counter).
     pub fn add_static_counter(
         &mut self,
@@ -301,9 +307,10 @@ impl Aeron {
         Ok(id)
     }
 
-    /// The publication of an add, once the driver has answered; `None` until then. Handed out once.
+    /// Returns the publication of an add when the driver has answered; `None` until then. It is returned once.
     ///
     /// # Errors
+    ///
     /// The driver's refusal, its silence, or an id that is not pending here.
     pub fn publication(&mut self, registration_id: i64) -> Result<Option<Publication>, ClientError> {
         match self.core.take_ready(registration_id)? {
@@ -313,9 +320,10 @@ impl Aeron {
         }
     }
 
-    /// The exclusive publication of an add; as [`publication`](Self::publication).
+    /// Returns the exclusive publication of an add, like [`publication`](Self::publication).
     ///
     /// # Errors
+    ///
     /// As [`publication`](Self::publication).
     pub fn exclusive_publication(
         &mut self,
@@ -328,9 +336,10 @@ impl Aeron {
         }
     }
 
-    /// The subscription of an add; as [`publication`](Self::publication).
+    /// Returns the subscription of an add, like [`publication`](Self::publication).
     ///
     /// # Errors
+    ///
     /// As [`publication`](Self::publication).
     pub fn subscription(&mut self, registration_id: i64) -> Result<Option<Subscription>, ClientError> {
         match self.core.take_ready(registration_id)? {
@@ -340,9 +349,10 @@ impl Aeron {
         }
     }
 
-    /// The counter of an add; as [`publication`](Self::publication).
+    /// Returns the counter of an add, like [`publication`](Self::publication).
     ///
     /// # Errors
+    ///
     /// As [`publication`](Self::publication).
     pub fn counter(&mut self, registration_id: i64) -> Result<Option<Counter>, ClientError> {
         match self.core.take_ready(registration_id)? {
@@ -352,10 +362,11 @@ impl Aeron {
         }
     }
 
-    /// Adds a destination to a publication in manual control mode, by its original registration id. Ask
-    /// [`command_done`](Self::command_done) for the answer.
+    /// Adds a destination to a publication in manual control mode, by its original registration id.
+    /// [`command_done`](Self::command_done) returns the answer.
     ///
     /// # Errors
+    ///
     /// As [`add_publication`](Self::add_publication).
     pub fn add_destination(&mut self, registration_id: i64, channel: &str) -> Result<i64, ClientError> {
         self.core.destination(
@@ -409,10 +420,11 @@ impl Aeron {
         )
     }
 
-    /// Asks the driver to refuse an image from now on, telling its sender why (at most 1023 bytes).
+    /// Asks the driver to reject an image from now on and to tell its sender the reason (at most 1023 bytes).
     ///
     /// # Errors
-    /// As [`add_destination`](Self::add_destination); the image of a spy cannot be refused.
+    ///
+    /// As [`add_destination`](Self::add_destination); the image of a spy cannot be rejected.
     pub fn reject_image(
         &mut self,
         correlation_id: i64,
@@ -424,9 +436,10 @@ impl Aeron {
         self.core.command(request, format!("reject image {correlation_id}"))
     }
 
-    /// True once the driver has carried out a command that brings no resource.
+    /// True when the driver has carried out a command that adds no resource.
     ///
     /// # Errors
+    ///
     /// The driver's refusal, its silence, or an id that is not pending here.
     pub fn command_done(&mut self, correlation_id: i64) -> Result<bool, ClientError> {
         match self.core.take_ready(correlation_id)? {
@@ -436,10 +449,11 @@ impl Aeron {
         }
     }
 
-    /// Closes all resources and leaves the driver; dropping does the same.
+    /// Closes all resources and the client's connection to the driver. Dropping the client does the same.
     pub fn close(&mut self) {
         if !self.core.closed {
-            // One that has only looked at counters is nobody's to close, and would fill the ring when made again and again.
+            // The driver does not know a client that has only read counters. A close command for it would be useless,
+            // and many of them would fill the ring.
             if self.core.is_known {
                 let _left_to_timeout = self.core.send(-1, Request::ClientClose);
             }

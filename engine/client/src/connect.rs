@@ -18,7 +18,7 @@ pub(crate) struct Cnc {
     pub(crate) client_liveness_timeout_ns: i64,
 }
 
-/// Maps the CnC file when a live driver stands behind it.
+/// Maps the CnC file when a live driver owns it.
 pub(crate) fn open<M: Memory>(context: &Context, memory: &M, now: &Now) -> Result<Cnc, ClientError> {
     let path = context.directory.join(CNC_FILE);
     let not_ready = |reason: String| ClientError::NotReady { directory: context.directory.clone(), reason };

@@ -2,27 +2,27 @@
 
 use std::path::PathBuf;
 
-/// How a client finds its driver and how patient it is.
+/// Settings that say how a client finds its driver and how long it waits.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The driver's directory, which holds `cnc.dat`.
     pub directory: PathBuf,
     /// Name shown in the label of the client's heartbeat counter; at most 100 characters.
     pub client_name: String,
-    /// How long the driver may be silent, and how long a command may stay unanswered.
+    /// Time for which the driver may be silent and a command may stay unanswered.
     pub driver_timeout_ms: i64,
     /// Time between heartbeats to the driver.
     pub keepalive_interval_ns: i64,
     /// Longest time between two calls of `do_work`; 0 takes the driver's client liveness timeout.
     pub inter_service_timeout_ns: i64,
-    /// Pace of the timeout checks.
+    /// Interval of the time-out checks.
     pub idle_sleep_ns: i64,
-    /// Events handled per duty cycle.
+    /// Most events handled per duty cycle.
     pub event_limit: usize,
-    /// Touches every page of a log when it is mapped, so that no message pays for the first access to one. Takes a moment
-    /// per log, and gives a sparse log all its memory at once.
+    /// Touch every page of a log when it is mapped, so that no message pays for the first access to a page. This
+    /// takes a moment per log, and gives a sparse log all its memory at once.
     pub pre_touch_mapped_memory: bool,
-    /// Image changes that a subscription may have waiting before the conductor holds them back itself.
+    /// Number of image changes that may wait at a subscription before the conductor holds further ones back.
     pub image_change_capacity: usize,
 }
 

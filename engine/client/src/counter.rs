@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::release::{Release, ReleaseQueue};
 
-/// A counter that this client owns; dropped, it is removed from the driver.
+/// A counter that this client owns. Dropping it removes it from the driver.
 pub struct Counter {
     value: AtomicCounter,
     registration_id: i64,
@@ -35,12 +35,12 @@ impl Counter {
         self.registration_id
     }
 
-    /// Its index in the counters of the driver.
+    /// Id of the counter in the driver.
     pub fn counter_id(&self) -> i32 {
         self.counter_id
     }
 
-    /// True once the client or the driver has closed it; its slot may then belong to another counter.
+    /// True when the client or the driver has closed it; its record may then belong to another counter.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

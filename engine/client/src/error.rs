@@ -1,4 +1,4 @@
-//! What can go wrong between a client and its driver.
+//! Errors of a client and its driver.
 
 use harrier_ringbuf::MemoryError;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ pub enum ClientError {
     NotReady {
         /// The driver's directory.
         directory: PathBuf,
-        /// What is missing.
+        /// Part that is missing.
         reason: String,
     },
-    /// The CnC file is of a version that this client cannot read.
+    /// This client cannot read the version of the CnC file.
     #[error("CnC file in {} has version {major}.{minor}, this client speaks 0.2.x; use a driver of Aeron 1.4x or newer", directory.display())]
     Version {
         /// The driver's directory.
@@ -30,7 +30,7 @@ pub enum ClientError {
     Corrupt {
         /// The driver's directory.
         directory: PathBuf,
-        /// What is wrong.
+        /// Contradiction that was found.
         detail: String,
     },
     /// A file could not be mapped.
@@ -39,22 +39,22 @@ pub enum ClientError {
     /// The driver refused a request.
     #[error("driver refused {request}: error {code}: {message}")]
     Registration {
-        /// What was asked, with channel and stream.
+        /// The request, with channel and stream.
         request: String,
         /// Error code of spec 01 §4.7.
         code: i32,
-        /// The driver's words.
+        /// Text of the driver.
         message: String,
     },
     /// A request stayed unanswered for the driver timeout.
     #[error("no answer from the driver to {request} within {timeout_ms} ms")]
     RequestTimeout {
-        /// What was asked.
+        /// The request.
         request: String,
         /// The driver timeout.
         timeout_ms: i64,
     },
-    /// The driver stopped, or has shown no sign of life for the driver timeout. The client is closed.
+    /// The driver has stopped, or has been silent for the driver timeout. The client is closed.
     #[error("media driver has been inactive for {age_ms} ms (timeout {timeout_ms} ms)")]
     DriverTimeout {
         /// Age of its last heartbeat.
@@ -65,12 +65,12 @@ pub enum ClientError {
     /// `do_work` was not called for too long, so the driver may have given up this client. The client is closed.
     #[error("client conductor was not run for {elapsed_ns} ns (timeout {timeout_ns} ns)")]
     ServiceTimeout {
-        /// Time since the call before.
+        /// Time since the previous call.
         elapsed_ns: i64,
-        /// Longest allowed.
+        /// Longest time that is allowed.
         timeout_ns: i64,
     },
-    /// The driver gave up this client. The client is closed.
+    /// The driver has given up this client. The client is closed.
     #[error("client was timed out by the driver; call do_work more often than every {timeout_ns} ns")]
     ClientTimeout {
         /// The driver's client liveness timeout.
@@ -85,15 +85,15 @@ pub enum ClientError {
     /// The client has been closed.
     #[error("client is closed")]
     Closed,
-    /// An argument that the driver would not accept.
+    /// The driver would not accept an argument.
     #[error("{argument} is invalid: {reason}")]
     InvalidArgument {
-        /// Its name.
+        /// Name of the argument.
         argument: &'static str,
-        /// Why.
+        /// Reason of the refusal.
         reason: String,
     },
-    /// An id that this client did not get from an add, or has already exchanged for its resource.
+    /// The client did not get this id from an add, or has already exchanged it for its resource.
     #[error("registration id {0} is not pending in this client")]
     UnknownRegistration(i64),
 }

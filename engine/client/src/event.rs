@@ -1,11 +1,11 @@
-//! What a client tells its owner.
+//! Events that a client reports to its owner.
 
 use std::net::SocketAddr;
 
 /// Something that happened to a resource of the client; drained with [`crate::Aeron::poll_event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// A stream can be read by a subscription; its image is found there.
+    /// A subscription can read a stream; its image is in the subscription.
     AvailableImage {
         /// The subscription.
         subscription_registration_id: i64,
@@ -13,10 +13,10 @@ pub enum ClientEvent {
         correlation_id: i64,
         /// Session of the stream.
         session_id: i32,
-        /// Where it comes from: `address:port`, or `aeron:ipc`.
+        /// Source of the stream: `address:port`, or `aeron:ipc`.
         source_identity: String,
     },
-    /// A stream ended or went silent; its image is closed.
+    /// A stream has ended or become silent; its image is closed.
     UnavailableImage {
         /// The subscription.
         subscription_registration_id: i64,
@@ -39,13 +39,13 @@ pub enum ClientEvent {
         /// Its id.
         counter_id: i32,
     },
-    /// A receiver refused the stream of a publication.
+    /// A receiver has rejected the stream of a publication.
     PublicationError(Box<PublicationErrorFrame>),
-    /// A channel's socket failed; `counter_id` is the channel status counter.
+    /// The socket of a channel has failed; `counter_id` is the channel status counter.
     ChannelError {
         /// The channel status counter.
         counter_id: i32,
-        /// The driver's words.
+        /// Text of the driver.
         message: String,
     },
 }
@@ -55,20 +55,20 @@ pub enum ClientEvent {
 pub struct PublicationErrorFrame {
     /// The publication.
     pub registration_id: i64,
-    /// Destination of the publication that the receiver is, -1 when it is none.
+    /// Destination of the publication that leads to the receiver; -1 for none.
     pub destination_registration_id: i64,
-    /// Its session.
+    /// Session of the publication.
     pub session_id: i32,
-    /// Its stream.
+    /// Stream of the publication.
     pub stream_id: i32,
     /// Receiver that sent the frame.
     pub receiver_id: i64,
-    /// Group tag of the receiver, -1 when it has none.
+    /// Group tag of the receiver; -1 for none.
     pub group_tag: i64,
-    /// Where the frame came from.
+    /// Address of the receiver.
     pub source: SocketAddr,
     /// Error code of spec 01 §4.7.
     pub error_code: i32,
-    /// The receiver's words.
+    /// Text of the receiver.
     pub message: String,
 }

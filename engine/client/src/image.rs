@@ -1,4 +1,4 @@
-//! Receiving one session's stream (spec 01 §2.17).
+//! Receiving the stream of one session (spec 01 §2.17).
 
 use harrier_ringbuf::image_reader::{Action, Block, Header, ImageReader};
 use harrier_ringbuf::logbuffer::LogBuffers;
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A subscriber's view of one session of a stream.
 ///
-/// Polled by one thread. It closes when the stream has ended and was drained, when the sender went silent, or when its
-/// subscription is removed; a closed image delivers nothing and keeps its last position.
+/// One thread polls it. It closes when the stream has ended and was drained, when the sender has become silent, or
+/// when its subscription is removed. A closed image delivers nothing and keeps its last position.
 pub struct Image {
     reader: ImageReader,
     closed: Arc<AtomicBool>,
@@ -26,18 +26,18 @@ pub struct Image {
     log_file: Box<Path>,
 }
 
-/// Whole frames that lie behind each other in one term, by where they are in the log's file (spec 01 §2.17, `rawPoll`).
+/// Whole frames that follow each other in one term, with their place in the log file (spec 01 §2.17, `rawPoll`).
 #[derive(Debug, Clone, Copy)]
 pub struct RawBlock<'a> {
-    /// The log's file. It is removed after the image has closed: who copies from it opens it once, early.
+    /// The log file. It is removed after the image has closed; whoever copies from it opens it once, early.
     pub file: &'a Path,
-    /// Where the first frame starts in the file.
+    /// Offset of the first frame in the file.
     pub file_offset: u64,
     /// The same frames in memory.
     pub block: Block<'a>,
 }
 
-/// What the driver said of an image.
+/// Properties of an image that the driver has reported.
 pub(crate) struct ImageFacts {
     pub(crate) correlation_id: i64,
     pub(crate) session_id: i32,
@@ -81,7 +81,7 @@ impl Image {
         self.stream_id
     }
 
-    /// The subscription that it came through.
+    /// Registration id of the subscription.
     pub fn subscription_registration_id(&self) -> i64 {
         self.subscription_registration_id
     }
@@ -96,7 +96,7 @@ impl Image {
         self.join_position
     }
 
-    /// Where the stream comes from: `address:port`, or `aeron:ipc`.
+    /// Source of the stream: `address:port`, or `aeron:ipc`.
     pub fn source_identity(&self) -> &str {
         &self.source_identity
     }
@@ -111,12 +111,12 @@ impl Image {
         self.reader.log().initial_term_id()
     }
 
-    /// Longest frame of the stream, header included, bytes.
+    /// Length of the longest frame with its header, bytes.
     pub fn mtu_length(&self) -> usize {
         self.reader.log().mtu_length()
     }
 
-    /// The log it reads.
+    /// Log of the image.
     pub fn log(&self) -> &LogBuffers {
         self.reader.log()
     }
@@ -131,7 +131,7 @@ impl Image {
         self.reader.log().is_publication_revoked()
     }
 
-    /// True once nothing more will be delivered.
+    /// True when nothing more will be delivered.
     pub fn is_closed(&self) -> bool {
         self.frozen || self.closed.load(Ordering::Acquire)
     }
@@ -141,7 +141,7 @@ impl Image {
         self.reader.position()
     }
 
-    /// Position at which the stream ends; `i64::MAX` while that is not known.
+    /// Position at which the stream ends; `i64::MAX` while it is unknown.
     pub fn end_of_stream_position(&self) -> i64 {
         self.reader.log().end_of_stream_position()
     }
@@ -151,13 +151,13 @@ impl Image {
         self.reader.is_end_of_stream()
     }
 
-    /// Delivers up to `limit` frames to `handler`; returns how many.
+    /// Delivers up to `limit` frames to `handler`; returns their number.
     #[inline]
     pub fn poll(&mut self, limit: usize, handler: &mut impl FnMut(&[u8], &Header<'_>)) -> usize {
         if self.check_closed() { 0 } else { self.reader.poll(limit, handler) }
     }
 
-    /// As [`poll`](Self::poll), but `handler` decides what becomes of each frame.
+    /// Works as [`poll`](Self::poll), but `handler` decides about each frame.
     #[inline]
     pub fn controlled_poll(
         &mut self,
@@ -167,7 +167,7 @@ impl Image {
         if self.check_closed() { 0 } else { self.reader.controlled_poll(limit, handler) }
     }
 
-    /// As [`poll`](Self::poll), but stops before frames that start at or beyond `limit_position`.
+    /// Works as [`poll`](Self::poll), but stops before frames that start at or beyond `limit_position`.
     #[inline]
     pub fn bounded_poll(
         &mut self,
@@ -178,7 +178,8 @@ impl Image {
         if self.check_closed() { 0 } else { self.reader.bounded_poll(limit_position, limit, handler) }
     }
 
-    /// As [`controlled_poll`](Self::controlled_poll), but stops before frames that start at or beyond `limit_position`.
+    /// Works as [`controlled_poll`](Self::controlled_poll), but stops before frames that start at or beyond
+    /// `limit_position`.
     #[inline]
     pub fn bounded_controlled_poll(
         &mut self,
@@ -193,8 +194,8 @@ impl Image {
         }
     }
 
-    /// Looks at frames from `from` on without consuming them, up to `limit_position`; returns the position after the last
-    /// whole message that `handler` went on from.
+    /// Delivers frames from `from` up to `limit_position` without consuming them; returns the position after the last
+    /// whole message after which `handler` continued.
     pub fn controlled_peek(
         &mut self,
         from: i64,
@@ -204,14 +205,14 @@ impl Image {
         if self.check_closed() { from } else { self.reader.controlled_peek(from, limit_position, handler) }
     }
 
-    /// Hands whole frames, up to `max_bytes` of them and contiguous, to `handler`; returns their bytes.
+    /// Passes whole contiguous frames, up to `max_bytes` of them, to `handler`; returns their length.
     #[inline]
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
         if self.check_closed() { 0 } else { self.reader.block_poll(max_bytes, handler) }
     }
 
-    /// As [`block_poll`](Self::block_poll); `handler` is also told where the frames are in the log's file, so that it
-    /// can have the system copy them.
+    /// Works as [`block_poll`](Self::block_poll), and also tells `handler` where the frames are in the log file, so
+    /// that the system can copy them.
     pub fn raw_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(RawBlock<'_>)) -> usize {
         if self.check_closed() {
             return 0;
@@ -226,14 +227,15 @@ impl Image {
         })
     }
 
-    /// Whole frames from the position on, up to `max_bytes` of them and contiguous, without consuming them: who is done
-    /// with them calls [`set_position`](Self::set_position).
+    /// Returns whole contiguous frames from the position on, up to `max_bytes` of them, without consuming them. The
+    /// caller then calls [`set_position`](Self::set_position).
     #[inline]
     pub fn peek_block(&mut self, max_bytes: usize) -> Option<Block<'_>> {
         if self.check_closed() { None } else { self.reader.peek_block(max_bytes) }
     }
 
-    /// Moves on within the present term, to its end at most; false when `position` cannot be moved to.
+    /// Moves the position within the present term, at most to its end; returns false when it cannot be moved to
+    /// `position`.
     pub fn set_position(&mut self, position: i64) -> bool {
         !self.check_closed() && self.reader.set_position(position)
     }

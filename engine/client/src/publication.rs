@@ -1,4 +1,4 @@
-//! Sending: shared and exclusive publications (spec 01 §2.6–2.11, §5.3).
+//! Sending through shared and exclusive publications (spec 01 §2.6–2.11, §5.3).
 
 use harrier_ringbuf::append::{Claim, ConcurrentAppender, ExclusiveAppender, OfferError};
 use harrier_ringbuf::counters::{AtomicCounter, CountersReader};
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::release::{Release, ReleaseQueue};
 use crate::resolve::{self, ChannelStatus};
 
-/// What the driver said of a publication, shared by its handles; the last handle dropped removes it.
+/// Properties of a publication that the driver has reported. Its handles share them; dropping the last handle removes
+/// the publication.
 pub(crate) struct PublicationState {
     pub(crate) channel: String,
     pub(crate) stream_id: i32,
@@ -45,7 +46,7 @@ impl Drop for PublicationState {
 
 macro_rules! publication_facts {
     () => {
-        /// The channel as it was added.
+        /// Channel of the add.
         pub fn channel(&self) -> &str {
             &self.state.channel
         }
@@ -55,7 +56,7 @@ macro_rules! publication_facts {
             self.state.stream_id
         }
 
-        /// Session that names this stream of messages.
+        /// Session id of the stream.
         pub fn session_id(&self) -> i32 {
             self.state.session_id
         }
@@ -75,7 +76,7 @@ macro_rules! publication_facts {
             self.state.registration_id == self.state.original_registration_id
         }
 
-        /// Id of the counter that limits how far may be written.
+        /// Id of the counter that limits the position of the publisher.
         pub fn position_limit_id(&self) -> i32 {
             self.state.limit_counter_id
         }
@@ -95,22 +96,22 @@ macro_rules! publication_facts {
             self.state.log.initial_term_id()
         }
 
-        /// Longest message that can be offered, bytes.
+        /// Length of the longest message that can be offered, bytes.
         pub fn max_message_length(&self) -> usize {
             harrier_ringbuf::position::compute_max_message_length(self.state.log.term_length())
         }
 
-        /// Longest message that travels in one frame and can be claimed, bytes.
+        /// Length of the longest message that fits one frame and can be claimed, bytes.
         pub fn max_payload_length(&self) -> usize {
             self.state.log.mtu_length() - harrier_ringbuf::position::HEADER_LENGTH
         }
 
-        /// Position up to which may be written; 0 when closed.
+        /// Position up to which the publisher may write; 0 when it is closed.
         pub fn position_limit(&self) -> i64 {
             if self.is_closed() { 0 } else { self.state.limit.get() }
         }
 
-        /// Bytes that may be written before back pressure; 0 when closed.
+        /// Bytes that the publisher may write before back pressure; 0 when it is closed.
         pub fn available_window(&self) -> i64 {
             if self.is_closed() { 0 } else { self.position_limit() - self.position() }
         }
@@ -120,7 +121,7 @@ macro_rules! publication_facts {
             (self.state.log.term_length() as i64) << 31
         }
 
-        /// Bits that a term count is shifted by in a position.
+        /// Number of bits by which a term count is shifted in a position.
         pub fn position_bits_to_shift(&self) -> u32 {
             self.state.log.position_bits_to_shift()
         }
@@ -130,7 +131,7 @@ macro_rules! publication_facts {
             !self.is_closed() && self.state.log.is_connected()
         }
 
-        /// True once the client or the driver has closed it.
+        /// True when the client or the driver has closed it.
         pub fn is_closed(&self) -> bool {
             self.state.is_closed()
         }
@@ -143,14 +144,16 @@ macro_rules! publication_facts {
             resolve::channel_status(counters, self.state.channel_status_id)
         }
 
-        /// Addresses that the channel is bound to; empty until it is active.
+        /// Addresses to which the channel is bound; none until it is active.
         pub fn local_socket_addresses(&self, counters: &CountersReader) -> Vec<String> {
             resolve::local_socket_addresses(counters, self.state.channel_status_id)
         }
 
-        /// Sends one message that is gathered from several parts, with a value in the header of each of its frames.
+        /// Sends one message that is gathered from several parts, and stores a value in the header of each of its
+        /// frames.
         ///
         /// # Errors
+        ///
         /// See [`OfferError`].
         pub fn offer_with(&mut self, parts: &[&[u8]], reserved_value: i64) -> Result<i64, OfferError> {
             if self.closed.load(Ordering::Acquire) {
@@ -162,7 +165,8 @@ macro_rules! publication_facts {
         /// Sends one message.
         ///
         /// # Errors
-        /// See [`OfferError`]; those for which [`OfferError::is_retryable`] holds may succeed a moment later.
+        ///
+        /// See [`OfferError`]. When [`OfferError::is_retryable`] is true, the same offer may succeed a moment later.
         #[inline]
         pub fn offer(&mut self, message: &[u8]) -> Result<i64, OfferError> {
             self.offer_parts(&[message])
@@ -170,7 +174,7 @@ macro_rules! publication_facts {
     };
 }
 
-/// A publication that any number of threads and processes may write to; cheap to clone.
+/// A publication to which any number of threads and processes may write. Clones are cheap.
 #[derive(Clone)]
 pub struct Publication {
     appender: ConcurrentAppender,
@@ -217,7 +221,7 @@ impl Publication {
     }
 }
 
-/// A publication with a single writer and a session of its own: faster, and it can write blocks and padding.
+/// A publication with one writer and a session of its own. It is faster, and it can write blocks and padding.
 pub struct ExclusivePublication {
     appender: ExclusiveAppender,
     limit: AtomicCounter,
@@ -262,9 +266,10 @@ impl ExclusivePublication {
         self.appender.claim(length, self.limit.get())
     }
 
-    /// Appends whole frames, as a recording holds them (spec 01 §2.9 offerBlock).
+    /// Appends whole frames in the form that a recording has (spec 01 §2.9 offerBlock).
     ///
     /// # Errors
+    ///
     /// See [`OfferError`].
     pub fn offer_block(&mut self, frames: &[u8]) -> Result<i64, OfferError> {
         if self.closed.load(Ordering::Acquire) {
@@ -284,12 +289,12 @@ impl ExclusivePublication {
         self.appender.append_padding(length, self.limit.get())
     }
 
-    /// Term that is written to.
+    /// Term that is being written.
     pub fn term_id(&self) -> i32 {
         self.appender.term_id()
     }
 
-    /// Offset in the term that is written to.
+    /// Offset in the term that is being written.
     pub fn term_offset(&self) -> i32 {
         self.appender.term_offset()
     }

@@ -1,12 +1,12 @@
-//! How resources that are dropped on any thread reach the conductor.
+//! Release of resources that are dropped on any thread.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A resource that its user has let go.
+/// A resource that was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Release {
-    /// Remove a publication; `revoke` without draining it.
+    /// Remove a publication; with `revoke` it is not drained.
     Publication { registration_id: i64, revoke: bool },
     /// Remove a subscription.
     Subscription { registration_id: i64 },
@@ -28,7 +28,7 @@ impl ReleaseQueue {
         self.filled.store(true, Ordering::Release);
     }
 
-    /// Takes everything released so far; `None` without locking when there is nothing.
+    /// Takes all released resources; returns `None` without locking when there are none.
     pub(crate) fn take(&self) -> Option<Vec<Release>> {
         if !self.filled.load(Ordering::Acquire) {
             return None;

@@ -1,4 +1,4 @@
-//! What counters say of a channel's socket (spec 01 §3.6, §5.4).
+//! Status and addresses of a channel's socket, from counters (spec 01 §3.6, §5.4).
 
 use harrier_protocol::counter_types;
 use harrier_protocol::uri::ChannelUri;
@@ -7,13 +7,13 @@ use harrier_ringbuf::counters::CountersReader;
 /// State of a channel's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelStatus {
-    /// Being opened.
+    /// The socket is being opened.
     Initializing,
-    /// Open. IPC and spy channels are always active.
+    /// The socket is open. IPC and spy channels are always active.
     Active,
-    /// Being closed, or closed.
+    /// The socket is being closed, or is closed.
     Closing,
-    /// Could not be opened, or failed; the reason came as an event.
+    /// The socket could not be opened, or has failed; an event reported the reason.
     Errored,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn channel_status(counters: &CountersReader, status_id: i32) -> Chann
     }
 }
 
-/// Addresses bound by the channel with this status counter, in counter order.
+/// Returns the addresses to which the channel with this status counter is bound, in the order of the counters.
 pub(crate) fn local_socket_addresses(counters: &CountersReader, status_id: i32) -> Vec<String> {
     let mut addresses = Vec::new();
     if status_id < 0 || channel_status(counters, status_id) != ChannelStatus::Active {
@@ -48,7 +48,8 @@ pub(crate) fn local_socket_addresses(counters: &CountersReader, status_id: i32) 
     addresses
 }
 
-/// The channel with `endpoint=host:0` replaced by the bound port; the channel itself when its port is not 0.
+/// Returns the channel with the bound port in the place of `endpoint=host:0`; the channel itself when its port is not
+/// 0.
 pub(crate) fn resolved_channel(counters: &CountersReader, channel: &str, status_id: i32) -> Option<String> {
     let mut uri = ChannelUri::parse(channel).ok()?;
     let Some(endpoint) = uri.get("endpoint").map(str::to_owned) else { return Some(channel.to_owned()) };

@@ -10,13 +10,13 @@ use crate::release::{Release, ReleaseQueue};
 use crate::resolve::{self, ChannelStatus};
 use crate::{Image, RawBlock};
 
-/// News from the conductor for a subscription.
+/// Change of an image that the conductor reports to a subscription.
 pub(crate) enum ImageChange {
     Add(Box<Image>),
     Remove { correlation_id: i64 },
 }
 
-/// A stream of a channel, with an [`Image`] for each of its sessions; dropped, it is removed from the driver.
+/// A stream of a channel, with an [`Image`] for each of its sessions. Dropping it removes it from the driver.
 pub struct Subscription {
     pub(crate) channel: String,
     pub(crate) stream_id: i32,
@@ -30,7 +30,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The channel as it was added.
+    /// Channel of the add.
     pub fn channel(&self) -> &str {
         &self.channel
     }
@@ -50,12 +50,12 @@ impl Subscription {
         self.channel_status_id
     }
 
-    /// True once the client has closed it.
+    /// True when the client has closed it.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Takes in images that came and went since the last poll; polls do this themselves.
+    /// Applies the changes of images since the last poll; polls do this themselves.
     #[inline]
     pub fn update_images(&mut self) {
         while let Ok(change) = self.changes.pop() {
@@ -79,7 +79,7 @@ impl Subscription {
         self.images().iter_mut().find(|image| image.session_id() == session_id)
     }
 
-    /// Takes an image out, to be polled on its own; the subscription no longer polls it. It still closes with the stream.
+    /// Removes an image from the subscription, so that it can be polled separately. It still closes with the stream.
     pub fn take_image(&mut self, correlation_id: i64) -> Option<Image> {
         self.update_images();
         let index = self.images.iter().position(|image| image.correlation_id() == correlation_id)?;
@@ -91,13 +91,14 @@ impl Subscription {
         self.images().iter().any(|image| !image.is_closed())
     }
 
-    /// Delivers up to `limit` frames from all images to `handler`, taking turns in who comes first; returns how many.
+    /// Delivers up to `limit` frames of all images to `handler`, and begins with another image each time; returns
+    /// their number.
     #[inline]
     pub fn poll(&mut self, limit: usize, handler: &mut impl FnMut(&[u8], &Header<'_>)) -> usize {
         self.in_turn(limit, |image, rest| image.poll(rest, handler))
     }
 
-    /// As [`poll`](Self::poll), but `handler` decides what becomes of each frame.
+    /// Works as [`poll`](Self::poll), but `handler` decides about each frame.
     #[inline]
     pub fn controlled_poll(
         &mut self,
@@ -107,13 +108,13 @@ impl Subscription {
         self.in_turn(limit, |image, rest| image.controlled_poll(rest, handler))
     }
 
-    /// Hands contiguous frames of each image, up to `max_bytes` each, to `handler`; returns all bytes.
+    /// Passes contiguous frames of each image, up to `max_bytes` each, to `handler`; returns the length of all.
     pub fn block_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(Block<'_>)) -> usize {
         self.update_images();
         self.images.iter_mut().map(|image| image.block_poll(max_bytes, handler)).sum()
     }
 
-    /// As [`block_poll`](Self::block_poll); `handler` is also told where the frames are in each log's file.
+    /// Works as [`block_poll`](Self::block_poll), and also tells `handler` where the frames are in each log file.
     pub fn raw_poll(&mut self, max_bytes: usize, handler: &mut impl FnMut(RawBlock<'_>)) -> usize {
         self.update_images();
         self.images.iter_mut().map(|image| image.raw_poll(max_bytes, handler)).sum()
@@ -152,12 +153,12 @@ impl Subscription {
         resolve::channel_status(counters, self.channel_status_id)
     }
 
-    /// Addresses that the channel is bound to; empty until it is active.
+    /// Addresses to which the channel is bound; none until it is active.
     pub fn local_socket_addresses(&self, counters: &CountersReader) -> Vec<String> {
         resolve::local_socket_addresses(counters, self.channel_status_id)
     }
 
-    /// The channel with a port of 0 replaced by the bound one; `None` until the driver has bound it.
+    /// Returns the channel with the bound port in the place of port 0; `None` until the driver has bound it.
     pub fn resolved_channel(&self, counters: &CountersReader) -> Option<String> {
         resolve::resolved_channel(counters, &self.channel, self.channel_status_id)
     }

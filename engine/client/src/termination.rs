@@ -5,7 +5,7 @@ use harrier_ringbuf::{Memory, Now};
 
 use crate::{ClientError, Context, connect};
 
-/// Longest token.
+/// Longest token, bytes.
 const MAX_TOKEN_LENGTH: usize = 4_096;
 
 /// Asks the driver of the context's directory to end. It does when its termination validator allows the token, and says
@@ -34,7 +34,7 @@ pub fn request_driver_termination<M: Memory>(
     let ring = connect::open(context, memory, now)?.to_driver;
     let correlation_id = ring.next_correlation_id();
     let request = Request::TerminateDriver { token };
-    // Who is no client asks under a number of its own.
+    // A process that is not a client sends the command with an id of its own.
     let command = Command { client_id: correlation_id, correlation_id, request };
     let mut bytes = [0; MAX_TOKEN_LENGTH + 64];
     let length = command.encode(&mut bytes).map_err(|error| invalid(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! What can be simulated.
+//! Areas of simulation.
 
 use harrier_archive::SyncLevel;
 
@@ -20,7 +20,7 @@ pub enum Area {
 }
 
 impl Area {
-    /// What enough seeds must have hit: faults, states and rare branches.
+    /// Names of the faults, states and rare branches that enough seeds must hit.
     pub fn expected(self) -> &'static [&'static str] {
         match self {
             Self::Node | Self::Callback => &[],
@@ -29,7 +29,7 @@ impl Area {
         }
     }
 
-    /// Runs one seed; with `keep_lines` the outcome has the events as text.
+    /// Runs one seed; with `keep_lines` the outcome contains the events as text.
     pub fn run(self, seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Outcome {
         match self {
             Self::Node => node::run(seed, Scenario::draw(seed, sync_level, keep_lines)),

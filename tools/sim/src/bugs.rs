@@ -1,4 +1,4 @@
-//! Bugs that are planted to prove that the checkers bite.
+//! Bugs that are planted to prove that the checkers find them.
 
 use harrier_archive::SyncLevel;
 use harrier_ringbuf::planted::{self, Bug};
@@ -6,24 +6,24 @@ use harrier_ringbuf::planted::{self, Bug};
 use crate::area::Area;
 use crate::history::Violation;
 
-/// Whether this build can plant bugs.
+/// True when this build can plant bugs.
 pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
 
 /// All bugs.
 pub const ALL: [Bug; 25] = Bug::ALL;
 
-/// How a bug was found.
+/// Result of a search for a planted bug.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Seeds that were run.
+    /// Number of seeds that were run.
     pub seeds: u64,
-    /// The seed that showed it.
+    /// Seed that showed the bug.
     pub seed: u64,
     /// The first broken rule.
     pub violation: Violation,
 }
 
-/// The level at which a bug shows: what forgets to sync needs crashes of the machine.
+/// Returns the sync level at which a bug shows: missing syncs need crashes of the machine.
 pub fn sync_level_of(bug: Bug) -> SyncLevel {
     match bug {
         Bug::UnsyncedRecordingLog | Bug::TornCatalogEntry | Bug::EarlyCommit => SyncLevel::Data,
@@ -52,7 +52,7 @@ pub fn sync_level_of(bug: Bug) -> SyncLevel {
     }
 }
 
-/// The area whose checkers find a bug.
+/// Returns the area whose checkers find a bug.
 pub fn area_of(bug: Bug) -> Area {
     match bug {
         Bug::LeaseNotExtended | Bug::TokenNotMonotonic | Bug::WakeUpLost | Bug::SnapshotWithoutWaiters => {
@@ -71,7 +71,7 @@ pub fn area_of(bug: Bug) -> Area {
     }
 }
 
-/// Runs seeds with a bug planted until a checker finds it; `None` when none does.
+/// Runs seeds with a planted bug until a checker finds it; returns `None` when no checker does.
 pub fn find(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
     let sync_level = sync_level_of(bug);
     for seed in from..from.saturating_add(seeds) {
@@ -85,7 +85,7 @@ pub fn find(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
     None
 }
 
-/// A line for a report.
+/// Returns a line for a report.
 pub fn describe(bug: Bug, seeds: u64, found: Option<&Found>, json: bool) -> String {
     match (found, json) {
         (Some(found), true) => format!(

@@ -1,5 +1,5 @@
-//! Area `callback`: a service that waits inside its callbacks, for egress that takes nothing and for a snapshot that goes
-//! through a recorded publication with small terms; crashed on the way, and replayed.
+//! Area `callback`: a service waits inside its callbacks, for egress that takes nothing and for a snapshot that goes
+//! through a recorded publication with small terms. The node crashes meanwhile and replays the log.
 
 use std::collections::VecDeque;
 
@@ -10,9 +10,9 @@ use crate::faults::Plan;
 use crate::node::{self, Scenario};
 use crate::report::Outcome;
 
-/// Bytes of a snapshot.
+/// Length of a snapshot, bytes.
 pub const SNAPSHOT_LENGTH: usize = 10 << 20;
-/// Faults end here, virtual ns.
+/// End of the faults, virtual ns.
 const FAULTS_END_NS: i64 = 1_000_000_000;
 
 /// Runs one seed.

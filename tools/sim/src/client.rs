@@ -1,4 +1,4 @@
-//! The clients of a node: one that sends its orders until all are answered, and visitors that come and go.
+//! The clients of a node: the main client sends its orders until all are answered, and visitors come and go.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,53 +15,53 @@ use crate::kernel::Kernel;
 use crate::ledger::{Answer, Order};
 use crate::memory::SimMemory;
 
-/// How a client finds the node and what it sends.
+/// Addresses of the node and workload of a client.
 #[derive(Debug, Clone)]
 pub struct Workload {
     /// Directory of the client's driver.
     pub aeron_directory: String,
     /// `0=host:port`.
     pub ingress_endpoints: String,
-    /// Channel on which clients listen.
+    /// Channel on which clients receive egress.
     pub egress_channel: String,
-    /// Orders of the main client.
+    /// Number of orders of the main client.
     pub orders: u64,
     /// Longest pause between two orders, ns.
     pub pause_ns: u64,
-    /// Orders that may be unanswered.
+    /// Most orders that may be unanswered.
     pub window: usize,
-    /// Longest order, bytes.
+    /// Length of the longest order, bytes.
     pub longest: usize,
-    /// One in so many answers is long; 0 for none.
+    /// Period of long answers, in answers; 0 for none.
     pub long_answer_period: u64,
-    /// The order with which the service writes a snapshot.
+    /// Number of the order with which the service writes a snapshot.
     pub snapshot_order: Option<u64>,
-    /// Services of the node.
+    /// Number of services of the node.
     pub services: usize,
-    /// Visitors come until then, virtual ns.
+    /// End of the visits, virtual ns.
     pub visitors_until_ns: i64,
 }
 
-/// How far the clients are; read by the scenario.
+/// Progress of the clients, for the scenario.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Orders that have been answered.
+    /// Number of orders that have been answered.
     pub answered: u64,
-    /// Offers of the main client.
+    /// Number of offers of the main client.
     pub offers: u64,
     /// Session of the main client; -1 before it has one.
     pub session_id: i64,
-    /// True once all orders are answered and no visitor is about.
+    /// True when all orders are answered and no visitor is left.
     pub is_done: bool,
 }
 
-/// How long an answer is waited for before the orders are sent again, ns.
+/// Time after which orders without an answer are sent again, ns.
 const PATIENCE_NS: i64 = 1_500_000_000;
 
 /// Pause after an offer that was refused, ns.
 const RETRY_NS: i64 = 100_000;
 
-/// How often a visitor looks whether it has waited long enough, ns.
+/// Interval at which a visitor checks whether it has waited long enough, ns.
 const VISITOR_LOOK_NS: i64 = 20_000_000;
 
 struct Heard {
@@ -92,7 +92,7 @@ struct Visitor {
     closes_by_service: bool,
 }
 
-/// All clients of one host, on one connection to its driver.
+/// All clients of one host, which share one connection to its driver.
 pub struct Clients {
     workload: Workload,
     kernel: Kernel,
@@ -130,7 +130,7 @@ fn random_order(rng: &mut Rng, number: u64) -> BookOrder {
 }
 
 impl Clients {
-    /// Clients that have not begun.
+    /// Creates clients that have not started.
     pub fn new(
         workload: Workload,
         kernel: Kernel,
@@ -251,7 +251,7 @@ impl Clients {
             }
             self.next_sequence += 1;
             self.progress.borrow_mut().offers += 1;
-            // Most orders come one by one, some at once.
+            // Most orders are sent one by one, some at once.
             let pause_ns = if self.rng.chance(1, 3) { 0 } else { self.rng.below(self.workload.pause_ns) };
             self.next_send_ns = now.ns + pause_ns as i64;
             work_count += 1;
@@ -259,7 +259,7 @@ impl Clients {
         Ok(work_count)
     }
 
-    /// Offers an order; false when the stream takes nothing now.
+    /// Offers an order; returns false when the stream takes nothing now.
     fn offer(
         &mut self,
         client: &mut ClusterClient,
@@ -346,7 +346,8 @@ impl Clients {
             visitor.answered = visitor.answered.max(answer.applied);
         }
         let Ok(mut work_count) = outcome else {
-            // Closed by the service, timed out while the node was down, or never let in: all of them happen.
+            // The service has closed the session, it has timed out while the node was down, or the node has never
+            // admitted it: all of these happen.
             self.leave();
             return Ok(1);
         };

@@ -1,4 +1,4 @@
-//! A disk that forgets: what a crash of the machine leaves of files and of their names.
+//! A disk that forgets: it models what a machine crash leaves of files and of their names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,42 +7,43 @@ use harrier_ringbuf::{AtomicBuffer, Region, Rng};
 
 use crate::trace::Coverage;
 
-/// Bytes that a disk writes whole or not at all, mostly.
+/// Length of a sector, bytes: a disk usually writes it whole or not at all.
 pub const SECTOR: usize = 512;
 
 /// Number of a file.
 pub type Inode = u64;
 
 enum Content {
-    /// Read and written: `before` holds the sectors that were changed since the last sync, as they were.
+    /// A file that is read and written. `before` holds the old content of the sectors that were changed since the
+    /// last sync.
     Plain { bytes: Vec<u8>, before: BTreeMap<usize, [u8; SECTOR]>, synced_length: usize },
-    /// Mapped: `synced` is what the last flush has left; empty for a file that was never flushed.
+    /// A mapped file. `synced` is its content at the last flush; it is empty for a file that was never flushed.
     Mapped { buffer: AtomicBuffer, synced: Vec<u8> },
 }
 
-/// Files of one host that survive its process, and some of them its power.
+/// Files of one host. They survive its process, and some survive a machine crash.
 #[derive(Default)]
 pub struct Disk {
     inodes: BTreeMap<Inode, Content>,
     names: BTreeMap<PathBuf, Inode>,
     durable_names: BTreeMap<PathBuf, Inode>,
     next_inode: Inode,
-    /// Shared memory by path: gone with the machine.
+    /// Shared memory by path. It is lost with the machine.
     volatile: BTreeMap<PathBuf, AtomicBuffer>,
 }
 
 impl Disk {
-    /// True for paths that lie in memory.
+    /// True for paths of files in memory.
     pub fn is_volatile(path: &Path) -> bool {
         path.starts_with("/dev/shm")
     }
 
-    /// The file of a name.
+    /// Returns the file with a name.
     pub fn find(&self, path: &Path) -> Option<Inode> {
         self.names.get(path).copied()
     }
 
-    /// Makes an empty file that is read and written.
+    /// Creates an empty file that is read and written.
     pub fn create(&mut self, path: &Path) -> Inode {
         let content = Content::Plain { bytes: Vec::new(), before: BTreeMap::new(), synced_length: 0 };
         self.add(path, content)
@@ -55,7 +56,7 @@ impl Disk {
         self.next_inode
     }
 
-    /// Bytes of a file that is read and written.
+    /// Returns the content of a file that is read and written.
     pub fn bytes(&self, inode: Inode) -> &[u8] {
         match self.inodes.get(&inode) {
             Some(Content::Plain { bytes, .. }) => bytes,
@@ -117,13 +118,13 @@ impl Disk {
         }
     }
 
-    /// Takes a name away; mappings and open files go on.
+    /// Removes a name. Mappings and open files stay valid.
     pub fn remove(&mut self, path: &Path) {
         self.names.remove(path);
         self.volatile.remove(path);
     }
 
-    /// Gives a file another name; false when there is none.
+    /// Renames a file; returns false when there is no such file.
     pub fn rename(&mut self, from: &Path, to: &Path) -> bool {
         match self.names.remove(from) {
             Some(inode) => {
@@ -134,7 +135,7 @@ impl Disk {
         }
     }
 
-    /// Names in a directory, sorted.
+    /// Returns the names in a directory, sorted.
     pub fn list(&self, directory: &Path) -> Vec<String> {
         let mut names: Vec<String> = self
             .names
@@ -148,7 +149,7 @@ impl Disk {
         names
     }
 
-    /// The mapping of a file, when it has one.
+    /// Returns the mapping of a file, if it has one.
     pub fn mapping(&self, path: &Path) -> Option<AtomicBuffer> {
         if let Some(buffer) = self.volatile.get(path) {
             return Some(buffer.clone());
@@ -168,7 +169,7 @@ impl Disk {
         }
     }
 
-    /// Makes what a mapping holds durable.
+    /// Makes the content of a mapping durable.
     pub fn flush(&mut self, address: *const u8) {
         let found = self.inodes.iter().find_map(|(inode, content)| match content {
             Content::Mapped { buffer, .. } if std::ptr::eq(buffer.as_ptr(), address) => Some(*inode),
@@ -185,7 +186,7 @@ impl Disk {
         self.volatile.retain(|path, _| !path.starts_with(directory));
     }
 
-    /// The power fails: memory is gone, names and sectors that were not synced are there or not.
+    /// Crashes the machine: memory is lost, and names and sectors that were not synced survive or not.
     pub fn crash(&mut self, rng: &mut Rng, coverage: &mut Coverage) {
         self.volatile.clear();
         let mut paths: Vec<PathBuf> = self.names.keys().chain(self.durable_names.keys()).cloned().collect();
@@ -212,7 +213,7 @@ impl Disk {
     }
 }
 
-/// Keeps the sectors of a range as they are before they are changed.
+/// Saves the sectors of a range before they are changed.
 fn keep(bytes: &[u8], before: &mut BTreeMap<usize, [u8; SECTOR]>, begin: usize, end: usize) {
     for sector in begin / SECTOR..end.div_ceil(SECTOR) {
         before.entry(sector).or_insert_with(|| sector_of(bytes, sector));
@@ -236,7 +237,7 @@ impl Content {
                 } else {
                     synced_length
                 };
-                // Most crashes lose some of what was in flight; some lose all, some nothing.
+                // Most crashes lose some of the data in flight; some lose all of it, some nothing.
                 let lost_of_8 = rng.below(9);
                 for (sector, old) in std::mem::take(&mut before) {
                     let end = (sector + 1) * SECTOR;

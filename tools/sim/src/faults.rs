@@ -1,17 +1,17 @@
-//! What goes wrong in a run, and when: drawn from the seed.
+//! Faults of a run and their times, drawn from the seed.
 
 use harrier_ringbuf::Rng;
 
 use crate::kernel::{Death, DiskPace, HostId, Kernel};
 use crate::network::{Link, SendFaults};
 
-/// Faults end here, virtual ns; what follows must heal.
+/// End of the faults, virtual ns; afterwards everything must recover.
 pub const FAULTS_END_NS: i64 = 10_000_000_000;
 
-/// Time in which streams recover from what befell the network, ns.
+/// Time in which streams recover from faults of the network, ns.
 pub const AFTERMATH_NS: i64 = 500_000_000;
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Datagrams of a link are lost, doubled and reordered.
@@ -20,7 +20,7 @@ pub enum Fault {
         from: HostId,
         /// Receiving host.
         to: HostId,
-        /// What becomes of the link.
+        /// Faults of the link.
         link: Link,
     },
     /// Nothing passes in one direction.
@@ -29,67 +29,67 @@ pub enum Fault {
         from: HostId,
         /// Receiving host.
         to: HostId,
-        /// How long.
+        /// Duration, ns.
         duration_ns: i64,
     },
-    /// Everything is held back and arrives at once.
+    /// All datagrams are held back and arrive at once.
     Burst {
         /// Sending host.
         from: HostId,
         /// Receiving host.
         to: HostId,
-        /// How long.
+        /// Duration, ns.
         duration_ns: i64,
     },
     /// The system has no room for sends.
     NoRoom {
         /// The host.
         host: HostId,
-        /// What becomes of its sends.
+        /// Faults of its sends.
         sends: SendFaults,
     },
     /// The node's disk is slow.
     SlowDisk {
-        /// How slow.
+        /// Delays of the disk.
         pace: DiskPace,
     },
-    /// The calendar of a host jumps.
+    /// The calendar clock of a host jumps.
     ClockJump {
         /// The host.
         host: HostId,
-        /// How far, ms.
+        /// Size of the jump, ms.
         delta_ms: i64,
     },
     /// The node dies at one of its next calls.
     Crash {
-        /// With its machine, or only the process.
+        /// True when its machine crashes, false when only the process dies.
         of_machine: bool,
-        /// At which call.
+        /// Call at which it dies.
         death: Death,
-        /// How long it stays down.
+        /// Time for which it stays down, ns.
         down_ns: i64,
     },
     /// A service that is a process of its own dies.
     ServiceCrash {
-        /// How long the node, which ends for it, stays down.
+        /// Time for which the node, which ends because of it, stays down, ns.
         down_ns: i64,
     },
     /// A client's process dies at one of its next calls.
     ClientCrash {
-        /// Its host.
+        /// The client's host.
         host: HostId,
-        /// With its machine, whose monotonic clock begins anew, or only the process.
+        /// True when its machine crashes, whose monotonic clock then starts anew; false when only the process dies.
         of_machine: bool,
-        /// After so many calls.
+        /// Number of calls before it dies.
         calls: u64,
-        /// How long it stays down.
+        /// Time for which it stays down, ns.
         down_ns: i64,
     },
     /// The system does not run a process for a while.
     Stall {
-        /// The process.
+        /// Process that is not run.
         host: HostId,
-        /// How long.
+        /// Duration, ns.
         duration_ns: i64,
     },
     /// Long datagrams do not pass in one direction.
@@ -98,15 +98,15 @@ pub enum Fault {
         from: HostId,
         /// Receiving host.
         to: HostId,
-        /// Longest that passes, bytes.
+        /// Length of the longest datagram that passes, bytes.
         max_length: usize,
     },
-    /// A link, a host's sends or the disk are well again.
+    /// Links, sends and the disk have no more faults.
     Heal,
 }
 
 impl Fault {
-    /// Until when datagrams may not come through, virtual ns; until it is healed, `i64::MAX`.
+    /// Virtual time until which datagrams may not arrive, ns; `i64::MAX` until the fault is healed.
     pub fn disturbs_network_until(&self, now_ns: i64) -> Option<i64> {
         match *self {
             Self::Noise { .. } | Self::NoRoom { .. } | Self::ShortMtu { .. } => Some(i64::MAX),
@@ -122,7 +122,7 @@ impl Fault {
         }
     }
 
-    /// Name for reports.
+    /// Name of the fault in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Noise { .. } => "fault: noise on a link",
@@ -153,19 +153,19 @@ pub struct Plan {
 const KINDS: u64 = 6;
 
 impl Plan {
-    /// Draws a plan of at least three kinds of fault. Machines crash only when `machine_crashes` says that the node is
-    /// made for it.
+    /// Draws a plan with at least three kinds of faults. Machines crash only when `machine_crashes` is true, that is
+    /// when the node is configured to survive it.
     pub fn draw(rng: &mut Rng, machine_crashes: bool) -> Self {
         let mut faults = Vec::new();
         let mut kinds: Vec<u64> = (0..KINDS).collect();
         for index in (1..kinds.len()).rev() {
             kinds.swap(index, rng.below(index as u64 + 1) as usize);
         }
-        // Crashes are the point: nearly all runs have some.
+        // Crashes are the purpose: nearly all runs have some.
         for _ in 0..rng.below(4) {
             faults.push((rng.below(FAULTS_END_NS as u64) as i64, draw_crash(rng, machine_crashes, 3_000)));
         }
-        // The first start is when most that is on the disk is not safe yet.
+        // At the first start most data on the disk is not durable yet.
         let early = match rng.below(4) {
             0 => Some(Death::AtCall(rng.below(300))),
             1 if machine_crashes => Some(Death::AtSync { only_catalog: false, left: rng.below(16) }),
@@ -185,7 +185,7 @@ impl Plan {
         Self { faults, next: 0 }
     }
 
-    /// Draws a plan for callbacks that wait: a slow client, a slow disk, and most times a crash in the midst.
+    /// Draws a plan for callbacks that wait: a slow client, a slow disk, and usually a crash in between.
     pub fn draw_for_callbacks(rng: &mut Rng, end_ns: i64, machine_crashes: bool) -> Self {
         let mut faults = Vec::new();
         if rng.chance(2, 3) {
@@ -206,13 +206,13 @@ impl Plan {
         Self { faults, next: 0 }
     }
 
-    /// A plan of these faults, in any order.
+    /// Creates a plan of these faults, which may be in any order.
     pub fn of(mut faults: Vec<(i64, Fault)>) -> Self {
         faults.sort_by_key(|(at, _)| *at);
         Self { faults, next: 0 }
     }
 
-    /// Adds deaths of a service's own process.
+    /// Adds deaths of the process of a service.
     pub fn with_service_crashes(mut self, rng: &mut Rng) -> Self {
         for _ in 0..1 + rng.below(3) {
             let at = rng.below(FAULTS_END_NS as u64) as i64;
@@ -223,12 +223,12 @@ impl Plan {
         self
     }
 
-    /// No faults at all.
+    /// Creates a plan without faults.
     pub fn none() -> Self {
         Self { faults: Vec::new(), next: 0 }
     }
 
-    /// The next fault that is due.
+    /// Returns the next fault that is due.
     pub fn due(&mut self, now_ns: i64) -> Option<Fault> {
         let (at, fault) = *self.faults.get(self.next)?;
         if at > now_ns {
@@ -238,7 +238,7 @@ impl Plan {
         Some(fault)
     }
 
-    /// All faults with their times.
+    /// Returns all faults with their times.
     pub fn faults(&self) -> &[(i64, Fault)] {
         &self.faults
     }
@@ -285,7 +285,7 @@ fn draw_fault(rng: &mut Rng, kind: u64, faults: &mut Vec<(i64, Fault)>) {
     }
 }
 
-/// Brings about all faults but crashes, which are their scenario's.
+/// Applies a fault. Crashes are applied by their scenario.
 pub fn apply(kernel: &Kernel, fault: &Fault) {
     let mut state = kernel.state();
     state.fault(fault.name(), &[]);

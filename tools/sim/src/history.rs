@@ -1,4 +1,4 @@
-//! What the service of a node has been shown, over all its lives, and the rules that this must keep.
+//! Events that the services of a node have seen, over all its lives, and the rules for them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use harrier_cluster::codec::CloseReason;
 
 use crate::snapshot::Snapshot;
 
-/// What kind of event of the log.
+/// Kind of an event of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// A leadership term began.
@@ -15,27 +15,27 @@ pub enum EventKind {
     Open,
     /// A session was closed.
     Close(CloseReason),
-    /// A client's message; the number counts its sender's offers.
+    /// A client has sent a message; the number counts its sender's offers.
     Message {
-        /// The sender's number of the offer.
+        /// Number that the sender gave the offer.
         offer: u64,
     },
-    /// A message of the service itself.
+    /// The service itself has sent a message.
     Forwarded,
     /// A timer fired.
     Timer,
 }
 
-/// One event of the log as the service saw it.
+/// One event of the log as the service has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     /// Position of the log after it.
     pub position: i64,
-    /// What it is.
+    /// Kind of the event.
     pub kind: EventKind,
-    /// Its session; 0 for none.
+    /// Session of the event; 0 for none.
     pub session_id: i64,
-    /// Term, timer or hash of the payload.
+    /// Term, timer, or hash of the payload.
     pub detail: u64,
     /// Cluster time.
     pub timestamp: i64,
@@ -44,9 +44,9 @@ pub struct Event {
 /// A broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which checker found it.
+    /// Name of the checker that found it.
     pub checker: &'static str,
-    /// What is wrong.
+    /// Description of the fault.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ struct SessionFacts {
     is_closed: bool,
 }
 
-/// In this time a client's last message arrives over a calm network, ns.
+/// Time in which the last message of a client arrives over a network without faults, ns.
 const GOODBYE_NS: i64 = 1_000_000_000;
 
 /// A client that ended its session.
@@ -66,7 +66,7 @@ struct Goodbye {
     at_ns: i64,
 }
 
-/// All events, and what has gone wrong with them.
+/// All events, and the rules that were broken.
 #[derive(Debug, Default)]
 pub struct History {
     events: Vec<Event>,
@@ -77,40 +77,40 @@ pub struct History {
     network_is_calm_from_ns: i64,
     /// Number of the node's present life, from 1.
     pub incarnation: u64,
-    /// Events that the present life has been shown.
+    /// Number of events that the present life has seen.
     pub cursor: usize,
-    /// Timers that are set and messages of the service that it waits for, in the present life.
+    /// Number of timers that are set and messages of the service that it waits for, in the present life.
     pub owed: usize,
-    /// Hashes of what snapshots of the service hold, by the position of the log at which they were taken.
+    /// Hashes of the service's snapshots, by the log positions at which they were taken.
     taken: BTreeMap<i64, u64>,
     terms: usize,
-    /// The snapshot that was written whole.
+    /// The snapshot that was written completely.
     pub snapshot: Option<Snapshot>,
-    /// Broken rules; the first is the one that matters.
+    /// Broken rules; the first one is the important one.
     pub violations: Vec<Violation>,
 }
 
 impl History {
-    /// Notes a broken rule.
+    /// Records a broken rule.
     pub fn violate(&mut self, checker: &'static str, text: impl Into<String>) {
         if self.violations.len() < 20 {
             self.violations.push(Violation { checker, text: text.into() });
         }
     }
 
-    /// A new life begins: it is shown everything from the start.
+    /// Begins a new life, which must see all events from the start.
     pub fn begin_life(&mut self) {
         self.incarnation += 1;
         self.cursor = 0;
         self.owed = 0;
     }
 
-    /// All events.
+    /// Returns all events.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// The present life begins with a snapshot taken after `seen` events, in the state that `digest` tells.
+    /// The present life begins with a snapshot that was taken after `seen` events; `digest` is its state.
     pub fn on_loaded(&mut self, seen: usize, digest: u64) {
         let expected = seen.checked_sub(1).map_or(Some(0), |last| self.digests.get(last).copied());
         if expected != Some(digest) {
@@ -119,7 +119,8 @@ impl History {
         self.cursor = seen;
     }
 
-    /// The service has written its state; from the log alone and from an earlier snapshot it is the same, byte for byte.
+    /// The service has written its state. It must be the same, byte for byte, from the log alone and from an earlier
+    /// snapshot.
     pub fn on_snapshot_taken(&mut self, position: i64, hash: u64) {
         let before = *self.taken.entry(position).or_insert(hash);
         if before != hash {
@@ -195,8 +196,8 @@ impl History {
         }
     }
 
-    /// A client has ended its session. It expects to see it closed when the network is calm and the node's present life
-    /// leads the term that the client knows.
+    /// A client has ended its session. It expects the session to be closed when the network has no faults and the
+    /// node's present life leads the term that the client knows.
     pub fn on_goodbye(&mut self, session_id: i64, term_id: i64, now_ns: i64) {
         let term = self.events.iter().rev().find(|event| event.kind == EventKind::Term);
         let is_known = self.has_caught_up() && term.is_some_and(|term| term.detail == term_id as u64);
@@ -205,13 +206,14 @@ impl History {
         }
     }
 
-    /// The network is disturbed until then: what was sent just now may not arrive before its sender has gone.
+    /// The network is disturbed until `until_ns`: a message that was sent just now may not arrive before its sender
+    /// is gone.
     pub fn on_disturbance(&mut self, now_ns: i64, until_ns: i64) {
         self.network_is_calm_from_ns = self.network_is_calm_from_ns.max(until_ns);
         self.goodbyes.retain(|_, goodbye| goodbye.at_ns + GOODBYE_NS < now_ns);
     }
 
-    /// All links are well again; streams have recovered by then.
+    /// All links have recovered; streams recover by `calm_from_ns`.
     pub fn on_heal(&mut self, calm_from_ns: i64) {
         self.network_is_calm_from_ns = calm_from_ns;
     }

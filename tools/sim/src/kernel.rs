@@ -1,4 +1,4 @@
-//! What all simulated hosts share: time, randomness, the network, disks, and who dies when.
+//! State that all simulated hosts share: time, random numbers, the network, disks, and deaths of processes.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
@@ -12,71 +12,73 @@ use crate::network::Network;
 use crate::streams::Wire;
 use crate::trace::{Coverage, Trace};
 
-/// A simulated host by its number.
+/// Number of a simulated host.
 pub type HostId = usize;
 
 /// Milliseconds since the epoch at which every run begins.
 const EPOCH_START_MS: i64 = 1_700_000_000_000;
 
-/// At which of its calls a process dies.
+/// Call at which a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
-    /// After so many calls to storage, network and memory.
+    /// The process dies after so many calls to storage, network and memory.
     AtCall(u64),
-    /// After so many syncs, when all that was written since the last one has been carried out and is not safe.
+    /// The process dies after so many syncs, when all writes since the last sync have been carried out and are not
+    /// durable.
     AtSync {
-        /// Counts only syncs of the archive's catalog.
+        /// True to count only syncs of the archive's catalog.
         only_catalog: bool,
-        /// Syncs that are still carried out.
+        /// Number of syncs that are still carried out.
         left: u64,
     },
 }
 
-/// How slow a disk is, ns.
+/// Delays of a disk, ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskPace {
-    /// Longest delay of an operation.
+    /// Longest delay of an operation, ns.
     pub operation_ns: u64,
-    /// Longest delay of a sync.
+    /// Longest delay of a sync, ns.
     pub sync_ns: u64,
 }
 
 impl DiskPace {
-    /// A good disk.
+    /// Delays of a good disk.
     pub const CALM: Self = Self { operation_ns: 30_000, sync_ns: 400_000 };
 }
 
 /// One host.
 pub struct Host {
-    /// Its files.
+    /// Files of the host.
     pub disk: Disk,
-    /// How slow its disk is now.
+    /// Present delays of its disk.
     pub disk_pace: DiskPace,
-    /// How far its calendar is off, ms.
+    /// Error of its calendar clock, ms.
     pub epoch_offset_ms: i64,
-    /// Its process's death.
+    /// Planned death of its process.
     pub death: Option<Death>,
-    /// Set from the death of a process until the next one begins: its remains do nothing.
+    /// True from the death of a process until the next one begins: remains of the dead process do nothing.
     pub is_dead: bool,
-    /// The system does not run its process until then, virtual ns.
+    /// Virtual time until which the system does not run its process, ns.
     pub stalled_until_ns: i64,
     monotonic_origin_ns: i64,
-    /// How much faster its clocks run than virtual time, millionths.
+    /// Lead of its clocks over virtual time, millionths.
     drift_ppm: i64,
-    /// Whose clocks it reads: of processes on one machine the first one's.
+    /// Host whose clocks it reads: processes on one machine read those of the first process.
     machine: HostId,
 }
 
-/// Millionths in one.
+/// Number of millionths in one.
 const MILLION: i64 = 1_000_000;
 
 impl Host {
-    /// Time that passes on its clocks in so much virtual time, ns. A run is far shorter than overflow is away.
+    /// Returns the time that its clocks show for a time span in virtual time, ns. A run is far too short for an
+    /// overflow.
     fn elapsed_ns(&self, virtual_ns: i64) -> i64 {
         virtual_ns + (virtual_ns * self.drift_ppm).div_euclid(MILLION)
     }
 
-    /// The first moment of virtual time at which its monotonic clock shows `monotonic_ns`.
+    /// Returns the first virtual time at which its monotonic clock shows `monotonic_ns`.
     fn virtual_ns(&self, monotonic_ns: i64) -> i64 {
         let elapsed_ns = monotonic_ns.saturating_sub(self.monotonic_origin_ns);
         if self.drift_ppm == 0 {
@@ -92,26 +94,26 @@ impl Host {
 pub struct State {
     /// Virtual time, ns.
     pub now_ns: i64,
-    /// Randomness of delays and of what crashes leave.
+    /// Random numbers for delays and for the effects of crashes.
     pub rng: Rng,
-    /// Hosts by number.
+    /// Hosts, by number.
     pub hosts: Vec<Host>,
     /// The network between them.
     pub network: Network,
-    /// Who looks at all that is on it, in runs that check the frames of streams.
+    /// Checker of all frames on the network, in runs that check streams.
     pub wire: Option<Wire>,
-    /// Hash of what happened.
+    /// Hash of the events.
     pub trace: Trace,
-    /// Counts of what happened.
+    /// Counts of the events.
     pub coverage: Coverage,
     /// Times at which a host's file operation completes, virtual ns.
     pub wakes: BTreeSet<(i64, HostId)>,
-    /// Hosts with a file operation that has just completed.
+    /// Hosts for which a file operation has just completed.
     pub woken: Vec<bool>,
 }
 
 impl State {
-    /// Until when a process is not run; nothing when it is.
+    /// Returns the time until which a process is not run; `None` when it is run.
     pub fn stalled_until_ns(&self, host: HostId) -> Option<i64> {
         let until_ns = self.hosts[host].stalled_until_ns;
         (self.now_ns < until_ns).then_some(until_ns)
@@ -129,19 +131,19 @@ impl State {
     }
 }
 
-/// True when nothing was left.
+/// Counts down; returns true when nothing was left.
 fn count_down(left: &mut u64) -> bool {
     let is_last = *left == 0;
     *left = left.saturating_sub(1);
     is_last
 }
 
-/// A handle on the simulated world; clones share it.
+/// Handle of the simulated world; clones share it.
 #[derive(Clone)]
 pub struct Kernel(Arc<Mutex<State>>);
 
 impl Kernel {
-    /// A world of `host_count` hosts whose randomness follows `seed`.
+    /// Creates a world of `host_count` hosts whose random numbers follow from `seed`.
     pub fn new(host_count: usize, seed: u64, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x51D0_0000_0000_0001);
         let hosts = (0..host_count)
@@ -171,12 +173,12 @@ impl Kernel {
         })))
     }
 
-    /// The state, for a moment.
+    /// Locks the state.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A host's time.
+    /// Returns the time of a host.
     pub fn now(&self, host: HostId) -> Now {
         let state = self.state();
         let own = &state.hosts[state.hosts[host].machine];
@@ -187,35 +189,35 @@ impl Kernel {
         }
     }
 
-    /// Virtual time of a host's monotonic time.
+    /// Returns the virtual time of a host's monotonic time.
     pub fn virtual_ns(&self, host: HostId, monotonic_ns: i64) -> i64 {
         let state = self.state();
         state.hosts[state.hosts[host].machine].virtual_ns(monotonic_ns)
     }
 
-    /// Has a host's clocks run faster than virtual time by so many millionths, or slower.
+    /// Lets the clocks of a host run faster or slower than virtual time by so many millionths.
     pub fn set_drift(&self, host: HostId, drift_ppm: i64) {
         self.state().hosts[host].drift_ppm = drift_ppm;
     }
 
-    /// A host's machine starts anew, and its monotonic clock with it.
+    /// Restarts the machine of a host, and its monotonic clock.
     pub fn restart_clock(&self, host: HostId) {
         let mut state = self.state();
         let origin_ns = state.rng.below(1_000_000_000_000) as i64;
         state.hosts[host].monotonic_origin_ns = origin_ns;
     }
 
-    /// Makes `process` a process on the machine of another: both read the same clocks.
+    /// Puts `process` on the machine of another process: both read the same clocks.
     pub fn put_on_machine_of(&self, process: HostId, other: HostId) {
         self.state().hosts[process].machine = other;
     }
 
-    /// The machine of a process.
+    /// Returns the machine of a process.
     pub fn machine_of(&self, process: HostId) -> HostId {
         self.state().hosts[process].machine
     }
 
-    /// Counts a call of a host's process; the call at which it dies does not return.
+    /// Counts a call of a host's process. The call at which the process dies does not return.
     pub fn enter(&self, host: HostId) {
         let is_last = match &mut self.state().hosts[host].death {
             Some(Death::AtCall(left)) => count_down(left),
@@ -226,7 +228,7 @@ impl Kernel {
         }
     }
 
-    /// Counts a sync; true when the process must [`die`](Self::die) instead of being given it.
+    /// Counts a sync; returns true when the process must [`die`](Self::die) instead of completing it.
     pub fn is_last_sync(&self, host: HostId, is_of_catalog: bool) -> bool {
         match &mut self.state().hosts[host].death {
             Some(Death::AtSync { only_catalog, left }) if is_of_catalog || !*only_catalog => count_down(left),
@@ -234,7 +236,7 @@ impl Kernel {
         }
     }
 
-    /// The death of a host's process, in the midst of a call.
+    /// Ends the process of a host inside a call.
     pub fn die(&self, host: HostId) -> ! {
         let mut state = self.state();
         state.hosts[host].death = None;
@@ -243,7 +245,7 @@ impl Kernel {
         resume_unwind(Box::new(ProcessDeath))
     }
 
-    /// Whether a host's process is dead, so that what is left of it must do nothing.
+    /// True when the process of a host is dead, so that its remains must do nothing.
     pub fn is_dead(&self, host: HostId) -> bool {
         self.state().hosts[host].is_dead
     }

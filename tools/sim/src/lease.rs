@@ -1,5 +1,6 @@
-//! Area `lease`: a node with the lease service and a service that accepts fences, and units on hosts of their own, whose
-//! clocks are off by seconds and drift; crashed, cut off and restarted, and judged in virtual time (spec 05).
+//! Area `lease`: a node with the lease service and a service that accepts fences, and units on hosts of their own.
+//! Their clocks are off by seconds and drift. Nodes and units crash, are cut off and restart; the checkers judge them
+//! in virtual time (spec 05).
 
 mod beliefs;
 mod plan;
@@ -15,16 +16,16 @@ pub use run::{Scenario, run};
 
 use harrier_lease::LeaseSettings;
 
-/// Applications that units lead.
+/// Number of applications that units lead.
 pub const APPLICATIONS: usize = 3;
-/// Units of each.
+/// Number of units of each application.
 pub const UNITS: usize = 3;
-/// All units.
+/// Number of all units.
 const ALL_UNITS: usize = APPLICATIONS * UNITS;
-/// A unit by its number among all.
+/// Number of a unit among all units.
 pub type UnitId = u8;
 
-/// Small limits, that some runs reach.
+/// Small limits, which some runs reach.
 const SETTINGS: LeaseSettings = LeaseSettings {
     max_leases: 4,
     max_waiters: 18,
@@ -46,14 +47,14 @@ fn unit_name(unit: UnitId) -> &'static str {
 }
 
 fn application_of(name: &str) -> usize {
-    NAMES.iter().position(|own| *own == name).unwrap_or_default()
+    NAMES.iter().position(|candidate| *candidate == name).unwrap_or_default()
 }
 
 fn place_of(unit: &str) -> Option<UnitId> {
-    UNIT_NAMES.iter().position(|own| *own == unit).map(|own| own as UnitId)
+    UNIT_NAMES.iter().position(|candidate| *candidate == unit).map(|index| index as UnitId)
 }
 
-/// What a leader writes: its application, its token and a number of its own.
+/// Encodes the message of a leader: its application, its token, and a number.
 fn encode_write(application: usize, token: u64, number: u64) -> [u8; 24] {
     let mut bytes = [0; 24];
     for (place, word) in bytes.chunks_exact_mut(8).zip([application as u64, token, number]) {
@@ -62,14 +63,14 @@ fn encode_write(application: usize, token: u64, number: u64) -> [u8; 24] {
     bytes
 }
 
-/// Application and token of what a leader writes.
+/// Returns application and token of a leader's message.
 fn write_of(payload: &[u8]) -> Option<(usize, u64)> {
     let word = |at: usize| Some(u64::from_le_bytes(*payload.get(at..)?.first_chunk()?));
     let application = word(0)? as usize;
     (payload.len() == 24 && application < APPLICATIONS).then_some((application, word(8)?))
 }
 
-/// What enough seeds must have hit.
+/// Names of the faults, states and branches that enough seeds must hit.
 pub const EXPECTED: [&str; 54] = [
     "application pinned",
     "check without an answer",

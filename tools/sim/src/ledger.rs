@@ -1,5 +1,5 @@
-//! The service under test: an order book that tells the checkers all it sees, sets timers, sends messages to itself and
-//! answers at length.
+//! The service under test: an order book that reports all events to the checkers, sets timers, sends messages to
+//! itself and sends long answers.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,34 +19,34 @@ use crate::kernel::Kernel;
 use crate::snapshot::{self, SnapshotPlace};
 use crate::trace::hash_bytes;
 
-/// Bytes before the order in a message, and of an answer.
+/// Length of the header before the order in a message and in an answer, bytes.
 pub const HEADER_LENGTH: usize = 24;
-/// Bytes of an answer without filling.
+/// Length of an answer without filling, bytes.
 pub const ANSWER_LENGTH: usize = 32;
-/// Orders after which the digest takes in the whole book.
+/// Number of orders after which the digest covers the whole book.
 const BOOK_DIGEST_PERIOD: u64 = 100;
 
 /// A message of the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
-    /// The sender's number of this offer.
+    /// Number that the sender gave this offer.
     pub offer: u64,
-    /// The sender's number of the order; a repeated order keeps it.
+    /// Number that the sender gave the order; a repeated order keeps it.
     pub sequence: u64,
-    /// After how long a timer of this number fires, ms; 0 for none.
+    /// Delay of a timer with this number, ms; 0 for none.
     pub timer_ms: u16,
-    /// Services that send all services a message: bit 0 the first, bit 1 the second.
+    /// Services that send a message to all services: bit 0 is the first service, bit 1 the second.
     pub forwarders: u8,
     /// The service ends the session.
     pub closes: bool,
-    /// The service writes a snapshot, when it leads and none has been finished.
+    /// The service writes a snapshot when it leads and none has been finished.
     pub is_snapshot: bool,
-    /// Bytes of the answer.
+    /// Length of the answer, bytes.
     pub answer_length: u32,
 }
 
 impl Order {
-    /// Writes the message's head.
+    /// Writes the header of the message.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.extend_from_slice(&self.offer.to_le_bytes());
@@ -57,7 +57,7 @@ impl Order {
         bytes.extend_from_slice(&self.answer_length.to_le_bytes());
     }
 
-    /// Reads a message's head.
+    /// Reads the header of a message.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             offer: u64::from_le_bytes(*bytes.first_chunk()?),
@@ -74,9 +74,9 @@ impl Order {
 /// An answer of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// The offer that is answered.
+    /// Number of the offer that is answered.
     pub offer: u64,
-    /// The last order of the session that was applied.
+    /// Number of the session's last order that was applied.
     pub applied: u64,
     /// Position of the log.
     pub position: i64,
@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// Most services of a node; the first answers, sets timers and closes sessions, all see everything.
+/// Most services of a node. The first one answers, sets timers and closes sessions; all see everything.
 pub const MAX_SERVICES: usize = 2;
 
 /// A service of one life of a node.
@@ -111,18 +111,18 @@ pub struct Ledger {
     kernel: Kernel,
     book: Book,
     digest: u64,
-    /// Goes into the digest with the next event.
+    /// Added to the digest with the next event.
     pending_digest: u64,
     applied: BTreeMap<i64, u64>,
     timers: BTreeMap<i64, i64>,
-    /// Messages on their way, by the service that sends them.
+    /// Messages in flight, by the service that sends them.
     forwarded: [VecDeque<u64>; MAX_SERVICES],
     snapshots: Option<SnapshotPlace>,
     scratch: Vec<u8>,
 }
 
 impl Ledger {
-    /// A service without state, one of `service_count`; it writes snapshots when there is a place for them.
+    /// Creates a service without state, one of `service_count`. It writes snapshots when there is a place for them.
     pub fn new(
         (service_id, service_count): (usize, usize),
         history: Rc<RefCell<History>>,
@@ -159,7 +159,7 @@ impl Ledger {
         self.history.borrow_mut().violate(checker, text);
     }
 
-    /// Calls until it is not back-pressured.
+    /// Repeats a call until it is not back-pressured.
     fn insist(
         &self,
         cluster: &mut Cluster<'_>,
@@ -170,7 +170,7 @@ impl Ledger {
             match call(cluster) {
                 Ok(()) => return,
                 Err(error) if error.is_retryable() => cluster.idle(0),
-                // A session that a client has left, or whose stream is not back yet, is nobody's fault.
+                // A client may have left its session, or its stream may not be back yet; neither is a fault.
                 Err(ClusterError::Offer(_) | ClusterError::UnknownSession(_)) => return,
                 Err(error) => return self.violate("service", format!("{what}: {error}")),
             }
@@ -258,7 +258,7 @@ impl Ledger {
     }
 }
 
-/// What a snapshot holds besides the book: events seen, digests, then lists with their lengths.
+/// Content of a snapshot besides the book: events seen, digests, then lists with their lengths.
 struct Words<'a>(&'a [u8]);
 
 impl Words<'_> {

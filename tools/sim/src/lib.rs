@@ -1,6 +1,6 @@
-//! Whole nodes under a deterministic simulator.
+//! A deterministic simulator of whole nodes.
 //!
-//! A run is made from a seed: hosts on a simulated network with disks that forget, processes that die at any call, and
+//! A seed determines a run: hosts on a simulated network with disks that forget, processes that die at any call, and
 //! checkers that know what must survive. The same seed gives the same run.
 #![forbid(unsafe_code)]
 

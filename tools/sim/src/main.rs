@@ -30,34 +30,34 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs many seeds and reports what was hit.
+    /// Runs many seeds and reports which faults and branches they hit.
     Run(RunArguments),
     /// Runs one seed and prints its events.
     Seed {
         /// The seed.
         seed: u64,
-        /// What is simulated.
+        /// Area to simulate.
         #[arg(long, value_enum, default_value_t = AreaName::Node)]
         area: AreaName,
-        /// Which crashes acknowledged messages survive.
+        /// Crashes that acknowledged messages survive: 0 those of the process, 1 and 2 also those of the machine.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
         sync_level: u32,
-        /// Last events to print; all with 0.
+        /// Number of last events to print; 0 prints all.
         #[arg(long, default_value_t = 200)]
         last: usize,
     },
-    /// Plants each known bug in turn and reports the seeds needed and the checker that found it.
+    /// Plants each known bug in turn, and reports the number of seeds and the checker that found it.
     Bugs {
-        /// Seeds at most for each bug.
+        /// Most seeds for each bug.
         #[arg(long, default_value_t = 500)]
         seeds: u64,
         /// First seed.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// Only bugs with this in their names.
+        /// Plants only bugs whose names contain this text.
         #[arg(long, default_value = "")]
         only: String,
-        /// One line of JSON for each bug.
+        /// Prints one line of JSON for each bug.
         #[arg(long)]
         json: bool,
     },
@@ -65,10 +65,10 @@ enum Command {
 
 #[derive(Args)]
 struct RunArguments {
-    /// What is simulated.
+    /// Area to simulate.
     #[arg(long, value_enum, default_value_t = AreaName::Node)]
     area: AreaName,
-    /// Seeds at most.
+    /// Most seeds.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
     /// First seed.
@@ -77,19 +77,19 @@ struct RunArguments {
     /// Stops after this real time, s.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Seeds that run at the same time, each on a thread.
+    /// Number of seeds that run at the same time, each on a thread.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     jobs: u32,
-    /// Fails when something was never hit that the area's seeds must hit.
+    /// Fails when the seeds have missed a fault or branch that the area's seeds must hit.
     #[arg(long)]
     cover: bool,
-    /// Which crashes acknowledged messages survive: 0 those of the process, 1 and 2 those of the machine.
+    /// Crashes that acknowledged messages survive: 0 those of the process, 1 and 2 also those of the machine.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
     sync_level: u32,
     /// Runs each seed twice and compares the traces.
     #[arg(long)]
     twice: bool,
-    /// One line of JSON.
+    /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
 }
@@ -100,12 +100,13 @@ enum AreaName {
     Node,
     /// A service that waits inside its callbacks.
     Callback,
-    /// A node with the lease service and a service behind fences, and nine units on hosts of their own: their clocks are
-    /// off and drift, they crash, are cut off and come back. Checks what spec 05 says must hold. Half of the seeds of
-    /// level 0 run at level 1, so that machines crash too.
+    /// A node with the lease service and a service that accepts fences, and nine units on hosts of their own. Their
+    /// clocks are off and drift; they crash, are cut off and come back. Checks what spec 05 says must hold. Half of
+    /// the seeds of level 0 run at level 1, so that machines crash too.
     Lease,
-    /// Two to five media drivers whose clients exchange streams, with every way of flow and congestion control, through
-    /// losses, partitions, stalls, deaths and restarts. Has no disks; the level does not matter.
+    /// Two to five media drivers whose clients exchange streams, with every kind of flow and congestion control,
+    /// through losses, partitions, stalls, deaths and restarts. There are no disks, so the sync level does not
+    /// matter.
     Streams,
 }
 
@@ -147,7 +148,7 @@ fn real_time() -> Instant {
     Instant::now()
 }
 
-/// Runs seed after seed, as long as there is time.
+/// Runs seeds one after the other until the time is over.
 fn run_seeds(arguments: &RunArguments, begin: Instant, next: &AtomicU64) -> Summary {
     let mut summary = Summary::default();
     loop {
@@ -168,7 +169,7 @@ fn run_seeds(arguments: &RunArguments, begin: Instant, next: &AtomicU64) -> Summ
     }
 }
 
-/// A seed runs on one thread; several seeds may run at once.
+/// Runs seeds on threads. Each seed runs on one thread; several seeds may run at once.
 fn run_on_threads(arguments: &RunArguments, begin: Instant) -> Summary {
     let next = AtomicU64::new(0);
     let mut summary = Summary::default();

@@ -9,34 +9,34 @@ use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError};
 
 use crate::kernel::{HostId, Kernel};
 
-/// Bytes that a host's file systems have free.
+/// Free bytes of a host's file systems.
 pub(crate) const USABLE_BYTES: u64 = 1 << 40;
 
 type Locks = Arc<Mutex<std::collections::BTreeSet<PathBuf>>>;
 
-/// The memory of one host's processes.
+/// Memory of the processes of one host.
 #[derive(Clone)]
 pub struct SimMemory {
     kernel: Kernel,
     host: HostId,
-    /// Whose calls are counted.
+    /// Process whose calls are counted.
     process: HostId,
     locks: Locks,
 }
 
 impl SimMemory {
-    /// The memory of a host.
+    /// Creates the memory of a host.
     pub fn new(kernel: Kernel, host: HostId) -> Self {
         Self { kernel, host, process: host, locks: Locks::default() }
     }
 
-    /// The same memory for another process of the host.
+    /// Returns the same memory for another process of the host.
     pub fn of_process(&self, process: HostId) -> Self {
         Self { process, ..self.clone() }
     }
 }
 
-/// A lock that ends with its holder.
+/// A lock that is released when its holder is dropped.
 pub struct SimLock {
     path: PathBuf,
     locks: Locks,

@@ -1,4 +1,4 @@
-//! Datagrams between simulated hosts: late, lost, doubled, reordered, held back or cut off.
+//! Datagrams between simulated hosts. They are late, lost, doubled, reordered, held back or cut off.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
@@ -10,35 +10,35 @@ use harrier_ringbuf::{AtomicBuffer, Datagrams, Region, Rng, Transport, Transport
 use crate::kernel::{HostId, Kernel, State};
 use crate::trace::hash_bytes;
 
-/// Datagrams taken with one call.
+/// Datagrams received with one call.
 const BATCH: usize = 16;
-/// Submissions that a socket holds when its host has no fault.
+/// Submissions that a socket can queue when its host has no fault.
 const QUEUE_CAPACITY: usize = 64;
-/// Bytes that a socket holds for its reader.
+/// Bytes that a socket can hold for its reader.
 const RECEIVE_CAPACITY: usize = 256 << 10;
-/// Networks that all hosts are on, each by an interface of its own.
+/// Number of networks. All hosts are on each, with an interface of its own.
 const NETWORKS: usize = 2;
-/// Hops of a group's datagrams where nothing else is said.
+/// Default number of hops of multicast datagrams.
 const DEFAULT_TTL: u8 = 1;
 /// First port that the system chooses.
 const FIRST_EPHEMERAL_PORT: u16 = 40_000;
 
-/// What befalls datagrams on the way from one host to another.
+/// Faults of the datagrams from one host to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Shortest way, ns.
+    /// Least latency, ns.
     pub latency_ns: u64,
-    /// Longest addition to it, ns; above the pace of the sender it reorders.
+    /// Greatest addition to the latency, ns. Datagrams are reordered when it exceeds the sender's pace.
     pub jitter_ns: u64,
-    /// Lost, of a million.
+    /// Lost datagrams, per million.
     pub loss_ppm: u64,
-    /// Doubled, of a million.
+    /// Doubled datagrams, per million.
     pub duplicate_ppm: u64,
-    /// Cut off until then, virtual ns.
+    /// Virtual time until which the link is cut, ns.
     pub cut_until_ns: i64,
-    /// Held back until then and let go at once, virtual ns.
+    /// Virtual time until which datagrams are held back and then released at once, ns.
     pub held_until_ns: i64,
-    /// Longer ones do not pass, bytes; 0 for no such limit.
+    /// Length of the longest datagram that passes, bytes; 0 for no limit.
     pub max_length: usize,
 }
 
@@ -54,7 +54,8 @@ impl Link {
         max_length: 0,
     };
 
-    /// A link that loses, doubles and delays; the longest addition and the shortest way are among these, ns.
+    /// Creates a link that loses, doubles and delays datagrams. Greatest addition and least latency are drawn from
+    /// these values, ns.
     pub fn noisy(rng: &mut Rng, jitter_ns: [u64; 3], latency_ns: [u64; 3]) -> Self {
         Self {
             loss_ppm: [0, 10_000, 50_000, 200_000][rng.below(4) as usize],
@@ -69,9 +70,9 @@ impl Link {
 /// Faults of a host's sending sockets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SendFaults {
-    /// Sends for which the system has no room, of a million.
+    /// Sends for which the system has no room, per million.
     pub short_ppm: u64,
-    /// Submissions that a socket holds; 0 for the usual number.
+    /// Submissions that a socket can queue; 0 for the usual number.
     pub queue_capacity: usize,
 }
 
@@ -83,9 +84,9 @@ struct Datagram {
 #[derive(Default)]
 struct Inbox {
     port: u16,
-    /// Shares its port with others that allow it too.
+    /// The socket shares its port with others that allow it too.
     shares_port: bool,
-    /// The group that it hears, and the network on which.
+    /// Group that it receives, and the network of the group.
     group: Option<(SocketAddr, usize)>,
     waiting: BTreeMap<(i64, u64), Datagram>,
     bytes: usize,
@@ -93,7 +94,7 @@ struct Inbox {
 
 /// All sockets and links.
 pub struct Network {
-    /// By host and socket.
+    /// Inboxes by host and socket.
     inboxes: Vec<BTreeMap<u64, Inbox>>,
     next_socket: u64,
     links: BTreeMap<(HostId, HostId), Link>,
@@ -105,17 +106,17 @@ pub struct Network {
     host_count: usize,
 }
 
-/// Address of a host, on the first network.
+/// Returns the address of a host on the first network.
 pub fn address_of(host: HostId) -> IpAddr {
     address_on(0, host)
 }
 
-/// Address of a host on one of the networks, each of which all hosts are on.
+/// Returns the address of a host on one of the networks.
 pub fn address_on(network: usize, host: HostId) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, network as u8, host as u8 + 1))
 }
 
-/// The network that an address of a host is on.
+/// Returns the network of a host's address.
 fn network_of(host: HostId, address: IpAddr) -> Option<usize> {
     (0..NETWORKS).find(|network| address_on(*network, host) == address)
 }
@@ -135,28 +136,28 @@ impl Network {
         }
     }
 
-    /// The link from one host to another.
+    /// Returns the link from one host to another.
     pub fn link_mut(&mut self, from: HostId, to: HostId) -> &mut Link {
         self.links.entry((from, to)).or_insert(Link::CALM)
     }
 
-    /// All links and sends are well again.
+    /// Removes all faults of links and sends.
     pub fn heal(&mut self) {
         self.links.clear();
         self.send_faults.fill(SendFaults::default());
     }
 
-    /// The faults of a host's sends.
+    /// Returns the faults of a host's sends.
     pub fn send_faults_mut(&mut self, host: HostId) -> &mut SendFaults {
         &mut self.send_faults[host]
     }
 
-    /// Sockets that a host has open.
+    /// Returns the number of sockets that a host has open.
     pub fn open_sockets(&self, host: HostId) -> usize {
         self.inboxes[host].len()
     }
 
-    /// When the next datagram arrives at a host, virtual ns.
+    /// Returns the virtual time at which the next datagram arrives at a host, ns.
     pub fn next_arrival_ns(&self, host: HostId) -> Option<i64> {
         self.inboxes[host]
             .values()
@@ -171,13 +172,13 @@ impl Network {
         (0..self.host_count).find(|host| network_of(*host, address).is_some())
     }
 
-    /// The socket that hears a port of a host: the latest of those that share it.
+    /// Returns the socket that receives on a port of a host: the latest of those that share it.
     fn listener(&self, host: HostId, port: u16) -> Option<u64> {
         let mut inboxes = self.inboxes[host].iter().rev();
         inboxes.find(|(_, inbox)| inbox.port == port).map(|(socket, _)| *socket)
     }
 
-    /// The next socket of a host that hears a group on a network.
+    /// Returns the next socket of a host that receives a group on a network.
     fn member(&self, host: HostId, group: (SocketAddr, usize), from: u64) -> Option<u64> {
         let mut inboxes = self.inboxes[host].range(from..);
         inboxes.find(|(_, inbox)| inbox.group == Some(group)).map(|(socket, _)| *socket)
@@ -234,18 +235,18 @@ impl Network {
     }
 }
 
-/// Where a datagram comes from.
+/// Origin of a datagram.
 #[derive(Debug, Clone, Copy)]
 struct Origin {
     host: HostId,
     address: SocketAddr,
-    /// Network and hops of what goes to groups.
+    /// Network and hops of datagrams to groups.
     network: usize,
     ttl: u8,
 }
 
 impl State {
-    /// Sends one datagram on its way.
+    /// Sends one datagram.
     fn send(&mut self, from: &Origin, to: SocketAddr, bytes: Vec<u8>) {
         if let Some(wire) = &mut self.wire {
             wire.on_sent(from.host, (to, &bytes), self.now_ns, &mut self.coverage);
@@ -271,8 +272,8 @@ impl State {
         self.deliver((target, socket), from.address, bytes, &link);
     }
 
-    /// All hosts of a network that have joined the group get it, each over its own link, the sender's host among them;
-    /// without a hop to go it stays there.
+    /// Sends a datagram to all hosts of a network that have joined the group, each over its own link, also to the
+    /// sender's host. Without hops it stays on that host.
     fn send_to_group(&mut self, from: &Origin, to: SocketAddr, bytes: Vec<u8>) {
         let group = (to, from.network);
         let mut hosts = 0;
@@ -301,7 +302,7 @@ impl State {
         self.network.give_bytes(bytes);
     }
 
-    /// The link that a datagram takes, and how often it comes out of it; nothing when it is lost on the way.
+    /// Returns the delays of the copies of a datagram that leave its link; none when the datagram is lost.
     fn pass(&mut self, host: HostId, (target, port): (HostId, u16), bytes: &[u8]) -> Option<(Link, usize)> {
         let now_ns = self.now_ns;
         let link = if target == host {
@@ -354,7 +355,7 @@ impl State {
     }
 }
 
-/// The network as one host's driver sees it.
+/// The network as the driver of one host sees it.
 #[derive(Clone)]
 pub struct SimTransport {
     kernel: Kernel,
@@ -362,7 +363,7 @@ pub struct SimTransport {
 }
 
 impl SimTransport {
-    /// The network of a host.
+    /// Creates the network of a host.
     pub fn new(kernel: Kernel, host: HostId) -> Self {
         Self { kernel, host }
     }

@@ -1,4 +1,4 @@
-//! Area `node`: a whole node with its clients, through crashes and all that networks and disks do.
+//! Area `node`: a whole node with its clients, through crashes and faults of networks and disks.
 
 mod module_snapshots;
 mod replays;
@@ -37,56 +37,56 @@ use module_snapshots::ModuleSnapshots;
 const NODE: HostId = 0;
 /// Host of the clients.
 const CLIENT: HostId = 1;
-/// The second service, where it is a process of its own on the node's host.
+/// Second service, when it is a process of its own on the node's host.
 const SERVICE: HostId = 2;
 /// Directories of the drivers.
 const NODE_DRIVER: &str = "/dev/shm/node";
 const CLIENT_DRIVER: &str = "/dev/shm/client";
-/// After the faults all must be well within this time, virtual ns.
+/// Time in which everything must recover after the faults, virtual ns.
 const HEALING_NS: i64 = 45_000_000_000;
-/// Time after which a client of the node's driver counts as dead, where a service is a process of its own, ns: longer than
-/// calendars jump, by which drivers judge their clients.
+/// Time after which a client of the node's driver counts as dead when a service is a process of its own, ns. It is
+/// longer than the jumps of calendar clocks, by which drivers judge their clients.
 const SERVICE_LIVENESS_NS: i64 = 5_000_000_000;
-/// Time in which a node must have noticed that a service is dead, ns.
+/// Time in which a node must notice that a service is dead, ns.
 const NOTICE_NS: i64 = 15_000_000_000;
-/// Bytes of a segment of a recording.
+/// Length of a segment of a recording, bytes.
 const SEGMENT_LENGTH: usize = 128 << 10;
 
-/// What a run is made of, besides its seed.
+/// Parameters of a run, besides its seed.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Which crashes acknowledged messages survive.
+    /// Crashes that acknowledged messages survive.
     pub sync_level: SyncLevel,
-    /// Keeps the events as text.
+    /// Keep the events as text.
     pub keep_lines: bool,
-    /// Orders of the main client.
+    /// Number of orders of the main client.
     pub orders: u64,
     /// Longest pause between two orders, ns.
     pub pause_ns: u64,
-    /// One in so many answers is long; 0 for none.
+    /// Period of long answers, in answers; 0 for none.
     pub long_answer_period: u64,
-    /// Orders that may be unanswered.
+    /// Most orders that may be unanswered.
     pub window: usize,
-    /// Faults and visitors end then, virtual ns.
+    /// End of the faults and visits, virtual ns.
     pub faults_end_ns: i64,
-    /// Whether clients come and go besides the main one.
+    /// Clients come and go besides the main one.
     pub has_visitors: bool,
-    /// Services of the node.
+    /// Number of services of the node.
     pub services: usize,
-    /// Whether the second service is a process of its own.
+    /// The second service is a process of its own.
     pub is_service_apart: bool,
-    /// What its operator does.
+    /// Commands of the operator.
     pub commands: VecDeque<(i64, Command)>,
-    /// The order with which the service writes a snapshot.
+    /// Number of the order with which the service writes a snapshot.
     pub snapshot_order: Option<u64>,
-    /// Bytes of a snapshot.
+    /// Length of a snapshot, bytes.
     pub snapshot_length: usize,
-    /// What goes wrong, and when.
+    /// Faults and their times.
     pub plan: Plan,
 }
 
 impl Scenario {
-    /// A node that works for ten seconds, with the faults of `seed`.
+    /// Draws a node that works for ten seconds, with the faults of `seed`.
     pub fn draw(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x0DE0_0000_0000_0001);
         let services = 1 + rng.below(MAX_SERVICES as u64) as usize;
@@ -121,21 +121,21 @@ struct Run {
     rng: Rng,
     node_memory: SimMemory,
     client_memory: SimMemory,
-    /// What the services were shown, the first one's first.
+    /// Events that the services have seen, those of the first service first.
     histories: Vec<Rc<RefCell<History>>>,
     progress: Rc<RefCell<Progress>>,
     operator: Operator,
-    /// Set when the node is down: when it starts again, virtual ns.
+    /// Virtual time at which the node starts again when it is down, ns.
     starts_at_ns: Option<i64>,
-    /// What befalls the node at its next death.
+    /// Fault to inject at the node's next crash.
     death: Option<Fault>,
     main_session: i64,
     module_snapshots: ModuleSnapshots,
-    /// The node begins with the log, whatever snapshots there are.
+    /// The node begins with the log, whatever snapshots exist.
     is_log_alone: bool,
-    /// When the second service's process starts, and its settings.
+    /// Time at which the process of the second service starts, and its settings.
     service_start: Option<(i64, ServiceContainerContext)>,
-    /// The second service has died: the node ends by itself, and stays down for so long, ns.
+    /// The second service has died: the node ends by itself and stays down for this time, ns.
     service_death: Rc<Cell<Option<i64>>>,
     service_died_ns: i64,
 }
@@ -198,7 +198,7 @@ pub(crate) fn endpoint(host: HostId, port: u16) -> String {
     format!("{}:{port}", address_of(host))
 }
 
-/// A driver whose buffers are small: a run makes many of them.
+/// Makes the buffers of a driver small, because a run creates many drivers.
 pub(crate) fn small(context: &mut DriverContext) {
     context.conductor_buffer_length = (64 << 10) + 768;
     context.clients_buffer_length = (64 << 10) + 128;
@@ -211,7 +211,7 @@ pub(crate) fn small(context: &mut DriverContext) {
 }
 
 impl Run {
-    /// What the first service was shown, with the rules that the whole node has broken.
+    /// Returns the events of the first service, with the rules that the whole node has broken.
     fn history(&self) -> RefMut<'_, History> {
         self.histories[0].borrow_mut()
     }
@@ -224,7 +224,7 @@ impl Run {
         self.histories.iter().any(|history| !history.borrow().violations.is_empty())
     }
 
-    /// Puts what is wrong with the other services behind what is wrong with the first.
+    /// Appends the faults of the other services to those of the first.
     fn gather(&self) {
         for history in &self.histories[1..] {
             let violations = std::mem::take(&mut history.borrow_mut().violations);
@@ -362,7 +362,7 @@ impl Run {
         }
     }
 
-    /// The node's process is dead; its machine may be too.
+    /// The node's process has died; its machine may have crashed as well.
     fn on_death(&mut self) {
         self.compare_module_snapshots();
         inside::harvest(
@@ -395,7 +395,7 @@ impl Run {
         let now_ns = self.kernel.state().now_ns;
         while let Some(fault) = self.scenario.plan.due(now_ns) {
             if let Fault::Crash { death, .. } = fault {
-                // One death at a time.
+                // Only one death is planned at a time.
                 if self.death.is_some() {
                     continue;
                 }
@@ -438,7 +438,7 @@ impl Run {
         }
     }
 
-    /// A node that has lost a service ends by itself, and is started again.
+    /// A node that has lost a service ends by itself; this starts it again.
     fn check_node_without_service(&mut self) {
         let Some(down_ns) = self.service_death.get().filter(|_| self.world.is_alive(NODE)) else { return };
         let now_ns = self.kernel.state().now_ns;
@@ -482,7 +482,7 @@ impl Run {
             self.check_session();
             let now_ns = self.kernel.state().now_ns;
             if now_ns > self.scenario.faults_end_ns && self.death.take().is_some() {
-                // It was to die at a call that it did not make.
+                // The node was to die at a call that it did not make.
                 self.kernel.state().hosts[NODE].death = None;
             }
             if now_ns > self.scenario.faults_end_ns && self.is_settled() {
@@ -513,7 +513,7 @@ impl Run {
         self.main_session = session_id;
     }
 
-    /// All orders are answered, all timers have fired, all visitors have gone.
+    /// True when all orders are answered, all timers have fired and all visitors have gone.
     fn is_settled(&self) -> bool {
         let main = self.main_session;
         let others_are_closed = self.history().open_sessions().all(|id| id == main);
@@ -530,7 +530,7 @@ impl Run {
     }
 }
 
-/// Every recording in use is one that was added whole.
+/// Checks that every recording in use was added completely.
 pub(crate) fn check_catalog(catalog: &Catalog, history: &Rc<RefCell<History>>) {
     for recording in catalog.valid_from(0) {
         let texts = [&recording.stripped_channel, &recording.original_channel, &recording.source_identity];

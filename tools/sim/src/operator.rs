@@ -1,4 +1,4 @@
-//! Who runs the node: takes snapshots, suspends and resumes it, at any moment of its life.
+//! The operator of a node takes snapshots, suspends and resumes it at any moment of its life.
 
 use std::collections::VecDeque;
 
@@ -9,21 +9,21 @@ use harrier_ringbuf::{Now, Rng};
 use crate::kernel::Kernel;
 use crate::memory::SimMemory;
 
-/// Pause between two looks at the node, ns.
+/// Interval between two checks of the node, ns.
 const LOOK_NS: i64 = 5_000_000;
-/// Time in which all that was appended before a suspension has reached the services, ns.
+/// Time in which everything that was appended before a suspension reaches the services, ns.
 const CALM_NS: i64 = 1_000_000_000;
 /// Id of the cluster in counters.
 const CLUSTER_ID: i32 = 0;
 
-/// What an operator does.
+/// A command of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Has a snapshot taken.
+    /// Take a snapshot.
     Snapshot,
-    /// Suspends the node for so long, ns.
+    /// Suspend the node for a time.
     Suspend {
-        /// How long.
+        /// Duration, ns.
         duration_ns: i64,
     },
 }
@@ -46,13 +46,13 @@ pub fn draw_commands(rng: &mut Rng, end_ns: i64) -> VecDeque<(i64, Command)> {
 #[derive(Debug, Clone, Copy)]
 enum Doing {
     Nothing,
-    /// The snapshot's toggle is set.
+    /// The toggle for a snapshot is set.
     AwaitSnapshot,
-    /// The suspension's toggle is set.
+    /// The toggle for a suspension is set.
     AwaitSuspension {
         until_ns: i64,
     },
-    /// The node is suspended; what its services had seen once they were calm.
+    /// The node is suspended; this is the number of events that its services had seen when they were idle.
     Suspended {
         since_ns: i64,
         until_ns: i64,
@@ -73,7 +73,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// An operator that will give these commands.
+    /// Creates an operator that will give these commands.
     pub fn new(
         kernel: Kernel,
         memory: SimMemory,
@@ -91,13 +91,13 @@ impl Operator {
         }
     }
 
-    /// The node is down: what it was told went with it, or is in its log.
+    /// The node is down: its last command is lost, or is in its log.
     pub fn on_death(&mut self) {
         self.counters = None;
         self.doing = Doing::Nothing;
     }
 
-    /// True when there is nothing left to do.
+    /// True when no command is left.
     pub fn is_done(&self) -> bool {
         self.commands.is_empty() && matches!(self.doing, Doing::Nothing)
     }
@@ -111,8 +111,8 @@ impl Operator {
         self.counters.clone()
     }
 
-    /// Looks after the node, which lives; `seen` is how many events its services have been shown, over all lives. Returns
-    /// what is wrong with the node.
+    /// Runs the operator while the node is up. `seen` is the number of events that its services have seen, over all
+    /// lives. Returns a fault of the node.
     pub fn run(&mut self, now: &Now, seen: usize) -> Option<String> {
         let virtual_ns = self.kernel.state().now_ns;
         if virtual_ns < self.next_look_ns {

@@ -1,47 +1,47 @@
-//! What runs come to.
+//! Results of runs.
 
 use std::fmt::Write;
 
 use crate::history::Violation;
 use crate::trace::Coverage;
 
-/// What came of one seed.
+/// Result of one seed.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// Hash of everything that happened.
+    /// Hash of all events.
     pub trace_hash: u64,
     /// Virtual time that passed, ns.
     pub virtual_ns: i64,
-    /// Messages that were acknowledged.
+    /// Number of acknowledged messages.
     pub messages: u64,
-    /// Broken rules; empty when all is well.
+    /// Broken rules; none in a good run.
     pub violations: Vec<Violation>,
-    /// What was hit.
+    /// Counts of faults and branches.
     pub coverage: Coverage,
-    /// Events as text, when asked for.
+    /// Events as text, when they were kept.
     pub lines: Vec<String>,
 }
 
-/// What came of many seeds.
+/// Results of many seeds.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
-    /// Seeds that were run.
+    /// Number of seeds that were run.
     pub seeds: u64,
     /// Virtual time that passed, ns.
     pub virtual_ns: i64,
-    /// Messages that were acknowledged.
+    /// Number of acknowledged messages.
     pub messages: u64,
-    /// Seeds that broke a rule, with the first rule of each.
+    /// Seeds that broke a rule, with the first broken rule of each.
     pub failures: Vec<(u64, Violation)>,
-    /// What was hit.
+    /// Counts of faults and branches.
     pub coverage: Coverage,
     /// Real time, s.
     pub seconds: f64,
-    /// Runs of a seed with other traces than its first run.
+    /// Seeds whose second run had another trace than the first.
     pub divergent: Vec<u64>,
-    /// What the seeds must hit, and did not.
+    /// Names that the seeds had to hit and did not.
     pub missing: Vec<&'static str>,
 }
 
@@ -69,7 +69,7 @@ impl Summary {
         self.divergent.sort_unstable();
     }
 
-    /// Notes which of these names were never hit.
+    /// Records which of these names were never hit.
     pub fn expect(&mut self, names: &[&'static str]) {
         self.missing = names.iter().copied().filter(|name| self.coverage.get(name) == 0).collect();
     }
@@ -79,7 +79,7 @@ impl Summary {
         self.failures.is_empty() && self.divergent.is_empty() && self.missing.is_empty()
     }
 
-    /// A table for people.
+    /// Returns a table for people.
     pub fn table(&self, area: &str, sync_level: u32) -> String {
         let mut text = String::new();
         let mean_ms = self.seconds * 1e3 / self.seeds.max(1) as f64;
@@ -106,7 +106,7 @@ impl Summary {
         text
     }
 
-    /// One line of JSON.
+    /// Returns one line of JSON.
     pub fn json(&self, area: &str, sync_level: u32) -> String {
         let mut text = format!(
             "{{\"area\":{area:?},\"sync_level\":{sync_level},\"seeds\":{},\"failed\":{},\"divergent\":{},\"missing\":{},\"seconds\":{:.3},\"virtual_seconds\":{:.3},\"messages\":{}",

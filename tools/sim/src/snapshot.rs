@@ -1,5 +1,5 @@
-//! A service that writes a long snapshot from inside a callback: it adds a publication, has it recorded, fills term after
-//! term and waits until all is in the archive's files, while everybody else goes on.
+//! A service that writes a long snapshot inside a callback: it adds a publication, lets the archive record it, fills
+//! term after term and waits until everything is in the archive's files, while all other agents go on.
 
 use std::path::Path;
 
@@ -17,32 +17,32 @@ use crate::memory::SimMemory;
 /// Channel of snapshots: terms of 64 KiB, frames of 8 KiB.
 const CHANNEL: &str = "aeron:ipc?term-length=64k|mtu=8k|alias=snapshot";
 const STREAM_ID: i32 = 777;
-/// Bytes of a message of a snapshot; such messages are not split.
+/// Length of a message of a snapshot, bytes; such messages are not fragmented.
 const CHUNK_LENGTH: usize = 8_000;
 
-/// Where snapshots are written.
+/// Place where snapshots are written.
 #[derive(Clone)]
 pub struct SnapshotPlace {
-    /// The world.
+    /// The simulated world.
     pub kernel: Kernel,
     /// Host of the node.
     pub host: usize,
-    /// The node's memory.
+    /// Memory of the node.
     pub memory: SimMemory,
     /// Directory of the node's driver.
     pub aeron_directory: String,
-    /// Bytes of a snapshot.
+    /// Length of a snapshot, bytes.
     pub length: usize,
     /// Seed of ids.
     pub seed: u64,
 }
 
-/// A snapshot that is in the archive.
+/// A snapshot in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its recording.
+    /// Recording of the snapshot.
     pub recording_id: i64,
-    /// Position of its end.
+    /// Position of the end of the snapshot.
     pub end_position: i64,
 }
 
@@ -55,7 +55,7 @@ struct Writer<'a, 'b> {
 }
 
 impl Writer<'_, '_> {
-    /// Lets the others go on until `ready` says so.
+    /// Lets the other agents run until `ready` returns a value.
     fn wait<T>(
         &mut self,
         mut ready: impl FnMut(&mut Self) -> Result<Option<T>, String>,
@@ -77,10 +77,11 @@ impl Writer<'_, '_> {
     }
 }
 
-/// Writes a snapshot; returns once the archive has all of it.
+/// Writes a snapshot; returns when the archive has all of it.
 ///
 /// # Errors
-/// What the driver or the archive said.
+///
+/// The error of the driver or of the archive.
 pub fn write(place: &SnapshotPlace, cluster: &mut Cluster<'_>) -> Result<Snapshot, String> {
     let now = place.kernel.now(place.host);
     let context = Context::new(&place.aeron_directory).client_name("snapshot");
@@ -133,10 +134,11 @@ fn fill(chunk: &mut [u8], number: usize) {
     }
 }
 
-/// Reads a snapshot back from the archive's files.
+/// Reads a snapshot from the archive's files.
 ///
 /// # Errors
-/// Where it differs from what was written.
+///
+/// The first difference from what was written.
 pub fn verify(
     disk: &Disk,
     directory: &Path,

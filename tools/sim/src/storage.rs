@@ -1,4 +1,4 @@
-//! Files of a simulated host: operations take time, and a crash catches some of them on the way.
+//! Files of a simulated host: operations take time, and a crash interrupts some of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, ErrorKind};
@@ -23,19 +23,19 @@ struct Pending {
     result: Option<Result<Output, StorageError>>,
 }
 
-/// The files of one part of a process.
+/// Files of one part of a process.
 pub struct SimStorage {
     kernel: Kernel,
     host: HostId,
     open: BTreeMap<u32, (Inode, PathBuf)>,
     next_id: u32,
     pending: VecDeque<Pending>,
-    /// When the last operation on a file takes effect: later ones on it do not overtake it.
+    /// Time at which the last operation on a file takes effect; later operations on the file do not overtake it.
     last_effect_ns: BTreeMap<PathBuf, i64>,
 }
 
 impl SimStorage {
-    /// The files of a host.
+    /// Creates the files of a host.
     pub fn new(kernel: Kernel, host: HostId) -> Self {
         Self {
             kernel,
@@ -66,7 +66,7 @@ impl SimStorage {
         }
     }
 
-    /// Counts the call; a process that dies at a sync has had carried out all that it submitted before.
+    /// Counts the call. When a process dies at a sync, all its earlier submissions have been carried out.
     fn enter(&mut self, operation: &Operation) {
         self.kernel.enter(self.host);
         if !matches!(operation, Operation::Sync { .. } | Operation::SyncDirectory { .. }) {
@@ -79,7 +79,7 @@ impl SimStorage {
         }
     }
 
-    /// Carries out what is due, in the order in which it takes effect.
+    /// Carries out operations that are due, in the order in which they take effect.
     fn run_due(&mut self, now_ns: i64) {
         loop {
             let due = (0..self.pending.len())
@@ -235,7 +235,7 @@ impl Storage for SimStorage {
 }
 
 impl Drop for SimStorage {
-    /// The process is gone: what it had submitted last is carried out as far as the system has come with it.
+    /// The process is gone: its last submissions are carried out as far as the system has come with them.
     fn drop(&mut self) {
         if self.pending.is_empty() {
             return;

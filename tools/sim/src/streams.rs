@@ -1,16 +1,16 @@
-//! Area `streams`: whole media drivers exchange streams in every way that a channel can say, and everything happens to
-//! them that happens to networks and processes.
+//! Area `streams`: whole media drivers exchange streams of every kind of channel, while links, drivers and clients fail.
 //!
 //! Two to five hosts have a driver and a process with its clients. For three seconds of virtual time streams flow and
-//! faults befall links, drivers and clients. Then all is well, and
+//! faults happen to links, drivers and clients. Then there are no more faults, and these limits hold:
 //!
-//! - within [`RESUME_NS`] every reader that is neither stuck nor unheard by design gets messages that were sent after the
-//!   last fault;
-//! - within [`DRAINING_NS`] of the last message every reader has read all that is sent to it;
-//! - within [`CLOSING_NS`] of the last close no driver keeps a log, a counter, a byte or a socket.
+//! - Within [`RESUME_NS`] every reader that is neither stuck nor unheard by design gets messages that were sent after
+//!   the last fault.
+//! - Within [`DRAINING_NS`] of the last message every reader has read everything that was sent to it.
+//! - Within [`CLOSING_NS`] of the last close no driver keeps a log, a counter, a byte or a socket.
 //!
-//! At all times, within the image of a reader, no message is missing (but for `reliable=false`), none comes twice or early,
-//! and bytes are those that were sent; no sender goes further than its receivers have granted; positions do not go back.
+//! At all times, within the image of a reader, no message is missing (except with `reliable=false`), none is repeated or
+//! early, and the bytes are those that were sent. No sender goes further than its receivers have granted. Positions do
+//! not decrease.
 
 mod asked;
 mod books;
@@ -31,23 +31,24 @@ use crate::kernel::HostId;
 const SECOND_NS: i64 = 1_000_000_000;
 /// Most hosts of a run.
 const MAX_HOSTS: usize = 5;
-/// Faults end here, virtual ns.
+/// End of the faults, virtual ns.
 pub const FAULTS_END_NS: i64 = 3 * SECOND_NS;
-/// Streams flow again so long after the last fault, virtual ns. A client finds out that its driver has gone (0.9 s), its
-/// driver that the old client has (0.8 s); an image and a connection end (1 s, 1.2 s); a request for a SETUP is given up and
-/// made again (1 s); claims that were never committed hold up what waits behind them (0.9 s each).
+/// Time after the last fault in which streams flow again, virtual ns. A client notices that its driver is gone (0.9
+/// s), its driver that the old client is gone (0.8 s); an image and a connection end (1 s, 1.2 s); a request for a
+/// SETUP is abandoned and repeated (1 s); claims that were never committed delay what waits behind them (0.9 s each).
 pub const RESUME_NS: i64 = 10 * SECOND_NS;
-/// What is under way is read so long after the last message, virtual ns.
+/// Time after the last message in which all messages are read, virtual ns.
 pub const DRAINING_NS: i64 = 8 * SECOND_NS;
-/// All resources are gone so long after the last close, virtual ns: images drain and linger, publications linger.
+/// Time after the last close in which all resources are gone, virtual ns: images drain and linger, publications
+/// linger.
 pub const CLOSING_NS: i64 = 6 * SECOND_NS;
 
-/// The process with a host's clients.
+/// Returns the process with the clients of a host.
 fn client_of(hosts: usize, host: HostId) -> HostId {
     hosts + host
 }
 
-/// What enough seeds must have hit: faults, frames, states and rare branches.
+/// Names of the faults, frames, states and rare branches that enough seeds must hit.
 pub const EXPECTED: [&str; 104] = [
     "NAK of a group answered",
     "NAK of a group repeated",

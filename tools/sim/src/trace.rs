@@ -1,8 +1,8 @@
-//! What happened in a run: a hash of everything, and how often each fault, state and rare branch was hit.
+//! Record of a run: a hash of all events, and counts of each fault, state and rare branch.
 
 use std::collections::BTreeMap;
 
-/// Hash of a run's events in their order; two runs of one seed have the same.
+/// Hash of a run's events in their order; two runs of one seed have the same hash.
 #[derive(Debug, Clone)]
 pub struct Trace {
     hash: u64,
@@ -11,12 +11,12 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// An empty trace; with `keep_lines` the events are kept as text.
+    /// Creates an empty trace; with `keep_lines` the events are kept as text.
     pub fn new(keep_lines: bool) -> Self {
         Self { hash: 0xCBF2_9CE4_8422_2325, events: 0, lines: keep_lines.then(Vec::new) }
     }
 
-    /// Adds an event: when, what, and its numbers.
+    /// Adds an event: its time, its name, and its numbers.
     pub fn add(&mut self, now_ns: i64, what: &'static str, numbers: &[u64]) {
         self.events += 1;
         self.mix(now_ns as u64);
@@ -35,23 +35,23 @@ impl Trace {
         self.hash = (self.hash ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(29);
     }
 
-    /// The hash so far.
+    /// Returns the hash so far.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// Number of events.
+    /// Returns the number of events.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// The events as text, when they are kept.
+    /// Returns the events as text, when they were kept.
     pub fn take_lines(&mut self) -> Vec<String> {
         self.lines.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 
-/// Hash of bytes, for traces and digests.
+/// Returns the hash of bytes, for traces and digests.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64 ^ bytes.len() as u64;
     for chunk in bytes.chunks(8) {
@@ -69,17 +69,17 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// One more of `name`.
+    /// Adds one to the count of `name`.
     pub fn hit(&mut self, name: &'static str) {
         self.add(name, 1);
     }
 
-    /// `count` more of `name`.
+    /// Adds `count` to the count of `name`.
     pub fn add(&mut self, name: &'static str, count: u64) {
         *self.counts.entry(name).or_default() += count;
     }
 
-    /// How often `name` was hit.
+    /// Returns the count of `name`.
     pub fn get(&self, name: &str) -> u64 {
         self.counts.get(name).copied().unwrap_or(0)
     }
@@ -91,7 +91,7 @@ impl Coverage {
         }
     }
 
-    /// All counts by name.
+    /// Returns all counts by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.counts.iter().map(|(name, count)| (*name, *count))
     }

@@ -9,12 +9,12 @@ use harrier_ringbuf::{Agent, AgentError, Now, SharedThread, Waiter};
 
 use crate::kernel::{HostId, Kernel};
 
-/// Longest time that passes between two turns although nobody wants to run, ns.
+/// Longest time between two turns in which no host wants to run, ns.
 const LONGEST_REST_NS: i64 = 20_000_000;
-/// Longest time that a turn with work takes, ns.
+/// Longest duration of a turn with work, ns.
 const TURN_NS: u64 = 2_000;
 
-/// What the last pass of a host's thread came to.
+/// Result of the last pass of a host's thread.
 #[derive(Default)]
 struct Turn {
     deadline_ns: Cell<Option<i64>>,
@@ -51,7 +51,7 @@ pub struct World {
     hosts: Rc<Hosts>,
 }
 
-/// How a callback on a host waits: all others go on, and time passes.
+/// Wait of a callback on a host: all other agents go on, and time passes.
 struct HostWaiter {
     thread: SharedThread,
     host: HostId,
@@ -76,7 +76,7 @@ impl Waiter for HostWaiter {
 }
 
 impl World {
-    /// A world of `host_count` hosts without processes.
+    /// Creates a world of `host_count` hosts without processes.
     pub fn new(kernel: Kernel, host_count: usize) -> Self {
         let hosts = Hosts {
             threads: RefCell::new((0..host_count).map(|_| None).collect()),
@@ -85,12 +85,12 @@ impl World {
         Self { kernel, hosts: Rc::new(hosts) }
     }
 
-    /// The shared state.
+    /// Returns the shared state.
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
     }
 
-    /// A thread for a host's process; its agents are still to be made.
+    /// Creates a thread for the process of a host; its agents do not exist yet.
     pub fn thread(&self, host: HostId, on_error: ErrorSink) -> SharedThread {
         let pace = HostPace { kernel: self.kernel.clone(), host, turn: self.hosts.turns[host].clone() };
         self.kernel.state().hosts[host].is_dead = false;
@@ -98,7 +98,7 @@ impl World {
         SharedThread::new(Box::new(pace), on_error)
     }
 
-    /// How callbacks on a host's thread wait.
+    /// Returns the waiter for callbacks on a host's thread.
     pub fn waiter(&self, host: HostId, thread: &SharedThread) -> Box<dyn Waiter> {
         Box::new(HostWaiter {
             thread: thread.clone(),
@@ -108,9 +108,10 @@ impl World {
         })
     }
 
-    /// Starts a host's process.
+    /// Starts the process of a host.
     ///
     /// # Errors
+    ///
     /// The agent that does not start.
     pub fn start(
         &self,
@@ -123,7 +124,7 @@ impl World {
         Ok(())
     }
 
-    /// The death of a host's process: nothing is closed.
+    /// Kills the process of a host: nothing is closed.
     pub fn kill(&self, host: HostId) {
         self.kernel.state().hosts[host].is_dead = true;
         let thread = self.hosts.threads.borrow_mut()[host].take();
@@ -132,7 +133,7 @@ impl World {
         }
     }
 
-    /// A clean end of a host's process.
+    /// Ends the process of a host cleanly.
     pub fn close(&self, host: HostId) {
         let thread = self.hosts.threads.borrow_mut()[host].take();
         if let Some(thread) = thread {
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    /// Has a host's process look at once at what was changed around it.
+    /// Lets the process of a host check changes around it at once.
     pub fn wake(&self, host: HostId) {
         self.hosts.turns[host].work_count.set(1);
     }
@@ -150,12 +151,12 @@ impl World {
         self.hosts.threads.borrow()[host].is_some()
     }
 
-    /// Agents of a host that have ended by themselves.
+    /// Returns the number of a host's agents that have ended by themselves.
     pub fn ended_count(&self, host: HostId) -> usize {
         self.hosts.threads.borrow()[host].as_ref().map_or(0, SharedThread::ended_count)
     }
 
-    /// One turn of every host, then time moves. Returns the host whose process has died in it.
+    /// Runs one turn of every host, then moves the time. Returns the host whose process has died in it.
     pub fn step(&self) -> Option<HostId> {
         let before: Vec<bool> = self.hosts.threads.borrow().iter().map(Option::is_some).collect();
         let died = catch_unwind(AssertUnwindSafe(|| self.turn(None, 0)));
@@ -193,7 +194,7 @@ impl World {
         self.advance(work_count);
     }
 
-    /// Processes on one machine see in memory what one of them has done.
+    /// Wakes the other processes on a machine, which see in memory what one of them has done.
     fn wake_neighbours(&self, host: HostId) {
         let machine = self.kernel.machine_of(host);
         for (other, turn) in self.hosts.turns.iter().enumerate() {
@@ -203,7 +204,8 @@ impl World {
         }
     }
 
-    /// A host that found nothing to do finds nothing again before a time or an arrival that it waits for.
+    /// True when a host has something to do: a host that found nothing to do finds nothing again before a time or an
+    /// arrival that it waits for.
     fn has_something_to_do(&self, host: HostId) -> bool {
         let turn = &self.hosts.turns[host];
         let state = self.kernel.state();
@@ -222,7 +224,7 @@ impl World {
         let now_ns = state.now_ns;
         let turns = self.hosts.turns.iter().zip(threads.iter()).enumerate();
         let living = turns.filter(|(_, (_, thread))| thread.is_some());
-        // One that is not run looks at nothing before it is run again.
+        // A process that is not run does nothing before it is run again.
         let deadline = living
             .filter_map(|(host, (turn, _))| state.stalled_until_ns(host).or_else(|| turn.deadline_ns.get()))
             .min();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Editor, TornChoice, editor, files, is_confirmed};
 use crate::{CommandError, print};
 
-/// How to verify.
+/// Options of a verification.
 pub(super) struct Verification {
     pub(super) all: bool,
     pub(super) checksum: Option<Checksum>,
@@ -164,7 +164,7 @@ pub(super) fn capacity(directory: &Path, bytes: Option<u64>) -> Result<(), Comma
     print::text(&format!("{capacity}\n"))
 }
 
-/// Without an older version there is nothing to ask about.
+/// Checks the version first: without an older version there is nothing to ask about.
 pub(super) fn migrate(directory: &Path, yes: bool) -> Result<(), CommandError> {
     match files(directory) {
         Ok(_) => return print::text("nothing to do: the catalog is of version 3\n"),

@@ -1,4 +1,4 @@
-//! What an archive's files hold.
+//! Descriptions of an archive's files.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::{files, mark, state_name};
 use crate::aeron_directory::{AeronDirectory, LoggedError, read_errors};
 use crate::{CommandError, print};
 
-/// The mark file and the recordings: valid ones, or all.
+/// Shows the mark file and the recordings: valid ones, or all.
 pub(super) fn all(directory: &Path, of_any_state: bool, as_json: bool) -> Result<(), CommandError> {
     let mark = mark(directory)?;
     let files = files(directory)?;
@@ -47,7 +47,7 @@ pub(super) fn all(directory: &Path, of_any_state: bool, as_json: bool) -> Result
     print::text(&text)
 }
 
-/// One recording with its segment files.
+/// Shows one recording with its segment files.
 pub(super) fn one(directory: &Path, recording_id: i64, as_json: bool) -> Result<(), CommandError> {
     let mut files = files(directory)?;
     let entry = files.entry(recording_id)?.clone();
@@ -77,7 +77,7 @@ fn no_mark(directory: &Path) -> CommandError {
     CommandError::Failed(format!("no mark file in {}: no archive has run there", directory.display()))
 }
 
-/// Errors of the archive and of its driver.
+/// Shows the errors of the archive and of its driver.
 pub(super) fn errors(directory: &Path, as_json: bool) -> Result<(), CommandError> {
     let mark = mark(directory)?.ok_or_else(|| no_mark(directory))?;
     let own = read_errors(&mark.errors, 0);
@@ -102,7 +102,7 @@ pub(super) fn errors(directory: &Path, as_json: bool) -> Result<(), CommandError
     print::text(&text)
 }
 
-/// The frames of recordings.
+/// Shows the frames of recordings.
 pub(super) fn dump(
     directory: &Path,
     limit: Option<u64>,

@@ -1,4 +1,4 @@
-//! What a member's files say, and changes of them.
+//! Descriptions and changes of a member's files.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use crate::aeron_directory::{AeronDirectory, read_errors};
 use crate::{CommandError, print};
 
-/// The mark files; an error when there is none.
+/// Returns the mark files; it is an error when there is none.
 pub(super) fn all_marks(directory: &Path) -> Result<Vec<ClusterMark>, CommandError> {
     let all = marks(&MappedMemory, directory)?;
     if all.is_empty() {
-        // Says what is missing.
+        // This error says which file is missing.
         module_mark(&MappedMemory, directory)?;
     }
     Ok(all)
@@ -38,11 +38,12 @@ pub(super) fn pid(directory: &Path) -> Result<(), CommandError> {
     print::text(&format!("{}\n", all[0].header.pid))
 }
 
-/// Errors of all components and of their driver.
+/// Shows the errors of all components and of their driver.
 pub(super) fn errors(directory: &Path, as_json: bool) -> Result<(), CommandError> {
     let all = all_marks(directory)?;
     let aeron_directory = all.iter().map(|mark| &mark.header.aeron_directory).find(|path| !path.is_empty());
-    let driver = aeron_directory.map(|path| AeronDirectory::open(Path::new(path)).map(|own| own.errors(0)));
+    let driver = aeron_directory
+        .map(|path| AeronDirectory::open(Path::new(path)).map(|directory| directory.errors(0)));
     if as_json {
         let components: Value = all
             .iter()
@@ -127,7 +128,7 @@ pub(super) fn invalidate(directory: &Path) -> Result<(), CommandError> {
     Err(CommandError::Failed(format!("there is no valid snapshot in {}", directory.display())))
 }
 
-/// An entry on a line.
+/// Formats an entry as a line.
 pub(super) fn entry_to_text(entry: &Entry) -> String {
     let endpoint = match entry.archive_endpoint.as_str() {
         "" => String::new(),
@@ -148,7 +149,7 @@ pub(super) fn entry_to_text(entry: &Entry) -> String {
     )
 }
 
-/// An entry as an object.
+/// Formats an entry as an object.
 pub(super) fn entry_to_json(entry: &Entry) -> Value {
     json!({
         "index": entry.entry_index,

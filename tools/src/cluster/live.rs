@@ -1,4 +1,4 @@
-//! Questions and commands to a running member.
+//! Requests and commands to a running member.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -148,7 +148,7 @@ fn members_to_json(found: &ClusterMembers) -> Value {
     })
 }
 
-/// Gives a command to the leader, after the member has said who that is.
+/// Sends a command to the leader, after the member has said which member leads.
 pub(super) fn toggle(
     directory: &Path,
     command: ToggleCommand,
@@ -311,7 +311,7 @@ pub(super) fn describe_snapshot(
     Ok(())
 }
 
-/// An object as `message name=value …`.
+/// Formats an object as `message name=value …`.
 fn flat(object: &Value) -> String {
     let mut text = object["message"].as_str().unwrap_or_default().to_owned();
     for (name, value) in object.as_object().into_iter().flatten().filter(|(name, _)| *name != "message") {

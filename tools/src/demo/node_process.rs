@@ -1,4 +1,4 @@
-//! The demonstration's node: this very program, as `harrier node` in a process of its own.
+//! The node of the demonstration: this program, run as `harrier node` in a process of its own.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use harrier::ringbuf::Clock;
 use crate::CommandError;
 use crate::node::rest;
 
-/// How long the node may take to end after SIGTERM.
+/// Longest time for the node to end after SIGTERM.
 const STOP_LIMIT_NS: i64 = 10_000_000_000;
 
 pub(super) struct NodeProcess {
@@ -38,12 +38,12 @@ impl NodeProcess {
         Ok(Self { child, directory, aeron_directory, errors, sync_level, members, ingress_endpoints })
     }
 
-    /// Where clients connect: `0=host:port`.
+    /// Returns the ingress endpoints for clients: `0=host:port`.
     pub(super) fn ingress_endpoints(&self) -> &str {
         &self.ingress_endpoints
     }
 
-    /// Waits for the line that says that clients are served.
+    /// Waits for the line which says that clients are served.
     pub(super) fn wait_until_ready(&mut self) -> Result<(), CommandError> {
         let Some(out) = self.child.stdout.take() else { return Ok(()) };
         let mut line = String::new();
@@ -54,7 +54,7 @@ impl NodeProcess {
         Err(CommandError::Failed(format!("the node does not start{}", self.said())))
     }
 
-    /// Fails once the node has ended by itself.
+    /// Fails when the node has ended by itself.
     pub(super) fn check(&mut self) -> Result<(), CommandError> {
         match self.child.try_wait().map_err(CommandError::failed)? {
             None => Ok(()),
@@ -62,7 +62,7 @@ impl NodeProcess {
         }
     }
 
-    /// What the node has written on stderr.
+    /// Returns what the node has written to stderr.
     pub(super) fn said(&self) -> String {
         let mut text = String::new();
         if let Ok(mut file) = std::fs::File::open(&self.errors) {
@@ -71,17 +71,18 @@ impl NodeProcess {
         if text.is_empty() { text } else { format!("; the node said:\n{text}") }
     }
 
-    /// SIGKILL, then the same node again on what it has left.
+    /// Sends SIGKILL, then starts the same node again on its files.
     pub(super) fn kill_and_restart(&mut self) -> Result<(), CommandError> {
         self.child.kill().map_err(CommandError::failed)?;
         self.child.wait().map_err(CommandError::failed)?;
         self.child =
             spawn(&self.directory, &self.aeron_directory, &self.members, self.sync_level, &self.errors)?;
-        // Nobody waits for the line: the client notices by itself. The pipe stays open while the node lives.
+        // Nobody waits for the line here: the client notices the node by itself. The pipe stays open while the node
+        // lives.
         Ok(())
     }
 
-    /// SIGTERM; the node must end with exit code 0.
+    /// Sends SIGTERM; the node must end with exit code 0.
     pub(super) fn stop(&mut self) -> Result<(), CommandError> {
         let pid = self.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status().map_err(CommandError::failed)?;

@@ -1,4 +1,4 @@
-//! What the demonstration has found.
+//! Results of the demonstration.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::CommandError;
 
-/// How long a session may take to go on after the node was killed, ns.
+/// Longest time for a session to continue after the node was killed, ns.
 const OUTAGE_BAR_NS: i64 = 5_000_000_000;
 
-/// Answers by kind.
+/// Number of answers of each kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
     accepted: u64,
@@ -28,12 +28,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Nothing yet, of a flow whose first pass over its source has this many orders.
+    /// Creates a count of a flow whose first pass over its source has this many orders.
     pub(super) fn new(first_pass: usize) -> Self {
         Self { first_pass, ..Self::default() }
     }
 
-    /// Whether an order of this index in the flow belongs to the first pass.
+    /// True when an order of this index in the flow belongs to the first pass.
     pub(super) fn is_first_pass(&self, index: usize) -> bool {
         index < self.first_pass
     }
@@ -154,7 +154,7 @@ impl Report {
         })
     }
 
-    /// Whether the demonstration shows what it is to show.
+    /// Checks that the demonstration has shown what it must show.
     pub(super) fn verdict(&self) -> Result<(), CommandError> {
         if self.digest != self.expected {
             return Err(CommandError::Failed(format!(

@@ -1,4 +1,4 @@
-//! The demonstration's client: sends orders, checks each answer against a book of its own, measures.
+//! The client of the demonstration: it sends orders, checks each answer against its own book, and measures.
 
 use std::path::Path;
 
@@ -19,19 +19,19 @@ use super::report::Tally;
 use crate::CommandError;
 use crate::orders::{Flow, FlowOrder};
 
-/// Number of requests for a digest, which is no part of the sequence of orders.
+/// Sequence number of a request for a digest, which is no order.
 const DIGEST_SEQUENCE: u64 = u64::MAX;
-/// Largest round trip that is told apart, ns.
+/// Longest round trip that is measured, ns.
 const HIGHEST_NS: u64 = 60_000_000_000;
-/// How long the first connection may take.
+/// Longest time for the first connection.
 const CONNECT_LIMIT_NS: i64 = 20_000_000_000;
 /// Longest time without an answer outside of an outage.
 const SILENCE_LIMIT_NS: i64 = 20_000_000_000;
 
-/// Why trading ends early.
+/// Reason why trading ends early.
 #[derive(Debug, Error)]
 pub(super) enum TraderError {
-    /// The client's own driver does not start.
+    /// The client's own driver did not start.
     #[error("the client's media driver: {0}")]
     Driver(#[from] StartError),
     /// The client has lost its driver.
@@ -40,24 +40,24 @@ pub(super) enum TraderError {
     /// The session is lost.
     #[error(transparent)]
     Cluster(#[from] ClusterClientError),
-    /// An answer that the book here does not agree with.
+    /// An answer differs from the client's own book.
     #[error("answer {index} is {got}, the client's own book says {wanted}")]
     Answer { index: usize, got: String, wanted: String },
-    /// The node is gone.
+    /// The node has ended.
     #[error("{0}")]
     Node(String),
-    /// No answer for too long.
+    /// There was no answer for too long.
     #[error("no answer within {limit_ns} ns")]
     Silent { limit_ns: i64 },
-    /// The book that came back is not the one that was lost.
+    /// The book that came back differs from the one that was lost.
     #[error(
         "digest {digest:016x} of the node's book after its restart; the acknowledged orders give {expected:016x}"
     )]
     Digest { digest: u64, expected: u64 },
-    /// A signal.
+    /// A signal has arrived.
     #[error("interrupted")]
     Interrupted,
-    /// The agents of the client's driver failed.
+    /// An agent of the client's driver has failed.
     #[error("the client's media driver has ended")]
     DriverEnded,
 }
@@ -68,7 +68,7 @@ impl From<TraderError> for CommandError {
     }
 }
 
-/// What the answers do to the client; apart from the connection so that both can be borrowed at once.
+/// State that the answers change. It is separate from the connection so that both can be borrowed at once.
 struct Ledger<'a> {
     flow: &'a [FlowOrder],
     book: Book,
@@ -80,7 +80,7 @@ struct Ledger<'a> {
     new_leaders: usize,
 }
 
-/// The time without a node.
+/// An outage of the node.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     acknowledged_before: usize,
@@ -100,7 +100,7 @@ pub(super) struct Trader<'a> {
     now_ns: i64,
     /// Round trips with one order outstanding, ns.
     pub(super) one_at_a_time: Histogram<u64>,
-    /// Round trips with many, ns.
+    /// Round trips with many outstanding orders, ns.
     pub(super) windowed: Histogram<u64>,
 }
 
@@ -157,7 +157,8 @@ impl<'a> Trader<'a> {
         Ok(trader)
     }
 
-    /// One pass: driver, answers, and new orders while fewer than `window` are outstanding and `end` is not reached.
+    /// Runs one pass: driver, answers, and new orders while fewer than `window` are outstanding and `end` is not
+    /// reached.
     pub(super) fn step(&mut self, window: usize, end: usize) -> Result<(), TraderError> {
         self.thread.run_once();
         if self.thread.ended_count() > 0 {
@@ -174,7 +175,7 @@ impl<'a> Trader<'a> {
         self.measure(before, window);
         self.watch_silence(window)?;
         if self.ledger.new_leaders != self.leaders_seen && self.client.is_connected() {
-            // What was on its way may be lost: the book recognises what it has seen.
+            // Messages in flight may be lost: the book recognises repeated orders.
             self.leaders_seen = self.ledger.new_leaders;
             self.sent = self.ledger.acknowledged;
             if let Some(outage) = &mut self.outage {
@@ -237,24 +238,24 @@ impl<'a> Trader<'a> {
             Some(Outage { acknowledged_before: self.ledger.acknowledged, acknowledged_at_reconnect: None });
     }
 
-    /// True once the session goes on: an order that was sent to the new node is answered.
+    /// True when the session continues: an order that was sent to the new node is answered.
     pub(super) fn has_outage_ended(&self) -> bool {
         let reconnected = self.outage.and_then(|outage| outage.acknowledged_at_reconnect);
         reconnected.is_some_and(|count| self.ledger.acknowledged > count)
     }
 
-    /// Orders acknowledged since the node was killed.
+    /// Number of orders acknowledged since the node was killed.
     pub(super) fn acknowledged_since_kill(&self) -> usize {
         self.outage.map_or(0, |outage| self.ledger.acknowledged - outage.acknowledged_before)
     }
 
-    /// Asks for the digest of the node's book once nothing is outstanding.
+    /// Asks for the digest of the node's book when nothing is outstanding.
     pub(super) fn ask_digest(&mut self) {
         self.ledger.digest = None;
         self.is_digest_wanted = true;
     }
 
-    /// The node's digest and the one computed here.
+    /// Returns the node's digest and the one computed here.
     pub(super) fn digests(&self) -> Option<(u64, u64)> {
         self.ledger.digest.map(|digest| (digest, self.ledger.book.digest()))
     }
@@ -304,7 +305,7 @@ impl EgressListener for Ledger<'_> {
         }
         let index = reply.sequence as usize - 1;
         if index < self.acknowledged {
-            // Answered before the crash, sent again after it.
+            // The order was answered before the crash and sent again after it.
             return;
         }
         if index > self.acknowledged {

@@ -1,36 +1,36 @@
-//! The rules: what each fact of a host costs.
+//! Rules: the cost of each property of a host.
 
 use harrier::platform::HostFacts;
 
 use crate::print::bytes;
 
-/// What is meant to run on the host.
+/// Load that is meant to run on the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Wishes {
-    /// Threads that spin.
+    /// Number of threads that spin.
     pub busy_threads: usize,
-    /// Bytes of a socket's buffers.
+    /// Length of a socket's buffers, bytes.
     pub socket_buffer_bytes: u64,
-    /// Bytes of Aeron directories.
+    /// Length of Aeron directories, bytes.
     pub shared_memory_bytes: u64,
 }
 
-/// How a check came out.
+/// Outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It costs nothing.
+    /// The property costs nothing.
     Fine {
-        /// What was found.
+        /// Value that was found.
         seen: String,
     },
-    /// It costs latency.
+    /// The property costs latency.
     Finding {
-        /// What was found.
+        /// Value that was found.
         seen: String,
         /// What to do.
         mend: String,
     },
-    /// The host does not say.
+    /// The host does not show the property.
     Unknown,
 }
 
@@ -39,11 +39,11 @@ pub enum Outcome {
 pub struct Check {
     /// Section of tuning.md.
     pub anchor: &'static str,
-    /// Its name.
+    /// Name of the check.
     pub title: &'static str,
-    /// What a finding costs.
+    /// Cost of a finding.
     pub cost: &'static str,
-    /// How it came out.
+    /// Outcome of the check.
     pub outcome: Outcome,
 }
 
@@ -55,14 +55,14 @@ fn finding(seen: impl Into<String>, mend: impl Into<String>) -> Outcome {
     Outcome::Finding { seen: seen.into(), mend: mend.into() }
 }
 
-/// Idle states that take longer to leave are a finding, µs.
+/// Exit latency from which an idle state is a finding, µs.
 const MAX_EXIT_LATENCY_US: u64 = 10;
-/// A process with a driver, clients and recordings opens about this many files.
+/// Number of files that a process with a driver, clients and recordings opens, approximately.
 const MIN_OPEN_FILES: u64 = 4_096;
 /// Stolen time that is more than noise, in thousandths.
 const MAX_STOLEN_PER_MILLE: f64 = 1.0;
 
-/// A rule: section of tuning.md, title, what a finding costs, and how to judge.
+/// A rule: section of tuning.md, title, cost of a finding, and the check itself.
 type Rule = (&'static str, &'static str, &'static str, fn(&HostFacts, &Wishes) -> Outcome);
 
 const RULES: [Rule; 19] = [
@@ -152,7 +152,7 @@ const RULES: [Rule; 19] = [
     ("stolen-time", "Stolen time", "the hypervisor runs others on these cores", stolen_time),
 ];
 
-/// Holds the facts against what is known to cost latency.
+/// Compares the properties of the host with what is known to cost latency.
 pub fn examine(facts: &HostFacts, wishes: &Wishes) -> Vec<Check> {
     RULES
         .iter()
@@ -246,8 +246,8 @@ fn interrupts(facts: &HostFacts, _: &Wishes) -> Outcome {
     let disturbing: Vec<String> = facts
         .interrupts
         .iter()
-        .filter(|own| disturbs(&own.cores))
-        .map(|own| own.number.to_string())
+        .filter(|interrupt| disturbs(&interrupt.cores))
+        .map(|core| core.number.to_string())
         .collect();
     if disturbing.is_empty() {
         return fine("none is served on an isolated core");
@@ -349,7 +349,7 @@ fn buffers(limit: Option<u64>, name: &str, wanted: u64) -> Outcome {
 fn clock_source(facts: &HostFacts, _: &Wishes) -> Outcome {
     match facts.clock_source.as_deref() {
         None => Outcome::Unknown,
-        // Those that are read without a system call.
+        // These clocks are read without a system call.
         Some(source @ ("tsc" | "arch_sys_counter" | "kvm-clock" | "hyperv_clocksource_tsc_page")) => {
             fine(source)
         }
@@ -442,27 +442,27 @@ mod tests {
 
     #[test]
     fn each_fact_that_costs_is_found() {
-        assert_eq!(found(|own| own.cores.truncate(2)), ["cores-for-busy-threads"]);
-        assert_eq!(found(|own| own.cores[1].governor = Some("powersave".into())), ["cpu-governor"]);
-        assert_eq!(found(|own| own.idle_states[0].exit_latency_us = 11), ["idle-states"]);
-        assert_eq!(found(|own| own.cores[3].siblings = vec![1, 3]), ["smt-siblings"]);
-        assert_eq!(found(|own| own.isolated.clear()), ["isolated-cores"]);
-        assert_eq!(found(|own| own.tickless.clear()), ["tickless-cores"]);
-        assert_eq!(found(|own| own.interrupts[0].cores = vec![3]), ["interrupt-affinity"]);
-        assert_eq!(found(|own| own.numa_node_count = Some(2)), ["numa-nodes"]);
+        assert_eq!(found(|facts| facts.cores.truncate(2)), ["cores-for-busy-threads"]);
+        assert_eq!(found(|facts| facts.cores[1].governor = Some("powersave".into())), ["cpu-governor"]);
+        assert_eq!(found(|facts| facts.idle_states[0].exit_latency_us = 11), ["idle-states"]);
+        assert_eq!(found(|facts| facts.cores[3].siblings = vec![1, 3]), ["smt-siblings"]);
+        assert_eq!(found(|facts| facts.isolated.clear()), ["isolated-cores"]);
+        assert_eq!(found(|facts| facts.tickless.clear()), ["tickless-cores"]);
+        assert_eq!(found(|facts| facts.interrupts[0].cores = vec![3]), ["interrupt-affinity"]);
+        assert_eq!(found(|facts| facts.numa_node_count = Some(2)), ["numa-nodes"]);
         assert_eq!(
-            found(|own| own.transparent_huge_pages = Some("always".into())),
+            found(|facts| facts.transparent_huge_pages = Some("always".into())),
             ["transparent-huge-pages"]
         );
-        assert_eq!(found(|own| own.swap_bytes = Some(1)), ["swap"]);
-        assert_eq!(found(|own| own.shared_memory = Some((1, 1 << 30))), ["shared-memory"]);
-        assert_eq!(found(|own| own.locked_memory_max = Some(8 << 20)), ["locked-memory"]);
-        assert_eq!(found(|own| own.open_files_max = Some(1_024)), ["open-files"]);
-        assert_eq!(found(|own| own.receive_buffer_max = Some(212_992)), ["socket-receive-buffers"]);
-        assert_eq!(found(|own| own.send_buffer_max = Some(212_992)), ["socket-send-buffers"]);
-        assert_eq!(found(|own| own.clock_source = Some("hpet".into())), ["clock-source"]);
-        assert_eq!(found(|own| own.mitigations.push("meltdown".into())), ["kernel-mitigations"]);
-        assert_eq!(found(|own| own.is_virtual = Some(true)), ["virtual-machine"]);
-        assert_eq!(found(|own| own.stolen_per_mille = Some(1.1)), ["stolen-time"]);
+        assert_eq!(found(|facts| facts.swap_bytes = Some(1)), ["swap"]);
+        assert_eq!(found(|facts| facts.shared_memory = Some((1, 1 << 30))), ["shared-memory"]);
+        assert_eq!(found(|facts| facts.locked_memory_max = Some(8 << 20)), ["locked-memory"]);
+        assert_eq!(found(|facts| facts.open_files_max = Some(1_024)), ["open-files"]);
+        assert_eq!(found(|facts| facts.receive_buffer_max = Some(212_992)), ["socket-receive-buffers"]);
+        assert_eq!(found(|facts| facts.send_buffer_max = Some(212_992)), ["socket-send-buffers"]);
+        assert_eq!(found(|facts| facts.clock_source = Some("hpet".into())), ["clock-source"]);
+        assert_eq!(found(|facts| facts.mitigations.push("meltdown".into())), ["kernel-mitigations"]);
+        assert_eq!(found(|facts| facts.is_virtual = Some(true)), ["virtual-machine"]);
+        assert_eq!(found(|facts| facts.stolen_per_mille = Some(1.1)), ["stolen-time"]);
     }
 }

@@ -8,7 +8,7 @@ use harrier_protocol::counter_types::StreamKey;
 
 use crate::aeron_directory::{AeronDirectory, CounterRecord};
 
-/// What a metric does: it only grows, or it goes up and down.
+/// Kind of a metric: it only grows, or it goes up and down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -67,12 +67,12 @@ const SYSTEM: [(&str, Kind); 46] = [
     ("failed_executor_offers_total", Counter),
 ];
 
-/// What the key of a counter tells.
+/// Meaning of a counter's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyOf {
     Stream,
     Cluster,
-    /// Nothing that is shown.
+    /// Any other key, which is not shown.
     Other,
 }
 
@@ -140,7 +140,7 @@ struct Family {
     lines: Vec<String>,
 }
 
-/// What is told of one or more drivers.
+/// Metrics of one or more drivers.
 #[derive(Default)]
 pub(super) struct Metrics {
     families: BTreeMap<String, Family>,
@@ -155,12 +155,12 @@ impl Metrics {
         self.families.entry(name).or_insert(Family { kind, lines: Vec::new() }).lines.push(line);
     }
 
-    /// A driver's directory that cannot be read.
+    /// Adds a driver's directory that cannot be read.
     pub(super) fn put_absent(&mut self, path: &Path) {
         self.put("driver_up", Gauge, &[("aeron_dir", &path.display().to_string())], 0);
     }
 
-    /// All that a driver's directory tells.
+    /// Adds all metrics of a driver's directory.
     pub(super) fn put_driver(&mut self, directory: &AeronDirectory, now_ms: i64) {
         let path = directory.path().display().to_string();
         let dir = ("aeron_dir", path.as_str());
@@ -228,7 +228,7 @@ impl Metrics {
         }
     }
 
-    /// Prometheus text, version 0.0.4.
+    /// Returns Prometheus text, version 0.0.4.
     pub(super) fn into_text(self) -> String {
         let mut text = String::new();
         for (name, family) in self.families {
@@ -243,7 +243,7 @@ impl Metrics {
     }
 }
 
-/// A label's value: what would end it is escaped.
+/// Escapes a label's value.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -274,9 +274,10 @@ mod tests {
             "aeron_driver_heartbeat_age_seconds{aeron_dir=\"DIR\"} 0.25",
             "aeron_distinct_errors{aeron_dir=\"DIR\"} 2",
         ] {
-            assert!(text.lines().any(|own| own == line), "{line} in\n{text}");
+            assert!(text.lines().any(|candidate| candidate == line), "{line} in\n{text}");
         }
-        let position = text.lines().find(|own| own.starts_with("aeron_subscriber_position_bytes{")).unwrap();
+        let position =
+            text.lines().find(|line| line.starts_with("aeron_subscriber_position_bytes{")).unwrap();
         assert!(position.contains("stream_id=\"4") && position.contains("channel=\"aeron:"), "{position}");
         assert!(text.contains("aeron_loss_bytes_total{") && text.contains("stream_id=\"10\""), "{text}");
     }

@@ -19,10 +19,10 @@ use crate::{CommandError, print};
 pub struct ListArguments {
     /// Shows only this application.
     pub application: Option<String>,
-    /// Looks again and again until a signal.
+    /// Repeats until a signal.
     #[arg(long)]
     pub watch: bool,
-    /// Time between two looks, ms.
+    /// Interval, ms.
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     pub interval_ms: u64,
 }
@@ -63,7 +63,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// All leases by application, and all pins.
+/// Returns all leases by application, and all pins.
 pub(super) fn see(client: &BlockingLeaseClient) -> Result<(Leases, Vec<PinInfo>), CommandError> {
     let mut leases = client.list().map_err(CommandError::failed)?;
     let pins = client.pinned().map_err(CommandError::failed)?;
@@ -79,13 +79,13 @@ fn milliseconds(time: i64, unit: TimeUnit) -> i64 {
     }
 }
 
-/// Time until a lease ends, ms; none for one that does not.
+/// Returns the time until a lease ends, ms; `None` for one that does not end.
 pub(super) fn left_ms(lease: &LeaseInfo, leases: &Leases) -> Option<i64> {
     (lease.token != 0 && lease.expiry != i64::MAX)
         .then(|| milliseconds(lease.expiry - leases.time, leases.time_unit).max(0))
 }
 
-/// For how long a lease was claimed, ms; 0 without a holder.
+/// Returns the claimed duration of a lease, ms; 0 without a holder.
 pub(super) fn duration_ms(lease: &LeaseInfo, leases: &Leases) -> i64 {
     if lease.token == 0 { 0 } else { milliseconds(lease.duration, leases.time_unit) }
 }

@@ -31,20 +31,20 @@ Examples:
 Keys: q quit, s sort by application, time left or take-overs, up and down (also k and j) scroll.
 Take-overs are those since the view was opened.";
 
-/// Time between two frames: what is left of a lease runs down smoothly, ms.
+/// Time between two frames, ms. It is short, so that the remaining time of a lease decreases smoothly.
 const FRAME_MS: i64 = 100;
-/// Cells of a bar.
+/// Width of a bar, cells.
 const BAR: usize = 16;
-/// A lease with less than this share of its duration left is about to end, or its holder to renew it.
+/// Share of a lease's duration below which it is about to end or to be renewed.
 const NEAR_END: f64 = 0.2;
-/// Leases that one press of a page key passes.
+/// Number of leases that a page key scrolls.
 const PAGE: usize = 10;
 
 /// Arguments of `harrier lease top`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TopArguments {
-    /// Time between two looks, ms.
+    /// Interval of requests to the cluster, ms.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..))]
     pub interval_ms: u64,
     /// Prints one frame as text and ends.
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &TopArguments, client: &BlockingLeaseClient) -> Res
     Ok(())
 }
 
-/// What leases are sorted by.
+/// Order of the leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Sorting {
     #[default]
@@ -128,7 +128,7 @@ struct View {
     scroll: usize,
 }
 
-/// Acts on a key; true for the end.
+/// Handles a key; returns true for the end.
 fn on_key(key: &KeyEvent, view: &mut View, count: usize) -> bool {
     let last = count.saturating_sub(1);
     match key.code {
@@ -144,7 +144,7 @@ fn on_key(key: &KeyEvent, view: &mut View, count: usize) -> bool {
     false
 }
 
-/// A lease, and what is said of it.
+/// A lease with its derived values.
 #[derive(Debug, Clone)]
 struct Entry {
     lease: LeaseInfo,
@@ -153,14 +153,14 @@ struct Entry {
     pinned_by: String,
 }
 
-/// The last tenure of an application that was seen.
+/// Last tenure of an application that was seen.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     token: u64,
     takeovers: u64,
 }
 
-/// What is shown.
+/// State of the view.
 #[derive(Debug, Default)]
 struct Model {
     leases: Vec<Entry>,
@@ -193,15 +193,15 @@ impl Model {
     }
 
     fn takeovers(&self, entry: &Entry) -> u64 {
-        self.tenures.get(&entry.lease.application).map_or(0, |own| own.takeovers)
+        self.tenures.get(&entry.lease.application).map_or(0, |tenure| tenure.takeovers)
     }
 
     fn sorted(&self, sorting: Sorting) -> Vec<&Entry> {
         let mut entries: Vec<&Entry> = self.leases.iter().collect();
         match sorting {
             Sorting::Application => {}
-            Sorting::TimeLeft => entries.sort_by_key(|own| own.left_ms.unwrap_or(i64::MAX)),
-            Sorting::Takeovers => entries.sort_by_key(|own| std::cmp::Reverse(self.takeovers(own))),
+            Sorting::TimeLeft => entries.sort_by_key(|entry| entry.left_ms.unwrap_or(i64::MAX)),
+            Sorting::Takeovers => entries.sort_by_key(|entry| std::cmp::Reverse(self.takeovers(entry))),
         }
         entries
     }
@@ -220,9 +220,9 @@ fn render(frame: &mut Frame<'_>, model: &Model, view: &View, now_ns: i64) {
 }
 
 fn header(frame: &mut Frame<'_>, area: Rect, model: &Model) {
-    let held = model.leases.iter().filter(|own| own.lease.token != 0).count();
-    let pinned = model.leases.iter().filter(|own| own.lease.pins > 0).count();
-    let takeovers: u64 = model.tenures.values().map(|own| own.takeovers).sum();
+    let held = model.leases.iter().filter(|entry| entry.lease.token != 0).count();
+    let pinned = model.leases.iter().filter(|entry| entry.lease.pins > 0).count();
+    let takeovers: u64 = model.tenures.values().map(|tenure| tenure.takeovers).sum();
     let mut spans = vec![name_plate("harrier lease top"), Span::raw(" ")];
     for (name, value) in [("held", held as u64), ("pinned", pinned as u64), ("take-overs", takeovers)] {
         spans.push(Span::styled(format!(" {name} "), DIM));
@@ -266,11 +266,11 @@ fn lease_table(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View, no
     let elapsed_ms = (now_ns - model.seen_ns) / 1_000_000;
     let entries = model.sorted(view.sorting);
     let width = |name: fn(&Entry) -> usize, least: usize| {
-        Constraint::Length(entries.iter().map(|own| name(own)).max().unwrap_or(0).clamp(least, 32) as u16)
+        Constraint::Length(entries.iter().map(|entry| name(entry)).max().unwrap_or(0).clamp(least, 32) as u16)
     };
     let widths = [
-        width(|own| own.lease.application.chars().count(), 11),
-        width(|own| own.lease.unit.chars().count(), 8),
+        width(|entry| entry.lease.application.chars().count(), 11),
+        width(|entry| entry.lease.unit.chars().count(), 8),
         Constraint::Length(14),
         Constraint::Length(BAR as u16),
         Constraint::Length(13),
@@ -340,7 +340,7 @@ mod tests {
         let (mut again, pins) = leases();
         (again.leases[0].unit, again.leases[0].token) = ("book/0".into(), 8_192);
         model.add(again.clone(), pins.clone(), 2_000_000_000);
-        // The same tenure, then nobody: neither is one.
+        // The same tenure, and then no holder: neither is a new tenure.
         model.add(again.clone(), pins.clone(), 3_000_000_000);
         (again.leases[0].unit, again.leases[0].token) = (String::new(), 0);
         model.add(again, pins, 4_000_000_000);

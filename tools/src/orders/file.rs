@@ -1,4 +1,4 @@
-//! Order files: time, type, order id, size, price, direction per row; plain or gzip.
+//! Order files: time, type, order id, size, price, direction in each row; plain or gzip.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -12,28 +12,28 @@ use super::{Flow, FlowOrder};
 
 const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
 
-/// Why an order file cannot be used.
+/// Reason why an order file cannot be used.
 #[derive(Debug, Error)]
 pub enum OrderFileError {
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     #[error("cannot read orders from {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A row that is no order event.
+    /// A row is not an order event.
     #[error("{} line {line}: {reason}; rows are time,type,order id,size,price,direction", path.display())]
     Row {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Number of the line, from 1 on.
         line: usize,
-        /// What is wrong.
+        /// Fault of the row.
         reason: String,
     },
-    /// No row that a book can do anything with.
+    /// The file has no row with an effect on a visible book.
     #[error("{} holds no orders", path.display())]
     Empty {
         /// The file.
@@ -75,7 +75,7 @@ pub fn read(path: &Path) -> Result<Flow, OrderFileError> {
     Ok(flow)
 }
 
-/// One row; `None` when a book of visible orders has nothing to do.
+/// Parses one row; returns `None` when it has no effect on a visible book.
 fn row(line: &str, number: u64) -> Result<Option<FlowOrder>, String> {
     let fields: Vec<&str> = line.trim().split(',').collect();
     let [_, kind, id, size, price, direction] = fields[..] else {
@@ -94,7 +94,7 @@ fn row(line: &str, number: u64) -> Result<Option<FlowOrder>, String> {
         "1" => Order::Limit { id, side, price, quantity },
         "2" => Order::Reduce { id, quantity },
         "3" => Order::Cancel { id },
-        // The order that took the visible one is not in the file; this one takes its place.
+        // The order that executed the visible one is not in the file; this order stands for it.
         "4" => {
             let order = Order::ImmediateOrCancel { id: number, side: side.opposite(), price, quantity };
             return Ok(Some(FlowOrder { order, named: Some(id) }));

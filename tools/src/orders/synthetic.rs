@@ -9,12 +9,12 @@ use super::{Flow, FlowOrder};
 const START_PRICE: i64 = 5_850_000;
 /// Smallest step of a price.
 const TICK: i64 = 100;
-/// How far from the middle limit orders are placed, ticks.
+/// Greatest distance of limit orders from the middle, ticks.
 const DEPTH_TICKS: u64 = 40;
-/// Orders that later ones may cancel or reduce.
+/// Number of orders that later ones may cancel or reduce.
 const REMEMBERED: usize = 4_096;
 
-/// `count` orders; the same seed gives the same orders.
+/// Creates `count` orders; the same seed gives the same orders.
 pub fn synthetic(count: usize, seed: u64) -> Flow {
     let mut rng = Rng::new(seed);
     let mut flow = Flow::default();
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(flow.orders, synthetic(20_000, 7).orders);
         assert_ne!(flow.orders, synthetic(20_000, 8).orders);
         let mut book = Book::default();
-        let filled = flow.orders.iter().filter(|own| book.apply(&own.order).filled > 0).count();
+        let filled = flow.orders.iter().filter(|entry| book.apply(&entry.order).filled > 0).count();
         assert!(filled > 1_000, "{filled} orders traded");
         assert!(book.len() > 100);
     }

@@ -1,4 +1,4 @@
-//! What is seen of a driver at one moment, and what two moments tell.
+//! State of a driver at one moment, and rates between two moments.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ const COMMIT_POSITION: i32 = 203;
 const ELECTION_STATE: i32 = 207;
 const LEADERSHIP_TERM_ID: i32 = 239;
 const CLUSTER_SESSION: i32 = 241;
-/// Duty cycle counters: type and what the label begins with. System counters have type 0.
+/// Counters of duty cycles: type, and the beginning of the label. System counters have type 0.
 const CYCLE_TYPES: [i32; 3] = [type_id::ARCHIVE_MAX_CYCLE_TIME, 216, 218];
 
 /// A driver's counters, errors and losses at one moment.
@@ -26,22 +26,22 @@ pub struct Sample {
     pub epoch_ms: i64,
     /// Process id of the driver.
     pub pid: i64,
-    /// The driver's last sign of life, epoch ms.
+    /// Time of the driver's last heartbeat, epoch ms.
     pub heartbeat_ms: i64,
     /// Counters in use.
     pub counters: Vec<CounterRecord>,
     /// Streams.
     pub streams: Vec<Stream>,
-    /// Distinct errors, and when the last was seen, epoch ms.
+    /// Number of distinct errors, and the time of the last one, epoch ms.
     pub errors: (usize, i64),
     /// First line of the last error.
     pub last_error: String,
-    /// Bytes that the loss report counts.
+    /// Bytes lost by the loss report.
     pub lost_bytes: i64,
 }
 
 impl Sample {
-    /// Looks at a directory.
+    /// Reads a directory.
     pub fn take(directory: &AeronDirectory, now: &Now) -> Self {
         let counters = directory.counters();
         let errors = directory.errors(0);
@@ -54,7 +54,7 @@ impl Sample {
             streams: streams(&counters),
             errors: (errors.len(), last.map_or(-1, |error| error.last_ms)),
             last_error: last.and_then(|error| error.text.lines().next()).unwrap_or_default().to_owned(),
-            // A loss report that cannot be read is as one that is empty: the counters say the rest.
+            // A loss report that cannot be read counts as empty: the counters show the rest.
             lost_bytes: directory
                 .losses()
                 .map_or(0, |losses| losses.iter().map(|loss| loss.total_bytes_lost).sum()),
@@ -64,32 +64,35 @@ impl Sample {
 
     /// Value of the driver's own counter with an id.
     pub fn system(&self, id: i32) -> i64 {
-        self.counters.iter().find(|own| own.id == id && own.type_id == 0).map_or(0, |own| own.value)
+        self.counters
+            .iter()
+            .find(|counter| counter.id == id && counter.type_id == 0)
+            .map_or(0, |counter| counter.value)
     }
 
     fn of_cluster(&self, type_id: i32, cluster_id: i32) -> Option<i64> {
         self.counters
             .iter()
-            .find(|own| own.type_id == type_id && own.key_i32(0) == cluster_id)
-            .map(|own| own.value)
+            .find(|counter| counter.type_id == type_id && counter.key_i32(0) == cluster_id)
+            .map(|counter| counter.value)
     }
 }
 
-/// The longest duty cycle of an agent since it started.
+/// Longest duty cycle of an agent since it started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DutyCycle {
-    /// Agent.
+    /// Name of the agent.
     pub name: String,
     /// Longest cycle, ns.
     pub max_ns: i64,
-    /// Cycles over the threshold.
+    /// Number of cycles over the threshold.
     pub exceeded: i64,
 }
 
 /// A member of a cluster on this driver.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterFacts {
-    /// The cluster.
+    /// Id of the cluster.
     pub cluster_id: i32,
     /// State of the consensus module.
     pub state: &'static str,
@@ -97,17 +100,17 @@ pub struct ClusterFacts {
     pub role: &'static str,
     /// The election is over.
     pub is_settled: bool,
-    /// Term, -1 before the first.
+    /// Leadership term; -1 before the first.
     pub leadership_term_id: i64,
-    /// Position of the log that is safe.
+    /// Commit position.
     pub commit_position: i64,
     /// Bytes that are recorded and not committed.
     pub commit_lag: i64,
-    /// Bytes committed a second.
+    /// Bytes committed per second.
     pub commit_rate: f64,
-    /// Client sessions.
+    /// Number of client sessions.
     pub sessions: usize,
-    /// Errors of module and services.
+    /// Number of errors of module and services.
     pub errors: i64,
 }
 
@@ -122,15 +125,15 @@ pub struct StreamRow {
     pub session_id: i32,
     /// Channel.
     pub channel: String,
-    /// Where it stands.
+    /// Position of the stream.
     pub position: i64,
-    /// Bytes a second.
+    /// Bytes per second.
     pub rate: f64,
-    /// Bytes that the slowest of its ends is behind.
+    /// Backlog of its slowest end, bytes.
     pub backlog: i64,
-    /// Bytes before back pressure, of publications.
+    /// Bytes before back pressure, for publications.
     pub room: Option<i64>,
-    /// Its ends: receivers or subscribers.
+    /// Number of its ends: receivers or subscribers.
     pub ends: usize,
 }
 
@@ -141,31 +144,31 @@ pub struct Model {
     pub path: PathBuf,
     /// The last sample.
     pub last: Sample,
-    /// The one that rates are counted from.
+    /// The sample from which rates are counted.
     pub base: Sample,
-    /// Why the directory cannot be read now.
+    /// Reason why the directory cannot be read now.
     pub trouble: Option<String>,
-    /// Bytes sent and received a second, for the chart; the newest last.
+    /// Bytes sent and received per second, for the chart; the newest come last.
     pub history: Vec<(f64, f64)>,
     count: usize,
 }
 
-/// Rates that the chart keeps.
+/// Number of rates that the chart keeps.
 const HISTORY: usize = 400;
 
 impl Model {
-    /// Nothing seen yet.
+    /// Creates a model without samples.
     pub fn new(path: PathBuf) -> Self {
         let (last, base) = (Sample::default(), Sample::default());
         Self { path, last, base, trouble: None, history: Vec::new(), count: 0 }
     }
 
-    /// Takes a new sample; rates are between it and the one before.
+    /// Adds a sample; rates are between it and the sample before.
     pub fn add(&mut self, sample: Sample) {
         self.trouble = None;
         let previous = std::mem::replace(&mut self.last, sample);
         self.count += 1;
-        // Another driver's counters are no base.
+        // Counters of another driver are no base for rates.
         self.base =
             if self.count == 1 || previous.pid != self.last.pid { self.last.clone() } else { previous };
         if self.count > 1 {
@@ -187,7 +190,7 @@ impl Model {
         if seconds <= 0.0 { 0.0 } else { (now - before) as f64 / seconds }
     }
 
-    /// What one of the driver's own counters grows by, a second.
+    /// Returns the growth of one of the driver's own counters per second.
     pub fn system_rate(&self, id: i32) -> f64 {
         self.rate(self.last.system(id), self.base.system(id))
     }
@@ -198,8 +201,8 @@ impl Model {
             .streams
             .iter()
             .map(|stream| {
-                let before = self.base.streams.iter().find(|own| {
-                    (own.session_id, own.stream_id, &own.channel)
+                let before = self.base.streams.iter().find(|candidate| {
+                    (candidate.session_id, candidate.stream_id, &candidate.channel)
                         == (stream.session_id, stream.stream_id, &stream.channel)
                 });
                 let position = stream.position();
@@ -211,44 +214,51 @@ impl Model {
 
     /// Duty cycles of driver, archive, consensus module and services.
     pub fn duty_cycles(&self) -> Vec<DutyCycle> {
-        let is_max = |own: &&CounterRecord| {
-            (own.type_id == 0 && own.label.contains("max cycle time")) || CYCLE_TYPES.contains(&own.type_id)
+        let is_max = |candidate: &&CounterRecord| {
+            (candidate.type_id == 0 && candidate.label.contains("max cycle time"))
+                || CYCLE_TYPES.contains(&candidate.type_id)
         };
         self.last
             .counters
             .iter()
             .filter(is_max)
-            .map(|own| {
+            .map(|candidate| {
                 // Each maximum is followed by its count of cycles over the threshold.
                 let follows = |next: &&CounterRecord| {
-                    let is_next = if own.type_id == 0 { next.id == own.id + 1 } else { next.id > own.id };
+                    let is_next = if candidate.type_id == 0 {
+                        next.id == candidate.id + 1
+                    } else {
+                        next.id > candidate.id
+                    };
                     is_next && next.label.contains("exceeded")
                 };
                 let exceeded = self.last.counters.iter().find(follows).map_or(0, |next| next.value);
-                DutyCycle { name: cycle_name(own), max_ns: own.value, exceeded }
+                DutyCycle { name: cycle_name(candidate), max_ns: candidate.value, exceeded }
             })
             .collect()
     }
 
     /// Members of clusters on this driver.
     pub fn clusters(&self) -> Vec<ClusterFacts> {
-        let members = self.last.counters.iter().filter(|own| own.type_id == MODULE_STATE);
-        members.map(|own| self.cluster(own.key_i32(0), own.value)).collect()
+        let members = self.last.counters.iter().filter(|counter| counter.type_id == MODULE_STATE);
+        members.map(|member| self.cluster(member.key_i32(0), member.value)).collect()
     }
 
     fn cluster(&self, id: i32, state: i64) -> ClusterFacts {
         let last = &self.last;
         let commit_position = last.of_cluster(COMMIT_POSITION, id).unwrap_or(0);
         let before = self.base.of_cluster(COMMIT_POSITION, id).unwrap_or(commit_position);
-        // The log is recorded on stream 100; its counter names no cluster.
+        // The log is recorded on stream 100; its counter does not name the cluster.
         let recorded = last
             .counters
             .iter()
-            .filter(|own| own.type_id == type_id::RECORDING_POSITION && stream_of_recording(own) == Some(100))
-            .map(|own| own.value)
+            .filter(|counter| {
+                counter.type_id == type_id::RECORDING_POSITION && stream_of_recording(counter) == Some(100)
+            })
+            .map(|counter| counter.value)
             .max();
         let of_kind = |wanted: i32| {
-            last.counters.iter().filter(move |own| own.type_id == wanted && own.key_i32(0) == id)
+            last.counters.iter().filter(move |counter| counter.type_id == wanted && counter.key_i32(0) == id)
         };
         ClusterFacts {
             cluster_id: id,
@@ -260,14 +270,15 @@ impl Model {
             commit_lag: recorded.map_or(0, |recorded| (recorded - commit_position).max(0)),
             commit_rate: self.rate(commit_position, before),
             sessions: of_kind(CLUSTER_SESSION).count(),
-            errors: of_kind(212).chain(of_kind(215)).map(|own| own.value).sum(),
+            errors: of_kind(212).chain(of_kind(215)).map(|counter| counter.value).sum(),
         }
     }
 
-    /// Recordings and replays of archives on this driver, and their errors.
+    /// Returns recordings and replays of archives on this driver, and their errors.
     pub fn archive(&self) -> Option<(i64, i64, i64)> {
-        let value =
-            |wanted: i32| self.last.counters.iter().find(|own| own.type_id == wanted).map(|own| own.value);
+        let value = |wanted: i32| {
+            self.last.counters.iter().find(|counter| counter.type_id == wanted).map(|counter| counter.value)
+        };
         Some((
             value(type_id::ARCHIVE_RECORDING_SESSIONS)?,
             value(type_id::ARCHIVE_REPLAY_SESSIONS).unwrap_or(0),
@@ -277,7 +288,7 @@ impl Model {
 
     /// Clients of the driver.
     pub fn client_count(&self) -> usize {
-        self.last.counters.iter().filter(|own| own.type_id == type_id::CLIENT_HEARTBEAT).count()
+        self.last.counters.iter().filter(|counter| counter.type_id == type_id::CLIENT_HEARTBEAT).count()
     }
 }
 
@@ -310,12 +321,12 @@ fn cycle_name(record: &CounterRecord) -> String {
 
 fn row(stream: &Stream, all: &[Stream], position: i64, rate: f64) -> StreamRow {
     let ends = backlog(stream, all);
-    let behind = ends.iter().map(|own| match own {
+    let behind = ends.iter().map(|end| match end {
         Backlog::Publisher { .. } => 0,
         Backlog::Sender { backlog, .. } | Backlog::Subscriber { backlog, .. } => *backlog,
         Backlog::Receiver { gap, .. } => *gap,
     });
-    let room = ends.iter().find_map(|own| match own {
+    let room = ends.iter().find_map(|end| match end {
         Backlog::Publisher { remaining, .. } => Some(*remaining),
         _ => None,
     });

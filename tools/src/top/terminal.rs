@@ -1,4 +1,4 @@
-//! The view on a terminal: keys, and a look at each interval.
+//! The view on a terminal: it handles keys and reads a sample in each interval.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::aeron_directory::DirectoryError;
 use crate::node::stop_on_signals;
 use crate::screen::{self, Screen};
 
-/// Longest wait for a key, so that signals are heard.
+/// Longest wait for a key, so that signals are noticed.
 const KEY_WAIT_MS: u64 = 100;
-/// Streams that one press of a page key passes.
+/// Number of streams that a page key scrolls.
 const PAGE: usize = 10;
 
 /// Shows the model until a key or a signal ends it.
@@ -52,7 +52,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Acts on a key; true for the end.
+/// Handles a key; returns true for the end.
 fn on_key(key: &KeyEvent, view: &mut View, model: &mut Model) -> bool {
     if screen::is_quit(key) {
         return true;
@@ -94,7 +94,8 @@ mod tests {
         let first = Sample::take(&directory, &Now { ns: 0, epoch_ms });
         let mut second = Sample::take(&directory, &Now { ns: 2_000_000_000, epoch_ms: epoch_ms + 2_000 });
         second.counters[0].value += 8_192;
-        let publication = second.streams.iter_mut().find(|own| own.stream_id == 42 && own.is_publication());
+        let publication =
+            second.streams.iter_mut().find(|stream| stream.stream_id == 42 && stream.is_publication());
         publication.unwrap().counters[0].value += 4_096;
         model.add(first);
         model.add(second);

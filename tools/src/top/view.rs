@@ -1,4 +1,4 @@
-//! The picture.
+//! Drawing of the view.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -10,20 +10,20 @@ use super::sample::{ClusterFacts, Model, StreamRow};
 use crate::print;
 use crate::screen::{BAD, DIM, GOOD, HEAD, WARN, key_help, name_plate, panel};
 
-/// What streams are sorted by.
+/// Order of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sorting {
     /// Stream id, then session.
     #[default]
     Stream,
-    /// Bytes a second, the most first.
+    /// By bytes per second, highest first.
     Rate,
-    /// Bytes behind, the most first.
+    /// By backlog, highest first.
     Backlog,
 }
 
 impl Sorting {
-    /// The next one.
+    /// Returns the next order.
     pub fn next(self) -> Self {
         match self {
             Self::Stream => Self::Rate,
@@ -41,20 +41,20 @@ impl Sorting {
     }
 }
 
-/// What the keys have changed.
+/// State that keys change.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     /// Order of the streams.
     pub sorting: Sorting,
-    /// The first stream shown.
+    /// Index of the first stream that is shown.
     pub scroll: usize,
-    /// Nothing new is looked at.
+    /// No new samples are read.
     pub is_paused: bool,
 }
 
-/// A heartbeat older than this is a driver in trouble, ms.
+/// Age from which a heartbeat means a driver in trouble, ms.
 const OLD_HEARTBEAT_MS: i64 = 3_000;
-/// A duty cycle longer than this is worth a look, ns.
+/// Length from which a duty cycle is marked, ns.
 const LONG_CYCLE_NS: i64 = 10_000_000;
 
 /// Draws one frame.
@@ -146,7 +146,7 @@ fn driver_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(Paragraph::new(lines).block(panel("driver")), area);
 }
 
-/// Bytes a second in three digits.
+/// Formats bytes per second in three digits.
 fn rate(bytes: f64) -> String {
     format!("{}/s", print::bytes(bytes as i64))
 }
@@ -166,21 +166,21 @@ fn network_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let width = inner.width as usize;
     let chart = |pick: fn(&(f64, f64)) -> f64| -> Vec<u64> {
         let skip = model.history.len().saturating_sub(width);
-        model.history[skip..].iter().map(|own| pick(own) as u64).collect()
+        model.history[skip..].iter().map(|rates| pick(rates) as u64).collect()
     };
     frame.render_widget(pair("sent", rate(sent), Style::new().add_modifier(Modifier::BOLD)), out_text);
-    frame.render_widget(Sparkline::default().data(chart(|own| own.0)).style(HEAD), out_chart);
+    frame.render_widget(Sparkline::default().data(chart(|rates| rates.0)).style(HEAD), out_chart);
     frame.render_widget(pair("received", rate(received), Style::new().add_modifier(Modifier::BOLD)), in_text);
-    frame.render_widget(Sparkline::default().data(chart(|own| own.1)).style(GOOD), in_chart);
+    frame.render_widget(Sparkline::default().data(chart(|rates| rates.1)).style(GOOD), in_chart);
 }
 
 fn duty_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
-    let rows = model.duty_cycles().into_iter().map(|own| {
-        let style = if own.max_ns > LONG_CYCLE_NS { WARN } else { Style::new() };
+    let rows = model.duty_cycles().into_iter().map(|duty_cycle| {
+        let style = if duty_cycle.max_ns > LONG_CYCLE_NS { WARN } else { Style::new() };
         Row::new([
-            Cell::from(own.name),
-            Cell::from(Line::styled(print::duration(own.max_ns), style).alignment(Alignment::Right)),
-            Cell::from(Line::raw(print::grouped(own.exceeded)).alignment(Alignment::Right)),
+            Cell::from(duty_cycle.name),
+            Cell::from(Line::styled(print::duration(duty_cycle.max_ns), style).alignment(Alignment::Right)),
+            Cell::from(Line::raw(print::grouped(duty_cycle.exceeded)).alignment(Alignment::Right)),
         ])
     });
     let right = |text: &'static str| Cell::from(Line::raw(text).alignment(Alignment::Right));
@@ -191,29 +191,30 @@ fn duty_panel(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 }
 
 fn cluster_panel(frame: &mut Frame<'_>, area: Rect, clusters: &[ClusterFacts]) {
-    let rows = clusters.iter().map(|own| {
-        let role = match own.role {
+    let rows = clusters.iter().map(|cluster| {
+        let role = match cluster.role {
             "LEADER" => GOOD.add_modifier(Modifier::BOLD),
             "FOLLOWER" => Style::new(),
             _ => WARN,
         };
-        let state = if own.state == "ACTIVE" { GOOD } else { WARN };
+        let state = if cluster.state == "ACTIVE" { GOOD } else { WARN };
         let number = |text: String| Cell::from(Line::raw(text).alignment(Alignment::Right));
         Row::new([
-            number(own.cluster_id.to_string()),
-            Cell::from(Span::styled(own.role, role)),
-            Cell::from(Span::styled(own.state, state)),
+            number(cluster.cluster_id.to_string()),
+            Cell::from(Span::styled(cluster.role, role)),
+            Cell::from(Span::styled(cluster.state, state)),
             Cell::from(Span::styled(
-                if own.is_settled { "closed" } else { "election" },
-                if own.is_settled { Style::new() } else { WARN },
+                if cluster.is_settled { "closed" } else { "election" },
+                if cluster.is_settled { Style::new() } else { WARN },
             )),
-            number(own.leadership_term_id.to_string()),
-            number(print::grouped(own.commit_position)),
-            number(rate(own.commit_rate)),
-            number(print::bytes(own.commit_lag)),
-            number(own.sessions.to_string()),
+            number(cluster.leadership_term_id.to_string()),
+            number(print::grouped(cluster.commit_position)),
+            number(rate(cluster.commit_rate)),
+            number(print::bytes(cluster.commit_lag)),
+            number(cluster.sessions.to_string()),
             Cell::from(
-                Line::styled(own.errors.to_string(), count_style(own.errors)).alignment(Alignment::Right),
+                Line::styled(cluster.errors.to_string(), count_style(cluster.errors))
+                    .alignment(Alignment::Right),
             ),
         ])
     });
@@ -239,7 +240,7 @@ fn sorted(model: &Model, sorting: Sorting) -> Vec<StreamRow> {
     match sorting {
         Sorting::Stream => {}
         Sorting::Rate => rows.sort_by(|a, b| b.rate.total_cmp(&a.rate)),
-        Sorting::Backlog => rows.sort_by_key(|own| std::cmp::Reverse(own.backlog)),
+        Sorting::Backlog => rows.sort_by_key(|row| std::cmp::Reverse(row.backlog)),
     }
     rows
 }
@@ -248,31 +249,31 @@ fn stream_table(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &View) {
     let all = sorted(model, view.sorting);
     let count = all.len();
     let scroll = view.scroll.min(count.saturating_sub(1));
-    let rows = all.into_iter().skip(scroll).map(|own| {
+    let rows = all.into_iter().skip(scroll).map(|candidate| {
         let number = |text: String| Cell::from(Line::raw(text).alignment(Alignment::Right));
-        let kind = match own.kind {
+        let kind = match candidate.kind {
             "pub" => HEAD,
             "img" => Style::new().fg(Color::Magenta),
             _ => GOOD,
         };
-        let behind = if own.backlog > 0 { WARN } else { Style::new() };
-        let has_no_room = own.room.is_some_and(|room| room == 0 && own.ends > 0);
+        let behind = if candidate.backlog > 0 { WARN } else { Style::new() };
+        let has_no_room = candidate.room.is_some_and(|room| room == 0 && candidate.ends > 0);
         Row::new([
-            Cell::from(Span::styled(own.kind, kind)),
-            number(own.stream_id.to_string()),
-            number(own.session_id.to_string()),
-            number(print::grouped(own.position)),
-            number(rate(own.rate)),
-            Cell::from(Line::styled(print::bytes(own.backlog), behind).alignment(Alignment::Right)),
+            Cell::from(Span::styled(candidate.kind, kind)),
+            number(candidate.stream_id.to_string()),
+            number(candidate.session_id.to_string()),
+            number(print::grouped(candidate.position)),
+            number(rate(candidate.rate)),
+            Cell::from(Line::styled(print::bytes(candidate.backlog), behind).alignment(Alignment::Right)),
             Cell::from(
                 Line::styled(
-                    own.room.map_or_else(String::new, print::bytes),
+                    candidate.room.map_or_else(String::new, print::bytes),
                     if has_no_room { BAD } else { Style::new() },
                 )
                 .alignment(Alignment::Right),
             ),
-            number(own.ends.to_string()),
-            Cell::from(own.channel),
+            number(candidate.ends.to_string()),
+            Cell::from(candidate.channel),
         ])
     });
     let right = |text: &'static str| Cell::from(Line::raw(text).alignment(Alignment::Right));

@@ -1,4 +1,4 @@
-//! What a command speaks through: a client, and a media driver that runs already or is the command's own.
+//! Connection of a command: a client, and a media driver that runs already or is the command's own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use crate::CommandError;
 use crate::node::{parse_idle, stop_on_signals};
 use crate::own_driver::InvokedDriver;
 
-/// How long what was published may take to leave, ns.
+/// Longest time for published messages to leave, ns.
 const PATIENCE_NS: i64 = 10_000_000_000;
 
-/// Which driver, and what to do without work.
+/// Choice of the driver and of the idle strategy.
 #[derive(Debug, Clone, Args)]
 pub struct LineArguments {
     /// Directory of a running media driver [default: a driver of the command's own, in its thread].
     #[arg(long, value_name = "DIR")]
     pub aeron_dir: Option<PathBuf>,
-    /// What the thread does without work: spin, yield, backoff, sleep-ns, sleep-ms or noop [default: by number of cores].
+    /// Idle strategy of the thread: spin, yield, backoff, sleep-ns, sleep-ms or noop [default: by number of cores].
     #[arg(long, value_parser = parse_idle)]
     pub idle: Option<IdleStrategy>,
 }
 
-/// A client with its driver. The command's thread drives both.
+/// A client with its driver. The command's thread runs both.
 pub(super) struct Line {
     aeron: Aeron,
     driver: Option<InvokedDriver>,
     idle: IdleStrategy,
     stop: Arc<AtomicBool>,
-    /// The moment of the last turn.
+    /// Time of the last turn.
     pub(super) now: Now,
 }
 
@@ -58,7 +58,7 @@ impl Line {
         Ok(Self { aeron, driver, idle, stop, now })
     }
 
-    /// One turn of client and driver; returns the work done.
+    /// Runs one turn of client and driver; returns the work done.
     #[inline]
     pub(super) fn step(&mut self) -> Result<usize, CommandError> {
         self.now = SystemClock.now();
@@ -71,19 +71,19 @@ impl Line {
         Ok(work_count + self.aeron.do_work(&self.now).map_err(CommandError::failed)?)
     }
 
-    /// Does what is to be done without work.
+    /// Idles when there was no work.
     #[inline]
     pub(super) fn idle(&mut self, work_count: usize) {
         self.idle.idle(work_count);
     }
 
-    /// True once a signal has asked for the end.
+    /// True when a signal has asked for the end.
     #[inline]
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Goes on until a condition holds. `None` when a signal or the patience ends that.
+    /// Runs turns until a condition holds. Returns `None` when a signal or the time-out ends that.
     pub(super) fn until<V>(
         &mut self,
         patience_ns: i64,
@@ -103,7 +103,7 @@ impl Line {
         Ok(None)
     }
 
-    /// A subscription of the stream.
+    /// Adds a subscription to the stream.
     pub(super) fn subscription(
         &mut self,
         channel: &str,
@@ -113,7 +113,7 @@ impl Line {
         self.ready(|aeron| aeron.subscription(id))
     }
 
-    /// An exclusive publication to the stream.
+    /// Adds an exclusive publication to the stream.
     pub(super) fn publication(
         &mut self,
         channel: &str,
@@ -127,12 +127,13 @@ impl Line {
         &mut self,
         mut look: impl FnMut(&mut Aeron) -> Result<Option<V>, ClientError>,
     ) -> Result<V, CommandError> {
-        // The client itself gives up when the driver does not answer.
-        self.until(i64::MAX, |own| look(&mut own.aeron).map_err(told))?.ok_or(CommandError::Answer(0))
+        // The client itself returns an error when the driver does not answer.
+        self.until(i64::MAX, |candidate| look(&mut candidate.aeron).map_err(told))?
+            .ok_or(CommandError::Answer(0))
     }
 
-    /// Gives what was published the time to leave: until all is sent, or `PATIENCE_NS`; then for `linger_ns`, in which
-    /// receivers ask for what they lost.
+    /// Gives published messages time to leave: until all are sent, or for `PATIENCE_NS`. Then it stays for
+    /// `linger_ns`, in which receivers may ask for lost data.
     pub(super) fn linger(
         &mut self,
         publication: &ExclusivePublication,
@@ -140,7 +141,7 @@ impl Line {
     ) -> Result<(), CommandError> {
         let window = publication.term_buffer_length() as i64 / 2;
         let end = publication.position();
-        // The limit runs ahead of the sender, or of the slowest subscriber of an IPC stream, by half a term.
+        // The limit is half a term ahead of the sender, or of the slowest subscriber of an IPC stream.
         let is_sent =
             || !publication.is_connected() || publication.position_limit() >= end.saturating_add(window);
         self.until(PATIENCE_NS, |_| Ok(is_sent().then_some(())))?;
@@ -160,7 +161,7 @@ impl Drop for Line {
     }
 }
 
-/// A channel that cannot be is wrong usage.
+/// An invalid channel is wrong usage.
 fn told(error: ClientError) -> CommandError {
     match error {
         ClientError::Registration { .. } => CommandError::Usage(error.to_string()),
@@ -168,7 +169,7 @@ fn told(error: ClientError) -> CommandError {
     }
 }
 
-/// An offer that may succeed later is no failure.
+/// An offer that may succeed later is not a failure.
 #[inline]
 pub(super) fn later(error: OfferError) -> Result<(), CommandError> {
     match error {

@@ -1,4 +1,4 @@
-//! `harrier ping`: round trips to whoever sends messages back.
+//! `harrier ping`: measures round trips to a program that sends messages back.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -25,22 +25,22 @@ Examples:
 
 Channels, streams and payload are those of the ping and pong samples of Aeron, which can be at the other end.";
 
-/// Times of more than an hour count as one.
+/// Longest time that is measured; longer ones count as this.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 const FRAGMENT_LIMIT: usize = 10;
-/// Columns of the longest bar.
+/// Width of the longest bar, columns.
 const BAR: u64 = 40;
 
 /// The two streams of pings and their replies.
 #[derive(Debug, Clone, Args)]
 pub struct EchoArguments {
-    /// Where pings go.
+    /// Channel of the pings.
     #[arg(long, value_name = "URI", default_value = "aeron:udp?endpoint=localhost:20123")]
     pub channel: String,
     /// Stream of the pings.
     #[arg(long, value_name = "ID", default_value_t = 1002, allow_negative_numbers = true)]
     pub stream_id: i32,
-    /// Where replies go.
+    /// Channel of the replies.
     #[arg(long, value_name = "URI", default_value = "aeron:udp?endpoint=localhost:20124")]
     pub reply_channel: String,
     /// Stream of the replies.
@@ -58,19 +58,19 @@ pub struct PingArguments {
     /// Streams.
     #[command(flatten)]
     pub echo: EchoArguments,
-    /// Round trips that are measured.
+    /// Number of measured round trips.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: u64,
-    /// Round trips before those.
+    /// Number of round trips before the measurement.
     #[arg(long, default_value_t = 10_000)]
     pub warmup: u64,
-    /// Bytes of a message.
+    /// Length of a message, bytes.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=16_777_216))]
     pub length: u32,
-    /// Pings a second [default: each when the reply to the last one has come].
+    /// Pings per second [default: each ping when the reply to the last one has arrived].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
-    /// How long the other end may be silent, ms.
+    /// Time for which the other end may be silent, ms.
     #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout_ms: u32,
     /// Draws times by percentile into this file.
@@ -144,7 +144,7 @@ impl Ping {
         Self { pings, replies, assembler: FragmentAssembler::new(), message: vec![0; length], times }
     }
 
-    /// Sends so many pings and takes their replies.
+    /// Sends pings and receives their replies.
     fn exchange(
         &mut self,
         line: &mut Line,
@@ -163,7 +163,7 @@ impl Ping {
             let mut work_count = line.step()?;
             let may_send = interval_ns.map_or(sent == received, |_| line.now.ns >= due_ns);
             if sent < count && may_send {
-                // Paced pings carry the moment at which they were due, whatever kept them.
+                // Paced pings carry the time at which they were due, whatever delayed them.
                 let stamp_ns = if interval_ns.is_some() { due_ns } else { SystemClock.now().ns };
                 self.message[..8].copy_from_slice(&stamp_ns.to_le_bytes());
                 match self.pings.offer(&self.message) {
@@ -192,7 +192,7 @@ impl Ping {
         let mut replies = 0;
         self.replies.poll(FRAGMENT_LIMIT, &mut |payload, header| {
             assembler.on_fragment(payload, header, &mut |message, _| {
-                // Others may write to the stream too.
+                // Other programs may write to the stream too.
                 let Some(stamp) = message.first_chunk().filter(|_| message.len() == length) else { return };
                 let elapsed_ns = SystemClock.now().ns.saturating_sub(i64::from_le_bytes(*stamp));
                 times.saturating_record(elapsed_ns.max(1) as u64);
@@ -238,7 +238,7 @@ fn table(times: &Histogram<u64>, elapsed_ns: i64) -> String {
     text + &bars(times)
 }
 
-/// How many took how long, in steps that double.
+/// Formats how many round trips took how long, in steps that double.
 fn bars(times: &Histogram<u64>) -> String {
     let mut text = String::new();
     let from = 1_u64 << times.min().max(1).ilog2();
@@ -246,8 +246,8 @@ fn bars(times: &Histogram<u64>) -> String {
         .iter_log(from, 2.0)
         .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
         .collect();
-    let most = counts.iter().map(|own| own.1).max().unwrap_or(0).max(1);
-    for (up_to, count) in counts.into_iter().filter(|own| own.1 > 0) {
+    let most = counts.iter().map(|count| count.1).max().unwrap_or(0).max(1);
+    for (up_to, count) in counts.into_iter().filter(|count| count.1 > 0) {
         let bar = "█".repeat((count * BAR).div_ceil(most) as usize);
         let below = print::duration(up_to as i64 + 1);
         let _infallible =
@@ -268,7 +268,7 @@ mod tests {
         }
         let text = table(&times, 1_000_000_000);
         assert!(text.starts_with("100 round trips in 1.0 s, 100 a second"), "{text}");
-        let bar = |line: &str| line.chars().filter(|own| *own == '█').count();
+        let bar = |line: &str| line.chars().filter(|char| *char == '█').count();
         let bars: Vec<usize> = text.lines().map(bar).filter(|length| *length > 0).collect();
         assert_eq!(bars.iter().max(), Some(&40), "{text}");
         assert!(bars.len() >= 2 && text.contains("below"), "{text}");

@@ -30,7 +30,7 @@ pub struct PongArguments {
     /// Streams.
     #[command(flatten)]
     pub echo: EchoArguments,
-    /// Messages after which it ends [default: none].
+    /// Number of messages after which it ends [default: never].
     #[arg(long)]
     pub count: Option<u64>,
 }

@@ -21,10 +21,10 @@ Examples:
   harrier pub --channel 'aeron:udp?control=10.0.0.1:40124|control-mode=dynamic' hello
       to whoever subscribes there";
 
-/// How long a subscriber may take to come, ns.
+/// Longest wait for a subscriber, ns.
 const CONNECT_PATIENCE_NS: i64 = 30_000_000_000;
 
-/// The stream that is published or subscribed to.
+/// The stream to publish or subscribe to.
 #[derive(Debug, Clone, Args)]
 pub struct StreamArguments {
     /// Channel of the stream.
@@ -47,16 +47,16 @@ pub struct PublishArguments {
     pub stream: StreamArguments,
     /// Messages [default: lines of standard input].
     pub messages: Vec<String>,
-    /// Publishes so many numbered messages instead.
+    /// Publishes this many numbered messages instead.
     #[arg(long, value_name = "COUNT", conflicts_with = "messages")]
     pub generate: Option<u64>,
-    /// Bytes of a numbered message.
+    /// Length of a numbered message, bytes.
     #[arg(long, default_value_t = 32, requires = "generate", value_parser = clap::value_parser!(u32).range(8..=16_777_216))]
     pub length: u32,
-    /// Messages a second [default: as fast as the stream takes them].
+    /// Messages per second [default: as fast as the stream takes them].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Time for receivers to ask again for what they lost, ms.
+    /// Time for receivers to ask again for lost data, ms.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     pub linger_ms: u32,
     /// Prints a JSON object when all is published.
@@ -128,7 +128,8 @@ impl Sending<'_> {
         self.lines()
     }
 
-    /// A thread of its own reads: standard input may be silent for longer than a driver or a client may.
+    /// Reads standard input on a thread of its own, because it may be silent for longer than a driver or a client may
+    /// be.
     #[expect(clippy::disallowed_methods, reason = "a command that reads its standard input")]
     fn lines(&mut self) -> Result<(), CommandError> {
         let (sender, lines) = std::sync::mpsc::sync_channel::<std::io::Result<Vec<u8>>>(1_024);
@@ -168,7 +169,7 @@ impl Sending<'_> {
         }
         self.count += 1;
         self.bytes += message.len() as u64;
-        // The driver and the client have their turn now and then, however fast messages come.
+        // Driver and client get a turn now and then, however fast messages arrive.
         if self.count.is_multiple_of(64) {
             self.line.step()?;
         }

@@ -1,4 +1,4 @@
-//! `harrier rate`: how many messages a stream carries.
+//! `harrier rate`: measures the message rate of a stream.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -25,20 +25,20 @@ Examples:
 
 Each second has its line: what was published, what was received, and how often the publisher had to wait.";
 
-/// How long the other end may take to come, ns.
+/// Longest wait for the other end, ns.
 const CONNECT_PATIENCE_NS: i64 = 30_000_000_000;
 const SECOND: i64 = 1_000_000_000;
-/// Messages between two turns of client and driver.
+/// Number of messages between two turns of client and driver.
 const BATCH: usize = 256;
 
-/// Which ends of the stream the command has.
+/// Ends of the stream that the command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum End {
-    /// Both.
+    /// Both ends.
     Both,
-    /// It publishes.
+    /// The publisher.
     Publisher,
-    /// It counts what comes.
+    /// The subscriber, which counts messages.
     Subscriber,
 }
 
@@ -52,24 +52,24 @@ pub struct RateArguments {
     /// The stream.
     #[command(flatten)]
     pub stream: StreamArguments,
-    /// Which ends are here.
+    /// Ends that run here.
     #[arg(long, value_enum, default_value_t = End::Both)]
     pub end: End,
-    /// Bytes of a message.
+    /// Length of a message, bytes.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub length: u32,
-    /// Time of the measurement, s; 0 for until a signal.
+    /// Time of the measurement, s; 0 runs until a signal.
     #[arg(long, default_value_t = 10)]
     pub seconds: u32,
     /// Draws the rates over time into this file.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Prints JSON, an object a second and one for all.
+    /// Prints JSON, one object per second and one for the whole.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What one end has done so far. The other end's thread only reads.
+/// Progress of one end. The other end's thread only reads it.
 #[derive(Debug, Default)]
 struct Tally {
     messages: AtomicI64,
@@ -79,7 +79,7 @@ struct Tally {
 
 impl Tally {
     fn add(counter: &AtomicI64, count: i64) {
-        // Relaxed: each has one writer, and numbers of one second need not fit each other to the message.
+        // Relaxed: each counter has one writer, and the numbers of one second need not match exactly.
         counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
@@ -99,7 +99,7 @@ struct Counts {
     waits: i64,
 }
 
-/// Both ends as they were at a moment.
+/// Progress of both ends at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Look {
     at_ns: i64,
@@ -151,7 +151,7 @@ pub fn run(arguments: &RateArguments) -> Result<(), CommandError> {
     report.end()
 }
 
-/// The publisher's side, client and driver, and a line a second.
+/// Runs the publisher's side, client and driver, and prints a line per second.
 fn write(
     line: &mut Line,
     mut publication: Option<&mut ExclusivePublication>,
@@ -189,7 +189,7 @@ fn write(
     }
 }
 
-/// Offers messages until the stream takes no more; returns how many it took.
+/// Offers messages until the stream takes no more; returns the number that it took.
 fn burst(publication: &mut ExclusivePublication, message: &[u8]) -> Result<usize, CommandError> {
     for sent in 0..BATCH {
         if let Err(error) = publication.offer(message) {
@@ -203,7 +203,7 @@ fn burst(publication: &mut ExclusivePublication, message: &[u8]) -> Result<usize
 fn read(subscription: &mut Subscription, received: &Tally) -> usize {
     let (mut messages, mut bytes) = (0, 0);
     let fragments = subscription.poll(BATCH, &mut |payload, header| {
-        // Long messages are counted with their last fragment.
+        // A fragmented message is counted with its last fragment.
         messages += i64::from(header.flags() & harrier::ringbuf::frame::FLAG_END != 0);
         bytes += payload.len() as i64;
     });
@@ -241,10 +241,10 @@ impl<'a> Report<'a> {
         let line = |pick: fn(&Look) -> i64| -> Vec<(f64, f64)> {
             self.looks
                 .windows(2)
-                .map(|own| {
-                    let seconds = (own[1].at_ns - own[0].at_ns).max(1) as f64 / 1e9;
-                    let at_s = (own[1].at_ns - first.at_ns) as f64 / 1e9;
-                    (at_s, (pick(&own[1]) - pick(&own[0])) as f64 / seconds / 1e6)
+                .map(|window| {
+                    let seconds = (window[1].at_ns - window[0].at_ns).max(1) as f64 / 1e9;
+                    let at_s = (window[1].at_ns - first.at_ns) as f64 / 1e9;
+                    (at_s, (pick(&window[1]) - pick(&window[0])) as f64 / seconds / 1e6)
                 })
                 .collect()
         };

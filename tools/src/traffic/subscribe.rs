@@ -36,19 +36,19 @@ pub struct SubscribeArguments {
     /// The stream.
     #[command(flatten)]
     pub stream: StreamArguments,
-    /// Messages after which it ends [default: none].
+    /// Number of messages after which it ends [default: never].
     #[arg(long)]
     pub count: Option<u64>,
     /// Prints session, position and length in front of each message.
     #[arg(long)]
     pub headers: bool,
-    /// Prints hexadecimal digits, also of what is text.
+    /// Prints hexadecimal digits, also for text.
     #[arg(long, conflicts_with = "raw")]
     pub hex: bool,
     /// Writes payloads as they are.
     #[arg(long, conflicts_with_all = ["json", "headers"])]
     pub raw: bool,
-    /// Prints JSON, one object a line; `data` is text, or `hex` digits.
+    /// Prints JSON, one object per line; `data` is text, or `hex` digits.
     #[arg(long)]
     pub json: bool,
 }
@@ -85,7 +85,7 @@ pub fn run(arguments: &SubscribeArguments) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Tells what has come and gone, and forgets unfinished messages of what has gone.
+/// Reports images that came and went, and drops unfinished messages of those that went.
 fn tell_sessions(
     subscription: &mut harrier::client::Subscription,
     known: &mut Vec<i32>,
@@ -109,9 +109,11 @@ fn tell_sessions(
     }
 }
 
-/// Text without control characters, as it can be shown on a line.
+/// Returns text without control characters, which can be shown on a line.
 fn as_text(message: &[u8]) -> Option<&str> {
-    std::str::from_utf8(message).ok().filter(|text| !text.chars().any(|own| own.is_control() && own != '\t'))
+    std::str::from_utf8(message)
+        .ok()
+        .filter(|text| !text.chars().any(|char| char.is_control() && char != '\t'))
 }
 
 fn hex(message: &[u8]) -> String {

@@ -84,6 +84,20 @@ impl Session {
         self.until("room", |own| own.cluster.offer(text.as_bytes()).is_ok().then_some(()));
     }
 
+    /// Sends bytes and returns the next message that comes back.
+    pub(crate) fn answer_to(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.until("room", |own| own.cluster.offer(bytes).is_ok().then_some(()));
+        let mut answer = None;
+        until("the answer", || {
+            let mut listener = |_: i64, _: i64, message: &[u8]| {
+                answer.get_or_insert_with(|| message.to_vec());
+            };
+            self.client.work();
+            self.cluster.poll(&mut self.client.aeron, &SystemClock.now(), &mut listener).unwrap();
+            answer.take()
+        })
+    }
+
     /// Sends a message and awaits its answers, one of each service.
     fn exchange(&mut self, text: &str, services: usize) {
         let before = self.heard.len();

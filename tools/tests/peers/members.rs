@@ -69,12 +69,12 @@ impl ClusteredService for Tally {
     }
 }
 
-fn tally() -> ServiceFactory {
+pub(super) fn tally() -> ServiceFactory {
     Box::new(|| Box::new(Tally::default()))
 }
 
 /// Sends messages and returns the answer to the last one.
-fn send(session: &mut Session, what: &str, count: usize) -> String {
+pub(super) fn send(session: &mut Session, what: &str, count: usize) -> String {
     let before = session.heard.len();
     for number in 0..count {
         session.send(&format!("{what} {number}"));
@@ -84,7 +84,7 @@ fn send(session: &mut Session, what: &str, count: usize) -> String {
 }
 
 /// The state of the service, without changing it.
-fn state(session: &mut Session) -> String {
+pub(super) fn state(session: &mut Session) -> String {
     let before = session.heard.len();
     session.send("?");
     session.until("the state", |own| (own.heard.len() > before).then_some(()));

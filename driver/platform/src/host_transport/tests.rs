@@ -3,10 +3,11 @@ use crate::SystemClock;
 use crate::send_queue::QUEUE_CAPACITY;
 use harrier_ringbuf::{AtomicBuffer, Clock, Region};
 
-/// A thread of the kernel may have to wait for a core.
+/// Time-out of the tests, ns. A kernel thread may have to wait for a core.
 const PATIENCE_NS: i64 = 60_000_000_000;
 
-/// Every way to the network; those that this host lacks are left out loudly, or are a failure where all is required.
+/// Returns a transport for each back end. A back end that this host lacks is skipped with a message, or is a failure
+/// where all peers are required.
 fn transports() -> Vec<HostTransport> {
     let (sockets, uring) = (TransportKind::Sockets, TransportKind::IoUring);
     let ways = [
@@ -47,7 +48,7 @@ fn receive_with_sources(socket: &mut HostSocket, count: usize) -> Vec<(Vec<u8>, 
     seen
 }
 
-/// Works until so many datagrams have arrived.
+/// Works until `count` datagrams have arrived.
 fn until(count: usize, mut work: impl FnMut() -> usize) {
     let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
     loop {
@@ -66,7 +67,7 @@ fn log() -> AtomicBuffer {
     log
 }
 
-/// Sends ranges of a log, lengths as given one after the other, and checks what arrives.
+/// Sends ranges of a log with the given lengths, one after the other, and checks what arrives.
 fn exchange(from: &mut HostSocket, to: &mut HostSocket, to_address: Option<SocketAddr>, lengths: &[usize]) {
     let log = log();
     let mut offset = 0;
@@ -168,7 +169,7 @@ fn bursts_longer_than_all_buffers_arrive() {
         let log = log();
         for round in 0..4_usize {
             for index in 0..48_usize {
-                // Lengths that change keep the kernel from putting them together.
+                // The lengths alternate, which keeps the kernel from coalescing the datagrams.
                 let length = 64 + (index % 2) * 32;
                 let buffer = SendBuffer::Log { buffer: &log, offset: (round * 48 + index) * 96, length };
                 from.submit(0, buffer, Some(to.local_address())).unwrap();
@@ -198,7 +199,7 @@ fn a_full_queue_says_so_and_nothing_received_is_no_error() {
 #[test]
 fn a_port_is_free_as_soon_as_its_socket_is_closed() {
     for transport in transports() {
-        // One that the system gives to nobody else meanwhile.
+        // The system gives this port to nobody else meanwhile.
         let address = ([127, 0, 0, 1], crate::free_ports(1).unwrap()[0]).into();
         let spec = SocketSpec::unicast(address);
         let mut first = transport.open(&spec).unwrap();
@@ -211,7 +212,7 @@ fn a_port_is_free_as_soon_as_its_socket_is_closed() {
             first = transport.open(&spec).unwrap();
             first.receive(&mut |_, _| ()).unwrap();
         }
-        // The owner gives it away, another thread closes it.
+        // The owner gives the socket away, and another thread closes it.
         first.retire();
         std::thread::scope(|scope| drop(scope.spawn(move || drop(first))));
         transport.open(&spec).unwrap();

@@ -1,4 +1,4 @@
-//! Groups that sockets join, and the interfaces they join them on.
+//! Multicast groups of sockets, and the interfaces of the host.
 
 use std::ffi::CStr;
 use std::io::{Error, ErrorKind};
@@ -14,7 +14,7 @@ pub(super) fn set_multicast(socket: &Socket, multicast: &Multicast) -> Result<()
         (IpAddr::V4(group), IpAddr::V4(interface)) => {
             if multicast.join {
                 socket.join_multicast_v4(&group, &interface)?;
-                // Sockets on one port share it, but each wants its own groups alone.
+                // Sockets that share a port must receive only the groups that they have joined.
                 socket.set_multicast_all_v4(false)?;
             }
             socket.set_multicast_if_v4(&interface)?;

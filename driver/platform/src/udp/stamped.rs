@@ -1,4 +1,4 @@
-//! Receiving with the time at which the system had each datagram.
+//! Receiving datagrams with the time at which the system received them.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use super::{UdpSocket, socket_address};
 use crate::control::{self, Control};
 use crate::segmentation;
 
-/// Nanoseconds since the epoch, by the clock that the system stamps datagrams with.
+/// Returns nanoseconds since the epoch by the clock with which the system stamps datagrams.
 pub(crate) fn epoch_ns() -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writing and the clock exists on every Linux.
@@ -19,7 +19,7 @@ pub(crate) fn epoch_ns() -> i64 {
 }
 
 impl UdpSocket {
-    /// Receives one datagram with its times; returns its bytes.
+    /// Receives one datagram with its times; returns its length.
     pub(super) fn receive_one_stamped(
         &mut self,
         visit: &mut dyn FnMut(&[u8], SocketAddr, &Arrival),
@@ -39,10 +39,11 @@ impl UdpSocket {
     }
 }
 
-/// The system's stamp among the control messages of a datagram.
+/// Returns the system's time stamp among the control messages of a datagram.
 ///
 /// # Safety
-/// `header` was filled in by a successful receive and its control area is still there.
+///
+/// A successful receive has filled in `header`, and its control area still exists.
 pub(crate) unsafe fn stamp_of(header: &libc::msghdr) -> Option<i64> {
     // SAFETY: as the caller says; such messages hold a timespec.
     let time: libc::timespec = unsafe { control::find(header, libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) }?;

@@ -17,7 +17,7 @@ fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<Vec<u8>> {
     seen
 }
 
-/// Sends ranges of a log, lengths as given one after the other, and returns what arrives.
+/// Sends ranges of a log with the given lengths, one after the other, and returns what arrives.
 fn exchange(from: &mut UdpSocket, to: &mut UdpSocket, lengths: &[usize]) -> Vec<Vec<u8>> {
     let log = AtomicBuffer::heap(65_536);
     log.copy_in(0, &(0..65_536).map(|byte| (byte / 7) as u8).collect::<Vec<_>>());
@@ -44,7 +44,7 @@ fn a_run_that_is_refused_goes_out_one_by_one() {
         eprintln!("skipped: the kernel does not cut runs");
         return;
     }
-    // A socket that computes no checksums cannot cut runs, for each datagram needs one of its own.
+    // A socket that computes no checksums cannot cut runs, because each datagram needs a checksum of its own.
     control::turn_on(&from.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK).unwrap();
     exchange(&mut from, &mut to, &[1_408; 10]);
     assert!(!from.cuts_runs, "the run was not refused");

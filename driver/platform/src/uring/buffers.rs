@@ -10,13 +10,13 @@ use std::mem::zeroed;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Buffers of a socket.
+/// Number of buffers of a socket.
 pub(super) const BUFFER_COUNT: usize = 32;
-/// Their group in the ring.
+/// Buffer group in the ring.
 pub(super) const GROUP: u16 = 0;
-/// What the kernel writes before name, control messages and payload.
+/// Length of the header that the kernel writes before name, control messages and payload.
 const RESULT_LENGTH: usize = 16;
-/// Room for the source's address; control messages behind it stay aligned.
+/// Length of the area for the source's address; it keeps the control messages after it aligned.
 const NAME_LENGTH: usize = 32;
 const BUFFER_LENGTH: usize = RESULT_LENGTH + NAME_LENGTH + CONTROL_LENGTH + MAX_DATAGRAM_LENGTH;
 
@@ -27,10 +27,10 @@ const _: () = assert!((RESULT_LENGTH + NAME_LENGTH).is_multiple_of(8) && BUFFER_
 #[repr(C, align(4096))]
 struct Page([u8; 4_096]);
 
-/// Provided buffers and what one receive puts into each.
+/// Provided buffers and their contents.
 pub(super) struct Buffers {
     page: Box<Page>,
-    /// Words, for the control messages inside must be aligned.
+    /// The area consists of words, because the control messages inside must be aligned.
     area: Box<[u64]>,
     tail: u16,
     template: Box<libc::msghdr>,
@@ -43,9 +43,10 @@ unsafe impl Send for Buffers {}
 pub(super) struct Message<'a> {
     pub(super) payload: &'a [u8],
     pub(super) source: SocketAddr,
-    /// Length of the datagrams that came together.
+    /// Length of the datagrams that the kernel has coalesced.
     pub(super) segment: Option<usize>,
-    /// When the system had it, nanoseconds since the epoch; only where it was asked for.
+    /// Time at which the system received the datagram, nanoseconds since the epoch; only where the socket asked for
+    /// it.
     pub(super) media_epoch_ns: Option<i64>,
 }
 
@@ -67,7 +68,7 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Lengths of names and control messages, as the receive is told them.
+    /// Lengths of names and control messages, in the form for the receive.
     pub(super) fn template(&self) -> *const libc::msghdr {
         &raw const *self.template
     }
@@ -75,12 +76,12 @@ impl Buffers {
     fn buffer(&self, id: u16) -> Option<&[u8]> {
         let words = BUFFER_LENGTH / size_of::<u64>();
         let start = usize::from(id) * words;
-        let own = self.area.get(start..start + words)?;
+        let buffer = self.area.get(start..start + words)?;
         // SAFETY: words are bytes, eight each; the kernel has given the buffer back.
-        Some(unsafe { std::slice::from_raw_parts(own.as_ptr().cast(), BUFFER_LENGTH) })
+        Some(unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), BUFFER_LENGTH) })
     }
 
-    /// What a receive has put into a buffer.
+    /// Returns what a receive has put into a buffer.
     pub(super) fn message(&self, id: u16) -> Option<Message<'_>> {
         let out = RecvMsgOut::parse(self.buffer(id)?, &self.template).ok()?;
         let source = source(out.name_data())?;
@@ -90,7 +91,7 @@ impl Buffers {
         // SAFETY: the kernel has written whole control messages there; they are only read.
         let (segment, media_epoch_ns) = unsafe { (segmentation::segment_length(&header), stamp_of(&header)) };
         let payload = out.payload_data();
-        // A reference to the buffer, not to `out`.
+        // These refer to the buffer, not to `out`.
         let (address, length) = (payload.as_ptr(), payload.len());
         // SAFETY: part of the buffer, which is borrowed from `self` for as long.
         let payload = unsafe { std::slice::from_raw_parts(address, length) };
@@ -117,7 +118,7 @@ impl Buffers {
     }
 }
 
-/// The address in the name of a receive.
+/// Returns the address in the name of a receive.
 fn source(name: &[u8]) -> Option<SocketAddr> {
     // SAFETY: an all-zero address is a valid value.
     let mut storage: libc::sockaddr_storage = unsafe { zeroed() };

@@ -1,4 +1,4 @@
-//! Frames that steer a stream: SETUP, NAK, SM, ERR, RTTM, RSP_SETUP (spec 02 §1.3–1.8).
+//! Control frames of a stream: SETUP, NAK, SM, ERR, RTTM, RSP_SETUP (spec 02 §1.3–1.8).
 
 use zerocopy::little_endian::{I32, I64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -46,7 +46,7 @@ fn wire<T: FromBytes + KnownLayout + Immutable + Unaligned>(frame: &[u8]) -> &T 
     T::ref_from_prefix(frame).expect("length was checked").0
 }
 
-/// A stream's parameters and the sender's position (spec 02 §1.3).
+/// Parameters of a stream and the sender's position (spec 02 §1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
     /// [`flag::SETUP_SEND_RESPONSE`], [`flag::SETUP_GROUP`].
@@ -61,9 +61,9 @@ pub struct Setup {
     pub initial_term_id: i32,
     /// Term of the sender's position.
     pub active_term_id: i32,
-    /// Bytes of a term.
+    /// Length of a term, bytes.
     pub term_length: i32,
-    /// Most bytes of a frame.
+    /// Length of the longest frame, bytes.
     pub mtu: i32,
     /// Multicast time to live, 0 otherwise.
     pub ttl: i32,
@@ -85,7 +85,7 @@ impl Setup {
         })
     }
 
-    /// Rule 5 of spec 02 §8; a violation is an error, recorded once per session and stream.
+    /// Applies rule 5 of spec 02 §8. A violation is an error that is recorded once per session and stream.
     pub fn validate(&self) -> Result<(), FrameError> {
         let field = |field, value: i32| Err(FrameError::Field { field, value: value.into() });
         let is_term_length = (1 << 16..=1 << 30).contains(&self.term_length);
@@ -124,7 +124,7 @@ impl Setup {
     }
 }
 
-/// A gap that a receiver wants repeated (spec 02 §1.4). Whether it lies in the term is the sender's to judge.
+/// A gap that a receiver wants to be repeated (spec 02 §1.4). The sender decides whether the gap lies in the term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nak {
     /// Session id of the stream.
@@ -165,12 +165,12 @@ impl Nak {
     }
 }
 
-/// A receiver's position and window (spec 02 §1.5).
+/// Position and window of a receiver (spec 02 §1.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusMessage {
     /// [`flag::SM_SEND_SETUP`], [`flag::SM_EOS`].
     pub flags: u8,
-    /// Session id; 0 with stream id 0 and SEND_SETUP means "anything on this channel".
+    /// Session id; 0 with stream id 0 and SEND_SETUP means any stream of this channel.
     pub session_id: i32,
     /// Stream id.
     pub stream_id: i32,
@@ -180,7 +180,7 @@ pub struct StatusMessage {
     pub consumption_term_offset: i32,
     /// Bytes that the receiver can take beyond its position.
     pub receiver_window: i32,
-    /// Which receiver.
+    /// Id of the receiver.
     pub receiver_id: i64,
     /// Group tag, when the frame carries one.
     pub group_tag: Option<i64>,
@@ -189,7 +189,7 @@ pub struct StatusMessage {
 impl StatusMessage {
     pub(super) fn decode(frame: &[u8]) -> Result<Self, FrameError> {
         let wire: &WireStatusMessage = wire(frame);
-        // Any other extra length is no tag (spec 02 §1.5).
+        // A frame of any other length has no tag (spec 02 §1.5).
         let group_tag = (frame.len() == STATUS_MESSAGE_TAGGED_LENGTH)
             .then(|| i64::from_le_bytes(*frame.last_chunk().expect("44 bytes")));
         let message = Self {
@@ -215,13 +215,13 @@ impl StatusMessage {
         Ok(message)
     }
 
-    /// Rule 6 of spec 02 §8, the part that needs the stream's parameters.
+    /// Applies the part of rule 6 of spec 02 §8 that needs the parameters of the stream.
     pub fn fits_stream(&self, initial_term_id: i32, term_length: i32) -> bool {
         self.consumption_term_offset <= term_length
             && self.consumption_term_id.wrapping_sub(initial_term_id) >= 0
     }
 
-    /// True when a SETUP is asked for.
+    /// True when the receiver asks for a SETUP.
     pub fn is_send_setup(&self) -> bool {
         self.flags & flag::SM_SEND_SETUP != 0
     }
@@ -252,20 +252,20 @@ impl StatusMessage {
     }
 }
 
-/// A receiver's complaint (spec 02 §1.6).
+/// Error frame of a receiver (spec 02 §1.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorFrame<'a> {
     /// Session id.
     pub session_id: i32,
     /// Stream id.
     pub stream_id: i32,
-    /// Which receiver.
+    /// Id of the receiver.
     pub receiver_id: i64,
-    /// Group tag, when the flag says that there is one.
+    /// Group tag, when the flag says that the frame has one.
     pub group_tag: Option<i64>,
     /// Error code: 13 for a rejected image.
     pub code: i32,
-    /// Text as sent; peers send ASCII, so show it lossily.
+    /// Text as it was sent. Peers send ASCII, so decode it lossily.
     pub text: &'a [u8],
 }
 
@@ -312,7 +312,7 @@ impl<'a> ErrorFrame<'a> {
     }
 }
 
-/// Round trip time measurement (spec 02 §1.7).
+/// Measurement of the round trip time (spec 02 §1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rttm {
     /// [`flag::RTTM_REPLY`] asks the peer to reply.
@@ -321,11 +321,11 @@ pub struct Rttm {
     pub session_id: i32,
     /// Stream id.
     pub stream_id: i32,
-    /// The initiator's monotonic clock.
+    /// Time of the initiator's monotonic clock.
     pub echo_timestamp_ns: i64,
     /// Time between reception and reply at the peer.
     pub reception_delta_ns: i64,
-    /// Which receiver.
+    /// Id of the receiver.
     pub receiver_id: i64,
 }
 
@@ -356,7 +356,7 @@ impl Rttm {
     }
 }
 
-/// Which session answers a request stream (spec 02 §1.8).
+/// Session of the response stream of a request stream (spec 02 §1.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseSetup {
     /// Session id of the request publication.

@@ -19,10 +19,10 @@ struct WireData {
 }
 const _: () = assert!(size_of::<WireData>() == DATA_HEADER_LENGTH);
 
-/// Header of a data or padding frame, also of a heartbeat (spec 02 §1.2).
+/// Header of a data frame, a padding frame or a heartbeat (spec 02 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataHeader {
-    /// Bytes of the frame with its header; 0 for a heartbeat.
+    /// Length of the frame with its header, bytes; 0 for a heartbeat.
     pub frame_length: i32,
     /// Flags, see [`flag`].
     pub flags: u8,
@@ -36,12 +36,12 @@ pub struct DataHeader {
     pub stream_id: i32,
     /// Term id.
     pub term_id: i32,
-    /// The application's value.
+    /// Value that the application chooses.
     pub reserved_value: i64,
 }
 
 impl DataHeader {
-    /// A heartbeat at the sender's position; `flags` [`flag::EOS`] and [`flag::REVOKED`] are added to 0xC0.
+    /// Creates a heartbeat at the sender's position; `flags` [`flag::EOS`] and [`flag::REVOKED`] are added to 0xC0.
     pub fn heartbeat(session_id: i32, stream_id: i32, term_id: i32, term_offset: i32, flags: u8) -> Self {
         Self {
             frame_length: 0,
@@ -55,7 +55,7 @@ impl DataHeader {
         }
     }
 
-    /// Decodes the first 32 bytes without judging them; `None` when there are fewer.
+    /// Decodes the first 32 bytes without checks; `None` when there are fewer.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (wire, _) = WireData::ref_from_prefix(bytes).ok()?;
         Some(Self {
@@ -90,15 +90,15 @@ impl DataHeader {
     }
 }
 
-/// A datagram of data frames: all of one term of one stream, one behind the other, the last perhaps a bare padding
-/// header; or a heartbeat.
+/// A datagram of data frames, or a heartbeat. All frames belong to one term of one stream and follow each other; the
+/// last frame may be a padding header without its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataFrames<'a> {
     /// Header of the first frame; it describes the whole datagram.
     pub first: DataHeader,
     /// The datagram.
     pub bytes: &'a [u8],
-    /// Where the frames end in the term: the last frame's offset plus its aligned length.
+    /// Offset in the term where the frames end: the offset of the last frame plus its aligned length.
     pub term_end: usize,
 }
 
@@ -148,7 +148,7 @@ impl<'a> DataFrames<'a> {
         self.first.frame_length == 0
     }
 
-    /// Rule 4 of spec 02 §8: the frames, and what a padding header stands for, lie inside the term.
+    /// Applies rule 4 of spec 02 §8: the frames, and the range that a padding header stands for, lie inside the term.
     pub fn fits_term(&self, term_length: usize) -> bool {
         self.term_end <= term_length
     }
@@ -170,7 +170,7 @@ impl DataHeader {
         FrameError::FrameLength { frame_type: self.frame_type, frame_length: self.frame_length, length }
     }
 
-    /// A frame behind the first: only data and padding may follow.
+    /// Decodes a frame after the first; only data and padding may follow.
     fn decode_next(bytes: &[u8], offset: usize) -> Result<Self, FrameError> {
         let rest = &bytes[offset..];
         let header = Self::decode(rest).ok_or(FrameError::Discontinuous { offset })?;

@@ -10,7 +10,7 @@ fn subscription(channel: &str) -> Result<(), UriError> {
     ChannelUri::parse(channel)?.check_subscription()
 }
 
-/// The table of spec 01 §6.4, the Java column.
+/// Compares with the Java column of the table in spec 01 §6.4.
 #[test]
 fn bad_values_are_refused_and_odd_ones_accepted_as_by_the_released_driver() {
     for refused in [

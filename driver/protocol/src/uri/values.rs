@@ -15,7 +15,7 @@ const MAX_RESEND: i32 = 256;
 const RESERVED_VALUE_OFFSET: i32 = -8;
 const NULL_TAG: i64 = -1;
 
-/// What is said of a value that cannot be: the words that programs look for (spec 02 §5.16).
+/// Text about an invalid value. Programs look for these words (spec 02 §5.16).
 pub(super) fn words(key: &str, value: &str) -> String {
     let number = parse_size(value);
     match (key, number) {
@@ -102,9 +102,9 @@ pub enum ControlMode {
 /// `session-id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionId {
-    /// This id.
+    /// The session id is fixed.
     Fixed(i32),
-    /// That of the publication with this entity tag.
+    /// The session id is that of the publication with this entity tag.
     Tag(i64),
 }
 
@@ -131,13 +131,13 @@ pub struct Tags {
 /// `response-correlation-id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseCorrelation {
-    /// Correlation id of an image, or registration id of a subscription; -1 is none.
+    /// Correlation id of an image, or registration id of a subscription; -1 means none.
     Id(i64),
     /// `prototype`.
     Prototype,
 }
 
-/// `channel-rcv-ts-offset` and its like.
+/// `channel-rcv-ts-offset` and similar parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampOffset {
     /// Offset in the payload.
@@ -147,7 +147,7 @@ pub enum TimestampOffset {
 }
 
 impl TimestampOffset {
-    /// Offset relative to the payload: -8 for the reserved value.
+    /// Offset relative to the payload; -8 means the reserved value.
     pub fn value(self) -> i32 {
         match self {
             Self::Payload(offset) => offset,
@@ -216,27 +216,27 @@ impl ChannelUri {
         })
     }
 
-    /// A parameter that is a size.
+    /// Returns a parameter that is a size.
     pub fn size(&self, key: &'static str) -> Result<Option<i32>, UriError> {
         self.size_in(key, "a size below 2 GiB, optionally with k, m or g", 0..)
     }
 
-    /// A parameter that is a duration.
+    /// Returns a parameter that is a duration.
     pub fn duration_ns(&self, key: &'static str) -> Result<Option<i64>, UriError> {
         self.value(key, "a duration, optionally with ns, us, ms or s", parse_duration_ns)
     }
 
-    /// A parameter that is an i32.
+    /// Returns a parameter that is an i32.
     pub fn int(&self, key: &'static str) -> Result<Option<i32>, UriError> {
         self.value(key, "a 32-bit integer", |text| text.parse().ok())
     }
 
-    /// A parameter that is an i64.
+    /// Returns a parameter that is an i64.
     pub fn long(&self, key: &'static str) -> Result<Option<i64>, UriError> {
         self.value(key, "a 64-bit integer", |text| text.parse().ok())
     }
 
-    /// A parameter that is a boolean: exactly `true` is true, anything else false (spec 01 §6.2).
+    /// Returns a parameter that is a boolean: exactly `true` is true, anything else is false (spec 01 §6.2).
     pub fn boolean(&self, key: &str) -> Option<bool> {
         self.get(key).map(|text| text == "true")
     }
@@ -397,7 +397,7 @@ impl ChannelUri {
         }
     }
 
-    /// `response-correlation-id`; -1 says that there is none.
+    /// `response-correlation-id`; -1 means that there is none.
     pub fn response_correlation(&self) -> Result<Option<ResponseCorrelation>, UriError> {
         match self.get(key::RESPONSE_CORRELATION_ID) {
             None => Ok(None),

@@ -20,12 +20,12 @@ use crate::{
     Subscription,
 };
 
-/// Pages of memory are touched in steps of this, bytes.
+/// Step in which pages of memory are touched, bytes.
 const PAGE_BYTES: usize = 4_096;
 
 impl Core {
     pub(super) fn on_event(&mut self, type_id: i32, body: &[u8]) -> Result<(), ClientError> {
-        // An event of a newer driver, or one meant for other clients, is none of our business.
+        // Events of a newer driver and events for other clients are ignored.
         let Ok(event) = Event::decode(type_id, body) else { return Ok(()) };
         match event {
             Event::Error { correlation_id, error_code, message } => {
@@ -107,7 +107,7 @@ impl Core {
         if matches!(pending.kind, PendingKind::Removal) {
             return;
         }
-        // An abandoned resource is removed as it is dropped.
+        // An abandoned resource is removed when it is dropped.
         if let Some(ready) = make(self, pending.kind, pending.request)
             && !pending.is_abandoned
         {
@@ -286,7 +286,7 @@ impl Core {
         let buffer = (self.map)(Path::new(file_name))?;
         if self.context.pre_touch_mapped_memory {
             for offset in (0..buffer.capacity()).step_by(PAGE_BYTES) {
-                // Changes no word, and the processor must have the page for it.
+                // This changes no word, but makes the processor load the page for writing.
                 buffer.compare_and_set_i32(offset, 0, 0);
             }
         }
@@ -298,7 +298,7 @@ impl Core {
 }
 
 impl SubscriptionEntry {
-    /// Hands a change to the subscription; returns 1 when it has to wait here because the queue is full.
+    /// Passes a change to the subscription; returns 1 when it has to wait here because the queue is full.
     pub(super) fn push(&mut self, change: ImageChange) -> usize {
         if self.waiting.is_empty() {
             match self.changes.push(change) {
@@ -311,7 +311,7 @@ impl SubscriptionEntry {
         1
     }
 
-    /// Hands over what waits; returns how many still do.
+    /// Passes waiting changes on; returns the number that still wait.
     pub(super) fn flush(&mut self) -> usize {
         while let Some(change) = self.waiting.pop_front() {
             if let Err(rtrb::PushError::Full(change)) = self.changes.push(change) {

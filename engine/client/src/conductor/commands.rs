@@ -1,4 +1,4 @@
-//! Commands beside those that add resources, and what becomes of them (spec 01 §5.2).
+//! Commands that add no resource, and their outcomes (spec 01 §5.2).
 
 use harrier_protocol::command::Request;
 use harrier_protocol::counter_types::type_id::SYSTEM;
@@ -8,7 +8,7 @@ use crate::ClientError;
 
 /// Id of the counter that holds the version of the driver's commands.
 const CONTROL_PROTOCOL_VERSION: i32 = 43;
-/// 1.0.0, the first version with the command for session ids.
+/// Version 1.0.0, the first with the command for session ids.
 const SESSION_ID_VERSION: i64 = 1 << 16;
 
 impl Aeron {
@@ -42,9 +42,11 @@ impl Aeron {
         Ok(id)
     }
 
-    /// The session id that was asked for, once the driver has answered; `None` until then. Handed out once.
+    /// Returns the session id that was requested when the driver has answered; `None` until then. It is returned
+    /// once.
     ///
     /// # Errors
+    ///
     /// As [`publication`](Self::publication).
     pub fn session_id(&mut self, correlation_id: i64) -> Result<Option<i32>, ClientError> {
         match self.core.take_ready(correlation_id)? {
@@ -57,6 +59,7 @@ impl Aeron {
     /// Removes a destination from a publication by the id that its add returned.
     ///
     /// # Errors
+    ///
     /// As [`add_destination`](Self::add_destination).
     pub fn remove_destination_by_id(
         &mut self,
@@ -74,14 +77,15 @@ impl Aeron {
         self.core.pending.contains_key(&correlation_id)
     }
 
-    /// True while the driver has not answered all commands; what is removed because it was dropped does not count.
+    /// True while the driver has not answered all commands. Removals of dropped resources do not count.
     pub fn has_active_commands(&self) -> bool {
         self.core.pending.values().any(|pending| !matches!(pending.kind, PendingKind::Removal))
     }
 
-    /// Gives up a command whose outcome was not fetched. A resource that it brings, now or later, is removed again.
+    /// Abandons a command whose outcome was not fetched. A resource that it adds, now or later, is removed again.
     ///
     /// # Errors
+    ///
     /// An id that is not pending here.
     pub fn abandon(&mut self, registration_id: i64) -> Result<(), ClientError> {
         if self.core.ready.remove(&registration_id).is_some() {

@@ -1,4 +1,4 @@
-//! Commands to the driver, and what is kept until they are answered (spec 01 §4).
+//! Commands to the driver, and their state until they are answered (spec 01 §4).
 
 use harrier_protocol::command::{Command, Request};
 use harrier_protocol::counter_types::{MAX_KEY_LENGTH, MAX_LABEL_LENGTH};
@@ -21,7 +21,7 @@ impl Core {
         Ok(())
     }
 
-    /// Spies only look on (spec 01 §5.4).
+    /// Checks that an image is not that of a spy: spies cannot reject (spec 01 §5.4).
     pub(super) fn check_rejection(&self, correlation_id: i64) -> Result<(), ClientError> {
         let mut spies = self.subscriptions.values().filter(|subscription| subscription.is_spy);
         if spies.any(|spy| spy.images.iter().any(|(id, _, _)| *id == correlation_id)) {
@@ -69,7 +69,7 @@ impl Core {
         self.pending.insert(id, Pending { kind, request, deadline_ns, is_abandoned: false });
     }
 
-    /// Sends a command that brings no resource.
+    /// Sends a command that adds no resource.
     pub(super) fn command(&mut self, request: Request<'_>, what: String) -> Result<i64, ClientError> {
         if self.closed {
             return Err(ClientError::Closed);

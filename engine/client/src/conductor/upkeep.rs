@@ -1,4 +1,4 @@
-//! Resources that were let go, and the liveness of driver and client (spec 01 §5).
+//! Removal of dropped resources, and liveness of driver and client (spec 01 §5).
 
 use harrier_protocol::command::{REMOVE_FLAG_REVOKE, Request};
 use harrier_protocol::counter_types::type_id::CLIENT_HEARTBEAT;
@@ -91,8 +91,8 @@ impl Core {
         Ok(())
     }
 
-    /// Stores the time in the heartbeat counter, which the driver allocates with the client's first resource
-    /// (spec 01 §4.8).
+    /// Stores the time in the heartbeat counter, which the driver allocates with the client's first resource (spec 01
+    /// §4.8).
     pub(super) fn keep_alive(&mut self) -> Result<(), ClientError> {
         if let Some((counter, id)) = &self.heartbeat {
             if self.counters.find_by_registration(CLIENT_HEARTBEAT, self.client_id) != Some(*id) {

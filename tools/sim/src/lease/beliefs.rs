@@ -1,4 +1,4 @@
-//! What units were told of their own leadership, in virtual time.
+//! Guarantees that units have received, in virtual time.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,17 @@ use super::truth::Holder;
 struct Belief {
     token: u64,
     until_ns: i64,
-    /// Highest token that the unit has let go of.
+    /// Highest token that the unit has released.
     released: u64,
 }
 
-/// Guarantees by application and unit. That a unit's process dies does not end them: the lease is the unit's.
+/// Guarantees by application and unit. The death of a unit's process does not end them: the lease belongs to the
+/// unit.
 #[derive(Debug, Default)]
 pub struct Beliefs(BTreeMap<(usize, UnitId), Belief>);
 
 impl Beliefs {
-    /// A unit leads until then, virtual ns; what reaches further stands.
+    /// A unit leads until a virtual time, ns; a guarantee that reaches further stays.
     pub fn put(&mut self, unit: UnitId, application: usize, token: u64, until_ns: i64) {
         let none = Belief { token, until_ns, released: 0 };
         let own = self.0.entry((application, unit)).or_insert(none);
@@ -29,7 +30,7 @@ impl Beliefs {
         own.token = token;
     }
 
-    /// A unit lets go of a tenure, and of earlier ones.
+    /// A unit releases a tenure and all earlier ones.
     pub fn release(&mut self, unit: UnitId, application: usize, token: u64) {
         let none = Belief { token, until_ns: i64::MIN, released: token };
         let own = self.0.entry((application, unit)).or_insert(none);
@@ -39,19 +40,22 @@ impl Beliefs {
         }
     }
 
-    /// Until when a unit leads with a token, virtual ns.
+    /// Returns the virtual time until which a unit leads with a token, ns.
     pub fn until_ns(&self, unit: UnitId, application: usize, token: u64) -> i64 {
-        self.0.get(&(application, unit)).filter(|own| own.token == token).map_or(i64::MIN, |own| own.until_ns)
+        self.0
+            .get(&(application, unit))
+            .filter(|belief| belief.token == token)
+            .map_or(i64::MIN, |belief| belief.until_ns)
     }
 
     fn of(&self, application: usize, now_ns: i64) -> impl Iterator<Item = (UnitId, u64, i64)> {
         self.0
             .range((application, 0)..=(application, UnitId::MAX))
-            .filter(move |(_, own)| own.until_ns > now_ns)
+            .filter(move |(_, candidate)| candidate.until_ns > now_ns)
             .map(|((_, unit), own)| (*unit, own.token, own.until_ns))
     }
 
-    /// A unit with a guarantee that is not in the log.
+    /// Returns a unit with a guarantee that the log contradicts.
     pub fn contradicting(
         &self,
         application: usize,
@@ -62,7 +66,7 @@ impl Beliefs {
             .find(|(unit, token, _)| holder.unit != Some(*unit) || holder.token != *token)
     }
 
-    /// Two units that lead at once.
+    /// Returns two units that lead at the same time.
     pub fn overlapping(&self, application: usize, now_ns: i64) -> Option<(UnitId, UnitId)> {
         let mut leading = self.of(application, now_ns);
         Some((leading.next()?.0, leading.next()?.0))

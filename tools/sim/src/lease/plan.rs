@@ -1,4 +1,4 @@
-//! What goes wrong between units and their node.
+//! Faults between units and their node.
 
 use harrier_ringbuf::Rng;
 
@@ -7,10 +7,10 @@ use crate::faults::{FAULTS_END_NS, Fault, Plan};
 use crate::kernel::{Death, DiskPace};
 use crate::network::{Link, SendFaults};
 
-/// Most that a clock may be too fast or too slow, millionths: any two differ by less than one in a thousand.
+/// Greatest drift of a clock, millionths: two clocks differ by less than one in a thousand.
 const MOST_DRIFT_PPM: u64 = 499;
 
-/// How much faster than virtual time a host's clocks run, millionths.
+/// Draws the lead of a host's clocks over virtual time, millionths.
 pub(super) fn draw_drift_ppm(rng: &mut Rng) -> i64 {
     let most = MOST_DRIFT_PPM as i64;
     match rng.below(4) {
@@ -20,14 +20,15 @@ pub(super) fn draw_drift_ppm(rng: &mut Rng) -> i64 {
     }
 }
 
-/// Draws the faults of a seed. Machines crash only when `machine_crashes` says that the node is made for it.
+/// Draws the faults of a seed. Machines crash only when `machine_crashes` is true, that is when the node is
+/// configured to survive it.
 pub(super) fn draw(rng: &mut Rng, machine_crashes: bool) -> Plan {
     let mut faults = vec![(FAULTS_END_NS, Fault::Heal)];
     let at = |rng: &mut Rng| rng.below(FAULTS_END_NS as u64) as i64;
     for _ in 0..rng.below(5) {
         let when = at(rng);
         faults.push((when, draw_node_crash(rng, machine_crashes, 2_000)));
-        // A node that comes back often has another idea of the date.
+        // A node that restarts often has another date.
         if rng.chance(1, 2) {
             faults.push((when, Fault::ClockJump { host: 0, delta_ms: rng.below(6_000) as i64 - 2_500 }));
         }
@@ -72,7 +73,7 @@ fn draw_fault(rng: &mut Rng, at: i64, faults: &mut Vec<(i64, Fault)>) {
         }
         2 => faults.push((at, Fault::Cut { from, to, duration_ns: rng.below(3_000_000_000) as i64 })),
         3 => {
-            // Both ways.
+            // This cuts both directions.
             let duration_ns = rng.below(4_000_000_000) as i64;
             faults.push((at, Fault::Cut { from, to, duration_ns }));
             faults.push((at, Fault::Cut { from: to, to: from, duration_ns }));

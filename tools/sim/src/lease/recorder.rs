@@ -1,4 +1,4 @@
-//! The service behind the fence: it keeps what was let through.
+//! The service behind the fence: it records the messages that passed the fence.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,23 +11,23 @@ use super::truth::Truth;
 use super::{APPLICATIONS, write_of};
 use crate::trace::hash_bytes;
 
-/// Words of its state.
+/// Number of words of its state.
 const WORDS: usize = APPLICATIONS + 2;
 
-/// What was let through, as numbers.
+/// Record of the messages that passed the fence.
 pub struct Recorder {
-    /// Token of the last message of each application, then their count and a hash of all.
+    /// Token of the last message of each application, then the number of messages and a hash of all.
     words: [u64; WORDS],
     truth: Rc<RefCell<Truth>>,
 }
 
 impl Recorder {
-    /// Nothing was let through yet.
+    /// Creates a record without messages.
     pub fn new(truth: Rc<RefCell<Truth>>) -> Self {
         Self { words: [0; WORDS], truth }
     }
 
-    /// Messages that were let through.
+    /// Number of messages that passed the fence.
     pub fn count(&self) -> u64 {
         self.words[APPLICATIONS]
     }

@@ -1,4 +1,4 @@
-//! How a unit leads: by a tracker, or by claims of its own.
+//! Ways in which a unit leads: with a tracker, or with claims of its own.
 
 use harrier_lease::{
     ClaimError, Fence, PolledClaimer, PolledTracker, RequestId, Tenure, Ticket, TrackerState,
@@ -10,11 +10,11 @@ use super::unit::{Place, Standing};
 use super::watched::Watched;
 
 const MS: i64 = 1_000_000;
-/// Longest time in one role, ns.
+/// Longest duration of a role, ns.
 const LONGEST_ROLE_NS: u64 = 14_000_000_000;
-/// What trackers guarantee, ns: they claim twice that.
+/// Durations that trackers guarantee, ns; they claim twice as much.
 const TRACKED_NS: [i64; 5] = [150 * MS, 250 * MS, 500 * MS, 500 * MS, 1_000 * MS];
-/// What is claimed directly, ns.
+/// Durations of direct claims, ns.
 const CLAIMED_NS: [i64; 6] = [100 * MS, 300 * MS, 555 * MS, 1_000 * MS, 1_000 * MS, 2_000 * MS];
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ enum Kind {
     Tracker {
         tracker: Box<PolledTracker>,
         tickets: Tickets,
-        /// Leads with this token, and was not told to stop.
+        /// Token with which the unit leads and was not told to stop.
         kept: Option<u64>,
     },
     Pause,
@@ -48,24 +48,24 @@ enum Kind {
     },
 }
 
-/// What a unit does to lead.
+/// Present way in which a unit leads.
 pub struct Role {
     kind: Kind,
     place: Place,
-    /// When the next step of its own is due, ns.
+    /// Time of its next step, ns.
     next_ns: i64,
-    /// When it begins another role, ns.
+    /// Time at which it begins another role, ns.
     until_ns: Option<i64>,
 }
 
 impl Role {
-    /// The first role of a process.
+    /// Draws the first role of a process.
     pub fn draw(place: Place, rng: &mut Rng) -> Result<Self, String> {
         let kind = draw_kind(place, rng)?;
         Ok(Self { kind, place, next_ns: 0, until_ns: None })
     }
 
-    /// Nothing is held, and nothing awaited.
+    /// True when the unit holds nothing and waits for nothing.
     pub fn is_done(&self) -> bool {
         match &self.kind {
             Kind::Tracker { tracker, .. } => tracker.is_stopped(),
@@ -74,7 +74,7 @@ impl Role {
         }
     }
 
-    /// The fence of the present tenure.
+    /// Returns the fence of the present tenure.
     pub fn fence(&self, now_ns: i64, place: Place) -> Option<Fence> {
         match &self.kind {
             Kind::Tracker { tracker, .. } => tracker.fence(now_ns),
@@ -87,16 +87,20 @@ impl Role {
         }
     }
 
-    /// When it wants to go on, after now, ns.
+    /// Returns the next time after now at which it has work to do, ns.
     pub fn next_deadline(&self, now_ns: i64) -> Option<i64> {
         let tracked = match &self.kind {
             Kind::Tracker { tracker, .. } => tracker.next_deadline(),
             _ => None,
         };
-        [tracked, Some(self.next_ns), self.until_ns].into_iter().flatten().filter(|own| *own > now_ns).min()
+        [tracked, Some(self.next_ns), self.until_ns]
+            .into_iter()
+            .flatten()
+            .filter(|time_ns| *time_ns > now_ns)
+            .min()
     }
 
-    /// Goes on; returns the work done.
+    /// Runs the role; returns the work done.
     pub fn run(
         &mut self,
         claimer: &mut Watched<'_>,
@@ -198,7 +202,7 @@ impl Role {
                     .start_release(application, unit, tenure.token, now_ns)
                     .ok()
                     .map(|id| Kind::Releasing { id }),
-                // Left to expire.
+                // The lease is left to expire.
                 1 => Some(Kind::Pause),
                 _ => claimer
                     .start_claim(application, unit, *duration_ns, now_ns)
@@ -221,7 +225,7 @@ impl Role {
         1
     }
 
-    /// Ends what it has begun.
+    /// Ends the present role.
     fn let_go(&mut self, claimer: &mut Watched<'_>, rng: &mut Rng, now_ns: i64) -> usize {
         let (application, unit) = (application_name(self.place.application), self.place.name());
         let next = match &self.kind {
@@ -258,7 +262,7 @@ fn draw_kind(place: Place, rng: &mut Rng) -> Result<Kind, String> {
     Ok(Kind::Tracker { tracker: Box::new(tracker), tickets, kept: None })
 }
 
-/// Keeps what a tracker leads with; one that goes on renewing must not lose it.
+/// Keeps the token with which a tracker leads. A tracker that renews must not lose it.
 fn note_tenure(
     claimer: &Watched<'_>,
     standing: &mut Standing,
@@ -266,7 +270,7 @@ fn note_tenure(
     kept: &mut Option<u64>,
     now_ns: i64,
 ) {
-    let token = tracker.tenure(now_ns).map(|own| own.token);
+    let token = tracker.tenure(now_ns).map(|tenure| tenure.token);
     if let Some(before) = *kept
         && token != Some(before)
     {
@@ -286,7 +290,7 @@ fn ask(tracker: &mut PolledTracker, tickets: &mut Tickets, rng: &mut Rng, now_ns
     }
 }
 
-/// What tickets say must be so (spec 05 L16, L17).
+/// Checks the answers of tickets (spec 05 L16, L17).
 fn hear(claimer: &Watched<'_>, tracker: &PolledTracker, tickets: &mut Tickets, now_ns: i64) {
     let (unit, application) = (claimer.place.unit_id(), claimer.place.application);
     let tenure = tracker.tenure(now_ns);
@@ -301,7 +305,7 @@ fn hear(claimer: &Watched<'_>, tracker: &PolledTracker, tickets: &mut Tickets, n
             Some(tenure) if answer => {
                 claimer.truth.borrow_mut().believe(unit, application, tenure.token, until_ns);
             }
-            // An answer that came too late to be of use is true of what was.
+            // An answer that arrived too late to be useful was true at its time.
             None if answer && until_ns > claimer.kernel.state().now_ns => {
                 violate(format!("{unit} leads {application} by a ticket until {until_ns}"));
             }

@@ -1,4 +1,4 @@
-//! The node and its units, from the first start to the last replay.
+//! Runs the node and its units, from the first start to the last replay.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
@@ -39,36 +39,36 @@ mod ending;
 
 use calm::Calm;
 
-/// Host of the node; those of the units follow.
+/// Host of the node; the hosts of the units follow.
 const NODE: HostId = 0;
 const NODE_DRIVER: &str = "/dev/shm/node";
 const SECOND_NS: i64 = 1_000_000_000;
-/// Units go on so long behind the faults, and then let go.
+/// Time for which units continue after the faults before they release everything, ns.
 const CALM_NS: i64 = 5 * SECOND_NS;
-/// All must be settled within this time from then on.
+/// Time in which everything must be settled from then on, ns.
 const DRAINING_NS: i64 = 30 * SECOND_NS;
-/// Time in which a wait ends once its tenure is over, all is calm and its unit has a session: longer than it takes to find
-/// out that the session is over, and to wait in another one.
+/// Time in which a wait ends when its tenure is over, there are no faults and its unit has a session, ns. It is
+/// longer than the time to find out that the session is over and to wait in another one.
 const WAKING_NS: i64 = 3 * SECOND_NS;
 
-/// What a run is made of, besides its seed.
+/// Parameters of a run, besides its seed.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Which crashes acknowledged messages survive.
+    /// Crashes that acknowledged messages survive.
     pub sync_level: SyncLevel,
-    /// Keeps the events as text.
+    /// Keep the events as text.
     pub keep_lines: bool,
-    /// Clocks of all hosts: drift in millionths.
+    /// Drift of the clocks of all hosts, millionths.
     pub drifts_ppm: [i64; ALL_UNITS + 1],
-    /// When the operator has snapshots taken.
+    /// Times at which the operator takes snapshots.
     pub commands: VecDeque<(i64, Command)>,
-    /// What goes wrong, and when.
+    /// Faults and their times.
     pub plan: Plan,
 }
 
 impl Scenario {
-    /// Ten seconds with faults, and five without. Of runs that need only survive crashes of processes, some survive those
-    /// of machines as well.
+    /// Draws ten seconds with faults and five without. Among the runs that only need to survive crashes of processes,
+    /// some survive crashes of machines as well.
     pub fn draw(seed: u64, sync_level: SyncLevel, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x1EA5_0000_0000_0001);
         let drawn = if rng.chance(1, 2) { SyncLevel::Data } else { SyncLevel::None };
@@ -87,15 +87,15 @@ impl Scenario {
     }
 }
 
-/// A unit's host.
+/// Host of a unit.
 struct UnitHost {
     place: Place,
     memory: SimMemory,
     life: u64,
     standing: Rc<RefCell<Standing>>,
-    /// It is down, and starts then.
+    /// Time at which it starts when it is down.
     starts_at_ns: Option<i64>,
-    /// What befalls it at its next death.
+    /// Fault to apply at its next death.
     death: Option<Fault>,
 }
 
@@ -110,12 +110,12 @@ struct Run {
     units: Vec<UnitHost>,
     calm: Calm,
     operator: Operator,
-    /// The node is down, and starts then.
+    /// Time at which the node starts when it is down.
     starts_at_ns: Option<i64>,
     death: Option<Fault>,
-    /// Leadership terms seen before the node's present life.
+    /// Number of leadership terms before the node's present life.
     terms_before: usize,
-    /// Tokens that trackers led with when the node died.
+    /// Tokens with which trackers led when the node died.
     led_with: [Option<u64>; ALL_UNITS],
     granted_before: Option<[u64; APPLICATIONS]>,
     is_log_alone: bool,
@@ -161,7 +161,7 @@ pub fn run(seed: u64, scenario: Scenario) -> Outcome {
     run.finish(seed)
 }
 
-/// Times that let connections end early, so that runs see many of them.
+/// Sets short time-outs, so that connections end early and runs see many of them.
 fn brisk(context: &mut DriverContext) {
     small(context);
     context.image_liveness_timeout_ns = 2 * SECOND_NS;
@@ -335,7 +335,7 @@ impl Run {
         }
     }
 
-    /// Takes all snapshots out of recording.log, so that the node begins with the log.
+    /// Removes all snapshots from recording.log, so that the node begins with the log.
     fn forget_snapshots(&self) -> Result<(), String> {
         let now = self.kernel.now(NODE);
         let mut storage = SimStorage::new(self.kernel.clone(), NODE);
@@ -348,7 +348,7 @@ impl Run {
         Ok(())
     }
 
-    /// The node's process is dead; its machine may be too.
+    /// The node's process has died; its machine may have crashed as well.
     fn on_node_death(&mut self) {
         inside::harvest(&self.kernel, NODE, &self.memory, NODE_DRIVER, &self.histories[0], false);
         self.world.kill(NODE);
@@ -378,7 +378,7 @@ impl Run {
         let now_ns = self.now_ns();
         while let Some(fault) = self.scenario.plan.due(now_ns) {
             match fault {
-                // One death at a time.
+                // Only one death is planned at a time.
                 Fault::Crash { .. } if self.death.is_some() => continue,
                 Fault::Crash { death, .. } => {
                     self.death = Some(fault);

@@ -1,5 +1,5 @@
-//! What is true of leases in virtual time, whatever clocks say: what the log has granted, what units were told, and the
-//! rules between them (spec 05, "What must hold").
+//! The truth about leases in virtual time, whatever clocks show: what the log has granted, what units were told, and
+//! the rules between them (spec 05, "What must hold").
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::beliefs::Beliefs;
 use super::{APPLICATIONS, UnitId};
 use crate::history::Violation;
 
-/// Who holds an application's lease, by the log.
+/// Holder of an application's lease, by the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Holder {
     /// The unit; `None` without a holder.
@@ -21,7 +21,7 @@ pub struct Holder {
 /// The lease table after an event of the log.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
-    /// When a service was first shown the event, virtual ns.
+    /// Time at which a service first saw the event, virtual ns.
     at_ns: i64,
     holders: [Holder; APPLICATIONS],
 }
@@ -29,51 +29,51 @@ struct Moment {
 /// A process of a unit.
 pub type Life = (UnitId, u64);
 
-/// A wait for release that a unit's process has not had the end of.
+/// A wait for release of a unit's process that has not ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     /// The application.
     pub application: usize,
-    /// The tenure that it was registered for last, by the log.
+    /// Tenure for which the log registered it last.
     registered: u64,
-    /// When that tenure was over, virtual ns.
+    /// Time at which that tenure was over, virtual ns.
     pub over_ns: Option<i64>,
     has_been_over: bool,
 }
 
-/// What became of a message with a fence, by each of the two tables.
+/// Decisions of the two tables about a message with a fence.
 #[derive(Debug, Clone, Copy, Default)]
 struct Verdicts {
     by_lease_service: Option<bool>,
     by_fenced_service: Option<bool>,
 }
 
-/// Which of the two tables speaks.
+/// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// The lease service's.
+    /// Table of the lease service.
     Leases,
-    /// The copy of the service that accepts fences.
+    /// Copy of the service that accepts fences.
     Fences,
 }
 
-/// What is known of a run.
+/// Knowledge about a run.
 #[derive(Debug, Default)]
 pub struct Truth {
     /// Virtual time, kept by the run.
     pub now_ns: i64,
     /// Broken rules.
     pub violations: Vec<Violation>,
-    /// What units believe of themselves.
+    /// Guarantees that units have.
     pub beliefs: Beliefs,
     moments: Vec<Moment>,
-    /// Highest token of each application's tenures.
+    /// Highest token of each application.
     newest: [u64; APPLICATIONS],
     highest_token: u64,
-    /// Who led each application last.
+    /// Last leader of each application.
     last_units: [Option<UnitId>; APPLICATIONS],
     fenced: BTreeMap<i64, Verdicts>,
-    /// Hashes of the table by the position of the log.
+    /// Hashes of the table, by log position.
     tables: BTreeMap<i64, u64>,
     sessions: BTreeMap<i64, Life>,
     /// Sessions that have ended in the log.
@@ -83,25 +83,25 @@ pub struct Truth {
     /// Process and token of the latest grant that a client has heard of, by application.
     granted_to: BTreeMap<usize, (Life, u64)>,
     waits: BTreeMap<(Life, i64), Waiting>,
-    /// Waits that ended while a service's callback was still telling what it had done.
+    /// Waits that ended while a callback of a service was still reporting its effects.
     unproven: Vec<(Life, Waiting)>,
-    /// Claims granted, by application.
+    /// Number of granted claims, by application.
     pub granted: [u64; APPLICATIONS],
-    /// Answers of all kinds.
+    /// Number of answers of all kinds.
     pub answers: u64,
-    /// Units begin nothing new and let go of what they have.
+    /// Units begin nothing new and release what they have.
     pub is_draining: bool,
 }
 
 impl Truth {
-    /// Notes a broken rule.
+    /// Records a broken rule.
     pub fn violate(&mut self, checker: &'static str, text: impl Into<String>) {
         if self.violations.len() < 20 {
             self.violations.push(Violation { checker, text: text.into() });
         }
     }
 
-    /// Who holds an application's lease, by all that services were shown.
+    /// Returns the holder of an application's lease, by all events that services have seen.
     pub fn holder(&self, application: usize) -> Holder {
         self.moments.last().map_or(Holder::default(), |moment| moment.holders[application])
     }
@@ -111,8 +111,8 @@ impl Truth {
         (0..APPLICATIONS).all(|application| self.holder(application).unit.is_none())
     }
 
-    /// The lease service was shown a new event; these hold leases after it. Returns how many of them took over from
-    /// another unit.
+    /// The lease service has seen a new event; these units hold leases after it. Returns how many of them took over
+    /// from another unit.
     pub fn on_moment(&mut self, holders: [Holder; APPLICATIONS]) -> usize {
         let mut takeovers = 0;
         for (application, holder) in holders.into_iter().enumerate() {
@@ -139,7 +139,7 @@ impl Truth {
         takeovers
     }
 
-    /// Spec 05 L1: what was guaranteed is so in the log.
+    /// Checks spec 05 L1: the log confirms every guarantee.
     fn check_guarantees(&mut self, application: usize) {
         let holder = self.holder(application);
         if let Some((unit, token, until_ns)) = self.beliefs.contradicting(application, holder, self.now_ns) {
@@ -164,7 +164,7 @@ impl Truth {
         }
     }
 
-    /// True when another unit led before.
+    /// Begins a tenure; returns true when another unit led before.
     fn begin_tenure(&mut self, application: usize, holder: Holder) -> bool {
         if holder.unit.is_none() {
             return false;
@@ -180,22 +180,21 @@ impl Truth {
         before.is_some() && before != holder.unit
     }
 
-    /// Spec 05 L2: who was denied the lease and has not claimed it since does not get it. What dead processes have under way
-    /// may still be granted.
+    /// Checks spec 05 L2: a unit that was denied the lease and has not claimed it since does not get it. Claims that
+    /// dead processes have in flight may still be granted.
     fn check_denied(&mut self, application: usize, holder: Holder) {
         let Some((unit, life)) = holder.unit.and_then(|unit| Some((unit, *self.denied.get(&unit)?))) else {
             return;
         };
-        let is_haunted = self
-            .sessions
-            .iter()
-            .any(|(session_id, own)| own.0 == unit && own.1 != life && !self.ended.contains(session_id));
+        let is_haunted = self.sessions.iter().any(|(session_id, session)| {
+            session.0 == unit && session.1 != life && !self.ended.contains(session_id)
+        });
         if !is_haunted {
             self.violate("denial", format!("{unit:?} is granted {application} after a denial: {holder:?}"));
         }
     }
 
-    /// Both tables are the same at each position, in every life.
+    /// Checks that both tables are equal at each position, in every life.
     pub fn on_table(&mut self, position: i64, hash: u64) {
         let before = *self.tables.entry(position).or_insert(hash);
         if before != hash {
@@ -203,7 +202,7 @@ impl Truth {
         }
     }
 
-    /// A table has judged a message with a fence; both must judge alike, in every life.
+    /// A table has judged a message with a fence; both tables must judge equally, in every life.
     pub fn on_fenced(&mut self, position: i64, table: Table, passes: bool) {
         let own = self.fenced.entry(position).or_default();
         let slot = match table {
@@ -218,7 +217,7 @@ impl Truth {
         }
     }
 
-    /// A message is about to be let through: no newer tenure has begun (spec 05 L10).
+    /// A message is about to pass the fence: no newer tenure may have begun (spec 05 L10).
     pub fn on_passed(&mut self, application: usize, token: u64) {
         let newest = self.newest[application];
         if token != self.holder(application).token || token < newest {
@@ -250,7 +249,7 @@ impl Truth {
         self.believe(unit, application, token, until_ns);
     }
 
-    /// A unit has reason to believe that it leads until then.
+    /// A unit has a guarantee that it leads until a time.
     pub fn believe(&mut self, unit: UnitId, application: usize, token: u64, until_ns: i64) {
         self.beliefs.put(unit, application, token, until_ns);
         if let Some((first, second)) = self.beliefs.overlapping(application, self.now_ns) {
@@ -294,7 +293,7 @@ impl Truth {
         }
     }
 
-    /// A check that began then has an answer: it was so at a moment in between (spec 05 L9).
+    /// A check that began at a time was answered; the answer must be true at some moment since then (spec 05 L9).
     pub fn on_checked(&mut self, unit: UnitId, application: usize, began_ns: i64, token: Option<u64>) {
         self.answers += 1;
         let from = self.moments.partition_point(|moment| moment.at_ns < began_ns);
@@ -314,7 +313,7 @@ impl Truth {
         }
     }
 
-    /// A message was refused, when the present tenure had this token.
+    /// A message was rejected; the present tenure had this token.
     pub fn on_stale(&mut self, unit: UnitId, application: usize, token: u64, current: u64) {
         self.answers += 1;
         let until_ns = self.beliefs.until_ns(unit, application, token);
@@ -332,17 +331,19 @@ impl Truth {
         self.waits.insert((life, id.0), waiting);
     }
 
-    /// The lease service was shown a wait of a session; the state is that after it. True when it was there already.
+    /// The lease service has registered a wait of a session; the state is that after the registration. Returns true
+    /// when the wait was registered already.
     pub fn on_wait_registered(&mut self, session_id: i64, correlation_id: i64, token: u64) -> bool {
         let now_ns = self.now_ns;
         let Some(life) = self.sessions.get(&session_id).copied() else { return false };
-        let Some(application) = self.waits.get(&(life, correlation_id)).map(|own| own.application) else {
+        let Some(application) = self.waits.get(&(life, correlation_id)).map(|waiting| waiting.application)
+        else {
             return false;
         };
         let holder = self.holder(application);
         let Some(own) = self.waits.get_mut(&(life, correlation_id)) else { return false };
         let was_registered = own.registered != 0;
-        // A client that has not heard what it waits for asks anew.
+        // A client that has not heard of the end of its wait asks again.
         own.registered = if token == 0 { holder.token } else { token };
         if holder.unit.is_none() || own.registered != holder.token {
             own.over_ns.get_or_insert(now_ns);
@@ -362,13 +363,13 @@ impl Truth {
         }
     }
 
-    /// A process is dead.
+    /// A process has died.
     pub fn on_death(&mut self, life: Life) {
         self.denied.remove(&life.0);
-        self.waits.retain(|(own, _), _| *own != life);
+        self.waits.retain(|(wait, _), _| *wait != life);
     }
 
-    /// Waits that are under way.
+    /// Returns the waits that have not ended.
     pub fn waits(&self) -> impl Iterator<Item = (Life, Waiting)> {
         self.waits.iter().map(|((life, _), waiting)| (*life, *waiting))
     }

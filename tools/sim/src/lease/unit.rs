@@ -1,4 +1,5 @@
-//! One process of a unit: it leads by a tracker or by claims of its own, and checks, waits, pins and writes besides.
+//! One process of a unit. It leads with a tracker or with claims of its own, and it also checks, waits, pins and
+//! writes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,19 +20,19 @@ use super::{APPLICATIONS, UNITS, UnitId, application_name, encode_write, unit_na
 use crate::kernel::{HostId, Kernel};
 use crate::memory::SimMemory;
 
-/// Which unit it is, and where.
+/// Identity and host of a unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// Its application.
+    /// Application of the unit.
     pub application: usize,
-    /// Its number within the application.
+    /// Number of the unit within the application.
     pub index: usize,
-    /// Its host.
+    /// Host of the unit.
     pub host: HostId,
 }
 
 impl Place {
-    /// The unit's number among all.
+    /// Returns the number of the unit among all units.
     pub fn unit_id(self) -> UnitId {
         (self.application * UNITS + self.index) as UnitId
     }
@@ -42,16 +43,16 @@ impl Place {
     }
 }
 
-/// How far a process is; read by the run.
+/// Progress of a process, for the run.
 #[derive(Debug, Default)]
 pub struct Standing {
-    /// It has nothing any more.
+    /// It holds nothing any more.
     pub is_done: bool,
-    /// Since when it has a session, virtual ns; never without one.
+    /// Time since when it has a session, virtual ns; `None` without one.
     pub connected_ns: Option<i64>,
-    /// A tracker leads with this token.
+    /// Token with which a tracker leads.
     pub leads_with: Option<u64>,
-    /// A tracker has lost what it kept renewing, at that virtual time, claiming for so long, ns.
+    /// Virtual time at which a tracker lost a lease that it kept renewing, and the claimed duration, ns.
     pub lost: Option<(i64, i64)>,
 }
 
@@ -113,14 +114,14 @@ pub struct Unit {
     now_ns: i64,
 }
 
-/// Longest pause of a unit with a session between two looks at its requests, ns.
+/// Longest time between two polls of a unit with a session, ns.
 const LOOK_NS: i64 = 25_000_000;
 
-/// Names that are pinned: a unit's own application, and one that nobody leads.
+/// Names that are pinned besides the unit's own application; nobody leads them.
 const SPARE: [&str; 2] = ["spare0", "spare1"];
 
 impl Unit {
-    /// A process that has not begun.
+    /// Creates a process that has not started.
     pub fn new(
         (place, life): (Place, u64),
         kernel: Kernel,
@@ -161,7 +162,7 @@ impl Unit {
             check: None,
             watch: None,
             is_pinner,
-            // An earlier life may have left one behind.
+            // An earlier life may have left a pin behind.
             pin: Pin::Pinned { until_ns: i64::MIN },
             pinned: 0,
             listing: None,
@@ -249,7 +250,7 @@ impl Unit {
         }
     }
 
-    /// Asks the log about any unit, and itself about its own.
+    /// Checks any unit against the log, and itself against its own guarantee.
     fn check(&mut self, is_draining: bool) {
         let now_ns = self.now_ns;
         let (own, application) = (self.place.unit_id(), self.place.application);
@@ -299,7 +300,7 @@ impl Unit {
         match self.watch {
             None if is_draining || now_ns < self.next_watch_ns => {}
             None => {
-                // Most wait to the end, some give up.
+                // Most wait until the end, some give up.
                 let patience_ns =
                     if self.rng.chance(1, 3) { self.rng.below(longest_ns) as i64 } else { i64::MAX / 2 };
                 let id = claimer.start_block(application, now_ns).ok();
@@ -350,7 +351,7 @@ impl Unit {
             Pin::Unpinning(id) => match self.client.poll_pin(id) {
                 None => Pin::Unpinning(id),
                 Some(Ok(())) if self.next_pin_ns == 0 && self.pinned == 0 => {
-                    // What an earlier life may have left is of two names.
+                    // An earlier life may have left pins of two names.
                     self.pinned = 1;
                     Pin::Pinned { until_ns: i64::MIN }
                 }
@@ -375,7 +376,7 @@ impl Unit {
         }
     }
 
-    /// Writes behind the fence of the present tenure, and at times behind that of an earlier one.
+    /// Writes behind the fence of the present tenure, and at times behind that of an earlier tenure.
     fn write(&mut self, is_draining: bool) -> usize {
         if self.now_ns < self.next_write_ns {
             return 0;
@@ -413,7 +414,7 @@ impl Agent for Unit {
     fn next_deadline(&self) -> Option<i64> {
         let Some(aeron) = &self.aeron else { return Some(self.now_ns + 1_000_000) };
         let mut next_ns = aeron.next_deadline();
-        // Datagrams wake the host; what is out of time is found out soon enough.
+        // Datagrams wake the host; time-outs are noticed soon enough.
         let looks_at_ns = if self.client.is_connected() {
             Some(self.now_ns + LOOK_NS)
         } else {

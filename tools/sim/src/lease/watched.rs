@@ -1,4 +1,4 @@
-//! A lease client whose every answer the checkers hear.
+//! A lease client that reports every answer to the checkers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use super::truth::{Life, Truth};
 use super::unit::Place;
 use crate::kernel::Kernel;
 
-/// The claimer of trackers, and of units that claim by themselves.
+/// Claimer of trackers, and of units that claim by themselves.
 pub struct Watched<'a> {
     pub(super) client: &'a mut LeaseClient,
     pub(super) truth: &'a Rc<RefCell<Truth>>,

@@ -1,4 +1,4 @@
-//! The node's services as the checkers see them: each event of the log, and the table after it.
+//! Services that report to the checkers each event of the log and the table after it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,21 +22,21 @@ use crate::trace::hash_bytes;
 
 /// A service with a lease table.
 pub trait Leased: ClusteredService {
-    /// Which of the two it is.
+    /// Kind of the table.
     const TABLE: Table;
 
-    /// Its table.
+    /// Returns the table.
     fn table(&self) -> &LeaseTable;
 
-    /// Hash of all its state.
+    /// Returns the hash of its whole state.
     fn state_hash(&self) -> u64;
 
-    /// Waits for release that it has.
+    /// Number of its waits for release.
     fn waiter_count(&self) -> usize {
         0
     }
 
-    /// Messages with a fence that it has let through.
+    /// Number of messages with a fence that it has passed on.
     fn passed_count(&self) -> u64 {
         0
     }
@@ -94,7 +94,7 @@ impl Leased for FencedService<Recorder> {
     }
 }
 
-/// A service that tells the checkers all it sees.
+/// A service that reports all events to the checkers.
 pub struct Witness<S> {
     inner: S,
     history: Rc<RefCell<History>>,
@@ -103,7 +103,7 @@ pub struct Witness<S> {
 }
 
 impl<S: Leased> Witness<S> {
-    /// A service of a new life of a node.
+    /// Creates a service for a new life of a node.
     pub fn new(inner: S, history: Rc<RefCell<History>>, truth: Rc<RefCell<Truth>>, kernel: Kernel) -> Self {
         Self { inner, history, truth, kernel }
     }
@@ -116,7 +116,7 @@ impl<S: Leased> Witness<S> {
         S::TABLE == Table::Leases
     }
 
-    /// The event that is about to be shown is one that no life has been shown before.
+    /// True when no life has seen the event that follows.
     fn is_new(&self) -> bool {
         self.history.borrow().has_caught_up()
     }
@@ -128,7 +128,7 @@ impl<S: Leased> Witness<S> {
         })
     }
 
-    /// Tells what the service was shown, and the state after it.
+    /// Reports an event that the service has seen, and the state after it.
     fn see(&mut self, cluster: &Cluster<'_>, kind: EventKind, session_id: i64, detail: u64, timestamp: i64) {
         let is_new = self.is_new();
         let event = Event { position: cluster.log_position(), kind, session_id, detail, timestamp };
@@ -154,7 +154,7 @@ impl<S: Leased> Witness<S> {
         }
     }
 
-    /// Tokens and expiries by slot.
+    /// Returns tokens and expiries, by slot.
     fn leases(&self) -> [Option<(u64, i64)>; SETTINGS.max_leases] {
         let mut leases = [None; SETTINGS.max_leases];
         let written = self.inner.table().write_state(&mut |record| -> Result<(), SbeError> {
@@ -190,7 +190,7 @@ impl<S: Leased> Witness<S> {
                 if is_over {
                     self.hit("wait for a tenure that is over");
                 }
-                // Spec 05 L7: who comes back to wait for a tenure that is over is told so.
+                // Checks spec 05 L7: a client that waits again for a tenure that is over is told so.
                 if is_over && self.inner.waiter_count() > waiters_before {
                     let text = format!("session {session_id} waits for {token}, which is over");
                     self.truth.borrow_mut().violate("wake-up", text);
@@ -267,7 +267,7 @@ impl<S: Leased> ClusteredService for Witness<S> {
         let (is_new, passed) = (self.is_new(), self.inner.passed_count());
         let waiters = self.inner.waiter_count();
         let id = session.map_or(0, |session| session.id);
-        // What the message finds; waiters are told before their registration is known otherwise.
+        // Keeps the state before the message; waiters are told before their registration is known otherwise.
         self.inner.on_session_message(cluster, session, timestamp, message, header);
         let position = header.position();
         let kind = EventKind::Message { offer: position as u64 };

@@ -1,4 +1,4 @@
-//! The consensus module's snapshots: at one position of the log each life writes the same bytes, whether it began with an
+//! Snapshots of the consensus module: at one log position each life writes the same bytes, whether it began with an
 //! earlier snapshot or with the log alone.
 
 use std::collections::BTreeMap;
@@ -14,25 +14,26 @@ use crate::disk::Disk;
 /// Payloads of a snapshot's messages.
 type Messages = Vec<Vec<u8>>;
 
-/// A snapshot that was seen in the archive.
+/// A snapshot that was found in the archive.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The last recording of it.
+    /// Its last recording.
     recording_id: i64,
     messages: Messages,
 }
 
-/// The snapshots of a run by their position in the log.
+/// The snapshots of a run, by their log positions.
 #[derive(Debug, Default)]
 pub(super) struct ModuleSnapshots {
     by_position: BTreeMap<i64, Seen>,
 }
 
 impl ModuleSnapshots {
-    /// Looks at all that recording.log names; returns how many were taken again since the last look.
+    /// Reads all snapshots that recording.log names; returns how many were taken again since the last call.
     ///
     /// # Errors
-    /// The first that differs from an earlier one at its position.
+    ///
+    /// The first snapshot that differs from an earlier one at its position.
     fn look(&mut self, disk: &Disk) -> Result<u64, String> {
         let path = Path::new("/var/node/cluster/recording.log");
         let Some(inode) = disk.find(path) else { return Ok(0) };
@@ -69,7 +70,7 @@ fn difference(position: i64, before: &Messages, now: &Messages) -> String {
     )
 }
 
-/// The frames of a recording, without what differs from recording to recording.
+/// Returns the frames of a recording without the fields that differ between recordings.
 fn read(disk: &Disk, recording_id: i64) -> Result<Messages, String> {
     let (mut messages, mut position) = (Messages::new(), 0_usize);
     loop {
@@ -98,7 +99,7 @@ fn read(disk: &Disk, recording_id: i64) -> Result<Messages, String> {
 }
 
 impl Run {
-    /// Compares the snapshots that are in use with those that were.
+    /// Compares the snapshots that are in use with earlier ones.
     pub(super) fn compare_module_snapshots(&mut self) {
         let outcome = {
             let state = self.kernel.state();

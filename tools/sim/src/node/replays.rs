@@ -1,4 +1,4 @@
-//! What is checked once a run is over: the same log comes to the same state again, with and without snapshots.
+//! Checks after a run: the same log gives the same state again, with and without snapshots.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use crate::snapshot;
 use crate::storage::SimStorage;
 
 impl Run {
-    /// The log into fresh services, behind the latest snapshot and then alone: they must come to the same state.
+    /// Replays the log into fresh services, once after the latest snapshot and once alone. Both must reach the same
+    /// state.
     pub(super) fn replay_twice_more(&mut self) {
         self.restart();
         self.check_agreement();
@@ -45,12 +46,12 @@ impl Run {
         self.kernel.state().note("replayed", &[digest]);
     }
 
-    /// All services have been shown the same, and are in the same state.
+    /// Checks that all services have seen the same events and have the same state.
     fn check_agreement(&self) {
         for other in &self.histories[1..] {
             let (first, other) = (self.histories[0].borrow(), other.borrow());
             let (own, others) = (first.events(), other.events());
-            let differ = own.iter().zip(others).position(|(own, others)| own != others);
+            let differ = own.iter().zip(others).position(|(other, others)| other != others);
             let text = match differ {
                 Some(at) => format!("event {at} is {:?} and {:?}", own[at], others[at]),
                 None if own.len() != others.len() || first.digest() != other.digest() => {
@@ -63,7 +64,7 @@ impl Run {
         }
     }
 
-    /// Takes all snapshots out of recording.log, so that the node begins with the log.
+    /// Removes all snapshots from recording.log, so that the node begins with the log.
     pub(super) fn forget_snapshots(&self) -> Result<(), String> {
         let now = self.kernel.now(NODE);
         let mut storage = SimStorage::new(self.kernel.clone(), NODE);
@@ -83,7 +84,8 @@ impl Run {
         let snapshot = self.history().snapshot;
         let lives = self.history().incarnation;
         let Some(snapshot) = snapshot else {
-            // An order that was first applied in a replay is answered without a snapshot. The last two lives are ones too.
+            // An order that a replay applied first is answered without a snapshot. The last two lives are replays
+            // too.
             if lives > 3 {
                 return self.kernel.state().coverage.hit("snapshot overtaken by a crash");
             }

@@ -1,4 +1,4 @@
-//! What receivers ask for again: how often they ask, what the sender owes them for it, and whom an answer serves.
+//! Retransmissions: how often receivers send NAKs, what the sender owes them, and which receivers an answer serves.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,16 +6,17 @@ use std::net::SocketAddr;
 use super::plan::GROUP_BACKOFF_NS;
 use crate::kernel::HostId;
 
-/// Askings for one gap that are looked at together.
+/// Number of NAKs for one gap that are judged together.
 const ASKINGS: usize = 9;
-/// Least time between the first and the last of them, ns. An eighth of the longest back-off for each: what a receiver draws
-/// is shorter in one of fifty cases (spec 02 §3.5), and eight in a row that are this short on average do not happen.
+/// Least time between the first and the last of them, ns. It is an eighth of the longest back-off for each: a
+/// receiver draws a shorter one in one of fifty cases (spec 02 §3.5), and eight in a row that are this short on
+/// average do not happen.
 const LEAST_TIME_NS: i64 = GROUP_BACKOFF_NS;
 
-/// A gap of a session as a NAK names it.
+/// A gap of a session in the form of a NAK.
 pub(super) type Gap = (i32, i32, i32);
 
-/// The gap that a receiver asks a sender for, and when.
+/// Gap for which a receiver sends NAKs to a sender, and their times.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     gap: Option<Gap>,
@@ -23,13 +24,13 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// A receiver of a group asks: how long its latest askings for this gap took, when that is too short.
+    /// A receiver of a group sends a NAK. Returns how long its latest NAKs for this gap took, when that is too short.
     pub(super) fn on_nak(&mut self, gap: Gap, now_ns: i64) -> Option<i64> {
         if self.gap != Some(gap) {
             self.gap = Some(gap);
             self.times_ns.clear();
         }
-        // One that is heard over several connections is asked over each of them at once.
+        // A sender with several connections receives the NAK over each of them at once.
         if self.times_ns.last() == Some(&now_ns) {
             return None;
         }
@@ -41,7 +42,7 @@ impl Asking {
         (self.times_ns.len() == ASKINGS && took_ns < LEAST_TIME_NS).then_some(took_ns)
     }
 
-    /// It has asked for this gap before.
+    /// True when it has asked for this gap before.
     pub(super) fn is_repeated(&self) -> bool {
         self.times_ns.len() > 1
     }
@@ -52,36 +53,36 @@ impl Asking {
 struct Answer {
     begin: i64,
     end: i64,
-    /// Those for the same bytes are not answered until then, ns.
+    /// Time until which NAKs for the same bytes are not answered, ns.
     until_ns: i64,
-    /// It may hold one of the sender's actions until then, ns.
+    /// Time until which it may occupy one of the sender's actions, ns.
     held_until_ns: i64,
 }
 
-/// How a driver answers NAKs (spec 02 §2.7).
+/// Settings with which a driver answers NAKs (spec 02 §2.7).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnswerSettings {
-    /// Time before what was asked for is sent, ns.
+    /// Time before the retransmission, ns.
     pub delay_ns: i64,
-    /// Time in which it is not sent once more, ns.
+    /// Time in which the range is not retransmitted again, ns.
     pub linger_ns: i64,
-    /// Answers at once in a group.
+    /// Most retransmissions at a time to a group.
     pub max_resend: usize,
 }
 
-/// What a sender owes to those that asked.
+/// Bytes that a sender owes to its receivers.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     answers: Vec<Answer>,
-    /// Bytes that may be sent again.
+    /// Number of bytes that may be retransmitted.
     bytes: i64,
 }
 
 impl Owed {
-    /// The sender has read a NAK; false when it has been answered already.
+    /// The sender has read a NAK; returns false when it has been answered already.
     ///
-    /// Where the sender may judge otherwise (its clock is read earlier than this one, its actions may all be taken) this
-    /// owes more.
+    /// The sender may judge differently (its clock is read earlier than this one, and its actions may all be in use);
+    /// then this owes more.
     pub(super) fn on_nak(
         &mut self,
         (begin, end): (i64, i64),
@@ -112,30 +113,30 @@ impl Owed {
         true
     }
 
-    /// The sender sends so many bytes again: how many of them nobody asked for.
+    /// The sender retransmits bytes; returns how many of them nobody asked for.
     pub(super) fn on_resent(&mut self, length: usize) -> Option<i64> {
         self.bytes -= length as i64;
         (self.bytes < 0).then_some(-self.bytes)
     }
 }
 
-/// What of a session has come to a host.
+/// Data of a session that has arrived at a host.
 #[derive(Debug, Default)]
 pub(super) struct Holes {
     high: Option<i64>,
-    /// End, and whether the host has asked for it, by begin.
+    /// End of each missing range, and whether the host has asked for it, by begin.
     missing: BTreeMap<i64, (i64, bool)>,
 }
 
 impl Holes {
-    /// The host asks for these bytes.
+    /// The host sends a NAK for these bytes.
     pub(super) fn on_nak(&mut self, begin: i64, end: i64) {
         for (from, (to, is_asked)) in &mut self.missing {
             *is_asked |= *from < end && begin < *to;
         }
     }
 
-    /// A datagram has come; true when it brings what the host lacks and has not asked for.
+    /// A datagram has arrived; returns true when it brings bytes that the host lacks and has not asked for.
     pub(super) fn on_data(&mut self, begin: i64, end: i64) -> bool {
         let high = self.high.unwrap_or(begin);
         self.high = Some(high.max(end));
@@ -163,7 +164,7 @@ impl Holes {
     }
 }
 
-/// Receivers of a session: the gaps that they ask for, by host and address, and what has come to them.
+/// Receivers of a session: the gaps for which they send NAKs, by host and address, and the data that has arrived.
 #[derive(Debug, Default)]
 pub(super) struct Receivers {
     pub(super) askings: BTreeMap<(HostId, SocketAddr), Asking>,

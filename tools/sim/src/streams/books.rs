@@ -1,4 +1,5 @@
-//! What the counters and files of the drivers say: positions do not go back, memory is bounded, nothing is left at the end.
+//! Checks of the drivers' counters and files: positions do not decrease, memory is bounded, nothing is left at the
+//! end.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,19 +18,19 @@ use crate::kernel::{HostId, State};
 use crate::memory::SimMemory;
 use crate::trace::Coverage;
 
-/// Time between two looks, ns.
+/// Time between two checks, ns.
 const LOOK_NS: i64 = 10_000_000;
-/// A publication that was closed, or whose client died, has gone after this time, ns: its client is given up, it drains
-/// while its receivers are waited for, and lingers.
+/// Time after which a publication that was closed, or whose client died, is gone, ns: its client is given up, it
+/// drains while its receivers are waited for, and it lingers.
 const GONE_NS: i64 = 10_000_000_000;
-/// Images that one session has at most on a host: one that ends, and the one that follows.
+/// Most images of one session on a host: the one that ends and the one that follows.
 const IMAGES_OF_SESSION: usize = 3;
-/// Least counters of a driver: its own.
+/// Number of a driver's own counters.
 const SYSTEM_COUNTERS: i32 = C::FailedExecutorOffers as i32 + 1;
-/// Longest padding that is received in a frame's header alone, bytes.
+/// Length of the longest padding that is received as a header alone, bytes.
 const LONGEST_PADDING: i64 = 16 << 10;
 
-/// Counters that tell of rare branches.
+/// Counters that show rare branches.
 const BRANCHES: [(C, &str); 23] = [
     (C::NaksSent, "driver: NAKs sent"),
     (C::NaksReceived, "driver: NAKs received"),
@@ -56,17 +57,17 @@ const BRANCHES: [(C, &str); 23] = [
     (C::PossibleTtlAsymmetry, "driver: images with fewer hops than their senders"),
 ];
 
-/// What is known of a host's driver.
+/// Knowledge about the driver of a host.
 #[derive(Debug, Default)]
 struct Account {
-    /// Bytes that it maps without a stream.
+    /// Bytes that it maps without streams.
     base_bytes: i64,
-    /// Positions by counter and its owner.
+    /// Positions, by counter and its owner.
     positions: BTreeMap<(i32, i64), i64>,
     receivers: BTreeMap<(i32, i64), i64>,
 }
 
-/// The drivers' books.
+/// Knowledge about all drivers.
 #[derive(Debug)]
 pub(super) struct Books {
     accounts: Vec<Account>,
@@ -77,13 +78,13 @@ fn logs(state: &State, host: HostId, kind: &str) -> usize {
     state.hosts[host].disk.list(&Path::new(&directory_of(host)).join(kind)).len()
 }
 
-/// Ids of a driver's counters besides its own.
+/// Returns the ids of a driver's counters besides its own.
 fn allocated(counters: &CountersReader) -> impl Iterator<Item = i32> {
     let end = (0..).find(|id| counters.state(*id) == 0).unwrap_or_default();
     (SYSTEM_COUNTERS..end).filter(|id| counters.is_allocated(*id))
 }
 
-/// Errors that a host's driver has recorded.
+/// Returns the errors that a host's driver has recorded.
 pub(super) fn recorded_errors(host: HostId, memory: &SimMemory) -> Vec<String> {
     let mut texts = Vec::new();
     let Ok(cnc) = memory.map(&Path::new(&directory_of(host)).join(CNC_FILE), MapMode::ReadOnly) else {
@@ -118,7 +119,7 @@ impl Books {
         is_due
     }
 
-    /// Looks at a living driver.
+    /// Checks a live driver.
     pub(super) fn check(
         &mut self,
         host: HostId,
@@ -165,7 +166,7 @@ impl Books {
         self.check_memory(host, truth, state);
     }
 
-    /// Logs are as many as there are publications, and images of them.
+    /// Checks that there are as many logs as publications and images of them.
     fn check_memory(&self, host: HostId, truth: &mut Truth, state: &State) {
         let since_ns = state.now_ns - GONE_NS;
         let recent = |from: HostId| truth.additions[from].iter().filter(|at| **at > since_ns).count();
@@ -199,12 +200,12 @@ impl Books {
         }
     }
 
-    /// True when a driver keeps nothing for anybody.
+    /// True when a driver has no resources left.
     pub(super) fn is_empty(&self, host: HostId, counters: &CountersReader, state: &State) -> bool {
         self.left(host, counters, state).is_none()
     }
 
-    /// What a driver still keeps.
+    /// Returns the resources that a driver still has.
     pub(super) fn left(&self, host: HostId, counters: &CountersReader, state: &State) -> Option<String> {
         let (publications, images) = (logs(state, host, "publications"), logs(state, host, "images"));
         let mapped = counters.value(C::BytesCurrentlyMapped as i32) - self.accounts[host].base_bytes;
@@ -218,7 +219,7 @@ impl Books {
         })
     }
 
-    /// Where a driver's counters are not what was on the wire.
+    /// Returns the differences between a driver's counters and the frames on the wire.
     pub(super) fn differences(
         &self,
         host: HostId,
@@ -240,7 +241,7 @@ impl Books {
                 texts.push(format!("host {host}: {counter:?} is {}, not {expected}", value(counter)));
             }
         }
-        // One for all connections of an image.
+        // The driver counts one for all connections of an image.
         for (counter, most) in [
             (C::NaksSent, tally.naks_sent),
             (C::StatusMessagesSent, tally.positions_sent),
@@ -253,7 +254,7 @@ impl Books {
                 texts.push(format!("host {host}: {counter:?} is {}, of {most} frames", value(counter)));
             }
         }
-        // Only a receiver that cannot take a stream has something to complain of.
+        // Only a receiver that cannot take a stream may record an error.
         let is_expected = |text: &str| {
             refuses && text.contains("mtu")
                 || text.starts_with("WARN: onPublicationError")

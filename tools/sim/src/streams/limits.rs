@@ -1,4 +1,5 @@
-//! How far a sender may go by what its receivers have told it: spec 02 §4 once more, written for its rules alone.
+//! Limits of a sender by the status messages of its receivers: a second implementation of spec 02 §4 that follows its
+//! rules alone.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +7,24 @@ use harrier_protocol::udp::{StatusMessage, flag};
 
 use crate::trace::Coverage;
 
-/// Whose windows count.
+/// Receivers whose windows count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
-    /// The furthest receiver's.
+    /// The window of the furthest receiver counts.
     Max,
-    /// The slowest receiver's; with a tag only of those that carry it.
+    /// The window of the slowest receiver counts; with a tag only receivers with that tag count.
     Min {
-        /// The tag of the group.
+        /// Tag of the group.
         tag: Option<i64>,
-        /// Receivers without which nothing is granted.
+        /// Number of receivers without which nothing is granted.
         least: usize,
-        /// A receiver that is silent for longer has gone, ns.
+        /// Time after which a silent receiver is gone, ns.
         timeout_ns: i64,
     },
 }
 
-/// How much earlier than this a driver may have read its clock when it takes a status message, or later when it looks for
-/// silent receivers, ns: what lies between is granted.
+/// Time by which a driver may have read its clock earlier than this when it takes a status message, or later when it
+/// looks for silent receivers, ns. Everything in between is granted.
 const TURN_NS: i64 = 100_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -32,28 +33,28 @@ struct Receiver {
     heard_ns: i64,
 }
 
-/// The furthest position that was ever granted to a session.
+/// Furthest position that was ever granted to a session.
 #[derive(Debug)]
 pub(super) struct Granted {
     strategy: Strategy,
     receivers: BTreeMap<i64, Receiver>,
-    /// When each receiver spoke last, those that are too far behind to join included.
+    /// Time of each receiver's last status message, also of receivers that are too far behind to join.
     heard_ns: BTreeMap<i64, i64>,
     limit: i64,
     spied: Option<Spied>,
 }
 
-/// A sender that its spies carry on while no receiver lives: nobody sees on the wire how far it is, and so whether it
-/// believes a status message that speaks of an earlier position (spec 02 §2.4, §2.6).
+/// A sender that its spies carry on while no receiver is alive. The wire does not show how far it is, and so not
+/// whether it accepts a status message with an earlier position (spec 02 §2.4, §2.6).
 #[derive(Debug, Default)]
 struct Spied {
     alive_ns: BTreeMap<i64, i64>,
-    /// It has sent data after a receiver spoke that is alive: spies do not move it.
+    /// It has sent data after the status message of a receiver that is alive, so spies do not move it.
     is_listened_to: bool,
 }
 
 impl Spied {
-    /// A receiver speaks; true when the sender may not believe it.
+    /// A receiver sends a status message; returns true when the sender may reject it.
     fn on_status(&mut self, status: &StatusMessage, now_ns: i64) -> bool {
         self.alive_ns.retain(|_, heard_ns| now_ns - *heard_ns <= ALIVE_NS);
         self.is_listened_to &= !self.alive_ns.is_empty();
@@ -65,24 +66,24 @@ impl Spied {
     }
 }
 
-/// A receiver that was heard within this time lives for every sender, ns.
+/// Time for which a receiver counts as alive for every sender after a status message, ns.
 const ALIVE_NS: i64 = 600_000_000;
 
 impl Granted {
-    /// Nothing is granted yet. Spies of the stream may count as receivers.
+    /// Creates limits that grant nothing yet. Spies of the stream may count as receivers.
     pub(super) fn new(strategy: Strategy, has_spies: bool) -> Self {
         let (receivers, heard_ns) = (BTreeMap::new(), BTreeMap::new());
         Self { strategy, receivers, heard_ns, limit: 0, spied: has_spies.then(Spied::default) }
     }
 
-    /// The sender has sent what it had not sent before.
+    /// The sender has sent new data.
     pub(super) fn on_new_data(&mut self) {
         if let Some(spied) = &mut self.spied {
             spied.is_listened_to = true;
         }
     }
 
-    /// What is granted by now: when the slowest has gone the others decide.
+    /// Returns the granted position: when the slowest receiver is gone, the others decide.
     pub(super) fn limit(&mut self, now_ns: i64, coverage: &mut Coverage) -> i64 {
         if let Strategy::Min { least, timeout_ns, .. } = self.strategy {
             self.go_on_without_silent(least, timeout_ns, now_ns, coverage);
@@ -90,7 +91,7 @@ impl Granted {
         self.limit
     }
 
-    /// What the others grant when the silent have gone stays granted, whoever comes back.
+    /// Keeps what the other receivers grant when silent ones are gone, whichever come back.
     fn go_on_without_silent(&mut self, least: usize, timeout_ns: i64, now_ns: i64, coverage: &mut Coverage) {
         self.forget_silent(timeout_ns, now_ns, coverage);
         if self.heard_ns.len() >= least {
@@ -135,14 +136,15 @@ impl Granted {
         self.go_on_without_silent(least, timeout_ns, now_ns, coverage);
         let matches = tag.is_none() || tag == status.group_tag;
         let slowest = self.slowest();
-        // Whom a sender with spies has believed is not known for certain: only who is near to all that was granted joins it.
+        // It is uncertain which receivers a sender with spies has accepted: only one near the granted position joins
+        // it.
         let reference = if self.spied.is_some() { Some(self.limit) } else { slowest };
         let is_near = reference.is_none_or(|reference| own >= reference - window);
         let is_known = self.receivers.contains_key(&status.receiver_id);
         if matches && status.flags & flag::SM_EOS != 0 {
             self.receivers.remove(&status.receiver_id);
         } else if is_doubtful {
-            // What it grants is granted, but it need not hold anybody back.
+            // Its grant counts, but it need not hold the sender back.
             self.receivers.remove(&status.receiver_id);
         } else if matches && (is_known || is_near) {
             if !is_known {

@@ -1,4 +1,4 @@
-//! A subscription of a stream: added, polled, closed, and added again.
+//! The subscription of a stream: it is added, polled, closed, and added again.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const AGAIN_NS: u64 = 200_000_000;
 const REJECT_NS: u64 = 400_000_000;
 /// Pause before a source that was refused is added again, ns.
 const SOURCE_NS: i64 = 50_000_000;
-/// Fragments of a poll, once nothing goes wrong any more.
+/// Fragment limit of a poll when there are no more faults.
 const CALM_LIMIT: usize = 32;
 
 /// A source of a subscription.
@@ -32,7 +32,7 @@ enum State {
     Open(Subscription),
 }
 
-/// Who reads a stream.
+/// Reader of a stream.
 pub(super) struct Listener {
     id: (usize, usize),
     stream_id: i32,
@@ -41,7 +41,7 @@ pub(super) struct Listener {
     commands: Vec<i64>,
     sources: Vec<Source>,
     readings: Vec<Reading>,
-    /// Where the images of sessions were left.
+    /// Positions at which the images of sessions were left.
     left: BTreeMap<i32, i64>,
     next_ns: i64,
     next_reject_ns: i64,
@@ -67,7 +67,7 @@ impl Listener {
         }
     }
 
-    /// When it does something although nothing happens, virtual ns.
+    /// Returns the virtual time of its next action, ns.
     pub(super) fn next_ns(&self, phase: Phase) -> i64 {
         match self.state {
             State::None => self.next_ns,
@@ -80,13 +80,13 @@ impl Listener {
         matches!(self.state, State::None)
     }
 
-    /// The process is dead; its subscription is as it was. What becomes of its images nobody sees: one that is lost before
-    /// the subscription comes again may stay away, when streams do not rejoin.
+    /// The process has died; its subscription stays. Nobody sees what happens to its images: an image that is lost
+    /// before the subscription comes again may stay away when streams do not rejoin.
     pub(super) fn on_death(&self, place: &Place) {
         place.truth.borrow_mut().progress.entry(self.id).or_default().has_lost_image = true;
     }
 
-    /// The client is gone, and the subscription with it.
+    /// The client is gone, and its subscription with it.
     pub(super) fn on_client_gone(&mut self, place: &Place) {
         self.forget_images(place);
         self.state = State::None;
@@ -99,7 +99,8 @@ impl Listener {
         self.sources.clear();
         let mut truth = place.truth.borrow_mut();
         truth.progress.entry(self.id).or_default().has_image = false;
-        // Those whose subscription comes again may find that what was there has been outrun and does not come again.
+        // A listener whose subscription comes again may find that the stream has outrun its image and that the image
+        // does not come again.
         truth.progress.entry(self.id).or_default().has_lost_image |= self.plan.may_be_outrun;
         truth.known.remove(&self.id.0);
     }
@@ -126,7 +127,7 @@ impl Listener {
             progress.has_lost_image |= is_present;
             progress.has_image = !self.readings.is_empty();
             if truth.known.get(&self.id.0) == Some(&correlation_id) {
-                // An earlier one that was there for a moment once more, or that stayed.
+                // It is an earlier image that appeared again for a moment, or one that stayed.
                 match self.readings.last() {
                     Some(other) => truth.known.insert(self.id.0, other.correlation_id),
                     None => truth.known.remove(&self.id.0),
@@ -219,8 +220,8 @@ impl Listener {
         work_count
     }
 
-    /// Adds the sources that are not there. Until the sockets of a subscription that was closed are closed too, the system
-    /// refuses others on their addresses.
+    /// Adds the sources that are missing. While the sockets of a closed subscription are not closed yet, the system
+    /// refuses other sockets on their addresses.
     fn add_sources(&mut self, aeron: &mut Aeron, place: &Place) -> usize {
         let State::Open(own) = &self.state else { return 0 };
         let mut work_count = 0;
@@ -251,7 +252,7 @@ impl Listener {
         work_count
     }
 
-    /// Looks at all images, and reads them unless it makes a pause.
+    /// Checks all images, and reads them unless it pauses.
     fn read(&mut self, is_paused: bool, place: &Place) -> usize {
         let Self { state, readings, left, bytes, plan, id, .. } = self;
         let State::Open(own) = state else { return 0 };
@@ -297,11 +298,11 @@ impl Listener {
         fragments
     }
 
-    /// Messages that it has not read although it must get all.
+    /// Returns the number of messages that it has not read although it must get all.
     pub(super) fn unread(&self, place: &Place) -> usize {
         let truth = place.truth.borrow();
         let is_exempt = !self.plan.is_tethered || !self.plan.is_reliable;
-        // Where readers do not come back, one that is stuck may be left alone.
+        // Where readers do not rejoin, a reader that is stuck may be left alone.
         if is_exempt || !truth.flows[self.id.0].rejoins {
             return 0;
         }
@@ -339,8 +340,8 @@ fn note_image(
         false => "untethered reader came back",
     });
     let is_ipc = place.truth.borrow().flows[id.0].way == Way::Ipc;
-    // Within a host a refused stream goes on where its driver saw the reader last, who may have read on since then; one
-    // that rested goes on with the slowest of the others.
+    // Within a host a rejected stream continues where its driver saw the reader last, and the reader may have read on
+    // since then. A reader that rested continues with the slowest of the others.
     if joined < before && !is_ipc && plan.is_tethered {
         let text = format!("listener {id:?} joined {session_id} at {joined}, it had read up to {before}");
         place.truth.borrow_mut().violate("join position", text);

@@ -1,4 +1,5 @@
-//! The clients of a host: a process with the publications and subscriptions that the host has in the streams of a run.
+//! The clients of a host: a process with the publications and subscriptions that the host has in the streams of a
+//! run.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -14,17 +15,17 @@ use super::writer::Writer;
 use crate::kernel::{HostId, Kernel};
 use crate::memory::SimMemory;
 
-/// After a disturbance driver and clients may lose each other for so long, ns.
+/// Time after a disturbance for which driver and clients may lose each other, ns.
 const UPSET_NS: i64 = 3_000_000_000;
 /// Pause between two attempts to find a driver, ns.
 const CONNECT_NS: i64 = 10_000_000;
 /// Time between the end of a client's resources and its own, ns.
 const GOODBYE_NS: i64 = 200_000_000;
 
-/// What is left of dead processes, which must not speak any more: kept until the run is over.
+/// Remains of dead processes, which must not act any more. They are kept until the run is over.
 pub(super) type Remains = Rc<RefCell<Vec<Box<dyn Any>>>>;
 
-/// Where and when something works.
+/// Place and time of an action.
 pub(super) struct Place {
     pub(super) host: HostId,
     pub(super) kernel: Kernel,
@@ -39,12 +40,12 @@ impl Place {
         self.kernel.state().fault(what, &[self.host as u64]);
     }
 
-    /// The id of a command; nothing when there was no room for it.
+    /// Returns the id of a command; `None` when there was no room for it.
     pub(super) fn accepted(&self, id: Result<i64, ClientError>) -> Option<i64> {
         id.map_err(|error| self.on_refused(&error)).ok()
     }
 
-    /// Commands are carried out, unless the driver is not well.
+    /// Checks that a command was refused only because of a disturbed driver.
     pub(super) fn on_refused(&self, error: &ClientError) {
         self.hit("command without success");
         if !self.is_upset() {
@@ -72,7 +73,7 @@ pub(super) struct Peer {
     leaves_ns: Option<i64>,
     origin_ns: i64,
     remains: Remains,
-    /// Messages that tethered readers have not read.
+    /// Number of messages that tethered readers have not read.
     unread: Rc<RefCell<Vec<usize>>>,
 }
 
@@ -163,7 +164,7 @@ impl Peer {
         work_count
     }
 
-    /// The client has lost its driver, or was given up.
+    /// The client has lost its driver, or its driver has given it up.
     fn on_gone(&mut self, error: &ClientError) {
         self.place.hit(match error {
             ClientError::DriverTimeout { .. } => "client lost its driver",
@@ -237,7 +238,7 @@ impl Drop for Peer {
             return;
         }
         for writer in &mut self.writers {
-            // What was open is cut off wherever it was.
+            // Open publications were cut off wherever they were.
             writer.on_death(&self.place);
         }
         for listener in &self.listeners {

@@ -1,4 +1,4 @@
-//! The streams of a run and what befalls them, drawn from its seed.
+//! The streams of a run and their faults, drawn from its seed.
 
 use harrier_driver::DriverContext;
 use harrier_ringbuf::Rng;
@@ -14,55 +14,55 @@ use crate::node::{endpoint, small};
 mod exchanges;
 mod groups;
 
-/// A silent receiver has left its group after this time, ns.
+/// Time after which a silent receiver has left its group, ns.
 pub(super) const RECEIVER_TIMEOUT_NS: i64 = 600_000_000;
-/// An image without datagrams ends after this time, ns.
+/// Time after which an image without datagrams ends, ns.
 pub(super) const IMAGE_LIVENESS_NS: i64 = SECOND_NS;
-/// A silent client is dead after this time, ns.
+/// Time after which a silent client is dead, ns.
 pub(super) const CLIENT_LIVENESS_NS: i64 = 800_000_000;
-/// A silent driver is dead after this time, ms.
+/// Time after which a silent driver is dead, ms.
 pub(super) const DRIVER_TIMEOUT_MS: i64 = 900;
-/// A closed publication that nobody acknowledges stays for this time, ns.
+/// Time for which a closed publication stays that nobody acknowledges, ns.
 pub(super) const LINGER_NS: i64 = 500_000_000;
 
-/// Receivers of a group wait at most so long before they ask for what they lack, ns.
+/// Longest delay of NAKs of the receivers of a group, ns.
 pub(super) const GROUP_BACKOFF_NS: i64 = 4_000_000;
 
-/// How datagrams of a stream find their receivers.
+/// Kind of path from a publication to its receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// Within one host.
     Ipc,
     /// To one endpoint.
     Unicast,
-    /// To receivers that make themselves known.
+    /// To receivers that announce themselves.
     Dynamic,
     /// To destinations that the client names.
     Manual,
     /// To a multicast group.
     Group,
-    /// To the one that asked.
+    /// To the requester.
     Response,
 }
 
-/// What a stream has to do with another one.
+/// Relation of a stream to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Nothing.
+    /// No relation.
     Alone,
-    /// It is answered by another.
+    /// Another stream carries its responses.
     Request {
-        /// Number of the stream of answers.
+        /// Number of the stream of responses.
         response: usize,
     },
-    /// It answers another.
+    /// It carries the responses of another stream.
     Response {
         /// Number of the stream of requests.
         request: usize,
     },
 }
 
-/// A stream: one publication at a time, and those that listen.
+/// A stream: one publication at a time, and its listeners.
 #[derive(Debug, Clone)]
 pub(super) struct Flow {
     pub(super) stream_id: i32,
@@ -76,23 +76,23 @@ pub(super) struct Flow {
     pub(super) is_exclusive: bool,
     /// Some claims are never committed.
     pub(super) loses_claims: bool,
-    /// Its receiver cannot take so long datagrams.
+    /// Its receiver cannot take datagrams of this length.
     pub(super) is_refused: bool,
     pub(super) rejoins: bool,
-    /// Longest message, bytes.
+    /// Length of the longest message, bytes.
     pub(super) longest: u64,
     /// Mean pause between bursts, ns.
     pub(super) pace_ns: u64,
-    /// Most messages at once.
+    /// Most messages of a burst.
     pub(super) burst: u64,
-    /// Mean life of a publication, ns; 0 for one that is never closed.
+    /// Mean life time of a publication, ns; 0 for one that is never closed.
     pub(super) life_ns: u64,
     pub(super) revokes: bool,
     pub(super) listeners: Vec<ListenerPlan>,
 }
 
 impl Flow {
-    /// What must be known to judge its datagrams.
+    /// Returns the properties that are needed to judge its datagrams.
     pub(super) fn kind(&self) -> Kind {
         Kind {
             strategy: self.strategy,
@@ -103,7 +103,7 @@ impl Flow {
     }
 }
 
-/// Somebody who reads a stream.
+/// A reader of a stream.
 #[derive(Debug, Clone)]
 pub(super) struct ListenerPlan {
     pub(super) host: HostId,
@@ -113,9 +113,9 @@ pub(super) struct ListenerPlan {
     pub(super) is_spy: bool,
     pub(super) is_reliable: bool,
     pub(super) is_tethered: bool,
-    /// Reads nothing before the stream has ended.
+    /// It reads nothing before the stream has ended.
     pub(super) is_stuck: bool,
-    /// The stream's datagrams do not get as far.
+    /// The datagrams of the stream do not reach it.
     pub(super) is_out_of_reach: bool,
     /// No sender hears it.
     pub(super) is_unheard: bool,
@@ -123,15 +123,15 @@ pub(super) struct ListenerPlan {
     pub(super) may_be_outrun: bool,
     /// Pause between polls during the faults, ns; 0 for none.
     pub(super) pause_ns: u64,
-    /// Fragments of a poll.
+    /// Fragment limit of a poll.
     pub(super) limit: usize,
-    /// Mean life of a subscription, ns; 0 for one that is never closed.
+    /// Mean life time of a subscription, ns; 0 for one that is never closed.
     pub(super) life_ns: u64,
-    /// Refuses an image now and then.
+    /// It rejects an image now and then.
     pub(super) rejects: bool,
 }
 
-/// Settings of a host's driver: times are short, so that runs see many ends.
+/// Returns the settings of a host's driver. Times are short, so that runs see many ends.
 pub(super) fn driver_context(directory: &str, rng: &mut Rng) -> DriverContext {
     let mut context = DriverContext::new(directory);
     small(&mut context);
@@ -160,12 +160,12 @@ pub(super) fn driver_context(directory: &str, rng: &mut Rng) -> DriverContext {
     context
 }
 
-/// A port of a host that only this flow uses.
+/// Returns a port of a host that only this flow uses.
 fn port(flow: usize, number: usize) -> u16 {
     20_000 + (flow * 10 + number) as u16
 }
 
-/// Draws the streams between so many hosts.
+/// Draws the streams between the hosts.
 pub(super) fn draw_flows(rng: &mut Rng, hosts: usize) -> Vec<Flow> {
     let mut flows = Vec::new();
     if rng.chance(1, 5) {
@@ -180,7 +180,7 @@ pub(super) fn draw_flows(rng: &mut Rng, hosts: usize) -> Vec<Flow> {
     flows
 }
 
-/// Draws what streams have besides, without a change to all that is drawn otherwise.
+/// Draws additional properties of streams without a change to all other draws.
 pub(super) fn draw_additions(rng: &mut Rng, flows: &mut [Flow], hosts: usize) {
     groups::add_destinations(rng, flows, hosts);
 }

@@ -1,4 +1,4 @@
-//! Drivers and their clients, from the first start to the last close.
+//! Runs drivers and their clients, from the first start to the last close.
 
 use std::any::Any;
 use std::cell::{RefCell, RefMut};
@@ -29,7 +29,7 @@ mod phases;
 /// Pause before a driver whose directory seems to be in use is started again, ns.
 const START_AGAIN_NS: i64 = 50_000_000;
 
-/// What a run is made of, besides its seed.
+/// Parameters of a run, besides its seed.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     keep_lines: bool,
@@ -40,7 +40,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Three seconds with faults, and then a calm network.
+    /// Draws three seconds with faults, and then a network without faults.
     pub fn draw(seed: u64, keep_lines: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x57AE_A300_0000_0001);
         let hosts = 2 + rng.below(MAX_HOSTS as u64 - 1) as usize;
@@ -52,11 +52,11 @@ impl Scenario {
     }
 }
 
-/// A process, and when it starts when it is down.
+/// A process, and the time at which it starts when it is down.
 #[derive(Debug, Default)]
 struct Process {
     starts_at_ns: Option<i64>,
-    /// What befalls it at its next death: how long it stays down, ns.
+    /// Time for which it stays down after its next death, ns.
     down_ns: Option<i64>,
     life: u64,
 }
@@ -67,14 +67,14 @@ struct Run {
     scenario: Scenario,
     rng: Rng,
     truth: Rc<RefCell<Truth>>,
-    /// Drivers first, then clients.
+    /// Drivers come first, then clients.
     processes: Vec<Process>,
     memories: Vec<SimMemory>,
-    /// Looks at a driver's counters.
+    /// Readers of the drivers' counters.
     observers: Vec<Option<Aeron>>,
     books: Books,
     remains: Remains,
-    /// Messages that are not yet read, by host.
+    /// Number of unread messages, by host.
     unread: Rc<RefCell<Vec<usize>>>,
     phase_ns: i64,
     closes_writers_first: bool,
@@ -237,7 +237,7 @@ impl Run {
         process % self.scenario.hosts
     }
 
-    /// A process is dead; nothing of it was closed.
+    /// A process has died; nothing of it was closed.
     fn on_death(&mut self, process: HostId) {
         let now_ns = self.now_ns();
         let is_driver = process < self.scenario.hosts;
@@ -265,7 +265,7 @@ impl Run {
                     self.kernel.state().hosts[host].death = Some(Death::AtCall(calls));
                     self.upset(self.host_of(host), now_ns);
                     if host >= self.scenario.hosts {
-                        // What a client does is in memory alone: it dies between two turns.
+                        // A client works in memory alone, so it dies between two turns.
                         self.on_death(host);
                         continue;
                     }

@@ -1,4 +1,4 @@
-//! What was sent, and what its readers must therefore see.
+//! Messages that were sent, and what their readers must see.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use super::plan::{Flow, Role};
 use crate::history::Violation;
 use crate::kernel::HostId;
 
-/// How far a run is.
+/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Phase {
-    /// Faults befall all.
+    /// Faults happen.
     #[default]
     Storm,
-    /// Nothing goes wrong any more; streams flow.
+    /// There are no more faults; streams flow.
     Calm,
-    /// Nothing is sent any more; what was sent is read.
+    /// Nothing more is sent; messages are read.
     Draining,
     /// Publications are closed.
     Ending,
@@ -24,7 +24,7 @@ pub(super) enum Phase {
     Closed,
 }
 
-/// A message that a publication took.
+/// A message that a publication has accepted.
 #[derive(Debug, Clone, Copy)]
 struct Message {
     begin: i64,
@@ -41,7 +41,7 @@ struct Sent {
     is_revoked: bool,
 }
 
-/// A reader's view of an image, from where it joined.
+/// A reader's view of an image since it joined.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) session_id: i32,
@@ -60,42 +60,42 @@ impl Reading {
     }
 }
 
-/// How far a listener is.
+/// Progress of a listener.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// When the latest message that it has read was sent, virtual ns.
+    /// Time at which the latest message that it has read was sent, virtual ns.
     pub(super) read_of_ns: i64,
-    /// An image has left it although its stream went on.
+    /// It has lost an image although its stream went on.
     pub(super) has_lost_image: bool,
     /// It has an image.
     pub(super) has_image: bool,
 }
 
-/// All that was sent.
+/// Everything that was sent.
 pub(super) struct Truth {
     pub(super) now_ns: i64,
     pub(super) phase: Phase,
-    /// Senders take their time, so that the slowest can follow.
+    /// Senders are slow, so that the slowest reader can follow.
     pub(super) is_gentle: bool,
     pub(super) flows: Vec<Flow>,
     sessions: BTreeMap<i32, Sent>,
-    /// By flow and listener.
+    /// Progress by flow and listener.
     pub(super) progress: BTreeMap<(usize, usize), Progress>,
-    /// The session that a flow's publication has now.
+    /// Session of a flow's present publication.
     pub(super) present: BTreeMap<usize, i32>,
-    /// What others need to know of a flow's reader to ask or to answer: the registration id of a subscription that awaits
-    /// answers, the correlation id of the image of requests.
+    /// Ids of a flow's reader that others need to request or to respond: the registration id of a subscription that
+    /// awaits responses, or the correlation id of the image of requests.
     pub(super) known: BTreeMap<usize, i64>,
-    /// When a host's driver or clients were last disturbed so that they may lose each other, virtual ns.
+    /// Time of the last disturbance after which a host's driver and clients may lose each other, virtual ns.
     pub(super) upset_ns: Vec<i64>,
-    /// Messages that were read.
+    /// Number of messages that were read.
     pub(super) read: u64,
-    /// Publications that hosts have added.
+    /// Number of publications that hosts have added.
     pub(super) additions: Vec<Vec<i64>>,
     pub(super) violations: Vec<Violation>,
 }
 
-/// The bytes of a message.
+/// Fills in the bytes of a message.
 pub(super) fn fill(bytes: &mut Vec<u8>, session_id: i32, number: usize, length: usize) {
     bytes.clear();
     let mut word = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(session_id as u32);
@@ -130,7 +130,7 @@ impl Truth {
         }
     }
 
-    /// A host's processes may take each other for dead from now on.
+    /// From now on the processes of a host may take each other for dead.
     pub(super) fn upset(&mut self, host: HostId, until_ns: i64) {
         self.upset_ns[host] = self.upset_ns[host].max(until_ns);
     }
@@ -140,7 +140,7 @@ impl Truth {
         self.present.insert(flow, session_id);
         let is_exclusive = self.flows[flow].is_exclusive;
         let new = Sent { flow, messages: Vec::new(), is_revoked: false };
-        // A shared one may go on with what its last client left.
+        // A shared publication may continue where its last client stopped.
         let sent = self.sessions.entry(session_id).or_insert(new);
         if sent.flow != flow || is_exclusive && !sent.messages.is_empty() {
             self.violate("sessions", format!("session {session_id} of flow {flow} was given twice"));
@@ -157,7 +157,7 @@ impl Truth {
         }
     }
 
-    /// The id that a publication's channel has to name; `None` as long as there is none.
+    /// Returns the id that the channel of a publication has to name; `None` as long as there is none.
     pub(super) fn named(&self, role: Role) -> Option<i64> {
         match role {
             Role::Alone => None,
@@ -166,12 +166,12 @@ impl Truth {
         }
     }
 
-    /// Number of the next message of a session.
+    /// Returns the number of the next message of a session.
     pub(super) fn next_number(&self, session_id: i32) -> usize {
         self.sessions.get(&session_id).map_or(0, |sent| sent.messages.len())
     }
 
-    /// A publication took a message; `framed` is its length in the log.
+    /// A publication has accepted a message; `framed` is its length in the log.
     pub(super) fn sent(&mut self, session_id: i32, end: i64, framed: i64, length: usize) {
         let at_ns = self.now_ns;
         let Some(sent) = self.sessions.get_mut(&session_id) else { return };
@@ -183,7 +183,7 @@ impl Truth {
         }
     }
 
-    /// A reader got a message that ends at `position`; true when it had to do without others before.
+    /// A reader got a message that ends at `position`; returns true when it has missed others before.
     pub(super) fn check(
         &mut self,
         (flow, listener): (usize, usize),
@@ -229,14 +229,14 @@ impl Truth {
         number > expected
     }
 
-    /// Messages of a session that a reader has not got yet, although it joined before them.
+    /// Returns the messages of a session that a reader has not got yet although it joined before them.
     pub(super) fn unread(&self, reading: &Reading) -> usize {
         let Some(sent) = self.sessions.get(&reading.session_id) else { return 0 };
         let first = sent.messages.partition_point(|message| message.begin < reading.joined);
         sent.messages.len() - reading.next.unwrap_or(first).min(sent.messages.len())
     }
 
-    /// A reader came to the end of a stream: it has all of it, unless that was cut short.
+    /// A reader has reached the end of a stream: it must have all of it, unless the stream was cut short.
     pub(super) fn check_end(&mut self, (flow, listener): (usize, usize), reading: &Reading) {
         let session_id = reading.session_id;
         let is_revoked = self.sessions.get(&session_id).is_none_or(|sent| sent.is_revoked);

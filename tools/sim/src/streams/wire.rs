@@ -1,4 +1,4 @@
-//! What is on the wire: each frame that is sent is held against what its sender has been told.
+//! Checks of the wire: each frame is compared with what its sender has been told.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,17 +15,17 @@ use crate::trace::Coverage;
 /// Frames and bytes of a host's sockets since its driver started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Bytes given to the network.
+    /// Bytes passed to the network.
     pub bytes_sent: u64,
-    /// Bytes read from it.
+    /// Bytes read from the network.
     pub bytes_received: u64,
-    /// NAKs given to the network.
+    /// NAKs passed to the network.
     pub naks_sent: u64,
     /// NAKs read.
     pub naks_received: u64,
-    /// Status messages given to the network that tell of a position.
+    /// Status messages with a position that were passed to the network.
     pub positions_sent: u64,
-    /// Error frames given to the network.
+    /// Error frames passed to the network.
     pub errors_sent: u64,
     /// Error frames read.
     pub errors_received: u64,
@@ -33,14 +33,14 @@ pub struct Tally {
     pub heartbeats_received: u64,
 }
 
-/// What is known of a stream before it flows.
+/// Properties of a stream that are known before it flows.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// Its flow control.
+    /// Flow control of the stream.
     pub strategy: Strategy,
-    /// Each of its destinations is sent to by itself.
+    /// The publication sends to each of its destinations separately.
     pub has_destinations: bool,
-    /// It may have several receivers.
+    /// The stream may have several receivers.
     pub is_group: bool,
     /// Spies may count as receivers.
     pub has_spies: bool,
@@ -53,9 +53,9 @@ struct Session {
     initial_term_id: i32,
     bits: u32,
     half_term: i64,
-    /// Behind everything that was sent, padding included.
+    /// Position after everything that was sent, padding included.
     sent: i64,
-    /// Behind what was sent to each destination.
+    /// Position after what was sent to each destination.
     sent_to: BTreeMap<SocketAddr, i64>,
     heartbeat: i64,
     granted: Granted,
@@ -65,26 +65,27 @@ struct Session {
     owed: Owed,
     receivers: Receivers,
     is_group: bool,
-    /// A destination may be there twice: that of a publication that lingers and that of the next one, or those of a
+    /// A destination may exist twice: that of a publication that lingers and that of the next one, or those of a
     /// receiver's two lives.
     is_repeated: bool,
 }
 
 impl Session {
-    /// From where to where a NAK asks.
+    /// Returns the range of a NAK.
     fn range(&self, nak: &Nak) -> (i64, i64) {
         let begin = compute_position(nak.term_id, nak.term_offset, self.bits, self.initial_term_id);
         (begin, begin + i64::from(nak.length))
     }
 
-    /// From where to where a datagram goes, padding included.
+    /// Returns the range of a datagram, padding included.
     fn reach(&self, data: &DataFrames<'_>) -> (i64, i64) {
         let header = &data.first;
         let begin = compute_position(header.term_id, header.term_offset, self.bits, self.initial_term_id);
         (begin, begin + (data.term_end as i64 - i64::from(header.term_offset)))
     }
 
-    /// Where receivers join spies carry the sender no more than half a term beyond the last SETUP but one, up to a frame.
+    /// Checks a rule for streams that receivers join: spies carry the sender no more than half a term beyond the last
+    /// SETUP but one, up to a frame.
     fn note_spied_setup(&mut self, position: i64, mtu: i64, coverage: &mut Coverage) {
         if let [before, _] = self.spied_setups[..] {
             let ahead = position - before;
@@ -100,27 +101,27 @@ impl Session {
 /// Watches the frames of all hosts.
 #[derive(Debug)]
 pub struct Wire {
-    /// By stream.
+    /// Streams by id.
     kinds: BTreeMap<i32, Kind>,
-    /// By host.
+    /// Settings of the answers to NAKs, by host.
     answers: Vec<AnswerSettings>,
     sessions: BTreeMap<(i32, i32), Session>,
     tallies: Vec<Tally>,
-    /// Sends may end short: what went out to one receiver is sent to all again.
+    /// Sends may be short: what was sent to one receiver is sent to all again.
     are_sends_short: bool,
     /// Broken rules.
     pub violations: Vec<Violation>,
 }
 
 impl Wire {
-    /// A wire between so many hosts.
+    /// Creates the wire between hosts.
     pub fn new(kinds: BTreeMap<i32, Kind>, hosts: usize, are_sends_short: bool) -> Self {
         let (tallies, answers) = (vec![Tally::default(); hosts], vec![AnswerSettings::default(); hosts]);
         let (sessions, violations) = (BTreeMap::new(), Vec::new());
         Self { kinds, answers, sessions, tallies, are_sends_short, violations }
     }
 
-    /// A host's driver starts anew.
+    /// The driver of a host starts anew.
     pub fn restart(&mut self, host: HostId, answers: AnswerSettings) {
         self.tallies[host] = Tally::default();
         self.answers[host] = answers;
@@ -129,7 +130,7 @@ impl Wire {
         }
     }
 
-    /// What a host's driver should have counted.
+    /// Returns what a host's driver should have counted.
     pub fn tally(&self, host: HostId) -> Tally {
         self.tallies[host]
     }
@@ -140,7 +141,7 @@ impl Wire {
         }
     }
 
-    /// A host gives a datagram to the network, whatever becomes of it there.
+    /// A host passes a datagram to the network, whatever happens to it there.
     pub fn on_sent(
         &mut self,
         host: HostId,
@@ -222,7 +223,8 @@ impl Wire {
         }
     }
 
-    /// Receivers of a group ask after a random time, so that not all of them have to.
+    /// Checks that receivers of a group wait for a random time before a NAK, so that not all of them have to send
+    /// one.
     fn on_nak_sent(
         &mut self,
         host: HostId,
@@ -300,7 +302,7 @@ impl Wire {
             session.bits,
             session.initial_term_id,
         );
-        // One from long ago is not believed (spec 02 §2.6).
+        // A status message from long ago is rejected (spec 02 §2.6).
         if position >= session.sent - session.half_term {
             session.granted.on_status(status, position, now_ns, coverage);
         } else {
@@ -319,7 +321,7 @@ impl Wire {
         let position =
             compute_position(header.term_id, header.term_offset, session.bits, session.initial_term_id);
         let before = std::mem::replace(&mut session.heartbeat, position);
-        // Spies move a sender that nobody else listens to.
+        // Spies move a sender that no receiver listens to.
         session.sent = session.sent.max(position);
         if position < before {
             let text = format!("heartbeat of {} at {position} after one at {before}", header.session_id);

@@ -1,4 +1,4 @@
-//! The publication of a stream: added, written to, closed, and added again.
+//! The publication of a stream: it is added, written to, closed, and added again.
 
 use harrier_client::{Aeron, ClientError, ExclusivePublication, Publication};
 use harrier_ringbuf::Rng;
@@ -11,9 +11,9 @@ use super::truth::{Phase, fill};
 
 /// Pause after an offer that was refused, ns.
 const RETRY_NS: i64 = 500_000;
-/// Pause while nobody listens, ns.
+/// Pause while there is no subscriber, ns.
 const UNCONNECTED_NS: i64 = 5_000_000;
-/// Longest message of a sender that takes its time, bytes, and its mean pause, ns.
+/// Length of the longest message of a slow sender, bytes, and its mean pause, ns.
 const GENTLE_LENGTH: u64 = 200;
 const GENTLE_PACE_NS: u64 = 50_000_000;
 /// Least time between two changes of the destinations, ns.
@@ -33,7 +33,7 @@ impl Open {
         }
     }
 
-    /// The id by which the driver knows it, whoever added it first.
+    /// Returns the id by which the driver knows it, whichever client added it first.
     fn registration_id(&self) -> i64 {
         match self {
             Self::Exclusive(own) => own.original_registration_id(),
@@ -63,8 +63,8 @@ impl Open {
     }
 }
 
-/// Claims of one publication that are never committed. Each holds the stream up for the unblock timeout, one after the
-/// other.
+/// Most claims of one publication that are never committed. Each delays the stream for the unblock timeout, one after
+/// the other.
 const MAX_LOST_CLAIMS: usize = 2;
 
 enum State {
@@ -80,23 +80,23 @@ struct Destination {
     is_there: bool,
 }
 
-/// Who writes a stream.
+/// Writer of a stream.
 pub(super) struct Writer {
     flow: usize,
     plan: Flow,
     state: State,
-    /// What its channel names.
+    /// Id that its channel names.
     named: Option<i64>,
     destinations: Vec<Destination>,
     next_ns: i64,
     next_move_ns: i64,
     dies_ns: i64,
     bytes: Vec<u8>,
-    /// Claims that are neither committed nor let go.
+    /// Claims that are neither committed nor aborted.
     pub(super) lost_claims: Vec<Claim>,
 }
 
-/// Bytes of a message in a log.
+/// Returns the length of a message in a log.
 fn framed_length(length: usize, max_payload: usize) -> i64 {
     let frame = |length: usize| align(length + HEADER_LENGTH, FRAME_ALIGNMENT) as i64;
     if length <= max_payload {
@@ -123,12 +123,12 @@ impl Writer {
         }
     }
 
-    /// When it does something although nothing happens, virtual ns.
+    /// Returns the virtual time of its next action, ns.
     pub(super) fn next_ns(&self) -> i64 {
         self.next_ns
     }
 
-    /// The client is gone, and the publication with it.
+    /// The client is gone, and its publication with it.
     pub(super) fn on_client_gone(&mut self, place: &Place) {
         if let State::Open(open) = &self.state {
             place.truth.borrow_mut().end(self.flow, open.session_id(), false);
@@ -136,7 +136,7 @@ impl Writer {
         self.state = State::None;
     }
 
-    /// The process is dead; its publication is as it was.
+    /// The process has died; its publication stays.
     pub(super) fn on_death(&self, place: &Place) {
         if let State::Open(open) = &self.state {
             place.truth.borrow_mut().end(self.flow, open.session_id(), false);
@@ -154,8 +154,10 @@ impl Writer {
             State::Adding(id) => {
                 let id = *id;
                 let got = match self.plan.is_exclusive {
-                    true => aeron.exclusive_publication(id).map(|own| own.map(Open::Exclusive)),
-                    false => aeron.publication(id).map(|own| own.map(Open::Shared)),
+                    true => {
+                        aeron.exclusive_publication(id).map(|publication| publication.map(Open::Exclusive))
+                    }
+                    false => aeron.publication(id).map(|publication| publication.map(Open::Shared)),
                 };
                 self.on_added(got, aeron, place, rng)
             }
@@ -255,7 +257,7 @@ impl Writer {
         self.next_ns = place.now_ns + rng.below(300_000_000) as i64;
     }
 
-    /// Takes a destination away for a while.
+    /// Removes a destination for a while.
     fn move_destinations(&mut self, aeron: &mut Aeron, place: &Place, rng: &mut Rng) -> usize {
         let State::Open(open) = &self.state else { return 0 };
         let id = open.registration_id();

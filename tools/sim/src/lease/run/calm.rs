@@ -1,19 +1,19 @@
-//! Since when nothing disturbs a unit and its way to the node.
+//! Times since when nothing has disturbed a unit and its path to the node.
 
 use super::super::ALL_UNITS;
 use crate::faults::{AFTERMATH_NS, Fault};
 
-/// Never calm, until it is told otherwise.
+/// Marks a unit that is disturbed until told otherwise.
 const NEVER: i64 = i64::MAX;
 
-/// Disturbances, virtual ns.
+/// Times of the last disturbances, virtual ns.
 #[derive(Debug, Default)]
 pub(super) struct Calm {
     network_ns: [i64; ALL_UNITS],
     unit_ns: [i64; ALL_UNITS],
     disk_ns: i64,
     node_ns: i64,
-    /// Times in which the node did not lead: its death, and when it led again.
+    /// Times in which the node did not lead: from its death until it led again.
     outages: Vec<(i64, i64)>,
 }
 
@@ -56,7 +56,7 @@ impl Calm {
     }
 
     pub(super) fn on_node_death(&mut self, now_ns: i64) {
-        // One that dies again before it leads was not there in between.
+        // A node that dies again before it leads was not available in between.
         if self.node_ns != NEVER {
             self.outages.push((now_ns, NEVER));
         }
@@ -74,12 +74,12 @@ impl Calm {
         }
     }
 
-    /// Since when nothing stands between a unit and the node.
+    /// Returns the time since when nothing has disturbed a unit and its path to the node.
     pub(super) fn since_ns(&self, unit: usize) -> i64 {
         self.network_ns[unit].max(self.unit_ns[unit]).max(self.disk_ns).max(self.node_ns)
     }
 
-    /// How often and how long the node was missing since then, when nothing else disturbed the unit.
+    /// Returns how often and how long the node was down since then, when nothing else disturbed the unit.
     pub(super) fn outages(&self, unit: usize, since_ns: i64) -> Option<(usize, i64)> {
         let is_calm = self.network_ns[unit].max(self.unit_ns[unit]).max(self.disk_ns) < since_ns;
         let within = self.outages.iter().filter(|(_, until_ns)| *until_ns >= since_ns);

@@ -1,4 +1,4 @@
-//! The rules that a run checks as time goes by, and its end.
+//! Rules that a run checks as time passes, and its end.
 
 use harrier_archive::SyncLevel;
 
@@ -9,7 +9,7 @@ use crate::kernel::Death;
 use crate::lease::{APPLICATIONS, UNITS, application_name};
 use crate::report::Outcome;
 
-/// Time in which a unit has its session with a restarted node and an answer again, ns.
+/// Time in which a unit has a session with a restarted node and an answer again, ns.
 const RECOVERY_NS: i64 = 200_000_000;
 
 impl Run {
@@ -43,7 +43,7 @@ impl Run {
         self.replay_twice_more();
     }
 
-    /// What was to die at a call that it did not make goes on.
+    /// Cancels deaths at calls that were not made.
     fn forget_deaths(&mut self) {
         if self.starts_at_ns.is_none() && self.death.take().is_some() {
             self.kernel.state().hosts[NODE].death = None;
@@ -55,7 +55,7 @@ impl Run {
         }
     }
 
-    /// Without faults every application gets leaders.
+    /// Checks that every application gets leaders when there are no faults.
     fn check_grants(&mut self) {
         let granted = self.truth().granted;
         let before = self.granted_before.unwrap_or_default();
@@ -70,7 +70,7 @@ impl Run {
     fn is_settled(&self) -> bool {
         self.starts_at_ns.is_none()
             && self.operator.is_done()
-            && self.units.iter().all(|own| own.starts_at_ns.is_none() && own.standing.borrow().is_done)
+            && self.units.iter().all(|unit| unit.starts_at_ns.is_none() && unit.standing.borrow().is_done)
             && self.truth.borrow().is_free()
             && self.histories.iter().all(|history| history.borrow().has_caught_up())
     }
@@ -79,8 +79,8 @@ impl Run {
         let open: Vec<&str> = self
             .units
             .iter()
-            .filter(|own| !own.standing.borrow().is_done)
-            .map(|own| own.place.name())
+            .filter(|unit| !unit.standing.borrow().is_done)
+            .map(|unit| unit.place.name())
             .collect();
         let truth = self.truth.borrow();
         let holders: Vec<_> = (0..APPLICATIONS).map(|application| truth.holder(application)).collect();
@@ -104,7 +104,7 @@ impl Run {
         }
     }
 
-    /// A new leadership term, and who still leads in it.
+    /// Records a new leadership term, and the trackers that still lead in it.
     pub(super) fn note_term(&mut self) {
         let now_ns = self.now_ns();
         if self.starts_at_ns.is_some() || self.terms() == self.terms_before {
@@ -125,8 +125,8 @@ impl Run {
         }
     }
 
-    /// Spec 05, "What must hold", 3: who goes on renewing loses nothing to a restart that is shorter than what it claims.
-    /// It renews at half time, so that half is what is left at least when the node dies.
+    /// Checks spec 05, "What must hold", 3: a unit that renews loses nothing to a restart that is shorter than its
+    /// claim. It renews at half time, so at least half of the claim is left when the node dies.
     pub(super) fn check_keepers(&mut self) {
         for unit in 0..ALL_UNITS {
             let Some((lost_ns, claimed_ns)) = self.units[unit].standing.borrow_mut().lost.take() else {
@@ -144,7 +144,8 @@ impl Run {
         }
     }
 
-    /// The log into fresh services, behind the latest snapshot and then alone: they must come to the same state.
+    /// Replays the log into fresh services, once after the latest snapshot and once alone. Both must reach the same
+    /// state.
     fn replay_twice_more(&mut self) {
         self.restart();
         self.is_log_alone = true;

@@ -9,10 +9,10 @@ use crate::streams::limits::Strategy;
 /// A group that several streams of a run may share.
 const SHARED_GROUP: &str = "224.10.10.1:29999";
 
-/// The network of the hosts' second interface, as channels name it.
+/// The network of the hosts' second interface, in the form for channels.
 const SECOND_NETWORK: &str = "|interface=10.0.1.0/24";
 
-/// Two to four receiving hosts in a group, if there are so many; the sender's may be one of them.
+/// Draws two to four receiving hosts of a group, if there are so many; the sender's host may be one of them.
 pub(super) fn add_group(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: usize) {
     let is_shared = rng.chance(1, 4);
     let mut group = match is_shared {
@@ -23,7 +23,7 @@ pub(super) fn add_group(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: us
         group += SECOND_NETWORK;
     }
     let is_local = !is_shared && rng.chance(1, 12);
-    // Who shares a socket shares its hops.
+    // Publications that share a socket share its hops.
     let own_hops = match (is_local, is_shared) {
         (true, _) => "|ttl=0",
         (_, true) => "",
@@ -38,7 +38,7 @@ pub(super) fn add_group(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: us
     let heard = if is_local { 1 } else { members.len() };
     let (strategy, parameter) = loop {
         let drawn = draw_strategy(rng, heard);
-        // Tags are those of sockets.
+        // Tags belong to sockets.
         if !is_shared || !matches!(drawn.0, Strategy::Min { tag: Some(_), .. }) {
             break drawn;
         }
@@ -66,7 +66,7 @@ pub(super) fn add_group(rng: &mut Rng, flow: &mut Flow, number: usize, hosts: us
     }
 }
 
-/// Hosts that join, the sender's now and then.
+/// Draws the hosts that join, the sender's host now and then.
 fn draw_members(rng: &mut Rng, from: HostId, hosts: usize) -> Vec<HostId> {
     let mut members: Vec<HostId> = (0..hosts).filter(|host| *host != from).collect();
     let first = rng.below(members.len() as u64) as usize;
@@ -79,8 +79,9 @@ fn draw_members(rng: &mut Rng, from: HostId, hosts: usize) -> Vec<HostId> {
     members
 }
 
-/// Lets publications with manual destinations send to groups: another way to hosts that have several sources, and the only
-/// one to a host that no sender hears, because what it says goes to the group's control address (spec 02 §3.13).
+/// Lets publications with manual destinations send to groups: as another path to hosts that have several sources, and
+/// as the only path to a host that no sender hears, because its messages go to the group's control address (spec 02
+/// §3.13).
 pub(super) fn add_destinations(rng: &mut Rng, flows: &mut [Flow], hosts: usize) {
     for (number, flow) in flows.iter_mut().enumerate().filter(|(_, flow)| flow.way == Way::Manual) {
         if rng.chance(1, 2) {

@@ -1,4 +1,4 @@
-//! What must hold once nothing goes wrong any more, and the end of a run.
+//! Checks after the last fault, and the end of a run.
 
 use super::super::books::recorded_errors;
 use super::super::plan::ListenerPlan;
@@ -9,7 +9,7 @@ use crate::report::Outcome;
 /// Time for readers to see the end of streams before they are closed too, ns.
 const ENDING_NS: i64 = 1_500_000_000;
 
-/// Readers that nobody waits for are helped when they have got nothing for so long, ns.
+/// Time without messages after which readers that nobody waits for are helped, ns.
 const OUTRUN_NS: i64 = 1_000_000_000;
 
 impl Run {
@@ -36,7 +36,7 @@ impl Run {
         self.phase_ns = self.now_ns();
         self.truth().phase = phase;
         self.kernel.state().note("phase", &[phase as u64]);
-        // All look at it.
+        // All processes must check the new phase.
         let now_ns = self.phase_ns;
         for host in &mut self.kernel.state().hosts {
             host.stalled_until_ns = host.stalled_until_ns.min(now_ns);
@@ -46,7 +46,7 @@ impl Run {
         }
     }
 
-    /// The last fault is over: who is down starts.
+    /// The last fault is over: processes that are down start.
     fn begin_calm(&mut self) {
         let now_ns = self.now_ns();
         for process in 0..self.processes.len() {
@@ -64,14 +64,14 @@ impl Run {
         self.enter(Phase::Calm);
     }
 
-    /// Listeners of a stream that must get what is sent now.
+    /// Returns the listeners of a stream that must get messages that are sent now.
     fn must_hear(&self, flow: usize) -> Vec<(usize, ListenerPlan)> {
         let truth = self.truth.borrow();
         let plan = &truth.flows[flow];
         let has_lost = |number: usize| {
             truth.progress.get(&(flow, number)).is_some_and(|progress| progress.has_lost_image)
         };
-        // Who may not come back after an image was lost may be missed by all.
+        // A listener that may not rejoin after it has lost an image may miss everything.
         let leaves = |listener: &ListenerPlan| listener.rejects || listener.life_ns > 0;
         let may_be_lost = (0..plan.listeners.len()).any(has_lost) || plan.listeners.iter().any(leaves);
         let is_missed = !plan.rejoins && may_be_lost;
@@ -79,18 +79,18 @@ impl Run {
             return Vec::new();
         }
         let listeners = plan.listeners.iter().cloned().enumerate();
-        // One that was left behind and may not come back is out.
+        // A listener that was left behind and may not rejoin is out.
         let is_out = |listener: &ListenerPlan| !listener.is_tethered && !plan.rejoins;
         let hears =
             |listener: &ListenerPlan| !listener.is_stuck && !listener.is_out_of_reach && !listener.is_unheard;
         listeners.filter(|(_, listener)| hears(listener) && !is_out(listener)).collect()
     }
 
-    /// Every stream flows to all its listeners.
+    /// Checks that every stream flows to all its listeners.
     fn check_resumed(&mut self, age_ns: i64) {
         let mut waiting = Vec::new();
-        // Those that nobody waits for may be too late for all that they still could ask for, each time that they join: once
-        // their senders take their time, they have to catch up.
+        // Listeners that nobody waits for may be too late for everything that they could still ask for, each time
+        // that they join. When their senders slow down, they have to catch up.
         let mut is_outrun = true;
         for flow in 0..self.scenario.flows.len() {
             for (number, listener) in self.must_hear(flow) {
@@ -121,7 +121,7 @@ impl Run {
         }
     }
 
-    /// All that was sent has been read, by those who keep their images.
+    /// Checks that listeners which keep their images have read all messages.
     fn check_drained(&mut self, age_ns: i64) {
         let unread: usize = self.unread.borrow().iter().sum();
         if age_ns > 0 && unread == 0 {
@@ -153,7 +153,7 @@ impl Run {
         }
     }
 
-    /// All is closed: the counters of the drivers are what was on the wire.
+    /// Everything is closed: the counters of the drivers must equal what was on the wire.
     fn check_left(&mut self) {
         for host in 0..self.scenario.hosts {
             let Some(observer) = &self.observers[host] else { continue };
