@@ -1,12 +1,15 @@
 //! The parts of a node and how they fit together, for any back ends: the host's, or those of a simulator.
 
-use harrier_archive::{Archive, ArchiveContext, Checksum, RecordingDescriptor, SyncLevel, TornTail};
+use harrier_archive::{
+    Archive, ArchiveContext, Checksum, LogAllocator, RecordingDescriptor, SyncLevel, TornTail,
+};
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext, ModuleError};
 use harrier_cluster::recording_log::is_recording_log_empty;
 use harrier_cluster::service::{ClusteredService, ServiceContainer, ServiceContainerContext};
 use harrier_driver::configuration::Properties;
 use harrier_driver::context::DriverContext;
 use harrier_driver::{Driver, ExecutorMode};
+use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::memory::check_apart;
 use harrier_ringbuf::{Agent, Memory, Now, Storage, Transport, Waiter};
 
@@ -104,13 +107,22 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
         mode: ExecutorMode,
         now: &Now,
     ) -> Result<Self, NodeError> {
-        let PartContexts { driver, archive, module, containers } = contexts;
+        let PartContexts { driver, mut archive, mut module, containers } = contexts;
         let directories = [
             ("archive directory", archive.archive_directory.as_path()),
             ("cluster directory", module.cluster_directory.as_path()),
         ];
         check_apart(memory, ("driver directory", &driver.directory), &directories)?;
+        let is_guarded = driver.log_allocation_length > 0;
         let driver = Driver::build(driver, memory.clone(), transport, mode, now)?;
+        if is_guarded {
+            let handle = driver.handle.clone();
+            let allocator = LogAllocator::new(move |id| handle.allocate_log(id));
+            module.ingress_channel = with_hint(&module.ingress_channel);
+            module.log_allocator.get_or_insert(allocator.clone());
+            archive.control_channel = archive.control_channel.as_deref().map(with_hint);
+            archive.log_allocator.get_or_insert(allocator);
+        }
         let archive = Archive::launch(archive, memory.clone(), storage()?, now)?;
         let mut storage = storage()?;
         check_log(&archive, &module, &mut storage)?;
@@ -169,8 +181,30 @@ fn check_log<M: Memory, S: Storage>(
     Err(ModuleError::RecordingLogMissing { directory: directory.clone(), found }.into())
 }
 
+/// A channel whose images are allocated whole only once their sender is authenticated.
+fn with_hint(channel: &str) -> String {
+    match ChannelUri::parse(channel) {
+        Ok(mut uri) => {
+            uri.put_if_absent("log-allocation", "hint");
+            uri.to_string()
+        }
+        // The part that subscribes says what is wrong with it.
+        Err(_) => channel.to_owned(),
+    }
+}
+
+/// Longest term of an image in a node.
+const MAX_IMAGE_TERM_LENGTH: i32 = 64 << 20;
+/// Bytes of the log of a sender that is not authenticated.
+const UNAUTHENTICATED_LOG_LENGTH: i32 = 256 << 10;
+/// Sessions of one stream at most.
+const STREAM_SESSION_LIMIT: i32 = 4_096;
+
 fn driver_context(context: &NodeContext) -> DriverContext {
     let mut driver = DriverContext::new(&context.aeron_directory);
+    driver.image_max_term_length = MAX_IMAGE_TERM_LENGTH;
+    driver.log_allocation_length = UNAUTHENTICATED_LOG_LENGTH;
+    driver.stream_session_limit = STREAM_SESSION_LIMIT;
     driver.seed = context.seed;
     driver.term_buffer_sparse_file = context.sparse_logs;
     driver

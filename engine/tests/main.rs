@@ -1,5 +1,6 @@
 //! Integration tests of whole nodes and leases, as a program embeds them.
 
+mod abuse;
 mod directories;
 mod examples;
 mod lease_clients;

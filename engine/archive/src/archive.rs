@@ -315,6 +315,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let mut work_count = 0;
         for session in &mut self.sessions {
             work_count += session.do_work(aeron, &self.context.authenticator, self.now.ns);
+            if let Some(allocator) = &self.context.log_allocator
+                && matches!(session.state, SessionState::Authenticated | SessionState::Active)
+                && let Some(image) = session.image_to_allocate.take()
+            {
+                allocator.allocate(image);
+            }
         }
         let now_ns = self.now.ns;
         self.replay_tokens.retain(|token| now_ns <= token.deadline_ns);

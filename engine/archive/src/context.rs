@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::auth::{Authenticator, AuthorisationService};
 use crate::checksum::Checksum;
+use crate::log_allocator::LogAllocator;
 
 /// Which crash written data survives (spec 03 §3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +140,9 @@ pub struct ArchiveContext {
     pub max_control_sessions: usize,
     /// Times reads and writes of segments, for their counters; `None`: to the duty cycle.
     pub file_clock: Option<FileClock>,
+    /// Allocates the log of a control stream's image once a session on it is authenticated; for control channels with
+    /// `log-allocation=hint`.
+    pub log_allocator: Option<LogAllocator>,
     /// Seed of control session ids and replay tokens.
     pub seed: u64,
 }
@@ -180,6 +184,7 @@ impl ArchiveContext {
             driver_timeout_ns: 10_000_000_000,
             max_control_sessions: 1_024,
             file_clock: None,
+            log_allocator: None,
             seed: 0,
         }
     }

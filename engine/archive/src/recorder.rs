@@ -5,7 +5,7 @@ mod sealing;
 use std::path::PathBuf;
 
 use harrier_client::{Counter, Image};
-use harrier_ringbuf::position::HEADER_LENGTH;
+use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
 use harrier_ringbuf::storage::{
     FileId, OpenMode, Operation, Output, Storage, StorageError, SyncLevel as FileSync, WriteBuffer,
 };
@@ -321,6 +321,12 @@ impl RecordingSession {
             return 0;
         };
         let length = block.length;
+        // A block is frames, whole and in order: it begins where the last one ended and stays within its term.
+        let term_offset = self.position as usize & (self.setup.recording.term_buffer_length as usize - 1);
+        assert!(
+            length > 0 && length.is_multiple_of(FRAME_ALIGNMENT) && block.offset == term_offset,
+            "a block to record begins at its position and is aligned"
+        );
         let written =
             if harrier_ringbuf::frame::is_padding(block.term, block.offset) { HEADER_LENGTH } else { length };
         let bytes = match checksum {

@@ -328,6 +328,7 @@ impl ReplaySession {
         0
     }
 
+    /// Reads the next block, ends the segment, or waits for a live recording to go on.
     fn read_next<S: Storage>(&mut self, file: FileId, io: &mut Io<S>, counters: &CountersReader) -> usize {
         let is_connected = self.publication.as_ref().is_some_and(|publication| publication.is_connected());
         if self.is_aborted || !is_connected {
@@ -402,6 +403,10 @@ impl ReplaySession {
         };
         match outcome {
             Ok(advanced) => {
+                assert!(
+                    advanced > 0 && advanced.is_multiple_of(FRAME_ALIGNMENT),
+                    "a replay moves on by whole frames"
+                );
                 self.position += advanced as i64;
                 self.offered += advanced;
                 if self.offered >= self.buffer.len() || self.position >= self.replay_limit {

@@ -325,6 +325,7 @@ impl RecordingLog {
 
     fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Operation {
         let (start, end) = (offset as usize, offset as usize + bytes.len());
+        assert!(start <= self.end, "recording.log has no holes");
         if self.image.len() < end {
             self.image.resize(end, 0);
         }

@@ -238,7 +238,7 @@ fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Peer) {
     // The third term, with the damage, is read when there is room for it.
     java.call(&format!("receive name=r length={LENGTH} count=400"));
     let error = java.call("archive-error");
-    let expected = format!("checksum mismatch at position {}", damaged * FRAME);
+    let expected = format!("(position {} of recording 0): it does not match its checksum", damaged * FRAME);
     assert!(error["error-text"].as_str().unwrap().contains(&expected), "{error}");
     java.call("images name=r count=0");
     assert_eq!(java.exit(), "");

@@ -10,6 +10,7 @@ use harrier::{Node, NodeContext, ServiceFactory, ServiceNode, ServiceNodeContext
 
 use crate::peers::containers::{ABORT, ACTIVE, NEUTRAL, SNAPSHOT, SNAPSHOTS, STATE, Session, TOGGLE};
 use crate::peers::java;
+use crate::support::binaries::harrier;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
@@ -91,23 +92,29 @@ pub(super) fn state(session: &mut Session) -> String {
     session.heard[before].clone()
 }
 
+/// States of the service in a life.
+struct Life {
+    at_snapshot: String,
+    at_end: String,
+}
+
 /// What is done in each life: go on, take a snapshot, go on behind it, and end without another one.
-fn live(home: &Path, port: u16, what: &str, expected: Option<&str>) -> String {
+fn live(home: &Path, port: u16, what: &str, expected: Option<&str>) -> Life {
     let mut session = Session::open(&home.join("aeron"), port);
     if let Some(expected) = expected {
         assert_eq!(state(&mut session), expected, "at the beginning of {what}");
     }
-    send(&mut session, what, 100);
+    let at_snapshot = send(&mut session, what, 100);
     session.set(TOGGLE, SNAPSHOT);
     session.await_value(SNAPSHOTS, 1);
     session.await_value(TOGGLE, NEUTRAL);
     session.await_value(STATE, ACTIVE);
-    let last = send(&mut session, "behind the snapshot", 50);
+    let at_end = send(&mut session, "behind the snapshot", 50);
     session.set(TOGGLE, ABORT);
-    last
+    Life { at_snapshot, at_end }
 }
 
-fn on_released_module(home: &Path, members: &str, port: u16, expected: Option<&str>) -> String {
+fn on_released_module(home: &Path, members: &str, port: u16, expected: Option<&str>) -> Life {
     let arguments = [home.to_str().unwrap(), members, "none"];
     let mut member = Process::start("java member", &mut java::program(&[], "peertest.Member", &arguments));
     assert_eq!(member.line(), "ready");
@@ -119,13 +126,20 @@ fn on_released_module(home: &Path, members: &str, port: u16, expected: Option<&s
     last
 }
 
-fn on_our_module(home: &Path, members: &str, port: u16, expected: &str) -> String {
+fn on_our_module(home: &Path, members: &str, port: u16, expected: Option<&str>) -> Life {
     let context = NodeContext::new(home, home.join("aeron"), 0, members);
     let node = Node::launch(context, vec![tally()]).unwrap();
     until("our node", || node.is_ready().then_some(()));
-    let last = live(home, port, "on our module", Some(expected));
+    let last = live(home, port, "on our module", expected);
     until("the end of our node", || node.is_ending().then_some(()));
     last
+}
+
+/// Endpoints of a member, and the port on which it takes clients.
+fn member() -> (String, u16) {
+    let ports: Vec<u16> = (0..5).map(|_| free_port()).collect();
+    let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    (format!("0,{}", endpoints.join(",")), ports[0])
 }
 
 #[test]
@@ -134,11 +148,39 @@ fn our_service_goes_from_the_released_module_to_ours_and_back() {
         return;
     }
     let home = directory("members");
-    let ports: Vec<u16> = (0..5).map(|_| free_port()).collect();
-    let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let members = format!("0,{}", endpoints.join(","));
-    let first = on_released_module(home.path(), &members, ports[0], None);
-    let second = on_our_module(home.path(), &members, ports[0], &first);
-    let third = on_released_module(home.path(), &members, ports[0], Some(&second));
+    let (members, port) = member();
+    let first = on_released_module(home.path(), &members, port, None).at_end;
+    let second = on_our_module(home.path(), &members, port, Some(&first)).at_end;
+    let third = on_released_module(home.path(), &members, port, Some(&second)).at_end;
     assert!(third.starts_with("450 "), "{third}");
+}
+
+#[test]
+fn a_log_that_either_tool_has_seeded_starts_any_number_of_times_on_either_module() {
+    if !java::is_available() {
+        return;
+    }
+    let home = directory("seeded-members");
+    let (members, port) = member();
+    let cluster = home.path().join("cluster");
+    let arguments = [cluster.to_str().unwrap(), "seed-recording-log-from-snapshot"];
+    let mut last = on_our_module(home.path(), &members, port, None);
+    for is_seeded_by_ours in [false, true] {
+        let mut tool = match is_seeded_by_ours {
+            true => {
+                let mut tool = harrier();
+                tool.arg("cluster").args(arguments);
+                tool
+            }
+            false => java::program(&[], "io.aeron.cluster.ClusterTool", &arguments),
+        };
+        Process::run("the seeding", &mut tool);
+        // What came behind the snapshot is forgotten.
+        let mut expected = last.at_snapshot.clone();
+        for is_ours in [true, false, true] {
+            let run = if is_ours { on_our_module } else { on_released_module };
+            last = run(home.path(), &members, port, Some(&expected));
+            expected.clone_from(&last.at_end);
+        }
+    }
 }

@@ -447,6 +447,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
 
     fn write_stop(&mut self, setup: &RecordingSetup, position: i64, failure: Option<RecordingFailure>) {
         let now_ms = self.now.epoch_ms;
+        assert!(position >= setup.recording.start_position, "a recording ends behind its start");
         let write = self.catalog.update(setup.recording_id, |recording| {
             recording.stop_position = position;
             recording.stop_timestamp = now_ms;

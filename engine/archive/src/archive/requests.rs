@@ -435,6 +435,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             client_version: connect.version,
             credentials: connect.credentials.to_vec(),
             image_session_id: connect.origin.image_session_id,
+            image_correlation_id: connect.origin.image_correlation_id,
             publication_id,
             counter_id,
             connect_timeout_ns: self.context.connect_timeout_ns,
@@ -457,7 +458,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             text(key::TERM_LENGTH, self.context.control_term_buffer_length.to_string()),
         );
         response.put(key::MTU, text(key::MTU, self.context.control_mtu_length.to_string()));
-        response.put(key::SPARSE, text(key::SPARSE, self.context.control_term_buffer_sparse.to_string()));
+        // A client that is not authenticated yet must not have memory allocated: what it says of that counts only when the
+        // archive's own logs are not sparse either.
+        let is_sparse = self.context.control_term_buffer_sparse;
+        let sparse = if is_sparse { is_sparse.to_string() } else { text(key::SPARSE, is_sparse.to_string()) };
+        response.put(key::SPARSE, sparse);
         response.to_string()
     }
 }

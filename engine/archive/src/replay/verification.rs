@@ -55,6 +55,10 @@ impl ReplaySession {
                 verify_frames(&self.buffer, offset, recording, self.file_base)?;
             }
         }
+        assert!(
+            self.file_base + offset as i64 <= self.position && self.position < self.stop_position,
+            "a replay reads at or before its position and up to its end"
+        );
         let end = (self.stop_position - self.file_base) as usize - offset;
         self.buffer.truncate(end);
         self.first = (self.position - self.file_base) as usize - offset;

@@ -193,7 +193,13 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         };
         session.rejection = refusal.map(|reason| (EventCode::Error, reason));
         let Some(aeron) = &mut self.aeron else { return };
-        if let Err(error) = session.connect(aeron, self.context.cluster_id, label) {
+        let cluster_id = self.context.cluster_id;
+        // Answers to backups are short: their streams keep the small log.
+        let connected = match self.context.log_allocator {
+            Some(_) => session.connect_preliminarily(aeron, cluster_id, label),
+            None => session.connect(aeron, cluster_id, label),
+        };
+        if let Err(error) = connected {
             self.refuse_consensus();
             let kind = "response channel of a backup or standby";
             return self.record_peer_error(kind, &format!("response channel of a {name}: {error}"));

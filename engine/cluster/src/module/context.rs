@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use thiserror::Error;
 
+use harrier_archive::LogAllocator;
 use harrier_archive::client::ArchiveClientContext;
 use harrier_protocol::semantic_version;
 use harrier_protocol::uri::ChannelUri;
@@ -139,6 +140,9 @@ pub struct ConsensusModuleContext {
     pub authenticator: AuthenticatorSupplier,
     /// `aeron.cluster.authorisation.service.supplier`.
     pub authorisation: Authorisation,
+    /// Allocates the log of a client's ingress stream once a session on it is open; for an ingress channel with
+    /// `log-allocation=hint`. Clients that are not authenticated are then answered on streams with small logs.
+    pub log_allocator: Option<LogAllocator>,
     /// `harrier.cluster.start.anew`: begins an empty log when recording.log is missing, although the member has had one.
     pub start_anew: bool,
     /// How long the driver, the archive and the services may be absent at start, ns.
@@ -205,6 +209,7 @@ impl ConsensusModuleContext {
             archive: ArchiveClientContext { control_response_stream_id: 120, ..ArchiveClientContext::ipc() },
             authenticator: AuthenticatorSupplier::allow_all(),
             authorisation: Authorisation::backups_only(),
+            log_allocator: None,
             start_anew: false,
             startup_timeout_ns: 60_000_000_000,
             seed: 0,

@@ -18,8 +18,9 @@ use crate::snapshot::version_text;
 const ADMIN_SNAPSHOT: i32 = 0;
 /// Template of admin requests.
 const ADMIN_REQUEST: i32 = 26;
-/// Clients that wait to be turned away at most; more are not answered.
-const MAX_REJECTED: usize = 1_024;
+/// Sessions that are not authenticated at most, of all clients and of those at one address. Beyond that the oldest is dropped.
+const MAX_PENDING: usize = 64;
+const MAX_PENDING_OF_ADDRESS: usize = 16;
 
 /// Codes of admin responses.
 mod admin {
@@ -77,8 +78,8 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         first: usize,
         streams: &mut [IngressStream],
     ) -> Result<(), ModuleError> {
-        let Some(aeron) = &mut self.aeron else { return Ok(()) };
-        for session in &mut self.pending_sessions[first..] {
+        for index in first..self.pending_sessions.len() {
+            let session = &mut self.pending_sessions[index];
             let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
             let image =
                 streams.get_mut(stream).and_then(|own| own.subscription.image_by_session_id(session_id));
@@ -86,10 +87,24 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             let space = if session.client_info.is_empty() { "" } else { " " };
             let info =
                 format!("{}{space}sourceIdentity={source} sessionId={session_id}", session.client_info);
-            // A channel that cannot be is that client's trouble only.
-            if session.connect(aeron, self.context.cluster_id, &info).is_err() {
+            source
+                .rsplit_once(':')
+                .map_or(source.as_str(), |(host, _)| host)
+                .clone_into(&mut session.address);
+            let Some(aeron) = &mut self.aeron else { return Ok(()) };
+            let cluster_id = self.context.cluster_id;
+            let connected = match self.context.log_allocator {
+                Some(_) => session.connect_preliminarily(aeron, cluster_id, &info),
+                None => session.connect(aeron, cluster_id, &info),
+            };
+            // An invalid channel is a problem of that client only.
+            if connected.is_err() {
                 session.state = SessionState::Invalid;
             }
+        }
+        while let Some(index) = excess(self.pending_sessions.iter().map(|session| session.address.as_str())) {
+            self.pending_sessions.remove(index).disconnect();
+            self.refuse_ingress();
         }
         self.next_slow_tick_ns = self.now.ns;
         Ok(())
@@ -166,9 +181,6 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let is_rejected = rejection.is_some();
         if is_rejected {
             self.refuse_ingress();
-            if self.rejected_count() >= MAX_REJECTED {
-                return;
-            }
         }
         let (correlation_id, stream_id) = (request.correlation_id, request.response_stream_id);
         let mut session = Session::new(id, correlation_id, stream_id, channel, self.now.ns);
@@ -321,9 +333,38 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     }
 }
 
+/// The oldest pending session that there is no room for, given the addresses of all from the oldest to the newest.
+fn excess<'a>(
+    addresses: impl DoubleEndedIterator<Item = &'a str> + ExactSizeIterator + Clone,
+) -> Option<usize> {
+    if addresses.len() > MAX_PENDING {
+        return Some(0);
+    }
+    let count = |wanted: &str| addresses.clone().filter(|address| *address == wanted).count();
+    addresses.clone().position(|address| count(address) > MAX_PENDING_OF_ADDRESS)
+}
+
 /// True while an image is there and has not been read to its end.
 fn is_alive(streams: &mut [IngressStream], link: IngressLink) -> bool {
     let stream = streams.get_mut(link.stream);
     let image = stream.and_then(|stream| stream.subscription.image_by_session_id(link.session_id));
     image.is_some_and(|image| !image.is_closed() && !image.is_end_of_stream())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_pending_session_goes_first() {
+        let crowd = |counts: &[(&'static str, usize)]| -> Vec<&'static str> {
+            counts.iter().flat_map(|(address, count)| vec![*address; *count]).collect()
+        };
+        let excess_of = |addresses: &[&str]| excess(addresses.iter().copied());
+        assert_eq!(excess_of(&crowd(&[("a", 16), ("b", 16), ("c", 16), ("d", 16)])), None);
+        assert_eq!(excess_of(&crowd(&[("b", 3), ("a", 17)])), Some(3));
+        let many: Vec<String> = (0..65).map(|number| format!("10.0.0.{number}")).collect();
+        assert_eq!(excess_of(&many.iter().map(String::as_str).collect::<Vec<_>>()), Some(0));
+        assert_eq!(excess_of(&[]), None);
+    }
 }

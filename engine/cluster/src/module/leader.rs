@@ -122,6 +122,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         work_count += usize::from(self.go_on_with_standby_fetch()?);
         if self.state == ModuleState::Active {
             self.check_ingress_streams();
+            self.allocate_ingress_logs();
             work_count += self.check_pending_sessions()?;
             work_count += self.check_sessions()?;
         }

@@ -83,6 +83,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         session.last_activity_ns = self.now.ns;
         // A session that a crash could still undo is none: its client is told once the event is committed.
         session.owes_open_event = true;
+        if let Some(aeron) = &mut self.aeron
+            && session.upgrade(aeron).is_err()
+        {
+            session.disconnect();
+        }
         self.next_logged_session_id = self.next_logged_session_id.max(session.id + 1);
         self.sessions.insert(session.id, session);
         Ok(())

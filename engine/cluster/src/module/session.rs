@@ -1,7 +1,8 @@
 //! Sessions of clients as the consensus module has them (spec 04 §3.3–§3.5).
 
-use harrier_client::{Aeron, ClientError, Counter, Publication};
+use harrier_client::{Aeron, ClientError, Counter, ExclusivePublication, Publication};
 use harrier_protocol::sbe::SbeError;
+use harrier_protocol::uri::{ChannelUri, UriError, key};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::counters::MAX_LABEL_LENGTH;
 
@@ -48,6 +49,13 @@ pub(super) struct Session {
     pub(super) ingress_link: Option<IngressLink>,
     /// What the client says of itself.
     pub(super) client_info: String,
+    /// Address of the client's ingress stream, without its port.
+    pub(super) address: String,
+    /// The ingress stream whose log has been allocated whole.
+    pub(super) allocated_link: Option<IngressLink>,
+    /// The stream to a client that is not authenticated, with a small log.
+    preliminary_id: Option<i64>,
+    preliminary: Option<ExclusivePublication>,
     publication_id: Option<i64>,
     publication: Option<Publication>,
     counter_id: Option<i64>,
@@ -85,6 +93,10 @@ impl Session {
             owes_new_leader_event: false,
             ingress_link: None,
             client_info: String::new(),
+            address: String::new(),
+            allocated_link: None,
+            preliminary_id: None,
+            preliminary: None,
             publication_id: None,
             publication: None,
             counter_id: None,
@@ -96,6 +108,31 @@ impl Session {
         self.state == SessionState::Open
     }
 
+    /// Asks the driver for the streams of a session whose client is not authenticated: the log is small.
+    pub(super) fn connect_preliminarily(
+        &mut self,
+        aeron: &mut Aeron,
+        cluster_id: i32,
+        info: &str,
+    ) -> Result<(), ClientError> {
+        let invalid = |error: UriError| ClientError::InvalidArgument {
+            argument: "response channel",
+            reason: error.to_string(),
+        };
+        let channel = preliminary_channel(&self.response_channel).map_err(invalid)?;
+        self.preliminary_id = Some(aeron.add_exclusive_publication(&channel, self.response_stream_id)?);
+        self.add_counter(aeron, cluster_id, info)
+    }
+
+    /// The client is authenticated: asks the driver for the stream of its session. The preliminary one goes when it is there.
+    pub(super) fn upgrade(&mut self, aeron: &mut Aeron) -> Result<(), ClientError> {
+        if self.preliminary.is_some() || self.preliminary_id.is_some() {
+            let id = aeron.add_publication(&self.response_channel, self.response_stream_id)?;
+            self.publication_id = Some(id);
+        }
+        Ok(())
+    }
+
     /// Asks the driver for the session's streams.
     pub(super) fn connect(
         &mut self,
@@ -104,6 +141,10 @@ impl Session {
         info: &str,
     ) -> Result<(), ClientError> {
         self.publication_id = Some(aeron.add_publication(&self.response_channel, self.response_stream_id)?);
+        self.add_counter(aeron, cluster_id, info)
+    }
+
+    fn add_counter(&mut self, aeron: &mut Aeron, cluster_id: i32, info: &str) -> Result<(), ClientError> {
         let mut key = cluster_id.to_le_bytes().to_vec();
         key.extend_from_slice(&self.id.to_le_bytes());
         let suffix = format!(" - clusterId={cluster_id}");
@@ -120,41 +161,69 @@ impl Session {
 
     /// Takes the streams when they come; true once the client listens.
     pub(super) fn is_connected(&mut self, aeron: &mut Aeron) -> bool {
+        self.take_streams(aeron);
+        // Its stream comes first: the counter refers to it.
+        if let Some(id) = self.counter_id
+            && self.publication_id.is_none()
+            && self.preliminary_id.is_none()
+            && let Ok(Some(counter)) = aeron.counter(id)
+        {
+            counter.set_ordered(self.id);
+            self.counter = Some(counter);
+            self.counter_id = None;
+            self.refer_to_stream(aeron);
+        }
+        if self.publication.is_none() && self.publication_id.is_none() {
+            return self.preliminary.as_ref().is_some_and(ExclusivePublication::is_connected);
+        }
+        let is_connected = self.publication.as_ref().is_some_and(Publication::is_connected);
+        if is_connected {
+            self.preliminary = None;
+        }
+        is_connected
+    }
+
+    fn take_streams(&mut self, aeron: &mut Aeron) {
+        if let Some(id) = self.preliminary_id {
+            match aeron.exclusive_publication(id) {
+                Ok(None) => {}
+                Ok(preliminary) => (self.preliminary, self.preliminary_id) = (preliminary, None),
+                Err(_) => (self.state, self.preliminary_id) = (SessionState::Invalid, None),
+            }
+        }
         if let Some(id) = self.publication_id {
             match aeron.publication(id) {
                 Ok(None) => {}
                 Ok(publication) => {
-                    self.publication = publication;
-                    self.publication_id = None;
+                    (self.publication, self.publication_id) = (publication, None);
+                    self.refer_to_stream(aeron);
                 }
-                Err(_) => {
-                    self.publication_id = None;
-                    self.state = SessionState::Invalid;
-                }
+                Err(_) => (self.state, self.publication_id) = (SessionState::Invalid, None),
             }
         }
-        // Its stream comes first: the counter refers to it.
-        if let Some(id) = self.counter_id
-            && self.publication_id.is_none()
-            && let Ok(Some(counter)) = aeron.counter(id)
-        {
-            counter.set_ordered(self.id);
-            if let Some(publication) = &self.publication {
-                aeron.counters().set_reference_id(counter.counter_id(), publication.registration_id());
-            }
-            self.counter = Some(counter);
-            self.counter_id = None;
+    }
+
+    /// Has the session's counter name the stream to the client.
+    fn refer_to_stream(&self, aeron: &Aeron) {
+        let preliminary = self.preliminary.as_ref().map(ExclusivePublication::registration_id);
+        let id = self.publication.as_ref().map(Publication::registration_id).or(preliminary);
+        if let (Some(counter), Some(id)) = (&self.counter, id) {
+            aeron.counters().set_reference_id(counter.counter_id(), id);
         }
-        self.publication.as_ref().is_some_and(Publication::is_connected)
     }
 
     /// True when the session has, or waits for, a stream to its client.
     pub(super) fn has_streams(&self) -> bool {
-        self.publication.is_some() || self.publication_id.is_some()
+        self.publication.is_some()
+            || self.publication_id.is_some()
+            || self.preliminary.is_some()
+            || self.preliminary_id.is_some()
     }
 
     /// Lets the streams go.
     pub(super) fn disconnect(&mut self) {
+        self.preliminary = None;
+        self.preliminary_id = None;
         self.publication = None;
         self.publication_id = None;
         self.counter = None;
@@ -195,7 +264,9 @@ impl Session {
     }
 
     fn send_encoded(&mut self, encode: impl Fn(&mut [u8]) -> Result<usize, SbeError>) -> bool {
-        let Some(publication) = &mut self.publication else { return false };
+        if !self.has_streams() {
+            return false;
+        }
         let mut buffer = vec![0; 1_024];
         let length = match encode(&mut buffer) {
             Ok(length) => length,
@@ -206,7 +277,12 @@ impl Session {
             }
         };
         for _ in 0..3 {
-            match publication.offer(&buffer[..length]) {
+            let outcome = match (&mut self.publication, &mut self.preliminary) {
+                (Some(publication), _) => publication.offer(&buffer[..length]),
+                (None, Some(preliminary)) => preliminary.offer(&buffer[..length]),
+                (None, None) => return false,
+            };
+            match outcome {
                 Ok(_) => return true,
                 Err(OfferError::AdminAction) => {}
                 Err(_) => return false,
@@ -214,4 +290,16 @@ impl Session {
         }
         false
     }
+}
+
+/// Terms of the log to a client that is not authenticated: three of them and the metadata are less than 256 KiB.
+const PRELIMINARY_TERM_LENGTH: i32 = 64 << 10;
+const PRELIMINARY_MTU: i32 = 1_408;
+
+/// A client's channel with a small log. A challenge or refusal is at most an eighth of a term long.
+fn preliminary_channel(response_channel: &str) -> Result<String, UriError> {
+    let mut uri = ChannelUri::parse(response_channel)?;
+    uri.put(key::TERM_LENGTH, PRELIMINARY_TERM_LENGTH);
+    uri.put(key::MTU, PRELIMINARY_MTU);
+    Ok(uri.to_string())
 }

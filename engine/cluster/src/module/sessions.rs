@@ -20,6 +20,19 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(work_count)
     }
 
+    /// Has the ingress logs of open sessions allocated whole; those of other senders have their first bytes only.
+    pub(super) fn allocate_ingress_logs(&mut self) {
+        let Some(allocator) = &self.context.log_allocator else { return };
+        for session in self.sessions.values_mut().filter(|own| own.allocated_link != own.ingress_link) {
+            session.allocated_link = session.ingress_link;
+            let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
+            let stream = self.ingress.get_mut(stream);
+            if let Some(image) = stream.and_then(|own| own.subscription.image_by_session_id(session_id)) {
+                allocator.allocate(image.correlation_id());
+            }
+        }
+    }
+
     fn check_session(&mut self, id: i64) -> Result<bool, ModuleError> {
         let leader = self.leader_facts();
         let (Some(aeron), Some(session)) = (&mut self.aeron, self.sessions.get_mut(&id)) else {

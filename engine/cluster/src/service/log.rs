@@ -211,6 +211,7 @@ impl<T: ClusteredService> LogHandler<'_, T> {
     }
 
     fn advance(&mut self, position: i64, timestamp: i64) {
+        assert!(position >= self.core.log_position, "a service reads its log forwards");
         self.core.log_position = position;
         self.core.time = timestamp;
     }

@@ -73,11 +73,11 @@ pub fn rebuild_recording_log<M: Memory, S: Storage>(
 fn terms_of_log<S: Storage>(archive: &Path, storage: S) -> Result<(i64, Vec<Entry>), ClusterFilesError> {
     let mut files = ArchiveFiles::open(archive, storage)?;
     let failed = |reason: String| ClusterFilesError::NotRebuilt(format!("{}: {reason}", archive.display()));
-    let logs =
+    let mut logs =
         files.catalog().entries().iter().filter(|entry| {
             entry.state == RecordingState::Valid && entry.descriptor.stream_id == LOG_STREAM_ID
         });
-    let Some(log) = logs.last().map(|entry| entry.descriptor.clone()) else {
+    let Some(log) = logs.next_back().map(|entry| entry.descriptor.clone()) else {
         return Err(failed(format!("there is no recording of stream {LOG_STREAM_ID}, the log")));
     };
     let recording_id = log.recording_id;
