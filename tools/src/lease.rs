@@ -190,7 +190,9 @@ pub fn run(arguments: &LeaseArguments) -> Result<(), CommandError> {
 /// The process in whose name the command claims (spec 05 L23).
 fn claiming_process(name: Option<&str>) -> Result<ProcessIdentity, CommandError> {
     let Some(name) = name else {
-        return process_identity(std::os::unix::process::parent_id()).map_err(CommandError::failed);
+        // In a container the parent may be outside, where it cannot be seen.
+        let parent = process_identity(std::os::unix::process::parent_id());
+        return parent.or_else(|_| process_identity(std::process::id())).map_err(CommandError::failed);
     };
     harrier::lease::check_name("process", name).map_err(|error| CommandError::Usage(error.to_string()))?;
     Ok(ProcessIdentity::named(name))

@@ -36,7 +36,8 @@ impl ProcessFacts {
         let boot_seconds = boot_seconds(&read("/proc/stat")?).ok_or_else(|| invalid("/proc/stat"))?;
         let host = read("/proc/sys/kernel/hostname")?.trim().to_owned();
         let boot_id = read("/proc/sys/kernel/random/boot_id")?;
-        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/pid"))?;
+        // Process ids are those of this process's namespace, whoever owns the other process.
+        let namespace = std::fs::read_link("/proc/self/ns/pid")?;
         let text = format!("{} {} {host} {pid} {ticks}", boot_id.trim(), namespace.display());
         let started_ms = boot_seconds * 1_000 + ticks * 1_000 / ticks_per_second();
         Ok(Self { pid, host, started_ms, id: fnv1a(text.as_bytes()) })
@@ -74,6 +75,8 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -87,8 +90,13 @@ mod tests {
     #[test]
     fn processes_differ() {
         let own = ProcessFacts::of(std::process::id()).unwrap();
-        let other = ProcessFacts::of(1).unwrap();
+        // Waits for its standard input, which ends with this process at the latest.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let other = ProcessFacts::of(child.id()).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
         assert_ne!(own.id, other.id);
+        assert!(other.started_ms >= own.started_ms);
         assert!(ProcessFacts::of(u32::MAX).is_err());
         assert_eq!(fnv1a(b"a"), 0xAF63_DC4C_8601_EC8C);
     }
