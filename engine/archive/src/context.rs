@@ -61,7 +61,7 @@ impl fmt::Debug for FileClock {
     }
 }
 
-/// A setting that cannot be.
+/// Invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("archive setting {setting} {rule}")]
 pub struct InvalidSetting {
@@ -238,7 +238,7 @@ impl ArchiveContext {
     /// Checks the settings against each other.
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    /// The first invalid setting.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         let invalid = |setting: String, rule| Err(InvalidSetting { setting, rule });
         let length = self.segment_file_length;
