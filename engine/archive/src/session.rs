@@ -110,7 +110,7 @@ impl ControlSession {
         match self.state {
             SessionState::Init => self.await_resources(aeron, now_ns),
             SessionState::Connecting => {
-                let is_connected = self.publication.as_ref().is_some_and(|own| own.is_connected());
+                let is_connected = self.publication.as_ref().is_some_and(|entry| entry.is_connected());
                 if is_connected {
                     self.state = SessionState::Connected;
                 }
@@ -234,7 +234,7 @@ impl ControlSession {
     }
 
     fn serve(&mut self, now_ns: i64) -> usize {
-        if !self.publication.as_ref().is_some_and(|own| own.is_connected()) {
+        if !self.publication.as_ref().is_some_and(|entry| entry.is_connected()) {
             self.state = SessionState::Done;
             return 1;
         }

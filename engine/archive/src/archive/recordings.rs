@@ -73,15 +73,15 @@ pub(super) struct EndingRecording {
 impl<M: Memory, S: Storage> Archive<M, S> {
     /// True while a recording is being made.
     pub(super) fn is_active(&self, recording_id: i64) -> bool {
-        self.recordings.iter().any(|own| own.setup.recording_id == recording_id)
-            || self.starting.iter().any(|own| own.setup.recording_id == recording_id)
+        self.recordings.iter().any(|entry| entry.setup.recording_id == recording_id)
+            || self.starting.iter().any(|entry| entry.setup.recording_id == recording_id)
     }
 
     /// Position of a recording that is being made.
     pub(super) fn active_position(&self, recording_id: i64) -> Option<i64> {
         self.recordings
             .iter()
-            .find(|own| own.setup.recording_id == recording_id)
+            .find(|entry| entry.setup.recording_id == recording_id)
             .map(RecordingSession::position)
     }
 
@@ -89,7 +89,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     pub(super) fn active_counter(&self, recording_id: i64) -> Option<i32> {
         self.recordings
             .iter()
-            .find(|own| own.setup.recording_id == recording_id)
+            .find(|entry| entry.setup.recording_id == recording_id)
             .map(RecordingSession::counter_id)
     }
 
@@ -121,7 +121,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             }
         };
         let key = channel::subscription_key(&uri, start.stream_id);
-        if self.subscriptions.iter().any(|own| own.key == key && own.is_requested) {
+        if self.subscriptions.iter().any(|entry| entry.key == key && entry.is_requested) {
             let message =
                 format!("recording exists for streamId={} channel={}", start.stream_id, start.channel);
             return self.refuse(session_id, correlation_id, ArchiveErrorCode::ActiveSubscription, &message);
@@ -242,7 +242,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             work_count += self.take_images(index);
             index += 1;
         }
-        self.subscriptions.retain(|own| own.is_requested || own.active > 0);
+        self.subscriptions.retain(|entry| entry.is_requested || entry.active > 0);
         work_count
     }
 
@@ -401,7 +401,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     let is_wanted = self
                         .subscriptions
                         .iter()
-                        .any(|own| own.registration_id == subscription_id && own.is_requested);
+                        .any(|entry| entry.registration_id == subscription_id && entry.is_requested);
                     let mut recording = RecordingSession::new(starting.setup, starting.image, counter);
                     if !is_wanted {
                         recording.abort();
@@ -427,7 +427,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let image = &starting.image;
         let key =
             counters::position_key(recording_id, image.session_id(), image.source_identity(), archive_id);
-        let channel = self.catalog.get(recording_id).map_or("", |own| &own.stripped_channel);
+        let channel = self.catalog.get(recording_id).map_or("", |entry| &entry.stripped_channel);
         let label = counters::position_label(
             recording_id,
             image.session_id(),
@@ -507,7 +507,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
 
     /// Withdraws the request for a subscription; false when there is none that matches.
     pub(super) fn stop_subscription(&mut self, matches: impl Fn(&RecordingSubscription) -> bool) -> bool {
-        let found = self.subscriptions.iter_mut().find(|own| own.is_requested && matches(own));
+        let found = self.subscriptions.iter_mut().find(|entry| entry.is_requested && matches(entry));
         let Some(own) = found else { return false };
         own.is_requested = false;
         let id = own.registration_id;
@@ -517,13 +517,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
 
     /// Stops one recording; false when it is not being made.
     pub(super) fn stop_recording_by_id(&mut self, recording_id: i64) -> bool {
-        let Some(recording) = self.recordings.iter_mut().find(|own| own.setup.recording_id == recording_id)
+        let Some(recording) =
+            self.recordings.iter_mut().find(|entry| entry.setup.recording_id == recording_id)
         else {
             return false;
         };
         recording.abort();
         let id = recording.setup.subscription_id;
-        match self.subscriptions.iter_mut().find(|own| own.registration_id == id && own.is_requested) {
+        match self.subscriptions.iter_mut().find(|entry| entry.registration_id == id && entry.is_requested) {
             Some(own) => {
                 own.is_requested = false;
                 true

@@ -112,7 +112,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             }
             RequestBody::StopRecording { stream_id, channel } => self.on_stop_recording(stream_id, channel),
             RequestBody::StopRecordingSubscription { subscription_id } => {
-                if self.stop_subscription(|own| own.registration_id == subscription_id) {
+                if self.stop_subscription(|entry| entry.registration_id == subscription_id) {
                     Ok(Some(0))
                 } else {
                     let message = format!("no recording subscription found for {subscription_id}");
@@ -198,15 +198,15 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             }
             RequestBody::StartPosition { recording_id } => {
                 self.known(recording_id)?;
-                Ok(self.catalog.get(recording_id).map(|own| own.start_position))
+                Ok(self.catalog.get(recording_id).map(|entry| entry.start_position))
             }
             RequestBody::StopPosition { recording_id } => {
                 self.known(recording_id)?;
-                Ok(self.catalog.get(recording_id).map(|own| own.stop_position))
+                Ok(self.catalog.get(recording_id).map(|entry| entry.stop_position))
             }
             RequestBody::MaxRecordedPosition { recording_id } => {
                 self.known(recording_id)?;
-                let stop = self.catalog.get(recording_id).map(|own| own.stop_position);
+                let stop = self.catalog.get(recording_id).map(|entry| entry.stop_position);
                 Ok(self.active_position(recording_id).or(stop))
             }
             RequestBody::FindLastMatchingRecording { min_recording_id, session_id, stream_id, channel } => {
@@ -219,7 +219,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         && own.stream_id == stream_id
                         && own.original_channel.contains(channel)
                 });
-                Ok(Some(last.last().map_or(-1, |own| own.recording_id)))
+                Ok(Some(last.last().map_or(-1, |entry| entry.recording_id)))
             }
             RequestBody::ListRecording { recording_id } => {
                 self.list_one(id, correlation_id, recording_id);
@@ -292,7 +292,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     ) -> Result<Option<i64>, (ArchiveErrorCode, String)> {
         let uri = channel::parse(channel).map_err(|error| (ArchiveErrorCode::Generic, error.to_string()))?;
         let key = channel::subscription_key(&uri, stream_id);
-        if self.stop_subscription(|own| own.key == key) {
+        if self.stop_subscription(|entry| entry.key == key) {
             return Ok(Some(0));
         }
         let message = format!("no recording found for streamId={stream_id} channel={channel}");
@@ -386,11 +386,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             .subscriptions
             .iter()
             .skip(first)
-            .filter(|own| own.is_requested && own.subscription.is_some())
-            .filter(|own| stream_id.is_none_or(|wanted| wanted == own.stream_id))
-            .filter(|own| own.subscribed_channel.contains(fragment))
+            .filter(|entry| entry.is_requested && entry.subscription.is_some())
+            .filter(|entry| stream_id.is_none_or(|wanted| wanted == entry.stream_id))
+            .filter(|entry| entry.subscribed_channel.contains(fragment))
             .take(wanted)
-            .map(|own| (own.registration_id, own.stream_id, own.subscribed_channel.clone()))
+            .map(|entry| (entry.registration_id, entry.stream_id, entry.subscribed_channel.clone()))
             .collect();
         let Some(session) = self.session(id) else { return };
         for (subscription_id, stream_id, channel) in &found {

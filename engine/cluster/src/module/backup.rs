@@ -154,7 +154,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 self.begin_backup_session(&origin, Asked::StandbySnapshot(notice), refusal);
             }
             BackupRequest::ChallengeResponse { correlation_id, session_id, credentials } => {
-                let found = self.backup_sessions.iter_mut().find(|own| own.session.id == session_id);
+                let found = self.backup_sessions.iter_mut().find(|entry| entry.session.id == session_id);
                 if let Some(own) = found
                     && own.session.state == SessionState::Challenged
                 {
@@ -178,7 +178,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             return self.record_peer_error(kind, &format!("response channel of a {name}: {error}"));
         }
         // They all are -1 to peers, but two that wait at a time must be told apart.
-        let is_free = |id: &i64| self.backup_sessions.iter().all(|own| own.session.id != *id);
+        let is_free = |id: &i64| self.backup_sessions.iter().all(|entry| entry.session.id != *id);
         let id = (1..).map(|number: i64| -number).find(is_free).unwrap_or(-1);
         let channel = origin.response_channel.to_owned();
         let (correlation_id, stream_id) = (origin.correlation_id, origin.response_stream_id);

@@ -14,7 +14,7 @@ use super::security::{AuthenticatorSupplier, Authorisation};
 use crate::codec::TimeUnit;
 use crate::members::{self, Member, MembersError};
 
-/// A setting that cannot be.
+/// Invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidSetting {
     /// The member string.
@@ -228,7 +228,7 @@ impl ConsensusModuleContext {
     /// Checks the settings; returns the members and this one among them.
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    /// The first invalid setting.
     pub fn validate(&self) -> Result<(Vec<Member>, Member), InvalidSetting> {
         let members = members::parse(&self.members)?;
         let Some(own) = members.iter().find(|member| member.id == self.member_id).cloned() else {
@@ -344,26 +344,27 @@ mod tests {
 
     #[test]
     fn each_setting_that_cannot_be_is_named() {
-        assert!(refusal(|own| own.member_id = 1).contains("member.id=1 is not among"));
-        assert!(refusal(|own| own.member_endpoints = "h:1".into()).contains("h:1,h:2,h:3,h:4,h:5"));
-        assert!(refusal(|own| own.appointed_leader_id = 3).contains("appointed.leader.id=3"));
-        assert!(refusal(|own| own.service_count = 0).contains("service.count=0 must be 1 to 10"));
-        assert!(refusal(|own| own.service_count = 11).contains("service.count=11"));
-        assert!(refusal(|own| own.max_sessions = 0).contains("max.sessions=0"));
-        assert!(refusal(|own| own.ingress_fragment_limit = 0).contains("ingress.fragment.limit=0"));
-        assert!(refusal(|own| own.log_fragment_limit = 0).contains("log.fragment.limit=0"));
-        assert!(refusal(|own| own.session_timeout_ns = 0).contains("session.timeout=0ns"));
-        assert!(refusal(|own| own.termination_timeout_ns = -1).contains("termination.timeout=-1ns"));
-        let text = refusal(|own| own.leader_heartbeat_interval_ns = own.leader_heartbeat_timeout_ns);
+        assert!(refusal(|entry| entry.member_id = 1).contains("member.id=1 is not among"));
+        assert!(refusal(|entry| entry.member_endpoints = "h:1".into()).contains("h:1,h:2,h:3,h:4,h:5"));
+        assert!(refusal(|entry| entry.appointed_leader_id = 3).contains("appointed.leader.id=3"));
+        assert!(refusal(|entry| entry.service_count = 0).contains("service.count=0 must be 1 to 10"));
+        assert!(refusal(|entry| entry.service_count = 11).contains("service.count=11"));
+        assert!(refusal(|entry| entry.max_sessions = 0).contains("max.sessions=0"));
+        assert!(refusal(|entry| entry.ingress_fragment_limit = 0).contains("ingress.fragment.limit=0"));
+        assert!(refusal(|entry| entry.log_fragment_limit = 0).contains("log.fragment.limit=0"));
+        assert!(refusal(|entry| entry.session_timeout_ns = 0).contains("session.timeout=0ns"));
+        assert!(refusal(|entry| entry.termination_timeout_ns = -1).contains("termination.timeout=-1ns"));
+        let text = refusal(|entry| entry.leader_heartbeat_interval_ns = entry.leader_heartbeat_timeout_ns);
         assert!(text.contains("must be less than the timeout"), "{text}");
-        assert!(refusal(|own| own.error_buffer_length = 1).contains("error.buffer.length=1 must be 4k"));
+        assert!(refusal(|entry| entry.error_buffer_length = 1).contains("error.buffer.length=1 must be 4k"));
         assert!(
-            refusal(|own| own.ingress_channel = "udp".into()).contains("ingress.channel=udp is no channel")
+            refusal(|entry| entry.ingress_channel = "udp".into())
+                .contains("ingress.channel=udp is no channel")
         );
-        let text = refusal(|own| own.log_channel = "aeron:udp?term-id=4".into());
+        let text = refusal(|entry| entry.log_channel = "aeron:udp?term-id=4".into());
         assert!(text.contains("must not name a position"), "{text}");
         let remote = "aeron:udp?endpoint=h:1";
-        let text = refusal(|own| own.archive.control_request_channel = remote.into());
+        let text = refusal(|entry| entry.archive.control_request_channel = remote.into());
         assert!(text.contains("must be IPC"), "{text}");
     }
 

@@ -82,7 +82,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             let session = &mut self.pending_sessions[index];
             let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
             let image =
-                streams.get_mut(stream).and_then(|own| own.subscription.image_by_session_id(session_id));
+                streams.get_mut(stream).and_then(|entry| entry.subscription.image_by_session_id(session_id));
             let source = image.map_or(String::new(), |image| image.source_identity().to_owned());
             let space = if session.client_info.is_empty() { "" } else { " " };
             let info =

@@ -23,11 +23,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     /// Has the ingress logs of open sessions allocated whole; those of other senders have their first bytes only.
     pub(super) fn allocate_ingress_logs(&mut self) {
         let Some(allocator) = &self.context.log_allocator else { return };
-        for session in self.sessions.values_mut().filter(|own| own.allocated_link != own.ingress_link) {
+        for session in self.sessions.values_mut().filter(|entry| entry.allocated_link != entry.ingress_link) {
             session.allocated_link = session.ingress_link;
             let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
             let stream = self.ingress.get_mut(stream);
-            if let Some(image) = stream.and_then(|own| own.subscription.image_by_session_id(session_id)) {
+            if let Some(image) = stream.and_then(|entry| entry.subscription.image_by_session_id(session_id)) {
                 allocator.allocate(image.correlation_id());
             }
         }

@@ -135,7 +135,7 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         let SessionHeader { session_id, timestamp, .. } = own;
         self.advance(header.position(), timestamp);
         // Messages of services have negative ids (spec 04 §4.6).
-        let session = self.core.sessions.get(&session_id).map(|own| own.session.clone());
+        let session = self.core.sessions.get(&session_id).map(|entry| entry.session.clone());
         self.call(Event::Message { session_id, payload }, |service, cluster| {
             service.on_session_message(cluster, session.as_deref(), timestamp, payload, header);
         })
