@@ -19,8 +19,12 @@ use crate::kernel::Kernel;
 use crate::snapshot::{self, SnapshotPlace};
 use crate::trace::hash_bytes;
 
+/// Number of messages to the log of which the service waits before one.
+const FORWARDS_PER_WAIT: u64 = 4;
+/// Time that the service waits before such a message, ns.
+const FORWARD_WAIT_NS: i64 = 20_000_000;
 /// Length of the header before the order in a message and in an answer, bytes.
-pub const HEADER_LENGTH: usize = 24;
+const HEADER_LENGTH: usize = 24;
 /// Length of an answer without filling, bytes.
 pub const ANSWER_LENGTH: usize = 32;
 /// Number of orders after which the digest covers the whole book.
@@ -229,6 +233,9 @@ impl Ledger {
             let number = (service_id as u64) << 56 | (session_id as u64) << 32 | order.sequence;
             self.forwarded[service_id].push_back(number);
             if service_id == self.service_id {
+                if order.sequence.is_multiple_of(FORWARDS_PER_WAIT) && cluster.role() == Role::Leader {
+                    wait_before_forward(cluster);
+                }
                 self.insist(cluster, "forward", |cluster| cluster.offer(&number.to_le_bytes()).map(drop));
             }
         }
@@ -255,6 +262,15 @@ impl Ledger {
     fn tell_owed(&self) {
         self.history.borrow_mut().owed =
             self.timers.len() + self.forwarded.iter().map(VecDeque::len).sum::<usize>();
+    }
+}
+
+/// Lets time pass before a message to the log. A snapshot that begins meanwhile has the message in its queue, which is rare
+/// otherwise.
+fn wait_before_forward(cluster: &mut Cluster<'_>) {
+    let until_ns = cluster.now().ns + FORWARD_WAIT_NS;
+    while cluster.now().ns < until_ns {
+        cluster.idle(0);
     }
 }
 
