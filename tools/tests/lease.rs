@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::support::binaries::{OurNode, harrier};
 use crate::support::process::Process;
+use crate::support::stopwatch::Stopwatch;
 use crate::support::{directory, until};
 use serde_json::Value;
 
@@ -101,6 +102,14 @@ fn without_a_cluster_nothing_is_known() {
     let (status, output, errors) = Process::finish("harrier lease", &mut command);
     assert_eq!((status.code(), output.as_str()), (Some(1), ""));
     assert!(errors.contains("no session with the cluster"), "{errors}");
+    // The option is the whole wait of a claim too, however long its duration.
+    let mut command = harrier();
+    command.args(arguments).args(["claim", "db", "db/0", "40s"]);
+    let stopwatch = Stopwatch::start();
+    let (status, _, errors) = Process::finish("harrier lease", &mut command);
+    let took_ns = stopwatch.stop();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(took_ns < 15_000_000_000, "{took_ns} ns, half of the duration is 20 s");
     let (status, _, errors) = Process::finish("harrier lease", harrier().args(["lease", "list"]));
     assert_eq!(status.code(), Some(2));
     assert!(errors.contains("--ingress"), "{errors}");
