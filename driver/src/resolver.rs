@@ -1,4 +1,4 @@
-//! Name resolution: names of the system, of a table, or those that drivers tell each other (spec 02 §5.12).
+//! Name resolution by the system, by a table, or among drivers (spec 02 §5.12).
 
 mod gossip;
 mod table;
@@ -83,7 +83,7 @@ enum Kind<T: Transport> {
     Gossip(Box<Gossip<T::Socket>>),
 }
 
-/// Duration of lookups: from the duty cycle that does some to the next one.
+/// Duration of lookups: the time from a duty cycle with lookups to the next duty cycle.
 struct Lookups {
     max: AtomicCounter,
     exceeded: AtomicCounter,

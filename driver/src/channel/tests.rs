@@ -1,4 +1,4 @@
-//! Channels with a resolver and interfaces of the tests' own.
+//! Tests of channels with their own resolver and interfaces.
 
 use super::*;
 use harrier_protocol::ErrorCode;
@@ -85,7 +85,8 @@ fn wildcard_ports_are_shared_only_by_tag() {
     assert!(other.matches(&tagged).unwrap_err().message.contains("mismatched endpoint or control"));
 }
 
-/// What was requested says whether a tagged channel is the same, wherever its name led to when the socket was opened.
+/// Tagged channels are compared by their requested names, because the address of a name may have changed since the
+/// socket was opened.
 #[test]
 fn a_tagged_channel_is_found_again_after_its_name_has_moved() {
     for text in
