@@ -17,7 +17,7 @@ use crate::failure::Failure;
 
 /// Key of the channel parameter.
 pub(crate) const KEY: &str = "log-allocation";
-/// Default of the bytes that are allocated at first.
+/// Default number of bytes that are allocated at first.
 pub(crate) const DEFAULT_LENGTH: i32 = 256 << 10;
 /// Fewest bytes that may be allocated at first: a receiver window and pages of messages.
 pub(crate) const MIN_LENGTH: i32 = 64 << 10;

@@ -31,7 +31,7 @@ pub enum StartError {
     /// Another driver uses the directory.
     #[error("Active media driver detected: {}; stop it or choose another directory", path.display())]
     ActiveDriver {
-        /// Its CnC file.
+        /// CnC file of that driver.
         path: PathBuf,
     },
     /// The existing CnC file has another version.

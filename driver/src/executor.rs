@@ -119,7 +119,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
         }
     }
 
-    /// One duty cycle of the work that needs no job, unless an agent does it; returns the work done.
+    /// Runs one duty cycle of the work that needs no job, unless an agent does it; returns the work done.
     pub(crate) fn work(&mut self, now: &Now) -> usize {
         match self {
             Self::Inline { worker, .. } => worker.names.work(now),

@@ -109,7 +109,8 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         endpoint_id: u64,
         registration_id: i64,
     },
-    /// A session answers the image's request stream; its sender is told until it has heard the session (spec 02 §2.12).
+    /// A session answers the image's request stream. Status messages report it to the sender until the sender has heard
+    /// it (spec 02 §2.12).
     SetResponseSession {
         correlation_id: i64,
         session_id: Option<i32>,
@@ -168,7 +169,7 @@ pub(crate) enum ConductorCommand<T: Transport> {
         endpoint_id: u64,
         destination_id: Option<i64>,
     },
-    /// The receiver of a request stream tells which session answers it (spec 02 §2.12).
+    /// The receiver of a request stream reports the session that answers it (spec 02 §2.12).
     ResponseSetup {
         subscription_id: i64,
         session_id: i32,

@@ -175,7 +175,7 @@ impl IpcPublication {
         self.cool_down_until_ns = Some(until_ns);
     }
 
-    /// One timer run (spec 02 §5.2, §7).
+    /// Handles one timer run (spec 02 §5.2, §7).
     pub(crate) fn on_timer(
         &mut self,
         now_ns: i64,

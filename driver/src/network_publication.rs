@@ -206,7 +206,7 @@ impl NetworkPublication {
         position
     }
 
-    /// One timer run (spec 02 §2.8).
+    /// Handles one timer run (spec 02 §2.8).
     pub(crate) fn on_timer(
         &mut self,
         now_ns: i64,

@@ -149,7 +149,7 @@ impl PublicationImage {
             return 0;
         }
         let Some((min, max)) = self.subscribers.min_max() else { return 0 };
-        // A client may move its position back. The window never starts before the position that was told last.
+        // A client may move its position back. The window never starts before the last reported position.
         let min = min.max(self.next_status_position);
         let log = &self.file.log;
         let bits = log.position_bits_to_shift();
@@ -247,7 +247,7 @@ impl PublicationImage {
         }
     }
 
-    /// Time at which the image has something to do although nothing arrives, ns.
+    /// Returns the time of the image's next work that needs no datagram, ns.
     pub(crate) fn next_deadline_ns(&self) -> Option<i64> {
         self.loss.deadline_ns()
     }

@@ -45,7 +45,7 @@ pub(crate) struct RetransmitSettings {
     pub(crate) linger_ns: i64,
     /// Most retransmits at a time; 1 when there is one receiver.
     pub(crate) max_resend: usize,
-    /// True with several receivers. Only the first NAK for a range is answered then.
+    /// True with several receivers: each range has its own slot. With one receiver a new range replaces the last one.
     pub(crate) has_group_semantics: bool,
     /// Most bytes of one resend.
     pub(crate) max_length: i32,

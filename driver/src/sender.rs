@@ -43,7 +43,7 @@ pub struct Sender<T: Transport> {
     next_publication: usize,
     cycles_since_poll: u32,
     next_poll_ns: i64,
-    /// Time at which control sockets are polled although nothing else asks for it, ns.
+    /// Time of the next poll of control sockets that no other rule requires, ns.
     next_idle_poll_ns: i64,
     /// True when the last duty cycle did not poll the control sockets.
     is_poll_owed: bool,

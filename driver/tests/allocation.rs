@@ -231,7 +231,7 @@ fn images_with_too_long_terms_are_refused_and_counted() {
     forge(&mut world, address, 100..120, 4 * MIB);
     world.until("the count", |client| (client.counters().value(C::Errors as i32) >= 20).then_some(()));
     assert_eq!(allocated(&world).len(), 0);
-    // The refusal is not final: the same session may come with shorter terms a second later.
+    // The refusal is not final: a second later the same session may have shorter terms.
     world.pass(2);
     let honest = format!("{channel}|term-length=2m|session-id=100");
     let mut publication = world.exclusive(&honest, STREAM).unwrap();

@@ -138,7 +138,7 @@ fn publications_and_images_tell_and_do_what_tables_say() {
     assert_eq!(after_two, start + 128);
     assert!(image.set_position(after_two));
     assert_eq!(image.poll(10, &mut |payload, _| assert!(payload[0] > 1)), 2);
-    // A spy reads the log of the publication.
+    // A spy cannot reject an image.
     let mut spy = world.subscription(&format!("aeron-spy:{channel}"), STREAM).unwrap();
     let image = world.until("a spied image", |_| spy.images().first().map(|image| image.correlation_id()));
     let refused = world.client.reject_image(image, 0, "no thanks");

@@ -226,7 +226,7 @@ fn losses_are_counted_on_both_sides_and_reported_once_per_image() {
     assert_eq!((loss.session_id, loss.stream_id), (publication.session_id(), STREAM));
     assert_eq!(loss.channel, channel);
     assert!(loss.source.starts_with("127.0.0.1:"), "{}", loss.source);
-    // Another image has an entry of its own.
+    // Another image has a separate entry.
     let mut second = world.exclusive(&channel, STREAM).unwrap();
     drop(publication);
     world.until("the end of the first image", |_| {

@@ -175,7 +175,7 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
     group_of.exchange(&mut publication, &mut [&mut held], 200, 1_000);
     free.poll(0, &mut |_, _| ());
     assert!(free.images()[0].position() < publication.position());
-    // With `max`, the driver's default, the fastest decides.
+    // With the driver's default `max` the fastest receiver decides.
     let mut fastest = group_of.sender.exclusive(&format!("{base}|term-length=64k"), STREAM + 1).unwrap();
     let mut slow = group_of.receivers[0].subscription(&base, STREAM + 1).unwrap();
     let mut fast = group_of.receivers[1].subscription(&base, STREAM + 1).unwrap();
@@ -186,7 +186,7 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
     group_of.exchange(&mut fastest, &mut [&mut fast], 200, 1_000);
     drop((publication, fastest));
 
-    // With the driver's default `min` the slowest receiver decides.
+    // With `min` as the driver's setting the slowest receiver decides.
     let mut sender = World::new(|context| context.multicast_flow_control = "min".into());
     std::mem::swap(&mut group_of.sender, &mut sender);
     let mut slowest = group_of.sender.exclusive(&format!("{base}|term-length=64k"), STREAM + 2).unwrap();

@@ -173,7 +173,7 @@ fn threads_run_on_the_cores_that_were_set() {
         let mut process = Process::start(&settings);
         process.exchange(20);
         let mut threads = process.threads();
-        // Only the executor may run on any core.
+        // The system may run the executor on any core.
         assert_eq!(threads.remove("aeron-executor"), Some(all.clone()));
         let threads: Vec<_> = threads.iter().map(|(name, cores)| (&**name, cores)).collect();
         assert_eq!(threads, expected, "{mode}");

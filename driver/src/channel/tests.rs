@@ -131,7 +131,7 @@ fn a_group_is_known_by_its_interface_and_data_address() {
     assert_eq!(canonical("224.10.9.9:1|interface={lo}:9"), "UDP-127.0.0.1:9-224.10.9.9:1");
     assert_eq!(canonical("[ff02::3]:1"), "UDP-[fe80::5]:0-[ff02::3]:1");
     assert_eq!(canonical("[ff02::3]:1|interface=[::1]:8/64"), "UDP-[::1]:8-[ff02::3]:1");
-    // It has no other control address, and nothing but its receivers are its destinations.
+    // A group has no other control address and no destinations.
     let group = channel("aeron:udp?endpoint=224.10.9.9:1|control=10.1.2.3:5|control-mode=dynamic").unwrap();
     assert_eq!((group.control, group.is_multi_destination(), group.is_group()), (None, false, true));
     assert_eq!(group.group.unwrap().control, "224.10.9.10:1".parse().unwrap());

@@ -70,7 +70,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 }
             }
             Err(failure) => {
-                // When the log has gone, its file went with it.
+                // A log that has gone took its file with it.
                 if self.note_allocated(id, None) {
                     let text = format!("WARN: {failure}: the stream stands still until there is memory");
                     self.events.record_kind(kind::LOG_NOT_ALLOCATED, &text);

@@ -514,7 +514,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tether_changes = changes;
     }
 
-    /// Tells subscribers that an image has ended. Its session may come again.
+    /// Tells subscribers that an image has ended. Its session may get a new image.
     fn linger_image(&mut self, index: usize) {
         let entry = &mut self.images[index];
         entry.image.shared.advance(ImageState::Linger, self.now.ns);

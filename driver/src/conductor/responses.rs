@@ -1,8 +1,8 @@
 //! Response channels, whose streams answer one requester each (spec 02 §2.12, §7).
 //!
 //! A request publication names the subscription that awaits the answers, a response publication names the image of the
-//! requests. Over a network the receiver of the requests tells the session of the answers with its status messages; the
-//! subscription wants nothing before it knows that session.
+//! requests. Over a network the receiver of the requests reports the session of the answers with its status messages.
+//! The subscription wants no session before it knows that one.
 
 use harrier_protocol::uri::ResponseCorrelation;
 use harrier_ringbuf::{Memory, Transport};

@@ -204,7 +204,7 @@ fn few_of_many_receivers_ask_for_what_all_have_lost() {
     let mut rig = Rig::with(Options { backs_off: true, ..options });
     rig.run(250 * MS, 100 * US);
     assert_eq!(rig.readers.len(), RECEIVERS);
-    // Each second of three datagrams is lost once to everybody.
+    // The network loses each second of three datagrams once for all receivers.
     let mut losses = std::collections::BTreeMap::<i32, usize>::new();
     rig.net.lose(move |sent| {
         let Ok(Frame::Data(data)) = Frame::decode(&sent.bytes) else { return false };

@@ -446,7 +446,7 @@ fn no_garbage_stops_the_agents() {
 
 #[test]
 fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
-    // A group has a retransmit of its own for every range.
+    // In a group each range has its own retransmit.
     let mut rig = Rig::with(Options {
         is_dynamic: true,
         control: Some(sender_address()),
@@ -459,7 +459,7 @@ fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
     }
     rig.run(MS, 10 * US);
     for number in 0..20 {
-        // Each frame of 160 bytes is asked for by a NAK of its own.
+        // A separate NAK asks for each frame of 160 bytes.
         rig.net.inject(receiver_address(0), sender_address(), &nak(TERM_ID, number * 160, 160));
     }
     rig.run(200 * US, 10 * US);

@@ -375,7 +375,7 @@ fn a_table_moves_names_as_its_counters_say() {
     choose(&mut host, -1);
     let error = host.names.resolve("one", 7).unwrap_err();
     assert_eq!(crate::failure::Failure::from(error).message, "Unable to resolve host=(one): (forced)");
-    // A row for a whole address; an address without a row.
+    // One row names a whole address; another address has no row.
     assert_eq!(host.names.substitute("two:9").unwrap().unwrap(), "10.0.0.3:9");
     assert_eq!(
         (host.names.substitute("three:9").unwrap(), host.finds("10.0.0.7").unwrap()),

@@ -135,7 +135,7 @@ fn a_stranger_does_not_draw_a_living_response_to_itself() {
     rig.run(SECOND, MS);
     let sent = rig.net.take_sent();
     assert!(sent.iter().filter(|sent| sent.from == sender_address()).all(|sent| sent.to == asker));
-    // The requester has gone silent: another may come.
+    // When the requester is silent, another one may take its place.
     rig.net.lose(move |sent| sent.from == asker);
     rig.run(6 * SECOND, 10 * MS);
     rig.net.take_sent();

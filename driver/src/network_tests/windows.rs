@@ -94,7 +94,7 @@ fn the_image_of_an_outrun_reader_is_not_kept_alive_by_heartbeats() {
             rig.run(100 * MS, MS);
         }
         let is_gone = rig.readers.is_empty() || rig.readers[0].image.shared.state() > ImageState::Active;
-        // It has ended at the latest a second after the time-out.
+        // The image ends at the latest a second after the time-out.
         assert!(is_gone == (second > 9) || second == 9, "after {second} s");
     }
     assert!(rig.count(C::FlowControlOverRuns) > over_runs + 90);

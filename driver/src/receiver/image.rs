@@ -154,7 +154,7 @@ impl ReceiveImage {
         self.setup.log.set_active_transport_count(1);
     }
 
-    /// Stops the image: its last subscription is gone, or nothing arrives any more.
+    /// Stops the image when its last subscription is gone or no data arrives any more.
     pub(crate) fn deactivate(&mut self, now_ns: i64) {
         if self.setup.shared.advance(ImageState::Draining, now_ns) {
             self.status_deadline_ns = now_ns - 1;
@@ -207,7 +207,7 @@ impl ReceiveImage {
     /// Takes the reply to a round trip request, for the congestion control of the conductor.
     pub(crate) fn on_round_trip(&mut self, reply: &Rttm, now_ns: i64) {
         let rtt_ns = now_ns.wrapping_sub(reply.echo_timestamp_ns).wrapping_sub(reply.reception_delta_ns);
-        // A reply with an impossible time does not come from our request.
+        // A reply with an impossible time does not belong to a request of this image.
         if (0..=MAX_RTT_NS).contains(&rtt_ns) {
             self.rtt_ns = rtt_ns;
             self.setup.shared.rtt_ns.store(rtt_ns.max(1), Ordering::Release);
@@ -312,7 +312,7 @@ impl ReceiveImage {
         false
     }
 
-    /// One duty cycle: liveness, status messages, NAKs (spec 02 §3.0, 3).
+    /// Runs one duty cycle: liveness, status messages, NAKs (spec 02 §3.0, 3).
     #[inline]
     pub(crate) fn service<S: Datagrams>(
         &mut self,
@@ -355,7 +355,7 @@ impl ReceiveImage {
         }
     }
 
-    /// Time at which the image has something to do although nothing arrives, ns.
+    /// Returns the time of the image's next work that needs no datagram, ns.
     pub(crate) fn next_deadline_ns(&self, now_ns: i64) -> i64 {
         let is_active = self.setup.shared.state() == ImageState::Active;
         let liveness_ns = self.last_packet_ns.saturating_add(self.setup.liveness_timeout_ns);

@@ -186,7 +186,7 @@ impl Connections {
         }
     }
 
-    /// Position at which the stream ends, once the end has come through each of `transports` transports.
+    /// Returns the end of the stream, once each of `transports` transports has received it.
     pub(super) fn end_position(&self, transports: usize) -> Option<i64> {
         let mut connections = self.list.iter().flatten();
         let have_ended = connections.clone().count() >= transports && connections.all(|one| one.has_eos);

@@ -153,7 +153,7 @@ impl<S: Datagrams> Gossip<S> {
         self.next_poll_ns
     }
 
-    /// One duty cycle; returns the work done.
+    /// Runs one duty cycle; returns the work done.
     pub(super) fn work<T: Transport>(&mut self, transport: &T, now_ns: i64) -> usize {
         if now_ns < self.next_poll_ns {
             return 0;

@@ -187,7 +187,7 @@ impl SendPublication {
         self.setup.retransmit.next_deadline_ns().unwrap_or(i64::MAX)
     }
 
-    /// One duty cycle: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
+    /// Runs one duty cycle: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
     #[inline]
     pub(crate) fn send<S: Datagrams>(
         &mut self,
