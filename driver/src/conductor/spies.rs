@@ -33,7 +33,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     pub(super) fn link_spies_of(&mut self, index: usize) {
-        let may_spy = |one: &&Subscription| matches!(one.source, Source::Spy(_)) || !one.locals.is_empty();
+        let may_spy = |subscription: &&Subscription| {
+            matches!(subscription.source, Source::Spy(_)) || !subscription.locals.is_empty()
+        };
         let spies: Vec<i64> = self
             .subscriptions
             .iter()
