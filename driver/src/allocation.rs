@@ -1,9 +1,9 @@
-//! How much of a log is allocated, for logs whose pages are allocated as the stream needs them.
+//! Allocation state of logs whose pages are allocated as the stream needs them.
 //!
-//! A log that is not sparse has all of its pages before it is written, so that no store can fail for want of memory. A peer
-//! that sends nothing but a SETUP would so make the driver allocate three terms. Therefore only the first pages are allocated
-//! when such a log is created. The executor allocates the others once the stream carries traffic, or once the owner of the
-//! driver asks for it. What is granted to a sender or publisher never reaches a page that is not allocated.
+//! A log that is not sparse has all of its pages before it is written, so that no store can fail for want of memory. A
+//! peer that sends nothing but a SETUP would so make the driver allocate three terms. Therefore only the first pages
+//! are allocated when such a log is created. The executor allocates the others once the stream carries traffic, or once
+//! the owner of the driver asks for it. Senders and publishers are never granted a page that is not allocated.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 
 /// Key of the channel parameter.
 pub(crate) const KEY: &str = "log-allocation";
-/// Bytes that are allocated at first when no setting says how many.
+/// Default number of bytes that are allocated at first.
 pub(crate) const DEFAULT_LENGTH: i32 = 256 << 10;
 /// Fewest bytes that may be allocated at first: a receiver window and pages of messages.
 pub(crate) const MIN_LENGTH: i32 = 64 << 10;
@@ -64,13 +64,13 @@ pub(crate) fn first_length(context: &DriverContext) -> i64 {
     i64::from(length.max(MIN_LENGTH))
 }
 
-/// The positions of a log whose pages are allocated: a range that starts at the page of the stream's first position. Three
-/// terms of positions are the whole log.
+/// The positions of a log whose pages are allocated: a range that starts at the page of the stream's first position.
+/// Three terms of positions are the whole log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Allocation {
     mode: AllocationMode,
     allocated: Range<i64>,
-    /// Where the range ends when the log is allocated whole.
+    /// End of the range when the log is allocated whole.
     end: i64,
     /// Position from which on a stream with traffic gets the rest.
     traffic_position: i64,
@@ -82,7 +82,7 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    /// A log that is allocated whole, or that is sparse.
+    /// Creates the state of a log that is allocated whole, or that is sparse.
     pub(crate) fn whole() -> Self {
         Self {
             mode: AllocationMode::Whole,
@@ -96,9 +96,9 @@ impl Allocation {
         }
     }
 
-    /// A log with `length` bytes at first: `metadata_length` for its metadata, a page for the start of each term, and the rest
-    /// from the first position on. Padding may lead readers to the start of the next term before it is allocated otherwise.
-    /// Terms that fit into `length` are allocated whole.
+    /// A log with `length` bytes at first: `metadata_length` for its metadata, a page for the start of each term, and
+    /// the rest from the first position on. Padding may lead readers to the start of the next term before it is
+    /// allocated otherwise. Terms that fit into `length` are allocated whole.
     pub(crate) fn first(
         mode: AllocationMode,
         position: i64,
@@ -125,8 +125,8 @@ impl Allocation {
         }
     }
 
-    /// As [`first`](Self::first) for an exclusive publication, whose writer may begin its longest message just before the
-    /// publisher limit: there is room for one at least.
+    /// Like [`first`](Self::first), for an exclusive publication. Its writer may begin the longest message just before
+    /// the publisher limit, so there is room for at least one such message.
     pub(crate) fn first_of_publication(
         mode: AllocationMode,
         position: i64,
@@ -146,17 +146,18 @@ impl Allocation {
         self.allocated.end >= self.end
     }
 
-    /// The positions that are allocated at first; `None` for a log that is allocated whole.
+    /// Returns the positions that are allocated at first; `None` for a log that is allocated whole.
     pub(crate) fn initial(&self) -> Option<Range<i64>> {
         (!self.is_whole()).then(|| self.allocated.clone())
     }
 
-    /// Position that no frame may reach beyond. It keeps a page free for readers, who look behind the last frame.
+    /// Returns the position that no frame may reach beyond. It keeps a page free for readers, which look behind the
+    /// last frame.
     pub(crate) fn usable_position(&self) -> i64 {
         if self.is_whole() { i64::MAX } else { self.allocated.end - PAGE_LENGTH - self.overshoot }
     }
 
-    /// The stream has come to a position.
+    /// Notes that the stream has reached a position.
     #[inline]
     pub(crate) fn note_traffic(&mut self, position: i64) {
         if position > self.traffic_position && self.mode == AllocationMode::Traffic {
@@ -164,7 +165,7 @@ impl Allocation {
         }
     }
 
-    /// Wants the log allocated whole.
+    /// Requests the allocation of the whole log.
     pub(crate) fn ask_for_rest(&mut self) {
         self.is_wanted = true;
         self.traffic_position = i64::MAX;
@@ -176,12 +177,12 @@ impl Allocation {
         self.is_wanted && !self.is_in_flight && !self.has_failed && !self.is_whole()
     }
 
-    /// Lets what has failed be tried again.
+    /// Makes a failed allocation due again.
     pub(crate) fn retry(&mut self) {
         self.has_failed = false;
     }
 
-    /// The next positions to allocate, when a job should; they are in flight until [`on_done`](Self::on_done).
+    /// Returns the next positions to allocate when a job is due. They are in flight until [`on_done`](Self::on_done).
     pub(crate) fn next(&mut self) -> Option<Range<i64>> {
         if !self.is_due() {
             return None;
@@ -191,7 +192,7 @@ impl Allocation {
         Some(start..(start + SLICE_LENGTH).min(self.end))
     }
 
-    /// A job has come to its end; `None` when it has failed. It is due again after [`retry`](Self::retry) then.
+    /// Handles the end of a job; `None` when it has failed. It is then due again after [`retry`](Self::retry).
     pub(crate) fn on_done(&mut self, allocated_to: Option<i64>) {
         self.is_in_flight = false;
         self.has_failed = allocated_to.is_none();
@@ -202,12 +203,12 @@ impl Allocation {
     }
 }
 
-/// The first page of each term in a log file.
+/// Returns the first page of each term in a log file.
 pub(crate) fn first_pages(term_length: usize) -> impl Iterator<Item = Range<usize>> {
     (0..PARTITION_COUNT).map(move |term| term * term_length..term * term_length + PAGE_LENGTH as usize)
 }
 
-/// Ranges of a log file that hold a range of positions, in order.
+/// Returns the ranges of a log file that hold a range of positions, in order.
 pub(crate) fn file_ranges(positions: Range<i64>, term_length: usize) -> impl Iterator<Item = Range<usize>> {
     let bits = term_length.trailing_zeros();
     let mut next = positions.start;

@@ -1,4 +1,4 @@
-//! UDP channels with resolved addresses, and the rule by which two of them share a socket (spec 02 §2.2, §2.11, §3.14).
+//! UDP channels with resolved addresses, and the rule for sharing a socket (spec 02 §2.2, §2.11, §3.14).
 
 mod interface;
 
@@ -19,7 +19,7 @@ pub(crate) struct UdpChannel {
     pub(crate) text: String,
     /// Canonical form without its suffix.
     pub(crate) canonical: String,
-    /// True when the canonical form needs a suffix, because no address tells which socket this is.
+    /// True when the canonical form needs a suffix, because no address identifies the socket.
     pub(crate) needs_suffix: bool,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) control: Option<SocketAddr>,
@@ -35,15 +35,16 @@ pub(crate) struct UdpChannel {
 pub(crate) struct ChannelGroup {
     /// Address of data.
     pub(crate) data: SocketAddr,
-    /// Address that receivers answer to: the next one.
+    /// Address to which receivers answer: the next one after the data address.
     pub(crate) control: SocketAddr,
     interface: LocalInterface,
-    /// Hops that the channel names.
+    /// Time to live that the channel names.
     ttl: Option<u8>,
 }
 
 impl ChannelGroup {
-    /// Hops of datagrams: those of the channel, else the driver's; 0 leaves them to the system.
+    /// Returns the time to live of datagrams: that of the channel, else the driver's; 0 stands for the system's
+    /// default.
     pub(crate) fn ttl(&self, driver_ttl: u8) -> u8 {
         self.explicit_ttl(driver_ttl).unwrap_or(0)
     }
@@ -62,7 +63,7 @@ impl ChannelGroup {
         }
     }
 
-    /// A socket on the group's port that joins one of its addresses.
+    /// Returns a socket on the group's port that joins one of its addresses.
     fn joined(&self, address: SocketAddr, driver_ttl: u8) -> SocketSpec {
         let bind = SocketAddr::new(wildcard(address.is_ipv6()).ip(), address.port());
         SocketSpec {
@@ -111,7 +112,7 @@ impl UdpChannel {
         })
     }
 
-    /// A channel whose endpoint is a group; it has no other addresses (spec 02 §2.11, §3.13).
+    /// Creates a channel whose endpoint is a group. It has no other addresses (spec 02 §2.11, §3.13).
     fn multicast<N: HostNames>(
         uri: ChannelUri,
         text: &str,
@@ -148,7 +149,7 @@ impl UdpChannel {
         matches!(self.control_mode, Some(ControlMode::Manual | ControlMode::Dynamic))
     }
 
-    /// True when the endpoint was given by a name, whose address may change. Multicast groups do not move.
+    /// True when the channel names the endpoint, so that its address may change. Multicast groups do not move.
     pub(crate) fn has_endpoint_name(&self) -> bool {
         if self.group.is_some() {
             return false;
@@ -168,7 +169,7 @@ impl UdpChannel {
         self.control_mode == Some(ControlMode::Response)
     }
 
-    /// The socket that a publication sends from (spec 02 §2.2, §3.13).
+    /// Returns the socket from which a publication sends (spec 02 §2.2, §3.13).
     pub(crate) fn send_socket(&self, connect: bool, driver_ttl: u8) -> SocketSpec {
         if let Some(group) = &self.group {
             let local = wildcard(group.data.is_ipv6()).ip();
@@ -187,14 +188,14 @@ impl UdpChannel {
         spec
     }
 
-    /// The socket on which a publication hears its receivers, when it is not the one that sends: that of a multicast control
-    /// group.
+    /// Returns the socket of the multicast control group, on which a publication hears its receivers; `None` for other
+    /// channels, whose receivers answer to the sending socket.
     pub(crate) fn control_socket(&self, driver_ttl: u8) -> Option<SocketSpec> {
         self.group.map(|group| group.joined(group.control, driver_ttl))
     }
 
-    /// The socket of a subscription (spec 02 §3.1). It joins the group, is bound to the endpoint, or to any port when only a
-    /// control address is known.
+    /// Returns the socket of a subscription (spec 02 §3.1). It joins the group or is bound to the endpoint. When only a
+    /// control address is known, it is bound to any port.
     pub(crate) fn receive_socket(&self, driver_ttl: u8) -> SocketSpec {
         if let Some(group) = &self.group {
             return group.joined(group.data, driver_ttl);
@@ -203,7 +204,7 @@ impl UdpChannel {
         SocketSpec::unicast(self.endpoint.or(self.interface).unwrap_or(wildcard(is_ipv6)))
     }
 
-    /// True when this channel, new, may use the socket of `other`, which exists: by tag, else by canonical form.
+    /// True when this new channel may use the socket of the existing channel `other`: by tag, else by canonical form.
     ///
     /// # Errors
     /// Equal tags with different addresses.
@@ -230,17 +231,18 @@ impl UdpChannel {
         Ok(!self.needs_suffix && !other.needs_suffix && self.canonical == other.canonical)
     }
 
-    /// True when two channels ask for the same addresses: by the same names, which may have moved since one of them was
-    /// resolved, or by names that lead to the same addresses now.
+    /// True when two channels request the same addresses. Equal names are enough, because a name may have moved since
+    /// one of the channels was resolved; so are names with equal addresses.
     fn requests_same(&self, other: &Self) -> bool {
-        let is_same = |key, own: Option<SocketAddr>, other_address| {
-            self.uri.get(key) == other.uri.get(key) || own == other_address
+        let is_same = |key, address: Option<SocketAddr>, other_address| {
+            self.uri.get(key) == other.uri.get(key) || address == other_address
         };
         is_same(key::ENDPOINT, self.endpoint, other.endpoint)
             && is_same(key::CONTROL, self.control, other.control)
     }
 
-    /// Name of the channel's socket, by which clashes of session ids are found. Unique channels differ by `suffix`.
+    /// Returns the name of the channel's socket, which detects clashes of session ids. Unique channels differ by
+    /// `suffix`.
     pub(crate) fn socket_name(&self, suffix: i64) -> String {
         match (self.needs_suffix, self.tag) {
             (false, _) => self.canonical.clone(),
@@ -250,7 +252,7 @@ impl UdpChannel {
     }
 }
 
-/// The control address of a group: the next one after its data address, whose last byte is odd (spec 02 §3.13).
+/// Returns the control address of a group: the next one after its data address, whose last byte is odd (spec 02 §3.13).
 fn control_address(data: SocketAddr) -> Option<SocketAddr> {
     let mut control = data;
     let last = match data.ip() {
@@ -270,13 +272,13 @@ fn control_address(data: SocketAddr) -> Option<SocketAddr> {
     (last % 2 == 0).then_some(control)
 }
 
-/// The unspecified address with port 0.
+/// Returns the unspecified address with port 0.
 pub(crate) fn wildcard(is_ipv6: bool) -> SocketAddr {
     let ip = if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     SocketAddr::new(ip, 0)
 }
 
-/// An address as counters and events show it: `a.b.c.d:port` or `[v6]:port`.
+/// Formats an address for counters and events: `a.b.c.d:port` or `[v6]:port`.
 pub(crate) fn address_text(address: SocketAddr) -> String {
     address.to_string()
 }

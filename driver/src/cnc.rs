@@ -1,4 +1,4 @@
-//! The CnC file: what clients find in the driver's directory, and how a driver takes the directory (spec 02 §5.14).
+//! The CnC file, through which clients find the driver, and the takeover of the driver's directory (spec 02 §5.14).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,16 +25,16 @@ use crate::resolver::NamesError;
 /// File of the loss report, in the driver's directory.
 pub const LOSS_REPORT_FILE: &str = "loss-report.dat";
 
-/// Why a driver does not start.
+/// Reason why a driver does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Another driver lives in the directory.
+    /// Another driver uses the directory.
     #[error("Active media driver detected: {}; stop it or choose another directory", path.display())]
     ActiveDriver {
-        /// Its CnC file.
+        /// CnC file of that driver.
         path: PathBuf,
     },
-    /// The CnC file that is there is of another version.
+    /// The existing CnC file has another version.
     #[error("CnC file {} has version {found}, not {CNC_VERSION}; remove the directory", path.display())]
     Version {
         /// The file.
@@ -42,7 +42,7 @@ pub enum StartError {
         /// Version found.
         found: i32,
     },
-    /// The directory holds files that are no driver's.
+    /// The directory holds files that do not belong to a driver.
     #[error(
         "directory {} holds {count} files that are not a media driver's ({names}); it is not deleted: choose another directory \
          for the driver, or move them away",
@@ -59,7 +59,7 @@ pub enum StartError {
     /// Invalid setting.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
-    /// The directory could not be made or mapped.
+    /// The directory could not be created or mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// Name resolution could not be started.
@@ -70,20 +70,20 @@ pub enum StartError {
     Layout(String),
 }
 
-/// An error that the driver that was in the directory before had recorded.
+/// An error that the previous driver of the directory had recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviousError {
-    /// How often.
+    /// Number of occurrences.
     pub observations: i32,
-    /// When it was seen first, epoch ms.
+    /// Time of the first occurrence, epoch ms.
     pub first_ms: i64,
-    /// When it was seen last, epoch ms.
+    /// Time of the last occurrence, epoch ms.
     pub last_ms: i64,
-    /// Its text.
+    /// Text of the error.
     pub text: String,
 }
 
-/// In the form of the released driver.
+/// Formats the error as the released driver does.
 impl fmt::Display for PreviousError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, last] = [self.first_ms, self.last_ms].map(Date::of);
@@ -102,13 +102,13 @@ pub(crate) struct Cnc<M: Memory> {
     pub(crate) loss_report: LossReport,
     /// Bytes mapped for both files.
     pub(crate) mapped_length: usize,
-    /// What the driver that was here before had recorded as errors.
+    /// Errors that the previous driver of the directory had recorded.
     pub(crate) previous_errors: Vec<PreviousError>,
     lock: M::Lock,
 }
 
-/// Name of the file that tells, by its lock, whether a driver of ours lives in the directory. It lies beside the
-/// directory, which a starting driver deletes.
+/// Returns the path of the file that a living Harrier driver holds locked. It lies beside the directory, because a
+/// starting driver deletes the directory.
 fn lock_path(directory: &Path) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
@@ -116,14 +116,14 @@ fn lock_path(directory: &Path) -> PathBuf {
 }
 
 impl<M: Memory> Cnc<M> {
-    /// Takes the directory and writes its files; everything but the version, which [`publish`](Self::publish) adds.
+    /// Takes the directory and writes its files, except the version, which [`publish`](Self::publish) adds.
     pub(crate) fn create(context: &DriverContext, memory: &M, now: &Now) -> Result<Self, StartError> {
         let directory = &context.directory;
         let path = directory.join(CNC_FILE);
         if let Some(parent) = directory.parent() {
             memory.create_directory(parent)?;
         }
-        // What is deleted without a look is taken even from a driver that lives (spec 02 §5.14, §6.3).
+        // With this setting the directory is taken even from a living driver (spec 02 §5.14, §6.3).
         if context.delete_directory_on_start {
             memory.remove(&lock_path(directory))?;
         }
@@ -141,7 +141,7 @@ impl<M: Memory> Cnc<M> {
         taken
     }
 
-    /// Takes the directory whose lock is held.
+    /// Takes a directory whose lock is held.
     fn take(
         context: &DriverContext,
         memory: &M,
@@ -157,13 +157,13 @@ impl<M: Memory> Cnc<M> {
         crate::directory::remove(memory, directory)?;
         let written = Self::write(context, memory, path, (previous_errors, lock), now);
         if written.is_err() {
-            // Why it was not made whole is the news, not what is left of it.
+            // The first error is more useful than a failure to remove the rest.
             let _best_effort = memory.remove_directory(directory);
         }
         written
     }
 
-    /// Writes the files of a directory that is no more.
+    /// Writes the files after the old directory was removed.
     fn write(
         context: &DriverContext,
         memory: &M,
@@ -195,11 +195,11 @@ impl<M: Memory> Cnc<M> {
             context.counters_free_to_reuse_timeout_ns / 1_000_000,
         )
         .map_err(|error| layout_error(&error))?;
-        // The counters' sections have room for many more than there will be; their pages come as they are used.
+        // Most of the counter sections is never used, so their pages are entered on first use.
         for ring in [&layout.to_driver, &layout.to_clients] {
             memory.populate(&section(ring));
         }
-        // The first client's id is then 1 (spec 02 §5.14).
+        // This makes the first client's id 1 (spec 02 §5.14).
         to_driver.next_correlation_id();
         Ok(Self {
             header: buffer.slice(0, CNC_HEADER_LENGTH),
@@ -214,19 +214,19 @@ impl<M: Memory> Cnc<M> {
         })
     }
 
-    /// Lets clients in: heartbeat first, version last.
+    /// Lets clients connect: writes the heartbeat first and the version last.
     pub(crate) fn publish(&self, now: &Now) {
         self.to_driver.set_consumer_heartbeat_ms(now.epoch_ms);
         self.header.store_i32(CNC_VERSION_OFFSET, CNC_VERSION, Ordering::Release);
     }
 
-    /// Takes away what a driver that does not start has made.
+    /// Removes the files of a driver that does not start.
     pub(crate) fn remove(self, memory: &M, directory: &Path) -> Result<(), MemoryError> {
         memory.remove_directory(directory)?;
         memory.remove_lock_file(&self.lock, &lock_path(directory))
     }
 
-    /// Distributes the sections; what ends the file stays together.
+    /// Splits the file into its sections and the parts that are needed to close it.
     pub(crate) fn into_parts(self) -> CncParts<M> {
         CncParts {
             end: CncEnd { to_driver: self.to_driver.clone(), lock: self.lock },
@@ -256,18 +256,18 @@ pub(crate) struct CncEnd<M: Memory> {
 }
 
 impl<M: Memory> CncEnd<M> {
-    /// Tells clients and a next driver that this one is gone.
+    /// Marks the driver as ended, for clients and for the next driver.
     pub(crate) fn retire(&self) {
         self.to_driver.set_consumer_heartbeat_ms(-1);
     }
 
-    /// Gives the directory up: no file beside it says any more that somebody lives in it.
+    /// Gives the directory up: removes its lock file.
     pub(crate) fn leave(self, memory: &M, directory: &Path) -> Result<(), MemoryError> {
         memory.remove_lock_file(&self.lock, &lock_path(directory))
     }
 }
 
-/// Age of the heartbeat of the driver that is, or was, in a directory, ms; `None` where no CnC file can be read.
+/// Returns the age of the driver's heartbeat in a directory, ms; `None` when no CnC file can be read.
 pub fn heartbeat_age_ms<M: Memory>(memory: &M, directory: &Path, now: &Now) -> Option<i64> {
     let path = directory.join(CNC_FILE);
     let length = memory.length(&path).ok().filter(|length| *length >= CNC_HEADER_LENGTH)?;
@@ -330,7 +330,7 @@ fn check_previous<M: Memory>(
     };
     let heartbeat_ms = ring.consumer_heartbeat_ms();
     let is_fresh = heartbeat_ms > 0 && now.epoch_ms - heartbeat_ms <= context.driver_timeout_ms;
-    // A driver of ours holds the lock as long as it lives: with the lock in hand only a peer's driver can be alive.
+    // A Harrier driver holds the lock while it lives. This process has the lock, so only a peer's driver can be alive.
     if is_fresh && !was_ours(memory, path, header.pid) {
         return Err(StartError::ActiveDriver { path: path.to_owned() });
     }
@@ -345,7 +345,7 @@ fn check_previous<M: Memory>(
     Ok(errors)
 }
 
-/// Name of the file that says which process of ours made the directory (docs/protocol/own-files.md).
+/// Name of the file with the id of the Harrier process that made the directory (docs/protocol/own-files.md).
 pub(crate) const OWNER_FILE: &str = "harrier.pid";
 const OWNER_KIND: RecordKind = RecordKind { magic: *b"HPID", version: 1, name: "driver's owner record" };
 
@@ -353,11 +353,11 @@ fn was_ours<M: Memory>(memory: &M, path: &Path, pid: i64) -> bool {
     let Ok(buffer) = memory.map(&path.with_file_name(OWNER_FILE), MapMode::ReadOnly) else { return false };
     let mut bytes = vec![0; buffer.capacity()];
     buffer.copy_out(0, &mut bytes);
-    // The record of a newer program counts as one of another make: its driver is then judged by its heartbeat.
+    // A record of a newer version counts as a peer's, so the heartbeat decides whether its driver is alive.
     matches!(OWNER_KIND.open(&bytes), Ok(Some(payload)) if *payload == pid.to_le_bytes())
 }
 
-/// Marks the directory as made by this process, so that its death is known by the lock.
+/// Marks the directory as made by this process, so that a free lock shows the death of the process.
 pub(crate) fn write_owner<M: Memory>(memory: &M, directory: &Path) -> Result<(), MemoryError> {
     let record = OWNER_KIND.seal(&i64::from(std::process::id()).to_le_bytes());
     memory.create(&directory.join(OWNER_FILE), record.len(), false)?.copy_in(0, &record);

@@ -1,4 +1,4 @@
-//! What the words behind `harrier-driver` mean (spec 02 §6.3).
+//! Command line of `harrier-driver` (spec 02 §6.3).
 
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -24,19 +24,19 @@ example: harrier-driver --ready -Daeron.dir=/dev/shm/aeron-demo -Daeron.threadin
 /// Longest wait for the server of a URL.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a driver is started with.
+/// Arguments of a driver.
 pub struct Arguments {
     pub properties: Properties,
     pub prints_ready: bool,
 }
 
-/// What the command line asks for.
+/// Action that the command line requests.
 pub enum Wish {
     Run(Box<Arguments>),
     Print(String),
 }
 
-/// Reads the command line of `program` on top of the environment; an error is the text for whoever wrote it.
+/// Parses the command line of `program`, which overrides settings of the environment. An error is a text for the user.
 pub fn parse(program: &str, arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -86,7 +86,7 @@ fn read(argument: &str) -> Result<String, Error> {
     std::fs::read_to_string(argument.strip_prefix("file://").unwrap_or(argument))
 }
 
-/// The body of `host:port/path` from a web server.
+/// Fetches the body of `host:port/path` from a web server.
 fn fetch(address: &str) -> Result<String, Error> {
     let (host, path) = address.split_once('/').unwrap_or((address, ""));
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());

@@ -260,7 +260,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.executor.submit(mark, job)
     }
 
-    /// Has the executor remove closed logs, a few per duty cycle (spec 02 §5.1, 7).
+    /// Lets the executor remove closed logs, a few per duty cycle (spec 02 §5.1, 7).
     fn free_logs(&mut self) -> usize {
         let mut work_count = 0;
         while work_count < self.context.resource_free_limit {

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::context::{DriverContext, InvalidSetting};
 use reader::Reader;
 
-/// Starts of the names of settings.
+/// Prefixes of the names of settings.
 const PREFIXES: [&str; 4] = ["AERON_", "HARRIER_DRIVER_", "HARRIER_IMAGE_", "HARRIER_LOG_ALLOCATION_"];
 
 /// Errors of definitions.
@@ -22,7 +22,7 @@ pub enum DefinitionError {
     /// A line of a properties file that is neither a comment nor a definition.
     #[error("line {number} is neither name=value nor name:value: {text}")]
     Line {
-        /// Number of the line, from 1. Of joined lines it is the last one.
+        /// Number of the line, from 1; for joined lines that of the last one.
         number: usize,
         /// The joined text.
         text: String,
@@ -47,7 +47,7 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Takes the variables of a process whose names begin with `AERON_` or with the name of a setting of Harrier's own.
+    /// Takes the environment variables whose names begin with `AERON_` or with a prefix of Harrier's settings.
     pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Self {
         let is_ours = |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         Self { values: variables.filter(is_ours).filter(|(_, value)| !value.is_empty()).collect() }
@@ -74,11 +74,11 @@ impl Properties {
         }
     }
 
-    /// Takes a properties file: `name=value` or `name:value` lines, `#` and `!` comments, a trailing `\` joins lines, an
-    /// empty value unsets. A last line without its end counts, too.
+    /// Takes a properties file with `name=value` or `name:value` lines and `#` or `!` comments. A trailing `\` joins
+    /// lines, and an empty value unsets a setting. The last line may lack its end of line.
     ///
     /// # Errors
-    /// The first line that is none of these. The lines above it have been taken.
+    /// The first line that is none of these. The lines before it have been taken.
     pub fn load(&mut self, text: &str) -> Result<(), DefinitionError> {
         let mut joined = String::new();
         for (index, line) in text.lines().enumerate() {
@@ -100,16 +100,17 @@ impl Properties {
         Ok(())
     }
 
-    /// The value of a setting by its dotted or variable name.
+    /// Returns the value of a setting by its dotted or variable name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(&variable_name(name)).map(String::as_str)
     }
 
-    /// Puts all settings into a context. Returns a warning for each value that cannot be read and is left at its default.
+    /// Puts all settings into a context. Returns a warning for each value that cannot be read and is left at its
+    /// default.
     ///
     /// # Errors
-    /// A value names something that does not exist: an idle strategy (spec 02 §5.10, DECISION), a strategy or function of a
-    /// shared object, or a transport.
+    /// A value names something that does not exist: an idle strategy (spec 02 §5.10, DECISION), a strategy or function
+    /// of a shared object, or a transport.
     pub fn apply(&self, context: &mut DriverContext) -> Result<Vec<String>, InvalidSetting> {
         let mut warnings = Vec::new();
         let mut reader = Reader { properties: self, warnings: &mut warnings };
@@ -124,7 +125,7 @@ impl Properties {
     }
 }
 
-/// `a.b.c` as `A_B_C` (spec 02 §6.1).
+/// Converts `a.b.c` to `A_B_C` (spec 02 §6.1).
 fn variable_name(name: &str) -> String {
     let name = name.replace('.', "_").to_uppercase();
     // This Java property is the only one whose variable has another name.

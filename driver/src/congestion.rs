@@ -10,16 +10,16 @@ pub(crate) struct CubicSettings {
     pub(crate) is_tcp_mode: bool,
 }
 
-/// How large an image's window is.
+/// Congestion control of an image.
 #[derive(Debug)]
 pub(crate) enum CongestionControl {
-    /// Always the same.
+    /// Keeps the window constant.
     Static { window: i32 },
-    /// Shrinks with loss, grows with time.
+    /// Shrinks the window on loss and grows it with time.
     Cubic(Box<Cubic>),
 }
 
-/// A window, and whether the sender must hear of it at once.
+/// A receiver window. When it is forced, the sender must be told at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) length: i32,
@@ -45,7 +45,7 @@ const B: f64 = 0.2;
 const INITIAL_CWND: i32 = 10;
 
 impl CongestionControl {
-    /// The window of an image: `name` is that of `cc=`, `max_window` already limited by the term.
+    /// Creates the congestion control of an image. `name` is the value of `cc=`; the term already limits `max_window`.
     pub(crate) fn new(
         name: &str,
         max_window: i32,
@@ -76,7 +76,7 @@ impl CongestionControl {
         }
     }
 
-    /// The window to start with.
+    /// Returns the initial window.
     pub(crate) fn initial_window(&self) -> i32 {
         match self {
             Self::Static { window } => *window,
@@ -84,7 +84,7 @@ impl CongestionControl {
         }
     }
 
-    /// The window after a pass over the image.
+    /// Returns the window after a pass over the image.
     #[inline]
     pub(crate) fn on_track(&mut self, has_loss: bool, is_ahead: bool, now_ns: i64) -> Window {
         match self {
@@ -103,7 +103,7 @@ impl CongestionControl {
         }
     }
 
-    /// A measured round trip.
+    /// Handles a measured round trip.
     pub(crate) fn on_rtt(&mut self, rtt_ns: i64) {
         if let Self::Cubic(cubic) = self {
             cubic.rtt_ns = rtt_ns.max(1);

@@ -14,7 +14,7 @@ use harrier_ringbuf::transport::TransportOptions;
 
 use crate::log_files::StorageChecks;
 
-/// How a driver's agents share threads (spec 02 §5.10).
+/// Assignment of a driver's agents to threads (spec 02 §5.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThreadingMode {
     /// Conductor, sender and receiver each on a thread.
@@ -28,7 +28,7 @@ pub enum ThreadingMode {
 }
 
 impl ThreadingMode {
-    /// The name in settings and counter labels.
+    /// Returns the name in settings and counter labels.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dedicated => "DEDICATED",
@@ -38,7 +38,7 @@ impl ThreadingMode {
         }
     }
 
-    /// The mode with this name.
+    /// Returns the mode with a name.
     pub fn by_name(name: &str) -> Option<Self> {
         [Self::Dedicated, Self::SharedNetwork, Self::Shared, Self::Invoker]
             .into_iter()
@@ -46,7 +46,7 @@ impl ThreadingMode {
     }
 }
 
-/// Who may end the driver with TERMINATE_DRIVER (spec 02 §5.13).
+/// Clients that may end the driver with TERMINATE_DRIVER (spec 02 §5.13).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TerminationValidator {
     /// Nobody.
@@ -58,7 +58,7 @@ pub enum TerminationValidator {
 }
 
 impl TerminationValidator {
-    /// Whether a command with this token may end the driver.
+    /// True when a command with this token may end the driver.
     pub fn allows(&self, token: &[u8]) -> bool {
         match self {
             Self::Deny => false,
@@ -71,9 +71,9 @@ impl TerminationValidator {
 /// Kinds of name resolution (spec 02 §5.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameResolverSupplier {
-    /// The system; and the names of other drivers when `aeron.driver.resolver.interface` is set.
+    /// The system, and the names of other drivers when `aeron.driver.resolver.interface` is set.
     System,
-    /// The names that drivers tell each other, then the system.
+    /// The names that drivers announce to each other, then the system.
     Driver,
     /// A table that moves names from one host to another, for tests.
     Table,
@@ -82,7 +82,7 @@ pub enum NameResolverSupplier {
 /// A core for a thread; `None` leaves it to the system.
 pub type Affinity = Option<usize>;
 
-/// Settings that contradict themselves or the host.
+/// Setting that contradicts another setting or the host.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{setting} {rule}")]
 pub struct InvalidSetting {
@@ -97,13 +97,13 @@ pub struct InvalidSetting {
 pub struct DriverContext {
     /// Directory of the driver.
     pub directory: PathBuf,
-    /// Say so on standard error when the directory exists.
+    /// True when the driver warns on standard error that the directory exists.
     pub warn_if_directory_exists: bool,
-    /// Delete the directory at start.
+    /// True when the driver deletes the directory at its start.
     pub delete_directory_on_start: bool,
-    /// Delete the directory at the end.
+    /// True when the driver deletes the directory at its end.
     pub delete_directory_on_shutdown: bool,
-    /// Which agents share a thread.
+    /// Assignment of agents to threads.
     pub threading_mode: ThreadingMode,
     /// Length of the to-driver ring with its trailer, bytes.
     pub conductor_buffer_length: usize,
@@ -125,9 +125,9 @@ pub struct DriverContext {
     pub counters_free_to_reuse_timeout_ns: i64,
     /// Alignment of mapped files, bytes.
     pub file_page_size: usize,
-    /// Log files have holes until they are written.
+    /// True when log files are sparse: they have holes until they are written.
     pub term_buffer_sparse_file: bool,
-    /// Check the free space before a log file is made.
+    /// True when the driver checks the free space before it creates a log file.
     pub perform_storage_checks: bool,
     /// Free bytes below which a warning is recorded.
     pub low_file_store_warning_threshold: u64,
@@ -149,19 +149,19 @@ pub struct DriverContext {
     pub publication_unblock_timeout_ns: i64,
     /// Time after which a silent receiver is given up, ns.
     pub publication_connection_timeout_ns: i64,
-    /// First session id that is not given out by itself.
+    /// First session id of the range that is never chosen automatically.
     pub publication_reserved_session_id_low: i32,
-    /// Last session id that is not given out by itself.
+    /// Last session id of the range that is never chosen automatically.
     pub publication_reserved_session_id_high: i32,
-    /// Spies make a publication connected.
+    /// True when spies make a publication connected.
     pub spies_simulate_connection: bool,
     /// Length of the socket's receive buffer, bytes; 0 for the system's default.
     pub socket_rcvbuf_length: i32,
     /// Length of the socket's send buffer, bytes; 0 for the system's default.
     pub socket_sndbuf_length: i32,
-    /// Hops of multicast datagrams; 0 for the system's default.
+    /// Time to live of multicast datagrams; 0 for the system's default.
     pub socket_multicast_ttl: u8,
-    /// Duty cycles of the sender after which it polls for status messages, although there is data to send.
+    /// Number of duty cycles after which the sender polls for status messages although there is data to send.
     pub send_to_status_poll_ratio: u32,
     /// Window of receivers, bytes.
     pub initial_window_length: i32,
@@ -169,19 +169,19 @@ pub struct DriverContext {
     pub status_message_timeout_ns: i64,
     /// Time after which an image without packets ends, ns.
     pub image_liveness_timeout_ns: i64,
-    /// Gaps are repaired; otherwise they are filled with padding.
+    /// True when gaps are repaired; otherwise they are filled with padding.
     pub reliable_stream: bool,
-    /// Subscribers hold the stream back.
+    /// True when subscribers are tethered: a slow one holds the stream back.
     pub tether_subscriptions: bool,
-    /// Images that went away may come back.
+    /// True when a session may get a new image after its image has ended.
     pub rejoin_stream: bool,
-    /// Whether images have group semantics.
+    /// Group semantics of images.
     pub receiver_group_consideration: Group,
     /// Group tag of receivers.
     pub receiver_group_tag: Option<i64>,
     /// Time for which an untethered subscriber may be behind the window limit, ns.
     pub untethered_window_limit_timeout_ns: i64,
-    /// -1 takes the window limit timeout.
+    /// Time for which an untethered subscriber lingers, ns; -1 for the window limit time-out.
     pub untethered_linger_timeout_ns: i64,
     /// Time after which a resting untethered subscriber joins again, ns.
     pub untethered_resting_timeout_ns: i64,
@@ -205,7 +205,7 @@ pub struct DriverContext {
     pub flow_control_receiver_timeout_ns: i64,
     /// Group tag that `tagged` flow control follows.
     pub flow_control_group_tag: i64,
-    /// Receivers that a group must have before it counts as connected.
+    /// Number of receivers that a group must have before it counts as connected.
     pub flow_control_group_min_size: i32,
     /// Longest retransmission to one receiver, as a multiple of its window.
     pub unicast_flow_control_rrwm: i32,
@@ -213,31 +213,31 @@ pub struct DriverContext {
     pub multicast_flow_control_rrwm: i32,
     /// `static` or `cubic`, for subscriptions without `cc`.
     pub congestion_control: String,
-    /// Cubic congestion control measures the round trip time.
+    /// True when cubic congestion control measures the round trip time.
     pub cubic_measure_rtt: bool,
     /// Round trip time that cubic congestion control starts with, ns.
     pub cubic_initial_rtt_ns: i64,
-    /// Cubic congestion control grows at least as fast as TCP.
+    /// True when cubic congestion control grows at least as fast as TCP.
     pub cubic_tcp_mode: bool,
-    /// Decides whether clients may end the driver.
+    /// Clients that may end the driver.
     pub termination_validator: TerminationValidator,
-    /// Print the settings at start.
+    /// True when the driver prints its settings at its start.
     pub print_configuration: bool,
-    /// How names are resolved.
+    /// Kind of name resolution.
     pub name_resolver_supplier: NameResolverSupplier,
     /// Rows of the table of names.
     pub name_resolver_arguments: String,
     /// Name of this driver among others.
     pub resolver_name: String,
-    /// `host:port` on which drivers tell each other their names; empty when this one does not.
+    /// Address `host:port` for the name resolution among drivers; empty when this driver takes no part in it.
     pub resolver_interface: String,
-    /// Comma list of `host:port`, at most 20.
+    /// Comma-separated list of the bootstrap neighbours' `host:port`, at most 20.
     pub resolver_bootstrap_neighbor: String,
     /// Time after which a silent neighbour is given up, ns.
     pub resolver_neighbor_timeout_ns: i64,
-    /// Interval at which the driver tells its own name, ns.
+    /// Interval at which the driver announces its own name, ns.
     pub resolver_self_resolution_interval_ns: i64,
-    /// Interval at which the driver tells the names of others, ns.
+    /// Interval at which the driver announces the names of others, ns.
     pub resolver_neighbor_resolution_interval_ns: i64,
     /// Interval at which bootstrap neighbours are resolved again, ns.
     pub resolver_bootstrap_neighbor_resolution_interval_ns: i64,
@@ -259,19 +259,19 @@ pub struct DriverContext {
     pub stream_session_limit: i32,
     /// Most log files that are freed in a duty cycle.
     pub resource_free_limit: usize,
-    /// Jobs that may block have a thread of their own.
+    /// True when jobs that may block run on a separate thread.
     pub async_executor_enabled: bool,
-    /// How the executor idles.
+    /// Idle strategy of the executor.
     pub async_executor_idle: IdleStrategy,
-    /// How the conductor idles.
+    /// Idle strategy of the conductor.
     pub conductor_idle: IdleStrategy,
-    /// How the sender idles.
+    /// Idle strategy of the sender.
     pub sender_idle: IdleStrategy,
-    /// How the receiver idles.
+    /// Idle strategy of the receiver.
     pub receiver_idle: IdleStrategy,
-    /// How sender and receiver idle when they share a thread.
+    /// Idle strategy of a thread that sender and receiver share.
     pub shared_network_idle: IdleStrategy,
-    /// How all agents idle when they share a thread.
+    /// Idle strategy of a thread that all agents share.
     pub shared_idle: IdleStrategy,
     /// Core of the conductor.
     pub conductor_affinity: Affinity,
@@ -279,11 +279,12 @@ pub struct DriverContext {
     pub sender_affinity: Affinity,
     /// Core of the receiver.
     pub receiver_affinity: Affinity,
-    /// Connects the sockets of unicast publications, so that the system filters strangers.
+    /// True when sockets of unicast publications are connected, so that the system drops datagrams of strangers.
     pub connect_enabled: bool,
-    /// Only printed: there are no application time stamps that it could enable.
+    /// Value that is only printed, because the driver has no application time stamps to enable.
     pub enable_experimental_features: bool,
-    /// Comma list of interceptors on received datagrams: `loss`, `fixed-loss`, `multi-gap-loss` (spec 02 §6.5).
+    /// Comma-separated list of interceptors of received datagrams: `loss`, `fixed-loss`, `multi-gap-loss` (spec 02
+    /// §6.5).
     pub incoming_interceptors: String,
     /// Arguments of `loss`.
     pub loss_arguments: String,
@@ -294,15 +295,15 @@ pub struct DriverContext {
     /// Longest term of an image, bytes (`harrier.image.max.term.length`, `image-max-term-length` of a subscription's
     /// channel); 0 sets no limit. SETUPs with longer ones are refused and counted.
     pub image_max_term_length: i32,
-    /// Bytes of an image's log that are allocated before its stream carries traffic (`harrier.log.allocation.length`), when
-    /// logs are not sparse; 0 allocates logs whole when they are made.
+    /// Bytes of an image's log that are allocated before its stream carries traffic (`harrier.log.allocation.length`),
+    /// when logs are not sparse; 0 allocates logs whole when they are made.
     pub log_allocation_length: i32,
-    /// Longest event that clients are sent, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a
-    /// buffer of that length, else enough for the first 4,095 bytes of a channel that is too long.
+    /// Longest event for clients, bytes (`harrier.driver.event.max.length`): 4,096 for clients that read into a buffer
+    /// of that length. The default has room for the first 4,095 bytes of a channel that is too long.
     pub event_max_length: usize,
     /// Options of the host's transport, which the owner of the driver creates from them.
     pub transport: TransportOptions,
-    /// Most commands that wait between two agents. A full queue is counted, and the command is sent again.
+    /// Most commands that wait between two agents. A full queue is counted, and the command is retried.
     pub command_queue_capacity: usize,
     /// Seed of session ids, term ids, receiver ids and NAK back-off.
     pub seed: u64,
@@ -310,11 +311,11 @@ pub struct DriverContext {
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// Longest events that can be set, bytes.
+/// Valid values of the longest event, bytes.
 pub(crate) const EVENT_LENGTHS: std::ops::RangeInclusive<usize> = 4_096..=65_536;
 
 impl DriverContext {
-    /// Default settings on a directory.
+    /// Creates default settings for a directory.
     #[expect(clippy::too_many_lines, reason = "a table: one line for each setting")]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let idle = IdleStrategy::Backoff(Default::default());
@@ -433,7 +434,7 @@ impl DriverContext {
         }
     }
 
-    /// Effective linger of untethered subscribers.
+    /// Returns the effective linger time of untethered subscribers, ns.
     pub fn untethered_linger_ns(&self) -> i64 {
         match self.untethered_linger_timeout_ns {
             -1 => self.untethered_window_limit_timeout_ns,

@@ -17,7 +17,7 @@ pub(crate) struct StreamIdentity<'a> {
     pub(crate) channel: &'a str,
 }
 
-/// A counter that a driver starts with and that nothing frees.
+/// Allocates a counter that the driver never frees.
 pub(crate) fn of_driver(
     manager: &mut CountersManager,
     type_id: i32,
@@ -62,7 +62,7 @@ impl Counters {
         self.manager.counter(id)
     }
 
-    /// A counter of a stream with its first value.
+    /// Allocates a counter of a stream with its first value.
     pub(crate) fn stream(
         &mut self,
         type_id: i32,
@@ -78,7 +78,7 @@ impl Counters {
         Ok(counter)
     }
 
-    /// The position of a subscriber that joins `source_id` at `join_position`.
+    /// Allocates the position of a subscriber that joins `source_id` at `join_position`.
     pub(crate) fn subscriber_position(
         &mut self,
         stream: StreamIdentity<'_>,
@@ -96,7 +96,7 @@ impl Counters {
         Ok(counter)
     }
 
-    /// The status of a channel whose socket is open at `bound`.
+    /// Allocates the status of a channel whose socket is bound to `bound`.
     pub(crate) fn channel_status(
         &mut self,
         is_send: bool,
@@ -118,7 +118,7 @@ impl Counters {
         Ok(counter)
     }
 
-    /// The bound address of a channel's socket.
+    /// Allocates the counter that shows the bound address of a channel's socket.
     pub(crate) fn local_address(
         &mut self,
         is_send: bool,
@@ -139,7 +139,7 @@ impl Counters {
         Ok(counter)
     }
 
-    /// The number of destinations of a multi-destination channel.
+    /// Allocates the number of destinations of a multi-destination channel.
     pub(crate) fn destinations(
         &mut self,
         registration_id: i64,
@@ -149,7 +149,7 @@ impl Counters {
         self.allocate(type_id::MDC_DESTINATIONS, &Key::channel(channel), &label, registration_id, 0)
     }
 
-    /// The heartbeat of a client.
+    /// Allocates the heartbeat of a client.
     pub(crate) fn client_heartbeat(&mut self, client_id: i64) -> Result<AtomicCounter, CountersError> {
         let counter = self.allocate(
             type_id::CLIENT_HEARTBEAT,
@@ -162,7 +162,7 @@ impl Counters {
         Ok(counter)
     }
 
-    /// A counter of a client's own.
+    /// Allocates a counter for a client.
     pub(crate) fn user(
         &mut self,
         type_id: i32,

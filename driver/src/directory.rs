@@ -1,4 +1,4 @@
-//! Deleting a driver's directory: only when all that lies in it is a driver's.
+//! Removal of a driver's directory. It is refused when the directory holds files that do not belong to a driver.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ const FILES: [&str; 3] = [CNC_FILE, LOSS_REPORT_FILE, OWNER_FILE];
 /// Directories of logs in it.
 const DIRECTORIES: [&str; 2] = [PUBLICATIONS, IMAGES];
 const LOG_SUFFIX: &str = ".logbuffer";
-/// Files that drivers of any make may leave: locks, and what they save of errors and crashes.
+/// Endings of files that drivers of any make may leave: locks, saved errors and crash traces.
 const SUFFIXES: [&str; 3] = [".lock", "-error.log", ".stack.log"];
-/// Foreign files that an error names.
+/// Most foreign files that an error names.
 const NAMED: usize = 5;
 
-/// Removes a driver's directory with all it holds; a missing one is no error.
+/// Removes a driver's directory with its content. A missing directory is no error.
 ///
 /// # Errors
-/// [`StartError::ForeignFiles`] when something in it is not a driver's: nothing is removed then.
+/// [`StartError::ForeignFiles`] when the directory holds foreign files; then nothing is removed.
 pub(crate) fn remove<M: Memory>(memory: &M, directory: &Path) -> Result<(), StartError> {
     let mut foreign = foreign_files(memory, directory)?;
     if !foreign.is_empty() {
@@ -36,7 +36,7 @@ pub(crate) fn remove<M: Memory>(memory: &M, directory: &Path) -> Result<(), Star
     Ok(memory.remove_directory(directory)?)
 }
 
-/// What lies in the directory and is not a driver's, relative to it.
+/// Returns the entries that do not belong to a driver, relative to the directory.
 fn foreign_files<M: Memory>(memory: &M, directory: &Path) -> Result<Vec<String>, StartError> {
     let mut foreign = Vec::new();
     for name in memory.list(directory)? {

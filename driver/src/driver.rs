@@ -27,12 +27,12 @@ pub struct ErrorInbox {
 }
 
 impl ErrorInbox {
-    /// Leaves an error for the conductor. Its text is its kind.
+    /// Adds an error for the conductor. Errors with equal texts are of one kind.
     pub fn push(&self, text: String) {
         self.push_note(ErrorNote { kind: text.clone().into(), count: 1, text });
     }
 
-    /// Leaves an error of a kind for the conductor: all errors of one kind share an entry of the error log.
+    /// Adds an error of a kind for the conductor. All errors of one kind share an entry of the error log.
     pub fn push_kind(&self, kind: &'static str, text: String) {
         self.push_note(ErrorNote::new(kind, text));
     }
@@ -61,7 +61,7 @@ impl ErrorInbox {
     }
 }
 
-/// Ids of logs that are to be allocated whole, on their way to the conductor. The lock is taken only when there are ids.
+/// Ids of logs to allocate whole, on their way to the conductor. The lock is taken only when there are ids.
 #[derive(Debug, Default)]
 pub(crate) struct AllocationHints {
     filled: AtomicBool,
@@ -91,18 +91,18 @@ impl AllocationHints {
 /// State that the owner of a driver shares with its agents.
 #[derive(Debug, Clone, Default)]
 pub struct DriverHandle {
-    /// Set when an allowed TERMINATE_DRIVER was read.
+    /// True once an allowed TERMINATE_DRIVER was read.
     pub is_terminating: Arc<AtomicBool>,
     /// Errors for the driver's error log.
     pub errors: Arc<ErrorInbox>,
-    /// Logs that are to be allocated whole.
+    /// Logs to allocate whole.
     pub(crate) allocations: Arc<AllocationHints>,
     /// Error of the driver's close, once it has closed.
     pub close_failure: Arc<OnceLock<String>>,
 }
 
 impl DriverHandle {
-    /// Asks for a log to be allocated whole whose channel has `log-allocation=hint`, for instance once its session is
+    /// Requests the allocation of a whole log whose channel has `log-allocation=hint`, for instance once its session is
     /// authenticated (spec 02 §5.9). `id` is the correlation id of the image, or the registration id of the exclusive
     /// publication. Unknown ids and logs that are allocated are ignored.
     pub fn allocate_log(&self, id: i64) {
@@ -116,26 +116,26 @@ impl DriverHandle {
     }
 }
 
-/// Who does the jobs that may block.
+/// Place where jobs that may block run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecutorMode {
-    /// The conductor itself.
+    /// On the conductor.
     Inline,
-    /// An agent of its own.
+    /// On a separate agent.
     Queued,
 }
 
 /// The agents of a driver whose CnC file clients can open.
 pub struct Driver<M: Memory, T: Transport> {
-    /// Commands, counters, limits, timers.
+    /// Handles commands, counters, limits and timers.
     pub conductor: Conductor<M, T>,
     /// Sends the data of publications.
     pub sender: Sender<T>,
     /// Receives the data of subscriptions.
     pub receiver: Receiver<T>,
-    /// Does the jobs that may block, when the executor is queued.
+    /// Runs the jobs that may block, when the executor is queued.
     pub executor: Option<ExecutorAgent<M, T>>,
-    /// Shared with the owner.
+    /// State that the agents share with the owner.
     pub handle: DriverHandle,
     /// Errors that the previous driver of the directory had recorded.
     pub previous_errors: Vec<PreviousError>,
@@ -163,7 +163,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         let (system, names) = match furnish(&context, &memory, transport, &mut cnc, &handle, now) {
             Ok(furnished) => furnished,
             Err(error) => {
-                // The first error tells more than a failure to remove the file.
+                // The first error is more useful than a failure to remove the file.
                 let _best_effort = cnc.remove(&memory, &context.directory);
                 return Err(error);
             }
@@ -204,8 +204,9 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         Ok(Self { conductor, sender, receiver, executor: executor_agent, handle, previous_errors, context })
     }
 
-    /// Returns the agents in the order in which they run on one thread with their application: the sender sends what the
-    /// application offered in the last pass, and what the receiver takes is there when its turn comes.
+    /// Returns the agents in the order for a thread that they share with the application: the sender sends the data
+    /// that the application offered in the last pass, and the receiver delivers data just before the application runs
+    /// again.
     pub fn into_agents(self) -> Vec<Box<dyn Agent>> {
         let mut agents: Vec<Box<dyn Agent>> =
             vec![Box::new(self.sender), Box::new(self.conductor), Box::new(self.receiver)];
@@ -215,7 +216,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
         agents
     }
 
-    /// Runs the agents on threads as the threading mode says. With [`ThreadingMode::Invoker`] use
+    /// Runs the agents on the threads of the threading mode. With [`ThreadingMode::Invoker`] use
     /// [`into_agents`](Self::into_agents) instead.
     ///
     /// # Errors
@@ -287,7 +288,7 @@ impl<M: Memory, T: Transport> Driver<M, T> {
     }
 }
 
-/// Creates what a driver has besides its files before clients can find it.
+/// Creates the driver's state besides its files, before clients can find the driver.
 fn furnish<M: Memory, T: Transport>(
     context: &DriverContext,
     memory: &M,
@@ -353,7 +354,7 @@ impl RunningDriver {
             }
         }
         outcome.map_err(|error| {
-            // When the conductor has ended, nobody has put these errors into the error log.
+            // The conductor has ended, so these errors have not reached the error log.
             let unlogged = self.handle.errors.drain();
             if unlogged.is_empty() { error } else { format!("{error}: {}", unlogged.join("; ")) }
         })?;

@@ -34,12 +34,12 @@ pub(crate) struct ErrorNote {
 }
 
 impl ErrorNote {
-    /// One error.
+    /// Creates a note of one error.
     pub(crate) fn new(kind: &'static str, text: String) -> Self {
         Self { kind: kind.into(), count: 1, text }
     }
 
-    /// One failed send or receive. Errors of the same operation with the same reason are of one kind.
+    /// Creates a note of one failed send or receive. Errors of the same operation with the same reason are of one kind.
     fn of_transport(error: &TransportError) -> Self {
         let kind = match error {
             TransportError::Io { operation, source, .. } => {
@@ -51,7 +51,8 @@ impl ErrorNote {
     }
 }
 
-/// An error that may occur in every duty cycle: it is told at most once a second, with the number of its occurrences.
+/// An error that may occur in every duty cycle. It is reported at most once a second, with the number of its
+/// occurrences.
 #[derive(Debug)]
 pub(crate) struct RepeatedError {
     note: Option<ErrorNote>,
@@ -106,7 +107,7 @@ impl RepeatedError {
         self.note.take()
     }
 
-    /// The report could not be handed over: it is tried again after the interval.
+    /// Takes back a report that could not be delivered. It is due again after the interval.
     pub(crate) fn put_back(&mut self, mut note: ErrorNote) {
         if let Some(later) = &self.note {
             note.count = note.count.saturating_add(later.count);

@@ -53,7 +53,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Events are at most `max_event_length` bytes long. Messages of errors are cut to that.
+    /// Creates the buffers. Events are at most `max_event_length` bytes long; error messages are cut to fit.
     pub(crate) fn new(
         to_clients: Transmitter,
         error_log: DistinctErrorLog,
@@ -78,13 +78,13 @@ impl Events {
         }
     }
 
-    /// Counts and records an error that concerns no command. Its text is its kind.
+    /// Counts and records an error that concerns no command. Errors with equal texts are of one kind.
     pub(crate) fn record_error(&mut self, text: &str) {
         self.system.get(SystemCounter::Errors).increment();
         self.error_log.record(self.now_ms, text);
     }
 
-    /// Counts and records an error of a kind whose text differs from one time to the next.
+    /// Counts and records an error of a kind whose texts differ.
     pub(crate) fn record_kind(&mut self, kind: &str, text: &str) {
         self.system.get(SystemCounter::Errors).increment();
         self.error_log.record_kind(kind, self.now_ms, text);

@@ -20,7 +20,7 @@ use crate::resolver::Names;
 pub(crate) enum Job {
     /// Resolve the names of a channel.
     Channel { uri: Box<ChannelUri>, text: String },
-    /// Open the socket of a channel, and if `control` is given another one on which receivers are heard.
+    /// Open the socket of a channel, and with `control` a second one on which receivers are heard.
     Socket { spec: Box<SocketSpec>, control: Option<Box<SocketSpec>>, channel: String },
     /// Create a log.
     CreateLog {
@@ -39,7 +39,7 @@ pub(crate) enum Job {
 /// Open sockets of a channel.
 pub(crate) struct Opened<S> {
     pub(crate) socket: S,
-    /// Socket on which receivers are heard, when it is not the one that sends.
+    /// Socket on which receivers are heard, when it is not the sending socket.
     pub(crate) control: Option<S>,
 }
 
@@ -49,17 +49,17 @@ pub(crate) enum JobResult<T: Transport> {
     Socket(Result<Opened<T::Socket>, Failure>),
     /// The log, and a warning when the file system runs low.
     Log(Result<(LogFile, Option<String>), Failure>),
-    /// A log and the position up to which it is allocated now, or why the job failed.
+    /// A log and the position up to which it is allocated now, or the reason of the failure.
     Allocated {
         id: i64,
         outcome: Result<i64, Failure>,
     },
-    /// Bytes that are no longer mapped, or why the file is still there.
+    /// Number of bytes that are no longer mapped, or the reason why the file still exists.
     Freed(Result<usize, Failure>),
 }
 
 impl<T: Transport> JobResult<T> {
-    /// A new log whose pages are all allocated.
+    /// Returns a new log whose pages are all allocated.
     fn allocated_log(&self) -> Option<&LogFile> {
         match self {
             Self::Log(Ok((file, _))) if !file.log.settings().sparse && !file.is_partial => Some(file),
@@ -68,7 +68,7 @@ impl<T: Transport> JobResult<T> {
     }
 }
 
-/// Bytes whose pages are entered in one piece. The executor's thread does no job meanwhile.
+/// Bytes whose pages are entered in one piece. The executor's thread runs no job meanwhile.
 const SLICE_LENGTH: usize = 1 << 20;
 
 /// The queue of the executor is full.
@@ -119,7 +119,7 @@ impl<M: Memory, T: Transport> Executor<M, T> {
         }
     }
 
-    /// One duty cycle of the work that needs no job, unless an agent does it; returns the work done.
+    /// Runs one duty cycle of the work that needs no job, unless an agent does it; returns the work done.
     pub(crate) fn work(&mut self, now: &Now) -> usize {
         match self {
             Self::Inline { worker, .. } => worker.names.work(now),
@@ -144,15 +144,15 @@ impl<M: Memory, T: Transport> Executor<M, T> {
     }
 }
 
-/// Does the jobs.
+/// Runs the jobs.
 pub(crate) struct Worker<M: Memory, T: Transport> {
     memory: M,
     names: Names<T>,
 }
 
 impl<M: Memory, T: Transport> Worker<M, T> {
-    /// Does a job when there is no executor thread. The pages of a new log are entered at once, because nobody could do it
-    /// later.
+    /// Runs a job when there is no executor thread. The pages of a new log are entered at once, because no agent could
+    /// do it later.
     fn run_whole(&mut self, job: Job) -> JobResult<T> {
         let result = self.run(job);
         if let Some(file) = result.allocated_log() {
@@ -209,11 +209,11 @@ impl<M: Memory, T: Transport> Worker<M, T> {
     }
 }
 
-/// A log of which not all pages are entered yet.
+/// A log whose pages are not all entered yet.
 struct Fresh {
     path: PathBuf,
     log: LogBuffers,
-    /// Bytes of its terms, from the start, whose pages are entered.
+    /// Number of leading bytes of the terms whose pages are entered.
     done: usize,
 }
 

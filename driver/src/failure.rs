@@ -25,17 +25,17 @@ impl Failure {
         Self { code, system: None, message: message.into() }
     }
 
-    /// A refusal by the system.
+    /// Creates a refusal by the system.
     fn of_system(error: &std::io::Error, message: impl Into<String>) -> Self {
         Self { system: error.raw_os_error(), ..Self::generic(message) }
     }
 
-    /// Code and description without the message, which may contain values that a peer has chosen.
+    /// Returns code and description without the message, which may contain values that a peer has chosen.
     pub(crate) fn cause(&self) -> String {
         format!("({}) {}", head(self.code, self.system), description(self.code, self.system))
     }
 
-    /// The same failure with the channel that it concerns, as the client wrote it.
+    /// Adds the channel that the failure concerns, as the client wrote it.
     pub(crate) fn on_channel(mut self, channel: &str) -> Self {
         if !self.message.contains(channel) {
             self.message.push_str(&format!(" channel={channel}"));
@@ -52,7 +52,7 @@ impl Failure {
     }
 }
 
-/// The number in brackets: the system's error number, or the driver's code as a negative number (spec 02 §5.3).
+/// Returns the number in brackets: the system's error number, or the driver's negated code (spec 02 §5.3).
 fn head(code: ErrorCode, system: Option<i32>) -> i32 {
     system.unwrap_or(-code.value())
 }

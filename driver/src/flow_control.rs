@@ -1,14 +1,14 @@
-//! How far a sender may go (spec 02 §4).
+//! Flow control, which limits the position of a sender (spec 02 §4).
 
 use harrier_protocol::uri::parse_duration_ns;
 use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::failure::Failure;
 
-/// Receivers that one group follows; more cannot join until some have gone.
+/// Most receivers that a group follows. Others cannot join until some have gone.
 const MAX_GROUP_RECEIVERS: usize = 1_024;
 
-/// Window of the sender's receivers as seen by one status message.
+/// Content of a status message that flow control uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceiverStatus {
     pub(crate) receiver_id: i64,
@@ -33,15 +33,15 @@ pub(crate) struct FlowControlDefaults<'a> {
 #[derive(Debug)]
 pub(crate) struct FlowControl {
     strategy: Strategy,
-    /// Receiver windows that one retransmit may cover.
+    /// Longest retransmit as a multiple of the receiver window.
     pub(crate) retransmit_window_multiple: i32,
 }
 
 #[derive(Debug)]
 enum Strategy {
-    /// The furthest receiver decides: unicast, and multicast max.
+    /// The furthest receiver decides, for unicast and multicast `max`.
     Max,
-    /// The slowest receiver decides; with a tag, of those that carry it.
+    /// The slowest receiver decides. With a tag, only receivers that carry it count.
     Min(Group),
 }
 
@@ -71,12 +71,12 @@ struct LastSetup {
 }
 
 impl FlowControl {
-    /// The strategy of a unicast channel.
+    /// Creates the strategy of a unicast channel.
     pub(crate) fn unicast(defaults: &FlowControlDefaults<'_>) -> Self {
         Self { strategy: Strategy::Max, retransmit_window_multiple: defaults.unicast_rrwm }
     }
 
-    /// The strategy of a channel with several receivers: that of `fc=NAME[,options]`, else the driver's.
+    /// Creates the strategy of a channel with several receivers: that of `fc=NAME[,options]`, else the driver's.
     pub(crate) fn group(
         parameter: Option<&str>,
         defaults: &FlowControlDefaults<'_>,
@@ -130,7 +130,7 @@ impl FlowControl {
         Ok(Self { strategy, retransmit_window_multiple: rrwm })
     }
 
-    /// The sender limit after a status message.
+    /// Handles a status message; returns the new sender limit.
     pub(crate) fn on_status(&mut self, status: &ReceiverStatus, limit: i64, now_ns: i64) -> i64 {
         let own_limit = status.position + i64::from(status.window);
         match &mut self.strategy {
@@ -139,7 +139,7 @@ impl FlowControl {
         }
     }
 
-    /// A receiver asked for a SETUP.
+    /// Notes that a receiver has asked for a SETUP.
     pub(crate) fn on_trigger_setup(&mut self, group_tag: Option<i64>) {
         if let Strategy::Min(group) = &mut self.strategy
             && group.matches(group_tag)
@@ -148,7 +148,7 @@ impl FlowControl {
         }
     }
 
-    /// A SETUP that was asked for is sent: who joins must not be outrun while it starts.
+    /// Notes that a requested SETUP is sent. The sender must not outrun the joining receiver.
     pub(crate) fn on_setup(&mut self, limit: i64, now_ns: i64) {
         if let Strategy::Min(group) = &mut self.strategy
             && std::mem::take(&mut group.is_setup_tagged)
@@ -158,7 +158,7 @@ impl FlowControl {
         }
     }
 
-    /// The sender limit when nothing was sent; may go back when receivers have gone.
+    /// Returns the sender limit when nothing was sent. It may decrease when receivers have gone.
     pub(crate) fn on_idle(&mut self, limit: i64, now_ns: i64) -> i64 {
         match &mut self.strategy {
             Strategy::Max => limit,
@@ -166,7 +166,7 @@ impl FlowControl {
         }
     }
 
-    /// A receiver refused the stream.
+    /// Handles the rejection by a receiver.
     pub(crate) fn on_error(&mut self, receiver_id: i64) {
         if let Strategy::Min(group) = &mut self.strategy
             && let Some(receiver) = group.receivers.iter_mut().find(|receiver| receiver.id == receiver_id)
@@ -183,7 +183,7 @@ impl FlowControl {
         }
     }
 
-    /// Receivers that count; `None` when the strategy keeps no list.
+    /// Returns the number of receivers that count; `None` when the strategy keeps no list.
     pub(crate) fn receiver_count(&self) -> Option<usize> {
         match &self.strategy {
             Strategy::Max => None,

@@ -1,4 +1,4 @@
-//! Commands that conductor, sender and receiver exchange through queues, and the words through which they share positions.
+//! Commands that conductor, sender and receiver exchange through queues, and the state that they share.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fence};
@@ -49,14 +49,14 @@ pub(crate) enum SenderCommand<T: Transport> {
     },
 }
 
-/// When a session may ask for an image again.
+/// Time from which a refused session may get an image again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusedUntil {
     /// With its next SETUP.
     NextSetup,
-    /// After the time-out of a SETUP that nobody answered: what has failed will hardly succeed at once.
+    /// After the time-out of an unanswered SETUP, because a retry at once would most likely fail, too.
     SetupTimeout,
-    /// Never: the SETUP asks for something that the session cannot have.
+    /// Never, because the driver cannot serve the SETUP of the session.
     End,
 }
 
@@ -78,14 +78,14 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         session_id: Option<i32>,
     },
     AddImage(Box<ReceiveImage>),
-    /// The conductor makes no image for this session.
+    /// The conductor creates no image for this session.
     RefuseImage {
         endpoint_id: u64,
         stream_id: i32,
         session_id: i32,
         until: RefusedUntil,
     },
-    /// An image that has ended may come again.
+    /// The session of an image that has ended may get an image again.
     RemoveCoolDown {
         endpoint_id: u64,
         stream_id: i32,
@@ -109,7 +109,8 @@ pub(crate) enum ReceiverCommand<T: Transport> {
         endpoint_id: u64,
         registration_id: i64,
     },
-    /// A session answers the image's request stream; its sender is told until it has heard the session (spec 02 §2.12).
+    /// A session answers the image's request stream. Status messages report it to the sender until the sender has heard
+    /// it (spec 02 §2.12).
     SetResponseSession {
         correlation_id: i64,
         session_id: Option<i32>,
@@ -130,7 +131,7 @@ pub(crate) enum ReceiverCommand<T: Transport> {
 
 /// Commands of sender and receiver to the conductor.
 pub(crate) enum ConductorCommand<T: Transport> {
-    /// Somebody sends a stream that somebody wants.
+    /// A sender announces a stream that a subscription wants.
     CreateImage {
         endpoint_id: u64,
         setup: Setup,
@@ -162,13 +163,13 @@ pub(crate) enum ConductorCommand<T: Transport> {
         code: i32,
         message: String,
     },
-    /// Nothing has been heard for a long time, so a name may have another address: that of a sender's destination, or
-    /// those of an endpoint.
+    /// An address has been silent for a long time, so its name may have another address now: the name of a sender's
+    /// destination, or the names of an endpoint.
     ReResolve {
         endpoint_id: u64,
         destination_id: Option<i64>,
     },
-    /// The receiver of a request stream tells which session answers it (spec 02 §2.12).
+    /// The receiver of a request stream reports the session that answers it (spec 02 §2.12).
     ResponseSetup {
         subscription_id: i64,
         session_id: i32,
@@ -261,7 +262,8 @@ impl ImageShared {
     }
 }
 
-/// The latest status message that the receiver should send (spec 02 §3.5). A newer one replaces one that is not read yet.
+/// The latest status message that the receiver should send (spec 02 §3.5). A newer one replaces one that is not read
+/// yet.
 #[derive(Debug, Default)]
 pub(crate) struct StatusSlot {
     begin: AtomicI64,

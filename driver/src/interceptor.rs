@@ -123,13 +123,13 @@ impl RandomLoss {
     }
 }
 
-/// Header of the first data frame of a datagram; `None` for heartbeats and other frames.
+/// Returns the header of the first data frame of a datagram; `None` for heartbeats and other frames.
 fn data_header(datagram: &[u8]) -> Option<DataHeader> {
     DataHeader::decode(datagram)
         .filter(|header| header.frame_type == frame_type::DATA && header.frame_length > 0)
 }
 
-/// Progress of one stream, which starts at `first`.
+/// Returns the progress of a stream, which starts at `first`.
 fn progress(streams: &mut Vec<(StreamKey, i64)>, key: StreamKey, first: i64) -> &mut i64 {
     let index = streams.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
         streams.push((key, first));

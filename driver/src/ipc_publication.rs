@@ -11,7 +11,7 @@ use crate::params::PublicationParams;
 use crate::subscribers::{Subscribers, TetherChange};
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// Where a publication is in its life.
+/// State of a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Active,
@@ -20,20 +20,20 @@ pub(crate) enum State {
     Done,
 }
 
-/// What a timer run found.
+/// Result of a timer run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing that others have to hear of.
+    /// No change that concerns others.
     None,
-    /// The stream has ended: its subscribers lose their image, its session id is free.
+    /// The stream has ended. Its subscribers lose their image, and its session id is free.
     Ended,
-    /// The cool-down after a reject is over: subscribers may be linked again.
+    /// The cool-down after a rejection is over, so subscribers may be linked again.
     Rejoin,
-    /// Free it.
+    /// The publication can be freed.
     Done,
 }
 
-/// Who a publication is.
+/// Identity of a publication.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) registration_id: i64,
@@ -65,7 +65,7 @@ pub(crate) struct IpcPublication {
 }
 
 impl IpcPublication {
-    /// A publication on its fresh log; the counters hold the start position.
+    /// Creates a publication on its new log. The counters hold the start position.
     pub(crate) fn new(
         identity: Identity,
         params: PublicationParams,
@@ -108,12 +108,12 @@ impl IpcPublication {
         }
     }
 
-    /// Where a new subscriber starts.
+    /// Returns the position at which a new subscriber joins.
     pub(crate) fn join_position(&self) -> i64 {
         self.subscribers.join_position(self.consumer_position)
     }
 
-    /// Refreshes the flag by which publishers know that somebody listens.
+    /// Updates the flag that tells publishers whether they are connected.
     pub(crate) fn update_connected(&self) {
         let is_connected = self.state == State::Active && self.subscribers.has_working();
         if self.file.log.is_connected() != is_connected {
@@ -121,7 +121,7 @@ impl IpcPublication {
         }
     }
 
-    /// Moves position and limit; every duty cycle (spec 01 §2.13).
+    /// Updates publisher position and limit, in every duty cycle (spec 01 §2.13).
     #[inline]
     pub(crate) fn track(&mut self) -> usize {
         if self.state != State::Active {
@@ -154,7 +154,8 @@ impl IpcPublication {
         self.clean_position = clean_publication(&self.file.log, self.clean_position, position);
     }
 
-    /// The last publisher is gone: what it wrote is drained, unless it was revoked.
+    /// Releases one publisher; returns true after the last one, when the publication is drained. A revoked one is not
+    /// drained.
     pub(crate) fn release(&mut self) -> bool {
         self.references = self.references.saturating_sub(1);
         if self.references > 0 || self.state != State::Active || self.file.log.is_publication_revoked() {
@@ -168,13 +169,13 @@ impl IpcPublication {
         true
     }
 
-    /// A subscriber refused the stream: nobody is linked until the cool-down is over.
+    /// Handles the rejection by a subscriber. No subscription is linked until the cool-down is over.
     pub(crate) fn reject(&mut self, until_ns: i64) {
         self.file.log.set_connected(false);
         self.cool_down_until_ns = Some(until_ns);
     }
 
-    /// One timer run (spec 02 §5.2, §7).
+    /// Handles one timer run (spec 02 §5.2, §7).
     pub(crate) fn on_timer(
         &mut self,
         now_ns: i64,

@@ -20,7 +20,7 @@ pub(crate) struct LogFile {
     pub(crate) path: PathBuf,
     pub(crate) log: LogBuffers,
     pub(crate) length: usize,
-    /// Not all of its pages are allocated although it is not sparse.
+    /// True when not all pages of a log that is not sparse are allocated.
     pub(crate) is_partial: bool,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn image_path(directory: &Path, correlation_id: i64) -> PathBuf {
 /// Checks of the file system when a log is created (spec 02 §5.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StorageChecks {
-    /// The log must fit. A warning tells when no more than so many bytes are left.
+    /// Requires that the log fits, and warns when at most this many bytes are left.
     Warn(u64),
     /// No checks.
     Off,
@@ -60,7 +60,7 @@ pub(crate) fn create<M: Memory>(
     };
     let buffer = created.map_err(|error| of_folder(error, path))?;
     initialise(memory, path, settings, buffer, first).inspect_err(|_| {
-        // The first error tells more than a failure to remove the file.
+        // The first error is more useful than a failure to remove the file.
         let _best_effort = memory.remove(path);
     })
 }

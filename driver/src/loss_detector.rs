@@ -1,16 +1,16 @@
-//! Finding gaps in an image, and when to ask for them (spec 02 §3.5).
+//! Detection of gaps in an image, and the times at which NAKs for them are due (spec 02 §3.5).
 
 use harrier_ringbuf::Rng;
 use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::handover::MissingRange;
 
-/// How long to wait before asking, and before asking again.
+/// Delays before the first NAK for a gap and before repeated NAKs.
 #[derive(Debug, Clone)]
 pub(crate) enum NakDelay {
     /// Fixed delays, ns: unicast, or none for unreliable streams.
     Static { first_ns: i64, retry_ns: i64 },
-    /// A random delay, so that one of many receivers asks for all.
+    /// A random delay, so that the NAK of one receiver serves the whole group.
     Group { max_backoff_ns: i64, group_size: i32, rng: Rng },
 }
 
@@ -51,12 +51,12 @@ pub(crate) struct LossDetector {
     deadline_ns: i64,
 }
 
-/// What a scan found.
+/// Result of a scan for gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LossFound {
-    /// A gap that was not there before.
+    /// True for a gap that the previous scan did not find.
     pub(crate) is_new: bool,
-    /// The gap is due to be asked for.
+    /// Gap for which a NAK is due.
     pub(crate) ask_for: Option<MissingRange>,
 }
 
@@ -65,7 +65,7 @@ impl LossDetector {
         Self { delay, active: None, deadline_ns: 0 }
     }
 
-    /// Takes the gap that a scan found, or that it found none.
+    /// Handles the result of a scan: the first gap, or `None`.
     pub(crate) fn on_gap(&mut self, gap: Option<MissingRange>, now_ns: i64) -> LossFound {
         let Some(gap) = gap else {
             self.active = None;
@@ -84,7 +84,7 @@ impl LossDetector {
         LossFound { is_new, ask_for: Some(gap) }
     }
 
-    /// When the active gap is due, ns.
+    /// Time at which the next NAK for the active gap is due, ns.
     pub(crate) fn deadline_ns(&self) -> Option<i64> {
         self.active.map(|_| self.deadline_ns)
     }

@@ -1,4 +1,4 @@
-//! `harrier-driver`: a media driver as a process of its own (spec 02 §6.3).
+//! `harrier-driver`, a media driver as a separate process (spec 02 §6.3).
 #![forbid(unsafe_code)]
 
 mod command_line;
@@ -19,7 +19,7 @@ use harrier_ringbuf::{Clock, MemoryError, Now, TransportError};
 
 use command_line::{Arguments, Wish};
 
-/// Time between two looks of the main thread for a signal.
+/// Interval at which the main thread checks for a signal.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
@@ -65,7 +65,7 @@ fn invalid(stage: &str, error: &dyn std::fmt::Display) -> String {
     format!("ERROR: {stage} (22) Invalid argument\n[run, {file}:{line}] {error}")
 }
 
-/// The system's text of an error, without its number.
+/// Returns the system's text of an error, without its number.
 fn meaning(error: &std::io::Error) -> String {
     error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }

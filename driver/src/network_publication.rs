@@ -16,7 +16,7 @@ use crate::params::PublicationParams;
 use crate::subscribers::{Subscribers, TetherChange};
 use crate::system_counters::{SystemCounter, SystemCounters};
 
-/// Counters that the conductor writes, and those that it only frees.
+/// Counters that the conductor writes, and counters that it only frees.
 pub(crate) struct PublicationCounters {
     pub(crate) publisher_position: AtomicCounter,
     pub(crate) publisher_limit: AtomicCounter,
@@ -86,7 +86,7 @@ impl NetworkPublication {
         }
     }
 
-    /// Sets how much of the log is allocated.
+    /// Sets the allocation of the log.
     pub(crate) fn with_allocation(self, allocation: Allocation) -> Self {
         Self { allocation, ..self }
     }
@@ -133,7 +133,7 @@ impl NetworkPublication {
         self.shared.has_connecting_spies.store(bounds.is_some(), Ordering::Release);
     }
 
-    /// Refreshes the flag by which publishers know that somebody listens.
+    /// Updates the flag that tells publishers whether they are connected.
     pub(crate) fn update_connected(&self) {
         let is_connected = self.state == State::Active && self.has_subscribers();
         if self.file.log.is_connected() != is_connected {
@@ -206,7 +206,7 @@ impl NetworkPublication {
         position
     }
 
-    /// One timer run (spec 02 §2.8).
+    /// Handles one timer run (spec 02 §2.8).
     pub(crate) fn on_timer(
         &mut self,
         now_ns: i64,

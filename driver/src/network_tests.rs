@@ -28,7 +28,7 @@ fn message(number: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| (number * 31 + at) as u8).collect()
 }
 
-/// Publishes so many messages of different lengths, some of them in fragments.
+/// Publishes `count` messages of different lengths, some of them in fragments.
 fn publish_many(rig: &mut Rig, count: usize) -> Vec<Vec<u8>> {
     let messages: Vec<_> = (0..count).map(|number| message(number, 1 + (number * 97) % 3_000)).collect();
     for message in &messages {
@@ -170,7 +170,7 @@ fn whatever_is_lost_doubled_or_late_arrives_once_and_in_order() {
             rig.publish(&message);
             expected.push(message);
             rig.run(chaos.below(40) as i64 * US, 10 * US);
-            // Copies of what was sent, some of them much later.
+            // Duplicates of some datagrams arrive, some of them much later.
             let mut late = late.lock().unwrap();
             late.extend(net.take_sent().into_iter().filter(|_| chaos.chance(20, 100)));
             while late.len() > 8 {
@@ -258,7 +258,7 @@ fn a_stream_whose_end_is_lost_ends_by_timeouts() {
     assert_eq!(log.active_transport_count(), 1);
     rig.run(6_100 * MS, 5 * MS);
     assert!(rig.readers.is_empty());
-    // Who still reads the image sees that nothing comes for it any more.
+    // Readers of the image see that no transport feeds it any more.
     assert_eq!(log.active_transport_count(), 0);
 }
 
@@ -358,7 +358,7 @@ fn each_failing_socket_is_reported_once_a_second() {
     rig.run(2_500 * MS, MS);
     for socket in ["127.0.0.1:1000", "127.0.0.1:2000"] {
         let text = format!("WARN: datagram send failed on {socket}: permission denied");
-        assert_eq!(rig.errors.iter().filter(|own| **own == text).count(), 3, "{:?}", rig.errors);
+        assert_eq!(rig.errors.iter().filter(|error| **error == text).count(), 3, "{:?}", rig.errors);
     }
     assert_eq!(rig.errors.len(), 6, "{:?}", rig.errors);
     rig.net.set_failing(false);

@@ -1,4 +1,4 @@
-//! Parameters of publications and subscriptions: those of the channel, else the driver's defaults (spec 02 §2.10, §3.17).
+//! Parameters of publications and subscriptions: those of the channel, else the driver's (spec 02 §2.10, §3.17).
 
 use harrier_protocol::uri::{
     ChannelUri, ControlMode, Group, InitialPosition, MIN_TERM_LENGTH, ResponseCorrelation, SessionId, key,
@@ -142,7 +142,7 @@ fn is_response(uri: &ChannelUri) -> bool {
     uri.control_mode() == Some(ControlMode::Response)
 }
 
-/// Parameters that a shared publication was created with.
+/// Parameters with which a shared publication was created.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedParams {
     pub(crate) channel: String,

@@ -1,14 +1,14 @@
-//! Local ports for channels that leave them open (spec 02 §3.15).
+//! Local ports for channels with port 0 (spec 02 §3.15).
 
 use std::collections::BTreeMap;
 
-/// Gives ports of a range; with the range 0..0 the system chooses.
+/// Allocates ports of a range; with the range 0..0 the system chooses.
 #[derive(Debug)]
 pub(crate) struct PortManager {
     low: u16,
     high: u16,
     next: u16,
-    /// How many sockets have a port: each address has its own.
+    /// Number of sockets by port. Sockets on different addresses may have the same port.
     used: BTreeMap<u16, usize>,
 }
 
@@ -17,7 +17,7 @@ impl PortManager {
         Self { low, high, next: low, used: BTreeMap::new() }
     }
 
-    /// A port to bind; 0 when the system is to choose. `Err` has the text of the refusal.
+    /// Returns a port to bind; 0 lets the system choose. `Err` has the text of the refusal.
     pub(crate) fn allocate(&mut self) -> Result<u16, String> {
         if self.high == 0 {
             return Ok(0);
@@ -38,7 +38,7 @@ impl PortManager {
         *self.used.entry(port).or_default() += 1;
     }
 
-    /// Gives a port back, if there is one.
+    /// Releases a port, if there is one.
     pub(crate) fn release(&mut self, port: Option<u16>) {
         if let Some(port) = port {
             self.free(port);

@@ -68,14 +68,14 @@ pub(crate) struct PublicationImage {
     rtt_ns: i64,
 }
 
-/// The window that may be granted from a position: it ends where the log is not allocated.
+/// Returns the window that may be granted at a position. It ends where the log is not allocated.
 fn granted(window: i32, position: i64, allocation: &Allocation) -> i32 {
     let room = allocation.usable_position() - position;
     if room >= i64::from(window) { window } else { room.max(0) as i32 }
 }
 
 impl PublicationImage {
-    /// Sets how much of the log is allocated.
+    /// Sets the allocation of the log.
     pub(crate) fn with_allocation(mut self, allocation: Allocation) -> Self {
         self.window = granted(self.window, self.next_status_position, &allocation);
         self.shared.usable_position.store(allocation.usable_position(), Ordering::Release);
@@ -142,14 +142,14 @@ impl PublicationImage {
         self.subscribers.have_reached(self.counters.rebuild_position.get())
     }
 
-    /// Follows what has arrived, in every duty cycle (spec 02 §3.5).
+    /// Updates rebuild position, gaps and window, in every duty cycle (spec 02 §3.5).
     #[inline]
     pub(crate) fn track(&mut self, report: &mut LossReport, now_ns: i64, now_ms: i64) -> usize {
         if self.shared.state() > ImageState::Draining {
             return 0;
         }
         let Some((min, max)) = self.subscribers.min_max() else { return 0 };
-        // A client may move its position back. The window never starts before the position that was told last.
+        // A client may move its position back. The window never starts before the last reported position.
         let min = min.max(self.next_status_position);
         let log = &self.file.log;
         let bits = log.position_bits_to_shift();
@@ -247,13 +247,13 @@ impl PublicationImage {
         }
     }
 
-    /// Time at which the image has something to do although nothing arrives, ns.
+    /// Returns the time of the image's next work that needs no datagram, ns.
     pub(crate) fn next_deadline_ns(&self) -> Option<i64> {
         self.loss.deadline_ns()
     }
 
-    /// True when subscribers have to be told that the image is gone: it has been drained for five status message time-outs, or
-    /// was revoked (spec 02 §3.7).
+    /// True when subscribers have to be told that the image is gone: it has been drained for five status message
+    /// time-outs, or was revoked (spec 02 §3.7).
     pub(crate) fn is_over(&self, now_ns: i64, status_timeout_ns: i64) -> bool {
         if self.shared.state() != ImageState::Draining {
             return false;
@@ -285,14 +285,15 @@ impl PublicationImage {
         self.subscribers.check_untethered(limit, rebuild, timeouts, now_ns, changes);
     }
 
-    /// Position below which an untethered subscriber is too slow. When all of them rest they go on at the image's position.
+    /// Position below which an untethered subscriber is too slow. When all of them rest they go on at the image's
+    /// position.
     pub(crate) fn untethered_limit(&self) -> i64 {
         let rebuild = self.counters.rebuild_position.get_plain();
         let max = self.subscribers.min_max().map_or(rebuild, |(_, max)| max);
         let window = i64::from(self.window);
         let limit = max - window + window / 4;
-        // A frame that does not fit leaves the rest of the window unused, so that the other subscribers cannot get further
-        // ahead of the one that holds the window back.
+        // A frame that does not fit leaves the rest of the window unused, so that the other subscribers cannot get
+        // further ahead of the one that holds the window back.
         let mtu = self.file.log.mtu_length() as i64;
         let is_used_up = self.counters.high_water_mark.get() > self.next_status_position + window - mtu;
         if is_used_up { (limit + mtu).min(max - 1) } else { limit }

@@ -1,4 +1,4 @@
-//! The receiver: datagrams go into the logs of images, positions and gaps go back to the senders (spec 02 §3).
+//! The receiver, which writes datagrams to the logs of images and sends positions and gaps to the senders (spec 02 §3).
 
 mod dispatcher;
 pub(crate) mod endpoint;
@@ -43,7 +43,7 @@ pub struct Receiver<T: Transport> {
     images: ImageSlab,
     refusals: Refusals,
     next_check_ns: i64,
-    /// Time at which a socket is polled that was left out in the last duty cycle, ns.
+    /// Time of the next poll of a socket that the last duty cycle left out, ns.
     owed_poll_ns: Option<i64>,
     now_ns: i64,
 }
@@ -199,8 +199,8 @@ impl<T: Transport> Receiver<T> {
         });
     }
 
-    /// Polls the sockets. A quiet socket rests for as long as a poll of all others would take: its packets are seen no later
-    /// than if all sockets were polled in every duty cycle, and busy sockets do not wait for quiet ones.
+    /// Polls the sockets. A quiet socket rests for as long as a poll of all others would take: its packets are seen no
+    /// later than if all sockets were polled in every duty cycle, and busy sockets do not wait for quiet ones.
     fn poll_sockets(&mut self, now: &Now) -> usize {
         let mut bytes = 0;
         self.owed_poll_ns = None;

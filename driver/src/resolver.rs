@@ -1,4 +1,4 @@
-//! Name resolution: names of the system, of a table, or those that drivers tell each other (spec 02 §5.12).
+//! Name resolution by the system, by a table, or among drivers (spec 02 §5.12).
 
 mod gossip;
 mod table;
@@ -62,10 +62,10 @@ pub enum NamesError {
         "AERON_NAME_RESOLVER_INIT_ARGS={0} must be rows of name,initialHost,reResolutionHost separated by |"
     )]
     Table(String),
-    /// Its socket could not be opened.
+    /// The socket of name resolution could not be opened.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// Its counters could not be allocated.
+    /// The counters of name resolution could not be allocated.
     #[error(transparent)]
     Counters(#[from] CountersError),
 }
@@ -83,7 +83,7 @@ enum Kind<T: Transport> {
     Gossip(Box<Gossip<T::Socket>>),
 }
 
-/// Duration of lookups: from the duty cycle that does some to the next one.
+/// Duration of lookups: the time from a duty cycle with lookups to the next duty cycle.
 struct Lookups {
     max: AtomicCounter,
     exceeded: AtomicCounter,
@@ -134,7 +134,7 @@ impl<T: Transport> Names<T> {
         Ok(Self { transport, kind, lookups })
     }
 
-    /// One duty cycle; returns the work done.
+    /// Runs one duty cycle; returns the work done.
     pub(crate) fn work(&mut self, now: &Now) -> usize {
         self.lookups.begin_cycle(now.ns);
         match &mut self.kind {

@@ -1,4 +1,4 @@
-//! Answering NAKs at the sender (spec 02 §2.7).
+//! Retransmission of lost ranges at the sender (spec 02 §2.7).
 
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
@@ -25,16 +25,16 @@ struct Action {
     expires_ns: i64,
 }
 
-/// What became of a NAK.
+/// Outcome of a NAK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NakOutcome {
-    /// Send this now.
+    /// The range is to be sent now.
     Resend(Resend),
-    /// It waits, or is already being answered.
+    /// The NAK waits for its delay, or its range is being answered already.
     Noted,
-    /// It names bytes that no term has.
+    /// The NAK names a range that cannot exist.
     Invalid,
-    /// All actions are taken.
+    /// All slots for retransmits are taken.
     Overflow,
 }
 
@@ -43,9 +43,9 @@ pub(crate) enum NakOutcome {
 pub(crate) struct RetransmitSettings {
     pub(crate) delay_ns: i64,
     pub(crate) linger_ns: i64,
-    /// Actions at once; 1 when there is one receiver.
+    /// Most retransmits at a time; 1 when there is one receiver.
     pub(crate) max_resend: usize,
-    /// More than one receiver: NAKs of all but the first are suppressed.
+    /// True with several receivers: each range has its own slot. With one receiver a new range replaces the last one.
     pub(crate) has_group_semantics: bool,
     /// Most bytes of one resend.
     pub(crate) max_length: i32,
@@ -67,11 +67,11 @@ impl RetransmitHandler {
         Self { settings, actions, active: 0 }
     }
 
-    /// Takes a NAK.
+    /// Handles a NAK.
     pub(crate) fn on_nak(&mut self, nak: Resend, term_length: i32, now_ns: i64) -> NakOutcome {
         let Resend { term_id, term_offset, length } = nak;
         let last_offset = term_length - HEADER_LENGTH as i32;
-        // A frame length is read at the offset: one that is no frame's must not get that far (spec 02 §8).
+        // The sender reads a frame length at this offset, so the offset must be aligned like a frame (spec 02 §8).
         let is_frame_offset = term_offset % FRAME_ALIGNMENT as i32 == 0;
         if !(0..=last_offset).contains(&term_offset) || !is_frame_offset || length < 0 {
             return NakOutcome::Invalid;
@@ -102,15 +102,15 @@ impl RetransmitHandler {
     fn is_answered(&self, term_id: i32, term_offset: i32) -> bool {
         self.active > 0
             && self.actions.iter().any(|action| {
-                let Resend { term_id: own, term_offset: begin, length } = action.range;
+                let Resend { term_id: answered_term, term_offset: begin, length } = action.range;
                 action.state != State::Free
-                    && own == term_id
+                    && answered_term == term_id
                     && begin <= term_offset
                     && term_offset < begin + length
             })
     }
 
-    /// Lets delays and lingers pass; returns the next range whose delay is over, until there is none.
+    /// Ends expired delays and lingers; returns the next range whose delay is over, or `None` when there is none left.
     #[inline]
     pub(crate) fn next_due(&mut self, now_ns: i64) -> Option<Resend> {
         if self.active == 0 {
@@ -134,7 +134,7 @@ impl RetransmitHandler {
         None
     }
 
-    /// When the earliest delay is over, ns; lingers end without anything to do.
+    /// Returns the end of the earliest delay, ns. Lingers need no deadline, because nothing is sent at their end.
     pub(crate) fn next_deadline_ns(&self) -> Option<i64> {
         let delayed = self.actions.iter().filter(|action| action.state == State::Delayed);
         delayed.map(|action| action.expires_ns.saturating_add(1)).min()

@@ -1,4 +1,4 @@
-//! The sender: it sends the data of publications and receives the answers of their receivers (spec 02 §2.4).
+//! The sender, which sends the data of publications and receives the answers of their receivers (spec 02 §2.4).
 
 pub(crate) mod destinations;
 pub(crate) mod endpoint;
@@ -26,8 +26,8 @@ pub(crate) struct SenderSettings {
 /// Time without a receiver after which an address is resolved again, ns (spec 02 §2.1).
 pub(crate) const DESTINATION_TIMEOUT_NS: i64 = 5_000_000_000;
 
-/// Time between two polls of control sockets while no publication waits for a receiver, ns. Receivers answer a few times a
-/// second; polling them in every duty cycle would hold up the streams.
+/// Time between two polls of control sockets while no publication waits for a receiver, ns. Receivers answer a few
+/// times a second; polling them in every duty cycle would hold up the streams.
 const IDLE_POLL_NS: i64 = 20_000;
 
 /// The sender of a driver.
@@ -43,7 +43,7 @@ pub struct Sender<T: Transport> {
     next_publication: usize,
     cycles_since_poll: u32,
     next_poll_ns: i64,
-    /// Time at which control sockets are polled although nothing else asks for it, ns.
+    /// Time of the next poll of control sockets that no other rule requires, ns.
     next_idle_poll_ns: i64,
     /// True when the last duty cycle did not poll the control sockets.
     is_poll_owed: bool,
@@ -198,7 +198,7 @@ impl<T: Transport> Sender<T> {
         self.endpoints.iter_mut().find(|endpoint| endpoint.id == id).map(Box::as_mut)
     }
 
-    /// Lets every publication send once, starting with another one in each duty cycle.
+    /// Lets every publication send once. Each duty cycle starts with another publication.
     fn send(&mut self, now: &Now) -> (usize, bool) {
         let count = self.publications.len();
         if count == 0 {
@@ -256,7 +256,7 @@ impl<T: Transport> Sender<T> {
         bytes
     }
 
-    /// Retransmits what the NAKs ask for that were read from an endpoint.
+    /// Retransmits the ranges of the NAKs that were read from an endpoint.
     fn resend(&mut self, index: usize, now_ns: i64) {
         let endpoint = &mut self.endpoints[index];
         for publication in &mut self.publications {
@@ -266,7 +266,7 @@ impl<T: Transport> Sender<T> {
         }
     }
 
-    /// Has the names of destinations and unicast endpoints resolved again from which nobody answers.
+    /// Requests a new resolution of destinations and unicast endpoints from which nobody answers.
     fn check_endpoints(&mut self, now_ns: i64) {
         self.next_check_ns = now_ns + self.settings.re_resolution_interval_ns;
         for endpoint in &mut self.endpoints {
@@ -283,7 +283,7 @@ impl<T: Transport> Sender<T> {
     }
 }
 
-/// Index of a publication's endpoint, which is mostly the same as the last time.
+/// Returns the index of a publication's endpoint, which is mostly the same as the last time.
 #[inline]
 fn place_of<S>(endpoints: &[Box<SendEndpoint<S>>], publication: &mut SendPublication) -> Option<usize> {
     let id = publication.endpoint_id;

@@ -1,4 +1,4 @@
-//! Settings of the network agents, from those of the driver.
+//! Settings of the network agents, derived from those of the driver.
 
 use crate::context::{DriverContext, InvalidSetting};
 use crate::flow_control::FlowControlDefaults;

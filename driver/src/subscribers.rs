@@ -1,4 +1,5 @@
-//! Subscribers of one stream: their positions, and the tether that lets a slow one hold the stream back (spec 02 §3.11).
+//! Subscribers of one stream: their positions, and the tether that lets a slow one hold the stream back (spec 02
+//! §3.11).
 
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::planted::{Bug, is_planted};
@@ -32,14 +33,14 @@ pub(crate) struct Subscriber {
     seen_position: i64,
 }
 
-/// Change of an untethered subscriber's state.
+/// Change of the state of an untethered subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TetherChange {
-    /// It fell behind: its image is unavailable.
+    /// The subscriber fell behind, so its image is unavailable.
     Unavailable { registration_id: i64 },
-    /// It may go on at `join_position`: its image is available again with the same counter.
+    /// The subscriber may go on at `join_position`. Its image is available again with the same counter.
     Available { registration_id: i64, counter_id: i32, join_position: i64 },
-    /// It does not come back: its counter can be freed.
+    /// The subscriber does not come back, so its counter can be freed.
     Removed { registration_id: i64, counter_id: i32 },
 }
 
@@ -100,13 +101,14 @@ impl Subscribers {
         self.list.iter().any(Subscriber::is_working)
     }
 
-    /// Lowest and highest of the positions that count.
+    /// Returns the lowest and the highest of the positions that count.
     #[inline]
     pub(crate) fn min_max(&self) -> Option<(i64, i64)> {
         let mut bounds: Option<(i64, i64)> = None;
         for one in &self.list {
             if one.is_working() {
-                // Clients write these counters. A client that leaves the frame alignment must not take the stream with it.
+                // Clients write these counters. A client that leaves the frame alignment must not take the stream with
+                // it.
                 let position = one.position.get() & !(FRAME_ALIGNMENT as i64 - 1);
                 bounds = Some(match bounds {
                     Some((min, max)) => (min.min(position), max.max(position)),
@@ -117,8 +119,8 @@ impl Subscribers {
         bounds
     }
 
-    /// True when all subscribers that have an image have reached `position`. A subscriber that was told that its image is gone
-    /// cannot read on, although its position still counts for the window.
+    /// True when all subscribers that have an image have reached `position`. A subscriber that was told that its image
+    /// is gone cannot read on, although its position still counts for the window.
     pub(crate) fn have_reached(&self, position: i64) -> bool {
         self.list.iter().filter(|one| one.is_active()).all(|one| one.position.get() >= position)
     }
@@ -128,8 +130,8 @@ impl Subscribers {
         self.min_max().map_or(position, |(min, _)| min.min(position))
     }
 
-    /// Moves untethered subscribers between their states. A subscriber below `window_limit` is too slow. A rested one goes on
-    /// at `join_position`, unless a tethered one has not come that far (spec 02 §3.11).
+    /// Moves untethered subscribers between their states. A subscriber below `window_limit` is too slow. A rested one
+    /// goes on at `join_position`, unless a tethered one has not come that far (spec 02 §3.11).
     pub(crate) fn check_untethered(
         &mut self,
         window_limit: i64,
@@ -173,8 +175,8 @@ impl Subscribers {
         });
     }
 
-    /// Leaves behind untethered subscribers that do not read a stream that has ended at `end`. They would keep the stream, and
-    /// keep its session away, for ever. A subscriber that reads on is waited for, however slow it is.
+    /// Removes untethered subscribers that do not read a stream that has ended at `end`. Otherwise they would keep the
+    /// stream and block its session for ever. A subscriber that reads on may take any time.
     pub(crate) fn check_ended(
         &mut self,
         end: i64,

@@ -7,7 +7,7 @@ use harrier_ringbuf::counters::{AtomicCounter, CountersError, CountersManager};
 
 use crate::context::DriverContext;
 
-/// What the Aeron software counters call the build: the version is the protocol's.
+/// Build that the labels of the version counters name. The version beside it is that of the protocol.
 const COMMIT: &str = "harrier";
 
 /// A system counter; its value is its id.
@@ -49,7 +49,7 @@ pub enum SystemCounter {
     ShortSends,
     /// Log files that could not be freed.
     FreeFails,
-    /// Times a sender ran into its limit.
+    /// Number of times that a sender reached its limit.
     SenderFlowControlLimits,
     /// Publications that were unblocked.
     UnblockedPublications,
@@ -139,7 +139,7 @@ impl SystemCounters {
         Ok(all)
     }
 
-    /// The handle of one counter.
+    /// Returns the handle of a counter.
     #[inline]
     pub fn get(&self, counter: SystemCounter) -> &AtomicCounter {
         &self.counters[counter as usize]
@@ -207,7 +207,7 @@ fn labels(context: &DriverContext) -> [String; COUNT] {
     ]
 }
 
-/// A duration as the labels write it: in the largest unit that divides it.
+/// Formats a duration for a label, in the largest unit that divides it.
 fn duration_text(ns: i64) -> String {
     for (unit, name) in [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
         if ns >= unit && ns % unit == 0 {
@@ -217,7 +217,7 @@ fn duration_text(ns: i64) -> String {
     format!("{ns}ns")
 }
 
-/// Time between the starts of an agent's duty cycles: the longest, and how often it was too long (spec 02 §5.11).
+/// Longest time between the starts of an agent's duty cycles, and number of times above the threshold (spec 02 §5.11).
 #[derive(Debug)]
 pub(crate) struct CycleTracker {
     max: AtomicCounter,

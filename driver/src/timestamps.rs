@@ -1,4 +1,4 @@
-//! Times that are written into frames on their way (spec 02 §2.10, §3.17).
+//! Time stamps that are written into frames on their way (spec 02 §2.10, §3.17).
 
 use harrier_protocol::udp::{DATA_HEADER_LENGTH, frame_type};
 use harrier_protocol::uri::{ChannelUri, TimestampOffset, key};
@@ -15,7 +15,7 @@ const TYPE_OFFSET: usize = 6;
 /// Longest datagram.
 const MAX_DATAGRAM_LENGTH: usize = 65_536;
 
-/// Where the stamp of a frame is that starts a message; `None` when it starts none or has no room for it.
+/// Returns the offset of the stamp in a frame; `None` when the frame starts no message or has no room for the stamp.
 fn place_of(header: &[u8; DATA_HEADER_LENGTH], offset: TimestampOffset) -> Option<usize> {
     let length = i32::from_le_bytes([header[0], header[1], header[2], header[3]]);
     let is_data = u16::from_le_bytes([header[TYPE_OFFSET], header[TYPE_OFFSET + 1]]) == frame_type::DATA;
@@ -38,20 +38,20 @@ pub(crate) fn stamp_frame(term: &AtomicBuffer, at: usize, offset: TimestampOffse
     }
 }
 
-/// Where a receive channel wants its stamps.
+/// Places of a receive channel's time stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ReceiveOffsets {
-    /// When the system had the datagram.
+    /// Place of the time at which the system received the datagram.
     pub(crate) media: Option<TimestampOffset>,
-    /// When the driver had it.
+    /// Place of the time at which the driver received the datagram.
     pub(crate) channel: Option<TimestampOffset>,
 }
 
 impl ReceiveOffsets {
-    /// Those of a subscription's channel.
+    /// Reads the places from a subscription's channel.
     ///
     /// # Errors
-    /// They are none, or one would write over the other.
+    /// A place is not valid, or the places overlap.
     pub(crate) fn of(uri: &ChannelUri) -> Result<Self, Failure> {
         let media = uri.timestamp_offset(key::MEDIA_RECEIVE_TIMESTAMP_OFFSET)?;
         let channel = uri.timestamp_offset(key::CHANNEL_RECEIVE_TIMESTAMP_OFFSET)?;
@@ -66,7 +66,7 @@ impl ReceiveOffsets {
     }
 }
 
-/// Stamps datagrams that have arrived, in a copy of its own.
+/// Writes time stamps into copies of received datagrams.
 #[derive(Debug)]
 pub(crate) struct ReceiveStamper {
     offsets: ReceiveOffsets,
@@ -74,13 +74,13 @@ pub(crate) struct ReceiveStamper {
 }
 
 impl ReceiveStamper {
-    /// A stamper for these places; `None` when there is nothing to stamp.
+    /// Creates a stamper for these places; `None` when there is nothing to stamp.
     pub(crate) fn new(offsets: ReceiveOffsets) -> Option<Self> {
         let is_used = offsets.media.is_some() || offsets.channel.is_some();
         is_used.then(|| Self { offsets, copy: vec![0; MAX_DATAGRAM_LENGTH].into_boxed_slice() })
     }
 
-    /// The datagram with its first frame stamped, if that starts a message.
+    /// Returns the datagram, with a stamped first frame if that frame starts a message.
     pub(crate) fn stamp<'a>(&'a mut self, datagram: &'a [u8], arrival: &Arrival) -> &'a [u8] {
         let stamps =
             [(self.offsets.media, arrival.media_epoch_ns), (self.offsets.channel, arrival.channel_epoch_ns)];
@@ -106,7 +106,7 @@ impl ReceiveStamper {
 mod tests {
     use super::*;
 
-    /// A frame of a message with this payload.
+    /// Returns a frame of a message with this payload.
     fn frame(flags: u8, kind: u16, payload: &[u8]) -> Vec<u8> {
         let length = DATA_HEADER_LENGTH + payload.len();
         let mut bytes = vec![0; length.next_multiple_of(32)];
@@ -161,7 +161,7 @@ mod tests {
         let stamped = stamper.stamp(&datagram, &arrival);
         assert_eq!((at(stamped, 24), at(stamped, 32), stamped.len()), (11, 12, datagram.len()));
         assert_eq!(stamped[40..], datagram[40..], "one stamp a datagram");
-        // What the system did not tell is not written.
+        // A time that the system did not report is not written.
         let arrival = Arrival { media_epoch_ns: None, channel_epoch_ns: Some(12) };
         assert_eq!(at(stamper.stamp(&datagram, &arrival), 24), 0);
     }

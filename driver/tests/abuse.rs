@@ -1,5 +1,5 @@
-//! Clients that come and die, commands that are none, rings that are full and clients that are lapped: the driver keeps
-//! nothing of them, counts them, and live streams go on.
+//! Clients that die, invalid commands, full rings and lapped clients. The driver counts them and keeps nothing of them,
+//! and live streams go on.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,13 @@ use harrier_ringbuf::many_to_one::{ManyToOneRing, RingError};
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{AtomicBuffer, Clock, Memory, Region, broadcast, error_log};
 
-/// Clients that come and die.
+/// Number of clients that connect and die.
 const CLIENTS: usize = 300;
-/// Commands of a flood.
+/// Number of commands of a flood.
 const COMMANDS: usize = 20_000;
 const STREAM: i32 = 1_001;
 
-/// What a driver keeps: counters besides those that are never freed, bytes mapped, and files of logs.
+/// Resources of a driver: counters except those that are never freed, mapped bytes, and log files.
 #[derive(Debug, PartialEq, Eq)]
 struct Kept {
     counters: Vec<String>,
@@ -57,7 +57,7 @@ impl Files {
         broadcast::Receiver::new(self.slice(&self.layout.to_clients)).unwrap()
     }
 
-    /// Distinct errors that were recorded, and how often.
+    /// Returns the distinct errors that were recorded, with the numbers of their occurrences.
     fn errors(&self) -> Vec<(i32, String)> {
         let mut found = Vec::new();
         error_log::read(&self.slice(&self.layout.error_log), 0, &mut |count, _, _, text: &str| {
@@ -115,7 +115,7 @@ fn clients_that_come_and_die_leave_nothing_behind() {
     let mut world = World::new(|_| ());
     let files = Files::of(&world);
     let mut live = Live::start(&mut world);
-    // What is freed may be used again after a while; until then it stays in its list.
+    // A freed resource stays in its list until it may be used again.
     world.pass(3);
     let before = files.kept(&world);
     let address = free_address();
@@ -155,7 +155,7 @@ fn clients_that_come_and_die_leave_nothing_behind() {
     assert_eq!(files.kept(&world), before);
 }
 
-/// A body of so many bytes: its client, its correlation id, and the rest of one value.
+/// Returns a command body: client id, correlation id, and `rest`.
 fn body(client_id: i64, correlation_id: i64, rest: &[u8]) -> Vec<u8> {
     let mut bytes = client_id.to_le_bytes().to_vec();
     bytes.extend(correlation_id.to_le_bytes());
@@ -163,8 +163,8 @@ fn body(client_id: i64, correlation_id: i64, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Commands that are too short or whose lengths do not fit, by type: least bytes behind client and correlation id, and
-/// where a length stands among them.
+/// Layouts of commands by type: fewest bytes after client id and correlation id, and the offsets of length fields among
+/// them.
 const LAYOUTS: [(i32, usize, &[usize]); 18] = [
     (type_id::ADD_PUBLICATION, 8, &[4]),
     (type_id::REMOVE_PUBLICATION, 8, &[]),
@@ -186,7 +186,7 @@ const LAYOUTS: [(i32, usize, &[usize]); 18] = [
     (type_id::GET_NEXT_AVAILABLE_SESSION_ID, 4, &[]),
 ];
 
-/// Commands without success, with the codes of their answers.
+/// Returns malformed commands, with the codes of their answers.
 fn bad_commands() -> Vec<(i32, Vec<u8>, i32)> {
     const UNKNOWN_TYPE: i32 = 6;
     const MALFORMED: i32 = 7;
@@ -200,7 +200,7 @@ fn bad_commands() -> Vec<(i32, Vec<u8>, i32)> {
         bad.extend((0..whole.len()).map(|length| (type_id, whole[..length].to_vec(), MALFORMED)));
         for at in lengths {
             for length in [-1, i32::MIN, i32::MAX, 1, 4_096] {
-                // The next length or text is behind the body's end.
+                // The next length or text lies beyond the end of the body.
                 let mut bytes = whole.clone();
                 bytes[16 + at..16 + at + 4].copy_from_slice(&length.to_le_bytes());
                 bad.push((type_id, bytes, MALFORMED));
@@ -210,7 +210,7 @@ fn bad_commands() -> Vec<(i32, Vec<u8>, i32)> {
     bad
 }
 
-/// Commands whose bytes are well, and that name what nobody has.
+/// Returns well-formed commands that name unknown resources.
 fn strange_commands() -> Vec<(Request<'static>, i32)> {
     let registration_id = 987_654_321;
     let channel = "aeron:udp?endpoint=127.0.0.1:9";
@@ -279,7 +279,7 @@ fn a_flood_of_bad_commands_fills_no_more_than_the_error_log() {
     let mut live = Live::start(&mut world);
     world.pass(3);
     let (ring, before, errors) = (files.ring(), files.kept(&world), count_of(&world, C::Errors));
-    // Each is another error, of a text of its own.
+    // Each command is a distinct error with its own text.
     let mut written = 0;
     while written < COMMANDS {
         let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", 70_000 + written);
@@ -311,7 +311,7 @@ fn a_full_ring_is_an_error_of_who_finds_it_full_and_empties() {
     let mut live = Live::start(&mut world);
     world.pass(3);
     let (ring, before) = (files.ring(), files.kept(&world));
-    // Nobody's keepalives, until there is no room.
+    // Keepalives of an unknown client fill the ring.
     let keepalive = body(555, 0, &[]);
     let mut written = 0;
     while ring.write(type_id::CLIENT_KEEPALIVE, &keepalive).is_ok() {
@@ -322,7 +322,7 @@ fn a_full_ring_is_an_error_of_who_finds_it_full_and_empties() {
     assert!(refused.is_err(), "{refused:?}");
     live.flows(&mut world);
     world.until("an empty ring", |_| (ring.size() == 0).then_some(()));
-    // A command that is never finished holds up those behind it until it is taken away.
+    // A command that is never finished holds up the following ones until the driver skips it.
     let unblocked = count_of(&world, C::UnblockedCommands);
     ring.try_claim(type_id::CLIENT_KEEPALIVE, keepalive.len()).unwrap();
     let id = world.client.add_counter(1_100, b"key", "behind it").unwrap();
@@ -350,7 +350,7 @@ fn a_lapped_client_ends_and_the_others_go_on() {
         world.step();
     }
     assert_eq!(files.kept(&world).counters.len(), before.counters.len() + 2);
-    // More answers than the buffer holds.
+    // The commands cause more answers than the buffer holds.
     let ring = files.ring();
     let ask = body(555, 900, &1i32.to_le_bytes());
     for number in 0..4_096 {
@@ -370,7 +370,7 @@ fn a_lapped_client_ends_and_the_others_go_on() {
     drop(slow);
     world.pass(5);
     live.flows(&mut world);
-    // It has ended by its own hand or by its silence, and nothing of it is left.
+    // The client has closed itself or was timed out, and none of its resources are left.
     assert!(count_of(&world, C::ClientTimeouts) <= timeouts + 1);
     assert_eq!(files.kept(&world), before);
 }

@@ -1,5 +1,5 @@
-//! Logs of images whose pages are allocated as their streams need them, and images that are too long: what senders nobody
-//! knows can make a driver allocate.
+//! Limits of the memory that unknown senders can make a driver allocate: pages of logs are allocated as their streams
+//! need them, and images with too long terms are refused.
 
 use std::net::UdpSocket;
 use std::os::unix::fs::MetadataExt;
@@ -16,13 +16,13 @@ const STREAM: i32 = 10;
 const FIRST_LENGTH: u64 = 256 << 10;
 const MIB: i32 = 1 << 20;
 
-/// A driver as a node sets it up: logs are not sparse, those of images are allocated as they are needed.
+/// Configures a driver as a node does: logs are not sparse, and logs of images are allocated on demand.
 fn careful(context: &mut DriverContext) {
     context.term_buffer_sparse_file = false;
     context.log_allocation_length = FIRST_LENGTH as i32;
 }
 
-/// Bytes that the file system holds of each image's log.
+/// Returns the allocated bytes of each image's log.
 fn allocated(world: &World) -> Vec<u64> {
     let images = world.directory.path().join("aeron/images");
     let blocks = |path: &Path| std::fs::metadata(path).unwrap().blocks() * 512;
@@ -33,7 +33,7 @@ fn count(world: &World, counter: C) -> i64 {
     world.client.counters().value(counter as i32)
 }
 
-/// SETUPs of sessions that send nothing else.
+/// Sends SETUPs of sessions that send nothing else.
 fn forge(world: &mut World, to: std::net::SocketAddr, sessions: std::ops::Range<i32>, term_length: i32) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     for session_id in sessions {
@@ -81,7 +81,7 @@ fn a_stream_with_traffic_gets_all_of_its_log_and_loses_nothing() {
     for world in [&mut inline, &mut queued] {
         let channel = format!("aeron:udp?endpoint={}", free_address());
         let mut subscription = world.subscription(&channel, STREAM).unwrap();
-        // It starts inside a term, so that what is allocated first runs on into the next one.
+        // The stream starts inside a term, so that the first allocation extends into the next one.
         let position = "init-term-id=3|term-id=4|term-offset=983040";
         let mut publication =
             world.exclusive(&format!("{channel}|term-length=1m|{position}"), STREAM).unwrap();
@@ -130,7 +130,7 @@ fn a_stream_waits_for_the_hint_where_its_channel_says_so() {
     assert_eq!(count(&world, C::FlowControlOverRuns), 0);
 }
 
-/// What an exclusive publication's log takes at first is for a writer that nobody has proven to be who it says.
+/// An exclusive publication's log starts with few pages, because its writer may not be authenticated yet.
 #[test]
 fn an_exclusive_publication_waits_for_the_hint_where_its_channel_says_so() {
     let mut world = World::with_executor(careful);
@@ -163,7 +163,7 @@ fn an_exclusive_publication_waits_for_the_hint_where_its_channel_says_so() {
     assert_eq!(blocks(), 3 * MIB as u64 + 4_096);
 }
 
-/// While there is no memory a stream stands still; it goes on when there is.
+/// A stream stands still while its log cannot be allocated, and goes on afterwards.
 #[test]
 fn an_allocation_that_fails_is_tried_again() {
     let mut world = World::new(careful);
@@ -174,7 +174,7 @@ fn an_allocation_that_fails_is_tried_again() {
     let id = subscription.images()[0].correlation_id();
     let images = world.directory.path().join("aeron/images");
     let (file, away) = (images.join(format!("{id}.logbuffer")), images.join("away"));
-    // What the executor cannot open it cannot allocate.
+    // The executor cannot allocate a file that it cannot open.
     std::fs::rename(&file, &away).unwrap();
     let mut sent = 1_u64;
     let mut received = 1_u64;
@@ -231,14 +231,14 @@ fn images_with_too_long_terms_are_refused_and_counted() {
     forge(&mut world, address, 100..120, 4 * MIB);
     world.until("the count", |client| (client.counters().value(C::Errors as i32) >= 20).then_some(()));
     assert_eq!(allocated(&world).len(), 0);
-    // A session is told from what it asks for: the same one may come with shorter terms a second later.
+    // The refusal is not final: a second later the same session may have shorter terms.
     world.pass(2);
     let honest = format!("{channel}|term-length=2m|session-id=100");
     let mut publication = world.exclusive(&honest, STREAM).unwrap();
     world.exchange(&mut publication, &mut subscription, 10, 100);
     drop(publication);
 
-    // A channel has a limit of its own, or none.
+    // The channel may set its own limit, or none.
     for (parameter, is_taken) in [("image-max-term-length=1m", false), ("image-max-term-length=0", true)] {
         let address = free_address();
         let channel = format!("aeron:udp?endpoint={address}");

@@ -1,4 +1,4 @@
-//! What clients ask of a driver beside streams (spec 01 §5.2–5.4).
+//! Requests of clients besides streams (spec 01 §5.2–5.4).
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ const STREAM: i32 = 10;
 const SUBSCRIBER_POSITION: i32 = 4;
 const USER: i32 = 1_001;
 
-/// Counters of a type that are in use.
+/// Returns the number of counters of a type that are in use.
 fn count(world: &World, type_id: i32) -> usize {
     let mut count = 0;
-    world.client.counters().for_each(&mut |_, own, _, _| count += usize::from(own == type_id));
+    world.client.counters().for_each(&mut |_, found, _, _| count += usize::from(found == type_id));
     count
 }
 
@@ -31,7 +31,7 @@ fn session_ids_of_the_driver_are_free_on_their_stream() {
         assert!(ids.insert(id) && !(-1..=1_000).contains(&id));
         let channel = format!("aeron:ipc?session-id={id}");
         assert_eq!(world.exclusive(&channel, STREAM).unwrap().session_id(), id);
-        // It is handed out once.
+        // The client returns an id only once.
         assert!(matches!(world.client.session_id(asked), Err(ClientError::UnknownRegistration(_))));
     }
 }
@@ -40,7 +40,7 @@ fn session_ids_of_the_driver_are_free_on_their_stream() {
 fn what_is_abandoned_is_removed_whether_it_came_or_not() {
     let mut world = World::new(|_| ());
     let mut peer = world.exclusive("aeron:ipc", STREAM).unwrap();
-    // Before the answer, after it, and one that is refused.
+    // One resource is abandoned before the answer, one after it, and one is refused.
     let early = world.client.add_subscription("aeron:ipc", STREAM).unwrap();
     world.client.abandon(early).unwrap();
     let late = world.client.add_counter(USER, b"", "mine").unwrap();
@@ -51,9 +51,9 @@ fn what_is_abandoned_is_removed_whether_it_came_or_not() {
     world.client.abandon(late).unwrap();
     world.until("the end of all", |client| {
         let mut left = 0;
-        client
-            .counters()
-            .for_each(&mut |_, own, _, _| left += usize::from([USER, SUBSCRIBER_POSITION].contains(&own)));
+        client.counters().for_each(&mut |_, found, _, _| {
+            left += usize::from([USER, SUBSCRIBER_POSITION].contains(&found))
+        });
         (left == 0).then_some(())
     });
     assert!(!peer.is_connected() && peer.offer(b"x").is_err());
@@ -105,7 +105,7 @@ fn publications_and_images_tell_and_do_what_tables_say() {
     let bound = exclusive.local_socket_addresses(world.client.counters());
     assert!(bound.len() == 1 && bound[0].starts_with("127.0.0.1:"), "{bound:?}");
     assert_eq!(bound, shared.local_socket_addresses(world.client.counters()));
-    // A value of the publisher's own in each frame of a message.
+    // Each frame of a message carries the publisher's reserved value.
     world.until("room", |_| exclusive.offer_with(&[&[1; 1_000], &[2; 1_000]], 77).ok());
     world.until("room", |_| shared.offer_with(&[b"x"], -5).ok());
     assert_eq!(exclusive.available_window(), exclusive.position_limit() - exclusive.position());
@@ -116,7 +116,7 @@ fn publications_and_images_tell_and_do_what_tables_say() {
     });
     values.sort_unstable();
     assert_eq!(values, [(1, -5), (624, 77), (1_376, 77)]);
-    // A look ahead that consumes nothing.
+    // A peek consumes nothing.
     for number in 0..4_u8 {
         world.until("room", |_| exclusive.offer(&[number; 10]).ok());
     }
@@ -138,7 +138,7 @@ fn publications_and_images_tell_and_do_what_tables_say() {
     assert_eq!(after_two, start + 128);
     assert!(image.set_position(after_two));
     assert_eq!(image.poll(10, &mut |payload, _| assert!(payload[0] > 1)), 2);
-    // A spy only looks on.
+    // A spy cannot reject an image.
     let mut spy = world.subscription(&format!("aeron-spy:{channel}"), STREAM).unwrap();
     let image = world.until("a spied image", |_| spy.images().first().map(|image| image.correlation_id()));
     let refused = world.client.reject_image(image, 0, "no thanks");

@@ -1,4 +1,4 @@
-//! Every way in which clients read, claim and close, and the time-outs of client and driver (spec 01 §2.11, §2.17, §5).
+//! All ways in which clients read, claim and close, and the time-outs of client and driver (spec 01 §2.11, §2.17, §5).
 
 use std::os::unix::fs::FileExt;
 
@@ -10,10 +10,10 @@ use harrier_ringbuf::image_reader::Action;
 use harrier_ringbuf::{Clock, Region};
 
 const STREAM: i32 = 10;
-/// Bytes of a frame of one of the messages below.
+/// Length of the frame of one of the messages below, bytes.
 const FRAME: i64 = 64;
 
-/// Ten messages, each of its number, in an IPC stream.
+/// Returns an IPC stream with ten messages, each of which holds its number.
 fn ten_messages(world: &mut World) -> (ExclusivePublication, Subscription) {
     let mut subscription = world.subscription("aeron:ipc", STREAM).unwrap();
     let mut publication = world.exclusive("aeron:ipc", STREAM).unwrap();
@@ -35,7 +35,8 @@ fn polls_stop_at_their_limits_and_do_what_handlers_say() {
     assert_eq!(image.bounded_poll(3 * FRAME + 1, 10, &mut |payload, _| seen.push(payload[0])), 2);
     assert_eq!(image.bounded_poll(4 * FRAME, 10, &mut |_, _| panic!("beyond the limit")), 0);
     assert_eq!((&*seen, image.position()), (&[0, 1, 2, 3][..], 4 * FRAME));
-    // Not consumed; consumed and stopped; published at once; published at the end.
+    // The actions in order: not consumed; consumed and stopped; position published at once; position published at the
+    // end.
     assert_eq!(image.controlled_poll(10, &mut |_, _| Action::Abort), 0);
     assert_eq!(image.position(), 4 * FRAME);
     assert_eq!(image.controlled_poll(10, &mut |_, _| Action::Break), 1);
@@ -54,7 +55,7 @@ fn polls_stop_at_their_limits_and_do_what_handlers_say() {
 fn blocks_are_the_bytes_of_the_log_in_memory_and_in_its_file() {
     let mut world = World::new(|_| ());
     let (mut publication, mut subscription) = ten_messages(&mut world);
-    // Whole frames only; the position is theirs.
+    // A block holds only whole frames, and the position is that of its end.
     assert_eq!(
         subscription.block_poll(3 * FRAME as usize + 10, &mut |block| assert_eq!(block.offset, 0)),
         192
@@ -102,7 +103,7 @@ fn subscriptions_take_turns_among_their_images() {
             publication.offer(b"x").unwrap();
         }
     }
-    // One message at a time: the start moves on by one, and stands twice at the first one (spec 01 §5.4).
+    // With one message per poll the start moves on by one, and is twice at the first image (spec 01 §5.4).
     let sessions: Vec<_> = subscription.images().iter().map(harrier_client::Image::session_id).collect();
     let mut order = Vec::new();
     for _ in 0..5 {
@@ -212,7 +213,7 @@ fn static_counters_are_one_for_all_and_outlive_their_clients() {
     world.pass(3);
     let again = add(&mut world, 77);
     assert_eq!((again.counter_id(), again.get()), (id, 5));
-    // One of that type and id that a client owns is in the way.
+    // A client's own counter of that type and id prevents a static one.
     let owned = world.client.add_counter(1_002, b"", "owned").unwrap();
     let owned = world.until("the counter", |client| client.counter(owned).unwrap());
     let asked = world.client.add_static_counter(1_002, b"", "fixed", owned.registration_id()).unwrap();
@@ -230,7 +231,8 @@ fn a_driver_that_has_gone_is_an_error_that_closes_all() {
     let mut now = PausingClock.now();
     let mut client = Aeron::connect(context, MappedMemory, &now).unwrap();
     let id = client.add_publication("aeron:ipc", STREAM).unwrap();
-    // Nobody answers while the driver does not run, and then it has been silent for too long.
+    // While the driver does not run nobody answers, until the client finds that the driver has been silent for too
+    // long.
     let started_ms = now.epoch_ms;
     let error = loop {
         now.ns += 20_000_000;
@@ -243,7 +245,7 @@ fn a_driver_that_has_gone_is_an_error_that_closes_all() {
     assert!(matches!(error, ClientError::DriverTimeout { timeout_ms: 300, .. }), "{error}");
     assert!(client.is_closed());
     assert!(client.publication(id).is_err());
-    // Other clients of it are as patient as they were set up to be.
+    // Other clients of the driver keep their own time-outs.
     world.step();
     assert_eq!(subscription.poll(1, &mut |_, _| ()), 1);
     publication.offer(b"x").unwrap();
@@ -254,12 +256,12 @@ fn a_client_that_rested_too_long_is_closed_by_itself_or_by_the_driver() {
     let mut world = World::new(|_| ());
     let directory = world.directory.path().join("aeron");
     let mut now = PausingClock.now();
-    let mut own = Aeron::connect(Context::new(directory.clone()), MappedMemory, &now).unwrap();
-    own.do_work(&now).unwrap();
+    let mut client = Aeron::connect(Context::new(directory.clone()), MappedMemory, &now).unwrap();
+    client.do_work(&now).unwrap();
     now.ns += 1_000_000_001;
-    let error = own.do_work(&now).unwrap_err();
+    let error = client.do_work(&now).unwrap_err();
     assert!(matches!(error, ClientError::ServiceTimeout { timeout_ns: 1_000_000_000, .. }), "{error}");
-    // This one believes that it may rest for longer than the driver allows.
+    // The settings of this client allow it to rest for longer than the driver does.
     let mut context = Context::new(directory);
     context.inter_service_timeout_ns = 3_600_000_000_000;
     context.keepalive_interval_ns = 1_800_000_000_000;

@@ -1,4 +1,4 @@
-//! Every setting of spec 02 §6.2: by environment variable, by `-D` and properties files, and by the typed context.
+//! Every setting of spec 02 §6.2, by environment variable, by `-D`, by properties file, and by the typed context.
 
 mod own_rows;
 mod rows;
@@ -17,7 +17,8 @@ fn all_rows() -> impl Iterator<Item = &'static Row> {
 /// Fields without a setting.
 const WITHOUT_SETTING: [&str; 2] = ["command_queue_capacity", "seed"];
 
-/// (variable, value, whether the driver starts with it). Values of C shared objects are refused.
+/// Rows of variable, value, and a flag that is true when the driver starts with it. Values of C shared objects are
+/// refused.
 const FIXED: &[(&str, &str, bool)] = &[
     ("AERON_UNICAST_FLOWCONTROL_SUPPLIER", "unicast_max", true),
     ("AERON_UNICAST_FLOWCONTROL_SUPPLIER", "aeron_unicast_flow_control_strategy_supplier", true),
@@ -35,7 +36,7 @@ const FIXED: &[(&str, &str, bool)] = &[
     ("AERON_EVENT_LOG_FILENAME", "/somewhere", true),
 ];
 
-/// The fields of a context with their values, those of `transport` as fields of their own.
+/// Returns the fields of a context with their values. The fields of `transport` are separate ones.
 fn fields(context: &DriverContext) -> Vec<(String, String)> {
     let mut fields: Vec<(String, String)> = Vec::new();
     let mut in_transport = false;
@@ -76,7 +77,7 @@ fn field(context: &DriverContext, name: &str) -> String {
     found.unwrap_or_else(|| panic!("no field {name} in {context:#?}")).1
 }
 
-/// All ways to give a value to a driver.
+/// Returns all ways to give a value to a driver.
 fn ways(variable: &str, property: &str, text: &str) -> Vec<(String, Properties)> {
     let environment = [(variable.to_owned(), text.to_owned()), ("OTHER".to_owned(), "x".to_owned())];
     let mut ways = vec![("environment".to_owned(), Properties::from_environment(environment.into_iter()))];
@@ -93,7 +94,7 @@ fn ways(variable: &str, property: &str, text: &str) -> Vec<(String, Properties)>
     ways
 }
 
-/// A debug text without blanks and last commas.
+/// Removes blanks and last commas from a debug text.
 fn compact(text: &str) -> String {
     if text.starts_with('"') {
         return text.to_owned();

@@ -14,10 +14,10 @@ use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{Agent, AtomicBuffer, Clock, Memory, Region, error_log, loss_report};
 
 const STREAM: i32 = 10;
-/// More sessions than the executor of one test has room for.
+/// Number of sessions: more than the executor's queue in one test has room for.
 const SESSIONS: usize = 8;
 
-/// Ids and labels, as spec 02 §5.8 has them, of a driver on one thread with the default thresholds.
+/// Labels by id (spec 02 §5.8) for a driver on one thread with the default thresholds.
 const LABELS: [&str; 46] = [
     "Bytes sent",
     "Bytes received",
@@ -89,7 +89,7 @@ impl Files {
         self.cnc.slice(range.start, range.len())
     }
 
-    /// Distinct errors, how often each was recorded, and the times of the first and the last.
+    /// Returns distinct errors with the number and the times of their occurrences.
     fn errors(&self) -> Vec<(i32, i64, i64, String)> {
         let mut found = Vec::new();
         error_log::read(
@@ -107,12 +107,12 @@ fn count(world: &World, counter: C) -> i64 {
     world.client.counters().value(counter as i32)
 }
 
-/// Values of the counters, by id.
+/// Returns the values of the counters, by id.
 fn values(world: &World) -> Vec<i64> {
     (0..LABELS.len()).map(|id| world.client.counters().value(id as i32)).collect()
 }
 
-/// Channel of a UDP stream on a free port.
+/// Returns the channel of a UDP stream on a free port.
 fn channel() -> String {
     format!("aeron:udp?endpoint={}|term-length=64k", free_address())
 }
@@ -212,8 +212,9 @@ fn losses_are_counted_on_both_sides_and_reported_once_per_image() {
     let of_stream = |type_id| {
         let counters = world.client.counters();
         let mut found = None;
-        counters
-            .for_each(&mut |id, own, _, _| found = found.or((own == type_id).then_some(counters.value(id))));
+        counters.for_each(&mut |id, counter_type, _, _| {
+            found = found.or((counter_type == type_id).then_some(counters.value(id)))
+        });
         found.unwrap()
     };
     assert_eq!((of_stream(19), of_stream(20)), (naks, naks));
@@ -225,7 +226,7 @@ fn losses_are_counted_on_both_sides_and_reported_once_per_image() {
     assert_eq!((loss.session_id, loss.stream_id), (publication.session_id(), STREAM));
     assert_eq!(loss.channel, channel);
     assert!(loss.source.starts_with("127.0.0.1:"), "{}", loss.source);
-    // Another image has an entry of its own.
+    // Another image has a separate entry.
     let mut second = world.exclusive(&channel, STREAM).unwrap();
     drop(publication);
     world.until("the end of the first image", |_| {

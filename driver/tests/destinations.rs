@@ -31,7 +31,7 @@ impl World {
         }
     }
 
-    /// A publication that sends to all of the addresses.
+    /// Adds a publication that sends to all of the addresses.
     fn sends_to(&mut self, addresses: &[SocketAddr]) -> ExclusivePublication {
         let publication = self.exclusive("aeron:udp?control-mode=manual", STREAM).unwrap();
         for address in addresses {
@@ -49,7 +49,7 @@ impl World {
         });
     }
 
-    /// Registration ids of the addresses that sockets are bound to.
+    /// Returns the registration ids of the local address counters.
     fn bound(&self) -> Vec<i64> {
         let (mut ids, counters) = (Vec::new(), self.client.counters());
         counters.for_each(&mut |id, type_id, _, label| {
@@ -75,7 +75,7 @@ fn two_sockets_feed_one_image_until_the_stream_has_ended_on_both() {
     world.exchange(&mut publication, &mut subscription, 200, 3_000);
     world.until("both ways", |_| (subscription.images()[0].active_transport_count() == 2).then_some(()));
     assert_eq!(subscription.images().len(), 1);
-    // One of the two is enough.
+    // One of the two destinations is enough.
     world.remove(&subscription, &channels[0]);
     assert_eq!(world.bound().len(), 1);
     assert!(std::net::UdpSocket::bind(addresses[1]).is_err());
@@ -104,7 +104,7 @@ fn streams_of_the_own_driver_come_beside_those_of_sockets() {
     let mut subscription = world.manual();
     let udp = format!("aeron:udp?endpoint={address}");
     let spy = format!("aeron-spy:aeron:udp?control={control}|control-mode=dynamic");
-    // One publication is there before its destination, one comes after.
+    // One publication exists before its destination, the other one comes afterwards.
     let mut ipc = world.exclusive("aeron:ipc", STREAM).unwrap();
     world.add(&subscription, "aeron:ipc");
     world.add(&subscription, &spy);
@@ -119,7 +119,7 @@ fn streams_of_the_own_driver_come_beside_those_of_sockets() {
         subscription.images().iter().map(|image| image.source_identity().to_owned()).collect();
     sources.sort();
     assert_eq!((sources.len(), &*sources[1], &*sources[2]), (3, "aeron:ipc", "aeron:ipc"));
-    // Another stream id is none of it.
+    // A publication with another stream id does not match.
     let other = world.exclusive("aeron:ipc", STREAM + 1).unwrap();
     world.remove(&subscription, "aeron:ipc");
     world.await_images(&mut subscription, 2);
@@ -128,7 +128,7 @@ fn streams_of_the_own_driver_come_beside_those_of_sockets() {
     world.await_images(&mut subscription, 1);
     world.until("the end of the connection", |_| (!spied.is_connected()).then_some(()));
     world.exchange(&mut remote, &mut subscription, 10, 100);
-    // What is not there is removed all the same.
+    // The removal of an absent destination succeeds.
     world.remove(&subscription, "aeron:ipc");
     world.remove(&subscription, "aeron:udp?endpoint=127.0.0.1:9");
     world.add(&subscription, "aeron:ipc");

@@ -1,5 +1,5 @@
-//! Sends that the system refuses are counted and, where they are errors, reported once a second under one entry. Streams go
-//! on when the system accepts sends again, and nothing is lost (spec 02 §2.4, §5.8).
+//! Sends that the system refuses are counted and, where they are errors, reported once a second under one entry.
+//! Streams go on when the system accepts sends again, and nothing is lost (spec 02 §2.4, §5.8).
 
 use crate::world::seam::{Refusal, Side, WatchedTransport};
 use crate::world::{Numbered, NumberedReader, World, free_address};
@@ -19,7 +19,7 @@ fn count(world: &World, counter: C) -> i64 {
     world.client.counters().value(counter as i32)
 }
 
-/// Observations and texts of the error log.
+/// Returns observations and texts of the error log.
 fn errors(world: &World) -> Vec<(i32, String)> {
     let path = world.directory.path().join("aeron").join(CNC_FILE);
     let cnc = MappedMemory.map(&path, MapMode::ReadOnly).unwrap();

@@ -1,5 +1,5 @@
-//! Every file that was read off the released drivers and clients (spec 01 §9) is decoded, and what was decoded is encoded
-//! to the same bytes.
+//! Every file captured from the released drivers and clients (spec 01 §9) is decoded and encoded again to the same
+//! bytes.
 
 use std::io::Read;
 use std::path::Path;
@@ -22,7 +22,7 @@ use harrier_ringbuf::{AtomicBuffer, Region};
 /// Decodes and encodes the content of the named file.
 type Check = fn(&str, &[u8]);
 
-/// What a name says of its file; the first that fits.
+/// Parts of file names, with the check for such files. The first match counts.
 const KINDS: [(&str, Check); 17] = [
     ("cnc_header", cnc_header),
     ("cnc.dat", cnc_file),
@@ -125,7 +125,7 @@ fn log_file(name: &str, golden: &[u8]) {
     }
 }
 
-/// Records as they lie in rings and broadcast buffers, up to the first that is not finished.
+/// Returns the records of a ring or broadcast buffer, up to the first unfinished one.
 fn records(bytes: &[u8]) -> impl Iterator<Item = (usize, i32, &[u8])> {
     let word = |offset: usize| i32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
     let mut offset = 0;
@@ -210,7 +210,7 @@ fn broadcast_trailer(name: &str, golden: &[u8]) {
     assert_same(name, &bytes_of(&again), golden);
 }
 
-/// Small buffers after more than one round; the tests of `harrier-ringbuf` make the same bytes by the same calls.
+/// Small buffers after more than one round. The tests of `harrier-ringbuf` make the same bytes with the same calls.
 fn ring_or_broadcast(name: &str, golden: &[u8]) {
     if name.contains("mpsc") {
         let ring = ManyToOneRing::new(heap(golden)).unwrap();
@@ -271,7 +271,7 @@ fn recreate_counters(name: &str, metadata: &[u8], values: &[u8]) {
         let whose = format!("{name}, counter {id} '{}'", reader.label(id as i32));
         let label_end = 132 + reader.label(id as i32).len();
         let (ours, theirs) = (record(&fresh_metadata, METADATA_LENGTH), record(metadata, METADATA_LENGTH));
-        // Behind a label there may be the rest of an earlier, longer one.
+        // The rest of an earlier, longer label may follow a label.
         assert_same(&whose, &ours[..label_end], &theirs[..label_end]);
         let (ours, theirs) = (record(&fresh_values, VALUE_LENGTH), record(values, VALUE_LENGTH));
         assert_same(&whose, &ours, &theirs);
@@ -316,7 +316,7 @@ fn losses(name: &str, golden: &[u8]) {
     assert_same(name, &bytes_of(&again), golden);
 }
 
-/// Settings are read and a fresh log is made of them; the words that change in a log's life are carried over one by one.
+/// Reads the settings and creates a fresh log from them. Fields that change during a log's life are copied one by one.
 fn log_metadata(name: &str, golden: &[u8]) {
     let int = |offset: usize| i32::from_le_bytes(golden[offset..offset + 4].try_into().unwrap());
     let length = logbuffer::file_length(int(276) as usize, int(280) as usize);
@@ -342,7 +342,7 @@ fn log_metadata(name: &str, golden: &[u8]) {
     assert_same(name, &bytes_of(again.metadata()), golden);
 }
 
-/// Frames one behind the other: each header is made anew from its fields.
+/// Encodes the header of each frame again from its fields.
 fn frames(name: &str, golden: &[u8]) {
     let region = heap(golden);
     let mut offset = 0;

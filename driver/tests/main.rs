@@ -1,4 +1,4 @@
-//! Integration tests of the media driver with clients of our own.
+//! Integration tests of the media driver with Harrier clients.
 #![forbid(unsafe_code)]
 
 mod abuse;

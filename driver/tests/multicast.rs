@@ -18,7 +18,7 @@ const SEND_CHANNEL_STATUS: i32 = 6;
 const LOCAL_SOCKET_ADDRESS: i32 = 14;
 const FLOW_CONTROL_RECEIVERS: i32 = 17;
 
-/// A group of the loopback that no other test uses.
+/// Returns a group of the loopback that no other test uses.
 fn group() -> String {
     format!("endpoint=224.20.30.39:{}|interface=localhost", free_address().port())
 }
@@ -34,7 +34,7 @@ impl Group {
         Self::with_losses(&vec![""; receivers])
     }
 
-    /// With receivers that lose datagrams as their interceptors are told.
+    /// Creates a group whose receivers lose datagrams by the settings of their interceptors.
     fn with_losses(losses: &[&str]) -> Self {
         let receivers = losses.iter().enumerate().map(|(index, arguments)| {
             World::new(|context| {
@@ -90,24 +90,24 @@ impl Group {
         all.map(|receiver| receiver.subscription(channel, STREAM).unwrap()).collect()
     }
 
-    /// Waits until all subscriptions have so many images.
+    /// Waits until all subscriptions have `count` images.
     fn await_images(&mut self, subscriptions: &mut [Subscription], count: usize) {
         self.until("the images", |_| {
             let mut all = subscriptions.iter_mut();
-            all.all(|own| {
-                own.poll(1, &mut |_, _| ());
-                own.images().len() == count
+            all.all(|subscription| {
+                subscription.poll(1, &mut |_, _| ());
+                subscription.images().len() == count
             })
             .then_some(())
         });
     }
 }
 
-/// The labels of a driver's counters of a type, with their values.
+/// Returns the labels of a driver's counters of a type, with their values.
 fn labels(world: &World, type_id: i32) -> Vec<(String, i64)> {
     let (mut found, counters) = (Vec::new(), world.client.counters());
-    counters.for_each(&mut |id, own, _, label| {
-        if own == type_id {
+    counters.for_each(&mut |id, counter_type, _, label| {
+        if counter_type == type_id {
             found.push((label.to_owned(), counters.value(id)));
         }
     });
@@ -120,29 +120,32 @@ fn all_drivers_of_a_group_receive_and_what_one_loses_is_repaired() {
     let channel = format!("aeron:udp?{}", group());
     let port = channel.split(['|', ':']).nth(2).unwrap().to_owned();
     let mut subscriptions = group_of.subscribe(&channel);
-    // Who sends receives too.
-    let mut own = group_of.sender.subscription(&channel, STREAM).unwrap();
+    // The sending driver receives as well.
+    let mut local = group_of.sender.subscription(&channel, STREAM).unwrap();
     let mut publication =
         group_of.sender.exclusive(&format!("{channel}|fc=min,g:/3|linger=100ms"), STREAM).unwrap();
     let receivers = |group: &Group| labels(&group.sender, FLOW_CONTROL_RECEIVERS)[0].1;
     group_of.until("all receivers", |group| (receivers(group) == 3).then_some(()));
     let [lossy, other] = &mut subscriptions[..] else { unreachable!() };
-    group_of.exchange(&mut publication, &mut [lossy, other, &mut own], 300, 3_000);
+    group_of.exchange(&mut publication, &mut [lossy, other, &mut local], 300, 3_000);
     assert!(group_of.receivers[0].client.counters().value(NAKS_SENT) > 0);
     assert!(group_of.sender.client.counters().value(RETRANSMITS_SENT) > 0);
     assert_eq!(group_of.receivers[1].client.counters().value(POSSIBLE_TTL_ASYMMETRY), 0);
     assert!(other.images()[0].source_identity().starts_with("127.0.0.1:"));
-    // The address that sockets are bound to is the group's port.
+    // Sockets are bound to the group's port.
     let bound = format!("0.0.0.0:{port}");
     for (world, name) in
         [(&group_of.sender, "snd-local-sockaddr"), (&group_of.receivers[0], "rcv-local-sockaddr")]
     {
-        let own = labels(world, LOCAL_SOCKET_ADDRESS);
-        assert!(own.iter().any(|(label, _)| label.starts_with(name) && label.ends_with(&bound)), "{own:?}");
+        let addresses = labels(world, LOCAL_SOCKET_ADDRESS);
+        assert!(
+            addresses.iter().any(|(label, _)| label.starts_with(name) && label.ends_with(&bound)),
+            "{addresses:?}"
+        );
     }
     assert!(labels(&group_of.sender, SEND_CHANNEL_STATUS)[0].0.ends_with(&bound));
-    // One that leaves does not end it for the others; then all hear of the end.
-    drop(own);
+    // When one receiver leaves, the stream goes on for the others. Then all receive its end.
+    drop(local);
     group_of.until("the end of one", |group| (receivers(group) == 2).then_some(()));
     drop(publication);
     group_of.await_images(&mut subscriptions, 0);
@@ -163,7 +166,7 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
     let base = tagged("");
     let mut held = group_of.receivers[0].subscription(&format!("{base}|gtag=7"), STREAM).unwrap();
     let mut free = group_of.receivers[1].subscription(&base, STREAM).unwrap();
-    // Only who carries the tag counts: the other one may be outrun.
+    // Only the receiver with the tag counts, so the other one may be outrun.
     let channel = format!("{base}|fc=tagged,g:7/1,t:2s|term-length=64k|linger=100ms");
     let mut publication = group_of.sender.exclusive(&channel, STREAM).unwrap();
     group_of.until("the tagged one", |group| {
@@ -172,7 +175,7 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
     group_of.exchange(&mut publication, &mut [&mut held], 200, 1_000);
     free.poll(0, &mut |_, _| ());
     assert!(free.images()[0].position() < publication.position());
-    // With `max`, the driver's default, the fastest decides.
+    // With the driver's default `max` the fastest receiver decides.
     let mut fastest = group_of.sender.exclusive(&format!("{base}|term-length=64k"), STREAM + 1).unwrap();
     let mut slow = group_of.receivers[0].subscription(&base, STREAM + 1).unwrap();
     let mut fast = group_of.receivers[1].subscription(&base, STREAM + 1).unwrap();
@@ -183,7 +186,7 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
     group_of.exchange(&mut fastest, &mut [&mut fast], 200, 1_000);
     drop((publication, fastest));
 
-    // By the driver's default the slowest.
+    // With `min` as the driver's setting the slowest receiver decides.
     let mut sender = World::new(|context| context.multicast_flow_control = "min".into());
     std::mem::swap(&mut group_of.sender, &mut sender);
     let mut slowest = group_of.sender.exclusive(&format!("{base}|term-length=64k"), STREAM + 2).unwrap();
@@ -192,7 +195,7 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
     group_of.until("both receivers", |group| {
         (labels(&group.sender, FLOW_CONTROL_RECEIVERS)[0].1 == 2).then_some(())
     });
-    // Half a term is what each receiver grants; whole messages of 1,056 bytes fit in.
+    // Each receiver grants half a term, into which only whole messages of 1,056 bytes fit.
     let held = 32_768 / 1_056 * 1_056;
     group_of.until("back pressure", |_| {
         fast.poll(64, &mut |_, _| ());
@@ -212,8 +215,8 @@ fn strategies_of_channel_and_driver_choose_who_holds_the_stream() {
 #[test]
 fn groups_of_every_interface_and_hops_of_channel_and_driver() {
     let mut world = World::new(|context| context.socket_multicast_ttl = 3);
-    let own = UdpTransport.interfaces();
-    let mut usable: Vec<_> = own.iter().filter(|one| one.is_usable).collect();
+    let interfaces = UdpTransport.interfaces();
+    let mut usable: Vec<_> = interfaces.iter().filter(|one| one.is_usable).collect();
     // The loopback has no route for IPv6 groups.
     usable.retain(|one| !(one.ip.is_loopback() && one.ip.is_ipv6()));
     assert!(!usable.is_empty());
@@ -233,14 +236,14 @@ fn groups_of_every_interface_and_hops_of_channel_and_driver() {
             let mut subscription = world.subscription(&channel, STREAM).unwrap();
             let mut publication = world.exclusive(&format!("{channel}|ttl=2"), STREAM).unwrap();
             world.exchange(&mut publication, &mut subscription, 20, 3_000);
-            // A spy knows the group by the same name.
+            // A spy names the group by the same channel.
             let mut spy = world.subscription(&format!("aeron-spy:{channel}"), STREAM).unwrap();
             world.until("the spy", |_| (spy.images().len() == 1).then_some(()));
             world.exchange(&mut publication, &mut spy, 5, 3_000);
         }
     }
     assert_eq!(world.client.counters().value(POSSIBLE_TTL_ASYMMETRY), 0);
-    // The first interface that serves.
+    // Without `interface` the system chooses one.
     let channel = format!("aeron:udp?endpoint=224.20.30.43:{}", free_address().port());
     let mut subscription = world.subscription(&format!("{channel}|ttl=1"), STREAM).unwrap();
     let mut publication = world.exclusive(&channel, STREAM).unwrap();
@@ -261,7 +264,7 @@ fn a_subscription_with_destinations_joins_and_leaves_groups() {
     let start = "session-id=9|init-term-id=5|term-id=5|term-offset=0";
     let mut publications =
         channels.each_ref().map(|channel| world.exclusive(&format!("{channel}|{start}"), STREAM).unwrap());
-    // Two groups carry one session: one image. Both publications are at the same place.
+    // Two groups carry one session, which has one image. Both publications are at the same position.
     world.until("the image", |_| (subscription.images().len() == 1).then_some(()));
     for publication in &mut publications {
         world.until("the connection", |_| publication.is_connected().then_some(()));

@@ -12,7 +12,7 @@ use harrier_ringbuf::transport::{BufferLimits, InterfaceAddress, SocketSpec, Tra
 
 const RESOLUTION_CHANGES: i32 = 25;
 
-/// Where the host `moving` is.
+/// Transport that resolves the host `moving` to another address once it has moved.
 #[derive(Clone, Default)]
 struct Names {
     has_moved: Arc<AtomicBool>,
@@ -44,13 +44,13 @@ impl Transport for Names {
     }
 }
 
-/// Publication and subscription that meet before the host has moved, and those that do after it.
+/// Publications and subscriptions that connect before the host has moved, and those that connect afterwards.
 struct Case {
     publications: Vec<ExclusivePublication>,
     subscriptions: Vec<Subscription>,
 }
 
-/// A stream whose receiver moves.
+/// Creates a stream whose receiver moves.
 fn receiver_moves(world: &mut World, stream: i32, is_manual: bool) -> Case {
     let port = free_address().port();
     let subscriptions = ["127.0.0.1", "127.0.0.2"]
@@ -65,7 +65,7 @@ fn receiver_moves(world: &mut World, stream: i32, is_manual: bool) -> Case {
     Case { publications: vec![publication], subscriptions: subscriptions.into() }
 }
 
-/// A stream whose sender moves, to which its receivers come.
+/// Creates a stream whose sender moves. Its receivers find it by its control name.
 fn sender_moves(world: &mut World, stream: i32, is_manual: bool) -> Case {
     let port = free_address().port();
     let publications = ["127.0.0.1", "127.0.0.2"].map(|host| {

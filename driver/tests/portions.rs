@@ -1,4 +1,4 @@
-//! How much one duty cycle does: settings that bound it, seen at the seam to the network (spec 02 §2.1, §2.4, §6.2).
+//! Settings that bound the work of one duty cycle, observed at the transport (spec 02 §2.1, §2.4, §6.2).
 
 use crate::world::seam::{Call, Side, WatchedTransport};
 use crate::world::{World, free_address};
@@ -8,26 +8,26 @@ use harrier_driver::system_counters::SystemCounter as C;
 use harrier_ringbuf::append::OfferError;
 
 const STREAM: i32 = 10;
-/// Longer than the tests take on the slowest host.
+/// Time that is longer than the tests take on the slowest host, ns.
 const LONG_NS: i64 = 600_000_000_000;
 
-/// Messages of 100 bytes that fit into half a term of 64 KiB beside the first five.
+/// Number of messages of 100 bytes that fit into half a term of 64 KiB after the first five.
 const MESSAGES: usize = 192;
 
-/// A world whose driver has these variables, and what its transport is asked for.
+/// Returns a world whose driver has these variables, and the transport that records its calls.
 fn world_of(variables: &[(&str, &str)]) -> (World, WatchedTransport) {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let properties = Properties::from_environment(variables);
     let mut context = DriverContext::new("unused");
     assert_eq!(properties.apply(&mut context).unwrap(), Vec::<String>::new());
     let transport = WatchedTransport::new(&context.transport);
-    let world = World::with_transport(transport.clone(), |own| {
-        own.send_to_status_poll_ratio = context.send_to_status_poll_ratio;
-        own.transport = context.transport;
-        // Nothing is done for the time that has passed.
-        own.status_message_timeout_ns = LONG_NS;
-        own.image_liveness_timeout_ns = LONG_NS;
-        own.publication_connection_timeout_ns = LONG_NS;
+    let world = World::with_transport(transport.clone(), |settings| {
+        settings.send_to_status_poll_ratio = context.send_to_status_poll_ratio;
+        settings.transport = context.transport;
+        // Timers would add calls.
+        settings.status_message_timeout_ns = LONG_NS;
+        settings.image_liveness_timeout_ns = LONG_NS;
+        settings.publication_connection_timeout_ns = LONG_NS;
     });
     (world, transport)
 }
@@ -41,7 +41,7 @@ fn control_sockets_are_looked_at_once_in_so_many_sends() {
         let mut publication = world.exclusive(&channel, STREAM).unwrap();
         world.exchange(&mut publication, &mut subscription, 5, 100);
         transport.take_calls(Side::Sender);
-        // Less than the window that the receiver has granted: none waits for a status message.
+        // All messages fit into the granted window, so none waits for a status message.
         for _ in 0..MESSAGES {
             publication.offer(&[7; 100]).unwrap();
             world.step();
@@ -55,15 +55,15 @@ fn control_sockets_are_looked_at_once_in_so_many_sends() {
                 Call::Receive(_) => between.push(std::mem::take(&mut sends)),
             }
         }
-        // What was before the first look began before the offers did.
+        // The sends before the first poll are left out, because they began before the offers.
         let between = &between[1..];
         assert!(between.len() >= MESSAGES / ratio - 1, "{between:?}");
         assert!(between.iter().all(|sends| *sends == ratio), "{ratio}: {between:?}");
     }
 }
 
-/// Fills the window of a stream, then lets the duty cycles go; returns the largest number that `count` finds in what was
-/// asked of one side.
+/// Fills the window of a stream, then runs duty cycles; returns the largest number that `count` finds in the calls of
+/// one side.
 fn most(variables: &[(&str, &str)], side: Side, count: fn(&Call) -> usize) -> usize {
     let (mut world, transport) = world_of(variables);
     let channel = format!("aeron:udp?endpoint={}", free_address());
@@ -74,7 +74,7 @@ fn most(variables: &[(&str, &str)], side: Side, count: fn(&Call) -> usize) -> us
     let mut received = 0;
     let mut sent = 0;
     for _ in 0..10 {
-        // Datagrams of different lengths are not put together by the system.
+        // The system does not coalesce datagrams of different lengths.
         for length in (900..).step_by(32) {
             match publication.offer(&[7; 1_408][..length.min(1_300)]) {
                 Ok(_) => sent += 1,

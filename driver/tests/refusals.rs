@@ -1,4 +1,4 @@
-//! Refusals of invalid channels: codes, and the texts that programs look for (spec 02 §5.4, §5.16, §6.5).
+//! Refusals of invalid channels: codes, and texts on which programs rely (spec 02 §5.4, §5.16, §6.5).
 
 use crate::world::{World, free_address};
 use harrier_client::ClientError;
@@ -14,11 +14,11 @@ enum Add {
     Sub,
     /// A destination of a manual publication.
     Dest,
-    /// A destination of a publication that has none.
+    /// A destination of a publication that takes none.
     PlainDest,
     /// A destination of a manual subscription.
     Rcv,
-    /// A destination of a subscription that has none.
+    /// A destination of a subscription that takes none.
     PlainRcv,
 }
 
@@ -463,7 +463,7 @@ fn channels_that_cannot_be_are_refused_with_code_and_words() {
     let held = holder.local_addr().unwrap().port().to_string();
     let mut differences = Vec::new();
     for (before, what, channel, code, text) in ROWS {
-        // Each row has a port of its own: endpoints linger.
+        // Each row has its own port, because endpoints linger.
         let free = free_address().port().to_string();
         let with_ports =
             |channel: &str| channel.replace(":P", &format!(":{free}")).replace(":Q", &format!(":{held}"));
@@ -474,7 +474,7 @@ fn channels_that_cannot_be_are_refused_with_code_and_words() {
         let _subscription =
             before.strip_prefix("sub ").map(|channel| world.subscription(channel, STREAM_ID).unwrap());
         match add(&mut world, *what, &channel, &plain) {
-            Some((own, message)) if own == *code && message.contains(text) => {}
+            Some((found, message)) if found == *code && message.contains(text) => {}
             other => differences.push(format!("{what:?} {channel}: wanted {code} {text:?}, got {other:?}")),
         }
     }
@@ -487,7 +487,7 @@ fn channels_that_cannot_be_are_refused_with_code_and_words() {
     );
 }
 
-/// When the system refuses something, the answer quotes the channel as the client wrote it (spec 02 §5.3).
+/// The answer to a refusal by the system quotes the channel as the client wrote it (spec 02 §5.3).
 #[test]
 fn refusals_of_the_system_name_the_channel() {
     let mut world = World::new(|_| ());
@@ -520,7 +520,7 @@ fn refusals_of_the_system_name_the_channel() {
     }
 }
 
-/// A channel that names no buffer length has the driver's, so a later one that names it is the same (spec 02 §2.11).
+/// A channel without a buffer length has the driver's, so it equals a later one that names that length (spec 02 §2.11).
 #[test]
 fn buffer_lengths_are_compared_with_the_setting() {
     let mut world = World::new(|context| {

@@ -1,4 +1,4 @@
-//! Channels whose hosts are other drivers, by the names that those tell (spec 02 §5.12).
+//! Channels whose hosts are names of other drivers (spec 02 §5.12).
 
 use crate::world::{World, free_address};
 use harrier_client::ClientError;
@@ -24,11 +24,11 @@ fn named(name: &'static str, interface: String, neighbors: String) -> impl FnOnc
     }
 }
 
-/// Values of the counters of a type.
+/// Returns the values of the counters of a type.
 fn values(world: &World, type_id: i32) -> Vec<i64> {
     let (mut found, counters) = (Vec::new(), world.client.counters());
-    counters.for_each(&mut |id, own, _, _| {
-        if own == type_id {
+    counters.for_each(&mut |id, counter_type, _, _| {
+        if counter_type == type_id {
             found.push(counters.value(id));
         }
     });
@@ -42,7 +42,7 @@ fn a_stream_goes_to_a_driver_by_its_name() {
     let mut second = World::new(named("two", two.to_string(), String::new()));
     let port = free_address().port();
     let channel = format!("aeron:udp?endpoint=two:{port}");
-    // A name that nobody has told yet is nobody's.
+    // A name that no driver has announced does not resolve.
     match first.exclusive("aeron:udp?endpoint=three:9", STREAM) {
         Err(ClientError::Registration { code, message, .. }) => {
             assert!(code == 9 && message.contains("Unable to resolve host=(three"), "{message}");
@@ -56,7 +56,7 @@ fn a_stream_goes_to_a_driver_by_its_name() {
         seconds += 1;
         assert!(seconds < 60, "neither has heard of the other");
     }
-    // Its own name is its own address.
+    // A driver resolves its own name to its own address.
     let mut subscription = second.subscription(&channel, STREAM).unwrap();
     let mut publication = first.exclusive(&channel, STREAM).unwrap();
     second.until("the image", |_| {
@@ -69,10 +69,10 @@ fn a_stream_goes_to_a_driver_by_its_name() {
         (subscription.poll(1, &mut |payload, _| assert_eq!(payload, [7; 100])) == 1).then_some(())
     });
     assert!(first.client.counters().value(RESOLVER_MAX_TIME) > 0);
-    // What is no frame is counted.
+    // An invalid datagram is counted.
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[1, 2, 3], one).unwrap();
     first.until("the count", |client| (client.counters().value(INVALID_PACKETS) == 1).then_some(()));
-    // One that has gone is forgotten.
+    // A driver that has gone is forgotten.
     drop((publication, subscription, second));
     for _ in 0..12 {
         first.pass(1);
@@ -162,7 +162,7 @@ fn resolver_rows(world: &World) -> Vec<Row> {
     found
 }
 
-/// Lets ten seconds and a half pass for all.
+/// Lets ten and a half seconds pass for all worlds.
 fn pass_timeout(worlds: &mut [&mut World]) {
     for _ in 0..210 {
         worlds.iter_mut().for_each(|world| world.pass_ms(50));
@@ -208,7 +208,7 @@ fn neighbours_and_names_have_counters_that_follow_them() {
     pass_timeout(&mut [&mut first, &mut second]);
     assert_eq!(resolver_rows(&first), rows([1, 1], [1, 0, 0]));
     assert_eq!(resolver_rows(&second).len(), 2, "it was told of nobody to begin with");
-    // One that only the second was told of comes to the first by what the second tells.
+    // The first driver learns a name that was announced only to the second one.
     let fourth = free_address();
     let mut last = World::new(named("four", fourth.to_string(), two.to_string()));
     pass_timeout(&mut [&mut first, &mut second, &mut last]);
@@ -217,14 +217,14 @@ fn neighbours_and_names_have_counters_that_follow_them() {
         (values(&last, RESOLVER_NEIGHBORS), values(&last, RESOLVER_CACHE_ENTRIES)),
         (vec![2], vec![2])
     );
-    // One that falls silent is no neighbour any more, and one again when it is back.
+    // A silent driver stops being a neighbour, and becomes one again when it returns.
     drop(second);
     pass_timeout(&mut [&mut first, &mut last]);
     assert_eq!(resolver_rows(&first), rows([1, 1], [0, 0, 0]));
     let mut second = World::new(named("two", two.to_string(), String::new()));
     pass_timeout(&mut [&mut first, &mut last, &mut second]);
     assert_eq!(resolver_rows(&first), rows([2, 2], [1, 0, 0]));
-    // A neighbour of another name on the address of one is that one for its counter.
+    // The counter of a bootstrap neighbour goes by its address, also for a driver with another name.
     let mut third = World::new(named("three", three.to_string(), String::new()));
     pass_timeout(&mut [&mut first, &mut second, &mut third, &mut last]);
     assert_eq!(resolver_rows(&first), rows([3, 3], [1, 1, 0]));

@@ -1,5 +1,5 @@
-//! Resources of streams and their release: files, pages, space, terms up to 1 GiB, and limits that end in an error while
-//! everything else goes on (spec 02 §5.6, §5.9).
+//! Resources of streams and their release: files, pages, space, terms up to 1 GiB, and limits that end in an error
+//! while everything else goes on (spec 02 §5.6, §5.9).
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -21,13 +21,13 @@ fn files(world: &World, folder: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// The log file of a publication.
+/// Returns the log file of a publication.
 fn log_of(world: &World, publication: &ExclusivePublication) -> PathBuf {
     let name = format!("publications/{}.logbuffer", publication.registration_id());
     world.directory.path().join("aeron").join(name)
 }
 
-/// Bytes of a file that the file system holds.
+/// Returns the allocated bytes of a file.
 fn allocated(path: &PathBuf) -> u64 {
     std::fs::metadata(path).unwrap().blocks() * 512
 }
@@ -40,7 +40,7 @@ fn count(world: &World, counter: C) -> i64 {
     world.client.counters().value(counter as i32)
 }
 
-/// Texts of the error log.
+/// Returns the texts of the error log.
 fn errors(world: &World) -> Vec<String> {
     let path = world.directory.path().join("aeron").join(CNC_FILE);
     let cnc = MappedMemory.map(&path, MapMode::ReadOnly).unwrap();
@@ -132,7 +132,7 @@ fn a_publication_lingers_as_long_as_its_channel_or_the_driver_says() {
     for (default_s, parameter, expected_s) in [(4, "", 4), (30, "|linger=4s", 4)] {
         let mut world =
             World::new(|context| context.publication_linger_timeout_ns = default_s * 1_000_000_000);
-        // There is no receiver that could acknowledge its end.
+        // No receiver can acknowledge the end of the stream.
         let publication = world.exclusive(&format!("{}{parameter}", channel()), STREAM).unwrap();
         let path = log_of(&world, &publication);
         drop(publication);
@@ -209,7 +209,7 @@ fn space_that_runs_low_is_a_warning_in_the_error_log() {
     assert_eq!(count(&silent, C::Errors), 0);
 }
 
-/// A log of the longest terms, from shortly before the end of its position space to the end.
+/// Publishes to a log of the longest terms, from shortly before the end of its position space to the end.
 fn ends_at_the_last_position(channel: impl Fn(&str) -> (String, String)) {
     // The files are sparse, so they need less than the 3 GiB that the storage check would ask for.
     let mut world = World::new(|context| context.perform_storage_checks = false);
@@ -444,7 +444,7 @@ fn a_channel_that_gets_only_some_of_its_counters_keeps_none() {
         others.extend((![0, 11, 1_001].contains(&type_id)).then(|| label.to_owned()));
     });
     assert_eq!(others, Vec::<String>::new());
-    // No socket is left either.
+    // The refusal has left no socket behind either.
     std::net::UdpSocket::bind(channels[0].rsplit('=').next().unwrap()).unwrap();
 }
 

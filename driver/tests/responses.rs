@@ -1,4 +1,4 @@
-//! Response channels through the driver: each requester gets its own answers (spec 02 §2.12, §7).
+//! Response channels through the driver. Each requester gets its own answers (spec 02 §2.12, §7).
 
 use crate::world::{World, free_address};
 use harrier_client::{ClientError, ExclusivePublication, Subscription};
@@ -7,14 +7,14 @@ use harrier_client::{ClientError, ExclusivePublication, Subscription};
 const REQUESTS: i32 = 40;
 const ANSWERS: i32 = 41;
 
-/// A requester: what it sends its requests with, and what it gets its answers from.
+/// A requester with the publication of its requests and the subscription to the answers.
 struct Requester {
     publication: ExclusivePublication,
     subscription: Subscription,
 }
 
 impl World {
-    /// A requester whose answers come through `answers`.
+    /// Creates a requester whose answers come through `answers`.
     fn requester(&mut self, requests: &str, answers: &str) -> Requester {
         let subscription = self.subscription(answers, ANSWERS).unwrap();
         let id = subscription.registration_id();
@@ -22,7 +22,7 @@ impl World {
         Requester { publication: self.exclusive(&channel, REQUESTS).unwrap(), subscription }
     }
 
-    /// The image of a requester, as a responder knows it.
+    /// Returns the correlation id of the responder's image of a requester.
     fn image_of(&mut self, requests: &mut Subscription, requester: &Requester) -> i64 {
         let session_id = requester.publication.session_id();
         self.until("the image of the requests", |_| {
@@ -30,7 +30,7 @@ impl World {
         })
     }
 
-    /// What answers an image.
+    /// Adds a publication that answers an image.
     fn answer(&mut self, answers: &str, image_id: i64) -> Result<ExclusivePublication, ClientError> {
         self.exclusive(&with_parameter(answers, &format!("response-correlation-id={image_id}")), ANSWERS)
     }
@@ -47,12 +47,12 @@ fn with_parameter(channel: &str, parameter: &str) -> String {
     format!("{channel}{}{parameter}", if channel.contains('?') { '|' } else { '?' })
 }
 
-/// A channel with a port that is free.
+/// Returns a channel with a free port.
 fn control() -> String {
     format!("aeron:udp?control-mode=response|control={}", free_address())
 }
 
-/// Requests and their channel, and the channel of the answers.
+/// Returns the subscription to the requests, its channel, and the channel of the answers.
 fn channels(world: &mut World, is_ipc: bool) -> (Subscription, String, String) {
     let channel = if is_ipc { "aeron:ipc" } else { "aeron:udp?endpoint=127.0.0.1:0" };
     let requests = world.subscription(channel, REQUESTS).unwrap();
@@ -66,7 +66,7 @@ fn each_requester_gets_the_answers_to_its_own_requests() {
         let mut world = World::new(|_| ());
         let (mut requests, channel, answers) = channels(&mut world, is_ipc);
         let mut requesters = [(); 2].map(|()| world.requester(&channel, &answers));
-        // A stranger's stream on the same ids is nobody's answer.
+        // A stranger's stream on the same ids answers nobody.
         let stranger = is_ipc.then(|| world.exclusive("aeron:ipc", ANSWERS).unwrap());
         let mut responses: Vec<_> = requesters
             .iter()
@@ -147,7 +147,7 @@ fn responses_that_cannot_be_are_refused_as_by_peers() {
     let (code, message) = world.publication_refusal(&format!("{endpoint}|response-correlation-id=prototype"));
     let text = "unable to find response subscription for response-correlation-id=-2";
     assert!(code == 11 && message.contains(text), "{message}");
-    // An image whose sender asks for nothing.
+    // The sender of this image requests no response.
     let (mut requests, channel, _) = channels(&mut world, false);
     let plain = world.exclusive(&channel, REQUESTS).unwrap();
     let image_id = world.until("the image", |_| {
@@ -156,7 +156,7 @@ fn responses_that_cannot_be_are_refused_as_by_peers() {
     let (code, message) = world.publication_refusal(&format!("{control}|response-correlation-id={image_id}"));
     let text = format!("image.correlationId={image_id} did not request a response channel");
     assert!(code == 11 && message.contains(&text), "{message}");
-    // Response subscriptions and others do not mix on one socket.
+    // A response subscription cannot share a socket with another subscription.
     let _first = world.subscription(&control, ANSWERS).unwrap();
     let other = control.replace("control-mode=response", "control-mode=dynamic");
     match world.subscription(&other, ANSWERS) {
@@ -184,7 +184,7 @@ fn a_prototype_holds_the_socket_of_responses_open() {
     assert_eq!(response.channel_status_id(), prototype.channel_status_id());
     world.exchange(&mut response, &mut requester.subscription, 10, 100);
     assert!(!prototype.is_connected());
-    // Another kind of publication does not get its socket.
+    // Another kind of publication cannot share the socket.
     let other = control.replace("control-mode=response", "control-mode=dynamic");
     let (_, message) = world.publication_refusal(&other);
     assert!(message.contains("control-mode=response does not share a socket"), "{message}");

@@ -1,4 +1,4 @@
-//! Clients of our own through the driver, all on one thread: streams arrive whole and in order, resources come and go.
+//! Harrier clients and the driver on one thread. Streams arrive whole and in order, and resources come and go.
 
 use crate::world::{World, context, free_address};
 use harrier_client::{Aeron, ClientError, ClientEvent, Context};
@@ -252,7 +252,7 @@ fn a_rejected_image_comes_again_unless_its_subscription_forbids_it() {
             assert_ne!(subscription.images()[0].correlation_id(), image_id);
             continue;
         }
-        // Neither time nor another subscription that agrees brings it back; another publication is taken.
+        // Neither time nor another equal subscription brings the image back. Another publication gets an image.
         let mut second = world.subscription(&subscribed, 10).unwrap();
         world.pass(5);
         assert_eq!((subscription.images().len(), second.images().len()), (0, 0));
@@ -334,7 +334,7 @@ fn a_publication_that_is_being_made_keeps_its_socket_although_the_others_go() {
     drop(world.exclusive(&channel, 11).unwrap());
     world.step();
     let id = world.client.add_exclusive_publication(&channel, 10).unwrap();
-    // The executor resolves the channel; the log it does not get to make.
+    // The executor resolves the channel, but it is held before it creates the log.
     world.holds_executor = true;
     world.step();
     world.holds_executor = false;

@@ -1,5 +1,5 @@
-//! The driver as a process in every threading mode: streams flow, threads have their names and cores, idle strategies
-//! are those that were set (spec 02 §5.10). Errors of agents are logged and the agents go on.
+//! The driver as a process in every threading mode: streams flow, threads have their names and cores, and idle
+//! strategies follow the settings (spec 02 §5.10). Errors of agents are logged, and the agents go on.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -15,10 +15,10 @@ use harrier_platform::{MappedMemory, PausingClock, SystemClock, UdpTransport};
 use harrier_ringbuf::{AgentError, Clock};
 
 const STREAM: i32 = 10;
-/// Agents that have an idle strategy of their own, as settings call them.
+/// Agents with their own idle strategy, by their names in settings.
 const AGENTS: [&str; 5] = ["conductor", "sender", "receiver", "sharednetwork", "shared"];
 
-/// A driver in a process of its own with a client of it.
+/// A driver in a separate process, with a client.
 struct Process {
     child: Child,
     client: Aeron,
@@ -64,7 +64,7 @@ impl Process {
         (self.until("the publication", |client| client.exclusive_publication(id).unwrap()), subscription)
     }
 
-    /// Numbered messages over IPC and UDP arrive in order.
+    /// Sends numbered messages over IPC and UDP, and checks that they arrive in order.
     fn exchange(&mut self, count: u64) {
         for channel in ["aeron:ipc".to_owned(), format!("aeron:udp?endpoint={}", free_address())] {
             let (mut publication, mut subscription) = self.stream(&channel);
@@ -79,7 +79,7 @@ impl Process {
         assert_eq!(self.client.counters().value(C::Errors as i32), 0);
     }
 
-    /// Names of the threads besides the main one, as far as the system keeps them, with their cores.
+    /// Returns the names of the threads except the main one, as far as the system keeps them, with their cores.
     fn threads(&self) -> BTreeMap<String, String> {
         let main = PathBuf::from(format!("/proc/{0}/task/{0}", self.child.id()));
         let mut threads = BTreeMap::new();
@@ -103,7 +103,7 @@ fn tasks(process_id: u32) -> Vec<PathBuf> {
     tasks.map(|task| task.unwrap().path()).collect()
 }
 
-/// How often a thread of a process has gone to rest, once it runs and so has its name.
+/// Returns the number of times that a thread has gone to sleep; `None` until it runs and so has its name.
 fn rests(process_id: u32, name: &str) -> Option<u64> {
     let is_named = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).unwrap().trim() == name;
     let task = tasks(process_id).into_iter().find(is_named)?;
@@ -112,7 +112,7 @@ fn rests(process_id: u32, name: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// Cores on which a task may run.
+/// Returns the cores on which a task may run.
 fn cores(task: &Path) -> String {
     let status = std::fs::read_to_string(task.join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
@@ -173,7 +173,7 @@ fn threads_run_on_the_cores_that_were_set() {
         let mut process = Process::start(&settings);
         process.exchange(20);
         let mut threads = process.threads();
-        // Only the work that may block goes where the system wants it.
+        // The system may run the executor on any core.
         assert_eq!(threads.remove("aeron-executor"), Some(all.clone()));
         let threads: Vec<_> = threads.iter().map(|(name, cores)| (&**name, cores)).collect();
         assert_eq!(threads, expected, "{mode}");
@@ -219,7 +219,8 @@ fn every_idle_strategy_runs_every_agent() {
 
 #[test]
 fn the_arguments_of_a_strategy_are_those_of_its_agent() {
-    // The thread that sleeps for 500 ms wakes seldom, the one that sleeps for 1 ms often, also where it is woken late.
+    // The thread that sleeps for 500 ms wakes seldom. The one that sleeps for 1 ms wakes often, even when it is woken
+    // late.
     let settings = [
         "threading.mode=DEDICATED",
         "sender.idle.strategy=sleeping",
@@ -232,7 +233,7 @@ fn the_arguments_of_a_strategy_are_those_of_its_agent() {
     let both = || Some((rests(id, "sender")?, rests(id, "receiver")?));
     let (seldom, often) = process.until("both threads", |_| both());
     process.until("both paces", |_| {
-        let (seldom, often) = both().map(|(own, other)| (own - seldom, other - often))?;
+        let (seldom, often) = both().map(|(sender, receiver)| (sender - seldom, receiver - often))?;
         (seldom >= 3 && often >= 5 * seldom).then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! Times that are written into messages on their way (spec 02 §2.10, §3.17).
+//! Time stamps that are written into messages on their way (spec 02 §2.10, §3.17).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ fn epoch_ns() -> i64 {
     now.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64
 }
 
-/// (flags, reserved value, payload) of so many fragments.
+/// Reads `count` fragments; returns flags, reserved value and payload of each.
 fn fragments(world: &mut World, subscription: &mut Subscription, count: usize) -> Vec<(u8, i64, Vec<u8>)> {
     let mut found = Vec::new();
     world.until("the fragments", |_| {
@@ -46,7 +46,7 @@ fn a_message_carries_when_it_was_sent_and_received() {
             Err(OfferError::BackPressured | OfferError::AdminAction) => None,
             Err(error) => panic!("{error}"),
         });
-        // Each in a datagram of its own.
+        // Each message goes into its own datagram.
         world.step();
     }
     let found = fragments(&mut world, &mut subscription, 6);
@@ -59,7 +59,7 @@ fn a_message_carries_when_it_was_sent_and_received() {
         assert!(before_ns <= *sent_ns && *sent_ns <= after_ns);
         let received_ns = at(payload, 0);
         assert!(*sent_ns <= received_ns && received_ns <= after_ns);
-        // One that has no room for both has one.
+        // A message without room for both stamps has one.
         if payload.len() < 16 {
             assert_eq!(payload[8..], [7; 7]);
         } else {

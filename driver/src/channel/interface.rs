@@ -1,4 +1,4 @@
-//! Which interface a channel means (spec 02 §3.13).
+//! Selection of the interface that a channel names (spec 02 §3.13).
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
@@ -15,8 +15,8 @@ pub(crate) struct LocalInterface {
     pub(crate) index: u32,
 }
 
-/// `ADDR[:port][/prefix]` or `{name}[:port]`: the first interface that is up, takes multicast or is the loopback, and has
-/// such an address or name. Others go before the loopback, smaller networks before larger ones.
+/// Finds the interface for `ADDR[:port][/prefix]` or `{name}[:port]`. A candidate is up, has the address or name, and
+/// supports multicast or is the loopback. Others precede the loopback, and smaller networks precede larger ones.
 pub(super) fn find_interface<N: HostNames>(
     text: &str,
     is_ipv6: bool,
@@ -64,11 +64,11 @@ fn find_by_name<N: HostNames>(
         .ok_or_else(|| Failure::generic(format!("unknown interface {name}")))
 }
 
-fn local(own: &InterfaceAddress, port: u16) -> LocalInterface {
-    LocalInterface { address: SocketAddr::new(own.ip, port), index: own.index }
+fn local(interface: &InterfaceAddress, port: u16) -> LocalInterface {
+    LocalInterface { address: SocketAddr::new(interface.ip, port), index: interface.index }
 }
 
-/// An address, in brackets when it is IPv6 and a port may follow; `localhost` is the loopback's.
+/// Parses an address with an optional port. An IPv6 address before a port is in brackets; `localhost` is the loopback.
 fn parse_address(text: &str) -> Option<(IpAddr, u16)> {
     let text = text.replace("localhost", "127.0.0.1");
     if let Ok(ip) = text.parse::<IpAddr>() {

@@ -1,4 +1,4 @@
-//! Channels with a resolver and interfaces of the tests' own.
+//! Tests of channels with their own resolver and interfaces.
 
 use super::*;
 use harrier_protocol::ErrorCode;
@@ -85,7 +85,8 @@ fn wildcard_ports_are_shared_only_by_tag() {
     assert!(other.matches(&tagged).unwrap_err().message.contains("mismatched endpoint or control"));
 }
 
-/// What was requested says whether a tagged channel is the same, wherever its name led to when the socket was opened.
+/// Tagged channels are compared by their requested names, because the address of a name may have changed since the
+/// socket was opened.
 #[test]
 fn a_tagged_channel_is_found_again_after_its_name_has_moved() {
     for text in
@@ -130,7 +131,7 @@ fn a_group_is_known_by_its_interface_and_data_address() {
     assert_eq!(canonical("224.10.9.9:1|interface={lo}:9"), "UDP-127.0.0.1:9-224.10.9.9:1");
     assert_eq!(canonical("[ff02::3]:1"), "UDP-[fe80::5]:0-[ff02::3]:1");
     assert_eq!(canonical("[ff02::3]:1|interface=[::1]:8/64"), "UDP-[::1]:8-[ff02::3]:1");
-    // It has no other control address, and nothing but its receivers are its destinations.
+    // A group has no other control address and no destinations.
     let group = channel("aeron:udp?endpoint=224.10.9.9:1|control=10.1.2.3:5|control-mode=dynamic").unwrap();
     assert_eq!((group.control, group.is_multi_destination(), group.is_group()), (None, false, true));
     assert_eq!(group.group.unwrap().control, "224.10.9.10:1".parse().unwrap());

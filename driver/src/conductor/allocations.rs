@@ -16,7 +16,7 @@ use crate::system_counters::SystemCounter;
 const RETRY_INTERVAL_NS: i64 = 1_000_000_000;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Finds the log of an image or publication, and how much of it is allocated.
+    /// Finds the log of an image or publication, with its allocation.
     fn allocation(&mut self, id: i64) -> Option<(&mut Allocation, &LogFile)> {
         let image = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == id);
         if let Some(entry) = image {
@@ -39,7 +39,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         ids.len()
     }
 
-    /// Has the executor allocate more of a log when that is due.
+    /// Lets the executor allocate more of a log when that is due.
     pub(super) fn allocate(&mut self, id: i64) {
         let Some((allocation, file)) = self.allocation(id) else { return };
         let Some(positions) = allocation.next() else { return };
@@ -50,7 +50,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Notes up to which position a log is allocated; false when the log has gone.
+    /// Notes the position up to which a log is allocated; returns false when the log has gone.
     fn note_allocated(&mut self, id: i64, allocated_to: Option<i64>) -> bool {
         let Some((allocation, _)) = self.allocation(id) else { return false };
         allocation.on_done(allocated_to);
@@ -70,7 +70,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
                 }
             }
             Err(failure) => {
-                // When the log has gone, its file went with it.
+                // A log that has gone took its file with it.
                 if self.note_allocated(id, None) {
                     let text = format!("WARN: {failure}: the stream stands still until there is memory");
                     self.events.record_kind(kind::LOG_NOT_ALLOCATED, &text);
@@ -79,7 +79,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Lets failed allocations be tried again. The timer calls it.
+    /// Makes failed allocations due again. The timer calls it.
     pub(super) fn retry_allocations(&mut self) {
         if self.now.ns < self.next_allocation_ns {
             return;

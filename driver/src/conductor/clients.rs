@@ -1,4 +1,4 @@
-//! Clients: known by their first add, alive by their heartbeat counter (spec 02 §5.3, §5.6).
+//! Clients. The first add command creates a client, and its heartbeat counter keeps it alive (spec 02 §5.3, §5.6).
 
 use harrier_ringbuf::counters::AtomicCounter;
 use harrier_ringbuf::{Memory, Transport};
@@ -15,7 +15,7 @@ struct Client {
     is_closed: bool,
 }
 
-/// What a client holds on a publication.
+/// A client's reference to a publication.
 #[derive(Debug, Clone, Copy)]
 struct PublicationLink {
     client_id: i64,
@@ -41,12 +41,12 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Notes that a client holds a publication.
+    /// Adds a client's reference to a publication.
     pub(super) fn link_publication(&mut self, client_id: i64, registration_id: i64, publication_id: i64) {
         self.publications.push(PublicationLink { client_id, registration_id, publication_id });
     }
 
-    /// Takes back what a client holds; returns the publication.
+    /// Removes a client's reference; returns the id of the publication.
     pub(super) fn unlink_publication(&mut self, registration_id: i64) -> Option<i64> {
         let index = self.publications.iter().position(|link| link.registration_id == registration_id)?;
         Some(self.publications.remove(index).publication_id)
@@ -54,7 +54,7 @@ impl Clients {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Makes a client known; tells all of its heartbeat counter.
+    /// Creates a client unless it exists, and announces its heartbeat counter.
     pub(super) fn ensure_client(&mut self, client_id: i64) -> Result<(), Failure> {
         if self.clients.list.iter().any(|client| client.id == client_id) {
             return Ok(());
@@ -78,7 +78,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Drops clients that closed or died, with all they held.
+    /// Removes clients that have closed or died, with all their resources.
     pub(super) fn check_clients(&mut self) {
         let timeout_ms = (self.context.client_liveness_timeout_ns / 1_000_000).max(1);
         let now_ms = self.now.epoch_ms;

@@ -7,7 +7,7 @@ use harrier_ringbuf::{Memory, Transport};
 use super::Conductor;
 use crate::failure::Failure;
 
-/// Prefix that makes a channel an IPC one, whatever follows.
+/// Prefix of IPC channels. Any text may follow.
 pub(super) const IPC_PREFIX: &str = "aeron:ipc";
 pub(super) const SPY_PREFIX: &str = "aeron-spy:";
 

@@ -110,7 +110,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tell_sender(SenderCommand::AddDestination { endpoint_id, destination });
     }
 
-    /// Adds a destination whose name does not resolve yet. That is no error: the name is looked up again (spec 02 §5.12).
+    /// Adds a destination whose name does not resolve yet. That is no error: the name is looked up again (spec 02
+    /// §5.12).
     pub(super) fn on_unresolved_destination(
         &mut self,
         correlation_id: i64,

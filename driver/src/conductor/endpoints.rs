@@ -1,4 +1,4 @@
-//! Endpoints of channels: their sockets open for the first user and close after the last (spec 02 §2.2, §3.1, §5.6).
+//! Endpoints of channels. Their sockets open for the first user and close after the last (spec 02 §2.2, §3.1, §5.6).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub(super) struct SendEndpoint {
     pub(super) socket_name: String,
     pub(super) status: AtomicCounter,
     pub(super) references: usize,
-    /// Destinations that were given by a name, with the correlation ids of their commands.
+    /// Destinations given by name, with the correlation ids of their commands.
     pub(super) named_destinations: Vec<(i64, UdpChannel)>,
     /// Destinations whose name has not been resolved yet.
     pub(super) unresolved: Vec<UnresolvedDestination>,
@@ -134,7 +134,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.open_sockets((spec, None), buffers, channel, pending)
     }
 
-    /// As [`open_socket`](Self::open_socket), with another socket to hear receivers on if the channel has one.
+    /// Like [`open_socket`](Self::open_socket). It also opens the socket on which receivers are heard, if there is one.
     pub(super) fn open_sockets(
         &mut self,
         (spec, control): (SocketSpec, Option<SocketSpec>),
@@ -179,8 +179,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Explicit buffer lengths must equal those of the open socket (spec 02 §2.11). A channel that names none has the
-    /// driver's.
+    /// Refuses buffer lengths that differ from those of the open socket (spec 02 §2.11). A channel that names none has
+    /// the driver's.
     fn check_socket_buffers(&self, channel: &UdpChannel, existing: &UdpChannel) -> Result<(), Failure> {
         let (sndbuf, rcvbuf) = (self.context.socket_sndbuf_length, self.context.socket_rcvbuf_length);
         for (key, wanted, other, setting) in [
@@ -214,7 +214,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Chooses the local port of a sender's socket when a range is set; returns the port that its endpoint has to release.
+    /// Chooses the local port of a sender's socket when a range is set; returns the port that its endpoint has to
+    /// release.
     pub(super) fn choose_send_port(
         &mut self,
         spec: &mut SocketSpec,
@@ -226,7 +227,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         choose_port(&mut self.send_ports, spec)
     }
 
-    /// Chooses the local port of a receiver's socket when a range is set; returns the port that its endpoint has to release.
+    /// Chooses the local port of a receiver's socket when a range is set; returns the port that its endpoint has to
+    /// release.
     pub(super) fn choose_receive_port(&mut self, spec: &mut SocketSpec) -> Result<Option<u16>, Failure> {
         choose_port(&mut self.receive_ports, spec)
     }
@@ -292,8 +294,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         let id = self.next_endpoint_id();
         let receiver_id = self.next_receiver_id;
         self.next_receiver_id = self.next_receiver_id.wrapping_add(1);
-        let own = socket.map(|socket| Some(Box::new(self.receive_transport(-1, socket, &channel))));
-        let transports = own.into_iter().collect();
+        let transport = socket.map(|socket| Some(Box::new(self.receive_transport(-1, socket, &channel))));
+        let transports = transport.into_iter().collect();
         let endpoint =
             ReceiverEndpoint::new(id, transports, receiver_id, group_tag, counters).stamping(stamps);
         self.tell_receiver(ReceiverCommand::AddEndpoint(Box::new(endpoint)));
@@ -311,8 +313,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(self.receive_endpoints.len() - 1)
     }
 
-    /// Allocates the counters of a channel: status, address of its socket, number of its destinations. All are freed when one
-    /// cannot be allocated.
+    /// Allocates the counters of a channel: status, address of its socket, number of its destinations. All are freed
+    /// when one cannot be allocated.
     fn endpoint_counters(
         &mut self,
         is_send: bool,
@@ -358,7 +360,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.next_endpoint_id
     }
 
-    /// Releases a publication's hold on its endpoint.
+    /// Releases a publication's reference to its endpoint.
     pub(super) fn release_send_endpoint(&mut self, endpoint_id: u64) {
         if let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id) {
             endpoint.references = endpoint.references.saturating_sub(1);
@@ -459,11 +461,11 @@ fn choose_port(ports: &mut PortManager, spec: &mut SocketSpec) -> Result<Option<
 fn check_stamps(channel: &UdpChannel, existing: &UdpChannel, keys: &[&'static str]) -> Result<(), Failure> {
     for key in keys {
         let offset_of = |channel: &UdpChannel| channel.uri.timestamp_offset(key);
-        let (own, other) = (offset_of(channel)?, offset_of(existing)?);
-        if own != other {
+        let (offset, other) = (offset_of(channel)?, offset_of(existing)?);
+        if offset != other {
             return Err(Failure::channel(format!(
                 "option conflicts with existing subscription: {key}={} existingChannel={} channel={}",
-                own.map_or(-1, TimestampOffset::value),
+                offset.map_or(-1, TimestampOffset::value),
                 existing.text,
                 channel.text
             )));

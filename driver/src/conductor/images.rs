@@ -1,4 +1,4 @@
-//! Network subscriptions and the images they read (spec 02 §3).
+//! Network subscriptions and their images (spec 02 §3).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use crate::subscribers::{TetherChange, UntetheredTimeouts};
 /// Least delay of the retry that follows `nak-delay`, before the retry ratio, ns (spec 02 §3.5).
 const MIN_NAK_DELAY_NS: i64 = 1_000;
 
-/// An image, and what only the conductor knows of it.
+/// An image with the state that only the conductor needs.
 pub(super) struct ImageEntry {
     pub(super) image: PublicationImage,
     pub(super) endpoint_id: u64,
     /// True when the sender asks for a response stream.
     pub(super) requests_response: bool,
-    /// Session that answers, until the sender has heard it.
+    /// Session that answers the request stream; `None` once the sender has heard it.
     pub(super) response_session: Option<i32>,
     rejoins: bool,
     is_removing: bool,
@@ -126,7 +126,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.link_images(registration_id);
     }
 
-    /// Links a subscription to all images that it wants.
+    /// Links a subscription to all images that it matches.
     pub(super) fn link_images(&mut self, registration_id: i64) {
         for image in 0..self.images.len() {
             if self.images[image].image.accepts_subscribers() {
@@ -135,7 +135,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Links a subscription to an image if it wants it.
+    /// Links a subscription to an image if it matches.
     fn link_image(&mut self, index: usize, registration_id: i64) {
         let Some(subscription) =
             self.subscriptions.iter().find(|subscription| subscription.registration_id == registration_id)
@@ -514,7 +514,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.tether_changes = changes;
     }
 
-    /// Tells subscribers that an image has ended. Its session may come again.
+    /// Tells subscribers that an image has ended. Its session may get a new image.
     fn linger_image(&mut self, index: usize) {
         let entry = &mut self.images[index];
         entry.image.shared.advance(ImageState::Linger, self.now.ns);
@@ -560,7 +560,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
 }
 
 fn is_wanted(subscription: &Subscription, endpoint_id: u64, stream_id: i32, session_id: i32) -> bool {
-    matches!(&subscription.source, Source::Network { endpoint_id: own, .. } if *own == endpoint_id)
+    matches!(&subscription.source, Source::Network { endpoint_id: id, .. } if *id == endpoint_id)
         && subscription.stream_id == stream_id
         && subscription.wants(session_id)
 }

@@ -32,7 +32,7 @@ use crate::settings;
 /// Receiver window by which the longest retransmit is measured, bytes (spec 02 §2.7).
 const RETRANSMIT_WINDOW: i32 = 128 << 10;
 
-/// A network publication, and what only the conductor knows of it.
+/// A network publication with the state that only the conductor needs.
 pub(super) struct PublicationEntry {
     pub(super) publication: NetworkPublication,
     pub(super) endpoint_id: u64,
@@ -177,8 +177,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Decides how much of a publication's log is allocated at first. A shared log is allocated whole, because its writers may
-    /// go far beyond the publisher limit together.
+    /// Decides how much of a publication's log is allocated at first. A shared log is allocated whole, because its
+    /// writers may go far beyond the publisher limit together.
     fn publication_allocation(
         &self,
         params: &PublicationParams,

@@ -31,7 +31,7 @@ pub(super) struct AddSubscription {
     pub(super) channel: String,
 }
 
-/// What continues when a job is done.
+/// Command or task that continues when its job is done.
 #[derive(Debug)]
 pub(super) enum Pending {
     /// The log of an IPC publication is created.
@@ -70,7 +70,7 @@ pub(super) enum Pending {
     RemoveReceiveDestination { correlation_id: i64, subscription_id: i64 },
     /// The log of an image is created.
     ImageLog(Box<ImageRequest>),
-    /// A name is resolved again: that of an endpoint's own channel, or of a receive destination.
+    /// The name of an endpoint's own channel or of a receive destination is resolved again.
     ReResolution { endpoint_id: u64, destination_id: Option<i64> },
 }
 

@@ -13,7 +13,7 @@ use crate::sender::DESTINATION_TIMEOUT_NS;
 use crate::system_counters::SystemCounter;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Looks up names again from whose addresses nobody was heard: a sender's destination, or all names of an endpoint.
+    /// Repeats the lookup of names whose addresses are silent: a sender's destination, or all names of an endpoint.
     pub(super) fn re_resolve(&mut self, endpoint_id: u64, destination_id: Option<i64>) {
         let mut names = Vec::new();
         if let Some(endpoint) = self.send_endpoints.iter().find(|endpoint| endpoint.id == endpoint_id) {
@@ -46,7 +46,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Looks up names again that did not resolve.
+    /// Repeats the lookup of names that did not resolve.
     pub(super) fn check_unresolved(&mut self) {
         if self.context.re_resolution_check_interval_ns <= 0 {
             return;
@@ -110,7 +110,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// Sets the address that a sender sends to; returns false when it has not changed.
+    /// Sets the address to which a sender sends; returns false when it has not changed.
     fn set_endpoint(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
         let Some(endpoint) = self.send_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
         else {
@@ -135,7 +135,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         true
     }
 
-    /// Sets the address that a receiver asks for SETUPs; returns false when it has not changed.
+    /// Sets the address that a receiver asks for SETUPs; returns false when the address has not changed.
     fn set_control(&mut self, endpoint_id: u64, destination_id: Option<i64>, channel: &UdpChannel) -> bool {
         let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
         else {

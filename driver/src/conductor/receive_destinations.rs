@@ -139,7 +139,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Unlinks a subscription from the streams of this driver that none of its destinations names any more.
+    /// Unlinks a subscription from the streams of this driver that none of its destinations matches any more.
     fn unlink_locals(&mut self, subscription_id: i64) {
         let found =
             self.subscriptions.iter().find(|subscription| subscription.registration_id == subscription_id);

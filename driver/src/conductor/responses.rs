@@ -1,8 +1,8 @@
-//! Response channels: streams that answer one requester each (spec 02 §2.12, §7).
+//! Response channels, whose streams answer one requester each (spec 02 §2.12, §7).
 //!
 //! A request publication names the subscription that awaits the answers, a response publication names the image of the
-//! requests. Over a network the receiver of the requests tells the session of the answers with its status messages; the
-//! subscription wants nothing before it knows that session.
+//! requests. Over a network the receiver of the requests reports the session of the answers with its status messages.
+//! The subscription wants no session before it knows that one.
 
 use harrier_protocol::uri::ResponseCorrelation;
 use harrier_ringbuf::{Memory, Transport};
@@ -15,10 +15,10 @@ use crate::failure::Failure;
 use crate::handover::ReceiverCommand;
 use crate::params::PublicationParams;
 
-/// Stands for `prototype` where an id is told (spec 02 §2.10).
+/// Id that stands for `prototype` in refusals (spec 02 §2.10).
 const PROTOTYPE_ID: i64 = -2;
 
-/// The image that a response publication answers, with the session that answers it.
+/// Returns the image that a response publication answers, and the session of that publication.
 pub(super) fn answered_image(entry: &PublicationEntry) -> Option<(i64, i32)> {
     let publication = &entry.publication;
     match publication.params.response_correlation {
@@ -30,7 +30,8 @@ pub(super) fn answered_image(entry: &PublicationEntry) -> Option<(i64, i32)> {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// A response publication answers an image that asks for it, a request publication is answered to a subscription.
+    /// Checks that a response publication names an image that requests a response, and that a request publication names
+    /// an existing subscription.
     pub(super) fn check_response(
         &self,
         channel: &UdpChannel,
@@ -68,7 +69,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         )))
     }
 
-    /// The receiver of an image tells its sender from now on which session answers.
+    /// Makes the receiver of an image tell its sender which session answers.
     pub(super) fn set_response_session(&mut self, image_id: i64, session_id: i32) {
         let found = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == image_id);
         if let Some(entry) = found {
@@ -78,7 +79,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// A session no longer has to be told to the sender of an image.
+    /// Stops the reports of an answering session to the sender of an image.
     pub(super) fn clear_response_session(&mut self, image_id: i64, session_id: i32) {
         let found = self.images.iter_mut().find(|entry| entry.image.identity.correlation_id == image_id);
         if let Some(entry) = found
@@ -90,7 +91,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// The requester receives what answers it.
+    /// Handles that the requester receives a response publication.
     pub(super) fn on_response_connected(&mut self, registration_id: i64) {
         let answered = self
             .publications
@@ -102,8 +103,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// A response subscription learns its session, or hears of it once more because the responder has not been asked yet.
-    /// Another session takes the place of one that has no image: its publication has gone.
+    /// Sets the session of a response subscription. A repeated report asks the responder for its SETUP again. Another
+    /// session replaces one without an image, because the publication of that one has gone.
     pub(super) fn on_response_setup(&mut self, subscription_id: i64, session_id: i32) {
         let Some(subscription) =
             self.subscriptions.iter().find(|subscription| subscription.registration_id == subscription_id)
@@ -141,7 +142,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// A response subscription leaves an endpoint.
+    /// Removes a response subscription from an endpoint.
     pub(super) fn remove_response(&mut self, endpoint_id: u64) {
         if let Some(endpoint) = self.receive_endpoints.iter_mut().find(|endpoint| endpoint.id == endpoint_id)
         {
@@ -149,8 +150,8 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         }
     }
 
-    /// An IPC publication that answers a request publication: the subscription that the latter names learns its session.
-    /// One that names nothing that is there is nobody's answer, as with peers.
+    /// Tells the session of an IPC response publication to the subscription that the request publication names. As with
+    /// peers, a publication whose request does not exist answers nobody.
     pub(super) fn connect_ipc_response(&mut self, index: usize) {
         let session_id = self.ipc[index].identity.session_id;
         let Some(ResponseCorrelation::Id(request_id)) = self.ipc[index].params.response_correlation else {
@@ -173,7 +174,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// A response subscription, whose session was not given.
+/// True for a response subscription whose channel does not name its session.
 fn may_learn(subscription: &Subscription) -> bool {
     subscription.params.is_response && subscription.params.session_id.is_none()
 }

@@ -1,4 +1,4 @@
-//! Session ids of publications: drawn, and no two alike on one stream of a socket (spec 02 §2.10).
+//! Session ids of publications. They are unique on each stream of a socket (spec 02 §2.10).
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl Sessions {
         self.used.remove(&(stream_id, session_id, socket.to_owned()));
     }
 
-    /// The next automatic id: none of the reserved ones, none in use with the stream on any socket.
+    /// Returns the next automatic id. It is neither reserved nor in use with the stream on any socket.
     pub(super) fn next(&mut self, stream_id: i32) -> i32 {
         loop {
             let id = self.next;

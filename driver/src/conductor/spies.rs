@@ -12,7 +12,7 @@ use crate::params::SubscriptionParams;
 use crate::subscribers::TetherChange;
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// A spy's channel is resolved: link it.
+    /// Adds a spy whose channel is resolved, and links it.
     pub(super) fn add_spy(
         &mut self,
         add: AddSubscription,
@@ -25,7 +25,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.link_spies(registration_id);
     }
 
-    /// Links a spy to all publications it means.
+    /// Links a spy to all publications that it matches.
     pub(super) fn link_spies(&mut self, registration_id: i64) {
         for index in 0..self.publications.len() {
             self.link_spy(index, registration_id);
@@ -33,7 +33,9 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 
     pub(super) fn link_spies_of(&mut self, index: usize) {
-        let may_spy = |own: &&Subscription| matches!(own.source, Source::Spy(_)) || !own.locals.is_empty();
+        let may_spy = |subscription: &&Subscription| {
+            matches!(subscription.source, Source::Spy(_)) || !subscription.locals.is_empty()
+        };
         let spies: Vec<i64> = self
             .subscriptions
             .iter()
@@ -75,7 +77,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         self.events.available_image(spy_image(entry, registration_id, position_id));
     }
 
-    /// Takes a spy off all publications.
+    /// Unlinks a spy from all publications.
     pub(super) fn unlink_spy(&mut self, registration_id: i64) {
         for entry in &mut self.publications {
             if let Some(spy) = entry.publication.spies.remove(registration_id) {
@@ -101,7 +103,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
     }
 }
 
-/// Whether a spy's channel means a publication's (spec 02 §2.13).
+/// True when the channel of a spy matches that of a publication (spec 02 §2.13).
 pub(super) fn spies_on(spy: &UdpChannel, publication: &UdpChannel) -> bool {
     match (spy.tag, publication.tag) {
         (Some(tag), Some(other)) if tag == other => true,

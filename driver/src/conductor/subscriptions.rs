@@ -10,7 +10,7 @@ use crate::counters::StreamIdentity;
 use crate::failure::Failure;
 use crate::params::SubscriptionParams;
 
-/// Where a subscription's streams come from.
+/// Source of a subscription's streams.
 #[derive(Debug)]
 pub(super) enum Source {
     /// IPC publications.
@@ -38,7 +38,7 @@ pub(super) struct Subscription {
     pub(super) stream_id: i32,
     pub(super) channel: String,
     pub(super) params: SubscriptionParams,
-    /// The one session wanted; a response subscription wants none before it has learned it.
+    /// The only wanted session; `None` for all. A response subscription wants none before it knows its session.
     pub(super) session_id: Option<i32>,
     pub(super) source: Source,
     pub(super) locals: Vec<Local>,
@@ -58,12 +58,12 @@ impl Subscription {
         }
     }
 
-    /// How it takes an IPC publication; `None` when that is none of its own.
+    /// Returns the parameters for an IPC publication; `None` when the subscription does not match it.
     pub(super) fn ipc_params(&self, stream_id: i32, session_id: i32) -> Option<&SubscriptionParams> {
         self.local_params(stream_id, session_id, |source| matches!(source, Source::Ipc))
     }
 
-    /// How it spies on a network publication of such a channel; `None` when that is none of its own.
+    /// Returns the parameters for spying on a network publication; `None` when the subscription does not match it.
     pub(super) fn spy_params(
         &self,
         stream_id: i32,
@@ -88,20 +88,20 @@ impl Subscription {
         if is_meant(&self.source) {
             return self.wants(session_id).then_some(&self.params);
         }
-        let mut own = self.locals.iter().filter(|local| is_meant(&local.source));
+        let mut locals = self.locals.iter().filter(|local| is_meant(&local.source));
         let is_wanted = |params: &SubscriptionParams| params.session_id.is_none_or(|id| id == session_id);
-        own.find(|local| is_wanted(&local.params)).map(|local| &local.params)
+        locals.find(|local| is_wanted(&local.params)).map(|local| &local.params)
     }
 
     /// True when streams of this session are for the subscription.
     pub(super) fn wants(&self, session_id: i32) -> bool {
         match self.session_id {
-            Some(own) => own == session_id,
+            Some(wanted) => wanted == session_id,
             None => !self.params.is_response,
         }
     }
 
-    /// Identity of the subscription's position on a session.
+    /// Returns the identity of the subscription's position on a session.
     pub(super) fn stream(&self, session_id: i32) -> StreamIdentity<'_> {
         StreamIdentity {
             registration_id: self.registration_id,
@@ -114,7 +114,7 @@ impl Subscription {
 }
 
 impl<M: Memory, T: Transport> Conductor<M, T> {
-    /// Subscriptions of one stream and socket must agree (spec 02 §3.17).
+    /// Refuses a subscription that contradicts another one of its stream and socket (spec 02 §3.17).
     pub(super) fn check_conflicts(
         &self,
         add: &AddSubscription,
@@ -122,10 +122,10 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         channel: &UdpChannel,
     ) -> Result<(), Failure> {
         for other in &self.subscriptions {
-            let Source::Network { channel: own, .. } = &other.source else { continue };
+            let Source::Network { channel: existing, .. } = &other.source else { continue };
             let is_same = other.stream_id == add.stream_id
                 && other.params.session_id.is_some() == params.session_id.is_some()
-                && channel.matches(own)?;
+                && channel.matches(existing)?;
             if !is_same {
                 continue;
             }
@@ -160,7 +160,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         Ok(())
     }
 
-    /// Takes a subscription off all its sources; false when there is none.
+    /// Removes a subscription from all its sources; returns false when it does not exist.
     pub(super) fn close_subscription(&mut self, registration_id: i64) -> bool {
         let Some(index) = self
             .subscriptions
@@ -191,7 +191,7 @@ impl<M: Memory, T: Transport> Conductor<M, T> {
         true
     }
 
-    /// Drops a client's hold on a publication.
+    /// Releases a client's reference to a publication.
     pub(super) fn release_publication(&mut self, publication_id: i64) {
         if !self.release_ipc_publication(publication_id) {
             self.release_network_publication(publication_id);

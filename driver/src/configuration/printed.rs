@@ -38,8 +38,8 @@ impl Lines {
 }
 
 impl DriverContext {
-    /// The settings that the driver runs with: `aeron_driver_context_t {`, a line `key=value` for each in the order and by
-    /// the names of Aeron's C driver, `}`.
+    /// Returns the effective settings: `aeron_driver_context_t {`, a line `key=value` for each setting in the order and
+    /// with the names of Aeron's C driver, and `}`.
     pub fn printed(&self) -> String {
         let mut lines = Lines("aeron_driver_context_t {\n".into());
         self.print_process(&mut lines);
@@ -168,7 +168,7 @@ impl DriverContext {
             TerminationValidator::Token(_) => "token",
         };
         lines.add("termination_validator_func", validator);
-        // Who knows the token may end the driver: it is not for everybody to read.
+        // A client with the token may end the driver, so the token is not printed.
         lines.add("termination_validator_state", "");
         lines.add("termination_hook_func", "stop");
         lines.add("termination_hook_state", "");

@@ -10,9 +10,9 @@ use harrier_ringbuf::transport::MAX_BATCH_LENGTH;
 use super::Properties;
 use crate::context::{DriverContext, EVENT_LENGTHS, ThreadingMode};
 
-/// Longest length and largest count.
+/// Greatest length and count.
 const MAX_LENGTH: i64 = i32::MAX as i64;
-/// Any number of 32 bits.
+/// Range of 32-bit numbers.
 const ANY: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
 /// Moves a value into its range without a warning (spec 02 §6.1).

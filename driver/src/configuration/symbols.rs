@@ -1,5 +1,5 @@
-//! Values that name something: strategies, functions, back ends. Aeron's C driver finds some of them in shared objects; here
-//! there are the built-in ones, by all of their names, and any other is an error.
+//! Settings whose values name strategies, functions or back ends. Aeron's C driver loads some of them from shared
+//! objects. This driver has only the built-in ones, under all of their names, and refuses any other name.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,7 @@ const NAME_RESOLVERS: &[Names<NameResolverSupplier>] = &[
 const VALIDATORS: &[Names<TerminationValidator>] =
     &[(TerminationValidator::Allow, &["allow"]), (TerminationValidator::Deny, &["deny"])];
 
-/// Settings that may only say what is so anyway.
+/// Settings of fixed behaviour, with the only values that they accept.
 const FIXED: &[(&str, &[&str])] = &[
     ("AERON_DRIVER_DYNAMIC_LIBRARIES", &[]),
     ("AERON_AGENT_ON_START_FUNCTION", &["aeron_set_thread_affinity_on_start"]),
@@ -91,7 +91,7 @@ const FIXED: &[(&str, &[&str])] = &[
     ("AERON_UDP_CHANNEL_OUTGOING_INTERCEPTORS", &[]),
 ];
 
-/// Settings of other drivers that have no effect here, which whoever sets them should know.
+/// Settings of other drivers that have no effect here. Setting one of them causes a warning.
 const WITHOUT_EFFECT: &[&str] = &[
     "AERON_DEBUG_SEND_DATA_LOSS_RATE",
     "AERON_DEBUG_SEND_CONTROL_LOSS_RATE",
@@ -102,7 +102,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "AERON_RECEIVECHANNELENDPOINT_SUPPLIER",
 ];
 
-/// The values and what is to be said about them.
+/// Values of the settings, and the warnings about them.
 pub(super) struct Symbols<'a> {
     pub(super) values: &'a BTreeMap<String, String>,
     pub(super) warnings: &'a mut Vec<String>,
@@ -135,7 +135,7 @@ impl Symbols<'_> {
         Ok(())
     }
 
-    /// What a value means, when it is set.
+    /// Returns the meaning of a setting's value; `None` when the setting has no value.
     fn choose<V: Clone>(&self, name: &str, meanings: &[Names<V>]) -> Result<Option<V>, InvalidSetting> {
         let Some(value) = self.values.get(name) else { return Ok(None) };
         let found = meanings.iter().find(|(_, names)| names.contains(&value.as_str()));

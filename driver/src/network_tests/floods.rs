@@ -1,4 +1,4 @@
-//! Floods of well-formed datagrams: what a stranger can make a driver keep is bounded, and live streams go on.
+//! Floods of well-formed datagrams. A stranger can make a driver keep only bounded state, and live streams go on.
 
 use harrier_protocol::udp::{DataHeader, Nak, Setup, StatusMessage};
 
@@ -7,7 +7,7 @@ use super::rig::{
 };
 use crate::system_counters::SystemCounter as C;
 
-/// Datagrams of a flood.
+/// Number of datagrams of a flood.
 const FLOOD: i32 = 6_000;
 
 fn encoded(encode: impl FnOnce(&mut [u8]) -> usize) -> Vec<u8> {
@@ -97,14 +97,14 @@ fn status_messages_of_strangers_fill_bounded_lists() {
         };
         encoded(|bytes| status.encode(bytes).unwrap())
     };
-    // The one receiver makes itself known first.
+    // The real receiver makes itself known first.
     rig.net.inject(receiver_address(0), sender_address(), &status(SESSION, 900));
     rig.connect();
     let errors = rig.errors.len();
     let mut sent = 0;
     flood(&mut rig, |rig, number| {
         let source = address(10_000 + (number % 50_000) as u16);
-        // Half of them are of sessions that nobody has.
+        // Half of them name an unknown session.
         rig.net.inject(source, sender_address(), &status(SESSION + number % 2, i64::from(number)));
         sent = sent.max(rig.net.take_sent().iter().filter(|one| one.from == sender_address()).count());
     });

@@ -25,7 +25,7 @@ fn rig() -> Rig {
     Rig::with(Options { session_id: SESSION, initial_term_id: 7, ..Options::default() })
 }
 
-/// A receiver of a stream whose sender only the test plays.
+/// Returns a receiver of a stream whose sender is the test.
 fn receiver() -> Rig {
     let mut rig = rig();
     rig.net.lose(|sent| sent.from == sender_address());
@@ -54,13 +54,13 @@ fn a_setup_makes_an_image_that_answers() {
         assert_eq!((identity.session_id, identity.stream_id), (SESSION, 1_001));
         let sent = rig.net.take_sent();
         let answer = sent.iter().find(|sent| sent.from == receiver_address(0)).unwrap();
-        let (Frame::StatusMessage(mut own), Ok(Frame::StatusMessage(theirs))) =
+        let (Frame::StatusMessage(mut ours), Ok(Frame::StatusMessage(theirs))) =
             (answer.frame(), Frame::decode(status))
         else {
             panic!("no status message: {answer:?}");
         };
-        own.receiver_id = theirs.receiver_id;
-        assert_eq!(own, theirs);
+        ours.receiver_id = theirs.receiver_id;
+        assert_eq!(ours, theirs);
     }
     peers!(check, "01-setup", "02-sm");
 }
@@ -134,11 +134,11 @@ fn a_request_and_who_answers_it_are_those_of_peers() {
         let mut rig = Rig::with(Options { response_subscription: Some(SUBSCRIPTION), ..options() });
         rig.run(MS, 10 * US);
         let sent = rig.net.take_sent();
-        let Frame::Setup(own) = sent[0].frame() else { panic!("{sent:?}") };
-        assert_eq!(Setup { stream_id: captured.stream_id, ..own }, captured);
-        let mut own = response.to_vec();
-        own[12..16].copy_from_slice(&STREAM.to_le_bytes());
-        rig.net.inject(receiver_address(0), sender_address(), &own);
+        let Frame::Setup(setup) = sent[0].frame() else { panic!("{sent:?}") };
+        assert_eq!(Setup { stream_id: captured.stream_id, ..setup }, captured);
+        let mut response = response.to_vec();
+        response[12..16].copy_from_slice(&STREAM.to_le_bytes());
+        rig.net.inject(receiver_address(0), sender_address(), &response);
         rig.run(50 * US, 10 * US);
         assert_eq!(rig.response_setups, [(SUBSCRIPTION, told.response_session_id)]);
         // The responder.
@@ -149,7 +149,7 @@ fn a_request_and_who_answers_it_are_those_of_peers() {
         rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id });
         rig.net.take_sent();
         rig.run(300 * MS, MS);
-        assert!(rig.net.take_sent().iter().any(|sent| sent.bytes == own));
+        assert!(rig.net.take_sent().iter().any(|sent| sent.bytes == response));
     }
     peers!(check, "23-setup-response", "24-rsp-setup");
 }

@@ -1,4 +1,4 @@
-//! Several receivers of one stream, and several ways to one receiver (spec 02 §2.9, §3.12, §4).
+//! Several receivers of one stream, and several routes to one receiver (spec 02 §2.9, §3.12, §4).
 
 use std::sync::atomic::Ordering;
 
@@ -93,7 +93,7 @@ fn tagged_receivers_carry_their_tag() {
     assert_eq!(status.group_tag, Some(5));
 }
 
-/// A subscription with two destinations that both receive the stream.
+/// Returns a subscription with two destinations that both receive the stream.
 fn two_ways() -> Rig {
     let mut rig = Rig::with(Options { is_manual_receiver: true, receivers: 1, ..group() });
     rig.add_destination(0);
@@ -120,7 +120,7 @@ fn a_stream_that_comes_twice_is_read_once_and_answered_both_ways() {
     }
 }
 
-/// On one way the sender may hear nobody, as where one of its destinations is a group.
+/// On one route the sender may hear nobody, for instance when one of its destinations is a group.
 #[test]
 fn a_setup_is_asked_for_once_on_each_way() {
     let mut rig = two_ways();
@@ -204,7 +204,7 @@ fn few_of_many_receivers_ask_for_what_all_have_lost() {
     let mut rig = Rig::with(Options { backs_off: true, ..options });
     rig.run(250 * MS, 100 * US);
     assert_eq!(rig.readers.len(), RECEIVERS);
-    // Each second of three datagrams is lost once to everybody.
+    // The network loses each second of three datagrams once for all receivers.
     let mut losses = std::collections::BTreeMap::<i32, usize>::new();
     rig.net.lose(move |sent| {
         let Ok(Frame::Data(data)) = Frame::decode(&sent.bytes) else { return false };
@@ -222,7 +222,7 @@ fn few_of_many_receivers_ask_for_what_all_have_lost() {
         rig.run(30 * MS, 100 * US);
     }
     assert!(rig.readers.iter().all(|reader| reader.messages == expected));
-    // Without the random wait each of them would ask for each of the gaps.
+    // Without the random delay each receiver would send a NAK for each gap.
     let asked = rig.count(C::NaksSent);
     assert!(asked >= GAPS as i64 && asked < (GAPS * RECEIVERS / 3) as i64, "{asked}");
     assert_eq!(rig.count(C::RetransmitsSent), GAPS as i64);

@@ -84,7 +84,7 @@ fn set(mut bytes: Vec<u8>, offset: usize, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A connected stream that was read up to position 64.
+/// Returns a connected stream that was read up to position 64.
 pub(super) fn connected() -> Rig {
     let mut rig = Rig::new();
     rig.connect();
@@ -163,7 +163,8 @@ fn malformed_datagrams_are_counted_and_change_nothing() {
     let tables = malformed(receiver);
     let mut rig = connected();
     let other = |to| if to == receiver { sender_address() } else { receiver };
-    // Both sockets refuse what cannot be decoded. What contradicts a stream is refused only where the stream is.
+    // Both sockets refuse a datagram that cannot be decoded. Only the stream's socket refuses one that contradicts the
+    // stream.
     let everywhere = tables.into_iter().flat_map(|(name, to, datagram)| {
         let is_unreadable = Frame::decode(&datagram).is_err();
         let both = is_unreadable.then(|| (name, other(to), datagram.clone()));
@@ -445,7 +446,7 @@ fn no_garbage_stops_the_agents() {
 
 #[test]
 fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
-    // A group has a retransmit of its own for every range.
+    // In a group each range has its own retransmit.
     let mut rig = Rig::with(Options {
         is_dynamic: true,
         control: Some(sender_address()),
@@ -458,7 +459,7 @@ fn naks_beyond_the_resends_that_a_publication_keeps_are_counted() {
     }
     rig.run(MS, 10 * US);
     for number in 0..20 {
-        // Each frame of 160 bytes is asked for by a NAK of its own.
+        // A separate NAK asks for each frame of 160 bytes.
         rig.net.inject(receiver_address(0), sender_address(), &nak(TERM_ID, number * 160, 160));
     }
     rig.run(200 * US, 10 * US);

@@ -83,7 +83,8 @@ fn streams_that_start_anywhere_arrive() {
     }
 }
 
-/// A name is resolved again 5 s after the endpoint last heard a status message, however many publications join meanwhile.
+/// A name is resolved again 5 s after the endpoint last heard a status message, however many publications join
+/// meanwhile.
 #[test]
 fn a_new_publication_does_not_put_off_the_next_resolution() {
     let mut rig = Rig::with(Options { is_named: true, ..Options::default() });

@@ -1,4 +1,4 @@
-//! Names that drivers tell each other (spec 02 §1.9, §5.12).
+//! Name resolution among drivers (spec 02 §1.9, §5.12).
 
 use std::net::SocketAddr;
 
@@ -55,15 +55,15 @@ impl Host {
     fn of_type(&mut self, type_id: i32) -> Vec<(String, i64)> {
         let mut found = Vec::new();
         let reader = self.counters.reader();
-        reader.for_each(&mut |id, own, _, label| {
-            if own == type_id {
+        reader.for_each(&mut |id, counter_type, _, label| {
+            if counter_type == type_id {
                 found.push((label.to_owned(), reader.value(id)));
             }
         });
         found
     }
 
-    /// (neighbours, cache lines)
+    /// Returns the numbers of neighbours and of names in the cache.
     fn known(&mut self) -> (i64, i64) {
         let neighbors = self.of_type(type_id::RESOLVER_NEIGHBORS)[0].1;
         (neighbors, self.of_type(type_id::RESOLVER_CACHE_ENTRIES)[0].1)
@@ -77,7 +77,7 @@ impl Host {
         self.system.get(SystemCounter::InvalidPackets).get()
     }
 
-    /// A frame of another driver.
+    /// Hands the host a frame of another driver.
     fn hear(&mut self, net: &Net, from: &str, entries: &[ResolutionEntry<'_>], now_ns: i64) {
         let mut buffer = [0; 65_504];
         let mut writer = ResolutionWriter::new(&mut buffer).unwrap();
@@ -126,7 +126,7 @@ fn drivers_find_each_other_through_one_neighbour_and_forget_the_silent() {
     }
     let values = first.of_type(type_id::BOOTSTRAP_NEIGHBOR);
     assert_eq!((values[0].1, values[1].1), (1, 0));
-    // The third falls silent. Entries of the others do not keep its name.
+    // The third host falls silent. Entries from the others do not keep its name alive.
     let silent_ns = START_NS + 3 * SECOND;
     run(&mut [&mut first, &mut second], silent_ns, silent_ns + 9 * SECOND);
     assert_eq!((first.known(), second.known()), ((2, 2), (2, 2)));
@@ -158,7 +158,7 @@ fn frames_are_those_of_the_released_drivers_and_come_in_their_times() {
             assert_eq!(host.finds(name), Some(SocketAddr::new(ip, 7).to_string()));
         }
     }
-    // The same entries go to the neighbours that were learned from them.
+    // The host sends the same entries to the neighbours that it learned from them.
     net.take_sent();
     let is_cache = |sent: &&Sent| matches!(sent.frame(), Frame::Resolution(frame) if !frame.entries().next().unwrap().is_self);
     run(&mut [&mut host], START_NS + 5 * SECOND, START_NS + 7 * SECOND);
@@ -264,13 +264,13 @@ fn what_is_heard_is_believed_by_its_age() {
         ],
     );
     assert_eq!(host.known(), (0, 0));
-    // A driver that does not know its address has the source address of the frame, and the port of its entry.
+    // For a driver that does not know its address, the source address of the frame and the port of its entry count.
     hear(&mut host, &[entry("B", "0.0.0.0:5", true, 0)]);
     assert_eq!((host.known(), host.finds("B").unwrap()), ((1, 1), "10.0.0.2:7".into()));
     // A driver of the same name on another port is another driver.
     hear(&mut host, &[entry("A", "10.0.0.8:6", false, 0)]);
     assert_eq!((host.known(), host.finds("A").unwrap()), ((2, 2), "10.0.0.8:7".into()));
-    // A name that moves is believed; an older entry of it is not.
+    // A newer entry moves a name; an older one does not.
     hear(&mut host, &[entry("B", "10.0.0.3:5", false, 0)]);
     assert_eq!(host.finds("B").unwrap(), "10.0.0.3:7");
     hear(&mut host, &[entry("B", "10.0.0.4:5", false, 500)]);
@@ -360,8 +360,8 @@ fn a_table_moves_names_as_its_counters_say() {
     let find = |host: &mut Host| {
         let reader = host.counters.reader();
         let mut first = None;
-        reader.for_each(&mut |id, own, _, _| {
-            if own == type_id::NAME_TABLE_ENTRY {
+        reader.for_each(&mut |id, counter_type, _, _| {
+            if counter_type == type_id::NAME_TABLE_ENTRY {
                 first = first.or(Some(id));
             }
         });
@@ -375,7 +375,7 @@ fn a_table_moves_names_as_its_counters_say() {
     choose(&mut host, -1);
     let error = host.names.resolve("one", 7).unwrap_err();
     assert_eq!(crate::failure::Failure::from(error).message, "Unable to resolve host=(one): (forced)");
-    // A row for a whole address; an address without a row.
+    // One row names a whole address; another address has no row.
     assert_eq!(host.names.substitute("two:9").unwrap().unwrap(), "10.0.0.3:9");
     assert_eq!(
         (host.names.substitute("three:9").unwrap(), host.finds("10.0.0.7").unwrap()),

@@ -1,4 +1,4 @@
-//! Datagrams in memory: what is sent is queued at the receiver, unless a rule loses it.
+//! A network in memory. Sent datagrams are queued at the receiver, unless a rule loses them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ struct State {
     waiting: BTreeMap<SocketAddr, VecDeque<(Vec<u8>, SocketAddr)>>,
     sent: Vec<Sent>,
     loses: Option<Rule>,
-    /// Datagrams that one call may send.
+    /// Most datagrams that one call may send; `None` for no limit.
     room: Option<usize>,
     fails: bool,
 }
@@ -48,17 +48,17 @@ impl Net {
         NetSocket { net: self.clone(), local, peer, queue: Vec::new() }
     }
 
-    /// Loses what the rule says, from now on.
+    /// Loses the datagrams that match the rule, from now on.
     pub(super) fn lose(&self, rule: impl FnMut(&Sent) -> bool + Send + 'static) {
         self.state().loses = Some(Box::new(rule));
     }
 
-    /// The system takes so many datagrams of a batch from now on, or all.
+    /// Limits the datagrams that the system takes of a batch from now on; `None` for no limit.
     pub(super) fn set_room(&self, room: Option<usize>) {
         self.state().room = room;
     }
 
-    /// Every send fails from now on, or no longer.
+    /// Sets whether every send fails from now on.
     pub(super) fn set_failing(&self, fails: bool) {
         self.state().fails = fails;
     }
@@ -68,7 +68,7 @@ impl Net {
         self.state().waiting.entry(to).or_default().push_back((bytes.to_vec(), from));
     }
 
-    /// Takes the record of what was sent.
+    /// Takes the record of sent datagrams.
     pub(super) fn take_sent(&self) -> Vec<Sent> {
         std::mem::take(&mut self.state().sent)
     }

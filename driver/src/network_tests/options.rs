@@ -12,7 +12,7 @@ pub(super) struct Options {
     pub(super) session_id: i32,
     pub(super) initial_term_id: i32,
     pub(super) flow_control: Option<&'static str>,
-    /// True when the endpoint of the publication was given by a name.
+    /// True when the channel of the publication names its endpoint.
     pub(super) is_named: bool,
     pub(super) is_dynamic: bool,
     pub(super) is_reliable: bool,
@@ -20,10 +20,10 @@ pub(super) struct Options {
     pub(super) backs_off: bool,
     pub(super) receivers: u16,
     pub(super) group_tag: Option<i64>,
-    /// True when the first endpoint has no socket of its own, and its destinations come by command.
+    /// True when the first endpoint has no socket of its own, and commands add its destinations.
     pub(super) is_manual_receiver: bool,
     pub(super) multicast: Option<MulticastGroup>,
-    /// Hops in the SETUPs of the publication.
+    /// Time to live in the SETUPs of the publication.
     pub(super) ttl: i32,
     pub(super) is_response: bool,
     /// Subscription that awaits the answers to the publication.

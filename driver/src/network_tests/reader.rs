@@ -1,4 +1,4 @@
-//! What a client does with an image.
+//! A client that reads an image.
 
 use harrier_protocol::udp::flag;
 use harrier_ringbuf::Region;
@@ -14,7 +14,7 @@ pub(super) struct Reader {
     pub(super) image: PublicationImage,
     pub(super) endpoint_id: u64,
     pub(super) position: AtomicCounter,
-    /// A subscriber that does not read.
+    /// True for a subscriber that does not read.
     pub(super) is_stuck: bool,
     pub(super) is_removing: bool,
     part: Vec<u8>,
@@ -34,7 +34,7 @@ impl Reader {
         }
     }
 
-    /// Reads what is contiguous, as a client does.
+    /// Reads all contiguous frames, as a client does.
     pub(super) fn poll(&mut self) {
         if self.is_stuck {
             return;

@@ -56,7 +56,7 @@ fn the_session_that_answers_is_told_with_each_timed_out_status_message() {
     let Frame::ResponseSetup(frame) = told[0].frame() else { unreachable!() };
     assert_eq!((frame.session_id, frame.stream_id, frame.response_session_id), (SESSION, STREAM, 77));
     assert_eq!(told[0].to, sender_address());
-    // Nobody else's frames are taken for it.
+    // The sender ignores the frames, because its publication requests no response.
     assert!(rig.response_setups.is_empty());
 }
 
@@ -67,7 +67,7 @@ fn the_session_that_answers_is_told_while_the_requests_flow() {
     let correlation_id = rig.readers[0].image.identity.correlation_id;
     rig.tell_receiver(ReceiverCommand::SetResponseSession { correlation_id, session_id: Some(77) });
     rig.net.take_sent();
-    // So much in each step that no status message is ever late.
+    // Each step carries so much data that no status message is due by time.
     for _ in 0..100 {
         publish_many(&mut rig, 12);
         rig.run(10 * MS, MS);
@@ -94,7 +94,7 @@ fn a_request_publication_asks_for_a_response_and_passes_on_who_answers() {
     assert!(setups.iter().all(|flags| *flags == flag::SETUP_SEND_RESPONSE) && !setups.is_empty());
     tell_response(&mut rig, 77);
     assert_eq!(rig.response_setups, [(SUBSCRIPTION, 77)]);
-    // A flood of them is not passed on.
+    // A flood of reports is not passed on.
     for session_id in 0..50 {
         tell_response(&mut rig, session_id);
     }
@@ -125,7 +125,7 @@ fn a_response_publication_is_silent_until_it_is_asked_and_answers_only_then() {
 fn a_stranger_does_not_draw_a_living_response_to_itself() {
     let mut rig = responder();
     let (asker, stranger) = (receiver_address(0), receiver_address(9));
-    // Before the requester has answered, the last who asked is believed.
+    // Before the requester has answered, the last address that asked counts.
     ask(&rig, stranger);
     rig.run(MS, 100 * US);
     ask(&rig, asker);
@@ -135,7 +135,7 @@ fn a_stranger_does_not_draw_a_living_response_to_itself() {
     rig.run(SECOND, MS);
     let sent = rig.net.take_sent();
     assert!(sent.iter().filter(|sent| sent.from == sender_address()).all(|sent| sent.to == asker));
-    // The requester has gone silent: another may come.
+    // When the requester is silent, another one may take its place.
     rig.net.lose(move |sent| sent.from == asker);
     rig.run(6 * SECOND, 10 * MS);
     rig.net.take_sent();

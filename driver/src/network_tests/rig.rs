@@ -1,4 +1,4 @@
-//! A test rig: sender, receiver, and the conductor's part in one publication and its images.
+//! A test rig of sender, receiver, and the conductor's part in one publication and its images.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ pub(super) struct Rig {
     pub(super) is_publication_gone: bool,
     pub(super) makes_images: bool,
     pub(super) takes_replies: bool,
-    /// True when logs of images are allocated further once that is due.
+    /// True when the rig continues the allocation of image logs once that is due.
     pub(super) allocates: bool,
     options: Options,
     context: DriverContext,
@@ -325,7 +325,7 @@ impl Rig {
         self.appender.append(&[message], None, self.publication.counters.publisher_limit.get())
     }
 
-    /// Offers until it is accepted.
+    /// Offers a message until it is accepted.
     pub(super) fn publish(&mut self, message: &[u8]) {
         for _ in 0..200_000 {
             match self.offer(message) {

@@ -1,4 +1,4 @@
-//! Subscribers that are left behind, and images that nobody feeds any more (spec 02 §3.7, §3.11).
+//! Subscribers that are left behind, and images without a sender (spec 02 §3.7, §3.11).
 
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,7 @@ fn setups_alone_keep_no_image_alive() {
     rig.connect();
     rig.net.lose(|sent| sent.from == sender_address() && !matches!(sent.frame(), Frame::Setup(_)));
     let elicit = |rig: &mut Rig| {
-        // As long as receivers ask it answers.
+        // The sender answers as long as receivers ask.
         let status = StatusMessage {
             flags: flag::SM_SEND_SETUP,
             session_id: SESSION,
@@ -69,7 +69,7 @@ fn readers_that_all_rest_come_back_and_others_may_join_them() {
     let image = &mut rig.readers[0].image;
     image.subscribers.add(2, position.clone(), false, true, 0);
     let timeouts = UntetheredTimeouts { window_limit_ns: 10, linger_ns: 20, resting_ns: 30 };
-    // It is too slow by any measure.
+    // This position makes the subscriber too slow for any window.
     position.set_ordered(-(TERM_LENGTH as i64));
     let mut changes = Vec::new();
     for now_ns in [10, 30, 59, 60] {
@@ -118,7 +118,7 @@ fn who_does_not_read_an_image_that_has_ended_keeps_its_session_away_for_a_while_
     assert_eq!(rig.readers[0].messages, [b"after"]);
 }
 
-/// Publishes as much as it may and reads all of it as a spy, for a time; what was published.
+/// Publishes as much as possible for a time and reads all of it as a spy; appends the messages to `messages`.
 fn spy_for(rig: &mut Rig, spy: &AtomicCounter, ns: i64, messages: &mut Vec<Vec<u8>>) {
     let end_ns = rig.now.ns + ns;
     while rig.now.ns < end_ns {
@@ -149,7 +149,7 @@ fn a_receiver_joins_a_stream_that_spies_carry_on() {
     rig.net.lose(|_| false);
     spy_for(&mut rig, &spy, SECOND, &mut messages);
     assert!(rig.count(C::StatusMessagesRejected) > 0, "the first SETUP was sent before anybody was known");
-    // The image that was too late ends; the next one is waited for.
+    // The image that was too late ends, and the sender waits for the next one.
     spy_for(&mut rig, &spy, 12 * SECOND, &mut messages);
     assert!(rig.publication.shared.has_receivers.load(Ordering::Acquire));
     rig.run(SECOND, 100 * US);

@@ -1,4 +1,4 @@
-//! Data and heartbeats around the end of the window, and of what is allocated (spec 02 §3.4).
+//! Data and heartbeats around the end of the window and of the allocated pages (spec 02 §3.4).
 
 use harrier_protocol::udp::Frame;
 
@@ -28,7 +28,8 @@ fn data_outside_the_window_is_counted() {
     assert_eq!(rig.readers[0].messages.len(), 30);
 }
 
-/// Padding carries a sender past its window: a receiver that has lost all of the window learns of it by heartbeats only.
+/// Padding carries a sender past its window: a receiver that has lost all of the window learns of it by heartbeats
+/// only.
 #[test]
 fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
     let mut rig = Rig::new();
@@ -44,7 +45,7 @@ fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
         _ => None,
     };
     let told = rig.net.take_sent().iter().filter_map(told).next_back().unwrap();
-    // The window ends inside the first term, so that the sender stands at the start of the next one.
+    // The window ends inside the first term, so that the sender is at the start of the next one.
     let window_end = told + (TERM_LENGTH / 2) as i32;
     assert!((TERM_LENGTH as i32 - TERM_LENGTH as i32 / 8..TERM_LENGTH as i32).contains(&window_end));
     for (over_runs, (term_id, term_offset)) in
@@ -61,7 +62,7 @@ fn a_heartbeat_just_behind_the_window_tells_of_a_gap() {
     assert_eq!(rig.readers[0].image.counters.high_water_mark.get(), i64::from(window_end));
 }
 
-/// A start of a term that padding cannot have led to: it is the longest message or more behind the window.
+/// Padding cannot lead to a start of a term that is at least the longest message beyond the window.
 #[test]
 fn a_heartbeat_too_far_behind_the_window_is_an_over_run() {
     let mut rig = Rig::new();
@@ -83,7 +84,7 @@ fn a_heartbeat_too_far_behind_the_window_is_an_over_run() {
 fn the_image_of_an_outrun_reader_is_not_kept_alive_by_heartbeats() {
     let mut rig = connected();
     rig.run(300 * MS, MS);
-    // Nothing of its sender is heard any more but heartbeats from where it has gone on to.
+    // Only heartbeats from the sender's later position still arrive.
     rig.net.lose(|sent| sent.from == sender_address());
     let outrun = heartbeat(TERM_ID, 64 + 34_816, 0);
     let over_runs = rig.count(C::FlowControlOverRuns);
@@ -93,13 +94,13 @@ fn the_image_of_an_outrun_reader_is_not_kept_alive_by_heartbeats() {
             rig.run(100 * MS, MS);
         }
         let is_gone = rig.readers.is_empty() || rig.readers[0].image.shared.state() > ImageState::Active;
-        // It has ended at the latest a second after the time-out.
+        // The image ends at the latest a second after the time-out.
         assert!(is_gone == (second > 9) || second == 9, "after {second} s");
     }
     assert!(rig.count(C::FlowControlOverRuns) > over_runs + 90);
 }
 
-/// What is missing is filled up to a frame, wherever the window ends.
+/// A gap is filled up to the start of a frame, wherever the window ends.
 #[test]
 fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
     let mut rig = Rig::with(Options { is_reliable: false, ..Options::default() });
@@ -116,13 +117,13 @@ fn an_unreliable_gap_behind_the_window_ends_with_a_frame() {
     assert_eq!(rig.readers[0].image.counters.rebuild_position.get(), TERM_LENGTH as i64);
 }
 
-/// Nothing gets into an image beyond what is allocated, and its sender is granted no more.
+/// An image takes no frames beyond its allocated pages, and its sender is granted no more.
 #[test]
 fn an_image_stands_still_where_its_log_is_not_allocated() {
     let mut rig = Rig::with(Options { allocation_length: 40_960, ..Options::default() });
     rig.allocates = false;
     rig.connect();
-    // What is allocated at first, but for the pages that readers and the starts of terms need.
+    // The first allocation without the pages that readers and the starts of terms need.
     let usable = rig.readers[0].image.allocation.usable_position();
     assert_eq!(usable, 40_960 - 5 * 4_096);
     let mut expected = Vec::new();
@@ -152,7 +153,8 @@ fn an_image_stands_still_where_its_log_is_not_allocated() {
     assert!(rig.readers[0].image.allocation.is_whole());
 }
 
-/// Subscribers' positions are written by clients. One that goes back, or off the frames, does not move the window there.
+/// Subscribers' positions are written by clients. One that goes back, or off the frames, does not move the window
+/// there.
 #[test]
 fn a_subscriber_that_breaks_its_position_does_not_move_the_window_back() {
     let mut rig = Rig::new();

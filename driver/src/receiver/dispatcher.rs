@@ -1,4 +1,4 @@
-//! Passes datagrams to their images and decides what becomes of those without an image (spec 02 §3.2).
+//! Passes datagrams to their images, and handles datagrams without an image (spec 02 §3.2).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ const MAX_REMEMBERED: usize = 4_096;
 /// State of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Session {
-    /// A SETUP was requested through the transports whose bits are set. One transport is not enough: its sender may not hear
-    /// the request, as where a group is one of its destinations.
+    /// A SETUP was requested through the transports whose bits are set. One transport is not enough: its sender may not
+    /// hear the request, as where a group is one of its destinations.
     PendingSetup { asked: u64 },
     /// The conductor creates an image.
     InitInProgress { transport: usize },
-    /// The session has an image, at this place.
+    /// The session has an image at this index.
     Active(usize),
-    /// The image is gone, and the session may not come again yet.
+    /// The image has ended, and the session may not get another one yet.
     CoolDown,
     /// No subscription wants the session.
     NoInterest,
@@ -162,7 +162,7 @@ impl Dispatcher {
         }
     }
 
-    /// Forgets why a session may not come. A session with an image is left alone.
+    /// Forgets the state of a session without an image, so that its next SETUP is considered again.
     pub(crate) fn forget(&mut self, stream_id: i32, session_id: i32) {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
         if !matches!(stream.sessions.get(&session_id), Some(Session::Active(_))) {
@@ -305,7 +305,8 @@ impl<T: Transport> Dispatch<'_, T> {
                 if !stream.wants(session_id) {
                     return stream.set(session_id, Session::NoInterest);
                 }
-                // While so many requests wait no other session is asked. Its next datagram tries again.
+                // While this many requests wait, no other session is asked. The next datagram of the session tries
+                // again.
                 if self.dispatcher.pending.len() < MAX_REMEMBERED {
                     stream.set(session_id, Session::PendingSetup { asked: bit_of(self.transport) });
                     let since_ns = self.now_ns;

@@ -12,23 +12,23 @@ use super::transport::ReceiveTransport;
 use crate::system_counters::SystemCounters;
 use crate::timestamps::{ReceiveOffsets, ReceiveStamper};
 
-/// Frames that may wait for the end of a poll.
+/// Most frames that wait for the end of a poll.
 const OUTBOX_CAPACITY: usize = 64;
 
 /// A receive channel: one socket, or one for each destination.
 pub(crate) struct ReceiveEndpoint<S> {
     pub(crate) id: u64,
-    /// By index; a place whose destination has gone is used again.
+    /// Transports by index. The index of a removed destination is used again.
     pub(super) transports: Vec<Option<Box<ReceiveTransport<S>>>>,
     pub(super) dispatcher: Dispatcher,
     pub(super) outbox: Outbox,
-    /// Writes times into what arrives.
+    /// Writes time stamps into received datagrams.
     pub(super) stamper: Option<ReceiveStamper>,
     /// Counters of the channel, freed by the conductor.
     pub(crate) counters: Vec<AtomicCounter>,
 }
 
-/// What an endpoint says of itself in every frame, and frames that wait while a socket is being read.
+/// Identity of an endpoint in its frames, and frames that wait while a socket is being read.
 pub(super) struct Outbox {
     pub(super) receiver_id: i64,
     pub(super) group_tag: Option<i64>,
@@ -57,7 +57,8 @@ impl Outbox {
 }
 
 impl<S: Datagrams> ReceiveEndpoint<S> {
-    /// An endpoint on its own socket, or on none yet for `control-mode=manual`, whose destinations come by command.
+    /// Creates an endpoint on its own socket. With `control-mode=manual` it starts without one, and commands add
+    /// destinations.
     pub(crate) fn new(
         id: u64,
         transports: Vec<Option<Box<ReceiveTransport<S>>>>,
@@ -76,20 +77,20 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         }
     }
 
-    /// Makes it write times into what arrives.
+    /// Makes the endpoint write time stamps into received datagrams.
     pub(crate) fn stamping(mut self, offsets: ReceiveOffsets) -> Self {
         self.stamper = ReceiveStamper::new(offsets);
         self
     }
 
-    /// The receiver has taken the endpoint.
+    /// Starts the endpoint when the receiver takes it.
     pub(super) fn start(&mut self, now_ns: i64, system: &SystemCounters) {
         for index in 0..self.transports.len() {
             self.start_transport(index, now_ns, system);
         }
     }
 
-    /// The receiver gives the endpoint away, to be closed.
+    /// Prepares the endpoint's sockets for their close by another agent.
     pub(super) fn retire(&mut self) {
         for transport in self.transports.iter_mut().flatten() {
             transport.socket.retire();
@@ -104,7 +105,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         }
     }
 
-    /// Puts a destination to use; returns its index and the address that is preset for it.
+    /// Adds a destination; returns its index and its preset address.
     pub(super) fn add_destination(
         &mut self,
         transport: Box<ReceiveTransport<S>>,
@@ -121,7 +122,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         (index, preset)
     }
 
-    /// Takes a destination away; returns where it was. Its socket is closed.
+    /// Removes a destination and closes its socket; returns its index.
     pub(super) fn remove_destination(&mut self, registration_id: i64) -> Option<usize> {
         let index = self.transports.iter().position(|transport| {
             transport.as_ref().is_some_and(|transport| transport.registration_id == registration_id)
@@ -135,7 +136,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         self.transports.iter().flatten().count()
     }
 
-    /// The control name of a destination, or with -1 of its own socket, has another address now.
+    /// Sets the new address of a control name: that of a destination, or with -1 that of the endpoint's own socket.
     pub(super) fn set_control(&mut self, registration_id: i64, address: SocketAddr) {
         for transport in self.transports.iter_mut().flatten() {
             if transport.registration_id == registration_id && transport.control.is_some() {
@@ -144,7 +145,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         }
     }
 
-    /// A subscription was added: its sender is asked at once where it is known.
+    /// Handles a new subscription: requests a SETUP at once from senders whose address is known.
     pub(super) fn on_interest(
         &mut self,
         stream_id: i32,
@@ -164,7 +165,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         }
     }
 
-    /// Notes what was heard while a socket was read, and sends what had to wait.
+    /// Ends the poll of a socket: updates its connections and sends the frames that had to wait.
     #[inline]
     pub(super) fn end_poll(&mut self, index: usize, system: &SystemCounters, now_ns: i64) {
         if std::mem::take(&mut self.outbox.has_heard)
@@ -187,7 +188,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         }
     }
 
-    /// Asks again where the sender is known, and forgets requests that nobody answered (spec 02 §3.0, 4).
+    /// Repeats requests to known senders, and forgets requests that nobody answered (spec 02 §3.0, 4).
     pub(super) fn check_pending_setups(&mut self, now_ns: i64, system: &SystemCounters) {
         self.dispatcher.expire_setups(now_ns, PENDING_SETUP_TIMEOUT_NS);
         if !self.dispatcher.has_interest() {
@@ -208,7 +209,7 @@ impl<S: Datagrams> ReceiveEndpoint<S> {
         requests.filter(|_| has_interest).chain(expiry).min()
     }
 
-    /// Asks for a SETUP of a (session, stream); of (0, 0) for all on the channel.
+    /// Requests the SETUP of a (session, stream); (0, 0) stands for all streams of the channel.
     fn send_setup_request(
         &mut self,
         index: usize,

@@ -29,7 +29,7 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 
 pub(crate) use slab::ImageSlab;
 
-/// Longest plausible round trip, ns. A reply after that belongs to something else.
+/// Longest plausible round trip, ns. A later reply does not belong to a request of this image.
 const MAX_RTT_NS: i64 = 10_000_000_000;
 
 /// Parts of an image that the conductor provides.
@@ -50,12 +50,12 @@ pub(crate) struct ReceiveImageSetup {
     pub(crate) control: SocketAddr,
 }
 
-/// The way on which a datagram arrived.
+/// Route on which a datagram arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     /// Index of the transport.
     pub(super) transport: usize,
-    /// Address that is answered: the control group of multicast, else the source of the datagram.
+    /// Address for answers: the control group of multicast, else the source of the datagram.
     pub(super) address: SocketAddr,
     /// Number of transports of the endpoint.
     pub(super) transports: usize,
@@ -72,7 +72,7 @@ pub(crate) struct ReceiveImage {
     initial_term_id: i32,
     term_length: i64,
     last_status_position: i64,
-    /// No frame may reach beyond it: half a term from the last status message, and no further than what is allocated.
+    /// Position that no frame may reach beyond: half a term from the last status message, within the allocated pages.
     limit: i64,
     next_status_position: i64,
     window: i32,
@@ -86,22 +86,22 @@ pub(crate) struct ReceiveImage {
     /// Index at which the endpoint was found last.
     pub(super) endpoint_place: usize,
     sends_status: bool,
-    /// A status message has told the sender that nobody receives any more.
+    /// True when a status message has told the sender that nobody receives any more.
     has_sent_eos: bool,
     has_eos: bool,
     rejected: Option<String>,
     connections: Connections,
-    /// Session that answers a request stream, and when the sender is told of it again, ns. It is told with every status
-    /// message until it has heard the session (spec 02 §2.12).
+    /// Session that answers a request stream, and the time of the next report to the sender, ns. Every status message
+    /// reports it until the sender has heard the session (spec 02 §2.12).
     response_session: Option<(i32, Option<i64>)>,
 }
 
-/// Whether a sender may stand at `position`, which is behind the window that it was granted. Only the padding that ends a
-/// term carries a sender past its window, so it stands at the start of a term, less than the longest message further.
+/// True when a sender may be at `position`, which is beyond the window that it was granted. Only the padding at the end
+/// of a term carries a sender past its window, so it is at the start of a term, by less than the longest message.
 ///
-/// If all datagrams of the window are lost, heartbeats from there are the only news of the gap: an image that dropped them
-/// would ask for nothing and end. A sender that stands elsewhere sends nothing of the gap again (spec 02 §2.7), and an image
-/// that it kept alive would wait for ever.
+/// If all datagrams of the window are lost, only heartbeats from there reveal the gap: an image that dropped them would
+/// send no NAK and end. A sender at any other position does not retransmit the gap (spec 02 §2.7), and an image that it
+/// kept alive would wait for ever.
 fn is_behind_padding(position: i64, window_end: i64, term_length: i64) -> bool {
     position % term_length == 0
         && position - window_end < compute_max_message_length(term_length as usize) as i64
@@ -154,7 +154,7 @@ impl ReceiveImage {
         self.setup.log.set_active_transport_count(1);
     }
 
-    /// Stops the image: its last subscription is gone, or nothing arrives any more.
+    /// Stops the image when its last subscription is gone or no data arrives any more.
     pub(crate) fn deactivate(&mut self, now_ns: i64) {
         if self.setup.shared.advance(ImageState::Draining, now_ns) {
             self.status_deadline_ns = now_ns - 1;
@@ -173,8 +173,8 @@ impl ReceiveImage {
         self.has_eos
     }
 
-    /// Takes a SETUP for the image. A SETUP alone keeps no image alive, because its sender may be far away from the image
-    /// (spec 02 §3.2).
+    /// Takes a SETUP for the image. A SETUP alone keeps no image alive, because its sender may be far away from the
+    /// image (spec 02 §3.2).
     pub(super) fn on_setup(&mut self, arrival: Arrival, now_ns: i64) {
         if self.rejected.is_none() {
             self.connections.touch(arrival.transport, arrival.address, now_ns);
@@ -187,7 +187,7 @@ impl ReceiveImage {
         self.connections.touch(arrival.transport, arrival.address, now_ns);
     }
 
-    /// Adds the sender of a new destination whose address is known before it is heard: it gets status messages as well.
+    /// Adds the sender of a new destination whose address is known in advance, so that it gets status messages as well.
     pub(super) fn add_connection(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
         self.connections.touch(transport, address, now_ns);
     }
@@ -207,7 +207,7 @@ impl ReceiveImage {
     /// Takes the reply to a round trip request, for the congestion control of the conductor.
     pub(crate) fn on_round_trip(&mut self, reply: &Rttm, now_ns: i64) {
         let rtt_ns = now_ns.wrapping_sub(reply.echo_timestamp_ns).wrapping_sub(reply.reception_delta_ns);
-        // A reply with an impossible time does not come from our request.
+        // A reply with an impossible time does not belong to a request of this image.
         if (0..=MAX_RTT_NS).contains(&rtt_ns) {
             self.rtt_ns = rtt_ns;
             self.setup.shared.rtt_ns.store(rtt_ns.max(1), Ordering::Release);
@@ -312,7 +312,7 @@ impl ReceiveImage {
         false
     }
 
-    /// One duty cycle: liveness, status messages, NAKs (spec 02 §3.0, 3).
+    /// Runs one duty cycle: liveness, status messages, NAKs (spec 02 §3.0, 3).
     #[inline]
     pub(crate) fn service<S: Datagrams>(
         &mut self,
@@ -343,7 +343,7 @@ impl ReceiveImage {
         work_count
     }
 
-    /// Tells the sender that the image is removed, unless it has been told (spec 02 §2.8).
+    /// Tells the sender that the image is removed, unless the sender knows it already (spec 02 §2.8).
     pub(crate) fn finish<S: Datagrams>(
         &mut self,
         endpoint: &mut ReceiveEndpoint<S>,
@@ -355,7 +355,7 @@ impl ReceiveImage {
         }
     }
 
-    /// Time at which the image has something to do although nothing arrives, ns.
+    /// Returns the time of the image's next work that needs no datagram, ns.
     pub(crate) fn next_deadline_ns(&self, now_ns: i64) -> i64 {
         let is_active = self.setup.shared.state() == ImageState::Active;
         let liveness_ns = self.last_packet_ns.saturating_add(self.setup.liveness_timeout_ns);
@@ -430,8 +430,8 @@ impl ReceiveImage {
         1
     }
 
-    /// Returns the session that answers when the sender has to be told of it: with status messages that are due by time, and
-    /// as often while the stream flows. A flowing stream has no such status messages (spec 02 §3.6).
+    /// Returns the session that answers when a report to the sender is due: with status messages that are due by time,
+    /// and as often while the stream flows. A flowing stream has no such status messages (spec 02 §3.6).
     fn due_response_session(&mut self, is_timed_out: bool, now_ns: i64) -> Option<i32> {
         let timeout_ns = self.setup.status_timeout_ns;
         let (session_id, deadline_ns) = self.response_session.as_mut()?;
@@ -524,7 +524,7 @@ impl ReceiveImage {
             }
             return 1;
         }
-        // An image that has ended takes nothing, so it asks for nothing.
+        // An image that has ended takes no data, so it sends no NAKs.
         let is_wanted = self.setup.shared.state() <= ImageState::Active;
         if !is_wanted || !self.is_heard(now_ns) || is_planted(Bug::SkippedNak) {
             return 0;

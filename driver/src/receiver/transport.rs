@@ -13,12 +13,12 @@ use crate::system_counters::{SystemCounter, SystemCounters};
 /// Time for which a socket that has received something is polled in every duty cycle, ns.
 const ATTENTION_NS: i64 = 1_000_000;
 
-/// What receivers need to know of a multicast channel.
+/// Multicast parameters of a receive channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MulticastGroup {
     /// Address of the control group: that of the data group with its last byte plus 1. All control frames go there.
     pub(crate) control: SocketAddr,
-    /// Hops that control frames may take.
+    /// Time to live of control frames.
     pub(crate) ttl: i32,
 }
 
@@ -27,12 +27,12 @@ pub(crate) struct ReceiveTransport<S> {
     /// Correlation id of the command that added the destination; -1 for the endpoint's own socket.
     pub(crate) registration_id: i64,
     pub(crate) socket: S,
-    /// Address that is asked for SETUPs before anything is heard from there.
+    /// Address to ask for SETUPs before a packet has arrived from there.
     pub(super) control: Option<SocketAddr>,
     pub(super) group: Option<MulticastGroup>,
     last_request_ns: i64,
     last_heard_ns: i64,
-    /// Failed sends and receives; they are told when the socket is polled.
+    /// Failed sends and receives. They are reported when the socket is polled.
     pub(super) error: RepeatedError,
     attention_until_ns: i64,
     next_poll_ns: i64,
@@ -64,7 +64,7 @@ impl<S: Datagrams> ReceiveTransport<S> {
         self.last_heard_ns = now_ns;
     }
 
-    /// Address that frames go to before anything is heard; `None` when only the source of a packet tells it.
+    /// Returns the address for frames before a packet has arrived; `None` when it is the source of the first packet.
     pub(super) fn preset_address(&self) -> Option<SocketAddr> {
         self.group.map(|group| group.control).or(self.control)
     }
@@ -154,7 +154,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Notes a packet that came through a transport. The first packet tells the address that answers go to.
+    /// Notes a packet that came through a transport. The first packet determines the address for answers.
     #[inline]
     pub(super) fn touch(&mut self, transport: usize, address: SocketAddr, now_ns: i64) {
         match self.list.get_mut(transport) {
@@ -186,7 +186,7 @@ impl Connections {
         }
     }
 
-    /// Position at which the stream ends, once the end has come through each of `transports` transports.
+    /// Returns the end of the stream, once each of `transports` transports has received it.
     pub(super) fn end_position(&self, transports: usize) -> Option<i64> {
         let mut connections = self.list.iter().flatten();
         let have_ended = connections.clone().count() >= transports && connections.all(|one| one.has_eos);

@@ -1,4 +1,4 @@
-//! The protocol by which drivers tell each other their names (spec 02 §1.9, §5.12).
+//! The protocol with which drivers announce their names to each other (spec 02 §1.9, §5.12).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const POLL_INTERVAL_NS: i64 = 10_000_000;
 const BOOTSTRAP_SETTING: &str = "aeron.driver.resolver.bootstrap.neighbor";
 /// Most bootstrap neighbours.
 const MAX_BOOTSTRAP_NEIGHBOURS: usize = 20;
-/// Most names and neighbours that are remembered. Others have to wait until some have gone silent.
+/// Most names and neighbours that are remembered. Others wait until some have gone silent.
 const MAX_REMEMBERED: usize = 256;
 /// Longest frame that is sent, bytes.
 const MAX_COPY_LENGTH: usize = 2_048;
@@ -44,7 +44,7 @@ struct Times {
 struct Bootstrap {
     text: String,
     address: Option<SocketAddr>,
-    /// 1 while it is a neighbour.
+    /// Counter that is 1 while the bootstrap neighbour is a neighbour.
     is_neighbor: AtomicCounter,
 }
 
@@ -65,7 +65,7 @@ struct CacheLine {
 pub(super) struct Gossip<S> {
     name: String,
     socket: S,
-    /// Address that others are told. The unspecified address makes them take the source of the frame.
+    /// Address that the driver announces. For the unspecified address, others take the source of the frame.
     address: SocketAddr,
     times: Times,
     bootstraps: Vec<Bootstrap>,
@@ -80,7 +80,7 @@ pub(super) struct Gossip<S> {
     system: SystemCounters,
     errors: Arc<ErrorInbox>,
     frame: Box<[u8]>,
-    /// Neighbours that a frame is sent to. It is kept to avoid allocations.
+    /// Neighbours to send a frame to. The list is kept to avoid allocations.
     targets: Vec<SocketAddr>,
 }
 
@@ -104,13 +104,13 @@ impl<S: Datagrams> Gossip<S> {
             .map_err(|error| NamesError::InterfaceHost(interface.clone(), error))?;
         let socket = transport.open(&SocketSpec::unicast(bind))?;
         let address = socket.local_address();
-        let own = |label: &Label, type_id, counters: &mut CountersManager| {
+        let counter = |label: &Label, type_id, counters: &mut CountersManager| {
             of_driver(counters, type_id, &Key::default(), label)
         };
         let label = Label::of(format_args!("Resolver neighbors: bound {}", address_text(address)));
-        let neighbor_count = own(&label, type_id::RESOLVER_NEIGHBORS, counters)?;
+        let neighbor_count = counter(&label, type_id::RESOLVER_NEIGHBORS, counters)?;
         let label = Label::of(format_args!("Resolver cache entries: name={name}"));
-        let entry_count = own(&label, type_id::RESOLVER_CACHE_ENTRIES, counters)?;
+        let entry_count = counter(&label, type_id::RESOLVER_CACHE_ENTRIES, counters)?;
         let bootstraps =
             bootstraps(&context.resolver_bootstrap_neighbor, transport, counters, &handle.errors)?;
         Ok(Self {
@@ -153,7 +153,7 @@ impl<S: Datagrams> Gossip<S> {
         self.next_poll_ns
     }
 
-    /// One duty cycle; returns the work done.
+    /// Runs one duty cycle; returns the work done.
     pub(super) fn work<T: Transport>(&mut self, transport: &T, now_ns: i64) -> usize {
         if now_ns < self.next_poll_ns {
             return 0;
@@ -215,7 +215,7 @@ impl<S: Datagrams> Gossip<S> {
         }
     }
 
-    /// Looks up bootstrap neighbours again that have not become neighbours.
+    /// Repeats the lookup of bootstrap neighbours that have not become neighbours.
     fn resolve_bootstraps<T: Transport>(&mut self, transport: &T) {
         for bootstrap in &mut self.bootstraps {
             if bootstrap.is_neighbor.get() == 0
@@ -226,7 +226,7 @@ impl<S: Datagrams> Gossip<S> {
         }
     }
 
-    /// Tells all neighbours and bootstrap neighbours this driver's own name.
+    /// Announces this driver's own name to all neighbours and bootstrap neighbours.
     fn tell_own(&mut self) -> usize {
         let entry = ResolutionEntry { is_self: true, address: self.address, age_ms: 0, name: &self.name };
         let Ok(mut writer) = ResolutionWriter::new(&mut self.frame) else { return 0 };
@@ -249,7 +249,7 @@ impl<S: Datagrams> Gossip<S> {
         self.targets.len()
     }
 
-    /// Tells all neighbours the names in the cache.
+    /// Announces the names in the cache to all neighbours.
     fn tell_cache(&mut self, now_ns: i64) -> usize {
         let mut first = 0;
         let mut sent = 0;
@@ -303,7 +303,7 @@ impl<S: Datagrams> Gossip<S> {
     }
 }
 
-/// The state that a frame changes.
+/// State that a received frame changes.
 struct Heard<'a> {
     neighbors: &'a mut Vec<Neighbor>,
     cache: &'a mut Vec<CacheLine>,
@@ -368,7 +368,7 @@ fn resolve<T: Transport>(text: &str, transport: &T) -> Option<SocketAddr> {
     transport.resolve(endpoint.host, endpoint.port).ok()
 }
 
-/// Reads the bootstrap neighbours. Each bad one is an error in the error log; one whose host is unknown is looked up again
+/// Reads the bootstrap neighbours. Each invalid one is an error in the error log. An unknown host is looked up again
 /// later.
 fn bootstraps<T: Transport>(
     list: &str,

@@ -1,4 +1,4 @@
-//! Names that a table moves from one host to another, for tests of programs (spec 02 §5.12).
+//! A table that moves names from one host to another, for tests of programs (spec 02 §5.12).
 
 use harrier_protocol::counter_types::{Key, Label, type_id};
 use harrier_ringbuf::counters::{AtomicCounter, CountersManager};
@@ -15,12 +15,12 @@ pub(super) struct NameTable {
 struct Row {
     name: String,
     hosts: [String; 2],
-    /// -1 forces a failure, 0 chooses the first host, 1 the second.
+    /// Choice of the answer: -1 for a failure, 0 for the first host, 1 for the second.
     choice: AtomicCounter,
 }
 
 impl NameTable {
-    /// The table of `name,initialHost,reResolutionHost` rows that `|` separates.
+    /// Creates a table from `name,initialHost,reResolutionHost` rows that `|` separates.
     pub(super) fn new(arguments: &str, counters: &mut CountersManager) -> Result<Self, NamesError> {
         let mut rows = Vec::new();
         for text in arguments.split('|').map(str::trim).filter(|text| !text.is_empty()) {
@@ -38,7 +38,7 @@ impl NameTable {
         Ok(Self { rows })
     }
 
-    /// What a name stands for; `None` when the table does not have it.
+    /// Returns the host for a name; `None` when the table does not have the name.
     pub(super) fn look_up(&self, name: &str) -> Result<Option<&str>, TransportError> {
         let Some(row) = self.rows.iter().find(|row| row.name == name) else { return Ok(None) };
         match row.choice.get() {

@@ -6,16 +6,16 @@ use harrier_ringbuf::counters::AtomicCounter;
 
 use super::DESTINATION_TIMEOUT_NS;
 
-/// Receivers that may add themselves to one publication; others have to wait until some are silent.
+/// Most receivers that may add themselves to one publication. Others wait until a destination times out.
 const MAX_DYNAMIC_DESTINATIONS: usize = 1_024;
 
-/// Where copies of a stream go.
+/// Destination of a multi-destination publication.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Destination {
     /// Correlation id of the command that added it; -1 when it added itself.
     pub(crate) registration_id: i64,
     pub(crate) address: SocketAddr,
-    /// It was given by a name, whose address may change.
+    /// True when the destination was given by a name, whose address may change.
     pub(crate) is_named: bool,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Destinations {
 }
 
 impl Destinations {
-    /// No destinations yet; with `is_dynamic` receivers add themselves.
+    /// Creates an empty list. With `is_dynamic`, receivers add themselves.
     pub(crate) fn new(is_dynamic: bool, count: AtomicCounter) -> Self {
         Self { is_dynamic, list: Vec::new(), first: 0, count }
     }
@@ -56,7 +56,7 @@ impl Destinations {
         self.update_count();
     }
 
-    /// A name has another address now, where another receiver may be.
+    /// Sets the new address of a destination's name. Another receiver may answer there.
     pub(crate) fn set_address(&mut self, registration_id: i64, address: SocketAddr, now_ns: i64) {
         for tracked in &mut self.list {
             if tracked.destination.registration_id == registration_id {
@@ -67,7 +67,7 @@ impl Destinations {
         }
     }
 
-    /// The next named destination that has been silent for long, each at most once in that time.
+    /// Returns the next named destination that has been silent for the time-out, each at most once per time-out.
     pub(crate) fn next_silent(&mut self, now_ns: i64) -> Option<i64> {
         let silent = self.list.iter_mut().find(|tracked| {
             let since_ns = tracked.last_heard_ns.max(tracked.last_resolution_ns);
@@ -87,7 +87,7 @@ impl Destinations {
         self.update_count();
     }
 
-    /// A status message has come; an unknown receiver adds itself to dynamic destinations.
+    /// Handles a status message. An unknown receiver is added to dynamic destinations.
     pub(crate) fn on_status(&mut self, receiver_id: i64, source: SocketAddr, now_ns: i64) {
         for tracked in &mut self.list {
             let address = tracked.destination.address;
@@ -112,13 +112,13 @@ impl Destinations {
         }
     }
 
-    /// The registration id of the destination at an address, -1 when there is none.
+    /// Returns the registration id of the destination at an address; -1 when there is none.
     pub(crate) fn registration_id_of(&self, source: SocketAddr) -> i64 {
         let found = self.list.iter().find(|tracked| tracked.destination.address == source);
         found.map_or(-1, |tracked| tracked.destination.registration_id)
     }
 
-    /// Drops dynamic destinations that are silent and turns the order of the others.
+    /// Drops silent dynamic destinations and rotates the order of the others.
     pub(crate) fn begin_send(&mut self, now_ns: i64) {
         if self.is_dynamic {
             let before = self.list.len();
@@ -135,7 +135,7 @@ impl Destinations {
         self.list.len()
     }
 
-    /// The address of the `index`-th destination of this send.
+    /// Returns the address of the `index`-th destination of this send.
     pub(crate) fn address(&self, index: usize) -> SocketAddr {
         self.list[(self.first + index) % self.list.len()].destination.address
     }

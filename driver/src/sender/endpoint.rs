@@ -30,14 +30,14 @@ const MAX_ROUND_TRIPS: usize = 16;
 pub(crate) struct SendEndpoint<S> {
     pub(crate) id: u64,
     pub(crate) socket: S,
-    /// Socket on which receivers are heard, when it is not the one that sends.
+    /// Socket on which receivers are heard, when it is not the sending socket.
     pub(crate) inbound: Option<S>,
     pub(crate) control: Control,
     /// Address that unicast streams go to; `None` when the socket is connected or has destinations.
     remote: Option<SocketAddr>,
     /// The channel as the client wrote it, for errors.
     channel: String,
-    /// True when the endpoint was given by a name, whose address may change.
+    /// True when the channel names the endpoint, so that its address may change.
     resolves: bool,
     /// True when each publication has a destination of its own.
     is_response: bool,
@@ -77,7 +77,7 @@ struct Completions {
 }
 
 impl Completions {
-    /// Number of datagrams, from the first on, that were sent whole to each of the first `targets` targets.
+    /// Returns the number of leading datagrams that were sent whole to each of the first `targets` targets.
     fn whole(&self, targets: usize) -> usize {
         let whole = self.masks[..targets].iter().map(|mask| mask.trailing_ones() as usize);
         whole.min().unwrap_or(MAX_BATCH)
@@ -129,13 +129,13 @@ impl<S: Datagrams> SendEndpoint<S> {
         self
     }
 
-    /// Makes the endpoint hear receivers on another socket, that of a control group.
+    /// Makes the endpoint hear receivers on the socket of a control group.
     pub(crate) fn hearing_on(mut self, socket: S) -> Self {
         self.inbound = Some(socket);
         self
     }
 
-    /// Makes the endpoint one of response publications, whose socket is not connected.
+    /// Makes the endpoint serve response publications. Its socket is not connected.
     pub(crate) fn responding(mut self) -> Self {
         self.is_response = true;
         self
@@ -185,8 +185,8 @@ impl<S: Datagrams> SendEndpoint<S> {
         self.control.last_status_ns = now_ns;
     }
 
-    /// True when the name of the endpoint should be resolved again: the endpoint has received no status message for a long
-    /// time, whichever publication it would have been for (spec 02 §3.16).
+    /// True when the name of the endpoint should be resolved again: the endpoint has received no status message for a
+    /// long time, whichever publication it would have been for (spec 02 §3.16).
     pub(crate) fn is_resolution_due(&mut self, now_ns: i64) -> bool {
         let since_ns = self.control.last_status_ns.max(self.last_resolution_ns);
         if !self.resolves || now_ns <= since_ns + DESTINATION_TIMEOUT_NS {
@@ -205,8 +205,8 @@ impl<S: Datagrams> SendEndpoint<S> {
         std::mem::take(&mut self.control.has_naks)
     }
 
-    /// Sends datagrams of a term to `only`, else to all destinations; returns how many of them, from the first on, were sent
-    /// whole.
+    /// Sends datagrams of a term to `only`, else to all destinations; returns the number of leading datagrams that were
+    /// sent whole.
     pub(crate) fn send_log(
         &mut self,
         term: &AtomicBuffer,
@@ -372,20 +372,20 @@ impl Control {
             }
         };
         let id = self.endpoint_id;
-        let mut own = publications.iter_mut().filter(|publication| publication.endpoint_id == id);
+        let mut candidates = publications.iter_mut().filter(|publication| publication.endpoint_id == id);
         match frame {
             Frame::StatusMessage(status) => {
-                let publication = own.find(find(status.session_id, status.stream_id));
+                let publication = candidates.find(find(status.session_id, status.stream_id));
                 let heard = self.on_status(status, source, publication, system, now_ns);
                 if let Some(registration_id) = heard {
                     replies.send(ConductorCommand::ResponseConnected { registration_id });
                 }
             }
             Frame::ResponseSetup(response) => {
-                if let Some(publication) = own.find(find(response.session_id, response.stream_id))
+                if let Some(publication) = candidates.find(find(response.session_id, response.stream_id))
                     && let Some(subscription_id) = publication.on_response_setup(now_ns)
                 {
-                    // A lost command comes again with the next status message.
+                    // A lost command is repeated with the next status message.
                     let session_id = response.response_session_id;
                     replies.try_send(ConductorCommand::ResponseSetup { subscription_id, session_id });
                 }
@@ -393,14 +393,14 @@ impl Control {
             Frame::Nak(nak) => {
                 let Nak { session_id, stream_id, term_id, term_offset, length } = *nak;
                 system.get(SystemCounter::NaksReceived).increment();
-                if let Some(publication) = own.find(find(session_id, stream_id)) {
+                if let Some(publication) = candidates.find(find(session_id, stream_id)) {
                     self.has_naks = true;
                     publication.on_nak(Resend { term_id, term_offset, length }, system, now_ns);
                 }
             }
             Frame::Error(error) => {
                 system.get(SystemCounter::ErrorFramesReceived).increment();
-                if let Some(publication) = own.find(find(error.session_id, error.stream_id)) {
+                if let Some(publication) = candidates.find(find(error.session_id, error.stream_id)) {
                     let destination_id = self
                         .destinations
                         .as_ref()
@@ -413,7 +413,7 @@ impl Control {
             Frame::Rttm(rttm)
                 if rttm.flags & harrier_protocol::udp::flag::RTTM_REPLY != 0
                     && self.round_trips.len() < MAX_ROUND_TRIPS
-                    && own.any(|publication| {
+                    && candidates.any(|publication| {
                         publication.session_id == rttm.session_id && publication.stream_id == rttm.stream_id
                     }) =>
             {
@@ -423,7 +423,7 @@ impl Control {
         }
     }
 
-    /// Handles a status message; returns the response publication whose requester it has brought.
+    /// Handles a status message; returns the response publication whose requester has connected.
     fn on_status(
         &mut self,
         status: &StatusMessage,

@@ -1,40 +1,41 @@
-//! Receivers that come to a stream that spies alone carry on (spec 02 §2.4, §2.6).
+//! Receivers that join a stream whose sender follows only spies (spec 02 §2.4, §2.6).
 //!
-//! With `ssc` the sender follows its spies as fast as they read, while a SETUP is on its way, an image is made and the first
-//! status message comes back. It names the position of the SETUP and is refused when the sender has gone further than half a
-//! term since then. As long as somebody joins, the sender therefore goes no further than that.
+//! With `ssc` the sender follows its spies as fast as they read. Meanwhile a joining receiver creates an image and
+//! answers the SETUP with a status message for the SETUP's position. The sender refuses that message when it has
+//! advanced by more than half a term since. While a receiver joins, the sender therefore advances by at most half a
+//! term.
 
 use super::publication::SETUP_INTERVAL_NS;
 
-/// SETUPs that follow each other within this time belong together, ns.
+/// Longest time between two SETUPs of one series, ns.
 const SERIES_NS: i64 = 2 * SETUP_INTERVAL_NS;
 
-/// Who joins, and what they have been told.
+/// State of the receivers that are joining.
 #[derive(Debug, Default)]
 pub(super) struct Joining {
-    /// Somebody has asked for a SETUP, or was refused for being too late, ns.
+    /// Time at which a receiver last asked for a SETUP or was refused for being too late, ns.
     heard_ns: Option<i64>,
     setup_ns: i64,
     setup_position: i64,
-    /// Position of the SETUP before that one: its status message may still come.
+    /// Position of the previous SETUP, whose status message may still arrive.
     awaited_position: i64,
 }
 
 impl Joining {
-    /// A receiver has spoken that is not one of the stream's.
+    /// Notes a frame of a receiver that has not joined yet.
     pub(super) fn on_heard(&mut self, now_ns: i64) {
         self.heard_ns = Some(now_ns);
     }
 
-    /// A SETUP is sent.
+    /// Notes that a SETUP is sent.
     pub(super) fn on_setup(&mut self, position: i64, now_ns: i64) {
         let is_first = now_ns > self.setup_ns + SERIES_NS;
         self.awaited_position = if is_first { position } else { self.setup_position };
         (self.setup_position, self.setup_ns) = (position, now_ns);
     }
 
-    /// How far spies may carry the sender; `None` while nobody joins. A receiver that has not been heard for `timeout_ns`
-    /// has given up.
+    /// Returns the position up to which the sender may follow its spies; `None` while no receiver joins. A receiver
+    /// that was silent for `timeout_ns` has given up.
     pub(super) fn limit(&self, half_term: i64, timeout_ns: i64, now_ns: i64) -> Option<i64> {
         let is_joining = self.heard_ns.is_some_and(|heard_ns| now_ns - heard_ns <= timeout_ns);
         (is_joining && now_ns <= self.setup_ns + SERIES_NS).then_some(self.awaited_position + half_term)

@@ -27,7 +27,7 @@ pub(super) const SETUP_INTERVAL_NS: i64 = 100_000_000;
 const HEARTBEAT_INTERVAL_NS: i64 = 100_000_000;
 /// Most NAKs that wait for the end of a poll.
 const MAX_NAKS: usize = 64;
-/// Time between two reports of the session that answers a request stream, ns. Receivers tell it five times a second.
+/// Time between two reports of the session that answers a request stream, ns. Receivers send it five times a second.
 const RESPONSE_SETUP_INTERVAL_NS: i64 = 10_000_000;
 /// Most receivers that are remembered.
 const MAX_RECEIVERS: usize = 1_024;
@@ -84,7 +84,7 @@ pub(crate) struct SendPublication {
     next_response_setup_ns: i64,
 }
 
-/// Whether a publication answers a request stream, and the address of the requester (spec 02 §2.12).
+/// State of a publication that may answer a request stream (spec 02 §2.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Respondent {
     /// The publication is no response publication.
@@ -125,13 +125,14 @@ impl SendPublication {
         }
     }
 
-    /// Sets the hops of a multicast channel, which its SETUPs tell.
+    /// Sets the time to live of a multicast channel, which its SETUPs carry.
     pub(crate) fn with_ttl(mut self, ttl: i32) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Makes it a response publication: it is silent until a requester asks for its SETUP and so becomes its destination.
+    /// Makes it a response publication. It is silent until a requester asks for its SETUP and so becomes its
+    /// destination.
     pub(crate) fn responding(mut self) -> Self {
         self.respondent = Respondent::Unasked;
         self
@@ -144,7 +145,7 @@ impl SendPublication {
         self
     }
 
-    /// The only destination of a response publication.
+    /// Returns the only destination of a response publication.
     fn only(&self) -> Option<SocketAddr> {
         match self.respondent {
             Respondent::Of(address) => Some(address),
@@ -186,7 +187,7 @@ impl SendPublication {
         self.setup.retransmit.next_deadline_ns().unwrap_or(i64::MAX)
     }
 
-    /// One duty cycle: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
+    /// Runs one duty cycle: SETUP, data, heartbeat, retransmits (spec 02 §2.4).
     #[inline]
     pub(crate) fn send<S: Datagrams>(
         &mut self,
@@ -335,7 +336,7 @@ impl SendPublication {
         }
     }
 
-    /// Position to which spies carry the sender. A receiver that is joining must still be able to (see [`Joining`]).
+    /// Returns the position to which the sender follows its spies. Joining receivers limit it, see [`Joining`].
     fn followed_position(&self, position: i64, spy_position: i64, now_ns: i64) -> i64 {
         let timeout_ns = self.setup.connection_timeout_ns;
         match self.joining.limit(self.term_length / 2, timeout_ns, now_ns) {
@@ -344,7 +345,7 @@ impl SendPublication {
         }
     }
 
-    /// The furthest end of a frame from `position` up to `limit`.
+    /// Returns the end of the last frame from `position` up to `limit`.
     fn last_frame_end(&self, position: i64, limit: i64) -> i64 {
         let mut reached = position;
         while reached < limit {
@@ -356,7 +357,7 @@ impl SendPublication {
             }
             let end = reached + available.bytes as i64 + available.padding as i64;
             if end > limit {
-                // The padding goes beyond the limit, so only what lies in front of it counts.
+                // The padding goes beyond the limit, so only the frames before it count.
                 return end - (available.padding + HEADER_LENGTH) as i64;
             }
             reached = end;
@@ -448,7 +449,7 @@ impl SendPublication {
         self.setup.flow_control.on_trigger_setup(group_tag);
     }
 
-    /// Handles a receiver's word on which session answers; returns the subscription to tell, unless it was told just before.
+    /// Handles a RSP_SETUP frame; returns the response subscription to tell, unless it was told just before.
     pub(crate) fn on_response_setup(&mut self, now_ns: i64) -> Option<i64> {
         let subscription_id = self.response_subscription?;
         if now_ns < self.next_response_setup_ns {
@@ -458,7 +459,7 @@ impl SendPublication {
         Some(subscription_id)
     }
 
-    /// Handles a receiver's position; returns true for the requester that a response publication has waited for.
+    /// Handles a status message; returns true for the requester that a response publication has waited for.
     pub(crate) fn on_status(&mut self, status: &StatusMessage, now_ns: i64) -> bool {
         let had_receivers = !self.receivers.is_empty();
         let is_eos = status.flags & flag::SM_EOS != 0;
@@ -513,7 +514,7 @@ impl SendPublication {
         }
     }
 
-    /// Retransmits what NAKs asked for while the socket was read.
+    /// Retransmits the ranges of the NAKs that were read from the socket.
     pub(crate) fn answer_naks<S: Datagrams>(
         &mut self,
         endpoint: &mut SendEndpoint<S>,

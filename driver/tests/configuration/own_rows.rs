@@ -1,4 +1,4 @@
-//! The settings that Aeron does not have, a row each.
+//! Rows of the settings that Aeron does not have.
 
 use super::rows::Row;
 use super::values::*;

@@ -1,8 +1,9 @@
-//! The settings, a row each.
+//! Rows of the settings.
 
 use super::values::*;
 
-/// (variable, Java property, field, default, values with their outcomes). Fields and outcomes are as `{:?}` has them.
+/// Variable, Java property, field, default, and values with their outcomes. Fields and outcomes are in the form of
+/// `{:?}`.
 pub type Row =
     (&'static str, &'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 

@@ -1,8 +1,8 @@
-//! Values that several settings have, with their outcomes.
+//! Values that several settings share, with their outcomes.
 
 /// Outcome of a value that cannot be read: the default and a warning.
 pub const WARNED: &str = "WARNING";
-/// Outcome of a value that the driver does not start with.
+/// Outcome of a value with which the driver does not start.
 pub const REFUSED: &str = "REFUSED";
 
 pub const FLAG: &[(&str, &str)] = &[

@@ -1,4 +1,4 @@
-//! The counters of each resource: types, keys, labels, owners, and when they go (spec 02 §5.6, §5.7).
+//! The counters of each resource: types, keys, labels, owners, and times of release (spec 02 §5.6, §5.7).
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ struct Row {
     label: String,
 }
 
-/// All counters but the system's, by id. What a client appends to the label of its heartbeat once it has seen it is
-/// left out.
+/// Returns all counters except the system counters, by id. The text that a client appends to the label of its heartbeat
+/// is left out.
 fn rows(client: &Aeron) -> BTreeMap<i32, Row> {
     let counters = client.counters();
     let mut rows = BTreeMap::new();
@@ -40,14 +40,14 @@ fn rows(client: &Aeron) -> BTreeMap<i32, Row> {
     rows
 }
 
-/// Bytes of a key, filled up with zeros.
+/// Returns the bytes of a key, filled up with zeros.
 fn filled(parts: &[&[u8]]) -> Vec<u8> {
     let mut key = parts.concat();
     key.resize(112, 0);
     key
 }
 
-/// A stream's counters all have the key and the form of label of a stream.
+/// Identity of a stream, from which all its counters have their keys and labels.
 struct Stream<'a> {
     registration_id: i64,
     session_id: i32,
@@ -74,14 +74,14 @@ impl Stream<'_> {
         }
     }
 
-    /// Of a subscriber that joined a source at 0.
+    /// Returns the row of a subscriber that joined a source at 0.
     fn subscriber(&self, owner_id: i64, source_id: i64) -> Row {
         let row = self.row(4, "sub-pos", owner_id);
         Row { reference_id: source_id, label: format!("{} @0", row.label), ..row }
     }
 }
 
-/// Status of a channel and the address that its socket is bound to.
+/// Returns the row of a channel's status, with the bound address of its socket.
 fn channel_row(type_id: i32, name: &str, registration_id: i64, channel: &str, bound: &str) -> Row {
     let cut = &channel.as_bytes()[..channel.len().min(108)];
     Row {
@@ -117,7 +117,7 @@ fn heartbeat(client_id: i64) -> Row {
     }
 }
 
-/// The counters are these, in any order.
+/// Asserts that exactly these counters exist, in any order.
 fn assert_rows(world: &World, mut expected: Vec<Row>) {
     let mut found: Vec<_> = rows(&world.client).into_values().collect();
     found.sort();
@@ -133,7 +133,7 @@ fn network_streams_have_counters_of_publication_image_reader_spy_channels_and_cl
     let mut world = World::new(|_| ());
     let client_id = world.client.client_id();
     let bound = free_address().to_string();
-    // Longer than a key has room for.
+    // The channel is longer than a key has room for.
     let channel = format!("aeron:udp?endpoint={bound}|term-length=64k|alias={}", "x".repeat(100));
     let spied = format!("aeron-spy:{channel}");
     let mut subscription = world.subscription(&channel, STREAM).unwrap();
@@ -189,7 +189,7 @@ fn a_client_writes_its_name_and_version_behind_its_heartbeat() {
     world.until("the client's name", |client| {
         client.counters().label(heartbeat).starts_with(&expected).then_some(())
     });
-    // It is written once, and the heart beats.
+    // The client appends the text only once, and the heartbeat advances.
     let before = (world.client.counters().label(heartbeat), world.client.counters().value(heartbeat));
     world.pass(1);
     assert_eq!(world.client.counters().label(heartbeat), before.0);
@@ -231,7 +231,7 @@ fn ipc_streams_and_counters_of_users_have_theirs() {
     assert_rows(&world, expected);
     drop((publication, subscription, user, fixed));
     world.until("the end of all but two", |client| (rows(client).len() == 2).then_some(()));
-    // A static counter outlives whoever asked for it.
+    // A static counter outlives the client that added it.
     assert_rows(&world, vec![heartbeat(client_id), of_all]);
 }
 

@@ -1,4 +1,4 @@
-//! A driver with a client of our own.
+//! A driver with a Harrier client.
 pub mod seam;
 
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Numbered {
     }
 }
 
-/// A receiver of numbered messages that checks that none is missing.
+/// A receiver of numbered messages, which checks that none is missing.
 #[derive(Default)]
 pub struct NumberedReader {
     assembler: FragmentAssembler,
@@ -67,13 +67,13 @@ pub struct World {
     pub client: Aeron,
     pub directory: tempfile::TempDir,
     pub handle: DriverHandle,
-    /// Time by which the world is ahead of its clock, ms.
+    /// Lead of the world's time over its clock, ms.
     ahead_ms: i64,
-    /// True while the executor, the last of the agents, is not run.
+    /// True while the executor, which is the last of the agents, does not run.
     pub holds_executor: bool,
 }
 
-/// Settings of a small driver below a directory.
+/// Returns the settings of a small driver below a directory.
 pub fn context(directory: &Path) -> DriverContext {
     let mut context = DriverContext::new(directory.join("aeron"));
     context.seed = 42;
@@ -88,11 +88,11 @@ pub fn context(directory: &Path) -> DriverContext {
     context
 }
 
-/// Environment variable that names the transport of the tests, sockets when it is absent.
+/// Environment variable that names the transport of the tests; without it they use sockets.
 pub const TRANSPORT_VARIABLE: &str = "HARRIER_TEST_TRANSPORT";
 
-/// The transport of the tests. Where the host lacks it the tests run on sockets and print a message, or fail where
-/// everything is required.
+/// Returns the transport of the tests. When the host lacks it, the tests run on sockets and print a message, or fail
+/// when everything is required.
 fn transport() -> HostTransport {
     let name = std::env::var(TRANSPORT_VARIABLE).ok();
     let kind = name.map(|name| TransportKind::by_name(&name).unwrap()).unwrap_or_default();
@@ -110,12 +110,12 @@ impl World {
         Self::with_transport(transport(), change)
     }
 
-    /// A world whose sockets and names are those of a transport.
+    /// Creates a world on a transport.
     pub fn with_transport<T: Transport>(transport: T, change: impl FnOnce(&mut DriverContext)) -> Self {
         Self::build(transport, ExecutorMode::Inline, change)
     }
 
-    /// A world whose executor is an agent of its own.
+    /// Creates a world whose executor is a separate agent.
     pub fn with_executor(change: impl FnOnce(&mut DriverContext)) -> Self {
         Self::build(transport(), ExecutorMode::Queued, change)
     }
@@ -148,12 +148,12 @@ impl World {
         self.client.do_work(&now).unwrap();
     }
 
-    /// Time by which the world is ahead of its clock, ns.
+    /// Returns the lead of the world's time over its clock, ns.
     pub fn ahead_ns(&self) -> i64 {
         self.ahead_ms * 1_000_000
     }
 
-    /// Lets so many seconds pass at once.
+    /// Lets this many seconds pass at once.
     pub fn pass(&mut self, seconds: i64) {
         for _ in 0..seconds * 20 {
             self.pass_ms(50);
@@ -219,7 +219,7 @@ impl World {
     }
 }
 
-/// An address of this host with a port that is free.
+/// Returns an address of this host with a free port.
 pub fn free_address() -> std::net::SocketAddr {
     ([127, 0, 0, 1], harrier_platform::free_ports(1).unwrap()[0]).into()
 }

@@ -1,4 +1,4 @@
-//! The host's transport behind a seam that writes down what is asked of it, and refuses to send where it is told to.
+//! A transport on the host's sockets that records calls and can refuse sends.
 
 use std::io::Error;
 use std::net::SocketAddr;
@@ -10,28 +10,28 @@ use harrier_ringbuf::transport::{
 };
 use harrier_ringbuf::{Datagrams, Transport, TransportError};
 
-/// What was asked of a socket.
+/// Recorded call on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// To send so many datagrams together.
+    /// A send of this many datagrams at once.
     Send(usize),
-    /// To receive; so many datagrams were there.
+    /// A receive that found this many datagrams.
     Receive(usize),
 }
 
-/// Whose sockets are meant: those of publications are connected.
+/// Owner of a socket. Connected sockets belong to publications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Sender,
     Receiver,
 }
 
-/// What the system says to each send.
+/// Simulated result of each send.
 #[derive(Debug, Clone, Copy)]
 pub enum Refusal {
-    /// It has no room.
+    /// The system has no room.
     Full,
-    /// An error number.
+    /// The system fails with this error number.
     Number(i32),
 }
 
@@ -41,7 +41,7 @@ struct State {
     refusals: Vec<(Side, Refusal)>,
 }
 
-/// The transport; clones share what is written down.
+/// Transport that records calls. Clones share the record.
 #[derive(Clone)]
 pub struct WatchedTransport {
     inner: HostTransport,
@@ -53,18 +53,18 @@ impl WatchedTransport {
         Self { inner: HostTransport::new(options).unwrap(), state: Arc::default() }
     }
 
-    /// What was asked of one side's sockets since the last time.
+    /// Takes the calls that one side's sockets have recorded.
     pub fn take_calls(&self, side: Side) -> Vec<Call> {
         let calls = std::mem::take(&mut self.state.lock().unwrap().calls);
         calls.into_iter().filter(|(caller, _)| *caller == side).map(|(_, call)| call).collect()
     }
 
-    /// Sends of one side are refused from now on.
+    /// Refuses the sends of one side from now on.
     pub fn refuse(&self, side: Side, refusal: Refusal) {
         self.state.lock().unwrap().refusals.push((side, refusal));
     }
 
-    /// Nothing is refused any more.
+    /// Ends all refusals.
     pub fn refuse_nothing(&self) {
         self.state.lock().unwrap().refusals.clear();
     }

@@ -1,9 +1,9 @@
-//! Where a receiver keeps its images.
+//! Storage for the images of a receiver.
 
 use super::ReceiveImage;
 use crate::handover::ImageState;
 
-/// The images of a receiver, at places that stay.
+/// Images of a receiver at stable indices.
 #[derive(Default)]
 pub(crate) struct ImageSlab {
     places: Vec<Option<Box<ReceiveImage>>>,
