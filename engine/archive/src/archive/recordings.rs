@@ -13,7 +13,7 @@ use crate::descriptor::RecordingDescriptor;
 use crate::io::Ticket;
 use crate::recorder::{RecordingFailure, RecordingSession, RecordingSetup};
 
-/// A stream that is recorded whenever somebody publishes it.
+/// A subscription that records each of its images.
 pub(super) struct RecordingSubscription {
     pub(super) registration_id: i64,
     pub(super) subscription: Option<Subscription>,
@@ -26,13 +26,13 @@ pub(super) struct RecordingSubscription {
     stripped_channel: String,
     auto_stop: bool,
     extends: Option<i64>,
-    /// The replication that records here.
+    /// Replication that requested this recording; `None` for a client's.
     pub(super) replication_id: Option<i64>,
     pub(super) is_requested: bool,
     active: usize,
 }
 
-/// A start or extend request that waits for the file system's answer.
+/// A start or extend request that waits for the free space of the file system.
 pub(super) struct SpaceCheck {
     pub(super) ticket: Ticket,
     pub(super) start: StartRequest,
@@ -47,11 +47,11 @@ pub(super) struct StartRequest {
     pub(super) auto_stop: bool,
     pub(super) channel: String,
     pub(super) extends: Option<i64>,
-    /// The replication that asks.
+    /// Replication that sent the request; `None` for a client's.
     pub(super) replication_id: Option<i64>,
 }
 
-/// A recording whose catalog entry and counter are on their way.
+/// A recording whose catalog entry and counter are being created.
 pub(super) struct StartingRecording {
     setup: RecordingSetup,
     image: Image,
@@ -71,13 +71,13 @@ pub(super) struct EndingRecording {
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// True while a recording is being made.
+    /// True while the recording is active.
     pub(super) fn is_active(&self, recording_id: i64) -> bool {
         self.recordings.iter().any(|entry| entry.setup.recording_id == recording_id)
             || self.starting.iter().any(|entry| entry.setup.recording_id == recording_id)
     }
 
-    /// Position of a recording that is being made.
+    /// Returns the recorded position of an active recording.
     pub(super) fn active_position(&self, recording_id: i64) -> Option<i64> {
         self.recordings
             .iter()
@@ -85,7 +85,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             .map(RecordingSession::position)
     }
 
-    /// Counter of a recording that is being made.
+    /// Returns the position counter of an active recording.
     pub(super) fn active_counter(&self, recording_id: i64) -> Option<i32> {
         self.recordings
             .iter()
@@ -178,7 +178,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         for recording in &mut self.recordings {
             work_count += recording.do_work(&mut self.io);
         }
-        // A storage that completes at once shall not cost another duty cycle.
+        // Saves a duty cycle when the storage completes operations synchronously.
         if self.io.poll() > 0 {
             for recording in &mut self.recordings {
                 work_count += recording.do_work(&mut self.io);
@@ -496,7 +496,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         work_count
     }
 
-    /// Stops what a subscription records.
+    /// Stops all recordings of a subscription.
     pub(super) fn abort_recordings_of(&mut self, subscription_id: i64) {
         for recording in &mut self.recordings {
             if recording.setup.subscription_id == subscription_id {
@@ -505,7 +505,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Withdraws the request for a subscription; false when there is none that matches.
+    /// Cancels the recording request of a subscription. Returns false when none matches.
     pub(super) fn stop_subscription(&mut self, matches: impl Fn(&RecordingSubscription) -> bool) -> bool {
         let found = self.subscriptions.iter_mut().find(|entry| entry.is_requested && matches(entry));
         let Some(own) = found else { return false };
@@ -515,7 +515,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         true
     }
 
-    /// Stops one recording; false when it is not being made.
+    /// Stops one recording. Returns false when it is not active.
     pub(super) fn stop_recording_by_id(&mut self, recording_id: i64) -> bool {
         let Some(recording) =
             self.recordings.iter_mut().find(|entry| entry.setup.recording_id == recording_id)
@@ -533,7 +533,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Writes the stop positions of all recordings, as far as they have come. Blocks; only when the archive closes.
+    /// Writes the current positions of all recordings as their stop positions. Blocks, so only the closing archive
+    /// calls it.
     pub(super) fn end_all_recordings(&mut self) {
         let now_ms = self.now.epoch_ms;
         for mut recording in std::mem::take(&mut self.recordings) {

@@ -1,4 +1,4 @@
-//! Replications: recordings of another archive, copied by having them replayed (spec 03 §5.4).
+//! Replications: copies of another archive's recordings, received as replays (spec 03 §5.4).
 
 mod live;
 mod response;
@@ -17,13 +17,13 @@ use crate::codec::{ArchiveErrorCode, ReplayRequest, ReplicateRequest, Signal, So
 use crate::descriptor::RecordingDescriptor;
 use crate::replication::{Replication, ReplicationSetup, ReplicationState as State};
 
-/// What a turn of a replication has come to.
+/// Result of one step of a replication.
 enum Turn {
     /// Nothing to do yet.
     Waiting,
-    /// On to another state.
+    /// Change to another state.
     Next(State),
-    /// The end; it is told by the signal alone.
+    /// The replication has ended; only the signal reports it.
     Ended,
 }
 
@@ -61,7 +61,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(id)
     }
 
-    /// How the source archive is reached.
+    /// Creates the client of the source archive.
     fn source_client(
         &self,
         request: &ReplicateRequest<'_>,
@@ -84,7 +84,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(context)
     }
 
-    /// A port of the host that the archive itself listens on.
+    /// Builds a response channel with an ephemeral port on the archive's control host.
     fn default_response_channel(&self, source: &str) -> Result<String, Refusal> {
         let own = self.context.control_channel.as_deref().and_then(|own| ChannelUri::parse(own).ok());
         let host = own.as_ref().and_then(|own| own.get(key::ENDPOINT)).and_then(|own| own.rsplit_once(':'));
@@ -109,7 +109,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Moves replications on; before recordings, so that a signal of the copy's end comes before the recording's.
+    /// Advances replications. Runs before recordings so that the signal of the copy's end precedes the recording's.
     pub(super) fn serve_replications(&mut self) -> usize {
         let mut work_count = 0;
         for mut own in std::mem::take(&mut self.replications) {
@@ -212,7 +212,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// The source is known: there must be a target that can take it.
+    /// Handles the source's descriptor: checks the target or creates a new one.
     fn on_source(&mut self, own: &mut Replication, source: RecordingDescriptor) -> Result<Turn, Refusal> {
         let generic = |message: String| (ArchiveErrorCode::Generic, message);
         catalog::check_descriptor(&source)
@@ -252,7 +252,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(Turn::Next(State::AwaitTarget { is_new }))
     }
 
-    /// The target is in the catalog: what is there to be copied?
+    /// Decides what to copy once the target is in the catalog.
     fn await_target(&mut self, own: &mut Replication, is_new: bool) -> Result<Turn, Refusal> {
         if own.ticket.as_mut().is_some_and(|ticket| !self.is_written(ticket)) {
             return Ok(Turn::Waiting);
@@ -281,7 +281,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }))
     }
 
-    /// Has what the source will replay recorded into the target.
+    /// Extends the target with the stream that the source will replay.
     fn extend_target(&mut self, own: &mut Replication) -> Result<Turn, Refusal> {
         let Some(source) = &own.source else { return Ok(Turn::Ended) };
         let (stream_id, channel) = (source.stream_id, own.setup.recorded_channel(source));
@@ -326,7 +326,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(Turn::Next(State::AddReplayDestination { command_id }))
     }
 
-    /// The endpoint on which the replay is received, once it is bound; an empty one for IPC.
+    /// Returns the bound endpoint that receives the replay; an empty one for IPC.
     fn bound_endpoint(&self, own: &Replication) -> Option<String> {
         let Some(endpoint) = own.setup.channel.get(key::ENDPOINT) else { return Some(String::new()) };
         let Some(host) = endpoint.strip_suffix(":0") else { return Some(endpoint.to_owned()) };
@@ -412,7 +412,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(if self.is_extending(own) { Turn::Waiting } else { Turn::Ended })
     }
 
-    /// Position up to which the target has been written.
+    /// Returns the position up to which the target is written.
     fn target_position(&self, own: &Replication) -> i64 {
         let id = own.target_recording_id;
         let stopped = || self.catalog.get(id).map(|target| target.stop_position).filter(|stop| *stop != -1);
@@ -455,7 +455,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             self.stop_subscription(|sub| sub.replication_id == Some(own.id));
         }
         if let (Some(replay_session_id), true) = (own.replay_session_id, own.client.is_connected()) {
-            // A replay that does not hear of it ends with its subscriber.
+            // If this message is lost, the replay ends when its subscriber is gone.
             let _unsent = own.client.stop_replay(self.aeron(), replay_session_id);
         }
         own.client.close();
@@ -463,7 +463,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 }
 
-/// The target of a copy before anything is copied.
+/// Builds an empty target recording for a source.
 fn as_empty(source: &RecordingDescriptor) -> RecordingDescriptor {
     RecordingDescriptor {
         control_session_id: 0,
@@ -478,7 +478,7 @@ fn take_answer(own: &mut Replication, wanted: Option<i64>) -> Result<Option<Arch
     own.take_answer(wanted).map_err(|message| (ArchiveErrorCode::Generic, message))
 }
 
-/// The correlation id of a request; `None` when it must be sent again.
+/// Returns the correlation id of a sent request; `None` when it must be sent again.
 fn sent_request(sent: Result<i64, ArchiveClientError>) -> Result<Option<i64>, Refusal> {
     match sent {
         Ok(correlation_id) => Ok(Some(correlation_id)),

@@ -1,4 +1,4 @@
-//! Copies that go over to the live stream (spec 03 §5.4).
+//! Replications that merge with the live stream (spec 03 §5.4).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
@@ -12,7 +12,7 @@ use crate::recorder::RecordingSession;
 use crate::replication::{MAX_RETRIES, Replication, ReplicationState as State};
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// Asks the source how far it has come; it must be recording.
+    /// Asks the source for its position; the source recording must be active.
     pub(super) fn ask_position(
         &mut self,
         own: &mut Replication,
@@ -51,7 +51,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         })
     }
 
-    /// Follows the replay until it has come to where the source was.
+    /// Waits until the replay has reached the source's last known position.
     pub(super) fn catch_up(&mut self, own: &mut Replication) -> Result<Turn, Refusal> {
         take_answer(own, None)?;
         if !self.is_recording(own) {
@@ -69,7 +69,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(Turn::Next(State::AttemptLiveJoin { correlation_id: None }))
     }
 
-    /// Closer than a quarter of a term the live stream is joined; when it carries on alone the replay is left.
+    /// Adds the live destination near the source's position and removes the replay destination once the live stream has
+    /// caught up.
     pub(super) fn attempt_live_join(
         &mut self,
         own: &mut Replication,
@@ -112,7 +113,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(Turn::Next(State::CatchUp))
     }
 
-    /// Sources that the recorded stream comes from.
+    /// Number of active transports of the recorded image.
     fn transports(&self, own: &Replication) -> i32 {
         self.recordings
             .iter()

@@ -1,5 +1,5 @@
-//! Copies over a response channel: the replay is asked for on a stream that names the recording subscription (spec 03 §5.3,
-//! §5.4).
+//! Replications over a response channel: the replay request is sent on a stream that names the recording subscription
+//! (spec 03 §5.3, §5.4).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
@@ -40,7 +40,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(Turn::Next(State::AwaitProxy { publication_id }))
     }
 
-    /// The source's driver must have seen the stream before a request on it can be answered by another one.
+    /// Waits until the request stream is connected: the source's driver can answer only a stream that it knows.
     pub(super) fn await_proxy(
         &mut self,
         own: &mut Replication,
