@@ -1,4 +1,4 @@
-//! How a client comes by its session, and by the next leader (spec 04 §3.1, §3.2).
+//! Connecting a client to its session, and to the next leader (spec 04 §3.1, §3.2).
 
 use std::collections::BTreeMap;
 

@@ -105,7 +105,7 @@ fn a_living_owner_with_long_names_is_seen() {
     own.control_channel = format!("aeron:ipc?alias={}", "long".repeat(800));
     let mark = MarkFile::take(&own, &memory, &at(7)).unwrap();
     mark.signal_ready(&at(99_000));
-    // As if another make had written it.
+    // Simulates a file that another implementation wrote.
     mark.buffer.zero(OWNER_OFFSET, 64);
     drop(mark);
     assert!(matches!(MarkFile::take(&own, &memory, &at(100_000)), Err(MarkError::Active { .. })));

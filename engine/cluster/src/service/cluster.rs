@@ -89,12 +89,12 @@ impl Cluster<'_> {
         self.core.service_id
     }
 
-    /// The container's client of the media driver, for streams of the service's own.
+    /// Client of the media driver, for the service's own streams.
     pub fn aeron(&mut self) -> &mut Aeron {
         &mut self.core.aeron
     }
 
-    /// A session.
+    /// Returns a session.
     pub fn client_session(&self, session_id: i64) -> Option<&ClientSession> {
         self.core.sessions.get(&session_id).filter(|own| own.is_open).map(|own| own.session.as_ref())
     }
@@ -104,7 +104,7 @@ impl Cluster<'_> {
         self.core.sessions.values().filter(|own| own.is_open).map(|own| own.session.as_ref())
     }
 
-    /// True once the service has asked for a session's end.
+    /// True once the service has requested the end of a session.
     pub fn is_closing(&self, session_id: i64) -> bool {
         self.core.sessions.get(&session_id).is_some_and(|own| own.is_closing)
     }
@@ -168,7 +168,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// Waits for the client to read, within its patience.
+    /// Waits for the client to read, within the limit.
     #[cold]
     fn reply_when_read(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
         let patience_ns = self.core.reply_patience_ns;
@@ -196,7 +196,7 @@ impl Cluster<'_> {
         }
         if matches!(outcome, Err(ClusterError::SlowClient { .. })) {
             self.core.slow_sessions += 1;
-            // Refused now, it is asked for again by the next reply to this session.
+            // If refused now, the next reply to this session requests it again.
             let _is_asked_again = self.close_client_session(session_id);
         }
         outcome
@@ -276,7 +276,7 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Ends a session. The service is told when the log has the session's end. A second call does nothing.
+    /// Requests the end of a session. The service is notified when the end is in the log. A second call does nothing.
     ///
     /// # Errors
     /// See [`ClusterError`]; three attempts are made.
@@ -305,7 +305,7 @@ impl Cluster<'_> {
     /// consensus module and into snapshots; [`reply`](Self::reply) is the call for messages to clients.
     ///
     /// # Errors
-    /// What `attempt` returned last.
+    /// The last error of `attempt`.
     pub fn retry<V>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<V, ClusterError>,

@@ -58,7 +58,7 @@ pub struct ServiceContainerContext {
     pub snapshot_stream_id: i32,
     /// Most fragments of the log per duty cycle.
     pub log_fragment_limit: usize,
-    /// Whether the service answers clients.
+    /// True when the service answers clients.
     pub is_responder: bool,
     /// Directory of the mark file; the cluster's directory by default.
     pub mark_file_directory: Option<PathBuf>,
@@ -79,7 +79,7 @@ pub struct ServiceContainerContext {
 }
 
 impl ServiceContainerContext {
-    /// Default settings of a service.
+    /// Creates default settings of a service.
     pub fn new(
         aeron_directory: impl Into<PathBuf>,
         cluster_directory: impl Into<PathBuf>,

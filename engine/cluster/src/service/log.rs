@@ -30,7 +30,7 @@ pub(super) struct ActiveLog {
     pub(super) max_position: i64,
 }
 
-/// The parts of a container that handle an event of the log.
+/// Parts of a container that handle an event of the log.
 struct LogHandler<'a, T: ClusteredService> {
     core: &'a mut Core,
     service: &'a mut T,
@@ -106,7 +106,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
 }
 
 impl<T: ClusteredService> LogHandler<'_, T> {
-    /// Handles one message. Aborts while an event cannot be handled yet.
+    /// Handles one message. Aborts while the event cannot be handled yet.
     #[inline]
     fn on_message(&mut self, message: &[u8], header: &Header<'_>) -> Action {
         match LogMessage::decode(message) {
@@ -141,11 +141,11 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         })
     }
 
-    /// Calls the service. Its panic ends the container with an error that names the event.
+    /// Calls the service. A panic ends the container with an error that names the event.
     #[inline]
     fn call(&mut self, event: Event<'_>, callback: impl FnOnce(&mut T, &mut Cluster<'_>)) -> Action {
         let (core, service, waiter) = (&mut *self.core, &mut *self.service, &mut *self.waiter);
-        // A service that panicked is not called again, so nobody sees what it left half done.
+        // A service that panicked is not called again, so its inconsistent state is never observed.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             core.call(waiter, None, |cluster| callback(service, cluster));
         }));
@@ -216,7 +216,7 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         self.core.time = timestamp;
     }
 
-    /// Opens a session once the stream to its client is there, so that the first callback can reply.
+    /// Opens a session once its egress exists, so that the first callback can reply.
     fn on_session_open(
         &mut self,
         session_id: i64,
