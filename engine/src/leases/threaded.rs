@@ -1,4 +1,4 @@
-//! A blocking claimer as a polled one, for trackers.
+//! Adapter from a blocking claimer to a polled one, for trackers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl<C: Claimer + Send + Sync + 'static> ThreadedClaimer<C> {
         let (claimer, outcome) = (self.claimer.clone(), sender.clone());
         let thread = std::thread::Builder::new().name("lease-claimer".into());
         let started = thread.spawn(move || {
-            // The tracker may have forgotten the request.
+            // The tracker may have dropped the request.
             let _forgotten = outcome.try_send(call(&claimer));
         });
         if let Err(error) = started {
