@@ -67,7 +67,6 @@ pub enum RecordingLogError {
 }
 
 /// The entries of the file. Methods that change it return the file operations to submit, in order.
-///
 #[derive(Debug)]
 pub struct RecordingLog {
     path: PathBuf,
