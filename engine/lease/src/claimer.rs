@@ -236,7 +236,7 @@ pub trait PolledClaimer {
     /// Forgets a request. A wait is cancelled; whether another request is carried out is unknown.
     fn cancel(&mut self, id: RequestId);
 
-    /// Runs a duty cycle, for claimers that nobody else runs; returns the work done.
+    /// Runs a duty cycle of a claimer that no agent runs. Returns the work done.
     fn do_work(&mut self, _now: &Now) -> usize {
         0
     }

@@ -122,8 +122,8 @@ impl LeaseClient {
         self.do_work_with(aeron, now, &mut |_: i64, _: i64, _: &[u8]| ())
     }
 
-    /// As [`do_work`](Self::do_work), for a session that has other uses too: what is no answer to this client goes to
-    /// `listener`, and so do [`FenceStale`](Event::FenceStale) messages, as they are.
+    /// Like [`do_work`](Self::do_work), for a session with other uses. Egress that does not answer this client goes to
+    /// `listener`, and so do [`FenceStale`](Event::FenceStale) messages.
     pub fn do_work_with(
         &mut self,
         aeron: &mut Aeron,
@@ -495,7 +495,7 @@ impl PolledClaimer for LeaseClient {
     ) -> Result<RequestId, ReleaseError> {
         check_name("application", application)?;
         check_name("unit", unit)?;
-        // From here on the unit may not lead any more.
+        // From here on the unit must not lead.
         self.tenures.release(application, unit, token);
         let request = Request::Release { correlation_id: 0, token, application, unit };
         Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)

@@ -202,7 +202,7 @@ impl Requests {
         self.enqueue(place);
     }
 
-    /// The service has another leader, or the session is another one: what it was told may be lost with the old one.
+    /// Handles a new leader or a new session: the old leader's answers may be lost.
     pub(crate) fn on_new_leader(&mut self) {
         for place in 0..self.pending.len() {
             if matches!(self.pending[place].state, State::Sent | State::Waiting) {
@@ -338,7 +338,7 @@ impl Requests {
         self.finish(place, Done::Unanswered(unanswered));
     }
 
-    /// Nothing will be answered any more.
+    /// Fails all requests, because none will be answered.
     pub(crate) fn close(&mut self) {
         for place in 0..self.pending.len() {
             if self.pending[place].is_open() {

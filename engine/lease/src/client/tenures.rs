@@ -18,7 +18,7 @@ pub struct Tenures {
 }
 
 impl Tenures {
-    /// A claim has succeeded. A guarantee of the same tenure that reaches further stands (spec 05 L4).
+    /// Stores the tenure of a successful claim. A longer guarantee of the same tenure is kept (spec 05 L4).
     pub fn put(&mut self, application: &str, unit: &str, tenure: Tenure) {
         if let Some(own) = self.known(application, unit) {
             if tenure.token <= own.released || tenure.token < own.tenure.token {

@@ -119,7 +119,7 @@ fn a_wait_is_registered_with_every_leader_for_the_tenure_that_it_began_with() {
     wire.run(0);
     assert_eq!(wire.last(), Request::Wait { correlation_id: own, token: 64, application: "a" });
     wire.answer(own, AnswerCode::Waiting, 64);
-    // In case the wake-up is lost.
+    // The client must not depend on the wake-up.
     wire.run(10 * SECOND);
     assert_eq!(wire.sent.len(), 3);
     assert_eq!(wire.take(id), None, "it never times out");

@@ -48,7 +48,7 @@ pub enum SnapshotStateError {
     Cut(i64),
 }
 
-/// Place of a reader; records come in this order.
+/// State of a reader; records arrive in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Section {
     Head,
