@@ -18,7 +18,7 @@ use harrier::ringbuf::Clock;
 use harrier::services::EchoService;
 use harrier::{ClusterCommand, Node, ServiceFactory};
 
-/// The tables of the services at each position of the log, in all lives of the node.
+/// Lease tables of the services at each position of the log, in all runs of the node.
 type States = Arc<Mutex<BTreeMap<i64, Vec<(i32, Vec<u8>)>>>>;
 
 /// A service that notes its table behind every event.
@@ -131,8 +131,8 @@ fn work(client: &BlockingLeaseClient) {
     for turn in 0..10_u32 {
         let application = ["a", "b", "c", "d", "e", "f", "g", "h"][turn as usize % 8];
         let unit = ["u/0", "u/1"][turn as usize % 2];
-        // Some are denied, some find no room, some expire by their timers.
-        // Only the first is held for long, and never waited for.
+        // Some claims are denied, some find no room, some leases expire by their timers. Only the first lease is long,
+        // and no client waits for it.
         let duration = if turn % 8 == 0 { long } else { short };
         let claimed = client.claim_leadership(application, unit, duration).ok();
         let _full = client.pin(application, "entity");

@@ -1,4 +1,4 @@
-//! A node is started again under a lease client with a media driver of its own: its session lives on, and nothing is lost.
+//! A node restarts under a lease client with a separate media driver: the session continues without loss.
 
 use std::path::Path;
 
@@ -83,7 +83,7 @@ impl World {
 
     fn wait(&mut self, application: &str) -> RequestId {
         let id = self.client.start_block(application, SystemClock.now().ns).unwrap();
-        // A later request's answer tells that the wait has been registered.
+        // The answer to a later request proves that the wait is registered.
         assert_eq!(self.claim(application, "other/0", SECOND), Err(ClaimError::Denied));
         id
     }
@@ -136,7 +136,7 @@ fn survives_restarts(layout: Layout) {
             world.until("the snapshot", |_| node.is_command_done().unwrap().then_some(()));
         }
         node.stop().unwrap();
-        // Begun while nobody answers: sent to the next leader.
+        // A request without an answer is sent to the next leader.
         let now_ns = SystemClock.now().ns;
         let id = world.client.start_claim("cache", "cache/0", 3_600 * SECOND, now_ns).unwrap();
         node = place.start(layout);
@@ -272,7 +272,7 @@ fn a_session_that_broke_off_is_ended_before_the_next_one_is_used() {
     let own_id = bare.session_id();
     assert_eq!(ask_for_the_end(&mut world, &mut bare, own_id), AnswerCode::Invalid);
     assert_eq!(ask_for_the_end(&mut world, &mut bare, own_id + 1), AnswerCode::SessionEnded, "never begun");
-    // One that is open: whoever has it is told, and opens another.
+    // An open session: its owner gets the close event and opens another.
     assert_eq!(ask_for_the_end(&mut world, &mut bare, second_id), AnswerCode::SessionEnding);
     while ask_for_the_end(&mut world, &mut bare, second_id) == AnswerCode::SessionEnding {}
     world.until("another session", |own| {

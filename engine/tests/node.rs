@@ -24,7 +24,7 @@ const PATIENCE_NS: i64 = 60_000_000_000;
 /// Names the directory of the node whose services a child process runs.
 const CHILD_BASE: &str = "HARRIER_TEST_CHILD_BASE";
 
-/// Keeps what it was sent, and tells it and what services sent each other.
+/// Stores messages of clients and of other services, and returns them on request.
 #[derive(Default)]
 struct Keeper {
     kept: Vec<String>,
@@ -258,7 +258,7 @@ fn a_service_in_another_process_is_one_of_the_nodes() {
     until("readiness", || node.is_ready());
     let mut client = cluster.connect().unwrap();
     assert_eq!(told(&mut client, 2), ["0 has one", "1 has one"]);
-    // A node does not go on without one of its services.
+    // A node ends when one of its services is gone.
     drop(child);
     until("the end", || node.is_ending());
     assert!(!node.has_ended_as_told());
@@ -351,7 +351,7 @@ fn looking_at_counters_leaves_nothing_in_the_command_ring() {
     let mut context = DriverContext::new(base.path().join("aeron"));
     context.conductor_buffer_length = (64 << 10) + 768;
     let directory = context.directory.clone();
-    // Nobody works it: what comes into its ring stays there.
+    // The driver does not run, so its ring keeps every command.
     let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
     let mut agents = driver.into_agents();
     agents.iter_mut().for_each(|agent| assert!(agent.do_work(&now).is_ok()));

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 const APPLICATIONS: usize = 10;
 const UNITS: usize = 3;
-/// What a true claim ticket guarantees; twice that is claimed.
+/// Guarantee of a true claim ticket; the tracker claims twice that.
 const DURATION_NS: i64 = 500_000_000;
 /// Longest that a lease lasts after its last claim or after the start of a term, with the allowance for drift.
 const LEASE_NS: i64 = 2 * DURATION_NS + 2 * DURATION_NS / 1_000 + 4_000_000;
@@ -32,7 +32,7 @@ const LEASE_NS: i64 = 2 * DURATION_NS + 2 * DURATION_NS / 1_000 + 4_000_000;
 const WRITE_PERIOD_NS: i64 = 50_000_000;
 /// After which an answer is not waited for any more: the node was killed.
 const ANSWER_LIMIT_NS: i64 = 3_000_000_000;
-/// In the environment of a unit: what it is told.
+/// Environment variable with a unit's instructions.
 const TASK: &str = "HARRIER_CHAOS_UNIT";
 
 /// A write under a fence that has no answer yet.
@@ -44,8 +44,8 @@ struct Write {
     is_late: bool,
 }
 
-/// What a unit does until it is killed: it keeps a tracker going, writes while it leads, and writes once more under its old
-/// fence when its tenure is over.
+/// A unit until it is killed: runs a tracker, writes while it leads, and writes once more under its old fence after its
+/// tenure.
 struct Unit {
     client: LeaseClient,
     tracker: PolledTracker,
@@ -193,7 +193,7 @@ fn unit_process() {
     }
 }
 
-/// What is known of one tenure.
+/// Observed facts of one tenure.
 struct Tenure {
     unit: usize,
     first_ns: i64,
@@ -216,14 +216,14 @@ struct Field {
     node: OurNode,
     members: Vec<Member>,
     tenures: Vec<BTreeMap<u64, Tenure>>,
-    /// When the node served again.
+    /// Times at which the node served again.
     ready_ns: Vec<i64>,
     counts: BTreeMap<String, u64>,
 }
 
 impl Field {
     fn new() -> Self {
-        // What the dead held is given back soon: there are many.
+        // Short timeouts free the resources of the many killed processes soon.
         let driver =
             OurDriver::start(&["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=25s"]);
         let node = OurNode::start(&[
@@ -383,7 +383,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     loop {
         field.listen();
         let now_ns = SystemClock.now().ns;
-        // Until somebody has come back too late at least once.
+        // Until at least one restarted unit was too late.
         if now_ns >= end_ns && (field.count("refused") > 0 || now_ns >= end_ns + PATIENCE_NS) {
             break;
         }
@@ -401,7 +401,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
         }
         rest();
     }
-    // Everybody leads again, and the last words are heard.
+    // Every application leads again, and the last messages arrive.
     let end_ns = SystemClock.now().ns;
     crate::support::until("leaders after the end", || {
         field.listen();

@@ -183,7 +183,7 @@ pub enum ArchiveAnswer {
         subscription_id: i64,
         /// Position of the recording at that moment, bytes.
         position: i64,
-        /// What happened to the recording.
+        /// Kind of signal.
         signal: Signal,
     },
 }

@@ -28,7 +28,7 @@ struct Connect {
     version: i32,
     credentials: Vec<u8>,
     info: String,
-    /// Which of the ingress streams it came on.
+    /// Index of the ingress stream that received the request.
     ingress: usize,
 }
 
@@ -64,7 +64,7 @@ struct World {
     ingress: Vec<Option<Subscription>>,
     assembler: FragmentAssembler,
     connects: Vec<Connect>,
-    /// What came besides, in order.
+    /// Other received messages, in order.
     requests: Vec<String>,
     egress: Option<ExclusivePublication>,
     client_aeron: Aeron,
@@ -282,7 +282,7 @@ fn a_session_is_asked_for_and_opened() {
     );
     assert!(request.info.starts_with("name=trader version="), "{}", request.info);
     world.answers(&request);
-    // What answers somebody else is not for this client.
+    // Answers to other clients are ignored.
     world.event(request.correlation_id + 1_000, 77, EventCode::Error, "for another one");
     world.event(request.correlation_id, SESSION, EventCode::Ok, "");
     world.state(ClientState::Connected);
@@ -465,7 +465,7 @@ fn the_session_goes_on_with_the_next_leader() {
     assert_eq!(world.heard.events, [EventCode::Ok]);
     world.client.offer(b"again").unwrap();
     world.requested("again");
-    // What went to the old leader may still be read: by its term it is nobody's.
+    // Messages to the old leader may still arrive; their term identifies them.
     world.requests.retain(|own| !own.starts_with("message 3 "));
     assert_eq!(
         world.requests,
@@ -491,7 +491,7 @@ fn a_leader_whose_egress_ends_is_lost_even_while_others_send() {
 fn a_leader_that_does_not_come_ends_the_client() {
     let mut world = World::connected(context());
     world.egress = None;
-    // Twice the heartbeat timeout that the leader has told.
+    // The client waits twice the leader's heartbeat timeout.
     let error = world.error().to_string();
     assert!(error.contains("within 200000000 ns: waiting for a new leader"), "{error}");
     assert_eq!(world.client.state(), ClientState::Closed);

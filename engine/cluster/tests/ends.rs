@@ -1,4 +1,4 @@
-//! What ends a member that nobody told to end (spec 04 §4.11, §5.6).
+//! Conditions that end a member without a command (spec 04 §4.11, §5.6).
 
 use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 use harrier_archive::client::{ArchiveClient, ArchiveClientContext};

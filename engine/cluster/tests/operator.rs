@@ -1,5 +1,5 @@
-//! What operators do to a node: suspend, resume, snapshot, shutdown, abort, the node's own toggle, questions of tools
-//! (spec 04 §2.5, §4.10, §4.11, §6.6).
+//! Operator actions on a node: suspend, resume, snapshot, shutdown, abort, node toggles and tool queries (spec 04 §2.5,
+//! §4.10, §4.11, §6.6).
 
 use crate::rig::stub::Told;
 use crate::rig::{Node, Plan, counter, directory, entries, members, ports, value};
@@ -19,7 +19,7 @@ fn a_suspended_cluster_takes_nothing_until_it_is_resumed_also_after_a_restart() 
     node.await_value(counter::STATE, value::SUSPENDED);
     let position = node.counter(counter::COMMIT).unwrap();
     node.send(client, "while suspended");
-    // Neither a snapshot nor a shutdown: the toggle says that the cluster is suspended.
+    // The suspended cluster refuses snapshot and shutdown because the toggle is not neutral.
     for wish in [value::SNAPSHOT, value::SHUTDOWN, value::STANDBY_SNAPSHOT, 99] {
         node.set(counter::TOGGLE, wish);
         node.await_value(counter::TOGGLE, value::SUSPEND);

@@ -255,7 +255,7 @@ fn nobody_sends_in_the_name_of_a_session_whose_image_is_alive() {
     node.until("the request", |node| node.clients[stranger].admin(9, 0).then_some(()));
     node.until("the close", |node| node.clients[stranger].send(&close).then_some(()));
     node.await_value(counter::INGRESS_REFUSED, refused + 4);
-    // The session goes on, and nothing of the stranger has entered the log.
+    // The session continues, and no message of the other client entered the log.
     node.exchange(client, "mine too");
     assert!(!node.seen().iter().any(|line| line.contains("forged")), "{:?}", node.seen());
     assert_eq!(node.counter(counter::SNAPSHOTS), Some(0));

@@ -1,4 +1,4 @@
-//! Snapshots through a real archive: taken, loaded, cut short, of somebody else, without a recording.
+//! Snapshots through a real archive: taken, loaded, truncated, of another type, without a recording.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What settings change that can be seen from outside of the driver.
+//! Externally visible effects of settings.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What the released system tests look for in errors and in the error log: words and codes, through the binary
-//! (spec 02 §6.5). Each refusal is an error of its client and an entry of the error log of the same text.
+//! Words and codes of errors that Aeron's system tests check, through the binary (spec 02 §6.5). Each refusal is an
+//! error of its client and an entry of the error log with the same text.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -24,7 +24,7 @@ const BUSY: (i32, &str) = (11, "(98) Address already in use\n");
 const RESPONSE_ID: &str =
     "invalid response-correlation-id, must be a number greater than or equal to -1, or 'prototype'";
 
-/// What is asked for last.
+/// Last command of a case.
 #[derive(Debug, Clone, Copy)]
 enum Add {
     Publication,
@@ -309,7 +309,7 @@ fn ports_of_a_range_that_is_used_up_are_refused() {
 fn an_endpoint_that_is_closing_is_to_be_asked_for_again() {
     let home = directory("driver");
     let aeron = home.path().join("aeron");
-    // Its receiver looks seldom at what it is told.
+    // The receiver rarely polls its commands.
     let (driver, mut client) = start(
         &aeron,
         &[

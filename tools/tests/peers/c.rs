@@ -1,5 +1,5 @@
-//! How the released C client and media driver are built and started: `rusteron-client` and `rusteron-media-driver`
-//! carry their sources.
+//! Building and starting the released C client and media driver from the sources in `rusteron-client` and
+//! `rusteron-media-driver`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

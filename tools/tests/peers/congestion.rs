@@ -16,10 +16,10 @@ with_each_peer!(
 );
 
 const MTU: i64 = 1_408;
-/// What fits into the default window of 128 KiB.
+/// Largest multiple of the MTU in the default window of 128 KiB.
 const MAX_WINDOW: i64 = 131_072 / MTU * MTU;
 const PER_IMAGE: i64 = 10;
-/// Between two looks at the windows when nothing stands still.
+/// Maximum interval between two samples of the windows.
 const OFTEN_NS: i64 = 500_000_000;
 const SETTINGS: [&str; 1] = ["aeron.CubicCongestionControl.measureRtt=true"];
 
@@ -53,7 +53,7 @@ fn their_state(counters: &Value) -> Option<(i64, i64)> {
 #[derive(Default)]
 struct Trajectory {
     windows: Vec<i64>,
-    /// The shortest round trip: a machine that stands still makes others longer.
+    /// The shortest round trip: a stalled machine makes others longer.
     rtt_ns: Option<i64>,
     last_look_ns: Option<i64>,
     longest_pause_ns: i64,
@@ -73,7 +73,7 @@ impl Trajectory {
         }
     }
 
-    /// Without losses it grows from the first estimate to all that the receiver has room for.
+    /// Without losses the window grows from the initial estimate to the receiver's limit.
     fn check_growth(&self, side: &str) {
         let windows: Vec<_> = self.windows.iter().copied().filter(|window| *window > 0).collect();
         assert!(windows.is_sorted(), "{side}: {windows:?}");

@@ -29,7 +29,7 @@ pub(crate) const SNAPSHOT: i64 = 4;
 const SHUTDOWN: i64 = 5;
 pub(crate) const ABORT: i64 = 6;
 
-/// A dead service is missed soon, but neither a service nor a session where a machine stands still for some seconds.
+/// The timeouts detect a dead service soon but tolerate a machine that stalls for some seconds.
 const SETTINGS: [&str; 3] = [
     "aeron.client.liveness.timeout=20s",
     "aeron.publication.unblock.timeout=21s",
@@ -48,7 +48,7 @@ struct World {
     client: Option<Session>,
 }
 
-/// A session of ours, and the client of the driver that it lives on.
+/// A session of our client, with its client of the driver.
 pub(crate) struct Session {
     pub(crate) client: Client,
     cluster: ClusterClient,
@@ -84,7 +84,7 @@ impl Session {
         self.until("room", |own| own.cluster.offer(text.as_bytes()).is_ok().then_some(()));
     }
 
-    /// Sends bytes and returns the next message that comes back.
+    /// Sends bytes and returns the next message.
     pub(crate) fn answer_to(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.until("room", |own| own.cluster.offer(bytes).is_ok().then_some(()));
         let mut answer = None;
@@ -177,7 +177,7 @@ impl World {
         &self.said[service_id]
     }
 
-    /// Waits, with the client at work, until what a service has said has what is wanted.
+    /// Waits until the output of a service satisfies a condition, while the client works.
     fn until_heard<V>(
         &mut self,
         service_id: usize,
@@ -234,8 +234,8 @@ impl World {
         for mut container in std::mem::take(&mut self.containers) {
             let status = container.wait();
             assert!(status.success(), "{status}: {}", container.errors());
-            // How its agent ends is an error to the container, which it finds in its mark file at the next start. The node does
-            // not wait for it: who is slow sees the driver go.
+            // The container writes its agent's end as an error into its mark file and reports it at the next start. The
+            // node does not wait for it, so a slow container may lose the driver first.
             let is_expected = |line: &str| {
                 line.ends_with("expected termination")
                     || line.ends_with(") has been shutdown")
@@ -256,7 +256,7 @@ impl World {
         self.forget_containers();
     }
 
-    /// A container that was killed holds its mark file for ten seconds more: nobody waits for that here.
+    /// Removes the mark files of killed containers, which would block a restart for ten seconds.
     fn forget_containers(&self) {
         for service_id in 0..self.services {
             let name = format!("node/cluster/cluster-mark-service-{service_id}.dat");

@@ -37,7 +37,7 @@ mod value {
     pub const STANDBY_SNAPSHOT: i64 = 7;
 }
 
-/// A dead service is missed soon, and so is a session that was left, but not where a machine stands still for some seconds.
+/// The timeouts detect dead services and abandoned sessions soon but tolerate a machine that stalls for some seconds.
 const SETTINGS: [&str; 3] = [
     "aeron.client.liveness.timeout=20s",
     "aeron.publication.unblock.timeout=21s",
@@ -116,7 +116,7 @@ impl World {
         self.directory.path().join("aeron")
     }
 
-    /// Starts the node and then its services: at once, or when the recovery counter tells them where to begin.
+    /// Starts the node and then its services: immediately, or once the recovery counter exists.
     fn start(&mut self, wait_type: i32) {
         let services = self.services.to_string();
         let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
@@ -193,7 +193,7 @@ impl World {
         self.await_value(counter::STATE, value::ACTIVE);
     }
 
-    /// What a service has said so far.
+    /// Output of a service so far.
     fn transcript(&mut self, service_id: usize) -> &[Value] {
         let lines = self.go[service_id].lines_so_far();
         self.write_down(service_id, &lines);
@@ -272,7 +272,7 @@ fn logged_errors(path: &Path) -> Vec<String> {
     texts
 }
 
-/// What two runs of the same clients have in common: everything but times, ports, ids that were drawn and hashes of them.
+/// Reproducible part of an event: without times, ports, random ids and hashes of them.
 fn comparable(event: &Value) -> Option<String> {
     let kind = event["ev"].as_str()?;
     if !kind.starts_with("On") {
@@ -350,7 +350,7 @@ fn the_callbacks_are_those_of_the_released_node() {
         event["ev"] == "OnSessionClose" && event["session"] == 2
     });
     let mut expected = golden("a-first-start");
-    // The released node was stopped by a signal, which its service hears of; ours is killed.
+    // A signal stopped the released node, and its service reports that; our node is killed.
     expected.pop();
     assert_transcript(world.transcript(0), &expected);
     let digest =

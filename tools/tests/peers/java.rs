@@ -1,4 +1,4 @@
-//! How the released Java client, media driver and archive are built and started.
+//! Building and starting the released Java client, media driver and archive.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -92,7 +92,8 @@ fn the_released_cluster_tool_asks_and_commands_our_node() {
     assert!(!log.contains("logPosition=-1"), "the term has ended: {log}");
     well(tool(&["invalidate-latest-snapshot"]));
     assert_eq!(well(tool(&["recording-log"])).matches("isValid=false").count(), 2);
-    // The node goes on from the snapshot before. The log has the order for the other one, which is taken again.
+    // The node restarts from the previous snapshot. The log holds the action of the invalidated one, which is taken
+    // again.
     node.restart();
     well(tool(&["abort"]));
     assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());

@@ -49,7 +49,7 @@ fn driver_binary() -> PathBuf {
     binary
 }
 
-/// When the youngest Rust file below a folder was written.
+/// Modification time of the newest Rust file below a folder.
 fn newest_source(path: &Path) -> Option<SystemTime> {
     let metadata = std::fs::metadata(path).ok()?;
     if !metadata.is_dir() {
@@ -132,7 +132,7 @@ impl OurDriver {
 pub struct OurNode {
     /// The process.
     pub process: Process,
-    /// Its line on standard output.
+    /// Parsed line of standard output.
     pub ready: serde_json::Value,
     directory: tempfile::TempDir,
     members: String,
@@ -162,7 +162,7 @@ impl OurNode {
         &self.members
     }
 
-    /// Has `count` messages echoed to a client of our own.
+    /// Echoes `count` messages through a client of ours.
     pub fn echo(&self, count: u64, length: usize) {
         super::cluster::echo(&self.aeron_directory(), self.ingress_endpoints(), count, length);
     }

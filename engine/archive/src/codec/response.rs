@@ -118,7 +118,7 @@ pub enum Response<'a> {
         subscription_id: i64,
         /// Position of the recording at that moment, bytes.
         position: i64,
-        /// What happened to the recording.
+        /// Kind of signal.
         signal: Signal,
     },
     /// The client must answer a challenge, message 59.

@@ -9,10 +9,10 @@ use harrier_cluster::service::{
     SnapshotImage, SnapshotPublication,
 };
 
-/// What the services of a test have seen, in order.
+/// Events that the services of a test have seen, in order.
 pub type Seen = Rc<RefCell<Vec<String>>>;
 
-/// What a service is told to do besides.
+/// Additional instructions for a service.
 #[derive(Default)]
 pub struct Orders {
     /// Bytes of the state behind the count.

@@ -86,7 +86,7 @@ impl Drop for Host {
     }
 }
 
-/// Where services begin.
+/// Position at which services begin.
 #[derive(Debug, Clone)]
 pub struct Recovery {
     pub leadership_term_id: i64,
@@ -170,7 +170,7 @@ impl Running {
     }
 }
 
-/// A callback that waits lets the host go on.
+/// Runs the host while a callback waits.
 struct Pump {
     container: SharedThread,
     host: SharedThread,
@@ -197,7 +197,7 @@ pub struct Module {
     recovery: Option<Counter>,
     pub log: Option<ExclusivePublication>,
     pub acks: Vec<Ack>,
-    /// What services sent besides acks.
+    /// Messages of the services other than acks.
     pub heard: Vec<String>,
     egress: Subscription,
     pub egress_messages: Vec<String>,
@@ -324,7 +324,7 @@ impl World {
         Self { host, module, containers: Vec::new() }
     }
 
-    /// Ends this life; the host goes on.
+    /// Ends this run and returns the host for the next one.
     pub fn end(self) -> Host {
         for container in &self.containers {
             container.close();

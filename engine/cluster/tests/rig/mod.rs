@@ -56,7 +56,7 @@ pub mod value {
     pub const VALIDATE: i64 = 3;
 }
 
-/// What services of a test have seen, in order, each line with the service's id before it.
+/// Events that the services of a test have seen, in order, each prefixed with the service id.
 pub type Seen = Rc<RefCell<Vec<String>>>;
 
 /// Settings of a node.
@@ -96,11 +96,11 @@ pub struct Node {
     thread: SharedThread,
     pub errors: Seen,
     pub seen: Seen,
-    /// Count and hash of what service 0 has seen in all its lives.
+    /// Count and hash of the events that service 0 has seen in all runs.
     pub state: Rc<Cell<(u64, u64)>>,
     pub tool: Aeron,
     pub clients: Vec<RawClient>,
-    /// A driver of clients that outlives the node's.
+    /// Client driver that outlives the node's driver.
     pub listener: Option<SharedThread>,
     pub stub: Option<Stub>,
     directory: PathBuf,
@@ -213,7 +213,7 @@ impl Node {
         self.ports.clone()
     }
 
-    /// One pass over everything.
+    /// Runs one duty cycle of every part.
     pub fn step(&mut self) {
         self.thread.run_once();
         if let Some(listener) = &self.listener {
@@ -300,7 +300,7 @@ impl Node {
         })
     }
 
-    /// What the services have seen.
+    /// Events that the services have seen.
     pub fn seen(&self) -> Vec<String> {
         self.seen.borrow().clone()
     }
