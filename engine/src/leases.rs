@@ -16,8 +16,8 @@ use harrier_lease::{FencedService, InvalidLeaseSetting, LeaseService, LeaseSetti
 use crate::node::ServiceFactory;
 use harrier_protocol::uri::parse_duration_ns;
 
-/// The settings `harrier.lease.…` among others: `max.leases`, `max.waiters`, `max.pins`, `drift.divisor`, and the durations
-/// `min.duration` and `max.duration` with their units.
+/// The settings `harrier.lease.…` among others: `max.leases`, `max.waiters`, `max.pins`, `drift.divisor`, and the
+/// durations `min.duration` and `max.duration` with their units.
 ///
 /// ```
 /// use harrier::Properties;

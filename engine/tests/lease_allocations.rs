@@ -100,8 +100,8 @@ impl World {
     }
 }
 
-/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has taken
-/// a minute.
+/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has
+/// taken a minute.
 fn main() {
     let directory = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
     let ports = free_ports(5).unwrap();

@@ -1,5 +1,5 @@
-//! `harrier-driver` where Aeron's `aeronmd` was: command line, words, exit codes, files, checks at the start (spec 02 §5.13,
-//! §5.14, §6.2–6.4).
+//! `harrier-driver` where Aeron's `aeronmd` was: command line, words, exit codes, files, checks at the start (spec 02
+//! §5.13, §5.14, §6.2–6.4).
 #![forbid(unsafe_code)]
 
 mod effects;

@@ -1,7 +1,7 @@
-//! Ten applications with three unit processes each, and a node, all killed and started again at random: no two guarantees
-//! of an application overlap, every take-over is in time, and no write of an old tenure is carried out (spec 05, "What
-//! must hold"). Runs for some seconds; `HARRIER_CHAOS_SECONDS=120` for longer, with the bound on take-overs that a machine of
-//! one's own allows.
+//! Ten applications with three unit processes each, and a node, all killed and started again at random: no two
+//! guarantees of an application overlap, every take-over is in time, and no write of an old tenure is carried out (spec
+//! 05, "What must hold"). Runs for some seconds; `HARRIER_CHAOS_SECONDS=120` for longer, with the bound on take-overs
+//! that a machine of one's own allows.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -147,8 +147,8 @@ impl Unit {
         }
     }
 
-    /// True once the log has said that the tenure of the fence is over. A guarantee that has run out says nothing of the
-    /// lease, which lasts a little longer.
+    /// True once the log has said that the tenure of the fence is over. A guarantee that has run out says nothing of
+    /// the lease, which lasts a little longer.
     fn is_over(&mut self, now_ns: i64) -> bool {
         if self.fence.is_none() {
             return false;
@@ -356,8 +356,8 @@ impl Field {
         (count, longest_ns)
     }
 
-    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted after all,
-    /// and each start of the node begins a term in which it lasts anew.
+    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted
+    /// after all, and each start of the node begins a term in which it lasts anew.
     fn expiry_ns(&self, application: usize, tenure: &Tenure, end_ns: i64) -> i64 {
         let holder = &self.members[application * UNITS + tenure.unit];
         let events = holder.killed_ns.iter().chain(&self.ready_ns).filter(|at| **at < end_ns);

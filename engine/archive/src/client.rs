@@ -218,8 +218,8 @@ impl ArchiveAnswer {
 /// Fragments read per poll.
 const FRAGMENT_LIMIT: usize = 10;
 
-/// A client of one archive. [`poll`](Self::poll) connects it and keeps it alive; requests return their correlation id at
-/// once, answers come from [`poll_answer`](Self::poll_answer).
+/// A client of one archive. [`poll`](Self::poll) connects it and keeps it alive; requests return their correlation id
+/// at once, answers come from [`poll_answer`](Self::poll_answer).
 pub struct ArchiveClient {
     context: ArchiveClientContext,
     rng: Rng,

@@ -1,7 +1,8 @@
 //! Owner records: which implementation was the last to start on a mark file (docs/protocol/own-files.md).
 //!
-//! Aeron's programs write into an existing mark file and leave the end of its header alone. An owner record there repeats
-//! process id and start time of the program that wrote it; once another program has started, the two no longer agree.
+//! Aeron's programs write into an existing mark file and leave the end of its header alone. An owner record there
+//! repeats process id and start time of the program that wrote it; once another program has started, the two no longer
+//! agree.
 
 use std::sync::atomic::Ordering;
 

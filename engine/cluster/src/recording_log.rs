@@ -1,6 +1,7 @@
 //! recording.log: the leadership terms and snapshots of a member (spec 04 §6.1, §6.2).
 //!
-//! [`parse`] reads a file, [`RecordingLog`] keeps one and says what to write, [`RecoveryPlan`] tells where a member begins.
+//! [`parse`] reads a file, [`RecordingLog`] keeps one and says what to write, [`RecoveryPlan`] tells where a member
+//! begins.
 
 mod entry;
 mod plan;

@@ -55,7 +55,8 @@ pub enum ClaimError {
         /// Value of the service's setting.
         limit: i64,
     },
-    /// Another process holds the lease for a unit of the same name (spec 05 L23). This process certainly does not hold it.
+    /// Another process holds the lease for a unit of the same name (spec 05 L23). This process certainly does not hold
+    /// it.
     #[error("{0}")]
     UnitHeld(Box<HeldUnit>),
     /// A claimer of the application failed. Nothing can be inferred, as with [`Unanswered`].

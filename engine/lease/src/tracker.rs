@@ -13,8 +13,8 @@ mod tests;
 /// Reason why a tracker stopped by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TrackerError {
-    /// A claim failed in a way that says nothing about leadership (spec 05 L15), or another living process holds the unit
-    /// (spec 05 L23).
+    /// A claim failed in a way that says nothing about leadership (spec 05 L15), or another living process holds the
+    /// unit (spec 05 L23).
     #[error("leadership failure: {0}")]
     Leadership(#[from] ClaimError),
 }
@@ -74,8 +74,8 @@ pub struct PolledTracker {
     /// A claim under way, and when it was begun.
     claim: Option<(RequestId, i64)>,
     block: Option<RequestId>,
-    /// After a wait that ended with an error the next claim is not made before: a service without room for waiters would
-    /// be asked without end.
+    /// After a wait that ended with an error the next claim is not made before: a service without room for waiters
+    /// would be asked without end.
     claim_at_ns: i64,
     /// Process that held the unit when this tracker last claimed (spec 05 L23).
     rival: Option<Box<HeldUnit>>,
@@ -165,7 +165,8 @@ impl PolledTracker {
         Some(Fence { application: self.application.clone(), unit: self.unit.clone(), token })
     }
 
-    /// True iff leadership is guaranteed for the duration from now on (spec 05 L16). A renewal that is due is done first.
+    /// True iff leadership is guaranteed for the duration from now on (spec 05 L16). A renewal that is due is done
+    /// first.
     pub fn claim_leader(&mut self, now_ns: i64) -> Ticket {
         let is_certain = match self.state {
             TrackerState::Leader => {
@@ -313,8 +314,8 @@ impl PolledTracker {
         }
     }
 
-    /// True when the process that holds the unit has claimed again since this tracker's last claim: it is alive then, and
-    /// not a predecessor that has died (spec 05 L23).
+    /// True when the process that holds the unit has claimed again since this tracker's last claim: it is alive then,
+    /// and not a predecessor that has died (spec 05 L23).
     fn is_alive(&self, held: &HeldUnit) -> bool {
         let rival = self.rival.as_ref();
         rival.is_some_and(|rival| rival.holder.id == held.holder.id && rival.claimed < held.claimed)

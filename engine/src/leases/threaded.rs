@@ -12,8 +12,8 @@ use harrier_lease::{
 /// Makes a [`PolledClaimer`] of any [`Claimer`] by calling it on threads of its own, so that a
 /// [`LeaseTracker`](super::LeaseTracker) works with a claimer of the application.
 ///
-/// Each request under way has a thread; a tracker has at most one claim and one wait. Dropping the adapter cancels its waits
-/// and does not wait for its threads: a claimer must return from a wait soon after its [`Cancel`] is cancelled.
+/// Each request under way has a thread; a tracker has at most one claim and one wait. Dropping the adapter cancels its
+/// waits and does not wait for its threads: a claimer must return from a wait soon after its [`Cancel`] is cancelled.
 ///
 /// ```no_run
 /// use std::time::Duration;

@@ -36,7 +36,8 @@ enum Add {
 }
 use Add::{Destination, Publication, ReceiveDestination, Subscription};
 
-/// (what there is before, what is added, its channel, code and head, words). `P` and `Q` are free ports, `B` is a busy one.
+/// (what there is before, what is added, its channel, code and head, words). `P` and `Q` are free ports, `B` is a busy
+/// one.
 type Row = (&'static str, Add, &'static str, (i32, &'static str), &'static str);
 const ROWS: &[Row] = &[
     ("", Publication, "foo:udp", INVALID_CHANNEL, "Aeron URIs must start with"),

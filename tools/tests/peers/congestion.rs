@@ -79,7 +79,8 @@ impl Trajectory {
         assert!(windows.is_sorted(), "{side}: {windows:?}");
         assert!(windows.iter().all(|window| window % MTU == 0 && *window >= 10 * MTU), "{side}: {windows:?}");
         assert_eq!(windows.last(), Some(&MAX_WINDOW), "{side}: {windows:?}");
-        // The curve takes seconds and is flat where it meets its maximum: who looks often sees several steps on the way.
+        // The curve takes seconds and is flat where it meets its maximum: who looks often sees several steps on the
+        // way.
         let has_looked_often = self.longest_pause_ns < OFTEN_NS;
         assert!(windows.len() >= 4 || !has_looked_often, "{side}: {windows:?}");
         assert!(self.rtt_ns.is_some_and(|rtt_ns| rtt_ns < 1_000_000_000), "{side}: {:?}", self.rtt_ns);

@@ -1,5 +1,5 @@
-//! aeron-go's service agent as a process of its own on our node, its cluster client and its archive client: a program that
-//! knows nothing of this code and of which nothing was changed. The transcripts are those of the released node.
+//! aeron-go's service agent as a process of its own on our node, its cluster client and its archive client: a program
+//! that knows nothing of this code and of which nothing was changed. The transcripts are those of the released node.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -332,9 +332,9 @@ fn assert_transcript(own: &[Value], expected: &[String]) {
     assert!(own.len() >= expected.len(), "it ends with {:?}", own.last());
 }
 
-/// All of the library's transcripts, one after the other on one node: timers, offers through the log, fragmented messages,
-/// a snapshot, a kill, a restart, a close by the service, suspend and resume, a shutdown, a restart, an abort. The service
-/// starts as early as the driver lets it.
+/// All of the library's transcripts, one after the other on one node: timers, offers through the log, fragmented
+/// messages, a snapshot, a kill, a restart, a close by the service, suspend and resume, a shutdown, a restart, an
+/// abort. The service starts as early as the driver lets it.
 #[test]
 fn the_callbacks_are_those_of_the_released_node() {
     if !is_available() {
@@ -442,7 +442,8 @@ fn a_killed_service_ends_the_node_and_both_come_back_from_the_log() {
     assert_eq!(replayed, 2 * messages);
 }
 
-/// The library takes a standby's snapshot for one of its own and acks it: the released module fails its next snapshot then.
+/// The library takes a standby's snapshot for one of its own and acks it: the released module fails its next snapshot
+/// then.
 #[test]
 fn an_ack_of_a_standbys_snapshot_does_no_harm() {
     if !is_available() {

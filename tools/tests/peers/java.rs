@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use crate::peers::peer::{self, Kind, Peer};
 use crate::support::source;
 
-/// Flags of every virtual machine: small, quick to start, without files for its own monitors, open where Agrona needs it.
+/// Flags of every virtual machine: small, quick to start, without files for its own monitors, open where Agrona needs
+/// it.
 const FLAGS: [&str; 6] = [
     "-Xms32m",
     "-Xmx256m",

@@ -220,8 +220,8 @@ fn copies(pair: &mut Pair, from: &str, to: &str) {
 /// Copies over a response channel, with a separate session.
 fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
     let control = format!("127.0.0.1:{}", free_port());
-    // The released archive keeps the session of its client's request stream for the stream that asks for the replay, which
-    // then clashes, unless the client itself is answered over a response channel.
+    // The released archive keeps the session of its client's request stream for the stream that asks for the replay,
+    // which then clashes, unless the client itself is answered over a response channel.
     let response = match to {
         "java" => format!("response=aeron:udp?control-mode=response|control=127.0.0.1:{}", free_port()),
         _ => String::new(),

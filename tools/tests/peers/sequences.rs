@@ -3,7 +3,8 @@
 //! same place).
 //!
 //! Captures differ in how often timers fired between two steps of a program. So repetitions are left out on both sides:
-//! idle heartbeats, status messages of a flowing stream, and each later copy of what a timer repeats or of what opens a stream.
+//! idle heartbeats, status messages of a flowing stream, and each later copy of what a timer repeats or of what opens a
+//! stream.
 
 mod relay;
 mod response;

@@ -147,7 +147,8 @@ fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind)
 }
 
 fn a_rejected_image_and_a_revoked_publication_end_on_both_sides(kind: Kind) {
-    // A rejected image ends with its liveness. Their sender is without a receiver until ours has ended, so it is long there.
+    // A rejected image ends with its liveness. Their sender is without a receiver until ours has ended, so it is long
+    // there.
     let driver = OurDriver::start(&["aeron.image.liveness.timeout=60s"]);
     let (mut peer, _directory) = kind.with_own_driver(&["aeron.image.liveness.timeout=10s"]);
     let mut client = Client::connect(&driver.directory);

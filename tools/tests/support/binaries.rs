@@ -63,8 +63,8 @@ fn newest_source(path: &Path) -> Option<SystemTime> {
 /// Environment variable that names the transport of our drivers, sockets when it is absent.
 pub const TRANSPORT_VARIABLE: &str = "HARRIER_TEST_TRANSPORT";
 
-/// Transport of our drivers. Where the host lacks it the tests run on sockets and print a message, or fail where peers are
-/// required.
+/// Transport of our drivers. Where the host lacks it the tests run on sockets and print a message, or fail where peers
+/// are required.
 fn transport() -> &'static str {
     let name = std::env::var(TRANSPORT_VARIABLE).ok();
     let kind = name.map(|name| TransportKind::by_name(&name).unwrap()).unwrap_or_default();
@@ -140,8 +140,8 @@ pub struct OurNode {
 }
 
 impl OurNode {
-    /// Starts a node in a new directory with arguments beyond `--dir`, `--aeron-dir`, `--member-id` and `--members`, and
-    /// waits until it serves.
+    /// Starts a node in a new directory with arguments beyond `--dir`, `--aeron-dir`, `--member-id` and `--members`,
+    /// and waits until it serves.
     pub fn start(arguments: &[&str]) -> Self {
         let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
         let members = format!("0,{}", endpoints.join(","));

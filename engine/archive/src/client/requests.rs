@@ -123,8 +123,9 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StopAllReplays { recording_id })
     }
 
-    /// Copies a recording of the archive that listens on `source_control_channel` into this client's archive. The answer's
-    /// relevant id is the replication id; signals and errors that carry it as correlation id follow, REPLICATE_END last.
+    /// Copies a recording of the archive that listens on `source_control_channel` into this client's archive. The
+    /// answer's relevant id is the replication id; signals and errors that carry it as correlation id follow,
+    /// REPLICATE_END last.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording), and parameters that contradict each other.

@@ -27,7 +27,8 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
     /// Keeps the next recording id.
     ///
     /// # Errors
-    /// A file that cannot be read, written or removed. The new catalog takes the old one's place before any segment goes.
+    /// A file that cannot be read, written or removed. The new catalog takes the old one's place before any segment
+    /// goes.
     pub fn compact(&mut self) -> Result<Compaction, ToolError> {
         let mut done = Compaction { deleted_entries: 0, reclaimed_bytes: 0, deleted_segments: 0 };
         let mut bytes = self.files.bytes[..HEADER_LENGTH].to_vec();

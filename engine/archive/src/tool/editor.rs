@@ -75,8 +75,8 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         ])
     }
 
-    /// Computes and writes the checksums of catalog entries, and of the data frames in the last segment of each recording,
-    /// or in all. Returns the number of segment files written.
+    /// Computes and writes the checksums of catalog entries, and of the data frames in the last segment of each
+    /// recording, or in all. Returns the number of segment files written.
     ///
     /// # Errors
     /// [`ToolError::Unknown`], or a file that cannot be read or written.

@@ -122,8 +122,8 @@ impl Cluster<'_> {
     /// Sends a message to a session's client; returns the position of its stream, or 1 on members that do not lead.
     ///
     /// # Errors
-    /// See [`ClusterError`]. [`reply`](Self::reply) is the call for answers: it waits while the client's stream is full, but
-    /// does not let a client that does not read hold up the cluster.
+    /// See [`ClusterError`]. [`reply`](Self::reply) is the call for answers: it waits while the client's stream is
+    /// full, but does not let a client that does not read hold up the cluster.
     #[inline]
     pub fn send_to_session(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
         self.check_allowed()?;
@@ -143,9 +143,9 @@ impl Cluster<'_> {
     }
 
     /// Replies to a session's client. Waits while the client's stream is full, up to
-    /// [`reply_patience_ns`](super::ServiceContainerContext::reply_patience_ns), and then closes the session: a client that
-    /// does not read its egress must not hold up all others. Waits of a session count together. They are forgiven at 1/64
-    /// of the time that passes, and so are the waits for all sessions, which may take twice as long.
+    /// [`reply_patience_ns`](super::ServiceContainerContext::reply_patience_ns), and then closes the session: a client
+    /// that does not read its egress must not hold up all others. Waits of a session count together. They are forgiven
+    /// at 1/64 of the time that passes, and so are the waits for all sessions, which may take twice as long.
     ///
     /// Returns the position of the client's stream, or 1 on members that do not lead.
     ///
@@ -235,8 +235,8 @@ impl Cluster<'_> {
         Ok(ClusterClaim::new(claim, &header))
     }
 
-    /// Offers a message of this service to the log, from which all services of the cluster receive it. Every member offers
-    /// it, and the leader's is taken. Returns the position of the stream to the consensus module.
+    /// Offers a message of this service to the log, from which all services of the cluster receive it. Every member
+    /// offers it, and the leader's is taken. Returns the position of the stream to the consensus module.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -255,8 +255,8 @@ impl Cluster<'_> {
         Ok(ClusterClaim::new(claim, &header))
     }
 
-    /// Schedules a timer, or reschedules it; `deadline` is in the cluster's time unit. It takes effect when the consensus
-    /// module reads it. Ids are shared by all services of the cluster.
+    /// Schedules a timer, or reschedules it; `deadline` is in the cluster's time unit. It takes effect when the
+    /// consensus module reads it. Ids are shared by all services of the cluster.
     ///
     /// # Errors
     /// See [`ClusterError`]; one attempt is made.
@@ -318,8 +318,9 @@ impl Cluster<'_> {
         }
     }
 
-    /// Waits inside a callback. On a shared thread the other agents run meanwhile; on a thread of its own the thread rests.
-    /// Keeps the container alive for driver, archive and consensus module. There is no other way to wait in a callback.
+    /// Waits inside a callback. On a shared thread the other agents run meanwhile; on a thread of its own the thread
+    /// rests. Keeps the container alive for driver, archive and consensus module. There is no other way to wait in a
+    /// callback.
     pub fn idle(&mut self, work_count: usize) {
         self.waiter.idle(work_count);
         let now = self.waiter.now();

@@ -74,7 +74,8 @@ pub struct ServiceContainerContext {
     pub archive: ArchiveClientContext,
     /// Longest wait for the driver and the consensus module at start, ns.
     pub startup_timeout_ns: i64,
-    /// Longest time that [`Cluster::reply`](super::Cluster::reply) waits for a client that does not read its egress, ns.
+    /// Longest time that [`Cluster::reply`](super::Cluster::reply) waits for a client that does not read its egress,
+    /// ns.
     pub reply_patience_ns: i64,
 }
 

@@ -6,8 +6,8 @@ use crate::codec::{AnswerCode, Request};
 /// Time between two questions whether the session has ended, ns.
 const ASK_NS: i64 = 5_000_000;
 
-/// Ends the session that broke off before anything is asked in the next one: a claim that is still on its way in it would
-/// otherwise be granted behind a denial (spec 05 L2). There is at most one: while it lasts, nothing is asked in
+/// Ends the session that broke off before anything is asked in the next one: a claim that is still on its way in it
+/// would otherwise be granted behind a denial (spec 05 L2). There is at most one: while it lasts, nothing is asked in
 /// another.
 #[derive(Debug)]
 pub(super) struct Predecessor {
