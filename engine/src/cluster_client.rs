@@ -110,12 +110,12 @@ impl BlockingClusterClient {
                 outcome => break outcome?,
             }
         };
-        let mut own = Self { aeron, client, idle, timeout_ns };
-        while !own.client.is_connected() {
-            let work_count = own.poll(&mut |_: i64, _: i64, _: &[u8]| ())?;
-            own.idle.idle(work_count);
+        let mut session = Self { aeron, client, idle, timeout_ns };
+        while !session.client.is_connected() {
+            let work_count = session.poll(&mut |_: i64, _: i64, _: &[u8]| ())?;
+            session.idle.idle(work_count);
         }
-        Ok(own)
+        Ok(session)
     }
 
     /// Sets the idle strategy of waiting calls.
@@ -177,7 +177,7 @@ impl BlockingClusterClient {
         listener: &mut impl EgressListener,
     ) -> Result<i64, BlockingClientError> {
         let mut position = 0;
-        self.until("offering a message", listener, |own, _| match own.client.offer(message) {
+        self.until("offering a message", listener, |client, _| match client.client.offer(message) {
             Ok(sent) => {
                 position = sent;
                 Ok(true)
@@ -197,14 +197,14 @@ impl BlockingClusterClient {
         listener: &mut impl EgressListener,
     ) -> Result<(), BlockingClientError> {
         let correlation_id = self.aeron.next_correlation_id();
-        self.until("asking for a snapshot", listener, |own, _| {
-            match own.client.request_snapshot(correlation_id) {
+        self.until("asking for a snapshot", listener, |client, _| {
+            match client.client.request_snapshot(correlation_id) {
                 Err(error) if error.is_retryable() => Ok(false),
                 outcome => Ok(outcome?),
             }
         })?;
         let mut with_answer = WithAnswer { listener, correlation_id, answer: None };
-        self.until("waiting for the answer", &mut with_answer, |_, own| Ok(own.answer.is_some()))?;
+        self.until("waiting for the answer", &mut with_answer, |_, egress| Ok(egress.answer.is_some()))?;
         match with_answer.answer {
             Some((0, _)) | None => Ok(()),
             Some((_, message)) => Err(BlockingClientError::NoSnapshot(message)),

@@ -221,13 +221,13 @@ fn archive_context(context: &NodeContext) -> ArchiveContext {
     if context.sync_level > SyncLevel::None {
         archive.record_checksum = Some(Checksum::Crc32c);
     }
-    let own = harrier_cluster::members::parse(&context.members)
+    let member = harrier_cluster::members::parse(&context.members)
         .ok()
         .and_then(|members| members.into_iter().find(|member| member.id == context.member_id));
-    let own = own.map(|member| member.archive);
-    let host = own.as_ref().and_then(|own| own.rsplit_once(':'));
+    let endpoint = member.map(|member| member.archive);
+    let host = endpoint.as_ref().and_then(|endpoint| endpoint.rsplit_once(':'));
     archive.replication_channel = host.map(|(host, _)| format!("aeron:udp?endpoint={host}:0"));
-    archive.control_channel = own.map(|own| format!("aeron:udp?endpoint={own}"));
+    archive.control_channel = endpoint.map(|endpoint| format!("aeron:udp?endpoint={endpoint}"));
     archive
 }
 
@@ -262,11 +262,11 @@ fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContain
     (0..count as i32)
         .map(|service_id| {
             let directory = context.directory.join("cluster");
-            let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
-            own = own.for_cluster(context.cluster_id);
-            own.snapshot_channel = snapshot_channel(context);
-            own.archive.seed = context.seed.rotate_left(29 + service_id as u32);
-            own
+            let mut container = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
+            container = container.for_cluster(context.cluster_id);
+            container.snapshot_channel = snapshot_channel(context);
+            container.archive.seed = context.seed.rotate_left(29 + service_id as u32);
+            container
         })
         .collect()
 }

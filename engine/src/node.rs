@@ -342,12 +342,14 @@ impl Parts {
         let Composition { driver, archive, module, containers, .. } = parts;
         let Driver { conductor, sender, receiver, executor, handle, .. } = driver;
         let mut runners = Vec::new();
-        for (own, factory) in containers.into_iter().zip(services) {
+        for (settings, factory) in containers.into_iter().zip(services) {
             let (idle, handle, outcome) = (context.idle.clone(), handle.clone(), outcome.clone());
-            let name = own.service_name.clone();
+            let name = settings.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
                 let thread = thread(idle, &handle, &outcome);
-                thread.install(vec![container(own, factory, &thread)?]).map_err(|error| error.to_string())?;
+                thread
+                    .install(vec![container(settings, factory, &thread)?])
+                    .map_err(|error| error.to_string())?;
                 Ok(thread)
             })?);
         }

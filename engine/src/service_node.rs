@@ -44,16 +44,16 @@ impl ServiceNodeContext {
     }
 
     fn container(&self, service_id: i32) -> Result<ServiceContainerContext, NodeError> {
-        let mut own =
+        let mut container =
             ServiceContainerContext::new(&self.aeron_directory, &self.cluster_directory, service_id)
                 .for_cluster(self.cluster_id);
-        own.archive.seed = self.seed.rotate_left(29 + service_id as u32);
+        container.archive.seed = self.seed.rotate_left(29 + service_id as u32);
         let lookup = |name: &str| {
             let is_own = !["aeron.dir", "aeron.cluster.service.id"].contains(&name);
             is_own.then(|| self.properties.get(name)).flatten().map(str::to_owned)
         };
-        own.apply(&lookup).map_err(|error| NodeError::Setting(error.to_string()))?;
-        Ok(own)
+        container.apply(&lookup).map_err(|error| NodeError::Setting(error.to_string()))?;
+        Ok(container)
     }
 }
 
@@ -88,17 +88,17 @@ impl ServiceNode {
         let outcome = Arc::new(Outcome::default());
         let mut runners = Vec::new();
         for (service_id, factory) in services {
-            let own = context.container(service_id)?;
-            own.validate().map_err(|error| NodeError::Setting(error.to_string()))?;
+            let container = context.container(service_id)?;
+            container.validate().map_err(|error| NodeError::Setting(error.to_string()))?;
             let idle = node::idle(&context.properties, &context.idle)?;
             let outcome = outcome.clone();
-            let name = own.service_name.clone();
+            let name = container.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
                 let pace = Box::new(ThreadPace::new(SystemClock, idle));
                 let thread = SharedThread::new(pace, Box::new(move |role, error| outcome.note(role, error)));
                 let waiter = Box::new(thread.clone());
                 let container =
-                    ServiceContainer::launch(own, factory(), MappedMemory, waiter, &SystemClock.now())
+                    ServiceContainer::launch(container, factory(), MappedMemory, waiter, &SystemClock.now())
                         .map_err(|error| error.to_string())?;
                 let agents: Vec<Box<dyn Agent>> = vec![Box::new(container)];
                 thread.install(agents).map_err(|error| error.to_string())?;

@@ -101,11 +101,11 @@ impl<S: ClusteredService> ClusteredService for Probe<S> {
 
 fn services(states: &States) -> Vec<ServiceFactory> {
     let settings = LeaseSettings { max_leases: 6, max_pins: 4, max_waiters: 8, ..LeaseSettings::default() };
-    let (own, copy) = (states.clone(), states.clone());
+    let (original, copy) = (states.clone(), states.clone());
     vec![
         Box::new(move || {
             let service = LeaseService::new(settings).unwrap();
-            Box::new(Probe { service, table: LeaseService::table, states: own })
+            Box::new(Probe { service, table: LeaseService::table, states: original })
         }),
         Box::new(move || {
             let service = FencedService::new(EchoService, settings).unwrap();
@@ -121,7 +121,7 @@ fn check(states: &States) {
     let mut by_both = 0;
     for (position, seen) in states.iter() {
         assert!(seen.iter().all(|(_, state)| *state == seen[0].1), "tables differ at {position}");
-        by_both += usize::from([0, 1].iter().all(|id| seen.iter().any(|(own, _)| own == id)));
+        by_both += usize::from([0, 1].iter().all(|id| seen.iter().any(|(service_id, _)| service_id == id)));
     }
     assert!(by_both > 40, "{by_both} of {} positions", states.len());
 }

@@ -106,10 +106,10 @@ impl Rig {
         let context = self.cluster.context();
         let ingress = context.members.split(',').nth(1).unwrap().to_owned();
         let egress = "aeron:udp?endpoint=127.0.0.1:0|term-length=64k";
-        let mut own = LeaseClientContext::new(ClusterClientContext::new(format!("0={ingress}"), egress));
+        let mut context = LeaseClientContext::new(ClusterClientContext::new(format!("0={ingress}"), egress));
         // Restarts on a busy host take their time.
-        own.timeout_ns = PATIENCE_NS;
-        own
+        context.timeout_ns = PATIENCE_NS;
+        context
     }
 
     pub fn client(&self) -> BlockingLeaseClient {
@@ -183,12 +183,12 @@ fn one_unit_leads_and_others_are_denied_until_it_steps_down() {
     assert_eq!(again.token, tenure.token, "spec 05 L4");
 
     // Spec 05 L9.
-    let (own, other) = (client.leadership_check("db", "db/0"), client.leadership_check("db", "db/1"));
+    let (holder, other) = (client.leadership_check("db", "db/0"), client.leadership_check("db", "db/1"));
     let mut fence = Fence::default();
-    own.check(Some(&mut fence)).unwrap();
+    holder.check(Some(&mut fence)).unwrap();
     assert_eq!(fence, fence_of(tenure, "db/0"));
     let mut local = Fence::default();
-    own.check_local(Some(&mut local)).unwrap();
+    holder.check_local(Some(&mut local)).unwrap();
     assert_eq!(local, fence);
     assert_eq!(other.check(Some(&mut fence)), Err(CheckError::NotHeld));
     assert_eq!((other.check_local(None), fence.unit.as_str()), (Err(CheckError::NotHeld), "db/0"));
@@ -204,15 +204,15 @@ fn one_unit_leads_and_others_are_denied_until_it_steps_down() {
     assert_eq!(stale, Err(ReleaseError::Stale { current: tenure.token }));
     client.release("db", "db/0", tenure.token).unwrap();
     client.release("db", "db/0", tenure.token).unwrap();
-    assert!(waiting.into_iter().all(|own| own.join().unwrap() == Ok(())));
-    assert_eq!(own.check_local(None), Err(CheckError::NotHeld));
-    assert_eq!(own.check(None), Err(CheckError::NotHeld));
+    assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == Ok(())));
+    assert_eq!(holder.check_local(None), Err(CheckError::NotHeld));
+    assert_eq!(holder.check(None), Err(CheckError::NotHeld));
 
     let next = client.claim_leadership("db", "db/1", LONG).unwrap();
     assert!(next.token > tenure.token);
     let late = client.release("db", "db/0", tenure.token);
     assert_eq!(late, Err(ReleaseError::Stale { current: next.token }));
-    drop((own, other, client));
+    drop((holder, other, client));
     node.stop().unwrap();
 }
 
@@ -255,7 +255,7 @@ fn bad_input_is_refused_before_anything_is_sent() {
         ("db", "db/0", Duration::MAX, "duration"),
     ] {
         let error = client.claim_leadership(application, unit, duration).unwrap_err();
-        assert!(matches!(&error, ClaimError::Invalid(own) if own.field == field), "{error}");
+        assert!(matches!(&error, ClaimError::Invalid(invalid) if invalid.field == field), "{error}");
     }
     let error = client.block_until_leadership_released("", &Cancel::new()).unwrap_err();
     assert!(matches!(error, BlockError::Invalid(_)), "{error}");
@@ -316,7 +316,7 @@ fn each_limit_says_which_one_it_is() {
     assert_eq!(error, BlockError::TooManyWaiters { limit: 1 });
     client.unpin("db", "m").unwrap();
     let leases = client.list().unwrap().leases;
-    let token = leases.iter().find(|own| own.application == "db").unwrap().token;
+    let token = leases.iter().find(|lease| lease.application == "db").unwrap().token;
     client.release("db", "x/0", token).unwrap();
     let mut outcome = None;
     until("the wake-up", || {

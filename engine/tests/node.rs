@@ -51,19 +51,19 @@ impl ClusteredService for Keeper {
         message: &[u8],
         _: &Header<'_>,
     ) {
-        let own = cluster.service_id();
+        let id = cluster.service_id();
         let text = String::from_utf8_lossy(message).into_owned();
         assert_ne!(text, "panic");
         let Some(session) = session else {
             return self.kept.push(format!("of a service: {text}"));
         };
         if text == "tell" {
-            let answer = format!("{own} has {}", self.kept.join(", "));
+            let answer = format!("{id} has {}", self.kept.join(", "));
             cluster.retry(|cluster| cluster.send_to_session(session.id, answer.as_bytes())).unwrap();
             return;
         }
         if text == "ask around" {
-            let question = format!("{own} asks");
+            let question = format!("{id} asks");
             cluster.retry(|cluster| cluster.offer(question.as_bytes())).unwrap();
         }
         self.kept.push(text);
@@ -177,8 +177,8 @@ fn messages_between_services_reach_all_services_once() {
     let node = cluster.start(keepers(2)).unwrap();
     let mut client = cluster.connect().unwrap();
     client.offer(b"ask around", &mut Heard::default()).unwrap();
-    let all = |own: usize, order: [usize; 2]| {
-        format!("{own} has ask around, of a service: {} asks, of a service: {} asks", order[0], order[1])
+    let all = |id: usize, order: [usize; 2]| {
+        format!("{id} has ask around, of a service: {} asks, of a service: {} asks", order[0], order[1])
     };
     let mut answers = Vec::new();
     let deadline_ns = SystemClock.now().ns + PATIENCE_NS;

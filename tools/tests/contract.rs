@@ -259,9 +259,9 @@ fn a_running_driver_is_shown_as_text_and_as_json() {
     client.send(&mut publication, 0..10, 100);
     client.receive(&mut subscription, 0..10, 100);
     let run = |command: &str, arguments: &[&str]| {
-        let mut own = harrier();
-        own.args([command, "--aeron-dir"]).arg(&driver.directory).args(arguments);
-        let (code, output, errors) = finish(&mut own);
+        let mut tool = harrier();
+        tool.args([command, "--aeron-dir"]).arg(&driver.directory).args(arguments);
+        let (code, output, errors) = finish(&mut tool);
         assert_eq!((code, errors.as_str()), (0, ""), "{command} {arguments:?}");
         output
     };

@@ -309,19 +309,19 @@ impl Field {
         process.kill();
         self.listen();
         let now_ns = SystemClock.now().ns;
-        let own = &mut self.members[member];
-        own.process = None;
-        own.killed_ns.push(now_ns);
-        own.start_at_ns = now_ns + pause_ns;
+        let unit = &mut self.members[member];
+        unit.process = None;
+        unit.killed_ns.push(now_ns);
+        unit.start_at_ns = now_ns + pause_ns;
         true
     }
 
     /// Starts the units whose pause is over.
     fn start_units(&mut self, now_ns: i64) {
         for member in 0..self.members.len() {
-            let own = &self.members[member];
-            if own.process.is_none() && now_ns >= own.start_at_ns {
-                let process = self.start(own.application, own.index, own.token);
+            let unit = &self.members[member];
+            if unit.process.is_none() && now_ns >= unit.start_at_ns {
+                let process = self.start(unit.application, unit.index, unit.token);
                 self.members[member].process = Some(process);
             }
         }

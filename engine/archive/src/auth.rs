@@ -28,7 +28,9 @@ impl Authenticator {
     pub(crate) fn on_connect(&self, credentials: &[u8]) -> Verdict {
         match self {
             Self::AllowAll => Verdict::Authenticated,
-            Self::Credentials(known) if known.iter().any(|own| own == credentials) => Verdict::Authenticated,
+            Self::Credentials(known) if known.iter().any(|accepted| accepted == credentials) => {
+                Verdict::Authenticated
+            }
             Self::Credentials(_) => Verdict::Rejected,
             Self::Challenge { challenge, .. } => Verdict::Challenged(challenge.clone()),
         }

@@ -209,7 +209,9 @@ impl ArchiveAnswer {
             [ArchiveErrorCode::UnknownSubscription, ArchiveErrorCode::UnknownReplication];
         match self {
             Self::Ok { .. } => Some(true),
-            Self::Error { code, .. } if NOTHING_TO_STOP.iter().any(|own| *own as i64 == *code) => Some(false),
+            Self::Error { code, .. } if NOTHING_TO_STOP.iter().any(|ignored| *ignored as i64 == *code) => {
+                Some(false)
+            }
             _ => None,
         }
     }
@@ -279,7 +281,9 @@ impl ArchiveClient {
             return self.go_on_connecting(aeron, now.ns);
         }
         let work_count = self.read_answers()?;
-        if self.subscription.as_mut().is_some_and(|own| own.images().is_empty()) && self.answers.is_empty() {
+        if self.subscription.as_mut().is_some_and(|subscription| subscription.images().is_empty())
+            && self.answers.is_empty()
+        {
             return Err(ArchiveClientError::Disconnected {
                 channel: self.context.control_request_channel.clone(),
             });
@@ -349,14 +353,14 @@ impl ArchiveClient {
             argument: "control channel",
             reason: error.to_string(),
         })?;
-        for own in [
+        for name in [
             key::SESSION_ID,
             key::INITIAL_TERM_ID,
             key::TERM_ID,
             key::TERM_OFFSET,
             key::SPIES_SIMULATE_CONNECTION,
         ] {
-            uri.remove(own);
+            uri.remove(name);
         }
         uri.put(key::TERM_LENGTH, 64 << 10);
         uri.put(key::RESPONSE_CORRELATION_ID, subscription_id);
@@ -420,7 +424,7 @@ impl ArchiveClient {
 }
 
 fn answer_of(response: Response<'_>, session_id: i64) -> Option<ArchiveAnswer> {
-    let (own, answer) = match response {
+    let (control_session_id, answer) = match response {
         Response::Control { control_session_id, correlation_id, relevant_id, code, message, .. } => {
             let answer = match code {
                 ControlCode::Ok => ArchiveAnswer::Ok { correlation_id, relevant_id },
@@ -465,5 +469,5 @@ fn answer_of(response: Response<'_>, session_id: i64) -> Option<ArchiveAnswer> {
         }
         Response::Challenge { .. } | Response::Ping { .. } => return None,
     };
-    (own == session_id).then_some(answer)
+    (control_session_id == session_id).then_some(answer)
 }

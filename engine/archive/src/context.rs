@@ -200,9 +200,9 @@ impl ArchiveContext {
             ("aeron.archive.replication.channel", &mut self.replication_channel),
             ("aeron.archive.control.response.channel", &mut self.replication_response_channel),
         ];
-        for (name, own) in channels {
+        for (name, setting) in channels {
             if let Some(text) = lookup(name) {
-                *own = Some(text);
+                *setting = Some(text);
             }
         }
         let times = [
@@ -211,9 +211,9 @@ impl ArchiveContext {
             ("aeron.archive.session.liveness.check.interval", &mut self.session_liveness_check_interval_ns),
             ("aeron.archive.replay.linger.timeout", &mut self.replay_linger_timeout_ns),
         ];
-        for (name, own) in times {
+        for (name, setting) in times {
             if let Some(text) = lookup(name) {
-                *own = parse_duration_ns(&text)
+                *setting = parse_duration_ns(&text)
                     .ok_or_else(|| invalid(name, &text, "must be a time such as 10s or 200ms"))?;
             }
         }
@@ -221,9 +221,9 @@ impl ArchiveContext {
             ("aeron.archive.max.concurrent.recordings", &mut self.max_concurrent_recordings),
             ("aeron.archive.max.concurrent.replays", &mut self.max_concurrent_replays),
         ];
-        for (name, own) in counts {
+        for (name, setting) in counts {
             if let Some(text) = lookup(name) {
-                *own = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
+                *setting = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
             }
         }
         let name = "aeron.archive.low.storage.space.threshold";

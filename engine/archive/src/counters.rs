@@ -53,8 +53,8 @@ fn decode(key: &[u8]) -> Option<(i64, i32, i64)> {
     Some((recording_id, session_id, archive_id))
 }
 
-fn matches_archive(own: i64, wanted: Option<i64>) -> bool {
-    wanted.is_none_or(|id| id == -1 || id == own)
+fn matches_archive(archive_id: i64, wanted: Option<i64>) -> bool {
+    wanted.is_none_or(|id| id == -1 || id == archive_id)
 }
 
 /// Finds the position counter of a session's recording, with the recording id.

@@ -191,8 +191,8 @@ impl SegmentSeal {
                 headers = crc32c::crc32c_append(headers, &group[frame..frame + HEADER_LENGTH]);
                 frame = next;
             }
-            let expected = self.groups.iter().find(|own| own.first as usize == first);
-            if frame != group.len() || expected.is_none_or(|own| own.headers != headers) {
+            let expected = self.groups.iter().find(|group| group.first as usize == first);
+            if frame != group.len() || expected.is_none_or(|sealed| sealed.headers != headers) {
                 let reason = "a header among the frames from here on is not the one that was written";
                 return Err(BadFrame { offset: first, reason });
             }

@@ -275,7 +275,8 @@ impl ClusterClient {
                 request.encode(&mut self.buffer).map_err(|_| ClusterClientError::NotConnected)?
             }
         };
-        let Some(publication) = self.ingress.get_mut(self.leader).and_then(|own| own.publication.as_mut())
+        let Some(publication) =
+            self.ingress.get_mut(self.leader).and_then(|ingress| ingress.publication.as_mut())
         else {
             return Ok(false);
         };

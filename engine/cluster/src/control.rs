@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn a_command_is_taken_once() {
-        let own = counters(NEUTRAL);
-        let reader = own.reader();
+        let toggles = counters(NEUTRAL);
+        let reader = toggles.reader();
         assert!(is_done(reader, 7));
         assert_eq!(command(reader, 7, ClusterCommand::Snapshot), Ok(()));
         assert!(!is_done(reader, 7));
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn only_a_resume_is_taken_while_suspended() {
-        let own = counters(ClusterCommand::Suspend as i64);
-        assert_eq!(command(own.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Busy(2)));
-        assert_eq!(command(own.reader(), 7, ClusterCommand::Resume), Ok(()));
-        let own = counters(INACTIVE);
-        assert_eq!(command(own.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Inactive));
+        let toggles = counters(ClusterCommand::Suspend as i64);
+        assert_eq!(command(toggles.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Busy(2)));
+        assert_eq!(command(toggles.reader(), 7, ClusterCommand::Resume), Ok(()));
+        let toggles = counters(INACTIVE);
+        assert_eq!(command(toggles.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Inactive));
     }
 }

@@ -15,7 +15,7 @@ fn a_full_disk() {
     let mut node = Node::start(directory.path(), &ports, &plan);
     let text = node.until_end(ROLE);
     assert!(text.contains("archive has no storage space left"), "{text}");
-    assert!(node.logged_errors().iter().any(|own| own.contains("no storage space left")));
+    assert!(node.logged_errors().iter().any(|error| error.contains("no storage space left")));
     node.kill();
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();

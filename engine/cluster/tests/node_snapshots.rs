@@ -94,7 +94,9 @@ fn snapshot_and_log_are_the_log_alone() {
                 2
             );
             assert!(after.iter().filter(|entry| entry.is_snapshot()).all(|entry| {
-                before.iter().all(|own| !own.is_snapshot() || own.recording_id != entry.recording_id)
+                before
+                    .iter()
+                    .all(|earlier| !earlier.is_snapshot() || earlier.recording_id != entry.recording_id)
             }));
         }
         let open: Vec<String> =
@@ -137,7 +139,7 @@ fn two_services_are_in_one_snapshot_and_their_messages_go_on() {
     node.take_snapshot();
     let services: Vec<i32> = node.entries()[1..].iter().map(|entry| entry.service_id).collect();
     assert_eq!(services, [1, 0, -1]);
-    let count = |node: &Node, line: &str| node.seen().iter().filter(|own| *own == line).count();
+    let count = |node: &Node, line: &str| node.seen().iter().filter(|seen| *seen == line).count();
     assert_eq!((count(&node, "0 service m3"), count(&node, "1 service m3")), (2, 2));
     node.send(client, "forward tail");
     node.until("the message behind", |node| (count(node, "1 service tail") == 2).then_some(()));
@@ -176,7 +178,7 @@ fn restored_sessions_are_told_of_the_new_term() {
     // OK with the new term precedes the NewLeaderEvent (spec 04 §3.5).
     let first = &node.clients[client].heard[0];
     assert!(
-        matches!(first, Heard::Event { session_id: own, code: EventCode::Ok, .. } if *own == session_id),
+        matches!(first, Heard::Event { session_id: id, code: EventCode::Ok, .. } if *id == session_id),
         "{first:?}"
     );
     node.clients[client].follow(1, ports[0]);

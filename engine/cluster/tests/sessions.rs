@@ -172,7 +172,7 @@ fn admin_requests_are_answered_in_the_words_of_the_released_cluster() {
         });
         node.until("the response", |node| {
             node.clients[client].heard.iter().find_map(|heard| match heard {
-                Heard::Admin { correlation_id: own, code, message, .. } if *own == correlation_id => {
+                Heard::Admin { correlation_id: id, code, message, .. } if *id == correlation_id => {
                     Some((*code, message.clone()))
                 }
                 _ => None,
@@ -193,8 +193,8 @@ fn admin_requests_are_answered_in_the_words_of_the_released_cluster() {
     assert_eq!(admin(&mut node, client, 2, 5), (1, "Unknown request type: 5".to_owned()));
     // Two at once: the second finds the toggle taken.
     node.until("both requests", |node| {
-        let own = &mut node.clients[client];
-        (own.admin(3, 0) && own.admin(4, 0)).then_some(())
+        let requester = &mut node.clients[client];
+        (requester.admin(3, 0) && requester.admin(4, 0)).then_some(())
     });
     let second = node.until("the second response", |node| {
         node.clients[client].heard.iter().find_map(|heard| match heard {

@@ -120,7 +120,7 @@ fn read(message: &[u8]) -> Told {
                 log: (log_recording_id, log_leadership_term_id, log_term_base_log_position),
                 snapshots: snapshots
                     .iter()
-                    .map(|own| (own.recording_id, own.log_position, own.service_id))
+                    .map(|snapshot| (snapshot.recording_id, snapshot.log_position, snapshot.service_id))
                     .collect(),
                 members: cluster_members.to_owned(),
             };

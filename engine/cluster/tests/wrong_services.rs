@@ -67,7 +67,7 @@ fn acks_that_nobody_waits_for_are_said_and_change_nothing() {
         "initial ack already received from service 0",
         "ack 1 at 0 of service 7, which this node does not have",
     ] {
-        assert!(errors.iter().any(|own| own == text), "{text} in {errors:?}");
+        assert!(errors.iter().any(|error| error == text), "{text} in {errors:?}");
     }
 }
 

@@ -79,9 +79,9 @@ impl LeaseService {
         settings: LeaseSettings,
         records: impl IntoIterator<Item = &'m [u8]>,
     ) -> Result<Self, ServiceFailure> {
-        let mut own = Self::new(settings)?;
-        stored::read_records(records, &mut own.table, Some(&mut own.waiters))?;
-        Ok(own)
+        let mut service = Self::new(settings)?;
+        stored::read_records(records, &mut service.table, Some(&mut service.waiters))?;
+        Ok(service)
     }
 
     fn carry_out(

@@ -198,10 +198,10 @@ fn refusals_have_the_words_that_system_tests_look_for() {
         let with_ports = |text: &str| text.replace(":P", &one).replace(":Q", &other).replace(":B", &busy);
         let (before, channel) = (with_ports(before), with_ports(channel));
         let _publication = before.starts_with("aeron").then(|| client.exclusive(&before, STREAM));
-        let _subscription = before.strip_prefix("sub ").map(|own| client.subscription(own, STREAM));
+        let _subscription = before.strip_prefix("sub ").map(|channel| client.subscription(channel, STREAM));
         match add(&mut client, *what, &channel) {
-            Some((own, message)) => {
-                assert_eq!(own, *code, "{channel}: {message}");
+            Some((actual, message)) => {
+                assert_eq!(actual, *code, "{channel}: {message}");
                 assert!(message.starts_with(head) && message.contains(words), "{channel}: {message}");
                 expected.push((1, message));
             }
@@ -258,9 +258,9 @@ fn answer(aeron: &Path, channel: &str, longest: usize) -> (i32, String) {
             .events
             .receive(&mut |type_id, body| {
                 assert!(body.len() + 8 <= longest, "an event of {} bytes", body.len());
-                if let Ok(Event::Error { correlation_id: own, error_code, message }) =
+                if let Ok(Event::Error { correlation_id: id, error_code, message }) =
                     Event::decode(type_id, body)
-                    && own == correlation_id
+                    && id == correlation_id
                 {
                     found = Some((error_code, message.to_owned()));
                 }

@@ -110,7 +110,7 @@ fn windows_grow_alike_on_both_sides_and_round_trips_are_measured(kind: Kind) {
     let (mut peer, _home) = kind.with_own_driver(&SETTINGS);
     let mut client = Client::connect(&driver.directory);
     let (mut subscription, mut publication) = streams(&mut peer, &mut client);
-    let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
+    let (mut ours, mut other) = (Trajectory::default(), Trajectory::default());
     let (mut sent, mut next) = (0, 0);
     until("both windows at their maximum", || {
         // A few messages each way let the windows be asked for.
@@ -122,12 +122,12 @@ fn windows_grow_alike_on_both_sides_and_round_trips_are_measured(kind: Kind) {
         client.send(&mut publication, next..next + 5, 1_000);
         peer.finish_beside(receive, &mut client);
         next += 5;
-        own.note(our_state(&client));
+        ours.note(our_state(&client));
         other.note(their_state(&peer.call_beside(&mut client, "counters")));
         let is_at_most = |trajectory: &Trajectory| trajectory.windows.last() == Some(&MAX_WINDOW);
-        (is_at_most(&own) && is_at_most(&other)).then_some(())
+        (is_at_most(&ours) && is_at_most(&other)).then_some(())
     });
-    own.check_growth("ours");
+    ours.check_growth("ours");
     other.check_growth("theirs");
     assert_eq!(peer.exit(), "");
     driver.stop();
@@ -143,7 +143,7 @@ fn losses_narrow_the_windows_and_nothing_is_missing(kind: Kind) {
     let (mut peer, _home) = kind.with_own_driver(&[&SETTINGS, &texts(&loss)[..]].concat());
     let mut client = Client::connect(&driver.directory);
     let (mut subscription, mut publication) = streams(&mut peer, &mut client);
-    let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
+    let (mut ours, mut other) = (Trajectory::default(), Trajectory::default());
     for round in 0..20 {
         let from = round * 40;
         let send = peer.begin(&format!("send name=p length=1376 count=40 from={from}"));
@@ -152,10 +152,10 @@ fn losses_narrow_the_windows_and_nothing_is_missing(kind: Kind) {
         let receive = peer.begin(&format!("receive name=s length=1376 count=40 from={from}"));
         client.send(&mut publication, from..from + 40, 1_376);
         peer.finish_beside(receive, &mut client);
-        own.note(our_state(&client));
+        ours.note(our_state(&client));
         other.note(their_state(&peer.call_beside(&mut client, "counters")));
     }
-    for (side, trajectory) in [("ours", own), ("theirs", other)] {
+    for (side, trajectory) in [("ours", ours), ("theirs", other)] {
         let windows: Vec<_> = trajectory.windows.iter().copied().filter(|window| *window > 0).collect();
         assert!(
             windows.iter().all(|window| window % MTU == 0 && *window <= MAX_WINDOW),

@@ -59,9 +59,9 @@ impl Session {
     pub(crate) fn open(aeron_directory: &Path, ingress_port: u16) -> Self {
         let context = cluster::context(&format!("0=127.0.0.1:{ingress_port}"));
         let client = Client::connect(aeron_directory);
-        let mut own = Self { client, cluster: ClusterClient::new(context).unwrap(), heard: Vec::new() };
-        own.until("the session", |own| own.cluster.is_connected().then_some(()));
-        own
+        let mut session = Self { client, cluster: ClusterClient::new(context).unwrap(), heard: Vec::new() };
+        session.until("the session", |session| session.cluster.is_connected().then_some(()));
+        session
     }
 
     fn poll(&mut self) -> Result<(), ClusterClientError> {
@@ -81,12 +81,12 @@ impl Session {
     }
 
     pub(crate) fn send(&mut self, text: &str) {
-        self.until("room", |own| own.cluster.offer(text.as_bytes()).is_ok().then_some(()));
+        self.until("room", |session| session.cluster.offer(text.as_bytes()).is_ok().then_some(()));
     }
 
     /// Sends bytes and returns the next message.
     pub(crate) fn answer_to(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.until("room", |own| own.cluster.offer(bytes).is_ok().then_some(()));
+        self.until("room", |session| session.cluster.offer(bytes).is_ok().then_some(()));
         let mut answer = None;
         until("the answer", || {
             let mut listener = |_: i64, _: i64, message: &[u8]| {
@@ -102,24 +102,24 @@ impl Session {
     fn exchange(&mut self, text: &str, services: usize) {
         let before = self.heard.len();
         self.send(text);
-        self.until(text, |own| (own.heard.len() >= before + services).then_some(()));
-        assert!(self.heard[before..].iter().all(|own| own == text), "{:?}", &self.heard[before..]);
+        self.until(text, |session| (session.heard.len() >= before + services).then_some(()));
+        assert!(self.heard[before..].iter().all(|answer| answer == text), "{:?}", &self.heard[before..]);
     }
 
     fn counter(aeron: &Aeron, type_id: i32) -> Option<i32> {
-        aeron.counters().find(&mut |_, own, _| own == type_id)
+        aeron.counters().find(&mut |_, id, _| id == type_id)
     }
 
     pub(crate) fn set(&mut self, type_id: i32, value: i64) {
-        let id = self.until("the counter", |own| Self::counter(&own.client.aeron, type_id));
+        let id = self.until("the counter", |session| Self::counter(&session.client.aeron, type_id));
         self.client.aeron.counters().counter(id).unwrap().set_ordered(value);
     }
 
     pub(crate) fn await_value(&mut self, type_id: i32, value: i64) {
         let what = format!("value {value} of counter {type_id}");
-        self.until(&what, |own| {
-            let id = Self::counter(&own.client.aeron, type_id)?;
-            (own.client.aeron.counters().value(id) == value).then_some(())
+        self.until(&what, |session| {
+            let id = Self::counter(&session.client.aeron, type_id)?;
+            (session.client.aeron.counters().value(id) == value).then_some(())
         });
     }
 }
@@ -198,7 +198,7 @@ impl World {
 
     fn until_said_times(&mut self, service_id: usize, line: &str, count: usize) {
         self.until_heard(service_id, line, |said| {
-            (said.iter().filter(|own| *own == line).count() >= count).then_some(())
+            (said.iter().filter(|output| *output == line).count() >= count).then_some(())
         });
     }
 
@@ -222,7 +222,7 @@ impl World {
         let client = self.client();
         let before = client.heard.len();
         client.send("state");
-        client.until("the states", |own| (own.heard.len() == before + services).then_some(()));
+        client.until("the states", |session| (session.heard.len() == before + services).then_some(()));
         let states = client.heard[before..].to_vec();
         assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
         states[0].clone()

@@ -169,7 +169,7 @@ impl World {
     }
 
     fn counter(aeron: &Aeron, type_id: i32) -> Option<i32> {
-        aeron.counters().find(&mut |_, own, _| own == type_id)
+        aeron.counters().find(&mut |_, id, _| id == type_id)
     }
 
     fn set(&mut self, type_id: i32, value: i64) {
@@ -324,12 +324,12 @@ fn golden(name: &str) -> Vec<String> {
     text.lines().filter_map(|line| comparable(&serde_json::from_str(line).unwrap())).collect()
 }
 
-fn assert_transcript(own: &[Value], expected: &[String]) {
-    let own: Vec<String> = own.iter().filter_map(comparable).collect();
-    for (number, (own, expected)) in own.iter().zip(expected).enumerate() {
-        assert_eq!(own, expected, "event {number}");
+fn assert_transcript(actual: &[Value], expected: &[String]) {
+    let actual: Vec<String> = actual.iter().filter_map(comparable).collect();
+    for (number, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        assert_eq!(actual, expected, "event {number}");
     }
-    assert!(own.len() >= expected.len(), "it ends with {:?}", own.last());
+    assert!(actual.len() >= expected.len(), "it ends with {:?}", actual.last());
 }
 
 /// All of the library's transcripts, one after the other on one node: timers, offers through the log, fragmented
@@ -366,9 +366,9 @@ fn the_callbacks_are_those_of_the_released_node() {
     world.await_value(counter::STATE, value::ACTIVE);
     world.await_value(counter::TOGGLE, value::NEUTRAL);
     world.end_by(value::SHUTDOWN);
-    let own = &world.transcripts[0];
-    assert_transcript(own, &golden("b-after-snapshot-and-kill"));
-    let started = own.iter().find(|event| event["ev"] == "OnStart").unwrap();
+    let transcript = &world.transcripts[0];
+    assert_transcript(transcript, &golden("b-after-snapshot-and-kill"));
+    let started = transcript.iter().find(|event| event["ev"] == "OnStart").unwrap();
     assert_eq!(started["state"]["digest"], digest["digest"]);
 
     world.restart(counter::RECOVERY);
@@ -400,8 +400,9 @@ fn two_services_offer_through_the_log_snapshot_and_come_back_equal() {
     // The tail of the log behind the last snapshot.
     world.client("-count 0 -script add,internal");
     world.end_by(value::SHUTDOWN);
-    let last =
-        |own: &[Value]| own.iter().rfind(|event| event["ev"] == "OnTakeSnapshot").unwrap()["state"].clone();
+    let last = |transcript: &[Value]| {
+        transcript.iter().rfind(|event| event["ev"] == "OnTakeSnapshot").unwrap()["state"].clone()
+    };
     let states = [last(&world.transcripts[0]), last(&world.transcripts[1])];
     assert_eq!(states[0]["digest"], states[1]["digest"]);
     assert_eq!(states[0]["intSeen"], 4);

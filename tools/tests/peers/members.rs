@@ -80,7 +80,7 @@ pub(super) fn send(session: &mut Session, what: &str, count: usize) -> String {
     for number in 0..count {
         session.send(&format!("{what} {number}"));
     }
-    session.until("the answers", |own| (own.heard.len() == before + count).then_some(()));
+    session.until("the answers", |session| (session.heard.len() == before + count).then_some(()));
     session.heard.last().cloned().unwrap()
 }
 
@@ -88,7 +88,7 @@ pub(super) fn send(session: &mut Session, what: &str, count: usize) -> String {
 pub(super) fn state(session: &mut Session) -> String {
     let before = session.heard.len();
     session.send("?");
-    session.until("the state", |own| (own.heard.len() > before).then_some(()));
+    session.until("the state", |session| (session.heard.len() > before).then_some(()));
     session.heard[before].clone()
 }
 

@@ -91,11 +91,11 @@ fn drivers_of_both_kinds_send_to_a_group_of_both_kinds_with_losses(kind: Kind) {
     });
     // Sockets are shown alike.
     let bound = format!("0.0.0.0:{port}");
-    let mut own: Vec<_> =
+    let mut listed: Vec<_> =
         client.counters().into_iter().filter(|one| i64::from(one.1) == LOCAL_SOCKET_ADDRESS).collect();
-    own.sort();
-    assert_eq!(own.len(), 2);
-    assert!(own.iter().all(|(_, _, _, label)| label.ends_with(&bound)), "{own:?}");
+    listed.sort();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().all(|(_, _, _, label)| label.ends_with(&bound)), "{listed:?}");
     let their = labels(&theirs, LOCAL_SOCKET_ADDRESS);
     assert!(their.len() == 2 && their.iter().all(|(label, _)| label.ends_with(&bound)), "{their:?}");
     drop(publication);

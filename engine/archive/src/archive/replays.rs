@@ -301,10 +301,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     pub(super) fn apply(&mut self, change: Change) {
         let write = match change {
             Change::Start { recording_id, position } => {
-                self.catalog.update(recording_id, |own| own.start_position = position)
+                self.catalog.update(recording_id, |entry| entry.start_position = position)
             }
             Change::Stop { recording_id, position } => {
-                self.catalog.update(recording_id, |own| own.stop_position = position)
+                self.catalog.update(recording_id, |entry| entry.stop_position = position)
             }
         };
         let ticket = self.write_catalog(write.into_iter().collect());

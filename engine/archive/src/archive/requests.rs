@@ -214,10 +214,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     let message = format!("minRecordingId={min_recording_id} < 0");
                     return Err((ArchiveErrorCode::UnknownRecording, message));
                 }
-                let last = self.catalog.valid_from(min_recording_id).filter(|own| {
-                    own.session_id == session_id
-                        && own.stream_id == stream_id
-                        && own.original_channel.contains(channel)
+                let last = self.catalog.valid_from(min_recording_id).filter(|recording| {
+                    recording.session_id == session_id
+                        && recording.stream_id == stream_id
+                        && recording.original_channel.contains(channel)
                 });
                 Ok(Some(last.last().map_or(-1, |entry| entry.recording_id)))
             }
@@ -273,8 +273,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         let Some(recording_id) = extends else { return Ok(()) };
         self.known(recording_id)?;
-        let own = self.catalog.get(recording_id).map(|recording| recording.stream_id);
-        if own != Some(stream_id) {
+        let actual = self.catalog.get(recording_id).map(|recording| recording.stream_id);
+        if actual != Some(stream_id) {
             let message = format!("cannot extend recording {recording_id} with streamId={stream_id}");
             return Err((ArchiveErrorCode::UnknownRecording, message));
         }

@@ -185,15 +185,15 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         if self.is_active(from) || source.is_active() {
             return invalid(format!("recording {from} is active"));
         }
-        for (what, own, wanted) in [
+        for (what, actual, wanted) in [
             ("segment length", source.segment_file_length, target.segment_file_length),
             ("term length", source.term_buffer_length, target.term_buffer_length),
             ("initial term id", source.initial_term_id, target.initial_term_id),
             ("stream id", source.stream_id, target.stream_id),
             ("mtu", source.mtu_length, target.mtu_length),
         ] {
-            if own != wanted {
-                return invalid(format!("{what} {own} is not {wanted}"));
+            if actual != wanted {
+                return invalid(format!("{what} {actual} is not {wanted}"));
             }
         }
         let join = if source.stop_position == target.start_position {

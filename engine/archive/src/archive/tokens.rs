@@ -31,7 +31,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         let token = loop {
             let token = self.rng.next_u64() as i64;
-            if token != -1 && !self.replay_tokens.iter().any(|own| own.token == token) {
+            if token != -1 && !self.replay_tokens.iter().any(|entry| entry.token == token) {
                 break token;
             }
         };
@@ -58,12 +58,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             return false;
         }
         let now_ns = self.now.ns;
-        let found = self.replay_tokens.iter().find(|own| {
-            own.token == request.replay_token
-                && own.recording_id == request.recording_id
-                && now_ns <= own.deadline_ns
+        let found = self.replay_tokens.iter().find(|token| {
+            token.token == request.replay_token
+                && token.recording_id == request.recording_id
+                && now_ns <= token.deadline_ns
         });
-        match found.map(|own| own.control_session_id) {
+        match found.map(|token| token.control_session_id) {
             Some(session_id) => {
                 self.on_replay(session_id, correlation_id, request, Some(image_correlation_id))
             }

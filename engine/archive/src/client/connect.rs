@@ -66,7 +66,8 @@ impl ArchiveClient {
             }
             Stage::AwaitPublication { publication_id } => self.await_publication(aeron, publication_id),
             Stage::AwaitPublicationConnected => {
-                let is_connected = self.publication.as_ref().is_some_and(|own| own.is_connected());
+                let is_connected =
+                    self.publication.as_ref().is_some_and(|publication| publication.is_connected());
                 if is_connected {
                     self.stage = Stage::SendConnectRequest;
                 }

@@ -177,7 +177,7 @@ impl Sealing {
         let (recording_id, base) = (self.seal.recording_id, self.seal.base);
         let read = SegmentSeal::read(bytes, recording_id, base);
         let read = read.map_err(|error| SealError::Version { path: self.path.clone(), error })?;
-        let Some(mut earlier) = read.filter(|own| own.from <= self.position && self.position <= own.to)
+        let Some(mut earlier) = read.filter(|seal| seal.from <= self.position && self.position <= seal.to)
         else {
             return Ok(self.write(file, io));
         };

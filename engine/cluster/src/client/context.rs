@@ -92,7 +92,7 @@ impl ClusterClientContext {
     /// # Errors
     /// [`ClusterClientError::Setting`] for the first value that cannot be read.
     pub fn apply(&mut self, lookup: &impl Fn(&str) -> Option<String>) -> Result<(), ClusterClientError> {
-        let own = |name: &str| {
+        let find = |name: &str| {
             let name = format!("aeron.cluster.{name}");
             lookup(&name).map(|text| (name, text))
         };
@@ -102,7 +102,7 @@ impl ClusterClientContext {
             ("egress.channel", &mut self.egress_channel),
             ("client.name", &mut self.client_name),
         ] {
-            if let Some((_, text)) = own(name) {
+            if let Some((_, text)) = find(name) {
                 *target = text;
             }
         }
@@ -110,12 +110,12 @@ impl ClusterClientContext {
             ("ingress.stream.id", &mut self.ingress_stream_id),
             ("egress.stream.id", &mut self.egress_stream_id),
         ] {
-            if let Some((name, text)) = own(name) {
+            if let Some((name, text)) = find(name) {
                 *target =
                     text.trim().parse().map_err(|_| invalid(format!("{name}={text}"), "must be a number"))?;
             }
         }
-        if let Some((name, text)) = own("message.timeout") {
+        if let Some((name, text)) = find("message.timeout") {
             self.message_timeout_ns = parse_duration_ns(text.trim())
                 .ok_or_else(|| invalid(format!("{name}={text}"), "must be a time such as 5s or 200ms"))?;
         }
@@ -176,8 +176,8 @@ mod tests {
             ("client.name", "trader"),
         ];
         let lookup = |name: &str| {
-            let own = settings.iter().find(|(own, _)| name == format!("aeron.cluster.{own}"));
-            own.map(|(_, value)| (*value).to_owned())
+            let found = settings.iter().find(|(known, _)| name == format!("aeron.cluster.{known}"));
+            found.map(|(_, value)| (*value).to_owned())
         };
         context.apply(&lookup).unwrap();
         context.validate().unwrap();

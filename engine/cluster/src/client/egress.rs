@@ -51,8 +51,8 @@ impl ClusterClient {
             });
         });
         let is_silent = news.is_empty() && work_count == 0;
-        for own in news {
-            self.on_news(own, aeron, listener)?;
+        for item in news {
+            self.on_news(item, aeron, listener)?;
         }
         if wanted.is_none() && is_silent {
             self.check_egress();

@@ -80,9 +80,9 @@ impl IngressStream {
     pub(super) fn is_settled(&mut self, aeron: &mut Aeron) -> bool {
         let Some(id) = self.pending else { return true };
         let fetched = if self.is_exclusive {
-            aeron.exclusive_publication(id).map(|own| own.map(IngressPublication::Exclusive))
+            aeron.exclusive_publication(id).map(|publication| publication.map(IngressPublication::Exclusive))
         } else {
-            aeron.publication(id).map(|own| own.map(IngressPublication::Shared))
+            aeron.publication(id).map(|publication| publication.map(IngressPublication::Shared))
         };
         match fetched {
             Ok(None) => return false,

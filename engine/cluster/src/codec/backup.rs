@@ -135,8 +135,8 @@ impl<'a> BackupRequest<'a> {
             81 => {
                 let mut snapshots = Vec::new();
                 let mut group = m.group("snapshots", 0)?;
-                while let Some(own) = m.entry("snapshots", &mut group)? {
-                    snapshots.push(SnapshotRecording::of_block(&own, m.text("archive endpoint", 0)?));
+                while let Some(block) = m.entry("snapshots", &mut group)? {
+                    snapshots.push(SnapshotRecording::of_block(&block, m.text("archive endpoint", 0)?));
                 }
                 Self::StandbySnapshot {
                     correlation_id: b.i64(0, 0),
@@ -263,8 +263,8 @@ impl<'a> BackupAnswer<'a> {
             78 => {
                 let mut snapshots = Vec::new();
                 let mut group = m.group("snapshots", 0)?;
-                while let Some(own) = m.entry("snapshots", &mut group)? {
-                    snapshots.push(SnapshotRecording::of_block(&own, ""));
+                while let Some(block) = m.entry("snapshots", &mut group)? {
+                    snapshots.push(SnapshotRecording::of_block(&block, ""));
                 }
                 Self::Query {
                     correlation_id: b.i64(0, 0),

@@ -29,8 +29,9 @@ impl SessionHeader {
     /// Decodes message 1 into its header and payload.
     pub(super) fn decode<'a>(m: &Decoder<'a>) -> (Self, &'a [u8]) {
         let b = m.block();
-        let own = Self { leadership_term_id: b.i64(0, 0), session_id: b.i64(8, 0), timestamp: b.i64(16, 0) };
-        (own, m.rest())
+        let header =
+            Self { leadership_term_id: b.i64(0, 0), session_id: b.i64(8, 0), timestamp: b.i64(16, 0) };
+        (header, m.rest())
     }
 }
 

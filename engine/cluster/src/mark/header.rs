@@ -80,7 +80,7 @@ impl MarkHeader {
         };
         let mut m = decoder.ok()?;
         let b = m.block();
-        let mut own = Self {
+        let mut header = Self {
             is_legacy,
             version: b.i32(0, 0),
             component_type: b.i32(4, 0),
@@ -106,16 +106,16 @@ impl MarkHeader {
         };
         if !is_legacy {
             for (what, since, text) in [
-                ("aeron directory", 0, &mut own.aeron_directory),
-                ("control channel", 0, &mut own.control_channel),
-                ("ingress channel", 0, &mut own.ingress_channel),
-                ("service name", 0, &mut own.service_name),
-                ("authenticator", 0, &mut own.authenticator),
-                ("services directory", 1, &mut own.services_directory),
+                ("aeron directory", 0, &mut header.aeron_directory),
+                ("control channel", 0, &mut header.control_channel),
+                ("ingress channel", 0, &mut header.ingress_channel),
+                ("service name", 0, &mut header.service_name),
+                ("authenticator", 0, &mut header.authenticator),
+                ("services directory", 1, &mut header.services_directory),
             ] {
                 *text = m.text(what, since).ok()?.to_owned();
             }
         }
-        Some(own)
+        Some(header)
     }
 }

@@ -148,12 +148,13 @@ pub fn latest_snapshot(entries: &[Entry], service_count: usize) -> Result<Vec<En
     let Some(module) = found else { return Ok(Vec::new()) };
     let mut set = vec![module.clone()];
     for service_id in 0..service_count as i32 {
-        let own = entries
+        let found = entries
             .iter()
             .rev()
             .find(|entry| entry.is_snapshot() && entry.is_same_set(module) && entry.service_id == service_id);
-        let own = own.ok_or(PlanError::MissingService { service_id, log_position: module.log_position })?;
-        set.push(own.clone());
+        let found =
+            found.ok_or(PlanError::MissingService { service_id, log_position: module.log_position })?;
+        set.push(found.clone());
     }
     Ok(set)
 }
@@ -190,7 +191,7 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
         if sets.iter().any(|set| set[0].archive_endpoint == module.archive_endpoint) {
             continue;
         }
-        let own = |service_id: i32| {
+        let of_service = |service_id: i32| {
             standbys.iter().rev().find(|entry| {
                 entry.is_same_set(module)
                     && entry.service_id == service_id
@@ -198,7 +199,7 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
             })
         };
         let services: Option<Vec<Entry>> =
-            (0..service_count as i32).map(|id| own(id).map(|entry| (*entry).clone())).collect();
+            (0..service_count as i32).map(|id| of_service(id).map(|entry| (*entry).clone())).collect();
         if let Some(services) = services {
             sets.push([vec![module.clone()], services].concat());
         }
@@ -210,12 +211,12 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
 /// consensus module (spec 04 §6.1). `entries` are in logical order, see [`compare`].
 pub fn backup_snapshots(entries: &[Entry], service_count: usize, position: i64) -> Vec<Entry> {
     let complete = |module: &Entry| -> Option<Vec<Entry>> {
-        let own = |service_id: i32| {
+        let of_service = |service_id: i32| {
             entries.iter().rev().find(|entry| {
                 entry.is_snapshot() && entry.is_same_set(module) && entry.service_id == service_id
             })
         };
-        (-1..service_count as i32).rev().map(|id| own(id).cloned()).collect()
+        (-1..service_count as i32).rev().map(|id| of_service(id).cloned()).collect()
     };
     let mut sets: Vec<Vec<Entry>> =
         entries.iter().filter(|entry| entry.is_module_snapshot()).filter_map(complete).collect();
@@ -327,9 +328,9 @@ mod tests {
             (4, 96, 0, "b:1"),
             (5, 96, -1, "b:1"),
         ] {
-            let mut own = entry(id, position, service, EntryType::StandbySnapshot);
-            own.archive_endpoint = endpoint.into();
-            all.push(own);
+            let mut snapshot = entry(id, position, service, EntryType::StandbySnapshot);
+            snapshot.archive_endpoint = endpoint.into();
+            all.push(snapshot);
         }
         let sets = standby_snapshots(&all, 1);
         let ids: Vec<Vec<i64>> =

@@ -82,14 +82,14 @@ fn is_rewritten(copy: &[u8], file: &[u8]) -> bool {
     let is_seed =
         |entry: &Entry| entry.is_snapshot() && entry.term_base_log_position == 0 && entry.log_position == 0;
     let has_source = |entry: &Entry| {
-        let is_source = |own: &&Entry| {
-            own.entry_type == entry.entry_type
-                && own.leadership_term_id == entry.leadership_term_id
-                && own.recording_id == entry.recording_id
-                && own.timestamp == entry.timestamp
-                && own.service_id == entry.service_id
+        let is_source = |item: &&Entry| {
+            item.entry_type == entry.entry_type
+                && item.leadership_term_id == entry.leadership_term_id
+                && item.recording_id == entry.recording_id
+                && item.timestamp == entry.timestamp
+                && item.service_id == entry.service_id
         };
-        old.iter().any(|own| is_source(&own))
+        old.iter().any(|entry| is_source(&entry))
     };
     if new.iter().all(|entry| is_seed(entry) && has_source(entry)) {
         return file.len().is_multiple_of(RECORD_LENGTH);

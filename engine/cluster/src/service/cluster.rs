@@ -96,17 +96,21 @@ impl Cluster<'_> {
 
     /// Returns a session.
     pub fn client_session(&self, session_id: i64) -> Option<&ClientSession> {
-        self.core.sessions.get(&session_id).filter(|own| own.is_open).map(|own| own.session.as_ref())
+        self.core
+            .sessions
+            .get(&session_id)
+            .filter(|session| session.is_open)
+            .map(|session| session.session.as_ref())
     }
 
     /// All sessions by ascending id.
     pub fn client_sessions(&self) -> impl Iterator<Item = &ClientSession> {
-        self.core.sessions.values().filter(|own| own.is_open).map(|own| own.session.as_ref())
+        self.core.sessions.values().filter(|session| session.is_open).map(|session| session.session.as_ref())
     }
 
     /// True once the service has requested the end of a session.
     pub fn is_closing(&self, session_id: i64) -> bool {
-        self.core.sessions.get(&session_id).is_some_and(|own| own.is_closing)
+        self.core.sessions.get(&session_id).is_some_and(|session| session.is_closing)
     }
 
     fn check_allowed(&self) -> Result<(), ClusterError> {

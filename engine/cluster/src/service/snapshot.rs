@@ -186,12 +186,12 @@ fn write_section(
     Ok(match snapshot.section {
         Section::Begin => taker.offer(&begin)?.then_some(Section::Sessions { from: i64::MIN }),
         Section::Sessions { from } => {
-            for (id, own) in core
+            for (id, egress) in core
                 .sessions
                 .range(from..)
-                .filter(|(_, own)| own.is_open && !is_planted(Bug::SnapshotWithoutSessions))
+                .filter(|(_, session)| session.is_open && !is_planted(Bug::SnapshotWithoutSessions))
             {
-                let session = &own.session;
+                let session = &egress.session;
                 let is_written = taker.offer(&SnapshotMessage::ClientSession {
                     session_id: session.id,
                     response_stream_id: session.response_stream_id,

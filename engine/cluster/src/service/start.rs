@@ -119,18 +119,18 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         mut pending: Box<PendingStreams>,
         deadline_ns: i64,
     ) -> Result<(Phase, usize), ContainerError> {
-        let own = pending.as_mut();
-        own.aeron.do_work(&self.now)?;
+        let streams = pending.as_mut();
+        streams.aeron.do_work(&self.now)?;
         if self.from_module.is_none() {
-            self.from_module = own.aeron.subscription(own.subscription_id)?;
+            self.from_module = streams.aeron.subscription(streams.subscription_id)?;
         }
-        if own.to_module.is_none() {
-            own.to_module = own.aeron.exclusive_publication(own.publication_id)?;
+        if streams.to_module.is_none() {
+            streams.to_module = streams.aeron.exclusive_publication(streams.publication_id)?;
         }
         if self.counters.is_none() {
-            self.counters = own.counters.poll(&mut own.aeron)?;
+            self.counters = streams.counters.poll(&mut streams.aeron)?;
         }
-        let are_there = self.from_module.is_some() && own.to_module.is_some() && self.counters.is_some();
+        let are_there = self.from_module.is_some() && streams.to_module.is_some() && self.counters.is_some();
         if !are_there {
             return Ok((Phase::AwaitStreams { pending, deadline_ns }, 0));
         }

@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn snapshots_of_others_are_refused() {
-        let own = SnapshotMarker { type_id: snapshot_type::MODULE, ..marker(SnapshotMark::Begin) };
-        let error = check(None).on_marker(&own, 64).unwrap_err();
+        let other = SnapshotMarker { type_id: snapshot_type::MODULE, ..marker(SnapshotMark::Begin) };
+        let error = check(None).on_marker(&other, 64).unwrap_err();
         assert!(matches!(error, SnapshotError::Type { expected: 2, actual: 1 }));
         let old = SnapshotMarker { app_version: semantic_version(2, 0, 0), ..marker(SnapshotMark::Begin) };
         let error = check(None).on_marker(&old, 64).unwrap_err();

@@ -141,13 +141,14 @@ impl ModuleCounters {
     /// # Errors
     /// [`ControlError::Absent`].
     pub fn find(counters: &CountersReader, cluster_id: i32) -> Result<Self, ControlError> {
-        let own = |type_id| find(counters, type_id, cluster_id).ok_or(ControlError::Absent { cluster_id });
+        let counter =
+            |type_id| find(counters, type_id, cluster_id).ok_or(ControlError::Absent { cluster_id });
         Ok(Self {
-            state: own(MODULE_STATE)?,
-            role: own(NODE_ROLE)?,
-            toggle: own(CONTROL_TOGGLE)?,
-            commit_position: own(COMMIT_POSITION)?,
-            election_state: own(ELECTION_STATE)?,
+            state: counter(MODULE_STATE)?,
+            role: counter(NODE_ROLE)?,
+            toggle: counter(CONTROL_TOGGLE)?,
+            commit_position: counter(COMMIT_POSITION)?,
+            election_state: counter(ELECTION_STATE)?,
             node_toggle: find(counters, NODE_TOGGLE, cluster_id),
         })
     }
@@ -245,28 +246,28 @@ mod tests {
 
     #[test]
     fn commands_are_given_in_the_state_that_they_need() {
-        let own = leader(1, NEUTRAL);
-        assert!(own.is_leader() && own.commit_position() == 640);
-        own.give(ToggleCommand::Snapshot).unwrap();
-        assert_eq!(own.toggle.get(), 4);
-        assert!(!own.is_carried_out(ToggleCommand::Snapshot));
-        assert_eq!(own.give(ToggleCommand::Suspend), Err(ControlError::Busy { value: 4 }));
-        own.give(ToggleCommand::ValidateRecordingLog).unwrap();
-        let refused = own.give(ToggleCommand::Resume).unwrap_err().to_string();
+        let module = leader(1, NEUTRAL);
+        assert!(module.is_leader() && module.commit_position() == 640);
+        module.give(ToggleCommand::Snapshot).unwrap();
+        assert_eq!(module.toggle.get(), 4);
+        assert!(!module.is_carried_out(ToggleCommand::Snapshot));
+        assert_eq!(module.give(ToggleCommand::Suspend), Err(ControlError::Busy { value: 4 }));
+        module.give(ToggleCommand::ValidateRecordingLog).unwrap();
+        let refused = module.give(ToggleCommand::Resume).unwrap_err().to_string();
         assert_eq!(refused, "resume needs a consensus module that is SUSPENDED, it is ACTIVE");
-        let own = leader(2, SUSPEND);
-        own.give(ToggleCommand::Resume).unwrap();
-        assert_eq!(own.toggle.get(), 3);
+        let module = leader(2, SUSPEND);
+        module.give(ToggleCommand::Resume).unwrap();
+        assert_eq!(module.toggle.get(), 3);
         assert!(matches!(leader(2, SUSPEND).give(ToggleCommand::Snapshot), Err(ControlError::State { .. })));
     }
 
     #[test]
     fn followers_and_absent_members_refuse() {
         let all = [(200, 1), (201, 0), (202, 0), (203, 0), (207, 17)];
-        let own = ModuleCounters::find(&counters(&all), 7).unwrap();
-        assert_eq!(own.give(ToggleCommand::Abort), Err(ControlError::NotLeader { role: "FOLLOWER" }));
-        assert!(matches!(own.give(ToggleCommand::ValidateRecordingLog), Err(ControlError::State { .. })));
+        let module = ModuleCounters::find(&counters(&all), 7).unwrap();
+        assert_eq!(module.give(ToggleCommand::Abort), Err(ControlError::NotLeader { role: "FOLLOWER" }));
+        assert!(matches!(module.give(ToggleCommand::ValidateRecordingLog), Err(ControlError::State { .. })));
         assert!(ModuleCounters::find(&counters(&all), 8).is_err());
-        assert!(backup_query_deadline(&counters(&[(210, 5)]), 7).is_some_and(|own| own.get() == 5));
+        assert!(backup_query_deadline(&counters(&[(210, 5)]), 7).is_some_and(|counter| counter.get() == 5));
     }
 }

@@ -87,10 +87,12 @@ impl MembersQuery {
         }
         self.read();
         // The query is sent only once the module's image exists, otherwise the answer would be lost.
-        let can_hear = self.subscription.as_mut().is_some_and(|own| !own.images().is_empty());
+        let can_hear =
+            self.subscription.as_mut().is_some_and(|subscription| !subscription.images().is_empty());
         if self.correlation_id == -1
             && can_hear
-            && let Some(publication) = self.publication.as_mut().filter(|own| own.is_connected())
+            && let Some(publication) =
+                self.publication.as_mut().filter(|publication| publication.is_connected())
         {
             let correlation_id = aeron.next_correlation_id();
             let mut bytes = [0; 64];

@@ -131,7 +131,7 @@ impl PlanQuery {
                     return Ok(None);
                 }
                 ArchiveAnswer::Ok { relevant_id, .. } => {
-                    let extent = self.extent.map(|own| LogExtent { stop_position: relevant_id, ..own });
+                    let extent = self.extent.map(|extent| LogExtent { stop_position: relevant_id, ..extent });
                     return self.plan(extent);
                 }
                 ArchiveAnswer::Error { code, message, .. } => {

@@ -155,7 +155,7 @@ impl ClusteredService for Recorder {
         })?;
         let sessions: Vec<String> = cluster
             .client_sessions()
-            .map(|own| format!("{} {}", own.id, String::from_utf8_lossy(&own.principal)))
+            .map(|session| format!("{} {}", session.id, String::from_utf8_lossy(&session.principal)))
             .collect();
         self.note(cluster, &format!("start {} +{length} {sessions:?} {unit:?}", self.count));
         Ok(())

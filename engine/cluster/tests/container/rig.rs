@@ -362,7 +362,7 @@ impl World {
         let (seen, errors) = self
             .containers
             .first()
-            .map_or_else(Default::default, |own| (own.seen(), own.errors.borrow().clone()));
+            .map_or_else(Default::default, |container| (container.seen(), container.errors.borrow().clone()));
         panic!("{what} did not come; seen {seen:#?}, errors {errors:?}, acks {:?}", self.module.acks);
     }
 
@@ -376,7 +376,7 @@ impl World {
     /// Waits until the first container has noted a text.
     pub fn noted(&mut self, text: &str) -> String {
         self.until(text, |world| {
-            world.containers[0].seen.borrow().iter().find(|own| own.contains(text)).cloned()
+            world.containers[0].seen.borrow().iter().find(|line| line.contains(text)).cloned()
         })
     }
 

@@ -68,10 +68,13 @@ impl RawClient {
             assembler.on_fragment(payload, header, &mut |message, _| {
                 let Some(message) = Egress::decode(message).unwrap() else { return };
                 if let Egress::SessionEvent {
-                    session_id: own, leadership_term_id, code: EventCode::Ok, ..
+                    session_id: opened_id,
+                    leadership_term_id,
+                    code: EventCode::Ok,
+                    ..
                 } = message
                 {
-                    (*session_id, *term_id) = (own, leadership_term_id);
+                    (*session_id, *term_id) = (opened_id, leadership_term_id);
                 }
                 heard.push(owned(&message));
             });

@@ -182,13 +182,13 @@ impl Node {
         let state = Rc::new(Cell::default());
         for service_id in 0..plan.services {
             let (node, cluster) = (directory.join("node"), directory.join("cluster"));
-            let mut own = ServiceContainerContext::new(node, cluster, service_id);
-            own.app_version = plan.app_version;
-            own.archive.seed = now.ns as u64 + service_id as u64;
+            let mut settings = ServiceContainerContext::new(node, cluster, service_id);
+            settings.app_version = plan.app_version;
+            settings.archive.seed = now.ns as u64 + service_id as u64;
             let shown = if service_id == 0 { state.clone() } else { Rc::default() };
             let service = Tally::new(service_id, seen.clone(), shown);
             let waiter = Box::new(thread.clone());
-            let container = ServiceContainer::launch(own, service, MappedMemory, waiter, &now)
+            let container = ServiceContainer::launch(settings, service, MappedMemory, waiter, &now)
                 .map_err(|error| error.to_string())?;
             agents.push(Box::new(container));
         }
@@ -264,7 +264,7 @@ impl Node {
     }
 
     fn counter_id(&self, type_id: i32) -> Option<i32> {
-        self.tool.counters().find(&mut |_, own, _| own == type_id)
+        self.tool.counters().find(&mut |_, id, _| id == type_id)
     }
 
     pub fn is_at(&self, type_id: i32, value: i64) -> bool {
@@ -306,7 +306,7 @@ impl Node {
     }
 
     pub fn has_seen(&self, line: &str) -> bool {
-        self.seen.borrow().iter().any(|own| own == line)
+        self.seen.borrow().iter().any(|seen| seen == line)
     }
 
     /// Entries of recording.log.

@@ -74,7 +74,7 @@ impl Stub {
     pub fn send(&mut self, message: &ServiceMessage<'_>) -> bool {
         let mut bytes = vec![0; 4_096];
         let length = message.encode(&mut bytes).unwrap();
-        self.to_module.as_mut().is_some_and(|own| own.offer(&bytes[..length]).is_ok())
+        self.to_module.as_mut().is_some_and(|module| module.offer(&bytes[..length]).is_ok())
     }
 }
 

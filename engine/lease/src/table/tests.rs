@@ -75,8 +75,8 @@ fn a_lease_lasts_its_duration_and_the_allowance_rounded_up() {
         process: Process::UNNAMED,
     };
     assert_eq!(told(table.apply(32, &request).0), (AnswerCode::Granted, 32, 1_004));
-    let own = told(table.apply(64, &claim("b", "b/0", 2_001)).0);
-    assert_eq!(own, (AnswerCode::Granted, 64, 1_000 + 2_001 + 4));
+    let answer = told(table.apply(64, &claim("b", "b/0", 2_001)).0);
+    assert_eq!(answer, (AnswerCode::Granted, 64, 1_000 + 2_001 + 4));
     table.advance(1_003);
     assert!(table.is_current("a", 32));
     table.advance(1_004);

@@ -120,8 +120,8 @@ fn l12_the_first_claim_is_made_at_once_for_twice_the_duration() {
     let mut rig = Rig::new();
     assert_eq!((rig.tracker.application_name(), rig.tracker.claim_duration_ns()), ("eu/db", D));
     rig.run(5);
-    let own = (RequestId(1), "eu/db".to_owned(), "eu/db/3".to_owned(), 2 * D, 5);
-    assert_eq!(rig.script.claims, [own]);
+    let claim = (RequestId(1), "eu/db".to_owned(), "eu/db/3".to_owned(), 2 * D, 5);
+    assert_eq!(rig.script.claims, [claim]);
     assert!(PolledTracker::new("db", D).is_err() && PolledTracker::new("db/0", 0).is_err());
 }
 

@@ -198,8 +198,8 @@ fn check(requester: Option<Kind>, responder: Option<Kind>) {
         assert_eq!(found, order(&expected), "{peer}: found, expected");
         // A late answer permits one more SETUP.
         for relay in ['q', 'm'] {
-            let (own, theirs) = (setups_of(relay, &steps), setups_of(relay, &expected));
-            assert!(own >= theirs, "{peer}: {own} SETUPs at {relay}, not {theirs}");
+            let (ours, theirs) = (setups_of(relay, &steps), setups_of(relay, &expected));
+            assert!(ours >= theirs, "{peer}: {ours} SETUPs at {relay}, not {theirs}");
         }
     }
 }
