@@ -1,4 +1,4 @@
-//! The cluster client for programs that may wait: calls return when what they ask for is done.
+//! Blocking cluster client: each call returns once its request is complete.
 
 use std::path::PathBuf;
 
@@ -12,16 +12,16 @@ use harrier_ringbuf::Clock;
 use harrier_ringbuf::idle::{Backoff, IdleStrategy};
 use thiserror::Error;
 
-/// Why a call did not do what was asked.
+/// Errors of a blocking call.
 #[derive(Debug, Error)]
 pub enum BlockingClientError {
-    /// The cluster, or the way to it.
+    /// Error of the cluster client.
     #[error(transparent)]
     Cluster(#[from] ClusterClientError),
-    /// The media driver.
+    /// Error of the media driver's client.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Nothing came in time.
+    /// A call timed out.
     #[error("timed out after {timeout_ns} ns {what}; the client is {state:?}")]
     Timeout {
         /// The message timeout.
@@ -60,7 +60,7 @@ pub struct BlockingClusterClient {
     timeout_ns: i64,
 }
 
-/// Hears what its owner is to hear, and the answer to one request.
+/// Passes egress to the caller's listener and keeps the answer to one request.
 struct WithAnswer<'a, L> {
     listener: &'a mut L,
     correlation_id: i64,
@@ -98,7 +98,7 @@ impl BlockingClusterClient {
         context: ClusterClientContext,
     ) -> Result<Self, BlockingClientError> {
         let timeout_ns = context.message_timeout_ns;
-        // 1 µs: as the released client rests between two looks (spec 04 §9.3).
+        // 1 µs is Aeron's default rest between polls (spec 04 §9.3).
         let mut idle = IdleStrategy::Backoff(Backoff::new(1, 10, 1_000, 1_000));
         let client = ClusterClient::new(context.clone())?;
         let driver = Context::new(aeron_directory).client_name(&context.client_name);
@@ -110,22 +110,22 @@ impl BlockingClusterClient {
                 outcome => break outcome?,
             }
         };
-        let mut own = Self { aeron, client, idle, timeout_ns };
-        while !own.client.is_connected() {
-            let work_count = own.poll(&mut |_: i64, _: i64, _: &[u8]| ())?;
-            own.idle.idle(work_count);
+        let mut session = Self { aeron, client, idle, timeout_ns };
+        while !session.client.is_connected() {
+            let work_count = session.poll(&mut |_: i64, _: i64, _: &[u8]| ())?;
+            session.idle.idle(work_count);
         }
-        Ok(own)
+        Ok(session)
     }
 
-    /// Sets what the thread does while a call waits.
+    /// Sets the idle strategy of waiting calls.
     #[must_use]
     pub fn with_idle(mut self, idle: IdleStrategy) -> Self {
         self.idle = idle;
         self
     }
 
-    /// Takes egress, keeps the session alive, finds the next leader; does not wait. Returns the work done.
+    /// Reads egress, keeps the session alive and follows leader changes without blocking. Returns the work done.
     ///
     /// # Errors
     /// See [`BlockingClientError`]; the session is over then.
@@ -136,7 +136,7 @@ impl BlockingClusterClient {
         Ok(work_count + self.client.poll(&mut self.aeron, &now, listener)?)
     }
 
-    /// Polls until `is_done` says so.
+    /// Polls until `is_done` returns true.
     ///
     /// # Errors
     /// [`BlockingClientError::Timeout`] after the message timeout.
@@ -166,8 +166,8 @@ impl BlockingClusterClient {
         Ok(())
     }
 
-    /// Sends a message of the session, waiting while the ingress is back-pressured or the leader changes; egress that
-    /// comes meanwhile goes to `listener`. A message that was sent may be lost with its leader: only an answer tells.
+    /// Sends a message of the session. Waits while the ingress is back-pressured or the leader changes; meanwhile
+    /// egress goes to `listener`. A leader crash may lose the message, so only an answer confirms it.
     ///
     /// # Errors
     /// See [`BlockingClientError`].
@@ -177,7 +177,7 @@ impl BlockingClusterClient {
         listener: &mut impl EgressListener,
     ) -> Result<i64, BlockingClientError> {
         let mut position = 0;
-        self.until("offering a message", listener, |own, _| match own.client.offer(message) {
+        self.until("offering a message", listener, |client, _| match client.client.offer(message) {
             Ok(sent) => {
                 position = sent;
                 Ok(true)
@@ -188,7 +188,7 @@ impl BlockingClusterClient {
         Ok(position)
     }
 
-    /// Asks the cluster to begin a snapshot, and waits for its answer.
+    /// Requests a snapshot of the cluster and waits for the answer.
     ///
     /// # Errors
     /// [`BlockingClientError::NoSnapshot`] with the cluster's words when it refuses.
@@ -197,21 +197,21 @@ impl BlockingClusterClient {
         listener: &mut impl EgressListener,
     ) -> Result<(), BlockingClientError> {
         let correlation_id = self.aeron.next_correlation_id();
-        self.until("asking for a snapshot", listener, |own, _| {
-            match own.client.request_snapshot(correlation_id) {
+        self.until("asking for a snapshot", listener, |client, _| {
+            match client.client.request_snapshot(correlation_id) {
                 Err(error) if error.is_retryable() => Ok(false),
                 outcome => Ok(outcome?),
             }
         })?;
         let mut with_answer = WithAnswer { listener, correlation_id, answer: None };
-        self.until("waiting for the answer", &mut with_answer, |_, own| Ok(own.answer.is_some()))?;
+        self.until("waiting for the answer", &mut with_answer, |_, egress| Ok(egress.answer.is_some()))?;
         match with_answer.answer {
             Some((0, _)) | None => Ok(()),
             Some((_, message)) => Err(BlockingClientError::NoSnapshot(message)),
         }
     }
 
-    /// The client itself: its session, its leader, its state.
+    /// The underlying client, for its session, leader and state.
     pub fn client(&self) -> &ClusterClient {
         &self.client
     }

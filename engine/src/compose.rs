@@ -1,4 +1,4 @@
-//! The parts of a node and how they fit together, for any back ends: the host's, or those of a simulator.
+//! Composition of a node from its parts, for any back ends: the host's or a simulator's.
 
 use harrier_archive::{
     Archive, ArchiveContext, Checksum, LogAllocator, RecordingDescriptor, SyncLevel, TornTail,
@@ -31,7 +31,7 @@ pub struct PartContexts {
 }
 
 impl PartContexts {
-    /// Derives the settings of a node's parts; `service_count` services run in the node itself.
+    /// Derives the settings of a node's parts; `service_count` services run in the node.
     pub fn of(context: &NodeContext, service_count: usize) -> Self {
         Self {
             driver: driver_context(context),
@@ -41,8 +41,8 @@ impl PartContexts {
         }
     }
 
-    /// Takes settings by their names. What [`NodeContext`] says stays as it is: directories, member and services. Returns
-    /// a warning for each value of the driver's that cannot be read.
+    /// Reads settings by name. Directories, member and services keep the values of [`NodeContext`]. Returns a warning
+    /// for each unreadable value of the driver's settings.
     ///
     /// # Errors
     /// [`NodeError::Setting`].
@@ -64,7 +64,7 @@ impl PartContexts {
     }
 }
 
-/// Settings that a node has from its own context.
+/// Settings that the node's own context determines.
 const OF_THE_NODE: [&str; 8] = [
     "aeron.dir",
     "aeron.cluster.dir",
@@ -88,14 +88,14 @@ pub struct Composition<M: Memory, S: Storage, T: Transport> {
     pub archive: Archive<M, S>,
     /// Consensus module.
     pub module: ConsensusModule<M, S>,
-    /// Settings of the services' containers, which are made on the threads that run them.
+    /// Settings of the services' containers, which are created on the threads that run them.
     pub containers: Vec<ServiceContainerContext>,
     memory: M,
 }
 
 impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
-    /// Takes the directories, recovers what an earlier run has left in them and makes the parts. `storage` is called once
-    /// for each part that has files: the archive, then the consensus module.
+    /// Locks the directories, recovers the state of an earlier run and creates the parts. `storage` is called once for
+    /// each part with files: the archive, then the consensus module.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -130,8 +130,8 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
         Ok(Self { driver, archive, module, containers, memory: memory.clone() })
     }
 
-    /// All agents of a fused node in the order of a message's way through it. `waiter` makes the way by which a
-    /// service's callback waits; `services` are those that the node runs itself.
+    /// Returns all agents of a fused node in message order. `waiter` creates the function with which a service's
+    /// callback waits; `services` are those that the node runs.
     ///
     /// # Errors
     /// A service whose directory is taken.
@@ -162,7 +162,7 @@ impl<M: Memory, S: Storage, T: Transport> Composition<M, S, T> {
     }
 }
 
-/// An archive that has a log belongs to a member that has a recording log: without it, the member would begin an empty log.
+/// Checks that an archive with a log has a recording log beside it. Otherwise the member would begin an empty log.
 fn check_log<M: Memory, S: Storage>(
     archive: &Archive<M, S>,
     module: &ConsensusModuleContext,
@@ -181,23 +181,23 @@ fn check_log<M: Memory, S: Storage>(
     Err(ModuleError::RecordingLogMissing { directory: directory.clone(), found }.into())
 }
 
-/// A channel whose images are allocated whole only once their sender is authenticated.
+/// Adds the parameter that allocates an image's whole log only after authentication.
 fn with_hint(channel: &str) -> String {
     match ChannelUri::parse(channel) {
         Ok(mut uri) => {
             uri.put_if_absent("log-allocation", "hint");
             uri.to_string()
         }
-        // The part that subscribes says what is wrong with it.
+        // The subscribing part reports the error.
         Err(_) => channel.to_owned(),
     }
 }
 
-/// Longest term of an image in a node.
+/// Maximum term length of an image in a node.
 const MAX_IMAGE_TERM_LENGTH: i32 = 64 << 20;
-/// Bytes of the log of a sender that is not authenticated.
+/// Initial log length of an unauthenticated sender's image.
 const UNAUTHENTICATED_LOG_LENGTH: i32 = 256 << 10;
-/// Sessions of one stream at most.
+/// Maximum sessions of one stream.
 const STREAM_SESSION_LIMIT: i32 = 4_096;
 
 fn driver_context(context: &NodeContext) -> DriverContext {
@@ -221,13 +221,13 @@ fn archive_context(context: &NodeContext) -> ArchiveContext {
     if context.sync_level > SyncLevel::None {
         archive.record_checksum = Some(Checksum::Crc32c);
     }
-    let own = harrier_cluster::members::parse(&context.members)
+    let member = harrier_cluster::members::parse(&context.members)
         .ok()
         .and_then(|members| members.into_iter().find(|member| member.id == context.member_id));
-    let own = own.map(|member| member.archive);
-    let host = own.as_ref().and_then(|own| own.rsplit_once(':'));
+    let endpoint = member.map(|member| member.archive);
+    let host = endpoint.as_ref().and_then(|endpoint| endpoint.rsplit_once(':'));
     archive.replication_channel = host.map(|(host, _)| format!("aeron:udp?endpoint={host}:0"));
-    archive.control_channel = own.map(|own| format!("aeron:udp?endpoint={own}"));
+    archive.control_channel = endpoint.map(|endpoint| format!("aeron:udp?endpoint={endpoint}"));
     archive
 }
 
@@ -253,7 +253,7 @@ fn module_context(context: &NodeContext, services: usize) -> ConsensusModuleCont
     module
 }
 
-/// Terms as long as the log's: the driver's own default for IPC takes more memory than a snapshot needs.
+/// Uses the log's term length: the driver's default for IPC takes more memory than a snapshot needs.
 fn snapshot_channel(context: &NodeContext) -> String {
     format!("aeron:ipc?alias=snapshot|term-length={}", context.log_term_length)
 }
@@ -262,11 +262,11 @@ fn container_contexts(context: &NodeContext, count: usize) -> Vec<ServiceContain
     (0..count as i32)
         .map(|service_id| {
             let directory = context.directory.join("cluster");
-            let mut own = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
-            own = own.for_cluster(context.cluster_id);
-            own.snapshot_channel = snapshot_channel(context);
-            own.archive.seed = context.seed.rotate_left(29 + service_id as u32);
-            own
+            let mut container = ServiceContainerContext::new(&context.aeron_directory, directory, service_id);
+            container = container.for_cluster(context.cluster_id);
+            container.snapshot_channel = snapshot_channel(context);
+            container.archive.seed = context.seed.rotate_left(29 + service_id as u32);
+            container
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! A consensus module that works twice in one pass of a fused node: before the archive, and after it.
+//! A consensus module that works twice per pass of a fused node: before the archive and after it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 use harrier_cluster::module::ConsensusModule;
 use harrier_ringbuf::{Agent, AgentError, Memory, Now, Storage};
 
-/// The two agents of one module: its duty cycle, and the commit for the place behind the archive's.
+/// Splits a module into two agents: its duty cycle, and the commit that follows the archive.
 pub(crate) fn split<M: Memory, S: Storage>(
     module: ConsensusModule<M, S>,
 ) -> (SharedModule<M, S>, Commit<M, S>) {
@@ -14,7 +14,7 @@ pub(crate) fn split<M: Memory, S: Storage>(
     (SharedModule(module.clone()), Commit(module))
 }
 
-/// The module of a fused node. Nobody borrows it across a wait: only a service's callback waits.
+/// The module of a fused node. No borrow outlives a duty cycle, because only a service's callback waits.
 pub(crate) struct SharedModule<M: Memory, S: Storage>(Rc<RefCell<ConsensusModule<M, S>>>);
 
 impl<M: Memory, S: Storage> Agent for SharedModule<M, S> {
@@ -39,7 +39,8 @@ impl<M: Memory, S: Storage> Agent for SharedModule<M, S> {
     }
 }
 
-/// Commits what the archive has recorded in this pass, so that services see it in the same pass.
+/// Commits the positions that the archive has recorded in this pass, so that services receive the messages in the same
+/// pass.
 pub(crate) struct Commit<M: Memory, S: Storage>(Rc<RefCell<ConsensusModule<M, S>>>);
 
 impl<M: Memory, S: Storage> Agent for Commit<M, S> {

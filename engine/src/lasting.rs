@@ -1,9 +1,9 @@
-//! A container that has ended as it was asked to stays in its place until the node ends.
+//! Keeps a terminated container in its thread until the node ends.
 
 use harrier_cluster::service::{ClusteredService, EXPECTED_TERMINATION, ServiceContainer};
 use harrier_ringbuf::{Agent, AgentError, Memory, Now};
 
-/// The consensus module ends last, when all services have: a container that goes before it must not end its thread.
+/// Keeps a terminated container from ending its thread, because the consensus module terminates after all services.
 pub(crate) struct Lasting<T: ClusteredService, M: Memory> {
     name: String,
     container: Option<ServiceContainer<T, M>>,

@@ -1,4 +1,4 @@
-//! Leadership leases in the engine: the service for a node, fences for any service, and blocking clients.
+//! Leadership leases in the engine: the lease service, fences for other services, and blocking clients.
 
 mod blocking;
 mod process;
@@ -16,8 +16,8 @@ use harrier_lease::{FencedService, InvalidLeaseSetting, LeaseService, LeaseSetti
 use crate::node::ServiceFactory;
 use harrier_protocol::uri::parse_duration_ns;
 
-/// The settings `harrier.lease.…` among others: `max.leases`, `max.waiters`, `max.pins`, `drift.divisor`, and the durations
-/// `min.duration` and `max.duration` with their units.
+/// The settings `harrier.lease.…` among others: `max.leases`, `max.waiters`, `max.pins`, `drift.divisor`, and the
+/// durations `min.duration` and `max.duration` with their units.
 ///
 /// ```
 /// use harrier::Properties;
@@ -74,7 +74,7 @@ pub fn lease_service(settings: LeaseSettings) -> Result<ServiceFactory, InvalidL
     Ok(Box::new(move || Box::new(LeaseService::new(settings).expect("the settings were checked"))))
 }
 
-/// A service that accepts fences, of any that does not. `settings` are those of the cluster's lease service.
+/// Wraps a service so that it accepts fences. `settings` must be those of the cluster's lease service.
 ///
 /// ```
 /// use harrier::lease::LeaseSettings;

@@ -39,27 +39,27 @@ pub use harrier_platform as platform;
 pub use harrier_protocol as protocol;
 pub use harrier_ringbuf as ringbuf;
 
-/// The examples of the README are compiled with the tests.
+/// Compiles the examples of the README with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadmeExamples;
 
-/// So are those of the guide.
+/// Compiles the examples of the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/embedding.md")]
 struct GuideExamples;
 
-/// And those of the guide to streams.
+/// Compiles the examples of the guide to streams.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/streams.md")]
 struct StreamGuideExamples;
 
-/// And those of the guide to leases.
+/// Compiles the examples of the guide to leases.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/leases.md")]
 struct LeaseGuideExamples;
 
-/// And those of the guide to services on released members.
+/// Compiles the examples of the guide to services on released members.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/services-on-aeron.md")]
 struct ServicesOnAeronExamples;

@@ -1,4 +1,4 @@
-//! A whole node: driver, archive, consensus module and services, composed for one host.
+//! A complete node of one host: driver, archive, consensus module and services.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,64 +23,64 @@ use harrier_ringbuf::{Agent, AgentError, Clock, SharedThread, TransportError};
 use crate::compose::{Composition, PartContexts};
 use crate::lasting::Lasting;
 
-/// How a node's agents share threads.
+/// Assignment of a node's agents to threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// All on one thread: no hop between cores, the fastest arrangement on few cores.
+    /// All agents on one thread: no hop between cores, fastest with few cores.
     Fused,
-    /// Driver, archive, consensus module and each service on a thread.
+    /// Driver, archive, consensus module and each service on their own threads.
     Threads,
 }
 
-/// Makes a service on the thread that runs it.
+/// Creates a service on the thread that runs it.
 pub type ServiceFactory = Box<dyn FnOnce() -> Box<dyn ClusteredService> + Send>;
 
 /// Settings of a node.
 #[derive(Debug, Clone)]
 pub struct NodeContext {
-    /// Directory of archive and cluster: `archive` and `cluster` below it.
+    /// Directory with the subdirectories `archive` and `cluster`.
     pub directory: PathBuf,
     /// Directory of the media driver.
     pub aeron_directory: PathBuf,
     /// Id of this member.
     pub member_id: i32,
-    /// Aeron's member string (spec 04 §2.2).
+    /// Member string (spec 04 §2.2).
     pub members: String,
     /// Id of the cluster in counters.
     pub cluster_id: i32,
-    /// Services that the consensus module waits for, at least those that the node runs; the others are other processes
+    /// Number of services that the consensus module waits for. Those that the node does not run are other processes
     /// ([`ServiceNode`](crate::ServiceNode)).
     pub service_count: usize,
-    /// How agents share threads.
+    /// Assignment of agents to threads.
     pub layout: Layout,
     /// Idle strategy of the threads.
     pub idle: IdleStrategy,
-    /// Bytes of a term of the log.
+    /// Term length of the log, bytes.
     pub log_term_length: i32,
-    /// Bytes of a segment of a recording.
+    /// Segment length of recordings, bytes.
     pub segment_length: i32,
     /// Crashes that acknowledged messages survive.
     pub sync_level: SyncLevel,
-    /// Leaves the memory of logs to be taken when it is first written; each first store to a page then costs a message
-    /// several microseconds.
+    /// True to allocate log memory at the first write; each first store to a page then delays a message by several
+    /// microseconds.
     pub sparse_logs: bool,
-    /// Stamps each message of a session at the moment it is taken, for some 30 ns. For nodes with a lease service: their
-    /// guarantees then hold also when the host stops the node for a while.
+    /// True to timestamp each session message when it is read, which costs some 30 ns. Nodes with a lease service need
+    /// it: their guarantees then hold even when the host stalls the node.
     pub fresh_timestamps: bool,
-    /// Begins an empty log when recording.log is missing beside an archive that has a log.
+    /// True to begin an empty log when recording.log is missing beside an archive with a log.
     pub start_anew: bool,
-    /// Sessions at most.
+    /// Maximum number of sessions.
     pub max_sessions: usize,
-    /// Time without a sign of life after which a client's session is closed, ns.
+    /// Time without a message after which a client's session is closed, ns.
     pub session_timeout_ns: i64,
-    /// Further settings of all parts by their names, from files, definitions or the environment.
+    /// Further settings of all parts by name, from files, definitions or the environment.
     pub properties: Properties,
-    /// Seed of all ids that are drawn.
+    /// Seed of all random ids.
     pub seed: u64,
 }
 
 impl NodeContext {
-    /// Default settings of a member.
+    /// Creates default settings of a member.
     pub fn new(
         directory: impl Into<PathBuf>,
         aeron_directory: impl Into<PathBuf>,
@@ -110,58 +110,58 @@ impl NodeContext {
     }
 }
 
-/// `aeron.cluster.idle.strategy`, when it is set.
+/// Reads `aeron.cluster.idle.strategy`, if set.
 pub(crate) fn idle(properties: &Properties, default: &IdleStrategy) -> Result<IdleStrategy, NodeError> {
     let name = "aeron.cluster.idle.strategy";
     let Some(value) = properties.get(name) else { return Ok(default.clone()) };
     IdleStrategy::by_name(value).map_err(|error| NodeError::Setting(format!("{name}={value}: {error}")))
 }
 
-/// A seed that no other process has.
+/// Draws a seed unique to this process.
 pub(crate) fn seed() -> u64 {
     let now = SystemClock.now();
     now.epoch_ms as u64 ^ (now.ns as u64).rotate_left(32) ^ u64::from(std::process::id())
 }
 
-/// Returns the default idle strategy of a node's threads: spinning needs a core of its own.
+/// Default idle strategy of a node's threads; spinning would need a dedicated core.
 pub fn default_idle() -> IdleStrategy {
     if core_count() >= 4 { IdleStrategy::Spin } else { IdleStrategy::Yield }
 }
 
-/// Why a node does not start.
+/// Errors of starting or commanding a node.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// The media driver.
+    /// Error of the media driver.
     #[error("media driver: {0}")]
     Driver(#[from] StartError),
-    /// The host lacks or forbids what the driver's transport needs.
+    /// The host does not support what the driver's transport needs.
     #[error("media driver: {0}")]
     Transport(#[from] TransportError),
-    /// The archive.
+    /// Error of the archive.
     #[error("archive: {0}")]
     Archive(#[from] ArchiveError),
-    /// The consensus module.
+    /// Error of the consensus module.
     #[error("consensus module: {0}")]
     Module(#[from] ModuleError),
-    /// A service.
+    /// Error of a service.
     #[error("service container: {0}")]
     Container(#[from] ContainerError),
-    /// The driver's directory and another of the node's overlap.
+    /// The driver's directory overlaps another directory of the node.
     #[error(transparent)]
     Overlap(#[from] Overlap),
     /// Invalid setting.
     #[error("{0}")]
     Setting(String),
-    /// A client of the node's driver.
+    /// Error of a client on the node's driver.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A command that was not taken.
+    /// The command was refused.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The system has no thread left, or a file cannot be opened.
+    /// The system cannot start a thread or open a file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// A thread ended before it had begun.
+    /// A thread ended before its agents started.
     #[error("{0}")]
     Thread(String),
 }
@@ -197,8 +197,8 @@ impl Outcome {
 type HostParts = Composition<MappedMemory, FileStorage, HostTransport>;
 
 impl Node {
-    /// Starts all parts. They find each other in their first duty cycles: [`is_ready`](Self::is_ready) tells when clients
-    /// are served.
+    /// Starts all parts. They connect in their first duty cycles; [`is_ready`](Self::is_ready) reports when the node
+    /// serves clients.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -206,7 +206,7 @@ impl Node {
         Self::launch_with(context, services, |_| ())
     }
 
-    /// As [`launch`](Self::launch), with a last word on the settings of all parts.
+    /// Like [`launch`](Self::launch), with a function that may change the settings of all parts.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -236,30 +236,29 @@ impl Node {
         Ok(Self { runners, ready, handle, outcome, aeron_directory, cluster_id })
     }
 
-    /// True once clients are served.
+    /// True once the node serves clients.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// True when a part has ended by itself, or the driver was told to end.
+    /// True when a part has ended, or the driver was asked to terminate.
     pub fn is_ending(&self) -> bool {
         self.handle.is_terminating.load(Ordering::Acquire)
             || self.runners.iter().any(AgentRunner::is_finished)
     }
 
-    /// Texts with which parts have ended; each text appears once.
+    /// Error texts of ended parts, without duplicates.
     pub fn failures(&self) -> Vec<String> {
         self.outcome.failures.drain()
     }
 
-    /// True once the node has ended because it was told to, by [`ClusterCommand::Shutdown`] or
-    /// [`ClusterCommand::Abort`].
+    /// True once the node has terminated by [`ClusterCommand::Shutdown`] or [`ClusterCommand::Abort`].
     pub fn has_ended_as_told(&self) -> bool {
         self.outcome.is_expected.load(Ordering::Acquire)
     }
 
-    /// Gives a command to the consensus module, as operators' tools do. It is carried out in the node's own time:
-    /// [`is_command_done`](Self::is_command_done) tells when.
+    /// Sends a command to the consensus module, as operators' tools do. It completes asynchronously; see
+    /// [`is_command_done`](Self::is_command_done).
     ///
     /// # Errors
     /// [`NodeError::Command`] when the node takes none now.
@@ -268,7 +267,7 @@ impl Node {
         Ok(())
     }
 
-    /// True once no command is under way.
+    /// True once no command is in progress.
     ///
     /// # Errors
     /// [`NodeError::Client`].
@@ -276,7 +275,7 @@ impl Node {
         Ok(control::is_done(self.observer()?.counters(), self.cluster_id))
     }
 
-    /// Snapshots that the node has taken since it was launched.
+    /// Number of snapshots that the node has taken since it was launched.
     ///
     /// # Errors
     /// [`NodeError::Client`].
@@ -291,7 +290,7 @@ impl Node {
     /// Stops all parts: services first, the driver last.
     ///
     /// # Errors
-    /// Why a thread did not end normally.
+    /// Errors of threads that did not end normally.
     pub fn stop(mut self) -> Result<(), String> {
         let mut outcome = Ok(());
         for runner in self.runners.drain(..) {
@@ -299,7 +298,7 @@ impl Node {
                 outcome = Err(error);
             }
         }
-        // A thread whose agents have all ended as told has not failed.
+        // Agents that terminated as commanded have not failed.
         if self.has_ended_as_told() { Ok(()) } else { outcome }
     }
 }
@@ -343,12 +342,14 @@ impl Parts {
         let Composition { driver, archive, module, containers, .. } = parts;
         let Driver { conductor, sender, receiver, executor, handle, .. } = driver;
         let mut runners = Vec::new();
-        for (own, factory) in containers.into_iter().zip(services) {
+        for (settings, factory) in containers.into_iter().zip(services) {
             let (idle, handle, outcome) = (context.idle.clone(), handle.clone(), outcome.clone());
-            let name = own.service_name.clone();
+            let name = settings.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
                 let thread = thread(idle, &handle, &outcome);
-                thread.install(vec![container(own, factory, &thread)?]).map_err(|error| error.to_string())?;
+                thread
+                    .install(vec![container(settings, factory, &thread)?])
+                    .map_err(|error| error.to_string())?;
                 Ok(thread)
             })?);
         }
@@ -404,7 +405,7 @@ fn background(name: &str, agent: Box<dyn Agent + Send>) -> std::io::Result<Agent
 }
 
 fn storage(context: &NodeContext) -> std::io::Result<FileStorage> {
-    // Writes that stay in the page cache are faster done than handed over; a sync takes its time.
+    // Writes to the page cache are faster done inline; only syncs are worth a thread.
     match context.sync_level {
         SyncLevel::None => Ok(FileStorage::inline()),
         _ => FileStorage::threaded(),

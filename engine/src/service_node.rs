@@ -1,4 +1,4 @@
-//! Services in a process of their own, beside a node that runs driver, archive and consensus module.
+//! Services in a separate process, beside a node that runs driver, archive and consensus module.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use harrier_ringbuf::{Agent, Clock, SharedThread};
 
 use crate::node::{self, NodeError, Outcome, ServiceFactory, default_idle, seed};
 
-/// Settings of services in a process of their own.
+/// Settings of services in a separate process.
 #[derive(Debug, Clone)]
 pub struct ServiceNodeContext {
     /// Directory of the node's media driver.
     pub aeron_directory: PathBuf,
-    /// Directory of the node's cluster: `cluster` below the node's directory.
+    /// Directory of the node's cluster files: `cluster` below the node's directory.
     pub cluster_directory: PathBuf,
     /// Id of the cluster in counters.
     pub cluster_id: i32,
     /// Idle strategy of the thread of each service.
     pub idle: IdleStrategy,
-    /// Further settings by their names (spec 04 §9.2).
+    /// Further settings by name (spec 04 §9.2).
     pub properties: Properties,
-    /// Seed of all ids that are drawn.
+    /// Seed of all random ids.
     pub seed: u64,
 }
 
 impl ServiceNodeContext {
-    /// Default settings beside a node.
+    /// Creates default settings for services beside a node.
     pub fn new(aeron_directory: impl Into<PathBuf>, cluster_directory: impl Into<PathBuf>) -> Self {
         Self {
             aeron_directory: aeron_directory.into(),
@@ -44,21 +44,21 @@ impl ServiceNodeContext {
     }
 
     fn container(&self, service_id: i32) -> Result<ServiceContainerContext, NodeError> {
-        let mut own =
+        let mut container =
             ServiceContainerContext::new(&self.aeron_directory, &self.cluster_directory, service_id)
                 .for_cluster(self.cluster_id);
-        own.archive.seed = self.seed.rotate_left(29 + service_id as u32);
+        container.archive.seed = self.seed.rotate_left(29 + service_id as u32);
         let lookup = |name: &str| {
             let is_own = !["aeron.dir", "aeron.cluster.service.id"].contains(&name);
             is_own.then(|| self.properties.get(name)).flatten().map(str::to_owned)
         };
-        own.apply(&lookup).map_err(|error| NodeError::Setting(error.to_string()))?;
-        Ok(own)
+        container.apply(&lookup).map_err(|error| NodeError::Setting(error.to_string()))?;
+        Ok(container)
     }
 }
 
-/// Services that run, each on a thread; dropping it stops them. Without its services a node ends, and they end with their
-/// node.
+/// Running services, each on a thread; dropping it stops them. A node ends without its services, and they end with
+/// their node.
 ///
 /// ```no_run
 /// use harrier::services::EchoService;
@@ -77,7 +77,7 @@ pub struct ServiceNode {
 }
 
 impl ServiceNode {
-    /// Starts services by their ids. The node may come later; each service waits for it.
+    /// Starts services by their ids. Each service waits for the node, which may start later.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -88,17 +88,17 @@ impl ServiceNode {
         let outcome = Arc::new(Outcome::default());
         let mut runners = Vec::new();
         for (service_id, factory) in services {
-            let own = context.container(service_id)?;
-            own.validate().map_err(|error| NodeError::Setting(error.to_string()))?;
+            let container = context.container(service_id)?;
+            container.validate().map_err(|error| NodeError::Setting(error.to_string()))?;
             let idle = node::idle(&context.properties, &context.idle)?;
             let outcome = outcome.clone();
-            let name = own.service_name.clone();
+            let name = container.service_name.clone();
             runners.push(AgentRunner::start(&name, move || {
                 let pace = Box::new(ThreadPace::new(SystemClock, idle));
                 let thread = SharedThread::new(pace, Box::new(move |role, error| outcome.note(role, error)));
                 let waiter = Box::new(thread.clone());
                 let container =
-                    ServiceContainer::launch(own, factory(), MappedMemory, waiter, &SystemClock.now())
+                    ServiceContainer::launch(container, factory(), MappedMemory, waiter, &SystemClock.now())
                         .map_err(|error| error.to_string())?;
                 let agents: Vec<Box<dyn Agent>> = vec![Box::new(container)];
                 thread.install(agents).map_err(|error| error.to_string())?;
@@ -108,17 +108,17 @@ impl ServiceNode {
         Ok(Self { runners, outcome })
     }
 
-    /// True once a service has ended, as told by its node or by failure.
+    /// True once a service has terminated or failed.
     pub fn is_ending(&self) -> bool {
         self.runners.iter().any(AgentRunner::is_finished)
     }
 
-    /// True once a service has ended because its node was told to.
+    /// True once a service has terminated together with its node.
     pub fn has_ended_as_told(&self) -> bool {
         self.outcome.is_expected.load(Ordering::Acquire)
     }
 
-    /// Texts with which services have ended; each text appears once.
+    /// Error texts of ended services, without duplicates.
     pub fn failures(&self) -> Vec<String> {
         self.outcome.failures.drain()
     }
@@ -126,7 +126,7 @@ impl ServiceNode {
     /// Stops all services.
     ///
     /// # Errors
-    /// Why a thread did not end normally.
+    /// Errors of threads that did not end normally.
     pub fn stop(mut self) -> Result<(), String> {
         let mut outcome = Ok(());
         for runner in self.runners.drain(..) {

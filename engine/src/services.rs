@@ -1,4 +1,4 @@
-//! Services that come with the engine: small, complete, and of use in tests and demonstrations.
+//! Small example services of the engine, for tests and demonstrations.
 
 pub mod book;
 mod book_service;

@@ -1,4 +1,4 @@
-//! What clients that are not authenticated can make a node allocate.
+//! Memory that unauthenticated clients can make a node allocate.
 
 use std::net::UdpSocket;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use crate::node::{Heard, base, keepers, told, until};
 use crate::support::Cluster;
 
 const INGRESS_STREAM: i32 = 101;
-/// What an attack may cost.
+/// Maximum memory of an attack, bytes.
 const BAR: u64 = 64 << 20;
 
 /// Bytes that the file system holds of all files below a directory.
@@ -93,7 +93,7 @@ fn connect_requests_and_setups_of_strangers_cost_little_and_honest_clients_are_s
     let base = base();
     let cluster = Cluster::new(base.path()).unwrap();
     let aeron_directory = cluster.aeron_directory();
-    // As a node is by default: its logs are not sparse, and terms have 16 MiB.
+    // Default settings of a node: its logs are not sparse, and terms have 16 MiB.
     let context = NodeContext { sparse_logs: false, ..cluster.context() };
     let endpoint = context.members.split(',').nth(1).unwrap().to_owned();
     let node = Node::launch(context, keepers(1)).unwrap();

@@ -107,7 +107,7 @@ fn a_missing_recording_log_is_refused_and_rebuilt_from_its_copy_or_the_archive()
             assert_eq!(rebuilt.source, "recording.log.seal");
             assert_eq!(std::fs::read(&log).unwrap(), before);
         } else {
-            // The log alone tells all: the node reads it from the beginning.
+            // Without a sealed copy the node replays its log from the start.
             assert!(rebuilt.source.starts_with("recording 0 of "), "{}", rebuilt.source);
             assert!(rebuilt.entries.iter().all(|entry| entry.service_id == -1 && entry.is_term()));
         }

@@ -70,7 +70,7 @@ impl World {
 
     fn claim(&mut self, unit: &str) -> Result<Tenure, ClaimError> {
         let id = self.client.start_claim("db", unit, LONG_NS, SystemClock.now().ns).unwrap();
-        self.until("the claim's answer", |own| own.client.poll_claim(id))
+        self.until("the claim's answer", |world| world.client.poll_claim(id))
     }
 
     /// A whole life of a tenure: claimed, denied to another, renewed, checked, fenced, waited for, released.
@@ -79,29 +79,29 @@ impl World {
         assert_eq!(self.claim("db/2"), Err(ClaimError::Denied));
         assert_eq!(self.claim(unit).unwrap().token, tenure.token);
         let id = self.client.start_check("db", unit, SystemClock.now().ns).unwrap();
-        self.until("the check's answer", |own| own.client.poll_check(id, Some(fence))).unwrap();
+        self.until("the check's answer", |world| world.client.poll_check(id, Some(fence))).unwrap();
         assert_eq!(fence.token, tenure.token);
         for (correlation_id, token) in [(1, tenure.token), (2, 0)] {
             // The first is echoed by the service, the second sent back by the fence.
             fence.token = token;
             fence.wrap(correlation_id, b"message", buffer);
             let before = self.echoes;
-            self.until("a session", |own| own.client.session()?.offer(buffer).ok());
-            self.until("the echo", |own| (own.echoes > before).then_some(()));
+            self.until("a session", |world| world.client.session()?.offer(buffer).ok());
+            self.until("the echo", |world| (world.echoes > before).then_some(()));
         }
         let waits: [RequestId; 3] =
             std::array::from_fn(|_| self.client.start_block("db", SystemClock.now().ns).unwrap());
         self.client.cancel(waits[2]);
         let id = self.client.start_release("db", unit, tenure.token, SystemClock.now().ns).unwrap();
-        self.until("the release's answer", |own| own.client.poll_release(id)).unwrap();
+        self.until("the release's answer", |world| world.client.poll_release(id)).unwrap();
         for id in &waits[..2] {
-            self.until("the wake-up", |own| own.client.poll_block(*id)).unwrap();
+            self.until("the wake-up", |world| world.client.poll_block(*id)).unwrap();
         }
     }
 }
 
-/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has taken
-/// a minute.
+/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has
+/// taken a minute.
 fn main() {
     let directory = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
     let ports = free_ports(5).unwrap();

@@ -18,7 +18,7 @@ use harrier::ringbuf::Clock;
 use harrier::services::EchoService;
 use harrier::{ClusterCommand, Node, ServiceFactory};
 
-/// The tables of the services at each position of the log, in all lives of the node.
+/// Lease tables of the services at each position of the log, in all runs of the node.
 type States = Arc<Mutex<BTreeMap<i64, Vec<(i32, Vec<u8>)>>>>;
 
 /// A service that notes its table behind every event.
@@ -101,11 +101,11 @@ impl<S: ClusteredService> ClusteredService for Probe<S> {
 
 fn services(states: &States) -> Vec<ServiceFactory> {
     let settings = LeaseSettings { max_leases: 6, max_pins: 4, max_waiters: 8, ..LeaseSettings::default() };
-    let (own, copy) = (states.clone(), states.clone());
+    let (original, copy) = (states.clone(), states.clone());
     vec![
         Box::new(move || {
             let service = LeaseService::new(settings).unwrap();
-            Box::new(Probe { service, table: LeaseService::table, states: own })
+            Box::new(Probe { service, table: LeaseService::table, states: original })
         }),
         Box::new(move || {
             let service = FencedService::new(EchoService, settings).unwrap();
@@ -121,7 +121,7 @@ fn check(states: &States) {
     let mut by_both = 0;
     for (position, seen) in states.iter() {
         assert!(seen.iter().all(|(_, state)| *state == seen[0].1), "tables differ at {position}");
-        by_both += usize::from([0, 1].iter().all(|id| seen.iter().any(|(own, _)| own == id)));
+        by_both += usize::from([0, 1].iter().all(|id| seen.iter().any(|(service_id, _)| service_id == id)));
     }
     assert!(by_both > 40, "{by_both} of {} positions", states.len());
 }
@@ -131,8 +131,8 @@ fn work(client: &BlockingLeaseClient) {
     for turn in 0..10_u32 {
         let application = ["a", "b", "c", "d", "e", "f", "g", "h"][turn as usize % 8];
         let unit = ["u/0", "u/1"][turn as usize % 2];
-        // Some are denied, some find no room, some expire by their timers.
-        // Only the first is held for long, and never waited for.
+        // Some claims are denied, some find no room, some leases expire by their timers. Only the first lease is long,
+        // and no client waits for it.
         let duration = if turn % 8 == 0 { long } else { short };
         let claimed = client.claim_leadership(application, unit, duration).ok();
         let _full = client.pin(application, "entity");

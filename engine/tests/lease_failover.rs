@@ -1,4 +1,4 @@
-//! A node is started again under a lease client with a media driver of its own: its session lives on, and nothing is lost.
+//! A node restarts under a lease client with a separate media driver: the session continues without loss.
 
 use std::path::Path;
 
@@ -72,18 +72,18 @@ impl World {
 
     fn claim(&mut self, application: &str, unit: &str, ns: i64) -> Result<Tenure, ClaimError> {
         let id = self.client.start_claim(application, unit, ns, SystemClock.now().ns).unwrap();
-        self.until("the claim's answer", |own| own.client.poll_claim(id))
+        self.until("the claim's answer", |world| world.client.poll_claim(id))
     }
 
     fn release(&mut self, application: &str, unit: &str, token: u64) {
         let now_ns = SystemClock.now().ns;
         let id = self.client.start_release(application, unit, token, now_ns).unwrap();
-        self.until("the release's answer", |own| own.client.poll_release(id)).unwrap();
+        self.until("the release's answer", |world| world.client.poll_release(id)).unwrap();
     }
 
     fn wait(&mut self, application: &str) -> RequestId {
         let id = self.client.start_block(application, SystemClock.now().ns).unwrap();
-        // A later request's answer tells that the wait has been registered.
+        // The answer to a later request proves that the wait is registered.
         assert_eq!(self.claim(application, "other/0", SECOND), Err(ClaimError::Denied));
         id
     }
@@ -136,11 +136,11 @@ fn survives_restarts(layout: Layout) {
             world.until("the snapshot", |_| node.is_command_done().unwrap().then_some(()));
         }
         node.stop().unwrap();
-        // Begun while nobody answers: sent to the next leader.
+        // A request without an answer is sent to the next leader.
         let now_ns = SystemClock.now().ns;
         let id = world.client.start_claim("cache", "cache/0", 3_600 * SECOND, now_ns).unwrap();
         node = place.start(layout);
-        let again = world.until("the claim's answer", |own| own.client.poll_claim(id)).unwrap();
+        let again = world.until("the claim's answer", |world| world.client.poll_claim(id)).unwrap();
         assert_eq!(again.token, held.token);
         assert_eq!(again.guaranteed_until_ns, now_ns + 3_600 * SECOND, "spec 05 L1");
         assert_eq!(world.client.session().unwrap().session_id(), session_id);
@@ -154,10 +154,10 @@ fn survives_restarts(layout: Layout) {
     // Released while the client is away: it finds out from the tenure that it waits for.
     world.release("cache", "cache/0", held.token);
     for id in waits {
-        world.until("the wake-up", |own| own.client.poll_block(id)).unwrap();
+        world.until("the wake-up", |world| world.client.poll_block(id)).unwrap();
     }
     world.tracker.stop(true);
-    world.until("the tracker's end", |own| own.tracker.is_stopped().then_some(()));
+    world.until("the tracker's end", |world| world.tracker.is_stopped().then_some(()));
     assert!(world.claim("db", "db/1", SECOND).unwrap().token > fence.token);
     node.stop().unwrap();
 }
@@ -195,8 +195,8 @@ fn a_claim_is_stamped_when_it_is_taken_not_when_its_duty_cycle_began() {
     let mut world = World::new(place.base.path(), place.ports[0]);
     world.claim("cache", "cache/0", SECOND).unwrap();
     let id = world.client.start_list(SystemClock.now().ns).unwrap();
-    let leases = world.until("the list", |own| own.client.poll_list(id)).unwrap();
-    let lease = leases.leases.iter().find(|own| own.application == "cache").unwrap();
+    let leases = world.until("the list", |world| world.client.poll_list(id)).unwrap();
+    let lease = leases.leases.iter().find(|lease| lease.application == "cache").unwrap();
     assert!(lease.expiry - SystemClock.now().epoch_ms > 3_500_000, "{lease:?}");
     node.stop().unwrap();
 }
@@ -248,8 +248,8 @@ fn ask_for_the_end(world: &mut World, bare: &mut ClusterClient, session_id: i64)
     let mut request = [0; 24];
     Request::EndSession { correlation_id: 1, session_id }.encode(&mut request).unwrap();
     let (mut answers, mut is_sent) = (Answers(Vec::new()), false);
-    world.until("the answer", |own| {
-        bare.poll(&mut own.aeron, &SystemClock.now(), &mut answers).unwrap();
+    world.until("the answer", |world| {
+        bare.poll(&mut world.aeron, &SystemClock.now(), &mut answers).unwrap();
         is_sent = is_sent || bare.is_connected() && bare.offer(&request).is_ok();
         answers.0.pop().map(|(_, code)| code)
     })
@@ -272,11 +272,11 @@ fn a_session_that_broke_off_is_ended_before_the_next_one_is_used() {
     let own_id = bare.session_id();
     assert_eq!(ask_for_the_end(&mut world, &mut bare, own_id), AnswerCode::Invalid);
     assert_eq!(ask_for_the_end(&mut world, &mut bare, own_id + 1), AnswerCode::SessionEnded, "never begun");
-    // One that is open: whoever has it is told, and opens another.
+    // An open session: its owner gets the close event and opens another.
     assert_eq!(ask_for_the_end(&mut world, &mut bare, second_id), AnswerCode::SessionEnding);
     while ask_for_the_end(&mut world, &mut bare, second_id) == AnswerCode::SessionEnding {}
-    world.until("another session", |own| {
-        (own.client.is_connected() && own.client.session()?.session_id() > second_id).then_some(())
+    world.until("another session", |world| {
+        (world.client.is_connected() && world.client.session()?.session_id() > second_id).then_some(())
     });
     assert_eq!(world.claim("cache", "cache/0", 3_600 * SECOND).unwrap().token, held.token);
     node.stop().unwrap();

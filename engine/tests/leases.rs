@@ -20,7 +20,7 @@ use harrier::{BlockingClusterClient, ClusterCommand, Node, ServiceFactory};
 const PATIENCE_NS: i64 = 60_000_000_000;
 pub const LONG: Duration = Duration::from_secs(3_600);
 
-/// Keeps the messages that reach it, and tells them when it is asked.
+/// Stores received messages and returns them on request.
 #[derive(Default)]
 struct Keeper {
     kept: Vec<String>,
@@ -106,10 +106,10 @@ impl Rig {
         let context = self.cluster.context();
         let ingress = context.members.split(',').nth(1).unwrap().to_owned();
         let egress = "aeron:udp?endpoint=127.0.0.1:0|term-length=64k";
-        let mut own = LeaseClientContext::new(ClusterClientContext::new(format!("0={ingress}"), egress));
+        let mut context = LeaseClientContext::new(ClusterClientContext::new(format!("0={ingress}"), egress));
         // Restarts on a busy host take their time.
-        own.timeout_ns = PATIENCE_NS;
-        own
+        context.timeout_ns = PATIENCE_NS;
+        context
     }
 
     pub fn client(&self) -> BlockingLeaseClient {
@@ -183,17 +183,17 @@ fn one_unit_leads_and_others_are_denied_until_it_steps_down() {
     assert_eq!(again.token, tenure.token, "spec 05 L4");
 
     // Spec 05 L9.
-    let (own, other) = (client.leadership_check("db", "db/0"), client.leadership_check("db", "db/1"));
+    let (holder, other) = (client.leadership_check("db", "db/0"), client.leadership_check("db", "db/1"));
     let mut fence = Fence::default();
-    own.check(Some(&mut fence)).unwrap();
+    holder.check(Some(&mut fence)).unwrap();
     assert_eq!(fence, fence_of(tenure, "db/0"));
     let mut local = Fence::default();
-    own.check_local(Some(&mut local)).unwrap();
+    holder.check_local(Some(&mut local)).unwrap();
     assert_eq!(local, fence);
     assert_eq!(other.check(Some(&mut fence)), Err(CheckError::NotHeld));
     assert_eq!((other.check_local(None), fence.unit.as_str()), (Err(CheckError::NotHeld), "db/0"));
 
-    // Spec 05 L7, L8: each waiter is woken, and nobody waits for what nobody holds.
+    // Spec 05 L7, L8: every waiter is woken, and a wait for a free lease returns immediately.
     client.block_until_leadership_released("cache", &Cancel::new()).unwrap();
     let waiting: Vec<_> = (0..3).map(|_| wait_in_thread(&rig.client())).collect();
     let cancel = Cancel::new();
@@ -204,15 +204,15 @@ fn one_unit_leads_and_others_are_denied_until_it_steps_down() {
     assert_eq!(stale, Err(ReleaseError::Stale { current: tenure.token }));
     client.release("db", "db/0", tenure.token).unwrap();
     client.release("db", "db/0", tenure.token).unwrap();
-    assert!(waiting.into_iter().all(|own| own.join().unwrap() == Ok(())));
-    assert_eq!(own.check_local(None), Err(CheckError::NotHeld));
-    assert_eq!(own.check(None), Err(CheckError::NotHeld));
+    assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == Ok(())));
+    assert_eq!(holder.check_local(None), Err(CheckError::NotHeld));
+    assert_eq!(holder.check(None), Err(CheckError::NotHeld));
 
     let next = client.claim_leadership("db", "db/1", LONG).unwrap();
     assert!(next.token > tenure.token);
     let late = client.release("db", "db/0", tenure.token);
     assert_eq!(late, Err(ReleaseError::Stale { current: next.token }));
-    drop((own, other, client));
+    drop((holder, other, client));
     node.stop().unwrap();
 }
 
@@ -255,7 +255,7 @@ fn bad_input_is_refused_before_anything_is_sent() {
         ("db", "db/0", Duration::MAX, "duration"),
     ] {
         let error = client.claim_leadership(application, unit, duration).unwrap_err();
-        assert!(matches!(&error, ClaimError::Invalid(own) if own.field == field), "{error}");
+        assert!(matches!(&error, ClaimError::Invalid(invalid) if invalid.field == field), "{error}");
     }
     let error = client.block_until_leadership_released("", &Cancel::new()).unwrap_err();
     assert!(matches!(error, BlockError::Invalid(_)), "{error}");
@@ -283,7 +283,7 @@ fn without_a_cluster_nothing_can_be_inferred() {
         ),
         "{error}"
     );
-    // A client that ends tells who waits.
+    // Closing the client wakes waiting threads.
     let waiting = wait_in_thread(&client);
     let tracker = LeaseTracker::start("db/0", Duration::from_millis(10), client.polled()).unwrap();
     let ticket = tracker.wait_leader();
@@ -316,7 +316,7 @@ fn each_limit_says_which_one_it_is() {
     assert_eq!(error, BlockError::TooManyWaiters { limit: 1 });
     client.unpin("db", "m").unwrap();
     let leases = client.list().unwrap().leases;
-    let token = leases.iter().find(|own| own.application == "db").unwrap().token;
+    let token = leases.iter().find(|lease| lease.application == "db").unwrap().token;
     client.release("db", "x/0", token).unwrap();
     let mut outcome = None;
     until("the wake-up", || {
@@ -344,14 +344,14 @@ fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
     assert_eq!(kept(&mut writer, &mut heard), "kept one, unfenced");
     client.release("db", "db/0", first.token).unwrap();
     offer_fenced(&mut writer, &mut heard, 2, &old, b"nobody leads");
-    // Before the next claim, which comes by another session.
+    // The stale fence is reported before the next claim, which uses another session.
     writer.wait(&mut heard, |heard| !heard.stale.is_empty()).unwrap();
     let second = client.claim_leadership("db", "db/1", LONG).unwrap();
     offer_fenced(&mut writer, &mut heard, 3, &old, b"deposed");
     offer_fenced(&mut writer, &mut heard, 4, &fence_of(second, "db/1"), b"two");
     let foreign = Fence { token: 0, ..old.clone() };
     offer_fenced(&mut writer, &mut heard, 5, &foreign, b"no token");
-    // An envelope that is cut cannot be judged; it passes for nothing.
+    // A truncated envelope is invalid and does not reach the service.
     let mut cut = Vec::new();
     fence_of(second, "db/1").wrap(6, b"cut", &mut cut);
     writer.offer(&cut[..cut.len() - 1], &mut heard).unwrap();
@@ -360,7 +360,7 @@ fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
     assert_eq!(heard.stale, stale);
     writer.close();
 
-    // From the log alone.
+    // Recovery from the log only.
     node.stop().unwrap();
     let node = rig.start();
     let mut writer = rig.cluster.connect().unwrap();
@@ -372,7 +372,7 @@ fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
     writer.close();
     node.stop().unwrap();
 
-    // From the snapshot: the table, then what the service had.
+    // Recovery from the snapshot: the table, then the service's state.
     let node = rig.start();
     let mut writer = rig.cluster.connect().unwrap();
     heard.stale.clear();
@@ -528,7 +528,7 @@ fn a_tracker_takes_over_from_one_that_steps_down() {
     assert!(leads.wait() && !deposed.wait());
     assert_eq!(minion.state(), TrackerState::Leader);
     assert!(minion.fence().unwrap().token > old.token);
-    // Not released, the lease is left to expire.
+    // Without a release the lease is left to expire.
     minion.stop(false).unwrap();
     assert_eq!(facts(&first)[0].1, "db/1");
     drop((first, second));

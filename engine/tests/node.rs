@@ -24,7 +24,7 @@ const PATIENCE_NS: i64 = 60_000_000_000;
 /// Names the directory of the node whose services a child process runs.
 const CHILD_BASE: &str = "HARRIER_TEST_CHILD_BASE";
 
-/// Keeps what it was sent, and tells it and what services sent each other.
+/// Stores messages of clients and of other services, and returns them on request.
 #[derive(Default)]
 struct Keeper {
     kept: Vec<String>,
@@ -51,19 +51,19 @@ impl ClusteredService for Keeper {
         message: &[u8],
         _: &Header<'_>,
     ) {
-        let own = cluster.service_id();
+        let id = cluster.service_id();
         let text = String::from_utf8_lossy(message).into_owned();
         assert_ne!(text, "panic");
         let Some(session) = session else {
             return self.kept.push(format!("of a service: {text}"));
         };
         if text == "tell" {
-            let answer = format!("{own} has {}", self.kept.join(", "));
+            let answer = format!("{id} has {}", self.kept.join(", "));
             cluster.retry(|cluster| cluster.send_to_session(session.id, answer.as_bytes())).unwrap();
             return;
         }
         if text == "ask around" {
-            let question = format!("{own} asks");
+            let question = format!("{id} asks");
             cluster.retry(|cluster| cluster.offer(question.as_bytes())).unwrap();
         }
         self.kept.push(text);
@@ -177,8 +177,8 @@ fn messages_between_services_reach_all_services_once() {
     let node = cluster.start(keepers(2)).unwrap();
     let mut client = cluster.connect().unwrap();
     client.offer(b"ask around", &mut Heard::default()).unwrap();
-    let all = |own: usize, order: [usize; 2]| {
-        format!("{own} has ask around, of a service: {} asks, of a service: {} asks", order[0], order[1])
+    let all = |id: usize, order: [usize; 2]| {
+        format!("{id} has ask around, of a service: {} asks, of a service: {} asks", order[0], order[1])
     };
     let mut answers = Vec::new();
     let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
@@ -258,7 +258,7 @@ fn a_service_in_another_process_is_one_of_the_nodes() {
     until("readiness", || node.is_ready());
     let mut client = cluster.connect().unwrap();
     assert_eq!(told(&mut client, 2), ["0 has one", "1 has one"]);
-    // A node does not go on without one of its services.
+    // A node ends when one of its services is gone.
     drop(child);
     until("the end", || node.is_ending());
     assert!(!node.has_ended_as_told());
@@ -351,7 +351,7 @@ fn looking_at_counters_leaves_nothing_in_the_command_ring() {
     let mut context = DriverContext::new(base.path().join("aeron"));
     context.conductor_buffer_length = (64 << 10) + 768;
     let directory = context.directory.clone();
-    // Nobody works it: what comes into its ring stays there.
+    // The driver does not run, so its ring keeps every command.
     let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
     let mut agents = driver.into_agents();
     agents.iter_mut().for_each(|agent| assert!(agent.do_work(&now).is_ok()));

@@ -1,5 +1,5 @@
-//! What processes do with directories, ports, files and peers that are not as they should be: a clear error or a
-//! counter, never a panic, never a signal, and those that serve go on serving.
+//! Processes with invalid directories, ports, files and peers: each failure is a clear error or a counter, never a
+//! panic or a signal, and servers keep serving.
 #![forbid(unsafe_code)]
 
 use std::net::UdpSocket;
@@ -268,7 +268,7 @@ fn damaged_files_of_a_node_are_errors_that_name_them() {
 fn too_little_space_is_an_error_that_names_directory_and_bytes() {
     let home = directory("space");
     let aeron = home.path().join("aeron");
-    // Not even the driver's own file has room: 48,238,592 bytes.
+    // The file system is too small even for the driver's own file of 48,238,592 bytes.
     let mut command = harrier_driver();
     command.arg(format!("-Daeron.dir={}", aeron.display()));
     let Some(mut small) = in_small_file_system(home.path(), "8m", &command) else { return };
@@ -293,7 +293,7 @@ fn fills_a_small_file_system() {
     let mut client = Client::connect(&aeron);
     let mut subscription = client.subscription("aeron:ipc?term-length=64k|sparse=false", 10);
     let mut publication = client.exclusive("aeron:ipc?term-length=64k|sparse=false", 10);
-    // What could never be held is refused, sparse or not.
+    // A request larger than the file system is refused, sparse or not.
     for sparse in [true, false] {
         let channel = format!("aeron:ipc?term-length=16m|sparse={sparse}");
         let error = client.try_exclusive(&channel, 11).unwrap_err();
@@ -315,7 +315,7 @@ fn fills_a_small_file_system() {
     while std::fs::write(aeron.join(format!("padding-{padding}")), [1; 4_096]).is_ok() {
         padding += 1;
     }
-    // With not a page left, what there is goes on: streams over many terms, counters, the error log.
+    // Without a free page, existing streams, counters and the error log keep working.
     for from in (0..1_000).step_by(20) {
         client.send(&mut publication, from..from + 20, 1_000);
         client.receive(&mut subscription, from..from + 20, 1_000);

@@ -1,4 +1,4 @@
-//! What scripts rely on in `harrier node` and `harrier-driver`: lines, exit codes, settings.
+//! Stable interface of `harrier node` and `harrier-driver` for scripts: lines, exit codes, settings.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -139,7 +139,7 @@ fn a_node_without_services_of_its_own_waits_for_them() {
     command.args(["--max-seconds", "1"]);
     let (code, output, _) = finish(&mut command);
     assert_eq!((code, output.as_str()), (0, ""), "a node whose service is missing does not serve");
-    // It can be ended while it waits.
+    // The command can be interrupted while it waits.
     let home = directory("node");
     let mut command = crate::support::binaries::node_command(home.path(), &members, &arguments);
     let mut process = Process::start("harrier node", &mut command);
@@ -259,9 +259,9 @@ fn a_running_driver_is_shown_as_text_and_as_json() {
     client.send(&mut publication, 0..10, 100);
     client.receive(&mut subscription, 0..10, 100);
     let run = |command: &str, arguments: &[&str]| {
-        let mut own = harrier();
-        own.args([command, "--aeron-dir"]).arg(&driver.directory).args(arguments);
-        let (code, output, errors) = finish(&mut own);
+        let mut tool = harrier();
+        tool.args([command, "--aeron-dir"]).arg(&driver.directory).args(arguments);
+        let (code, output, errors) = finish(&mut tool);
         assert_eq!((code, errors.as_str()), (0, ""), "{command} {arguments:?}");
         output
     };
@@ -282,7 +282,7 @@ fn a_running_driver_is_shown_as_text_and_as_json() {
     let frame = run("top", &["--once", "--interval-ms", "20", "--width", "120", "--height", "30"]);
     assert_eq!(frame.lines().count(), 30);
     assert!(frame.contains("2 streams by stream") && frame.contains("alive"), "{frame}");
-    // Without a terminal it says how to go on.
+    // Without a terminal the command names the alternative.
     let (code, _, errors) = finish(harrier().args(["top", "--aeron-dir"]).arg(&driver.directory));
     assert!(code == 1 && errors.contains("--once"), "{errors}");
     driver.stop();

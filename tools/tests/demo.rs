@@ -38,10 +38,10 @@ fn order_file(directory: &Path) -> (PathBuf, bool) {
         let (kind, id, size, price, side) = match rng.below(10) {
             0..=5 => {
                 let side = if rng.below(2) == 0 { 1 } else { -1 };
-                let own =
+                let reading =
                     (row + 1, 10 + rng.below(90), 5_850_000 - side * 100 * (1 + rng.below(5) as i64), side);
-                live.push(own);
-                (1, own.0, own.1, own.2, own.3)
+                live.push(reading);
+                (1, reading.0, reading.1, reading.2, reading.3)
             }
             6 | 7 if !live.is_empty() => {
                 let (id, size, price, side) = live.swap_remove(rng.below(live.len() as u64) as usize);

@@ -1,5 +1,5 @@
-//! `harrier-driver` where Aeron's `aeronmd` was: command line, words, exit codes, files, checks at the start (spec 02 §5.13,
-//! §5.14, §6.2–6.4).
+//! `harrier-driver` where Aeron's `aeronmd` was: command line, words, exit codes, files, checks at the start (spec 02
+//! §5.13, §5.14, §6.2–6.4).
 #![forbid(unsafe_code)]
 
 mod effects;
@@ -52,12 +52,12 @@ pub fn start(aeron: &Path, variables: &[(&str, &str)]) -> (Process, Client) {
 pub struct Files {
     /// Commands to the driver.
     pub ring: ManyToOneRing,
-    /// What it tells its clients.
+    /// Events of the driver to its clients.
     pub events: broadcast::Receiver,
 }
 
 impl Files {
-    /// Those of a directory.
+    /// Maps the files of a directory.
     pub fn of(aeron: &Path) -> Self {
         let cnc = MappedMemory.map(&aeron.join("cnc.dat"), MapMode::ReadWrite).unwrap();
         let mut bytes = [0; CNC_HEADER_LENGTH];
@@ -109,7 +109,7 @@ fn the_command_line_is_that_of_aeronmd() {
     let program = harrier_driver().get_program().to_str().unwrap().to_owned();
     let usage = format!("Usage: {program} [-v][-Dname=value]\n");
     let refused = |what: &str, code: i32| format!("ERROR: loading properties from {what} ({code}) ");
-    // (arguments, start of what stands on standard error)
+    // (arguments, expected start of standard error)
     let rows: [(&[&str], String); 7] = [
         (&["-Dfoo"], "malformed define: foo\n".into()),
         (&["-x"], usage.clone()),
@@ -131,7 +131,7 @@ fn the_command_line_is_that_of_aeronmd() {
     assert!(output.contains("> major 1 minor 51 patch 0 git ") && output.lines().count() == 1, "{output}");
 }
 
-/// What a driver prints as its configuration.
+/// Configuration that a driver prints.
 fn printed(arguments: &[String]) -> Vec<(String, String)> {
     let home = directory("driver");
     let mut process = Process::start(
@@ -210,7 +210,7 @@ fn signals_and_terminate_commands_end_the_driver_each_with_its_code() {
         assert_eq!(driver.wait().code(), Some(code), "{validator} {how:?}");
         assert_eq!((driver.last_lines(), driver.errors().as_str()), (vec![LAST_WORDS.to_owned()], ""));
     }
-    // Who may not end it is not even answered.
+    // A client without a valid token gets no answer.
     for (validator, token) in [("deny", &b"x"[..]), ("token:secret", b"secre"), ("token:secret", b"")] {
         let (driver, mut client) = start(&aeron, &[("AERON_DRIVER_TERMINATION_VALIDATOR", validator)]);
         terminate(&aeron, token);
@@ -241,7 +241,7 @@ fn a_live_driver_keeps_its_directory_unless_it_is_to_be_deleted() {
     client.send(&mut publication, 0..10, 100);
     client.receive(&mut subscription, 0..10, 100);
     drop((publication, subscription, client));
-    // Without a look, as asked.
+    // The directory is deleted without a check, as configured.
     let (second, client) = start(&aeron, &[("AERON_DIR_DELETE_ON_START", "true")]);
     drop(client);
     stop(driver);
@@ -259,7 +259,7 @@ fn what_a_driver_left_behind_is_made_anew_and_said_when_asked() {
     let warned = [("AERON_DIR_WARN_IF_EXISTS", "true")];
     let (driver, client) = start(&aeron, &warned);
     drop(client);
-    // Nothing was there, so nothing is said.
+    // A missing directory causes no message.
     stop(driver);
     for dies in [false, true] {
         std::fs::write(aeron.join("publications/stale"), "x").unwrap();
@@ -320,7 +320,7 @@ fn the_directory_has_its_files_and_stays_or_goes() {
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "it goes, and nothing beside it is left");
 }
 
-/// Settings that cannot be, with words of the refusal (spec 02 §6.2, "Checks at start").
+/// Invalid settings with expected words of the refusal (spec 02 §6.2, "Checks at start").
 const CHECKS: &[(&str, &[&str], &str)] = &[
     (
         "driver",
@@ -394,7 +394,7 @@ fn settings_that_cannot_be_are_refused_at_the_start() {
         assert!(errors.contains(text), "{settings:?}: {errors}");
         assert!(!errors.contains("panicked"), "{errors}");
     }
-    // A value that cannot be read is none: the driver says so and starts.
+    // An unreadable value is ignored with a warning.
     let (mut driver, client) = start(&aeron, &[("AERON_MTU_LENGTH", "long")]);
     drop(client);
     driver.signal("TERM");

@@ -124,7 +124,7 @@ fn a_program_runs_only_while_its_unit_leads() {
     let leases = Leases::start();
     let files = directory("lease-hold");
     let file = |name: &str| files.path().join(name);
-    // Says its token, then runs until it is told to end.
+    // Prints its token, then runs until it is signalled.
     let script = |name: &str| {
         let path = file(name).display().to_string();
         format!(
@@ -154,9 +154,9 @@ fn a_program_runs_only_while_its_unit_leads() {
     let next = leads["token"].as_u64().unwrap();
     assert!(leads["unit"] == "gw/1" && next > token, "{leads}");
 
-    // A leader that is told to step down loses its program, and says so.
+    // A leader that is commanded to step down stops its program and reports it.
     until("the second program", || text_of(&file("second")).contains('\n').then_some(()));
-    // It renews when half of what it has claimed is over: not just between the two.
+    // Renewal is due at half the duration, so it does not fall between the two checks.
     second.signal("STOP");
     assert_eq!(leases.ask(&["release", "gw", "gw/1", &next.to_string()]).0, 0);
     assert_eq!(leases.ask(&["claim", "gw", "gw/2", "60s"]).0, 0);

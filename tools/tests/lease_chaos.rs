@@ -1,7 +1,7 @@
-//! Ten applications with three unit processes each, and a node, all killed and started again at random: no two guarantees
-//! of an application overlap, every take-over is in time, and no write of an old tenure is carried out (spec 05, "What
-//! must hold"). Runs for some seconds; `HARRIER_CHAOS_SECONDS=120` for longer, with the bound on take-overs that a machine of
-//! one's own allows.
+//! Ten applications with three unit processes each, and a node, all killed and started again at random: no two
+//! guarantees of an application overlap, every take-over is in time, and no write of an old tenure is carried out (spec
+//! 05, "What must hold"). Runs for some seconds; `HARRIER_CHAOS_SECONDS=120` for longer, with the bound on take-overs
+//! that a machine of one's own allows.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 const APPLICATIONS: usize = 10;
 const UNITS: usize = 3;
-/// What a true claim ticket guarantees; twice that is claimed.
+/// Guarantee of a true claim ticket; the tracker claims twice that.
 const DURATION_NS: i64 = 500_000_000;
 /// Longest that a lease lasts after its last claim or after the start of a term, with the allowance for drift.
 const LEASE_NS: i64 = 2 * DURATION_NS + 2 * DURATION_NS / 1_000 + 4_000_000;
@@ -32,7 +32,7 @@ const LEASE_NS: i64 = 2 * DURATION_NS + 2 * DURATION_NS / 1_000 + 4_000_000;
 const WRITE_PERIOD_NS: i64 = 50_000_000;
 /// After which an answer is not waited for any more: the node was killed.
 const ANSWER_LIMIT_NS: i64 = 3_000_000_000;
-/// In the environment of a unit: what it is told.
+/// Environment variable with a unit's instructions.
 const TASK: &str = "HARRIER_CHAOS_UNIT";
 
 /// A write under a fence that has no answer yet.
@@ -44,8 +44,8 @@ struct Write {
     is_late: bool,
 }
 
-/// What a unit does until it is killed: it keeps a tracker going, writes while it leads, and writes once more under its old
-/// fence when its tenure is over.
+/// A unit until it is killed: runs a tracker, writes while it leads, and writes once more under its old fence after its
+/// tenure.
 struct Unit {
     client: LeaseClient,
     tracker: PolledTracker,
@@ -147,8 +147,8 @@ impl Unit {
         }
     }
 
-    /// True once the log has said that the tenure of the fence is over. A guarantee that has run out says nothing of the
-    /// lease, which lasts a little longer.
+    /// True once the log has said that the tenure of the fence is over. A guarantee that has run out says nothing of
+    /// the lease, which lasts a little longer.
     fn is_over(&mut self, now_ns: i64) -> bool {
         if self.fence.is_none() {
             return false;
@@ -193,7 +193,7 @@ fn unit_process() {
     }
 }
 
-/// What is known of one tenure.
+/// Observed facts of one tenure.
 struct Tenure {
     unit: usize,
     first_ns: i64,
@@ -216,14 +216,14 @@ struct Field {
     node: OurNode,
     members: Vec<Member>,
     tenures: Vec<BTreeMap<u64, Tenure>>,
-    /// When the node served again.
+    /// Times at which the node served again.
     ready_ns: Vec<i64>,
     counts: BTreeMap<String, u64>,
 }
 
 impl Field {
     fn new() -> Self {
-        // What the dead held is given back soon: there are many.
+        // Short timeouts free the resources of the many killed processes soon.
         let driver =
             OurDriver::start(&["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=25s"]);
         let node = OurNode::start(&[
@@ -309,19 +309,19 @@ impl Field {
         process.kill();
         self.listen();
         let now_ns = SystemClock.now().ns;
-        let own = &mut self.members[member];
-        own.process = None;
-        own.killed_ns.push(now_ns);
-        own.start_at_ns = now_ns + pause_ns;
+        let unit = &mut self.members[member];
+        unit.process = None;
+        unit.killed_ns.push(now_ns);
+        unit.start_at_ns = now_ns + pause_ns;
         true
     }
 
     /// Starts the units whose pause is over.
     fn start_units(&mut self, now_ns: i64) {
         for member in 0..self.members.len() {
-            let own = &self.members[member];
-            if own.process.is_none() && now_ns >= own.start_at_ns {
-                let process = self.start(own.application, own.index, own.token);
+            let unit = &self.members[member];
+            if unit.process.is_none() && now_ns >= unit.start_at_ns {
+                let process = self.start(unit.application, unit.index, unit.token);
                 self.members[member].process = Some(process);
             }
         }
@@ -356,8 +356,8 @@ impl Field {
         (count, longest_ns)
     }
 
-    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted after all,
-    /// and each start of the node begins a term in which it lasts anew.
+    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted
+    /// after all, and each start of the node begins a term in which it lasts anew.
     fn expiry_ns(&self, application: usize, tenure: &Tenure, end_ns: i64) -> i64 {
         let holder = &self.members[application * UNITS + tenure.unit];
         let events = holder.killed_ns.iter().chain(&self.ready_ns).filter(|at| **at < end_ns);
@@ -383,7 +383,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     loop {
         field.listen();
         let now_ns = SystemClock.now().ns;
-        // Until somebody has come back too late at least once.
+        // Until at least one restarted unit was too late.
         if now_ns >= end_ns && (field.count("refused") > 0 || now_ns >= end_ns + PATIENCE_NS) {
             break;
         }
@@ -401,7 +401,7 @@ fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
         }
         rest();
     }
-    // Everybody leads again, and the last words are heard.
+    // Every application leads again, and the last messages arrive.
     let end_ns = SystemClock.now().ns;
     crate::support::until("leaders after the end", || {
         field.listen();

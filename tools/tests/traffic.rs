@@ -176,7 +176,7 @@ fn counters_are_served() {
     assert!(body.contains(&up(&driver.directory, 1)) && body.contains(&up(absent.path(), 0)), "{body}");
     assert!(body.contains("# TYPE aeron_naks_sent_total counter"));
     assert!(ask("DELETE / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
-    // Whoever connects and says nothing holds nobody up for long.
+    // A silent connection does not delay other clients.
     let _silent = TcpStream::connect(address).unwrap();
     assert!(ask("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
     export.signal("TERM");

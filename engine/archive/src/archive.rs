@@ -39,7 +39,7 @@ use tokens::ReplayToken;
 /// Fragments taken from a control subscription per duty cycle.
 const FRAGMENT_LIMIT: usize = 10;
 
-/// Why an archive does not start, or ends.
+/// Errors that stop an archive.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
     /// Invalid setting.
@@ -57,17 +57,17 @@ pub enum ArchiveError {
     /// The catalog cannot be read.
     #[error("{}: {error}", path.display())]
     Catalog {
-        /// Its file.
+        /// Path of the catalog.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error found in the catalog.
         error: CatalogError,
     },
-    /// A file that no program wrote as it is.
+    /// A file is damaged in a way that no crash leaves behind.
     #[error("{}: {reason}; no command can repair it: restore it from a backup", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the damage.
         reason: String,
     },
     /// A recording that was cut off could not be ended.
@@ -82,14 +82,14 @@ pub enum ArchiveError {
 #[derive(Debug)]
 pub(crate) struct CatalogTicket(Vec<Ticket>);
 
-/// One of the streams on which clients ask.
+/// A control stream on which clients send requests.
 struct ControlStream {
     registration_id: i64,
     subscription: Option<Subscription>,
     assembler: FragmentAssembler,
 }
 
-/// A request as it came.
+/// A received request.
 struct Incoming {
     image_session_id: i32,
     image_correlation_id: i64,
@@ -97,7 +97,7 @@ struct Incoming {
     bytes: Vec<u8>,
 }
 
-/// The stream on which a request came.
+/// The control stream on which a request arrived.
 #[derive(Debug, Clone, Copy)]
 struct Origin<'a> {
     image_session_id: i32,
@@ -105,25 +105,25 @@ struct Origin<'a> {
     source: &'a str,
 }
 
-/// The counters of the archive itself, once the driver has given them.
+/// Counters of the archive; empty until the driver has allocated them.
 #[derive(Default)]
 struct ArchiveCounters {
     pending: Vec<i64>,
     ready: Vec<Counter>,
 }
 
-/// Places in [`ArchiveCounters`].
+/// Indices in [`ArchiveCounters`].
 const ERRORS: usize = 0;
 const CONTROL_SESSIONS: usize = 1;
 const RECORDING_SESSIONS: usize = 2;
 const REPLAY_SESSIONS: usize = 3;
 const MAX_CYCLE_TIME: usize = 4;
 const CYCLE_TIME_EXCEEDED: usize = 5;
-/// Messages on the control streams that were refused.
+/// Number of refused messages on the control streams.
 const CONTROL_REFUSED: usize = 6;
 /// First of the recorder's counters: longest write, bytes, time. The replayer's follow.
 const TRANSFERS: usize = 7;
-/// Duty cycles that take longer are counted, ns.
+/// Duty cycles longer than this are counted, ns.
 const CYCLE_THRESHOLD_NS: i64 = 100_000_000;
 
 /// An archive: conductor, recorder and replayer as one agent.
@@ -140,7 +140,7 @@ pub struct Archive<M: Memory, S: Storage> {
     aeron: Option<Aeron>,
     archive_id: i64,
     now: Now,
-    /// When the last duty cycle of a running archive began.
+    /// Start time of the last duty cycle of a running archive.
     last_cycle_ns: Option<i64>,
     counters: ArchiveCounters,
     control: Vec<ControlStream>,
@@ -158,12 +158,12 @@ pub struct Archive<M: Memory, S: Storage> {
     replay_tokens: Vec<ReplayToken>,
     rng: Rng,
     tasks: Vec<FileTask>,
-    /// Catalog writes that nothing else waits for.
+    /// Catalog writes that no request waits for.
     background: Vec<CatalogTicket>,
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// True once clients are served.
+    /// True once the archive serves clients.
     pub fn is_ready(&self) -> bool {
         self.phase == Phase::Running
     }
@@ -173,7 +173,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.archive_id
     }
 
-    /// What the catalog holds.
+    /// Returns the catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -187,8 +187,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.add_to(ERRORS, 1);
     }
 
-    /// Counts and records a message on a control stream that has no session to answer. Errors of one kind are one entry of
-    /// the error log, whatever they say.
+    /// Counts and records a message on a control stream that has no session to answer. Errors of one kind share one
+    /// entry of the error log, whatever their text.
     fn refuse_message(&mut self, kind: &str, detail: &str) {
         self.mark.errors.record_kind(kind, self.now.epoch_ms, &format!("{kind}: {detail}"));
         self.add_to(ERRORS, 1);
@@ -201,7 +201,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// The time since the last duty cycle began.
+    /// Records the time since the last duty cycle began.
     #[inline]
     fn observe_cycle(&mut self) {
         let Some(last_ns) = self.last_cycle_ns.replace(self.now.ns) else { return };
@@ -214,7 +214,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// What was written to segments and read from them.
+    /// Publishes the totals written to segments and read from them.
     #[inline]
     fn show_transfers(&self) {
         let (writes, reads) = self.io.totals();
@@ -334,7 +334,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         work_count
     }
 
-    /// Sessions whose client's stream has gone end with it.
+    /// Ends sessions whose client image is gone.
     fn check_images(&mut self) {
         for session in &mut self.sessions {
             let id = session.image_session_id;

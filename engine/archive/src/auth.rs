@@ -1,22 +1,22 @@
-//! Who may connect, and do what (spec 03 §6.5).
+//! Authentication and authorisation of clients (spec 03 §6.5).
 
-/// Decides about clients by their credentials.
+/// Authenticates clients by their credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authenticator {
-    /// Everybody may connect.
+    /// Accepts every client.
     AllowAll,
-    /// Whoever shows one of these credentials.
+    /// Accepts clients with one of these credentials.
     Credentials(Vec<Vec<u8>>),
-    /// Whoever answers a challenge with the right bytes.
+    /// Accepts clients that answer a challenge correctly.
     Challenge {
-        /// What is asked.
+        /// Bytes of the challenge.
         challenge: Vec<u8>,
-        /// What has to be answered.
+        /// Expected answer.
         answer: Vec<u8>,
     },
 }
 
-/// What becomes of a client that connects.
+/// Result of an authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Authenticated,
@@ -28,7 +28,9 @@ impl Authenticator {
     pub(crate) fn on_connect(&self, credentials: &[u8]) -> Verdict {
         match self {
             Self::AllowAll => Verdict::Authenticated,
-            Self::Credentials(known) if known.iter().any(|own| own == credentials) => Verdict::Authenticated,
+            Self::Credentials(known) if known.iter().any(|accepted| accepted == credentials) => {
+                Verdict::Authenticated
+            }
             Self::Credentials(_) => Verdict::Rejected,
             Self::Challenge { challenge, .. } => Verdict::Challenged(challenge.clone()),
         }
@@ -43,14 +45,14 @@ impl Authenticator {
     }
 }
 
-/// Decides about requests.
+/// Authorises requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthorisationService {
-    /// Everything is allowed.
+    /// Allows every request.
     AllowAll,
-    /// Nothing is allowed.
+    /// Denies every request.
     DenyAll,
-    /// All requests but those with these template ids.
+    /// Denies requests with these template ids.
     Deny(Vec<u16>),
 }
 

@@ -28,7 +28,7 @@ pub enum RecordingState {
     Deleted,
 }
 
-/// Why a catalog cannot be read.
+/// Errors of reading or growing a catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CatalogError {
     /// Shorter than a header.
@@ -47,14 +47,14 @@ pub enum CatalogError {
         /// Its value.
         value: i64,
     },
-    /// An entry that contradicts itself.
+    /// An inconsistent entry.
     #[error(
         "catalog entry at {offset}: {reason}; no command can repair it: restore the catalog from a backup"
     )]
     Entry {
-        /// Where it starts.
+        /// Offset of the entry in the file.
         offset: usize,
-        /// What is wrong.
+        /// Description of the inconsistency.
         reason: String,
     },
     /// No room for another entry.
@@ -65,37 +65,37 @@ pub enum CatalogError {
 /// One entry.
 #[derive(Debug, Clone)]
 pub struct CatalogEntry {
-    /// Where it starts in the file.
+    /// Offset in the file.
     pub offset: usize,
-    /// Its bytes, padding included.
+    /// Length in bytes, padding included.
     pub length: usize,
-    /// Its state.
+    /// State of the entry.
     pub state: RecordingState,
-    /// Checksum in its header; 0 without one.
+    /// Checksum in the entry's header; 0 for none.
     pub checksum: i32,
-    /// The recording.
+    /// Descriptor of the recording.
     pub descriptor: RecordingDescriptor,
 }
 
-/// Bytes to write into the catalog file.
+/// A write to the catalog file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogWrite {
-    /// Where.
+    /// Offset in the file.
     pub offset: u64,
-    /// What.
+    /// Bytes to write.
     pub bytes: Vec<u8>,
 }
 
-/// A newest entry that is not whole.
+/// An incomplete newest entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedEntry {
-    /// Id that it has, or would have had.
+    /// Recording id that the entry has or would have had.
     pub recording_id: i64,
-    /// What is wrong with it.
+    /// Error found in the entry.
     pub error: CatalogError,
 }
 
-/// The recordings of an archive.
+/// All recordings of an archive.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     entries: Vec<CatalogEntry>,
@@ -105,7 +105,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// A catalog without entries, with the bytes of its file's header.
+    /// Creates an empty catalog. Also returns the write of the file's header.
     pub fn create(capacity: usize, checksum: Option<Checksum>) -> (Self, CatalogWrite) {
         let catalog = Self {
             entries: Vec::new(),
@@ -128,7 +128,7 @@ impl Catalog {
         }
     }
 
-    /// Reads a catalog file for a tool: the positions of entries may be any, so that a verification can find them wrong.
+    /// Reads a catalog file for a tool. Accepts invalid positions so that a verification can report them.
     ///
     /// # Errors
     /// See [`CatalogError`].
@@ -139,8 +139,8 @@ impl Catalog {
         }
     }
 
-    /// Reads a catalog file whose newest entry a crash of the machine may have torn; the catalog is without that entry.
-    /// The caller must make sure that nothing was recorded under its id.
+    /// Reads a catalog file whose newest entry a machine crash may have torn, and drops that entry. The caller must
+    /// make sure that nothing was recorded under its id.
     ///
     /// # Errors
     /// See [`CatalogError`].
@@ -186,7 +186,7 @@ impl Catalog {
         let after_last = entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
         let next = long(bytes, 8);
         if let Some(error) = damage {
-            // Only the entry that was being added when the machine died may be damaged; the header may know it or not.
+            // Only the entry being added at the crash may be damaged; the header may or may not count it.
             if next > after_last + 1 {
                 return Err(error);
             }
@@ -204,9 +204,9 @@ impl Catalog {
         Ok((catalog, None))
     }
 
-    /// A crash of the machine can lose the header that was written behind new entries, in another sector than theirs: entries
-    /// that it does not count yet are believed when their checksums say so. Without checksums only crashes of the process
-    /// are survived, which leave one such entry: the one after which it died before it wrote the header.
+    /// True when entries beyond the header's count may be valid. A machine crash can lose the header write, because
+    /// header and entries are in different sectors; the entries' checksums prove them. Without checksums only a process
+    /// crash is survivable, and it leaves at most one such entry.
     fn may_be_newer_than_header(&self, next_recording_id: i64) -> bool {
         let mut uncounted =
             self.entries.iter().filter(|entry| entry.descriptor.recording_id >= next_recording_id);
@@ -216,8 +216,8 @@ impl Catalog {
         }
     }
 
-    /// Zeroes what lies behind the last entry, where it is not zero in `bytes`, the file as it was read: remains of an
-    /// entry that was being added are never to be read as one.
+    /// Zeroes bytes after the last entry that are not zero in `bytes`, the file as read. Otherwise remains of an
+    /// interrupted addition could be read as an entry.
     pub fn clear_rest(&self, bytes: &[u8]) -> Option<CatalogWrite> {
         let end = self.end();
         let rest = bytes.get(end..)?;
@@ -225,12 +225,12 @@ impl Catalog {
         Some(CatalogWrite { offset: end as u64, bytes: vec![0; last + 1] })
     }
 
-    /// All entries, of any state, by ascending recording id.
+    /// All entries in any state, by ascending recording id.
     pub fn entries(&self) -> &[CatalogEntry] {
         &self.entries
     }
 
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -245,18 +245,18 @@ impl Catalog {
         (self.entries[index].state == RecordingState::Valid).then_some(index)
     }
 
-    /// A recording in use.
+    /// Returns a valid recording.
     pub fn get(&self, recording_id: i64) -> Option<&RecordingDescriptor> {
         self.index_of(recording_id).map(|index| &self.entries[index].descriptor)
     }
 
-    /// An entry of any state.
+    /// Returns an entry in any state.
     pub fn entry(&self, recording_id: i64) -> Option<&CatalogEntry> {
         let index = self.entries.binary_search_by_key(&recording_id, |e| e.descriptor.recording_id).ok()?;
         Some(&self.entries[index])
     }
 
-    /// Recordings in use from an id on.
+    /// Valid recordings from an id on.
     pub fn valid_from(&self, recording_id: i64) -> impl Iterator<Item = &RecordingDescriptor> {
         let first = self.entries.partition_point(|entry| entry.descriptor.recording_id < recording_id);
         self.entries[first..]
@@ -265,8 +265,8 @@ impl Catalog {
             .map(|entry| &entry.descriptor)
     }
 
-    /// Adds a recording; its id is set here. The writes are in the order that keeps the file whole (spec 03 §4.3): the
-    /// entry first, then the header.
+    /// Adds a recording and sets its id. The writes are ordered so that a crash leaves a readable file (spec 03 §4.3):
+    /// the entry first, then the header.
     ///
     /// # Errors
     /// [`CatalogError::Full`].
@@ -292,7 +292,7 @@ impl Catalog {
         self.entries.last().map_or(HEADER_LENGTH, |last| last.offset + last.length)
     }
 
-    /// Changes a recording in use; `None` when there is none. Texts keep their bytes.
+    /// Changes a valid recording without its strings; `None` when it does not exist.
     pub fn update(
         &mut self,
         recording_id: i64,
@@ -307,8 +307,8 @@ impl Catalog {
         Some(write)
     }
 
-    /// Changes a recording in use, texts too. An entry that grows moves those behind it; one that shrinks keeps its bytes.
-    /// No writes when there is none.
+    /// Changes a valid recording, including its strings. A grown entry moves the entries after it; a shrunk one keeps
+    /// its length. Returns no writes when the recording does not exist.
     ///
     /// # Errors
     /// [`CatalogError::Full`]; nothing has changed then.
@@ -326,7 +326,7 @@ impl Catalog {
         let mut replaced = self.entry_write(&mut entry);
         self.entries[index] = entry;
         if growth > 0 {
-            // One write, so that the entries are never read half moved by a process that follows.
+            // One write, so that another process never reads half-moved entries.
             for at in index + 1..self.entries.len() {
                 let mut moved = self.entries[at].clone();
                 moved.offset += growth;
@@ -342,7 +342,7 @@ impl Catalog {
         Ok(writes)
     }
 
-    /// Makes room for entries up to an offset.
+    /// Grows the file so that entries fit up to an offset.
     fn grow_to(&mut self, end: usize) -> Result<Vec<CatalogWrite>, CatalogError> {
         if end <= self.capacity {
             return Ok(Vec::new());
@@ -386,7 +386,7 @@ impl Catalog {
         CatalogWrite { offset: 0, bytes }
     }
 
-    /// True when an entry's checksum is right; entries of archives without checksums have none to check.
+    /// True when an entry's checksum is right, or when the archive has no checksums.
     pub fn is_checksum_right(&self, entry: &CatalogEntry) -> bool {
         self.checksum.is_none_or(|checksum| {
             let body = entry.descriptor.to_entry_body(entry.length - ENTRY_HEADER_LENGTH);
@@ -403,7 +403,7 @@ fn long(bytes: &[u8], offset: usize) -> i64 {
     bytes[offset..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word))
 }
 
-/// The entry at an offset, checked against the one before it.
+/// Reads the entry at an offset and checks it against the one before it.
 fn read_next(
     bytes: &[u8],
     offset: usize,
@@ -419,7 +419,7 @@ fn read_next(
     if previous.is_some_and(|last| last.descriptor.recording_id >= id) {
         return Err(error(format!("recording id {id} does not ascend")));
     }
-    // A torn entry has holes where its texts should be. Only archives with checksums can tell it from a strange one.
+    // A torn entry has holes in its strings. Only with checksums can they be told from unusual strings.
     let texts = [&d.stripped_channel, &d.original_channel, &d.source_identity];
     let has_holes = texts.iter().any(|text| text.is_empty() || text.contains('\0'));
     if checksum.is_some() && has_holes && !is_planted(Bug::TornCatalogEntry) {
@@ -431,7 +431,7 @@ fn read_next(
 fn read_entry(bytes: &[u8], offset: usize) -> Result<Option<CatalogEntry>, CatalogError> {
     let error = |reason: String| CatalogError::Entry { offset, reason };
     let Some(header) = bytes.get(offset..offset + ENTRY_HEADER_LENGTH) else {
-        // What is left has no room for an entry, so it holds nothing unless the file was cut.
+        // The rest is too short for an entry, so it is empty unless the file was truncated.
         let rest = bytes.get(offset..).unwrap_or_default();
         if rest.iter().any(|byte| *byte != 0) {
             return Err(error(format!("cut after {} bytes", rest.len())));
@@ -464,7 +464,7 @@ fn read_entry(bytes: &[u8], offset: usize) -> Result<Option<CatalogEntry>, Catal
     Ok(Some(CatalogEntry { offset, length: frame_length, state, checksum: int(header, 8), descriptor }))
 }
 
-/// Why the lengths of a recording cannot be.
+/// Explains why the lengths of a descriptor are invalid.
 pub(crate) fn check_descriptor(d: &RecordingDescriptor) -> Result<(), String> {
     let is_length = |length: i32| length.count_ones() == 1 && (64 << 10..=1 << 30).contains(&length);
     if !is_length(d.term_buffer_length) {
@@ -479,7 +479,7 @@ pub(crate) fn check_descriptor(d: &RecordingDescriptor) -> Result<(), String> {
     Ok(())
 }
 
-/// Why the positions of a recording cannot be.
+/// Explains why the positions of a descriptor are invalid.
 pub(crate) fn check_positions(d: &RecordingDescriptor) -> Result<(), String> {
     let is_position = |position: i64| position >= 0 && position % 32 == 0;
     if !is_position(d.start_position) || (d.stop_position != -1 && !is_position(d.stop_position)) {

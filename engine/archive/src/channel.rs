@@ -4,7 +4,7 @@ use harrier_protocol::uri::{ChannelUri, UriError, key};
 
 use crate::codec::SourceLocation;
 
-/// Parameters that a stripped channel keeps, in its order.
+/// Parameters kept in a stripped channel, in this order.
 const STRIPPED: [&str; 23] = [
     key::TAGS,
     key::ENDPOINT,
@@ -31,7 +31,7 @@ const STRIPPED: [&str; 23] = [
     key::STREAM_ID,
 ];
 
-/// The channel with only what names its streams.
+/// Removes all parameters that do not identify the stream.
 pub(crate) fn strip(uri: &ChannelUri) -> ChannelUri {
     let mut stripped = if uri.is_ipc() { ChannelUri::ipc() } else { ChannelUri::udp() };
     for key in STRIPPED {
@@ -42,14 +42,14 @@ pub(crate) fn strip(uri: &ChannelUri) -> ChannelUri {
     stripped
 }
 
-/// The channel that a recording subscribes to.
+/// Builds the channel of the recording subscription.
 pub(crate) fn subscribed(stripped: &ChannelUri, location: SourceLocation) -> String {
     let mut channel = stripped.clone();
     channel.set_spy(location == SourceLocation::Local && stripped.is_udp());
     channel.to_string()
 }
 
-/// What two recording subscriptions must not have in common.
+/// Key that must be unique among recording subscriptions.
 pub(crate) fn subscription_key(uri: &ChannelUri, stream_id: i32) -> String {
     let mut text = format!("{stream_id}:{}", uri.media().name());
     for key in [key::ENDPOINT, key::INTERFACE, key::CONTROL, key::SESSION_ID, key::TAGS] {

@@ -16,7 +16,7 @@ const SESSION_ID_OFFSET: usize = 12;
 const TYPE_OFFSET: usize = 6;
 
 impl Checksum {
-    /// The checksum with this name; legacy class names are accepted.
+    /// Returns the algorithm with this name; legacy class names are accepted.
     pub fn by_name(name: &str) -> Option<Self> {
         match name {
             "CRC-32" | "io.aeron.archive.checksum.Crc32" | "org.agrona.checksum.Crc32" => Some(Self::Crc32),
@@ -27,7 +27,7 @@ impl Checksum {
         }
     }
 
-    /// Of some bytes.
+    /// Computes the checksum of bytes.
     pub fn of(self, bytes: &[u8]) -> i32 {
         match self {
             Self::Crc32 => crc32fast::hash(bytes) as i32,
@@ -35,7 +35,7 @@ impl Checksum {
         }
     }
 
-    /// Of a data frame: what lies behind its header, alignment included.
+    /// Computes the checksum of a data frame: its payload with the alignment.
     pub fn of_frame(self, frame: &[u8]) -> i32 {
         self.of(&frame[HEADER_LENGTH..])
     }

@@ -1,4 +1,4 @@
-//! Client of an archive: nothing waits, answers are polled (spec 03 §2.6, §2.7).
+//! Non-blocking client of an archive: answers are polled (spec 03 §2.6, §2.7).
 
 mod connect;
 mod params;
@@ -34,24 +34,24 @@ pub struct ArchiveClientContext {
     pub control_response_channel: String,
     /// Stream on which the archive answers.
     pub control_response_stream_id: i32,
-    /// How long connecting may take.
+    /// Time after which connecting fails, ns.
     pub message_timeout_ns: i64,
-    /// Shown to the archive's authenticator.
+    /// Credentials for the archive's authenticator.
     pub credentials: Vec<u8>,
     /// Answer to a challenge.
     pub challenge_answer: Vec<u8>,
-    /// Name in the archive's counters; at most 100 characters.
+    /// Client name in the archive's counters; at most 100 characters.
     pub client_name: String,
-    /// Bytes of the terms of the control streams.
+    /// Term length of the control streams, bytes.
     pub control_term_buffer_length: i32,
-    /// Longest frame of the control streams.
+    /// MTU of the control streams, bytes.
     pub control_mtu_length: i32,
-    /// Seed of the session id that both control streams carry.
+    /// Seed of the session id that both control streams share.
     pub seed: u64,
 }
 
 impl ArchiveClientContext {
-    /// A client on the archive's own driver.
+    /// Settings for an archive on the same driver.
     pub fn ipc() -> Self {
         Self {
             control_request_channel: "aeron:ipc".into(),
@@ -68,7 +68,7 @@ impl ArchiveClientContext {
         }
     }
 
-    /// A client over UDP: `request` is the archive's channel, `response` one of its own.
+    /// Settings for an archive over UDP: `request` is the archive's channel, `response` the client's own.
     pub fn udp(request: impl Into<String>, response: impl Into<String>) -> Self {
         Self {
             control_request_channel: request.into(),
@@ -78,7 +78,7 @@ impl ArchiveClientContext {
     }
 }
 
-/// What can go wrong between a client and its archive.
+/// Errors of an archive client.
 #[derive(Debug, Error)]
 pub enum ArchiveClientError {
     /// The driver refused a stream, or is gone.
@@ -91,7 +91,7 @@ pub enum ArchiveClientError {
         channel: String,
         /// The timeout.
         timeout_ns: i64,
-        /// What was waited for.
+        /// Step that timed out.
         stage: &'static str,
     },
     /// The archive refused the connection.
@@ -99,7 +99,7 @@ pub enum ArchiveClientError {
     Refused {
         /// Error code of spec 03 §1.2.
         code: i64,
-        /// The archive's words.
+        /// Error text of the archive.
         message: String,
     },
     /// The archive has gone, or has closed the session.
@@ -108,7 +108,7 @@ pub enum ArchiveClientError {
         /// The request channel.
         channel: String,
     },
-    /// The request was not taken; try again.
+    /// The request was not accepted; try again.
     #[error("the control stream is back-pressured; retry")]
     BackPressured,
     /// Parameters that contradict each other.
@@ -122,7 +122,7 @@ pub enum ArchiveClientError {
     Answer(#[from] SbeError),
 }
 
-/// What an archive answers.
+/// An answer of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArchiveAnswer {
     /// The request was carried out.
@@ -183,7 +183,7 @@ pub enum ArchiveAnswer {
         subscription_id: i64,
         /// Position of the recording at that moment, bytes.
         position: i64,
-        /// What happened to the recording.
+        /// Kind of signal.
         signal: Signal,
     },
 }
@@ -202,24 +202,26 @@ impl ArchiveAnswer {
         }
     }
 
-    /// The answer to a request to stop something, when it need not have been running: `Some(true)` when it was stopped,
-    /// `Some(false)` when there was nothing to stop, `None` for any other answer, errors among them (spec 03 §2.7, "try").
+    /// Interprets the answer to a stop request: `Some(true)` when something was stopped, `Some(false)` when nothing was
+    /// running, `None` for any other answer, including errors (spec 03 §2.7, "try").
     pub fn as_stopped(&self) -> Option<bool> {
         const NOTHING_TO_STOP: [ArchiveErrorCode; 2] =
             [ArchiveErrorCode::UnknownSubscription, ArchiveErrorCode::UnknownReplication];
         match self {
             Self::Ok { .. } => Some(true),
-            Self::Error { code, .. } if NOTHING_TO_STOP.iter().any(|own| *own as i64 == *code) => Some(false),
+            Self::Error { code, .. } if NOTHING_TO_STOP.iter().any(|ignored| *ignored as i64 == *code) => {
+                Some(false)
+            }
             _ => None,
         }
     }
 }
 
-/// Fragments taken per poll.
+/// Fragments read per poll.
 const FRAGMENT_LIMIT: usize = 10;
 
-/// A client of one archive. [`poll`](Self::poll) connects it and keeps it alive; requests return their correlation id at
-/// once, answers come from [`poll_answer`](Self::poll_answer).
+/// A client of one archive. [`poll`](Self::poll) connects it and keeps it alive; requests return their correlation id
+/// at once, answers come from [`poll_answer`](Self::poll_answer).
 pub struct ArchiveClient {
     context: ArchiveClientContext,
     rng: Rng,
@@ -236,7 +238,7 @@ pub struct ArchiveClient {
 }
 
 impl ArchiveClient {
-    /// A client that is not connected yet.
+    /// Creates a client that is not connected yet.
     pub fn new(context: ArchiveClientContext) -> Self {
         Self {
             rng: Rng::new(context.seed),
@@ -254,7 +256,7 @@ impl ArchiveClient {
         }
     }
 
-    /// True once requests are taken.
+    /// True once requests are accepted.
     pub fn is_connected(&self) -> bool {
         matches!(self.stage, Stage::Connected)
     }
@@ -269,7 +271,7 @@ impl ArchiveClient {
         self.archive_id
     }
 
-    /// Connects, or takes answers.
+    /// Connects, or reads answers.
     ///
     /// # Errors
     /// See [`ArchiveClientError`]; after one the client is of no use any more.
@@ -279,7 +281,9 @@ impl ArchiveClient {
             return self.go_on_connecting(aeron, now.ns);
         }
         let work_count = self.read_answers()?;
-        if self.subscription.as_mut().is_some_and(|own| own.images().is_empty()) && self.answers.is_empty() {
+        if self.subscription.as_mut().is_some_and(|subscription| subscription.images().is_empty())
+            && self.answers.is_empty()
+        {
             return Err(ArchiveClientError::Disconnected {
                 channel: self.context.control_request_channel.clone(),
             });
@@ -287,7 +291,7 @@ impl ArchiveClient {
         Ok(work_count)
     }
 
-    /// The next answer.
+    /// Takes the next answer.
     pub fn poll_answer(&mut self) -> Option<ArchiveAnswer> {
         self.answers.pop_front()
     }
@@ -300,7 +304,7 @@ impl ArchiveClient {
                 correlation_id: -1,
                 body: RequestBody::CloseSession,
             };
-            // The archive notices by itself when this does not reach it.
+            // The archive detects the end of the session even if this message is lost.
             let _unsent = self.offer(&request);
         }
         self.publication = None;
@@ -338,7 +342,7 @@ impl ArchiveClient {
         Ok(correlation_id)
     }
 
-    /// The channel and stream of a further request stream, on which a replay over a response channel is asked for;
+    /// Returns the channel and stream of a further request stream that requests a replay over a response channel.
     /// `subscription_id` is the registration id of the subscription that will receive it (spec 03 §5.3).
     ///
     /// # Errors
@@ -349,22 +353,23 @@ impl ArchiveClient {
             argument: "control channel",
             reason: error.to_string(),
         })?;
-        for own in [
+        for name in [
             key::SESSION_ID,
             key::INITIAL_TERM_ID,
             key::TERM_ID,
             key::TERM_OFFSET,
             key::SPIES_SIMULATE_CONNECTION,
         ] {
-            uri.remove(own);
+            uri.remove(name);
         }
         uri.put(key::TERM_LENGTH, 64 << 10);
         uri.put(key::RESPONSE_CORRELATION_ID, subscription_id);
         Ok((uri.to_string(), self.context.control_request_stream_id))
     }
 
-    /// Asks for a replay by its token on a further request stream, see [`request_channel_for`](Self::request_channel_for)
-    /// and [`replay_token`](Self::replay_token). The answer comes as any other.
+    /// Requests a replay by its token on a further request stream, see
+    /// [`request_channel_for`](Self::request_channel_for) and [`replay_token`](Self::replay_token). The answer arrives
+    /// like any other.
     ///
     /// # Errors
     /// As all requests.
@@ -419,7 +424,7 @@ impl ArchiveClient {
 }
 
 fn answer_of(response: Response<'_>, session_id: i64) -> Option<ArchiveAnswer> {
-    let (own, answer) = match response {
+    let (control_session_id, answer) = match response {
         Response::Control { control_session_id, correlation_id, relevant_id, code, message, .. } => {
             let answer = match code {
                 ControlCode::Ok => ArchiveAnswer::Ok { correlation_id, relevant_id },
@@ -464,5 +469,5 @@ fn answer_of(response: Response<'_>, session_id: i64) -> Option<ArchiveAnswer> {
         }
         Response::Challenge { .. } | Response::Ping { .. } => return None,
     };
-    (own == session_id).then_some(answer)
+    (control_session_id == session_id).then_some(answer)
 }

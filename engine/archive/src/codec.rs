@@ -11,17 +11,17 @@ use harrier_protocol::semantic_version;
 
 /// Schema of all control messages and of the catalog.
 pub const SCHEMA_ID: u16 = 101;
-/// Version of that schema.
+/// Version of the schema.
 pub const SCHEMA_VERSION: u16 = 13;
-/// Version of the protocol that clients and archives tell each other; only the major number counts.
+/// Version of the protocol that clients and archives exchange; only the major number is significant.
 pub const PROTOCOL_VERSION: i32 = semantic_version(1, 12, 0);
 
-/// Where a recorded stream comes from.
+/// Source of a recorded stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceLocation {
     /// A publication on the archive's own driver.
     Local,
-    /// Anywhere.
+    /// Any publication.
     Remote,
 }
 
@@ -42,7 +42,7 @@ impl SourceLocation {
 /// Error codes of responses (spec 03 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveErrorCode {
-    /// Any error without a code of its own.
+    /// An error without a specific code.
     Generic = 0,
     /// The session is listing already.
     ActiveListing = 1,
@@ -56,9 +56,9 @@ pub enum ArchiveErrorCode {
     UnknownRecording = 5,
     /// There is no such replay.
     UnknownReplay = 6,
-    /// As many replays as allowed are active.
+    /// The maximum number of replays is active.
     MaxReplays = 7,
-    /// As many recordings as allowed are active.
+    /// The maximum number of recordings is active.
     MaxRecordings = 8,
     /// The stream does not continue the recording.
     InvalidExtension = 9,
@@ -68,7 +68,7 @@ pub enum ArchiveErrorCode {
     StorageSpace = 11,
     /// There is no such replication.
     UnknownReplication = 12,
-    /// The client may not do that.
+    /// The client is not authorised for the request.
     UnauthorisedAction = 13,
     /// The source archive cannot be reached.
     ReplicationConnectionFailure = 14,
@@ -82,7 +82,7 @@ fn header(template_id: u16, block_length: u16) -> MessageHeader {
     MessageHeader { block_length, template_id, schema_id: SCHEMA_ID, version: SCHEMA_VERSION }
 }
 
-/// A value of an optional field: absent fields read as -1 (spec 03 §1).
+/// Replaces the null value of an absent optional field by -1 (spec 03 §1).
 fn or_null(value: i64, null: i64) -> i64 {
     if value == null { -1 } else { value }
 }

@@ -12,40 +12,40 @@ use crate::auth::{Authenticator, AuthorisationService};
 use crate::checksum::Checksum;
 use crate::log_allocator::LogAllocator;
 
-/// Which crash written data survives (spec 03 §3.5).
+/// Crashes that written data survives (spec 03 §3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SyncLevel {
-    /// Of the process.
+    /// A process crash.
     None,
-    /// Of the machine: the data is synced after each write.
+    /// A machine crash: data is synced after each write.
     Data,
-    /// Of the machine: data and metadata are synced after each write.
+    /// A machine crash: data and metadata are synced after each write.
     All,
 }
 
 impl SyncLevel {
-    /// The level of a number.
+    /// Converts a level number.
     pub fn from_level(level: u32) -> Option<Self> {
         [Self::None, Self::Data, Self::All].get(level as usize).copied()
     }
 }
 
-/// What becomes of the end of a recording that a crash of the machine may have torn (spec 03 §4.5).
+/// Treatment of a recording's end that a machine crash may have torn (spec 03 §4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TornTail {
-    /// The archive does not start and asks for ArchiveTool, as Aeron does.
+    /// The archive refuses to start and asks for ArchiveTool, as Aeron does.
     Refuse,
-    /// The recording ends before the first frame that is not whole, and what lies behind it is zeroed. With a record
-    /// checksum every frame of the last segment is checked. Nothing that was synced is lost.
+    /// The recording ends before the first incomplete frame, and the bytes after it are zeroed. With a record checksum
+    /// every frame of the last segment is checked. No synced data is lost.
     Cut,
 }
 
-/// The clock by which reads and writes of segments are timed.
+/// Clock that times reads and writes of segments.
 #[derive(Clone)]
 pub struct FileClock(Arc<dyn Clock + Send + Sync>);
 
 impl FileClock {
-    /// Times by `clock`.
+    /// Creates a file clock from `clock`.
     pub fn new(clock: impl Clock + Send + Sync + 'static) -> Self {
         Self(Arc::new(clock))
     }
@@ -67,7 +67,7 @@ impl fmt::Debug for FileClock {
 pub struct InvalidSetting {
     /// Name and value.
     pub setting: String,
-    /// What would be valid.
+    /// Description of valid values.
     pub rule: &'static str,
 }
 
@@ -78,9 +78,9 @@ pub struct ArchiveContext {
     pub aeron_directory: PathBuf,
     /// Directory of the catalog and the segments.
     pub archive_directory: PathBuf,
-    /// Id of the archive; `None` takes one from the driver.
+    /// Id of the archive; `None` uses an id from the driver.
     pub archive_id: Option<i64>,
-    /// UDP channel on which remote clients ask; `None` serves local clients only.
+    /// UDP channel for requests of remote clients; `None` serves local clients only.
     pub control_channel: Option<String>,
     /// Stream for requests of remote clients.
     pub control_stream_id: i32,
@@ -92,55 +92,55 @@ pub struct ArchiveContext {
     pub control_term_buffer_length: i32,
     /// MTU of response publications, bytes.
     pub control_mtu_length: i32,
-    /// Whether the logs of response publications have holes.
+    /// True when the logs of response publications are sparse files.
     pub control_term_buffer_sparse: bool,
     /// Stream of recording events.
     pub recording_events_stream_id: i32,
-    /// Channel on which other archives replay what is replicated here; requests may name another one.
+    /// Channel on which other archives replay to replications; requests may name another one.
     pub replication_channel: Option<String>,
-    /// Channel on which source archives answer; `None`: a port of the control channel's host.
+    /// Channel on which source archives answer; `None` uses an ephemeral port on the control channel's host.
     pub replication_response_channel: Option<String>,
-    /// How long each step of a replication may take, ns.
+    /// Timeout of each step of a replication, ns.
     pub replication_message_timeout_ns: i64,
     /// Length of a segment file, bytes.
     pub segment_file_length: i32,
-    /// Most bytes of a read or write of segments.
+    /// Maximum bytes of one read or write of a segment.
     pub file_io_max_length: usize,
-    /// How segments are synced.
+    /// Sync level of segments.
     pub file_sync_level: SyncLevel,
-    /// How the catalog is synced.
+    /// Sync level of the catalog.
     pub catalog_file_sync_level: SyncLevel,
-    /// Free bytes below which nothing more is recorded.
+    /// Free bytes below which no recording starts.
     pub low_storage_space_threshold: u64,
-    /// Most recordings at a time.
+    /// Maximum number of active recordings.
     pub max_concurrent_recordings: usize,
-    /// Most replays at a time.
+    /// Maximum number of active replays.
     pub max_concurrent_replays: usize,
-    /// First length of the catalog, bytes.
+    /// Initial length of the catalog, bytes.
     pub catalog_capacity: usize,
     /// Time in which a client and its response channel must connect, ns.
     pub connect_timeout_ns: i64,
     /// Interval of pings to clients, ns.
     pub session_liveness_check_interval_ns: i64,
-    /// Time for which a replay that has ended lingers, ns.
+    /// Time after which an ended replay is closed, ns.
     pub replay_linger_timeout_ns: i64,
-    /// Checksum that recorded frames get.
+    /// Checksum written into recorded frames.
     pub record_checksum: Option<Checksum>,
-    /// Checksum that replayed frames must have.
+    /// Checksum verified in replayed frames.
     pub replay_checksum: Option<Checksum>,
-    /// Not among Aeron's settings.
+    /// Treatment of a torn end of a recording; not an Aeron setting.
     pub torn_tail: TornTail,
-    /// Decides who clients are.
+    /// Authenticates clients.
     pub authenticator: Authenticator,
-    /// Decides what clients may do.
+    /// Authorises requests.
     pub authorisation: AuthorisationService,
-    /// How long the driver may be absent at start, ns.
+    /// Time after which the start fails without a driver, ns.
     pub driver_timeout_ns: i64,
-    /// Control sessions at most.
+    /// Maximum number of control sessions.
     pub max_control_sessions: usize,
-    /// Times reads and writes of segments, for their counters; `None`: to the duty cycle.
+    /// Clock that times reads and writes of segments for their counters; `None` uses the duty cycle's time.
     pub file_clock: Option<FileClock>,
-    /// Allocates the log of a control stream's image once a session on it is authenticated; for control channels with
+    /// Allocates the log of a control image once a session on it is authenticated; for control channels with
     /// `log-allocation=hint`.
     pub log_allocator: Option<LogAllocator>,
     /// Seed of control session ids and replay tokens.
@@ -148,7 +148,7 @@ pub struct ArchiveContext {
 }
 
 impl ArchiveContext {
-    /// Default settings on a driver's and an archive's directory.
+    /// Creates default settings for a driver's and an archive's directory.
     pub fn new(aeron_directory: impl Into<PathBuf>, archive_directory: impl Into<PathBuf>) -> Self {
         Self {
             aeron_directory: aeron_directory.into(),
@@ -189,7 +189,7 @@ impl ArchiveContext {
         }
     }
 
-    /// Takes settings by their names; those of directories, control channels and sync levels are not read.
+    /// Reads settings by name; directories, control channels and sync levels are not read.
     ///
     /// # Errors
     /// The first value that cannot be read.
@@ -200,9 +200,9 @@ impl ArchiveContext {
             ("aeron.archive.replication.channel", &mut self.replication_channel),
             ("aeron.archive.control.response.channel", &mut self.replication_response_channel),
         ];
-        for (name, own) in channels {
+        for (name, setting) in channels {
             if let Some(text) = lookup(name) {
-                *own = Some(text);
+                *setting = Some(text);
             }
         }
         let times = [
@@ -211,9 +211,9 @@ impl ArchiveContext {
             ("aeron.archive.session.liveness.check.interval", &mut self.session_liveness_check_interval_ns),
             ("aeron.archive.replay.linger.timeout", &mut self.replay_linger_timeout_ns),
         ];
-        for (name, own) in times {
+        for (name, setting) in times {
             if let Some(text) = lookup(name) {
-                *own = parse_duration_ns(&text)
+                *setting = parse_duration_ns(&text)
                     .ok_or_else(|| invalid(name, &text, "must be a time such as 10s or 200ms"))?;
             }
         }
@@ -221,9 +221,9 @@ impl ArchiveContext {
             ("aeron.archive.max.concurrent.recordings", &mut self.max_concurrent_recordings),
             ("aeron.archive.max.concurrent.replays", &mut self.max_concurrent_replays),
         ];
-        for (name, own) in counts {
+        for (name, setting) in counts {
             if let Some(text) = lookup(name) {
-                *own = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
+                *setting = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
             }
         }
         let name = "aeron.archive.low.storage.space.threshold";

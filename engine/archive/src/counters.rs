@@ -1,12 +1,12 @@
-//! Counters of an archive and how they are found (spec 03 §3.4, §6.4).
+//! Counters of an archive and lookups of them (spec 03 §3.4, §6.4).
 
 use harrier_protocol::counter_types::{Key, Label, type_id};
 use harrier_ringbuf::counters::{CountersReader, MAX_KEY_LENGTH};
 
-/// Longest source identity in a key: what the fixed parts leave.
+/// Maximum length of a source identity in a key, after the fixed fields.
 const MAX_SOURCE_LENGTH: usize = MAX_KEY_LENGTH - 16 - 8;
 
-/// Key of a recording's position.
+/// Builds the key of a recording's position counter.
 pub(crate) fn position_key(
     recording_id: i64,
     session_id: i32,
@@ -21,7 +21,7 @@ pub(crate) fn position_key(
         .with(&archive_id.to_le_bytes())
 }
 
-/// Label of a recording's position.
+/// Builds the label of a recording's position counter.
 pub(crate) fn position_label(
     recording_id: i64,
     session_id: i32,
@@ -39,12 +39,12 @@ pub(crate) fn position_label(
     format!("{head}{}{tail}", &channel[..end])
 }
 
-/// Label of one of the archive's simple counters.
+/// Builds the label of an archive counter.
 pub(crate) fn label(text: &str, archive_id: i64) -> Label {
     Label::of(format_args!("{text} - archiveId={archive_id}"))
 }
 
-/// What the key of a recording's position says.
+/// Decodes the key of a recording's position counter.
 fn decode(key: &[u8]) -> Option<(i64, i32, i64)> {
     let recording_id = i64::from_le_bytes(*key.first_chunk()?);
     let session_id = i32::from_le_bytes(*key.get(8..)?.first_chunk()?);
@@ -53,11 +53,11 @@ fn decode(key: &[u8]) -> Option<(i64, i32, i64)> {
     Some((recording_id, session_id, archive_id))
 }
 
-fn matches_archive(own: i64, wanted: Option<i64>) -> bool {
-    wanted.is_none_or(|id| id == -1 || id == own)
+fn matches_archive(archive_id: i64, wanted: Option<i64>) -> bool {
+    wanted.is_none_or(|id| id == -1 || id == archive_id)
 }
 
-/// The position counter of the recording of a session, with the recording's id.
+/// Finds the position counter of a session's recording, with the recording id.
 pub fn find_by_session(
     counters: &CountersReader,
     session_id: i32,
@@ -77,7 +77,7 @@ pub fn find_by_session(
     Some((id, recording?))
 }
 
-/// The position counter of a recording.
+/// Finds the position counter of a recording.
 pub fn find_by_recording(
     counters: &CountersReader,
     recording_id: i64,

@@ -1,19 +1,19 @@
-//! What the catalog knows of a recording (spec 03 §2.4, §4.3).
+//! Recording descriptors of the catalog (spec 03 §2.4, §4.3).
 
 use harrier_protocol::sbe::{Block, Decoder, Encoder, MessageHeader, SbeError};
 use harrier_ringbuf::position::align;
 
 use crate::codec::{SCHEMA_ID, SCHEMA_VERSION};
 
-/// Bytes of the fixed fields.
+/// Length of the fixed fields, bytes.
 pub const BLOCK_LENGTH: usize = 80;
-/// Bytes before the descriptor in a catalog entry.
+/// Length of the header before the descriptor in a catalog entry, bytes.
 pub const ENTRY_HEADER_LENGTH: usize = 32;
-/// Entries are aligned to this.
+/// Alignment of entries, bytes.
 pub const ALIGNMENT: usize = 64;
 const TEMPLATE_ID: u16 = 22;
 
-/// A recording.
+/// Descriptor of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordingDescriptor {
     /// Control session of the client that started or last extended the recording.
@@ -22,15 +22,15 @@ pub struct RecordingDescriptor {
     pub correlation_id: i64,
     /// Recording id.
     pub recording_id: i64,
-    /// Epoch ms.
+    /// Start time, epoch ms.
     pub start_timestamp: i64,
-    /// Epoch ms; -1 while the recording is active.
+    /// Stop time, epoch ms; -1 while the recording is active.
     pub stop_timestamp: i64,
     /// Position of the first recorded byte.
     pub start_position: i64,
-    /// -1 while the recording is active.
+    /// Stop position; -1 while the recording is active.
     pub stop_position: i64,
-    /// Id of the first term.
+    /// Initial term id.
     pub initial_term_id: i32,
     /// Length of a segment file, bytes.
     pub segment_file_length: i32,
@@ -51,7 +51,7 @@ pub struct RecordingDescriptor {
 }
 
 impl RecordingDescriptor {
-    /// Reads the body of a descriptor message, or of a catalog entry.
+    /// Decodes the body of a descriptor message or of a catalog entry.
     pub(crate) fn from_message(m: &mut Decoder<'_>) -> Result<Self, SbeError> {
         let b = m.block();
         Ok(Self::from_block(
@@ -88,7 +88,7 @@ impl RecordingDescriptor {
         }
     }
 
-    /// Reads the bytes behind an entry's header.
+    /// Decodes the bytes after an entry's header.
     ///
     /// # Errors
     /// Bytes that are cut.
@@ -96,7 +96,7 @@ impl RecordingDescriptor {
         Self::from_message(&mut Decoder::body(message_header(), body)?)
     }
 
-    /// Bytes of a whole catalog entry, header and padding included.
+    /// Length of the whole catalog entry in bytes, header and padding included.
     pub fn frame_length(&self) -> usize {
         let text = self.stripped_channel.len() + self.original_channel.len() + self.source_identity.len();
         align(ENTRY_HEADER_LENGTH + BLOCK_LENGTH + 12 + text, ALIGNMENT)
@@ -121,7 +121,7 @@ impl RecordingDescriptor {
             .text(&self.source_identity)
     }
 
-    /// The bytes behind an entry's header, padded to `length`.
+    /// Encodes the bytes after an entry's header, padded to `length`.
     pub fn to_entry_body(&self, length: usize) -> Vec<u8> {
         let mut body = vec![0; length];
         let encoder = Encoder::body(&mut body, BLOCK_LENGTH);
@@ -130,7 +130,7 @@ impl RecordingDescriptor {
         body
     }
 
-    /// True while the recording is being written.
+    /// True while the recording is active.
     pub fn is_active(&self) -> bool {
         self.stop_position == -1
     }
@@ -155,7 +155,7 @@ fn message_header() -> MessageHeader {
     }
 }
 
-/// Writes a descriptor as a message: with the padding of its catalog entry (spec 03 §2.4).
+/// Encodes a descriptor message with the padding of its catalog entry (spec 03 §2.4).
 pub(crate) fn encode_message(
     buffer: &mut [u8],
     control_session_id: i64,

@@ -1,15 +1,15 @@
-//! File operations in flight, each known by a ticket that its owner asks for.
+//! File operations in flight, each identified by a ticket.
 
 use harrier_ringbuf::IdMap;
 use harrier_ringbuf::storage::{Operation, Output, Storage, StorageError};
 
 use crate::context::FileClock;
 
-/// An operation that was submitted.
+/// A submitted operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
-/// What an operation moves between a segment and a stream.
+/// Direction of a transfer between a segment and a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transfer {
     /// Recorded bytes.
@@ -18,7 +18,7 @@ pub(crate) enum Transfer {
     Read,
 }
 
-/// Bytes of all transfers of a kind and the time that they took.
+/// Total bytes and time of all transfers in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) bytes: i64,
@@ -38,7 +38,7 @@ impl Totals {
 pub(crate) struct Io<S: Storage> {
     storage: S,
     clock: Option<FileClock>,
-    /// Time of the duty cycle, for archives without a clock.
+    /// Time of the duty cycle, for archives without a file clock.
     now_ns: i64,
     next: u64,
     done: IdMap<u64, Result<Output, StorageError>>,
@@ -63,7 +63,7 @@ impl<S: Storage> Io<S> {
         }
     }
 
-    /// A duty cycle begins.
+    /// Sets the time of a new duty cycle.
     pub(crate) fn begin_cycle(&mut self, now_ns: i64) {
         self.now_ns = now_ns;
     }
@@ -72,12 +72,12 @@ impl<S: Storage> Io<S> {
         self.clock.as_ref().map_or(self.now_ns, FileClock::time_ns)
     }
 
-    /// What has been written and read so far.
+    /// Totals of writes and reads.
     pub(crate) fn totals(&self) -> (Totals, Totals) {
         (self.writes, self.reads)
     }
 
-    /// Submits an operation that moves `length` bytes, and is timed.
+    /// Submits a timed operation that moves `length` bytes.
     #[inline]
     pub(crate) fn submit_transfer(
         &mut self,
@@ -87,7 +87,7 @@ impl<S: Storage> Io<S> {
     ) -> Ticket {
         self.transfers.insert(self.next, (transfer, length, self.time_ns()));
         let ticket = self.submit(operation);
-        // A storage that has done it already is not charged for what the duty cycle does next.
+        // Polls immediately so that a synchronous storage is not charged for the rest of the duty cycle.
         self.poll();
         ticket
     }
@@ -100,13 +100,13 @@ impl<S: Storage> Io<S> {
         ticket
     }
 
-    /// Submits an operation whose outcome nobody waits for.
+    /// Submits an operation whose result nobody reads.
     pub(crate) fn submit_and_forget(&mut self, operation: Operation) {
         let ticket = self.submit(operation);
         self.ignored.insert(ticket.0, ());
     }
 
-    /// Collects what has finished.
+    /// Collects finished operations.
     pub(crate) fn poll(&mut self) -> usize {
         let Self { storage, clock, now_ns, done, ignored, transfers, writes, reads, .. } = self;
         storage.poll(&mut |token, outcome| {
@@ -128,12 +128,12 @@ impl<S: Storage> Io<S> {
         })
     }
 
-    /// The outcome of an operation, once it has finished.
+    /// Takes the result of an operation, once it has finished.
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Result<Output, StorageError>> {
         self.done.remove(&ticket.0)
     }
 
-    /// Runs an operation to its end, at start only.
+    /// Runs an operation to its end. Blocks, so only the start uses it.
     pub(crate) fn blocking(&mut self, operation: Operation) -> Result<Output, StorageError> {
         self.storage.blocking(operation)
     }

@@ -1,7 +1,8 @@
 //! The archive: records streams into files and replays them, byte for byte what Aeron's archive writes and sends.
 //!
-//! [`Archive`] is the server, one agent that lives beside a media driver; [`client::ArchiveClient`] asks it. The catalog
-//! can be read without either ([`catalog::Catalog::read`]); [`tool`] works on the files of an archive that does not run.
+//! [`Archive`] is the server, one agent that lives beside a media driver; [`client::ArchiveClient`] asks it. The
+//! catalog can be read without either ([`catalog::Catalog::read`]); [`tool`] works on the files of an archive that does
+//! not run.
 #![forbid(unsafe_code)]
 
 mod archive;

@@ -1,4 +1,4 @@
-//! The archive's mark file: who owns the directory (spec 03 §4.6).
+//! The archive's mark file, which identifies the owner of the directory (spec 03 §4.6).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -21,13 +21,13 @@ const HEADER_LENGTH: usize = 8_192;
 const ERROR_BUFFER_LENGTH: usize = 1 << 20;
 const VERSION: usize = 8;
 const ACTIVITY: usize = 16;
-/// A mark younger than this belongs to a living archive, ms.
+/// A younger mark belongs to a running archive, ms.
 pub(crate) const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 
-/// Why a directory cannot be taken.
+/// Errors of locking a directory.
 #[derive(Debug, Error)]
 pub enum MarkFileError {
-    /// Another archive lives in it.
+    /// Another archive is running in the directory.
     #[error("active mark file {}: another archive uses the directory; stop it or choose another", path.display())]
     Active {
         /// The mark file.
@@ -41,7 +41,7 @@ pub enum MarkFileError {
         /// Version found.
         version: i32,
     },
-    /// A mark file that is cut.
+    /// A truncated mark file.
     #[error("mark file {} of {length} bytes is cut; restore it from a backup or remove it", path.display())]
     Short {
         /// The mark file.
@@ -49,10 +49,10 @@ pub enum MarkFileError {
         /// Bytes found.
         length: usize,
     },
-    /// The header does not fit.
+    /// The header is invalid.
     #[error("channels and directory names are too long for the mark file")]
     Header,
-    /// The owner record of a newer program.
+    /// An owner record of a newer program.
     #[error(transparent)]
     Owner(#[from] UnknownVersion),
     /// The file could not be created, mapped or locked.
@@ -64,14 +64,14 @@ pub enum MarkFileError {
 pub(crate) struct MarkFile<M: Memory> {
     buffer: AtomicBuffer,
     pub(crate) errors: DistinctErrorLog,
-    /// The directory is new, or one of our archives was the last to start on it.
+    /// True when the directory is new or this implementation was the last to start on it.
     pub(crate) was_ours: bool,
     next_update_ms: i64,
     _lock: M::Lock,
 }
 
 impl<M: Memory> MarkFile<M> {
-    /// Takes the directory. The archive is not ready before [`signal_ready`](Self::signal_ready).
+    /// Locks the directory. The archive is not ready before [`signal_ready`](Self::signal_ready).
     pub(crate) fn take(context: &ArchiveContext, memory: &M, now: &Now) -> Result<Self, MarkFileError> {
         let directory = &context.archive_directory;
         memory.create_directory(directory)?;
@@ -95,8 +95,8 @@ impl<M: Memory> MarkFile<M> {
             Err(error) if error.is_not_found() => memory.create(&path, length, false)?,
             Err(error) => return Err(error.into()),
         };
-        // The record of this owner is safe before the fields that it confirms: whatever a crash of the machine leaves of them is
-        // then known as ours.
+        // The owner record is flushed before the fields that it confirms, so that a machine crash in between leaves an
+        // owned file.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
         memory.flush(&buffer)?;
         buffer.zero(0, OWNER_OFFSET);
@@ -111,13 +111,13 @@ impl<M: Memory> MarkFile<M> {
         self.buffer.store_i64(64, archive_id, Ordering::Release);
     }
 
-    /// The archive serves clients.
+    /// Marks the archive as ready.
     pub(crate) fn signal_ready(&self, now: &Now) {
         self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
         self.buffer.store_i32(VERSION, FILE_VERSION, Ordering::Release);
     }
 
-    /// Shows that the archive lives, once a second.
+    /// Updates the activity timestamp once a second.
     pub(crate) fn update_activity(&mut self, now: &Now) {
         if now.epoch_ms >= self.next_update_ms {
             self.next_update_ms = now.epoch_ms + 1_000;
@@ -125,22 +125,22 @@ impl<M: Memory> MarkFile<M> {
         }
     }
 
-    /// The archive has stopped.
+    /// Marks the archive as terminated.
     pub(crate) fn signal_terminated(&self) {
         self.buffer.store_i64(ACTIVITY, -1, Ordering::Release);
     }
 }
 
-/// What a mark file says of its archive (spec 03 §4.6).
+/// Contents of a mark file (spec 03 §4.6).
 #[derive(Debug, Clone)]
 pub struct ArchiveMark {
     /// Path of the file.
     pub path: PathBuf,
-    /// 0 while an archive starts.
+    /// Version; 0 while an archive starts.
     pub version: i32,
-    /// Epoch ms; -1 after the archive has stopped in good order.
+    /// Activity time, epoch ms; -1 after a clean shutdown.
     pub activity_ms: i64,
-    /// Epoch ms.
+    /// Start time, epoch ms.
     pub start_ms: i64,
     /// Process id.
     pub pid: i64,
@@ -160,12 +160,12 @@ pub struct ArchiveMark {
     pub events_channel: String,
     /// Directory of the media driver.
     pub aeron_directory: PathBuf,
-    /// The error log; without capacity in files of old versions.
+    /// The error log; its capacity is 0 in files of old versions.
     pub errors: AtomicBuffer,
     is_ours: bool,
 }
 
-/// Name of the file that says in which directory the mark file is, when it is not in the archive's.
+/// Name of the file that names the mark file's directory when it is not the archive's.
 const LINK_FILE: &str = "archive-mark.lnk";
 /// Bytes of the message header before the block.
 const MESSAGE_HEADER: usize = 8;
@@ -173,7 +173,7 @@ const BLOCK: MessageHeader =
     MessageHeader { block_length: 128, template_id: 200, schema_id: 100, version: 2 };
 
 impl ArchiveMark {
-    /// Reads the mark file of an archive's directory without a trace; `None` when there is none.
+    /// Reads the mark file of an archive's directory without changing anything; `None` when there is none.
     ///
     /// # Errors
     /// A file of another version, one that is cut, or one that cannot be mapped.
@@ -187,7 +187,7 @@ impl ArchiveMark {
         let mut bytes = vec![0; buffer.capacity().min(OWNER_OFFSET)];
         buffer.copy_out(0, &mut bytes);
         let is_framed = bytes.get(2..6).is_some_and(|ids| ids == [200, 0, 100, 0]);
-        // Files of old versions begin with the block; everything lies 8 bytes earlier.
+        // Files of old versions have no message header, so every field is 8 bytes earlier.
         let body = if is_framed { &bytes[MESSAGE_HEADER..] } else { &bytes[..] };
         let short = || MarkFileError::Short { path: path.clone(), length: buffer.capacity() };
         let mut mark = Decoder::body(BLOCK, body).map_err(|_| short())?;
@@ -220,8 +220,8 @@ impl ArchiveMark {
         }))
     }
 
-    /// True while an archive has shown within the last 10 s that it lives. Whether one of ours does, its lock tells at
-    /// once.
+    /// True when an archive has updated its activity within the last 10 s. The lock tells immediately for this
+    /// implementation.
     pub fn is_active(&self, now_ms: i64) -> bool {
         self.activity_ms > 0 && now_ms - self.activity_ms <= ACTIVITY_TIMEOUT_MS
     }
@@ -238,7 +238,7 @@ fn linked<M: Memory>(memory: &M, directory: &Path) -> Result<PathBuf, MarkFileEr
     Ok(PathBuf::from(String::from_utf8_lossy(&bytes).trim()))
 }
 
-/// Takes the directory from every archive for as long as the lock is held.
+/// Excludes every archive from the directory while the lock is held.
 ///
 /// # Errors
 /// [`MarkFileError::Active`] while an archive lives in the directory.
@@ -262,8 +262,8 @@ fn lock_path(directory: &Path) -> PathBuf {
     directory.join("archive-mark.lock")
 }
 
-/// Checks what the last archive has left; true when it was one of ours. The lock is free, so only an archive of another make
-/// can be alive.
+/// Checks the mark of the last archive; true when it was this implementation. The lock is free, so only another
+/// implementation can be running.
 fn check_previous(buffer: &AtomicBuffer, path: &Path, now: &Now) -> Result<bool, MarkFileError> {
     let version = buffer.load_i32(VERSION, Ordering::Acquire);
     if version != 0 && semantic_version_major(version) != semantic_version_major(FILE_VERSION) {

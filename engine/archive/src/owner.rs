@@ -1,7 +1,8 @@
-//! Who has started last on a mark file: this project's programs, or others (docs/protocol/own-files.md).
+//! Owner records: which implementation was the last to start on a mark file (docs/protocol/own-files.md).
 //!
-//! Aeron's programs write into an existing mark file and leave the end of its header alone. An owner record there repeats
-//! process id and start time of the program that wrote it; once another program has started, the two no longer agree.
+//! Aeron's programs write into an existing mark file and leave the end of its header alone. An owner record there
+//! repeats process id and start time of the program that wrote it; once another program has started, the two no longer
+//! agree.
 
 use std::sync::atomic::Ordering;
 
@@ -17,16 +18,16 @@ const PLACES: [usize; 2] = [OWNER_OFFSET, OWNER_OFFSET + RECORD_LENGTH];
 const START_TIMESTAMP: usize = 24;
 const PROCESS_ID: usize = 32;
 
-/// Writes the record of a program with this process id that starts at this time, epoch ms. It takes the place that does not
-/// confirm the present fields, so that a crash before the fields follow leaves the file to its last owner. The file is flushed
-/// before and after the fields are written.
+/// Writes the record of a program with this process id and start time, epoch ms. It uses the slot that does not confirm
+/// the present fields, so that a crash before the fields are written keeps the last owner. The file is flushed before
+/// and after the fields are written.
 pub fn write_owner(buffer: &AtomicBuffer, process_id: i64, start_ms: i64) {
     let payload = [process_id.to_le_bytes(), start_ms.to_le_bytes()].concat();
     let is_first_taken = matches!(confirms(buffer, PLACES[0]), Ok(true));
     buffer.copy_in(PLACES[usize::from(is_first_taken)], &KIND.seal(&payload));
 }
 
-/// True for a mark file that one of this project's programs was the last to start on.
+/// True when this implementation was the last to start on the mark file.
 ///
 /// # Errors
 /// A record of a newer version.
@@ -37,7 +38,7 @@ pub fn is_owned(buffer: &AtomicBuffer) -> Result<bool, UnknownVersion> {
     Ok(confirms(buffer, PLACES[0])? || confirms(buffer, PLACES[1])?)
 }
 
-/// Whether the record at a place confirms process id and start time of the header.
+/// True when the record at a slot confirms the header's process id and start time.
 fn confirms(buffer: &AtomicBuffer, place: usize) -> Result<bool, UnknownVersion> {
     let mut bytes = [0; RECORD_LENGTH];
     buffer.copy_out(place, &mut bytes);
@@ -59,7 +60,7 @@ mod tests {
         buffer.store_i64(PROCESS_ID, 7, Ordering::Relaxed);
         buffer.store_i64(START_TIMESTAMP, 1_000, Ordering::Relaxed);
         assert_eq!(is_owned(&buffer), Ok(true));
-        // The next owner's record confirms the fields from the moment that they are written.
+        // The new record confirms the fields as soon as they are written.
         write_owner(&buffer, 8, 1_500);
         assert_eq!(is_owned(&buffer), Ok(true));
         buffer.store_i64(PROCESS_ID, 8, Ordering::Relaxed);

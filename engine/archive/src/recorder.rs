@@ -25,17 +25,17 @@ pub(crate) struct RecordingSetup {
     pub(crate) control_session_id: i64,
     pub(crate) correlation_id: i64,
     pub(crate) subscription_id: i64,
-    /// What the catalog says of it.
+    /// Descriptor of the recording in the catalog.
     pub(crate) recording: RecordingDescriptor,
     pub(crate) directory: PathBuf,
     pub(crate) io_max_length: usize,
     pub(crate) sync_level: SyncLevel,
     pub(crate) checksum: Option<Checksum>,
-    /// The first segment may be there already.
+    /// True when the first segment may already exist.
     pub(crate) is_extension: bool,
 }
 
-/// Where a recording's file work stands.
+/// State of a recording's file operations.
 #[derive(Debug)]
 enum Stage {
     Open,
@@ -44,7 +44,7 @@ enum Stage {
         file: FileId,
         ticket: Ticket,
     },
-    /// The segment's seal is being made.
+    /// The segment's seal is being created.
     Unsealing(FileId),
     SyncingDirectory {
         file: FileId,
@@ -63,13 +63,13 @@ enum Stage {
     },
     /// The segment's seal is being completed.
     Sealing(FileId),
-    /// Something has failed: the segment is to be left.
+    /// An operation has failed and the segment is being closed.
     Abandoning(FileId),
     Closing(Ticket),
     Ended,
 }
 
-/// Why a recording ended by itself.
+/// Reason why a recording ended without a request.
 #[derive(Debug)]
 pub(crate) struct RecordingFailure {
     pub(crate) code: ArchiveErrorCode,
@@ -85,15 +85,15 @@ pub(crate) struct RecordingSession {
     stage: Stage,
     is_aborted: bool,
     is_first_segment: bool,
-    /// Of the present segment, when its frames are stamped.
+    /// Seal of the current segment, when its frames are stamped.
     sealing: Option<Sealing>,
-    /// The block that is stamped, and the memory from which it is written.
+    /// Buffer that holds the stamped copy of a block while it is written.
     stamped: Vec<u8>,
     outgoing: AtomicBuffer,
     pub(crate) failure: Option<RecordingFailure>,
 }
 
-/// First length of the memory for stamped blocks; it grows with the blocks.
+/// Initial capacity of the buffer for stamped blocks; it grows with the blocks.
 const STAMPED_CAPACITY: usize = 64 << 10;
 
 impl RecordingSession {
@@ -115,7 +115,7 @@ impl RecordingSession {
         }
     }
 
-    /// Position up to which everything is in the files.
+    /// Position up to which everything is written.
     pub(crate) fn position(&self) -> i64 {
         self.position
     }
@@ -124,17 +124,17 @@ impl RecordingSession {
         self.counter.counter_id()
     }
 
-    /// Transports that the stream comes from.
+    /// Number of active transports of the image.
     pub(crate) fn active_transport_count(&self) -> i32 {
         self.image.active_transport_count()
     }
 
-    /// Ends the recording after what is being written.
+    /// Ends the recording after the write in flight.
     pub(crate) fn abort(&mut self) {
         self.is_aborted = true;
     }
 
-    /// True when nothing is in flight any more and nothing will come.
+    /// True when no operation is in flight and none will follow.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.stage, Stage::Ended)
     }
@@ -143,7 +143,7 @@ impl RecordingSession {
         self.setup.recording.segment_base(self.position)
     }
 
-    /// One turn: moves the file work on, writes at most one block.
+    /// Advances the file operations and writes at most one block.
     pub(crate) fn do_work<S: Storage>(&mut self, io: &mut Io<S>) -> usize {
         match self.stage {
             Stage::Open => {
@@ -188,7 +188,7 @@ impl RecordingSession {
         1
     }
 
-    /// Moves the work on the segment's seal on.
+    /// Advances the operations on the segment's seal.
     fn await_seal<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) -> usize {
         let Some(sealing) = &mut self.sealing else { return 0 };
         let work_count = match sealing.poll(io) {
@@ -207,7 +207,7 @@ impl RecordingSession {
         work_count
     }
 
-    /// The segment and its seal are there: their names are made safe, then frames may come.
+    /// Syncs the names of the new segment and its seal before any frame is written.
     fn after_seal<S: Storage>(&self, file: FileId, io: &mut Io<S>) -> Stage {
         if self.setup.sync_level == SyncLevel::None {
             return Stage::Ready(file);
@@ -265,7 +265,7 @@ impl RecordingSession {
         };
     }
 
-    /// Moves the positions past a block that is safe: the image's first, the counter's last (spec 03 §3.1).
+    /// Advances the positions past a written block: the image's first, the counter's last (spec 03 §3.1).
     fn on_written<S: Storage>(&mut self, file: FileId, length: usize, io: &mut Io<S>) -> Stage {
         let base = self.segment_base();
         if let Some(sealing) = &mut self.sealing {
@@ -295,7 +295,7 @@ impl RecordingSession {
         }
     }
 
-    /// Completes the seal of a recording that its archive ends at once. Blocks; only when the archive closes.
+    /// Completes the seal of a recording that ends immediately. Blocks, so only the closing archive calls it.
     pub(crate) fn seal_blocking<S: Storage>(&mut self, io: &mut Io<S>) -> Result<(), StorageError> {
         self.sealing.take().map_or(Ok(()), |mut sealing| sealing.complete_blocking(io))
     }
@@ -321,7 +321,7 @@ impl RecordingSession {
             return 0;
         };
         let length = block.length;
-        // A block is frames, whole and in order: it begins where the last one ended and stays within its term.
+        // A block holds whole frames in order: it begins at the end of the last one and stays within its term.
         let term_offset = self.position as usize & (self.setup.recording.term_buffer_length as usize - 1);
         assert!(
             length > 0 && length.is_multiple_of(FRAME_ALIGNMENT) && block.offset == term_offset,

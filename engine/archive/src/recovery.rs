@@ -1,4 +1,4 @@
-//! Where a recording ends that its archive did not stop (spec 03 §4.5).
+//! Finds the end of a recording that its archive did not stop (spec 03 §4.5).
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::descriptor::RecordingDescriptor;
 use crate::seal::SegmentSeal;
 use crate::segment;
 
-/// Pages that may be lost one by one.
+/// Unit in which a crash can lose data, bytes.
 const PAGE: usize = 4_096;
 
-/// Why the end of a recording cannot be told.
+/// Errors of finding the end of a recording.
 #[derive(Debug, Error)]
 pub enum RecoveryError {
     /// The last frame may be torn.
@@ -37,7 +37,7 @@ pub enum RecoveryError {
     Storage(#[from] StorageError),
 }
 
-/// The stop position of a recording whose archive died: what its segments hold. Blocks.
+/// Finds the stop position of a recording after a process crash, from its segments. Blocks.
 ///
 /// # Errors
 /// See [`RecoveryError`].
@@ -55,9 +55,9 @@ pub fn find_stop_position<S: Storage>(
     Ok((tail.base + end as i64).max(recording.start_position))
 }
 
-/// The stop position of a recording whose machine may have died: everything before the first frame that is not whole.
-/// What lies behind is zeroed, so that it is never taken for frames again. With a checksum every frame of the last segment must
-/// match it. With `sync` the file is synced. Blocks.
+/// Finds the stop position of a recording after a possible machine crash: the start of the first incomplete frame.
+/// Zeroes the bytes after it so that they are never read as frames. With a checksum every frame of the last segment
+/// must match it. With `sync` the file is synced. Blocks.
 ///
 /// # Errors
 /// A file that cannot be read or written.
@@ -76,8 +76,8 @@ pub fn cut_torn_tail<S: Storage>(
     Ok((tail.base + end as i64).max(recording.start_position))
 }
 
-/// [`cut_torn_tail`] for an archive that seals what it stamps: frames must match their checksums where the seal of the last
-/// segment says, and behind its end when it is of the session that recorded last. The seal then covers all that is left.
+/// Like [`cut_torn_tail`], for an archive with seals. Frames must match their checksums within the last segment's seal,
+/// and after its end when the seal is from the last recording session. Afterwards the seal covers all remaining frames.
 pub(crate) fn cut_sealed_tail<S: Storage>(
     storage: &mut S,
     directory: &Path,
@@ -140,7 +140,7 @@ impl Tail {
         }
     }
 
-    /// Follows the frames as long as they are whole; returns where they end. Checksums count within a range of offsets.
+    /// Follows complete frames and returns where they end. Checksums are verified within a range of offsets.
     fn whole_end(
         &self,
         recording: &RecordingDescriptor,
@@ -163,7 +163,7 @@ impl Tail {
         offset.min(bytes.len())
     }
 
-    /// Zeroes what lies behind `end`, and closes the file.
+    /// Zeroes the bytes after `end` and closes the file.
     fn cut<S: Storage>(
         &mut self,
         storage: &mut S,
@@ -185,7 +185,7 @@ impl Tail {
     }
 }
 
-/// Reads the seal of a segment; `None` when there is none that is whole. Blocks.
+/// Reads the seal of a segment; `None` when no complete one exists. Blocks.
 pub(crate) fn read_seal<S: Storage>(
     storage: &mut S,
     directory: &Path,
@@ -232,14 +232,14 @@ fn read_segment<S: Storage>(storage: &mut S, file: FileId, length: usize) -> Res
     }
 }
 
-/// Where the first frame of a segment begins.
+/// Offset of the first frame of a segment.
 pub(crate) fn first_offset(recording: &RecordingDescriptor, base: i64) -> usize {
     let start = recording.start_position;
     let first_base = start - (start & (i64::from(recording.term_buffer_length) - 1));
     if base == first_base { (start - base) as usize } else { 0 }
 }
 
-/// Whether the header is that of a frame of this recording at this place. Padding reaches to the end of its term.
+/// True when the header is that of a frame of this recording at this offset. Padding must reach to the end of its term.
 fn is_frame_at(bytes: &[u8], offset: usize, end: usize, recording: &RecordingDescriptor, base: i64) -> bool {
     let int = |at: usize| bytes[offset + at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
     let term_length = recording.term_buffer_length as usize;
@@ -252,8 +252,8 @@ fn is_frame_at(bytes: &[u8], offset: usize, end: usize, recording: &RecordingDes
         && (!is_padding(bytes, offset) || end.is_multiple_of(term_length))
 }
 
-/// Whether all of a frame is there, by its checksum. Without one only the process can have died, which tears nothing: to
-/// judge by pages of zeros would lose messages that hold zeros.
+/// True when the frame's checksum proves it complete. Without a checksum only a process crash is possible, which tears
+/// nothing; judging by zero pages would lose messages that contain zeros.
 fn is_undamaged(bytes: &[u8], offset: usize, length: usize, checksum: Option<Checksum>) -> bool {
     let Some(checksum) = checksum.filter(|_| !is_padding(bytes, offset)) else { return true };
     let end = offset + align(length, FRAME_ALIGNMENT);
@@ -261,7 +261,7 @@ fn is_undamaged(bytes: &[u8], offset: usize, length: usize, checksum: Option<Che
     frame[12..16].first_chunk().map(|word| i32::from_le_bytes(*word)) == Some(checksum.of_frame(frame))
 }
 
-/// Follows the frames of a segment; returns where they end.
+/// Follows the frames of a segment and returns where they end.
 pub(crate) fn scan(
     recording: &RecordingDescriptor,
     base: i64,
@@ -291,11 +291,11 @@ pub(crate) fn scan(
 /// False when a page of the last frame may not have been written.
 fn is_whole(bytes: &[u8], offset: usize, length: usize, checksum: Option<Checksum>) -> bool {
     let end = offset + align(length, FRAME_ALIGNMENT);
-    // A file that was cut holds a part of the frame.
+    // A truncated file holds part of the frame.
     if end > bytes.len() {
         return false;
     }
-    // Of a padding frame only the header is written (spec 03 §8, 15).
+    // Only the header of a padding frame is written (spec 03 §8, 15).
     if is_padding(bytes, offset) || offset / PAGE == (end - 1) / PAGE {
         return true;
     }

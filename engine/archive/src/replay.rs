@@ -1,4 +1,4 @@
-//! One replay: blocks of segment files go into a publication (spec 03 §5.1, §5.2).
+//! A replay session: copies blocks of segment files into a publication (spec 03 §5.1, §5.2).
 
 mod verification;
 
@@ -21,11 +21,11 @@ use crate::segment;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LimitCounter {
     pub(crate) id: i32,
-    /// Registration id of the counter when the replay began: another one means that it was reused.
+    /// Registration id of the counter when the replay began; another id means that the counter was reused.
     pub(crate) registration_id: i64,
 }
 
-/// What a replay is made of.
+/// Parameters of a replay session.
 pub(crate) struct ReplaySetup {
     pub(crate) control_session_id: i64,
     pub(crate) correlation_id: i64,
@@ -40,7 +40,7 @@ pub(crate) struct ReplaySetup {
     pub(crate) directory: PathBuf,
     pub(crate) io_max_length: usize,
     pub(crate) checksum: Option<Checksum>,
-    /// The recording is being made by this archive, which stamps all frames behind the begin of a segment's seal.
+    /// True when this archive is recording the stream and stamps every frame after the start of a segment's seal.
     pub(crate) is_stamped_live: bool,
     pub(crate) deadline_ns: i64,
 }
@@ -50,7 +50,7 @@ enum Stage {
     /// The publication is being added and the first header checked.
     AwaitPublication,
     Opening(Ticket),
-    /// The segment's seal is being opened, or read.
+    /// The segment's seal is being opened or read.
     OpeningSeal {
         file: FileId,
         ticket: Ticket,
@@ -70,18 +70,18 @@ enum Stage {
         file: FileId,
         ticket: Ticket,
     },
-    /// Bytes that are read and not yet offered.
+    /// Bytes are read but not yet offered.
     Offering(FileId),
     Closing(Ticket),
     Ended,
 }
 
-/// What the archive has to tell after a turn.
+/// Events that a replay session reports.
 #[derive(Debug)]
 pub(crate) enum ReplayEvent {
-    /// The replay has begun: its session id.
+    /// The replay has begun, with its session id.
     Started(i64),
-    /// It failed.
+    /// The replay has failed.
     Failed(ArchiveErrorCode, String),
 }
 
@@ -95,12 +95,12 @@ pub(crate) struct ReplaySession {
     replay_limit: i64,
     file_base: i64,
     seal: Option<SegmentSeal>,
-    /// Position behind the last frame of the segment that is stamped.
+    /// Position after the last stamped frame of the segment.
     stamped_end: i64,
     /// Offset in the segment from which the buffer was read.
     read_offset: usize,
     buffer: Vec<u8>,
-    /// Where in the buffer the first frame is that may be offered, and the next.
+    /// Buffer offset of the first frame to offer, and of the next one.
     first: usize,
     offered: usize,
     is_aborted: bool,
@@ -128,12 +128,12 @@ impl ReplaySession {
         }
     }
 
-    /// Where the segment begins that the replay reads.
+    /// Position of the segment that the replay reads.
     pub(crate) fn segment_position(&self) -> i64 {
         self.file_base
     }
 
-    /// Id by which the replay is stopped; 0 before its publication is there.
+    /// Id by which the replay is stopped; 0 before its publication exists.
     pub(crate) fn session_id(&self) -> i64 {
         self.publication
             .as_ref()
@@ -144,12 +144,12 @@ impl ReplaySession {
         matches!(self.stage, Stage::Ended)
     }
 
-    /// Ends the replay at once.
+    /// Ends the replay immediately.
     pub(crate) fn abort(&mut self) {
         self.is_aborted = true;
     }
 
-    /// One turn.
+    /// Advances the replay.
     pub(crate) fn do_work<S: Storage>(
         &mut self,
         io: &mut Io<S>,
@@ -268,7 +268,7 @@ impl ReplaySession {
         }
     }
 
-    /// Segment and seal are open: the first segment's first header is checked, of others the frames are read.
+    /// Checks the first header in the first segment, or reads the frames of a later one.
     fn begin_segment<S: Storage>(&mut self, file: FileId, io: &mut Io<S>) {
         if self.has_started {
             self.stage = Stage::Idle(file);
@@ -287,13 +287,13 @@ impl ReplaySession {
         event: &mut Option<ReplayEvent>,
     ) {
         match self.stage {
-            // Only segments that our archives have stamped have a seal.
+            // Only segments stamped by this implementation have a seal.
             Stage::OpeningSeal { file, .. } if error.is_not_found() => self.begin_segment(file, io),
             _ => self.fail(ArchiveErrorCode::Generic, error.to_string(), io, event),
         }
     }
 
-    /// The start must be the start of a frame (spec 03 §5.1).
+    /// Checks that the replay starts at the start of a frame (spec 03 §5.1).
     fn on_first_header<S: Storage>(&mut self, file: FileId, io: &mut Io<S>, event: &mut Option<ReplayEvent>) {
         let recording = &self.setup.recording;
         let needs_check = self.setup.position > recording.start_position
@@ -328,7 +328,7 @@ impl ReplaySession {
         0
     }
 
-    /// Reads the next block, ends the segment, or waits for a live recording to go on.
+    /// Reads the next block, ends the segment, or waits for a live recording to advance.
     fn read_next<S: Storage>(&mut self, file: FileId, io: &mut Io<S>, counters: &CountersReader) -> usize {
         let is_connected = self.publication.as_ref().is_some_and(|publication| publication.is_connected());
         if self.is_aborted || !is_connected {
@@ -360,7 +360,7 @@ impl ReplaySession {
         1
     }
 
-    /// Asks the limit counter how far the replay may go now.
+    /// Reads the replay's limit from the counter.
     fn follow(&mut self, counters: &CountersReader) {
         let Some(limit) = self.setup.limit_counter else { return };
         let is_same = counters.registration_id(limit.id) == limit.registration_id;
@@ -423,7 +423,7 @@ impl ReplaySession {
         }
     }
 
-    /// What was read ends inside a frame, or in nothing.
+    /// Handles a block that ends inside a frame or holds none.
     fn on_no_frame<S: Storage>(
         &mut self,
         file: FileId,
@@ -442,7 +442,7 @@ impl ReplaySession {
         1
     }
 
-    /// Makes the next run of whole data frames those of the replay's own stream; returns its bytes.
+    /// Rewrites the next run of complete data frames for the replay's stream and returns its length in bytes.
     fn prepare_block(&mut self) -> Result<usize, String> {
         let Some(publication) = &self.publication else { return Ok(0) };
         let (session_id, stream_id) = (publication.session_id(), self.setup.stream_id);
@@ -508,7 +508,7 @@ impl ReplaySession {
     }
 }
 
-/// Whether bytes are the header of a recording's frame at a position.
+/// True when the bytes are the header of a recording's frame at a position.
 pub(crate) fn is_frame_of(bytes: &[u8], recording: &RecordingDescriptor, position: i64) -> bool {
     if bytes.len() < HEADER_LENGTH {
         return false;

@@ -1,4 +1,4 @@
-//! What one replication is and how far it has come (spec 03 §5.4).
+//! State of one replication (spec 03 §5.4).
 
 use harrier_client::ExclusivePublication;
 use harrier_protocol::uri::{ChannelUri, ControlMode, UriError, key};
@@ -8,16 +8,16 @@ use crate::client::{ArchiveAnswer, ArchiveClient};
 use crate::codec::ReplicateRequest;
 use crate::descriptor::RecordingDescriptor;
 
-/// First pause between two questions for the source's position, ns; doubled each time.
+/// First pause between two position requests to the source, ns; doubled each time.
 const FIRST_PAUSE_NS: i64 = 16_000_000;
 /// Longest such pause, ns.
 const MAX_PAUSE_NS: i64 = 500_000_000;
-/// Questions in a row that the source may answer with "not active".
+/// Consecutive "not active" answers of the source after which the replication fails.
 pub(crate) const MAX_RETRIES: u32 = 3;
-/// Bytes behind the live stream at which its destination is added, at most.
+/// Maximum distance to the live stream at which its destination is added, bytes.
 const MAX_LIVE_WINDOW: i64 = 32 << 20;
 
-/// Where a replication stands.
+/// State of a replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplicationState {
     Connect,
@@ -39,7 +39,7 @@ pub(crate) enum ReplicationState {
 }
 
 impl ReplicationState {
-    /// What an error names.
+    /// Name of the state in error texts.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connect => "CONNECT",
@@ -58,13 +58,13 @@ impl ReplicationState {
         }
     }
 
-    /// A copy takes as long as it takes; every other step has a deadline.
+    /// True when the state has a deadline. Copying has none because its duration depends on the recording.
     pub(crate) fn has_deadline(self) -> bool {
         self != Self::Replicate
     }
 }
 
-/// A replication request as it is kept.
+/// Parameters of a replication request.
 #[derive(Debug, Clone)]
 pub(crate) struct ReplicationSetup {
     pub(crate) source_recording_id: i64,
@@ -75,16 +75,15 @@ pub(crate) struct ReplicationSetup {
     pub(crate) replication_session_id: i32,
     pub(crate) live_destination: Option<String>,
     pub(crate) channel: ChannelUri,
-    /// The replay answers the stream on which it is asked for.
+    /// True when the replay arrives over a response channel.
     pub(crate) is_response: bool,
 }
 
 impl ReplicationSetup {
-    /// Takes a request over, on the archive's default channel when it names none. Tags that are missing are those of
-    /// the replication.
+    /// Validates a request. A missing channel becomes the archive's default, missing tags the replication's own.
     ///
     /// # Errors
-    /// Why the request cannot be served.
+    /// An invalid request, with its error code and text.
     pub(crate) fn new(
         request: &ReplicateRequest<'_>,
         default: Option<&str>,
@@ -127,12 +126,12 @@ impl ReplicationSetup {
         })
     }
 
-    /// True when replay and live stream are destinations of their own.
+    /// True when replay and live stream use separate destinations.
     pub(crate) fn is_multi_destination(&self) -> bool {
         self.tags.is_some()
     }
 
-    /// The session that the replayed stream is to have.
+    /// Session id requested for the replayed stream.
     pub(crate) fn session_id(&self, source: &RecordingDescriptor) -> i32 {
         match self.live_destination.is_none() && self.replication_session_id != -1 {
             true => self.replication_session_id,
@@ -140,7 +139,7 @@ impl ReplicationSetup {
         }
     }
 
-    /// The channel that is recorded.
+    /// Channel of the recording subscription.
     pub(crate) fn recorded_channel(&self, source: &RecordingDescriptor) -> String {
         let mut uri = self.channel.clone();
         uri.put(key::REJOIN, false);
@@ -155,7 +154,7 @@ impl ReplicationSetup {
         uri.to_string()
     }
 
-    /// The destination that the replay is received on, when it is one of several.
+    /// Destination that receives the replay when there are several.
     pub(crate) fn replay_destination(&self) -> String {
         let mut uri = ChannelUri::udp();
         for key in [key::ENDPOINT, key::INTERFACE] {
@@ -166,7 +165,7 @@ impl ReplicationSetup {
         uri.to_string()
     }
 
-    /// The channel that the source is asked to replay on; `endpoint` is the one that was bound.
+    /// Channel on which the source is asked to replay; `endpoint` is the bound one.
     pub(crate) fn replay_channel(&self, source: &RecordingDescriptor, endpoint: Option<&str>) -> String {
         let mut uri = self.channel.clone();
         if let Some(endpoint) = endpoint {
@@ -192,17 +191,17 @@ pub(crate) struct Replication {
     pub(crate) deadline_ns: i64,
     pub(crate) client: ArchiveClient,
     pub(crate) source: Option<RecordingDescriptor>,
-    /// The target's catalog entry on its way.
+    /// Pending write of the target's catalog entry.
     pub(crate) ticket: Option<CatalogTicket>,
-    /// The recording that is written; -1 before there is one.
+    /// Recording being written; -1 before it exists.
     pub(crate) target_recording_id: i64,
-    /// Position that the source had when it was asked last.
+    /// Last known position of the source.
     pub(crate) source_position: i64,
-    /// Position that the copy has come to, to see progress.
+    /// Last position of the copy, used to detect progress.
     pub(crate) last_position: i64,
     pub(crate) subscription_id: Option<i64>,
     pub(crate) replay_session_id: Option<i64>,
-    /// By which the source lets a replay be asked for on another stream, and that stream.
+    /// Token for a replay request on another stream, and that stream.
     pub(crate) replay_token: i64,
     pub(crate) proxy: Option<ExclusivePublication>,
     pub(crate) is_live_added: bool,
@@ -246,13 +245,13 @@ impl Replication {
         }
     }
 
-    /// Bytes behind the live stream at which its destination is added.
+    /// Distance to the live stream at which its destination is added, bytes.
     pub(crate) fn live_window(&self) -> i64 {
         let term_length = self.source.as_ref().map_or(0, |source| i64::from(source.term_buffer_length));
         (term_length / 4).min(MAX_LIVE_WINDOW)
     }
 
-    /// True when the source may be asked for its position again; the next time is later.
+    /// True when the source may be asked for its position again; doubles the pause.
     pub(crate) fn may_ask(&mut self, now_ns: i64) -> bool {
         if now_ns < self.next_question_ns {
             return false;
@@ -262,14 +261,13 @@ impl Replication {
         true
     }
 
-    /// Questions start over with short pauses.
+    /// Resets the pause between position requests.
     pub(crate) fn ask_soon(&mut self) {
         self.pause_ns = FIRST_PAUSE_NS;
         self.next_question_ns = 0;
     }
 
-    /// The answer to `wanted`. Other answers are passed over; an error of the source ends the replication, whatever
-    /// it is about.
+    /// Takes the answer to `wanted` and skips other answers. Any error of the source ends the replication.
     ///
     /// # Errors
     /// The source's words.

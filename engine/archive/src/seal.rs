@@ -1,9 +1,9 @@
 //! Segment seals: which frames of a segment file are stamped with checksums (docs/protocol/own-files.md).
 //!
-//! Beside a segment file that our archive stamps lies `<recordingId>-<segmentBasePosition>.seal`. It names the positions whose
-//! data frames carry CRC-32C in their session field (spec 03 §3.5). That checksum does not cover the frames' headers, so the
-//! seal has a checksum over the headers of the frames that begin in each 64 KiB of the segment. Frames that another archive
-//! has written are outside of the seal and are not verified.
+//! Beside a segment file that our archive stamps lies `<recordingId>-<segmentBasePosition>.seal`. It names the
+//! positions whose data frames carry CRC-32C in their session field (spec 03 §3.5). That checksum does not cover the
+//! frames' headers, so the seal has a checksum over the headers of the frames that begin in each 64 KiB of the segment.
+//! Frames that another archive has written are outside of the seal and are not verified.
 
 use harrier_protocol::record::{HEADER_LENGTH as RECORD_HEADER, RecordKind, UnknownVersion};
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
@@ -14,22 +14,22 @@ use crate::descriptor::RecordingDescriptor;
 const KIND: RecordKind = RecordKind { magic: *b"HSEG", version: 1, name: "segment seal" };
 /// Suffix of the files.
 pub const SEAL_SUFFIX: &str = ".seal";
-/// Frames are grouped by the chunk in which they begin, so a group never crosses a term.
+/// Length of a chunk, bytes. Frames are grouped by the chunk in which they begin, so a group never crosses a term.
 const CHUNK_LENGTH: u32 = 64 << 10;
 const FIXED_LENGTH: usize = 48;
 const ENTRY_LENGTH: usize = 8;
 const SESSION_ID: usize = 12;
 
-/// The frames that begin in one chunk.
+/// Group of the frames that begin in one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Group {
-    /// Offset of the first of them in the segment.
+    /// Offset of the group's first frame in the segment.
     first: u32,
-    /// CRC-32C of their headers as they are in the file.
+    /// CRC-32C of the frame headers as stored in the file.
     headers: u32,
 }
 
-/// What a seal says of its segment.
+/// Contents of a seal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentSeal {
     pub(crate) recording_id: i64,
@@ -37,16 +37,16 @@ pub(crate) struct SegmentSeal {
     pub(crate) base: i64,
     /// Position of the first stamped frame.
     pub(crate) from: i64,
-    /// Position behind the last frame that is in a group.
+    /// Position after the last frame that is in a group.
     pub(crate) to: i64,
-    /// Session id that the catalog had when the seal was written.
+    /// Session id in the catalog when the seal was written.
     pub(crate) session_id: i32,
-    /// Checksum of what never changes in the catalog's entry, see [`shape_of`].
+    /// Checksum of the invariant fields of the catalog entry, see [`shape_of`].
     pub(crate) shape: u32,
     groups: Vec<Group>,
 }
 
-/// A frame that is not what was written.
+/// A frame that differs from the written one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadFrame {
     /// Offset in the segment.
@@ -63,7 +63,7 @@ pub(crate) fn shape_of(recording: &RecordingDescriptor) -> u32 {
 }
 
 impl SegmentSeal {
-    /// A seal without frames; stamping begins at `from`. Makes room for all groups of the segment.
+    /// Creates a seal without frames; stamping begins at `from`. Reserves memory for all groups of the segment.
     pub(crate) fn begin(recording: &RecordingDescriptor, base: i64, from: i64) -> Self {
         let groups = recording.segment_file_length as usize / CHUNK_LENGTH as usize + 1;
         Self {
@@ -77,13 +77,13 @@ impl SegmentSeal {
         }
     }
 
-    /// Takes over what an earlier seal of the same segment says; session id and shape stay those of now.
+    /// Takes over the frames of an earlier seal of the same segment; keeps the present session id and shape.
     pub(crate) fn resume(&mut self, earlier: Self) {
         (self.from, self.to) = (earlier.from, earlier.to);
         self.groups.extend(earlier.groups);
     }
 
-    /// Reads the file of a recording's segment; `None` when it holds no whole seal of that segment.
+    /// Decodes the seal of a recording's segment; `None` when it is incomplete or of another segment.
     pub(crate) fn read(bytes: &[u8], recording_id: i64, base: i64) -> Result<Option<Self>, UnknownVersion> {
         let Some(payload) = KIND.open(bytes)? else { return Ok(None) };
         let Some((fixed, entries)) = payload.split_at_checked(FIXED_LENGTH) else { return Ok(None) };
@@ -106,7 +106,7 @@ impl SegmentSeal {
         Ok((seal.recording_id == recording_id && seal.base == base).then_some(seal))
     }
 
-    /// The bytes of the file.
+    /// Encodes the seal.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; RECORD_HEADER];
         for value in [self.recording_id, self.base, self.from, self.to] {
@@ -123,7 +123,7 @@ impl SegmentSeal {
         bytes
     }
 
-    /// Adds the frames of a block that was written at an offset of the segment. Of padding the header is enough.
+    /// Adds the frames of a block written at an offset of the segment. Only the header of padding is needed.
     pub(crate) fn add(&mut self, block: &[u8], offset: usize) {
         let mut at = 0;
         while let Some(length) = frame_length(block, at) {
@@ -142,8 +142,8 @@ impl SegmentSeal {
         }
     }
 
-    /// Forgets the frames from a position on. Returns the offset from which frames up to the position are to be added again,
-    /// because their group was begun and not ended there.
+    /// Removes the frames from a position on. When that position lies inside a group, returns the offset from which
+    /// frames up to the position must be added again.
     pub(crate) fn cut(&mut self, position: i64) -> Option<usize> {
         if position >= self.to {
             return None;
@@ -156,7 +156,7 @@ impl SegmentSeal {
         Some(group.first as usize)
     }
 
-    /// What must be read to verify the frame at an offset: the offsets where its group begins and ends. `None` when the frame
+    /// Range of offsets to read for the verification of the frame at an offset: its whole group. `None` when the frame
     /// is in no group.
     pub(crate) fn group_around(&self, offset: usize) -> Option<(usize, usize)> {
         let end = (self.to - self.base) as usize;
@@ -168,7 +168,7 @@ impl SegmentSeal {
         Some((group.first as usize, self.groups.get(next).map_or(end, |group| group.first as usize)))
     }
 
-    /// Verifies whole groups that were read from the offset at which the first begins.
+    /// Verifies whole groups; the bytes begin at the first one.
     pub(crate) fn verify(
         &self,
         bytes: &[u8],
@@ -191,8 +191,8 @@ impl SegmentSeal {
                 headers = crc32c::crc32c_append(headers, &group[frame..frame + HEADER_LENGTH]);
                 frame = next;
             }
-            let expected = self.groups.iter().find(|own| own.first as usize == first);
-            if frame != group.len() || expected.is_none_or(|own| own.headers != headers) {
+            let expected = self.groups.iter().find(|group| group.first as usize == first);
+            if frame != group.len() || expected.is_none_or(|sealed| sealed.headers != headers) {
                 let reason = "a header among the frames from here on is not the one that was written";
                 return Err(BadFrame { offset: first, reason });
             }
@@ -202,7 +202,7 @@ impl SegmentSeal {
     }
 }
 
-/// Verifies a stamped frame; returns where the next begins. `bytes` begin at `base_offset` of the segment.
+/// Verifies a stamped frame and returns the offset of the next. `bytes` begin at `base_offset` of the segment.
 pub(crate) fn verify_frame(
     bytes: &[u8],
     at: usize,
@@ -256,7 +256,8 @@ mod tests {
         }
     }
 
-    /// A segment of stamped frames, each with `payload` bytes, padding at the ends of terms; returns where the frames end.
+    /// Builds a segment of stamped frames with `payload` bytes each and padding at term ends. Also returns where the
+    /// frames end.
     fn segment(payload: usize, count: usize) -> (Vec<u8>, usize) {
         let (term, mut bytes, mut at) = (64 << 10, vec![0; 128 << 10], 0);
         for number in 0..count {

@@ -29,13 +29,13 @@ pub(crate) fn seal_path(directory: &Path, recording_id: i64, base_position: i64)
     directory.join(format!("{recording_id}-{base_position}{SEAL_SUFFIX}"))
 }
 
-/// Recording and base position in the file name of a seal; `None` for other files.
+/// Recording id and base position in the file name of a seal; `None` for other files.
 pub(crate) fn parse_seal(name: &str) -> Option<(i64, i64)> {
     let (id, base) = name.strip_suffix(SEAL_SUFFIX)?.split_once('-')?;
     Some((id.parse().ok()?, base.parse().ok().filter(|base| *base >= 0)?))
 }
 
-/// Base position in a file name of a recording; `None` for other files.
+/// Base position in the file name of a segment; `None` for other files.
 pub fn parse(name: &str, recording_id: i64) -> Option<i64> {
     let rest = name.strip_suffix(SUFFIX)?.strip_prefix(&recording_id.to_string())?.strip_prefix('-')?;
     rest.parse().ok().filter(|position| *position >= 0)

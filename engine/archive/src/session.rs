@@ -1,4 +1,4 @@
-//! One client's control session (spec 03 §2.5).
+//! Control session of one client (spec 03 §2.5).
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,14 @@ use harrier_ringbuf::append::OfferError;
 use crate::auth::{Authenticator, Verdict};
 use crate::codec::{ArchiveErrorCode, ControlCode, PROTOCOL_VERSION, Response, Signal};
 
-/// Room for a ping: it is sent by the clock and takes no memory, bytes.
+/// Buffer size of a ping, bytes; preallocated because the clock triggers pings.
 const PING_CAPACITY: usize = 64;
 /// Time between two sends of the same answer, ns.
 const RESEND_INTERVAL_NS: i64 = 200_000_000;
-/// Answers that may wait for the client.
+/// Maximum number of queued answers.
 const MAX_QUEUED: usize = 8_192;
 
-/// Where a session stands.
+/// State of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionState {
     Init,
@@ -29,7 +29,7 @@ pub(crate) enum SessionState {
     Done,
 }
 
-/// What a listing still has to send.
+/// Remaining part of a listing.
 #[derive(Debug, Clone)]
 pub(crate) struct Listing {
     pub(crate) correlation_id: i64,
@@ -44,7 +44,7 @@ pub(crate) struct ControlSession {
     pub(crate) state: SessionState,
     pub(crate) listing: Option<Listing>,
     pub(crate) image_session_id: i32,
-    /// Image of the client's requests, until its log has been allocated whole.
+    /// Image of the client's requests until its whole log has been allocated.
     pub(crate) image_to_allocate: Option<i64>,
     correlation_id: i64,
     client_version: i32,
@@ -62,7 +62,7 @@ pub(crate) struct ControlSession {
     ping_interval_ns: i64,
 }
 
-/// What a session is made of.
+/// Parameters of a new session.
 pub(crate) struct SessionSetup {
     pub(crate) id: i64,
     pub(crate) correlation_id: i64,
@@ -101,7 +101,7 @@ impl ControlSession {
         }
     }
 
-    /// Moves the session on.
+    /// Advances the session.
     pub(crate) fn do_work(&mut self, aeron: &mut Aeron, authenticator: &Authenticator, now_ns: i64) -> usize {
         if self.deadline_ns.is_some_and(|deadline_ns| now_ns > deadline_ns) {
             self.state = SessionState::Done;
@@ -225,7 +225,7 @@ impl ControlSession {
         }
     }
 
-    /// True when requests of the client are heard; the first one makes the session active.
+    /// True when the session accepts requests; the first one activates the session.
     pub(crate) fn accept_request(&mut self) -> bool {
         if self.state == SessionState::Authenticated {
             self.state = SessionState::Active;
@@ -261,7 +261,7 @@ impl ControlSession {
         work_count
     }
 
-    /// True while nothing waits, so that a listing may go on.
+    /// True while no answer is queued, so that a listing may continue.
     pub(crate) fn has_room(&self) -> bool {
         self.queue.is_empty()
     }
@@ -320,7 +320,7 @@ impl ControlSession {
         }));
     }
 
-    /// Sends in order: what cannot go now waits, and later answers behind it.
+    /// Sends an answer or queues it behind earlier ones.
     fn send(&mut self, bytes: Vec<u8>) {
         if self.queue.is_empty() && self.offer(&bytes) {
             return;
@@ -352,7 +352,7 @@ impl ControlSession {
         false
     }
 
-    /// Ends the session's streams at once.
+    /// Closes the session's streams immediately.
     pub(crate) fn close(&mut self) {
         if let Some(publication) = &mut self.publication {
             publication.revoke_on_close();

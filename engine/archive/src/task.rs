@@ -1,4 +1,4 @@
-//! Work on segment files that takes several operations: cutting, deleting, attaching, moving (spec 03 §3.8–3.10).
+//! Multi-step work on segment files: truncating, deleting, attaching, moving (spec 03 §3.8–3.10).
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use crate::segment;
 /// One step of a task.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// The bytes at an offset of a file must be a frame of the recording at a position.
+    /// Checks that the bytes at an offset are a frame of the recording at a position.
     CheckFrame { path: PathBuf, offset: u64, recording: Box<RecordingDescriptor>, position: i64 },
-    /// A file must be there, or must not.
+    /// Checks that a file exists, or that it does not.
     Exists { path: PathBuf, is_wanted: bool },
-    /// Finds the segments below a recording's start; each is removed.
+    /// Finds the segments before a recording's start; each is removed.
     FindDetached { directory: PathBuf, recording: Box<RecordingDescriptor> },
-    /// Attaches the segment at `base`, and those below it as long as there are any.
+    /// Attaches the segment at `base` and all contiguous ones before it.
     Attach { directory: PathBuf, recording: Box<RecordingDescriptor>, base: i64 },
-    /// A file gets another name.
+    /// Renames a file.
     Move { from: PathBuf, to: PathBuf },
-    /// Everything of a file from an offset on becomes zero.
+    /// Zeroes a file from an offset on.
     Cut { path: PathBuf, offset: u64, length: u64 },
-    /// A file is removed.
+    /// Removes a file.
     Remove { path: PathBuf },
-    /// A file that is a seal, or a segment without frames, is removed and not counted.
+    /// Removes a seal or an empty segment without counting it.
     Clear { path: PathBuf },
 }
 
 impl Step {
-    /// True for steps that the client's answer waits for: when one fails, the request is refused.
+    /// True for steps that must succeed before the client is answered; a failure refuses the request.
     fn is_awaited(&self) -> bool {
         !matches!(self, Self::Cut { .. } | Self::Remove { .. } | Self::Clear { .. })
     }
@@ -43,7 +43,7 @@ impl Step {
     }
 }
 
-/// The steps that remove a segment and its seal.
+/// Steps that remove a segment and its seal.
 pub(crate) fn removal(directory: &Path, recording_id: i64, base: i64) -> [Step; 2] {
     [
         Step::Clear { path: segment::seal_path(directory, recording_id, base) },
@@ -51,7 +51,7 @@ pub(crate) fn removal(directory: &Path, recording_id: i64, base: i64) -> [Step; 
     ]
 }
 
-/// An end of a recording that moves when a task is agreed to.
+/// Change to a recording's start or stop position, applied when the task is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Start { recording_id: i64, position: i64 },
@@ -70,34 +70,34 @@ enum Stage {
         file: FileId,
         ticket: Ticket,
     },
-    /// The operation that ends a step, or names in the directory.
+    /// The step's last operation, or a directory listing.
     Last(Ticket),
 }
 
-/// How a task stands after a turn.
+/// Result of one turn of a task.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing new.
+    /// Nothing has changed.
     Waiting,
-    /// The steps that the answer depends on have been taken.
+    /// All steps that the answer depends on have succeeded.
     Checked,
-    /// All steps are done; the texts tell which files could not be removed.
+    /// All steps are done, with an error text for each file that could not be removed.
     Done(Vec<String>),
-    /// A step that the answer depends on failed.
+    /// A step that the answer depends on has failed.
     Refused(String),
 }
 
-/// Steps that are taken one after the other.
+/// Sequence of steps.
 #[derive(Debug)]
 pub(crate) struct FileTask {
     pub(crate) recording_id: i64,
     pub(crate) other_recording_id: Option<i64>,
     pub(crate) control_session_id: i64,
     pub(crate) correlation_id: i64,
-    /// What moves once the task is agreed to.
+    /// Changes applied once the task is accepted.
     pub(crate) changes: Vec<Change>,
     pub(crate) file_count: i64,
-    /// The client hears when all is done.
+    /// True when the client gets a signal at the end.
     pub(crate) has_signal: bool,
     steps: VecDeque<Step>,
     stage: Stage,
@@ -126,17 +126,17 @@ impl FileTask {
         }
     }
 
-    /// True while files of a recording are worked on.
+    /// True while the task changes files of the recording.
     pub(crate) fn concerns(&self, recording_id: i64) -> bool {
         self.recording_id == recording_id || self.other_recording_id == Some(recording_id)
     }
 
-    /// True when the task begins with a step that its answer waits for.
+    /// True when the first step must succeed before the client is answered.
     pub(crate) fn has_check(&self) -> bool {
         self.steps.front().is_some_and(Step::is_awaited)
     }
 
-    /// One turn.
+    /// Advances the task.
     pub(crate) fn do_work<S: Storage>(&mut self, io: &mut Io<S>) -> Progress {
         let ticket = match self.stage {
             Stage::Next => return self.begin(io),
@@ -182,7 +182,7 @@ impl FileTask {
         Progress::Waiting
     }
 
-    /// Goes on to the next step.
+    /// Advances to the next step.
     fn step_taken(&mut self) -> Progress {
         let was_awaited = self.steps.pop_front().is_some_and(|step| step.is_awaited());
         self.stage = Stage::Next;
@@ -278,7 +278,7 @@ impl FileTask {
         }
     }
 
-    /// Looks for the first frame of a segment that is to be attached.
+    /// Checks the first frame of a segment to be attached.
     fn on_first_frame(&mut self, bytes: &[u8]) -> Progress {
         let Some(Step::Attach { recording, base, .. }) = self.steps.front_mut() else {
             return Progress::Waiting;

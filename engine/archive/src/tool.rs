@@ -1,4 +1,4 @@
-//! Work on the files of an archive (spec 03 §4.7): reading them at any time, changing them while no archive runs.
+//! Offline work on the files of an archive (spec 03 §4.7): reads at any time, changes while no archive runs.
 
 mod compaction;
 mod editor;
@@ -22,47 +22,47 @@ pub use editor::ArchiveEditor;
 pub use migration::{MigrationStep, migrate};
 pub use verification::{TornAnswer, Verdict, VerifyOptions};
 
-/// Why work on an archive's files is not done.
+/// Errors of archive tools.
 #[derive(Debug, Error)]
 pub enum ToolError {
-    /// There is no archive.
+    /// The directory holds no archive.
     #[error("no archive in {}: there is no {CATALOG_FILE}", directory.display())]
     Absent {
         /// The directory.
         directory: PathBuf,
     },
-    /// The catalog is no catalog.
+    /// The catalog is invalid.
     #[error("{}: {error}", path.display())]
     Catalog {
-        /// The file.
+        /// Path of the catalog.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error found in the catalog.
         error: CatalogError,
     },
-    /// The mark file cannot be read, or an archive lives in the directory.
+    /// The mark file cannot be read, or an archive is running in the directory.
     #[error(transparent)]
     Mark(#[from] MarkFileError),
     /// A file cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// No entry with this id, of any state.
+    /// No entry in any state has this id.
     #[error("no recording with id {0}; harrier archive DIR describe-all lists all")]
     Unknown(i64),
-    /// A purged recording does not come back.
+    /// A purged recording cannot be restored.
     #[error("recording {0} was purged: its state stays DELETED")]
     Deleted(i64),
-    /// A step to another version was begun before.
+    /// A migration step was begun before and did not finish.
     #[error("{} shows that this step was begun before; restore the directory from its backup, or remove the file if nothing was changed", path.display())]
     MigrationBegun {
         /// The stamp file.
         path: PathBuf,
     },
-    /// A capacity that a catalog cannot have.
+    /// Invalid catalog capacity.
     #[error("capacity {wanted} is not between the catalog's {present} and {} bytes", i32::MAX)]
     Capacity {
-        /// What was asked for.
+        /// Requested capacity, bytes.
         wanted: u64,
-        /// Bytes of the file.
+        /// Present length of the file, bytes.
         present: u64,
     },
 }
@@ -70,24 +70,24 @@ pub enum ToolError {
 /// A segment file of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentFile {
-    /// Its name.
+    /// File name.
     pub name: String,
-    /// Position of its first byte; `None` when the name does not say.
+    /// Position of the first byte; `None` when the file name holds none.
     pub base_position: Option<i64>,
 }
 
 /// A recorded frame.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordedFrame<'a> {
-    /// Position of its first byte.
+    /// Position of the first byte.
     pub position: i64,
-    /// Bytes with the header, without alignment.
+    /// Length with the header, without alignment, bytes.
     pub length: usize,
     /// Flags of the frame.
     pub flags: u8,
-    /// The frame is padding.
+    /// True for padding.
     pub is_padding: bool,
-    /// Session id, or the checksum in recordings that have them.
+    /// Session id, or the checksum in stamped recordings.
     pub session_id: i32,
     /// Stream id.
     pub stream_id: i32,
@@ -97,12 +97,12 @@ pub struct RecordedFrame<'a> {
     pub term_offset: i32,
     /// Reserved value of the header.
     pub reserved_value: i64,
-    /// Empty for padding.
+    /// Payload; empty for padding.
     pub payload: &'a [u8],
 }
 
-/// The files of an archive, for reading. A live archive may change them meanwhile: the catalog is what it was when this
-/// was opened.
+/// Read access to the files of an archive. A running archive may change them meanwhile; the catalog is the one read at
+/// opening.
 pub struct ArchiveFiles<S: Storage> {
     directory: PathBuf,
     storage: S,
@@ -138,7 +138,7 @@ impl<S: Storage> ArchiveFiles<S> {
         &self.catalog
     }
 
-    /// An entry of any state.
+    /// Returns an entry in any state.
     ///
     /// # Errors
     /// [`ToolError::Unknown`].
@@ -146,7 +146,7 @@ impl<S: Storage> ArchiveFiles<S> {
         self.catalog.entry(recording_id).ok_or(ToolError::Unknown(recording_id))
     }
 
-    /// Segment files of a recording by ascending position; first those whose names do not say it.
+    /// Lists the segment files of a recording by ascending position. Files whose names hold no position come first.
     ///
     /// # Errors
     /// A directory that cannot be read.
@@ -217,7 +217,7 @@ fn frame_at(bytes: &[u8], offset: usize, length: usize, position: i64) -> Record
     }
 }
 
-/// The bytes of a file, at most `limit` of them.
+/// Reads at most `limit` bytes of a file.
 fn read_file<S: Storage>(storage: &mut S, path: &Path, limit: u64) -> Result<Vec<u8>, StorageError> {
     let open = Operation::Open { path: path.to_owned(), mode: OpenMode::Read };
     let Output::Opened(file, length) = storage.blocking(open)? else { return Ok(Vec::new()) };

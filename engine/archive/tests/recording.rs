@@ -210,7 +210,7 @@ fn segments_move_to_a_recording_that_goes_on_where_they_end() {
     assert!(numbers.iter().copied().eq(0..2_560));
     let folder = world.directory.path().join("archive");
     assert!(!folder.join(format!("{first}-{stop}.rec")).exists());
-    // The other way round: what comes later joins what was before.
+    // In the other direction, later segments join an earlier recording.
     let third = format!("{CHANNEL}|init-term-id=7|term-id=7|term-offset=0");
     let (third, _) = record(&mut world, &third, 0..1_024);
     let detach = world.client.detach_segments(&world.aeron, second, SEGMENT).unwrap();

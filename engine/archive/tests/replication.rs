@@ -80,7 +80,7 @@ struct World {
     _directory: tempfile::TempDir,
 }
 
-/// What the target's client hears: signals as (signal, correlation id, recording id, has a subscription, position).
+/// Signals that the target's client received: (signal, correlation id, recording id, has a subscription, position).
 #[derive(Debug, PartialEq, Eq)]
 enum News {
     Ok(i64, i64),
@@ -390,7 +390,7 @@ fn what_cannot_be_copied_is_refused() {
     assert_eq!(world.news(), News::Error(id, 5));
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
 
-    // One that has stopped has no live stream.
+    // A stopped recording has no live stream.
     let (source_id, _) = world.record_all(10);
     let id = world.replicate(source_id, &params().live_destination("aeron:udp?endpoint=127.0.0.1:0"));
     assert_eq!(world.news(), signal(Signal::Replicate, id, 0, false, 0));

@@ -72,7 +72,7 @@ fn a_token_lets_another_stream_ask_for_a_replay() {
     let mut replay = subscription(&mut world, "aeron:ipc?control-mode=response", 79);
     let channel = format!("aeron:ipc?term-length=64k|response-correlation-id={}", replay.registration_id());
     let mut asking = publication(&mut world, &channel);
-    // Neither another recording nor another token is answered; the client hears of nothing but its own.
+    // Requests with another recording or another token get no answer.
     send(&mut asking, session, 901, replay_by(token, id + 1));
     send(&mut asking, session, 902, replay_by(token ^ 1, id));
     send(&mut asking, session, 903, replay_by(token, id));
@@ -116,7 +116,7 @@ fn two_requests_are_heard_before_a_session_is_active() {
         credentials: &[],
         client_info: "",
     };
-    // A client of another major version is told so until its time is over, and never active.
+    // A client of another major version gets an error until it times out, and never becomes active.
     send(&mut asking, -1, 1, connect(semantic_version(9, 0, 0)));
     let mut answers = Vec::new();
     let mut read = |world: &mut World, wanted: i64| {

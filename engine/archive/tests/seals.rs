@@ -128,7 +128,7 @@ fn every_replay_finds_a_flipped_bit_of_header_payload_and_alignment() {
             assert!(error.contains("0-0.rec: frame at offset ") && error.contains("restore it"), "{error}");
             assert!(numbers.len() < 300 && numbers.is_sorted(), "bit {bit} from {position}");
         }
-        // What lies behind is read without the bad frame.
+        // Frames after the bad one are replayed without error.
         let behind = 131_072 + 128 * FRAME as i64;
         let count = ((stop - behind) / FRAME as i64) as usize;
         assert_eq!(replay(&mut world, id, behind, count).1, None);
@@ -148,7 +148,7 @@ fn an_archive_that_was_killed_goes_on_with_the_seal() {
     assert!(replay(&mut world, id, 0, 300).1.unwrap().contains("is not the one that was written"));
     flip(&world, "0-0.rec", 10 * FRAME * 8);
 
-    // It is extended, stopped in good order, and still whole; the part before and the part behind are verified.
+    // The extended and stopped recording is intact; both parts of the segment are verified.
     let channel = format!(
         "{CHANNEL}|init-term-id={}|term-id={}|term-offset={}",
         term(&world),

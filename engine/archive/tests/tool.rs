@@ -69,7 +69,7 @@ fn states_change_by_four_bytes_and_purged_recordings_stay_purged() {
         .zip(&before)
         .enumerate()
         .filter(|(_, (a, b))| a != b)
-        .map(|own| own.0)
+        .map(|(index, _)| index)
         .collect();
     assert_eq!(changed, [0x1a4]);
     assert!(editor.set_valid(1, true).unwrap());

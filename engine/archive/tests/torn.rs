@@ -1,4 +1,4 @@
-//! What a crash of the machine leaves: entries and frames that are there in part.
+//! Partial entries and frames that a machine crash leaves.
 
 use std::path::Path;
 
@@ -89,7 +89,7 @@ fn a_header_that_was_lost_behind_whole_entries_is_made_good() {
         assert_eq!((catalog.entries().len(), damaged), (2, None));
         assert_eq!(catalog.add(descriptor()).unwrap().0, 2, "ids are not given twice");
     }
-    // Without checksums it is the crash of a process, between the write of one entry and that of the header.
+    // Without checksums this models a process crash between the writes of an entry and of the header.
     let (mut catalog, damaged) = Catalog::recover(&with_next(1), None).unwrap();
     assert_eq!((catalog.entries().len(), damaged), (2, None));
     assert_eq!(catalog.add(descriptor()).unwrap().0, 2, "ids are not given twice");

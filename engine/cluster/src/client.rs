@@ -1,4 +1,4 @@
-//! Client of a cluster: nothing waits, everything is polled (spec 04 §3.1, §3.2).
+//! Non-blocking client of a cluster: everything is polled (spec 04 §3.1, §3.2).
 
 mod connect;
 mod context;
@@ -22,18 +22,18 @@ use harrier_ringbuf::assembly::FragmentAssembler;
 use crate::codec::{Ingress, SESSION_HEADER_LENGTH, SessionHeader};
 use ingress::{IngressPublication, IngressStream};
 
-/// Where a client stands (spec 04 §3.2).
+/// State of a client (spec 04 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientState {
-    /// Its session is being opened.
+    /// The session is being opened.
     Connecting,
-    /// Messages are taken.
+    /// The client accepts messages.
     Connected,
-    /// The leader is lost; its successor will say so.
+    /// The leader is lost; the next one will announce itself.
     AwaitNewLeader,
-    /// A new term has begun; its ingress is being connected.
+    /// A new term has begun; the client connects to its ingress.
     AwaitNewLeaderConnection,
-    /// The session is over.
+    /// The session has ended.
     Closed,
 }
 
@@ -51,23 +51,23 @@ enum Stage {
     },
     SendChallengeResponse,
     Connected,
-    /// The leader is lost; its successor will say so.
+    /// The leader is lost; the next one will announce itself.
     AwaitNewLeader {
         deadline_ns: i64,
     },
-    /// A new term has begun; its ingress is being connected.
+    /// A new term has begun; the client connects to its ingress.
     Reconnecting {
         deadline_ns: i64,
     },
     Closed,
 }
 
-/// Type of the request to take a snapshot (spec 04 §1.2).
+/// Request type of a snapshot (spec 04 §1.2).
 const SNAPSHOT_REQUEST: i32 = 0;
-/// Attempts at a request.
+/// Number of attempts to send a request.
 const ATTEMPTS: usize = 3;
 
-/// A client of one cluster. [`poll`](Self::poll) connects it, takes egress and keeps the session alive, also over a
+/// A client of one cluster. [`poll`](Self::poll) connects it, reads egress and keeps the session alive, also across a
 /// restart of the node.
 pub struct ClusterClient {
     context: ClusterClientContext,
@@ -81,7 +81,7 @@ pub struct ClusterClient {
     session_id: i64,
     leadership_term_id: i64,
     leader_member_id: i32,
-    /// Session of the stream on which the leader answers.
+    /// Session id of the egress stream on which the leader answers.
     egress_session_id: Option<i32>,
     challenge: Vec<u8>,
     heartbeat_timeout_ns: Option<i64>,
@@ -91,7 +91,7 @@ pub struct ClusterClient {
 }
 
 impl ClusterClient {
-    /// A client without a session.
+    /// Creates a client without a session.
     ///
     /// # Errors
     /// Invalid setting.
@@ -118,27 +118,27 @@ impl ClusterClient {
         })
     }
 
-    /// True while messages are taken.
+    /// True while the client accepts messages.
     pub fn is_connected(&self) -> bool {
         matches!(self.stage, Stage::Connected)
     }
 
-    /// Id of the session; -1 before there is one.
+    /// Id of the session; -1 before it is open.
     pub fn session_id(&self) -> i64 {
         self.session_id
     }
 
-    /// The present leadership term.
+    /// Current leadership term id.
     pub fn leadership_term_id(&self) -> i64 {
         self.leadership_term_id
     }
 
-    /// The member that leads; -1 before it is known.
+    /// Member id of the leader; -1 before it is known.
     pub fn leader_member_id(&self) -> i32 {
         self.leader_member_id
     }
 
-    /// Where the client stands.
+    /// State of the client.
     pub fn state(&self) -> ClientState {
         match self.stage {
             Stage::Connected => ClientState::Connected,
@@ -149,7 +149,7 @@ impl ClusterClient {
         }
     }
 
-    /// Connects, takes egress, keeps the session alive; returns the work done.
+    /// Connects, reads egress and keeps the session alive. Returns the work done.
     ///
     /// # Errors
     /// See [`ClusterClientError`]; after one the client is closed.
@@ -205,8 +205,8 @@ impl ClusterClient {
         Ok(ClusterClaim::new(claimed?, &header))
     }
 
-    /// A sign of life of a session that is otherwise silent; [`poll`](Self::poll) sends them by itself. False when the
-    /// ingress takes none now.
+    /// Sends a keep-alive for a silent session; [`poll`](Self::poll) does so automatically. Returns false when the
+    /// ingress is back-pressured.
     ///
     /// # Errors
     /// [`ClusterClientError::NotConnected`].
@@ -218,8 +218,8 @@ impl ClusterClient {
         self.send(&Ingress::KeepAlive { leadership_term_id, session_id })
     }
 
-    /// Asks the cluster to take a snapshot. [`EgressListener::on_admin_response`] tells with `correlation_id` whether
-    /// one was begun; the cluster's authorisation decides. False when the ingress takes nothing now.
+    /// Requests a snapshot of the cluster. [`EgressListener::on_admin_response`] reports the result with
+    /// `correlation_id`; the cluster's authorisation decides. Returns false when the ingress is back-pressured.
     ///
     /// # Errors
     /// [`ClusterClientError::NotConnected`].
@@ -237,7 +237,7 @@ impl ClusterClient {
         if self.is_connected() {
             let request =
                 Ingress::Close { leadership_term_id: self.leadership_term_id, session_id: self.session_id };
-            // The cluster times the session out when this does not reach it.
+            // The cluster times the session out if this message is lost.
             let _unsent = self.send(&request);
         }
         self.ingress.clear();
@@ -249,7 +249,7 @@ impl ClusterClient {
         self.ingress.get_mut(self.leader)?.publication.as_mut()
     }
 
-    /// An ingress that has nobody behind it any more waits for the next leader (spec 04 §3.2).
+    /// Waits for the next leader once the ingress has no receiver (spec 04 §3.2).
     #[inline]
     fn note_sent(&mut self, error: Option<OfferError>) {
         match error {
@@ -275,7 +275,8 @@ impl ClusterClient {
                 request.encode(&mut self.buffer).map_err(|_| ClusterClientError::NotConnected)?
             }
         };
-        let Some(publication) = self.ingress.get_mut(self.leader).and_then(|own| own.publication.as_mut())
+        let Some(publication) =
+            self.ingress.get_mut(self.leader).and_then(|ingress| ingress.publication.as_mut())
         else {
             return Ok(false);
         };
@@ -326,7 +327,7 @@ impl ClusterClient {
             return Ok(());
         }
         if !self.send_keep_alive()? {
-            // Not every cycle: the stream may be back-pressured or its receiver gone.
+            // Retry at half the interval instead of every cycle: the stream may be back-pressured or its receiver gone.
             self.last_sent_ns = self.now_ns - interval_ns / 2;
         }
         Ok(())

@@ -17,14 +17,14 @@ use harrier_protocol::semantic_version;
 
 /// Schema of all messages on the wire, in the log and in snapshots.
 pub const SCHEMA_ID: u16 = 111;
-/// Version of that schema.
+/// Version of the schema.
 pub const SCHEMA_VERSION: u16 = 16;
 /// Version of the protocol between clients and members.
 pub const PROTOCOL_VERSION: i32 = semantic_version(0, 3, 0);
-/// Bytes of the header before a session's payload.
+/// Length of the header before a session's payload, bytes.
 pub const SESSION_HEADER_LENGTH: usize = 32;
 
-/// How a connect went, or why a client hears of its session (spec 04 §1.2).
+/// Result of a connect, or reason of a session event (spec 04 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventCode {
     /// The session is open.
@@ -39,19 +39,19 @@ pub enum EventCode {
     Closed,
 }
 
-/// Why a session ended (spec 04 §1.2).
+/// Reason why a session ended (spec 04 §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The client has closed it.
+    /// The client closed it.
     ClientAction = 0,
-    /// A service has closed it.
+    /// A service closed it.
     ServiceAction,
-    /// The client was silent for too long.
+    /// The client timed out.
     Timeout,
 }
 
 impl CloseReason {
-    /// The reason as SessionEvents spell it.
+    /// Name of the reason in SessionEvents.
     pub fn name(self) -> &'static str {
         match self {
             Self::ClientAction => "CLIENT_ACTION",
@@ -77,9 +77,9 @@ pub enum TimeUnit {
 pub enum Role {
     /// Follows a leader.
     Follower = 0,
-    /// Stands for election.
+    /// Stands for election as leader.
     Candidate,
-    /// Leads.
+    /// Leads the cluster.
     Leader,
 }
 
@@ -111,7 +111,7 @@ fn event_code(value: i32) -> Result<EventCode, SbeError> {
     enumeration(&all, value, "event code")
 }
 
-/// A time unit; absent ones are milliseconds (spec 04 §4.13).
+/// Decodes a time unit; an absent one means milliseconds (spec 04 §4.13).
 fn time_unit(value: i32) -> Result<TimeUnit, SbeError> {
     if value == harrier_protocol::sbe::NULL_I32 {
         return Ok(TimeUnit::Millis);

@@ -3,43 +3,43 @@
 use harrier_ringbuf::counters::CountersReader;
 use thiserror::Error;
 
-/// Types of the counters that commands need (spec 04 §2.4).
+/// Type ids of the counters that commands use (spec 04 §2.4).
 mod counter_type {
     pub(super) const CONTROL_TOGGLE: i32 = 202;
     pub(super) const SNAPSHOT_COUNT: i32 = 205;
 }
 
-/// A command to the leader on this host.
+/// A command to the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterCommand {
-    /// No messages of clients, no timers, no messages of services until [`Resume`](Self::Resume).
+    /// Suspends client messages, timers and service messages until [`Resume`](Self::Resume).
     Suspend = 2,
-    /// Goes on after [`Suspend`](Self::Suspend).
+    /// Resumes after [`Suspend`](Self::Suspend).
     Resume,
-    /// All members take a snapshot.
+    /// Takes a snapshot on all members.
     Snapshot,
-    /// All members take a snapshot and end.
+    /// Takes a snapshot on all members and shuts them down.
     Shutdown,
-    /// All members end.
+    /// Shuts all members down without a snapshot.
     Abort,
-    /// Standby nodes take a snapshot.
+    /// Takes a snapshot on standby nodes.
     StandbySnapshot,
 }
 
-/// Value of the toggle while no command is under way.
+/// Toggle value when no command is in progress.
 const NEUTRAL: i64 = 1;
 const INACTIVE: i64 = 0;
 
-/// Why a command was not taken.
+/// Errors of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CommandError {
-    /// No consensus module of the cluster runs on this driver.
+    /// No consensus module of this cluster runs on the driver.
     #[error("no consensus module of cluster {0} runs on this media driver")]
     NoModule(i32),
-    /// The member does not lead, or is in an election.
+    /// The member is not leader or is in an election.
     #[error("the member takes no commands now: it does not lead, or is in an election")]
     Inactive,
-    /// Another command is under way.
+    /// Another command is in progress.
     #[error("command {0} is under way; wait until it is done")]
     Busy(i64),
 }
@@ -48,7 +48,7 @@ fn find(counters: &CountersReader, cluster_id: i32, wanted: i32) -> Option<i32> 
     counters.find(&mut |_, type_id, key| type_id == wanted && key.starts_with(&cluster_id.to_le_bytes()))
 }
 
-/// Gives a command to the consensus module of a cluster. [`is_done`] tells when it has been carried out.
+/// Sends a command to the consensus module of a cluster. [`is_done`] reports its completion.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -71,12 +71,12 @@ pub fn command(
     }
 }
 
-/// True once no command is under way; never for shutdown and abort, which end the member.
+/// True once no command is in progress. Stays false after shutdown and abort, which stop the member.
 pub fn is_done(counters: &CountersReader, cluster_id: i32) -> bool {
     find(counters, cluster_id, counter_type::CONTROL_TOGGLE).is_some_and(|id| counters.value(id) == NEUTRAL)
 }
 
-/// Snapshots that the member has taken since its start.
+/// Number of snapshots that the member has taken since its start.
 pub fn snapshot_count(counters: &CountersReader, cluster_id: i32) -> Option<i64> {
     find(counters, cluster_id, counter_type::SNAPSHOT_COUNT).map(|id| counters.value(id))
 }
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn a_command_is_taken_once() {
-        let own = counters(NEUTRAL);
-        let reader = own.reader();
+        let toggles = counters(NEUTRAL);
+        let reader = toggles.reader();
         assert!(is_done(reader, 7));
         assert_eq!(command(reader, 7, ClusterCommand::Snapshot), Ok(()));
         assert!(!is_done(reader, 7));
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn only_a_resume_is_taken_while_suspended() {
-        let own = counters(ClusterCommand::Suspend as i64);
-        assert_eq!(command(own.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Busy(2)));
-        assert_eq!(command(own.reader(), 7, ClusterCommand::Resume), Ok(()));
-        let own = counters(INACTIVE);
-        assert_eq!(command(own.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Inactive));
+        let toggles = counters(ClusterCommand::Suspend as i64);
+        assert_eq!(command(toggles.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Busy(2)));
+        assert_eq!(command(toggles.reader(), 7, ClusterCommand::Resume), Ok(()));
+        let toggles = counters(INACTIVE);
+        assert_eq!(command(toggles.reader(), 7, ClusterCommand::Snapshot), Err(CommandError::Inactive));
     }
 }

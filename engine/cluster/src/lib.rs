@@ -1,7 +1,7 @@
-//! The cluster: a log that clients' messages are put in order by, services that follow it, and the client that sends them.
+//! The cluster: a log that orders client messages, replicated services that follow it, and the client that sends them.
 //!
-//! [`module::ConsensusModule`] and [`service::ServiceContainer`] are agents that live beside a media driver and an archive;
-//! [`client::ClusterClient`] is what an application talks to them with.
+//! [`module::ConsensusModule`] and [`service::ServiceContainer`] are agents that run beside a media driver and an
+//! archive. [`client::ClusterClient`] connects an application to them.
 #![forbid(unsafe_code)]
 
 pub mod client;

@@ -29,7 +29,7 @@ const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 /// Component type of a backup.
 const BACKUP: i32 = 3;
 
-/// Which component a mark file belongs to.
+/// Component that a mark file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component {
     /// A consensus module.
@@ -38,10 +38,10 @@ pub enum Component {
     Container,
 }
 
-/// Why a directory cannot be taken.
+/// Errors of locking a directory.
 #[derive(Debug, Error)]
 pub enum MarkError {
-    /// Another component lives in it.
+    /// Another component is running in the directory.
     #[error("active mark file {}: another process uses the directory; stop it or choose another", path.display())]
     Active {
         /// The mark file.
@@ -55,7 +55,7 @@ pub enum MarkError {
         /// Version found.
         version: i32,
     },
-    /// A file of another kind of component.
+    /// A mark file of another component type.
     #[error("mark file {} belongs to a component of type {found}, not {expected}", path.display())]
     Component {
         /// The mark file.
@@ -65,10 +65,10 @@ pub enum MarkError {
         /// Type found.
         found: i32,
     },
-    /// The header does not fit.
+    /// The header is invalid.
     #[error("channels and directory names are too long for the mark file")]
     Header,
-    /// The owner record of a newer program.
+    /// An owner record of a newer program.
     #[error(transparent)]
     Owner(#[from] UnknownVersion),
     /// The file could not be created, mapped or locked.
@@ -76,7 +76,7 @@ pub enum MarkError {
     Memory(#[from] MemoryError),
 }
 
-/// What a mark file says of its component.
+/// Contents of a component's mark file.
 #[derive(Debug, Clone)]
 pub struct MarkFacts {
     /// Component that the file belongs to.
@@ -130,16 +130,16 @@ impl MarkFacts {
     }
 }
 
-/// What can be chosen about a mark file.
+/// Optional settings of a mark file.
 #[derive(Debug, Clone)]
 pub struct MarkOptions {
-    /// Where the file is, when not in the cluster's directory; a link there leads to it.
+    /// Directory of the mark file when it is not the cluster's; a link file there points to it.
     pub directory: Option<PathBuf>,
-    /// Bytes of the error log.
+    /// Length of the error log, bytes.
     pub error_buffer_length: usize,
-    /// Name of what decides about clients.
+    /// Name of the authenticator.
     pub authenticator: String,
-    /// Where services have their mark files, when not in the cluster's directory.
+    /// Directory of the services' mark files when it is not the cluster's.
     pub services_directory: Option<PathBuf>,
 }
 
@@ -154,7 +154,7 @@ impl Default for MarkOptions {
     }
 }
 
-/// The mark file of a living component.
+/// The mark file of a running component.
 pub struct MarkFile<M: Memory> {
     buffer: AtomicBuffer,
     /// The component's error log.
@@ -164,7 +164,7 @@ pub struct MarkFile<M: Memory> {
     _lock: M::Lock,
 }
 
-/// The sign of life of a [`MarkFile`], for those who do not have the file itself.
+/// Handle that updates the activity of a [`MarkFile`] from another owner.
 #[derive(Debug)]
 pub struct MarkActivity {
     buffer: AtomicBuffer,
@@ -172,7 +172,7 @@ pub struct MarkActivity {
 }
 
 impl MarkActivity {
-    /// Shows that the component lives, once a second.
+    /// Updates the activity timestamp once a second.
     pub fn update(&mut self, now: &Now) {
         if now.epoch_ms >= self.next_update_ms {
             self.next_update_ms = now.epoch_ms + 1_000;
@@ -182,7 +182,7 @@ impl MarkActivity {
 }
 
 impl<M: Memory> MarkFile<M> {
-    /// Takes the directory.
+    /// Locks the directory.
     ///
     /// # Errors
     /// See [`MarkError`].
@@ -190,7 +190,7 @@ impl<M: Memory> MarkFile<M> {
         Self::take_with(facts, &MarkOptions::default(), memory, now)
     }
 
-    /// Takes the directory, with what can be chosen. Errors that an earlier run has left are saved to a file of their own.
+    /// Locks the directory with optional settings. Errors of an earlier run are saved to a separate file.
     ///
     /// # Errors
     /// See [`MarkError`].
@@ -229,8 +229,8 @@ impl<M: Memory> MarkFile<M> {
             Err(error) if error.is_not_found() => memory.create(&path, length, false)?,
             Err(error) => return Err(error.into()),
         };
-        // The record of this owner is safe before the fields that it confirms: whatever a crash of the machine leaves of them is
-        // then known as ours.
+        // The owner record is flushed before the fields that it confirms, so that a machine crash in between leaves an
+        // owned file.
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
         memory.flush(&buffer)?;
         buffer.zero(0, OWNER_OFFSET);
@@ -241,34 +241,33 @@ impl<M: Memory> MarkFile<M> {
         Ok(Self { buffer, errors, previous, next_update_ms: 0, _lock: lock })
     }
 
-    /// The highest term that an earlier file says its member has stood for; -1 for none. Today's members keep it in
-    /// node-state.dat.
+    /// Highest candidate term id in an earlier mark file; -1 for none. Present members keep it in node-state.dat.
     pub fn previous_candidate_term_id(&self) -> i64 {
         self.previous.candidate_term_id
     }
 
-    /// True when one of our components was the last to start on the file.
+    /// True when this implementation was the last to start on the file.
     pub fn was_ours(&self) -> bool {
         self.previous.is_ours
     }
 
-    /// The component has failed to start.
+    /// Records that the component failed to start.
     pub fn signal_failed_start(&self) {
         self.buffer.store_i32(VERSION, -1, Ordering::Release);
     }
 
-    /// The component works.
+    /// Marks the component as ready.
     pub fn signal_ready(&self, now: &Now) {
         self.buffer.store_i64(ACTIVITY, now.epoch_ms, Ordering::Release);
         self.buffer.store_i32(VERSION, FILE_VERSION, Ordering::Release);
     }
 
-    /// The member that a container belongs to.
+    /// Sets the id of the member that a container belongs to.
     pub fn set_member_id(&self, member_id: i32) {
         self.buffer.store_i32(MEMBER_ID, member_id, Ordering::Release);
     }
 
-    /// Shows that the component lives, once a second.
+    /// Updates the activity timestamp once a second.
     pub fn update_activity(&mut self, now: &Now) {
         if now.epoch_ms >= self.next_update_ms {
             self.next_update_ms = now.epoch_ms + 1_000;
@@ -276,18 +275,18 @@ impl<M: Memory> MarkFile<M> {
         }
     }
 
-    /// A handle to the sign of life.
+    /// Returns a handle that updates the activity.
     pub fn activity(&self) -> MarkActivity {
         MarkActivity { buffer: self.buffer.clone(), next_update_ms: 0 }
     }
 
-    /// The component has stopped.
+    /// Marks the component as terminated.
     pub fn signal_terminated(&self) {
         self.buffer.store_i64(ACTIVITY, -1, Ordering::Release);
     }
 }
 
-/// In a directory that the mark file is not in, a link says where it is; in its own there is none (spec 04 §6).
+/// Replaces the link in the cluster's directory; a mark file inside that directory needs none (spec 04 §6).
 fn write_link<M: Memory>(facts: &MarkFacts, directory: &Path, memory: &M) -> Result<(), MarkError> {
     let link = facts.cluster_directory.join(facts.file_name("lnk"));
     match memory.remove(&link) {
@@ -301,7 +300,7 @@ fn write_link<M: Memory>(facts: &MarkFacts, directory: &Path, memory: &M) -> Res
     Ok(())
 }
 
-/// What the last component has left in a mark file.
+/// State that the last component left in a mark file.
 #[derive(Debug, Clone, Copy)]
 struct Previous {
     candidate_term_id: i64,
@@ -312,7 +311,7 @@ impl Previous {
     const NONE: Self = Self { candidate_term_id: -1, is_ours: false };
 }
 
-/// Checks what the last component has left. The lock is free, so only a component of another make can be alive.
+/// Checks the mark of the last component. The lock is free, so only another implementation can be running.
 fn check_previous(
     buffer: &AtomicBuffer,
     facts: &MarkFacts,
@@ -333,7 +332,7 @@ fn check_previous(
         return Err(MarkError::Active { path: path.to_owned() });
     }
     let (expected, found) = (facts.component_type(), previous.component_type);
-    // Backups become members; files of before there were types have none.
+    // A backup may become a member; files older than component types have none.
     let is_backup = facts.component == Component::ConsensusModule && found == BACKUP;
     if version > 0 && found > 0 && found != expected && !is_backup {
         return Err(MarkError::Component { path: path.to_owned(), expected, found });

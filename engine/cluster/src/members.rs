@@ -2,20 +2,20 @@
 
 use thiserror::Error;
 
-/// Why a member string is refused.
+/// An invalid member string.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("members '{text}': {reason}; give id,ingress,consensus,log,catchup,archive joined by |")]
 pub struct MembersError {
     /// The string.
     pub text: String,
-    /// What is wrong.
+    /// Description of the error.
     pub reason: String,
 }
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Id.
+    /// Member id.
     pub id: i32,
     /// Endpoint for clients.
     pub ingress: String,
@@ -23,14 +23,14 @@ pub struct Member {
     pub consensus: String,
     /// Endpoint of the log.
     pub log: String,
-    /// Endpoint on which the member catches up.
+    /// Endpoint that receives catch-up replays.
     pub catchup: String,
     /// Endpoint of the member's archive.
     pub archive: String,
 }
 
 impl Member {
-    /// The endpoints as the setting `member.endpoints` has them.
+    /// Endpoints in the form of the setting `member.endpoints`.
     pub fn endpoints(&self) -> String {
         [&self.ingress, &self.consensus, &self.log, &self.catchup, &self.archive]
             .map(String::as_str)
@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<Vec<Member>, MembersError> {
     Ok(members)
 }
 
-/// The list that clients get: `0=host:port,1=…`.
+/// Endpoint list for clients: `0=host:port,1=…`.
 pub fn ingress_endpoints(members: &[Member]) -> String {
     let list: Vec<String> =
         members.iter().map(|member| format!("{}={}", member.id, member.ingress)).collect();

@@ -1,4 +1,4 @@
-//! node-state.dat: the highest term that a member has stood for (spec 04 §6.4).
+//! node-state.dat: the highest candidate term id of a member (spec 04 §6.4).
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -18,23 +18,24 @@ const CANDIDATE_TERM: usize = 24;
 const TIMESTAMP: usize = 32;
 const LOG_POSITION: usize = 40;
 const FOOTER: usize = 48;
-/// Behind the footer, where Aeron reads nothing: the record that confirms the fields before it (docs/protocol/own-files.md).
+/// Offset of the record that confirms the fields before it. Aeron reads nothing after the footer
+/// (docs/protocol/own-files.md).
 const SEAL: usize = 64;
 const SEAL_KIND: RecordKind = RecordKind { magic: *b"HNST", version: 1, name: "seal of node-state.dat" };
 const SEAL_LENGTH: usize = RECORD_HEADER + 8;
 
-/// Why a node state cannot be used.
+/// Errors of opening a node state.
 #[derive(Debug, Error)]
 pub enum NodeStateError {
-    /// Cut, damaged, or of another version.
+    /// The file is truncated, damaged, or of another version.
     #[error("node state {path}: {reason}; restore it from a backup")]
     Corrupt {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// Description of the damage.
         reason: &'static str,
     },
-    /// The file says another term than its seal.
+    /// The file and its seal disagree on the term.
     #[error(
         "node state {path}: candidate term {found} is higher than {sealed}, the last that was written; the file is damaged: \
          restore it from a backup, or remove it, and the member takes its term from recording.log"
@@ -47,12 +48,12 @@ pub enum NodeStateError {
         /// Term in the seal.
         sealed: i64,
     },
-    /// The seal of a newer program.
+    /// A seal of a newer program.
     #[error("node state {path}: {error}")]
     Seal {
         /// The file.
         path: String,
-        /// Its version and ours.
+        /// Version found and the supported one.
         error: UnknownVersion,
     },
     /// The file could not be created or mapped.
@@ -69,8 +70,8 @@ pub struct NodeState<M: Memory> {
 }
 
 impl<M: Memory> NodeState<M> {
-    /// Opens or creates the file. With `is_synced` every change is written through. `was_ours`: no other make of member has
-    /// run on the directory since the file was sealed, so that it must say what the seal says.
+    /// Opens or creates the file. With `is_synced` every change is synced. `was_ours` is true when no other
+    /// implementation has run on the directory since the file was sealed, so that file and seal must agree.
     ///
     /// # Errors
     /// See [`NodeStateError`].
@@ -82,7 +83,7 @@ impl<M: Memory> NodeState<M> {
     ) -> Result<Self, NodeStateError> {
         let path = directory.join(NODE_STATE_FILE);
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
-            // Without a version the machine died before the file was whole.
+            // A missing version means that the machine crashed before the file was complete.
             Ok(buffer) if buffer.capacity() >= 4 && buffer.load_i32(0, Ordering::Acquire) != 0 => buffer,
             Ok(_) => {
                 memory.remove(&path)?;
@@ -108,7 +109,7 @@ impl<M: Memory> NodeState<M> {
             Some(sealed) if was_ours && state.candidate_term_id() > sealed => {
                 Err(NodeStateError::Damaged { path, found: state.candidate_term_id(), sealed })
             }
-            // The seal is written first: it may be of a term that the fields do not have yet.
+            // The seal is written first, so its term may be newer than the field's.
             Some(sealed) if was_ours && state.candidate_term_id() < sealed => {
                 state.buffer.store_i64(CANDIDATE_TERM, sealed, Ordering::Release);
                 Ok(state)
@@ -120,7 +121,7 @@ impl<M: Memory> NodeState<M> {
         }
     }
 
-    /// The term in the seal; `None` when there is none that is whole.
+    /// Reads the term in the seal; `None` without a complete seal.
     fn sealed_term(&self) -> Result<Option<i64>, UnknownVersion> {
         let mut bytes = [0; SEAL_LENGTH];
         if self.buffer.capacity() < SEAL + SEAL_LENGTH {
@@ -137,12 +138,12 @@ impl<M: Memory> NodeState<M> {
         }
     }
 
-    /// The highest term that this member has stood or voted for; -1 for none.
+    /// Highest term for which this member was a candidate or voted; -1 for none.
     pub fn candidate_term_id(&self) -> i64 {
         self.buffer.load_i64(CANDIDATE_TERM, Ordering::Acquire)
     }
 
-    /// Remembers a term before it is acted on.
+    /// Stores a term before the member acts on it.
     ///
     /// # Errors
     /// A file that cannot be written through.
@@ -161,7 +162,7 @@ impl<M: Memory> NodeState<M> {
     }
 }
 
-/// Makes the file; its version, which says that it is whole, is written last.
+/// Creates the file. Writes the version last because it marks the file as complete.
 fn create<M: Memory>(memory: &M, path: &Path, is_synced: bool) -> Result<AtomicBuffer, MemoryError> {
     let buffer = memory.create(path, FILE_LENGTH, true)?;
     initialise(&buffer);

@@ -1,6 +1,7 @@
-//! recording.log: the leadership terms of a member and its snapshots (spec 04 §6.1, §6.2).
+//! recording.log: the leadership terms and snapshots of a member (spec 04 §6.1, §6.2).
 //!
-//! [`parse`] reads a file, [`RecordingLog`] keeps one and says what to write, [`RecoveryPlan`] tells where a member begins.
+//! [`parse`] reads a file, [`RecordingLog`] keeps one and says what to write, [`RecoveryPlan`] tells where a member
+//! begins.
 
 mod entry;
 mod plan;
@@ -28,20 +29,20 @@ use entry::{LOG_POSITION_OFFSET, RECORD_LENGTH, TYPE_OFFSET, without_torn_tail};
 /// Name of the file.
 pub const RECORDING_LOG_FILE: &str = "recording.log";
 
-/// Why a recording log cannot be used.
+/// Errors of a recording log.
 #[derive(Debug, Error)]
 pub enum RecordingLogError {
-    /// An entry that contradicts itself or the others.
+    /// An inconsistent entry.
     #[error("{} entry at {offset}: {reason}; restore it from a backup or remove the member's directory", path.display())]
     Entry {
         /// The file.
         path: PathBuf,
-        /// Where the entry starts.
+        /// Offset of the entry in the file.
         offset: usize,
-        /// What is wrong.
+        /// Description of the inconsistency.
         reason: String,
     },
-    /// The file differs from its sealed copy in a way that no program writes.
+    /// The file differs from its sealed copy in a way that no program causes.
     #[error(
         "{} entry at {offset} is damaged: it differs from the sealed copy in {SEAL_FILE}; run harrier cluster DIR \
          rebuild-recording-log to restore the file from that copy",
@@ -50,15 +51,15 @@ pub enum RecordingLogError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where the entry starts.
+        /// Offset of the entry in the file.
         offset: usize,
     },
-    /// The seal of a newer program.
+    /// A seal of a newer program.
     #[error("{}: {error}", path.display())]
     Seal {
         /// The file of the seal.
         path: PathBuf,
-        /// Its version and ours.
+        /// Version found and the supported one.
         error: UnknownVersion,
     },
     /// The file could not be read or written.
@@ -66,15 +67,13 @@ pub enum RecordingLogError {
     Storage(#[from] StorageError),
 }
 
-/// The entries of the file and where the next goes.
-///
-/// What changes the file returns the operations that do it, in the order in which they are to be submitted.
+/// The entries of the file. Methods that change it return the file operations to submit, in order.
 #[derive(Debug)]
 pub struct RecordingLog {
     path: PathBuf,
     file: FileId,
     seal_file: FileId,
-    /// The bytes of the file, of which the seal keeps a copy.
+    /// Bytes of the file, copied into the seal.
     image: Vec<u8>,
     entries: Vec<Entry>,
     end: usize,
@@ -83,7 +82,7 @@ pub struct RecordingLog {
 }
 
 impl RecordingLog {
-    /// Opens or creates the file. Blocks; for tools, which see the file as it is.
+    /// Opens or creates the file without using the seal. Blocks, so only tools call it.
     ///
     /// # Errors
     /// See [`RecordingLogError`].
@@ -95,8 +94,8 @@ impl RecordingLog {
         Self::open_checked(storage, directory, sync, false)
     }
 
-    /// Opens or creates the file and renews its seal. Blocks; for launches. `was_ours`: no other make of member has run on the
-    /// directory since the seal was written, so that the file must be what the seal says.
+    /// Opens or creates the file and renews its seal. Blocks, so only the start calls it. `was_ours` is true when no
+    /// other implementation has run on the directory since the seal was written, so that file and seal must agree.
     ///
     /// # Errors
     /// See [`RecordingLogError`].
@@ -123,12 +122,12 @@ impl RecordingLog {
         let seal_path = directory.join(SEAL_FILE);
         let (file, bytes) = open_and_read(storage, &path)?;
         let (seal_file, sealed) = open_and_read(storage, &seal_path)?;
-        // A file whose name is lost with the machine would look like one that was removed.
+        // Synced so that a machine crash cannot lose the file name, which would look like a removed file.
         storage.blocking(Operation::SyncDirectory { path: directory.to_owned() })?;
         let copy = seal::read(&sealed).map_err(|error| RecordingLogError::Seal { path: seal_path, error })?;
         if let Some(copy) = copy.filter(|_| is_checked)
             && let Some(offset) = seal::find_damage(copy, &bytes)
-            // A crash of the machine may have kept the seal of a change that it lost in the file.
+            // A machine crash may keep the seal of a change but lose the change itself.
             && seal::find_damage(without_torn_tail(&bytes), copy).is_some()
         {
             return Err(RecordingLogError::Damaged { path, offset });
@@ -145,7 +144,7 @@ impl RecordingLog {
         &self.entries
     }
 
-    /// All entries in their order, see [`compare`].
+    /// All entries in logical order, see [`compare`].
     pub fn sorted_entries(&self) -> Vec<Entry> {
         let mut entries = self.entries.clone();
         entries.sort_by(compare);
@@ -157,8 +156,8 @@ impl RecordingLog {
         last_term(&self.entries)
     }
 
-    /// Appends a term; the one before ends where this one begins, and terms between the two that were never led are
-    /// written as empty ones (spec 04 §6.1, "ensure coherent").
+    /// Appends a term and ends the one before where this one begins. Terms in between that were never led are written
+    /// as empty (spec 04 §6.1, "ensure coherent").
     pub fn append_term(
         &mut self,
         recording_id: i64,
@@ -192,8 +191,8 @@ impl RecordingLog {
         self.seal(operations)
     }
 
-    /// Appends a snapshot of the whole node. `recordings` are those of services 0, 1, …; the consensus module's entry is
-    /// written when those of the services are safe, for it is what makes the set count.
+    /// Appends a snapshot of the whole node. `recordings` are those of services 0, 1, …. The consensus module's entry
+    /// follows once the services' entries are synced, because it validates the set.
     pub fn append_snapshot(
         &mut self,
         snapshot: &SnapshotPosition,
@@ -209,7 +208,7 @@ impl RecordingLog {
         self.seal(operations)
     }
 
-    /// Appends a snapshot, or makes an invalid entry of the same snapshot valid with the new recording.
+    /// Appends a snapshot, or revalidates an invalid entry of the same snapshot with the new recording.
     fn append_snapshot_entry(
         &mut self,
         snapshot: &SnapshotPosition,
@@ -232,7 +231,7 @@ impl RecordingLog {
         Some(self.write(offset, bytes))
     }
 
-    /// Appends a snapshot that a standby has.
+    /// Appends a snapshot of a standby.
     pub fn append_standby_snapshot(
         &mut self,
         snapshot: &SnapshotPosition,
@@ -252,14 +251,14 @@ impl RecordingLog {
         self.seal(operations)
     }
 
-    /// Makes the latest snapshot of the node count no more. No operations when there is none, or no term that it was taken
-    /// in.
+    /// Invalidates the latest snapshot of the node. Returns no operations when there is none, or when its term is
+    /// missing.
     pub fn invalidate_latest_snapshot(&mut self) -> Vec<Operation> {
         let latest = plan::latest_set(&self.entries);
         self.invalidate(&latest)
     }
 
-    /// Makes the snapshots in these recordings count no more.
+    /// Invalidates the snapshots in these recordings.
     pub fn invalidate_recordings(&mut self, recording_ids: &[i64]) -> Vec<Operation> {
         let entries = self.entries.iter().enumerate();
         let unknown: Vec<usize> = entries
@@ -280,8 +279,8 @@ impl RecordingLog {
         if operations.is_empty() { operations } else { self.seal(operations) }
     }
 
-    /// A file that holds only the latest snapshot, as one of a log that begins anew; `None` when there is no snapshot
-    /// (spec 04 §6.6).
+    /// Bytes of a file that holds only the latest snapshot, rebased to the start of a new log; `None` when there is no
+    /// snapshot (spec 04 §6.6).
     ///
     /// # Errors
     /// A snapshot that lacks a service.
@@ -313,7 +312,7 @@ impl RecordingLog {
         }
     }
 
-    /// Puts an entry behind the others; returns its bytes.
+    /// Appends an entry and returns its bytes.
     fn push(&mut self, mut entry: Entry) -> Vec<u8> {
         (entry.offset, entry.entry_index) = (self.end, self.next_index);
         self.end += entry.record_length();
@@ -343,7 +342,7 @@ impl RecordingLog {
         Some(self.write(offset, position.to_le_bytes().to_vec()))
     }
 
-    /// Appends what makes changes safe: the file is synced before the seal says that it has changed.
+    /// Appends the operations that make a change durable: the file is synced before the seal confirms it.
     fn seal(&self, mut operations: Vec<Operation>) -> Vec<Operation> {
         operations.extend(self.sync_operation());
         operations.extend(self.seal_operations());
@@ -381,7 +380,7 @@ fn open_and_read<S: Storage>(storage: &mut S, path: &Path) -> Result<(FileId, Ve
     }
 }
 
-/// Whether a directory has a recording log. Blocks.
+/// True when a directory has a recording log. Blocks.
 ///
 /// # Errors
 /// A file that is there and cannot be opened.
@@ -394,7 +393,7 @@ pub fn has_recording_log<S: Storage>(storage: &mut S, directory: &Path) -> Resul
     }
 }
 
-/// Whether a directory has no recording log, or one without entries. Blocks.
+/// True when a directory has no recording log or an empty one. Blocks.
 ///
 /// # Errors
 /// A file that cannot be read, or that is no recording log.
@@ -411,7 +410,7 @@ pub fn is_recording_log_empty<S: Storage>(
     Ok(parse(&path, without_torn_tail(&bytes))?.is_empty())
 }
 
-/// The copy of a recording log that its seal keeps; `None` when there is no seal that is whole. Blocks.
+/// Reads the copy of a recording log in its seal; `None` without a complete seal. Blocks.
 ///
 /// # Errors
 /// [`RecordingLogError::Seal`], or a file that cannot be read.
@@ -433,12 +432,12 @@ pub fn sealed_copy<S: Storage>(
     Ok(copy.map(<[u8]>::to_vec))
 }
 
-/// The seal of a file with these bytes.
+/// Encodes the seal of a file with these bytes.
 pub(crate) fn seal_of(file: &[u8]) -> Vec<u8> {
     seal::encode(file)
 }
 
-/// Where in the log a snapshot was taken.
+/// Log position of a snapshot, with its term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotPosition {
     /// Term in which the snapshot was taken.
@@ -451,7 +450,7 @@ pub struct SnapshotPosition {
     pub timestamp: i64,
 }
 
-/// The bytes of a file that holds these entries, in this order.
+/// Encodes a file with these entries in this order.
 pub fn encode(entries: &[Entry]) -> Vec<u8> {
     entries.iter().flat_map(Entry::encode).collect()
 }

@@ -25,16 +25,16 @@ pub use error::ContainerError;
 pub use image::SnapshotImage;
 pub use session::ClientSession;
 
-/// The stream of a snapshot: the archive records what is written to it.
+/// Publication of a snapshot; the archive records it.
 pub use harrier_client::ExclusivePublication as SnapshotPublication;
 pub use harrier_ringbuf::image_reader::Header;
 
 use crate::codec::{CloseReason, Role, TimeUnit};
 
-/// What the agents of a node say when they end because they were asked to.
+/// Text of the error with which the agents of a node end on request.
 pub const EXPECTED_TERMINATION: &str = "expected termination";
 
-/// Why a service cannot start or cannot take a snapshot; every error type converts with `?`, texts with `into()`.
+/// Error of a service's start or snapshot; every error type converts with `?`, texts with `into()`.
 pub type ServiceFailure = Box<dyn std::error::Error>;
 
 /// A new leadership term.
@@ -42,7 +42,7 @@ pub type ServiceFailure = Box<dyn std::error::Error>;
 pub struct LeadershipTerm {
     /// Leadership term id.
     pub leadership_term_id: i64,
-    /// Log position behind the event of the term, bytes.
+    /// Log position after the event of the term, bytes.
     pub log_position: i64,
     /// Cluster time, in the unit of the cluster's clock.
     pub timestamp: i64,
@@ -77,10 +77,10 @@ pub trait ClusteredService {
         Ok(())
     }
 
-    /// A client has opened a session.
+    /// A client opened a session.
     fn on_session_open(&mut self, _cluster: &mut Cluster<'_>, _session: &ClientSession, _timestamp: i64) {}
 
-    /// A session has ended; it can be sent to no more.
+    /// A session ended; it no longer accepts messages.
     fn on_session_close(
         &mut self,
         _cluster: &mut Cluster<'_>,
@@ -90,8 +90,8 @@ pub trait ClusteredService {
     ) {
     }
 
-    /// A message of a session, or with `None` of a service of the cluster ([`Cluster::offer`]). `header` is the one of
-    /// the message in the log.
+    /// A message of a session, or with `None` of a service of the cluster ([`Cluster::offer`]). `header` is the header
+    /// of the message in the log.
     fn on_session_message(
         &mut self,
         cluster: &mut Cluster<'_>,
@@ -101,7 +101,7 @@ pub trait ClusteredService {
         header: &Header<'_>,
     );
 
-    /// A timer has fired, at `timestamp` or a little earlier.
+    /// A timer fired, at `timestamp` or a little earlier.
     fn on_timer_event(&mut self, _cluster: &mut Cluster<'_>, _correlation_id: i64, _timestamp: i64) {}
 
     /// The service writes its state; what it does not write is lost with the log before this position. May send, but
@@ -115,13 +115,13 @@ pub trait ClusteredService {
         snapshot: &mut SnapshotPublication,
     ) -> Result<(), ServiceFailure>;
 
-    /// The member has another role. Sends nothing and schedules nothing.
+    /// The role of the member changed. Sends nothing and schedules nothing.
     fn on_role_change(&mut self, _cluster: &mut Cluster<'_>, _role: Role) {}
 
-    /// The container ends. Sends nothing and schedules nothing.
+    /// The container terminates. Sends nothing and schedules nothing.
     fn on_terminate(&mut self, _cluster: &mut Cluster<'_>) {}
 
-    /// A term has begun.
+    /// A new leadership term began.
     fn on_new_leadership_term_event(&mut self, _cluster: &mut Cluster<'_>, _term: &LeadershipTerm) {}
 
     /// Called in every duty cycle, `now_ns` being monotonic; returns the work done. Must not change what callbacks of

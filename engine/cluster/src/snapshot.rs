@@ -20,45 +20,45 @@ use thiserror::Error;
 
 use crate::codec::TimeUnit;
 
-/// Error code of an archive whose disk is full (spec 03 §1.2).
+/// Archive error code for a full disk (spec 03 §1.2).
 const STORAGE_SPACE: i64 = 11;
 
-/// Why a snapshot cannot be taken or loaded.
+/// Errors of taking or loading a snapshot.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// The driver is gone, or refuses a stream.
+    /// The driver is gone or refused a stream.
     #[error("snapshot: {0}")]
     Client(#[from] ClientError),
     /// The archive is gone.
     #[error("snapshot: {0}")]
     Archive(#[from] ArchiveClientError),
-    /// The archive refused.
+    /// The archive refused a request.
     #[error("snapshot: archive refused to {request}: error {code}: {message}")]
     Refused {
-        /// What was asked.
+        /// Name of the request.
         request: &'static str,
         /// Error code of spec 03 §1.2.
         code: i64,
-        /// The archive's words.
+        /// Error text of the archive.
         message: String,
     },
-    /// A recording that recording.log names but the archive does not have.
+    /// recording.log names a recording that the archive does not have.
     #[error("snapshot: archive has no recording {0}; was its directory removed?")]
     RecordingUnknown(i64),
-    /// The recording ended before all of the snapshot was in it.
+    /// The recording ended before it contained the whole snapshot.
     #[error(
         "snapshot: recording {recording_id} stopped before position {position}; see the archive's errors"
     )]
     RecordingStopped {
         /// The recording.
         recording_id: i64,
-        /// End of what was written.
+        /// End position of the written snapshot.
         position: i64,
     },
-    /// The snapshot's stream takes nothing any more.
+    /// The snapshot's publication accepts no more messages.
     #[error("snapshot: {0}")]
     Offer(#[from] OfferError),
-    /// Something did not come in time.
+    /// A step timed out.
     #[error("snapshot: timed out {0}; is the archive running?")]
     Timeout(&'static str),
     /// The snapshot ends before its END marker.
@@ -66,10 +66,10 @@ pub enum SnapshotError {
     Cut {
         /// The recording.
         recording_id: i64,
-        /// Where it ends.
+        /// End position of the recording.
         position: i64,
     },
-    /// The replay of the snapshot was broken off: the recording may well be whole.
+    /// The replay of the snapshot was interrupted; the recording may be intact.
     #[error(
         "snapshot: the replay of recording {recording_id} broke off at {position}; the archive has ended it or is gone, \
          see its errors and start again"
@@ -77,35 +77,35 @@ pub enum SnapshotError {
     BrokenOff {
         /// The recording.
         recording_id: i64,
-        /// How far it was read.
+        /// Position up to which the snapshot was read.
         position: i64,
     },
-    /// A message that is not one of a snapshot.
+    /// The message is not a snapshot message.
     #[error("snapshot: undecodable message before position {position}: {error}")]
     Undecodable {
-        /// Position after it.
+        /// Position after the message.
         position: i64,
-        /// What is wrong with it.
+        /// Decoding error.
         error: SbeError,
     },
-    /// The state of somebody else.
+    /// The snapshot holds state of another type.
     #[error("snapshot has type {actual} instead of {expected} (1 consensus module, 2 service)")]
     Type {
-        /// Type that the reader takes.
+        /// Expected type.
         expected: i64,
         /// Type found.
         actual: i64,
     },
-    /// BEGIN within a snapshot.
+    /// A BEGIN marker within a snapshot.
     #[error("snapshot: BEGIN marker at position {0} within a snapshot that has begun")]
     NestedBegin(i64),
-    /// END without BEGIN.
+    /// An END marker without BEGIN.
     #[error("snapshot: END marker at position {0} without a BEGIN marker")]
     EndWithoutBegin(i64),
-    /// State without BEGIN.
+    /// State before the BEGIN marker.
     #[error("snapshot: message before position {0} comes before the BEGIN marker")]
     NotBegun(i64),
-    /// The cluster's clock has another unit now.
+    /// The cluster's clock has another unit than the snapshot.
     #[error("snapshot has time unit {actual:?} but the cluster's clock counts {expected:?}")]
     TimeUnit {
         /// Unit of the cluster's clock.
@@ -113,7 +113,7 @@ pub enum SnapshotError {
         /// Unit of the snapshot.
         actual: TimeUnit,
     },
-    /// An application of another major version took the snapshot.
+    /// The snapshot was taken by an application of another major version.
     #[error("incompatible version: {} snapshot={}", version_text(*.own), version_text(*.snapshot))]
     Version {
         /// Version of the reader.
@@ -121,13 +121,14 @@ pub enum SnapshotError {
         /// Version of the snapshot.
         snapshot: i32,
     },
-    /// State that cannot be.
+    /// Invalid state.
     #[error("snapshot: {0}")]
     State(String),
 }
 
 impl SnapshotError {
-    /// Why a stream is over before its snapshot is: the recording is too short, or the stream was cut.
+    /// Chooses the error for a stream that ended before its snapshot: the recording is too short, or the stream was
+    /// interrupted.
     pub(crate) fn of_ended(image: &Image, recording_id: i64) -> Self {
         let position = image.position();
         let is_whole = image.is_end_of_stream() && !image.is_publication_revoked();
@@ -137,13 +138,13 @@ impl SnapshotError {
         }
     }
 
-    /// True when the archive's disk is full: no later snapshot will succeed either.
+    /// True when the archive's disk is full, so that no later snapshot will succeed either.
     pub fn is_storage_full(&self) -> bool {
         matches!(self, Self::Refused { code: STORAGE_SPACE, .. })
     }
 }
 
-/// A semantic version as people write it.
+/// Formats a semantic version.
 pub fn version_text(version: i32) -> String {
     let (major, minor) = (semantic_version_major(version), semantic_version_minor(version));
     format!("{major}.{minor}.{}", semantic_version_patch(version))

@@ -1,4 +1,4 @@
-//! What operators do with a member (spec 04 §6.6): its files at any time, and questions and commands while it runs.
+//! Operator tools for a member (spec 04 §6.6): its files at any time, queries and commands while it runs.
 //!
 //! [`ClusterMark`] and the functions of this module read and change files; [`MembersQuery`], [`ModuleCounters`],
 //! [`PlanQuery`] and [`SnapshotQuery`] talk to a running member and are polled.

@@ -1,4 +1,5 @@
-//! One flipped bit in any file of a node: it starts in the same state, or refuses; never another state, a hang or a panic.
+//! One flipped bit in any file of a node: the node starts in the same state or refuses to start. It never starts in
+//! another state, hangs or panics.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ const FLIPS: usize = 150;
 /// The part of long files in which there is more than zeros.
 const HEAD: u64 = 8_192;
 
-/// How a start has ended.
+/// Outcome of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
     /// Count and hash of the service, and the messages of a snapshot of the consensus module.
@@ -57,7 +58,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Works until a condition holds; an error that a part has ended with, if that comes first.
+/// Works until a condition holds. Returns the error if a part ends first.
 fn until(node: &mut Node, what: &str, condition: impl Fn(&Node) -> bool) -> Result<(), String> {
     let deadline_ns = PausingClock.now().ns + PATIENCE_NS;
     loop {

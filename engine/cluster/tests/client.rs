@@ -28,7 +28,7 @@ struct Connect {
     version: i32,
     credentials: Vec<u8>,
     info: String,
-    /// Which of the ingress streams it came on.
+    /// Index of the ingress stream that received the request.
     ingress: usize,
 }
 
@@ -64,7 +64,7 @@ struct World {
     ingress: Vec<Option<Subscription>>,
     assembler: FragmentAssembler,
     connects: Vec<Connect>,
-    /// What came besides, in order.
+    /// Other received messages, in order.
     requests: Vec<String>,
     egress: Option<ExclusivePublication>,
     client_aeron: Aeron,
@@ -155,13 +155,13 @@ impl World {
         self.aeron.do_work(&now).unwrap();
         self.client_aeron.do_work(&now).unwrap();
         for index in 0..self.ingress.len() {
-            let Some(mut own) = self.ingress[index].take() else { continue };
+            let Some(mut stream) = self.ingress[index].take() else { continue };
             let mut assembler = std::mem::take(&mut self.assembler);
-            own.poll(10, &mut |payload, header| {
+            stream.poll(10, &mut |payload, header| {
                 assembler.on_fragment(payload, header, &mut |message, _| self.on_ingress(index, message));
             });
             self.assembler = assembler;
-            self.ingress[index] = Some(own);
+            self.ingress[index] = Some(stream);
         }
         self.client.poll(&mut self.client_aeron, &now, &mut self.heard).map(|_| ())
     }
@@ -255,7 +255,7 @@ impl World {
     }
 
     fn requested(&mut self, text: &str) -> String {
-        self.until(text, |world| world.requests.iter().find(|own| own.contains(text)).cloned())
+        self.until(text, |world| world.requests.iter().find(|request| request.contains(text)).cloned())
     }
 
     fn new_leader(&mut self, term_id: i64) {
@@ -282,12 +282,15 @@ fn a_session_is_asked_for_and_opened() {
     );
     assert!(request.info.starts_with("name=trader version="), "{}", request.info);
     world.answers(&request);
-    // What answers somebody else is not for this client.
+    // Answers to other clients are ignored.
     world.event(request.correlation_id + 1_000, 77, EventCode::Error, "for another one");
     world.event(request.correlation_id, SESSION, EventCode::Ok, "");
     world.state(ClientState::Connected);
-    let own = &world.client;
-    assert_eq!((own.session_id(), own.leadership_term_id(), own.leader_member_id()), (SESSION, TERM, 1));
+    let client = &world.client;
+    assert_eq!(
+        (client.session_id(), client.leadership_term_id(), client.leader_member_id()),
+        (SESSION, TERM, 1)
+    );
 }
 
 #[test]
@@ -323,10 +326,10 @@ fn a_challenge_is_answered_by_what_it_asks() {
     world.say(&Egress::Challenge { correlation_id, session_id: SESSION, challenge: b"abc" });
     let answer = world.requested("ChallengeResponse");
     assert!(answer.contains("session_id: 5, credentials: [99, 98, 97]"), "{answer}");
-    let own = answer.split("correlation_id: ").nth(1).unwrap().split(',').next().unwrap();
-    let own: i64 = own.parse().unwrap();
-    assert_ne!(own, correlation_id);
-    world.event(own, SESSION, EventCode::Ok, "");
+    let id = answer.split("correlation_id: ").nth(1).unwrap().split(',').next().unwrap();
+    let id: i64 = id.parse().unwrap();
+    assert_ne!(id, correlation_id);
+    world.event(id, SESSION, EventCode::Ok, "");
     world.state(ClientState::Connected);
 }
 
@@ -392,7 +395,7 @@ fn refusals_are_told_in_the_clusters_words() {
         world.until("room", |world| world.egress.as_mut().unwrap().offer(&buffer[..length]).ok());
         let error = world.error();
         assert!(
-            matches!(&error, ClusterClientError::Refused { code: own, detail: words } if *own == code && words == detail),
+            matches!(&error, ClusterClientError::Refused { code: actual, detail: words } if *actual == code && words == detail),
             "{error}"
         );
         assert_eq!(world.client.state(), ClientState::Closed);
@@ -422,7 +425,7 @@ fn a_silent_session_is_kept_alive() {
     let mut world = World::connected(context);
     let alive = "KeepAlive { leadership_term_id: 3, session_id: 5 }";
     world.until("three of them", |world| {
-        (world.requests.iter().filter(|own| *own == alive).count() >= 3).then_some(())
+        (world.requests.iter().filter(|request| *request == alive).count() >= 3).then_some(())
     });
 
     let mut world = World::connected(self::context());
@@ -465,8 +468,8 @@ fn the_session_goes_on_with_the_next_leader() {
     assert_eq!(world.heard.events, [EventCode::Ok]);
     world.client.offer(b"again").unwrap();
     world.requested("again");
-    // What went to the old leader may still be read: by its term it is nobody's.
-    world.requests.retain(|own| !own.starts_with("message 3 "));
+    // Messages to the old leader may still arrive; their term identifies them.
+    world.requests.retain(|request| !request.starts_with("message 3 "));
     assert_eq!(
         world.requests,
         ["KeepAlive { leadership_term_id: 4, session_id: 5 }", "message 4 5 again"],
@@ -491,7 +494,7 @@ fn a_leader_whose_egress_ends_is_lost_even_while_others_send() {
 fn a_leader_that_does_not_come_ends_the_client() {
     let mut world = World::connected(context());
     world.egress = None;
-    // Twice the heartbeat timeout that the leader has told.
+    // The client waits twice the leader's heartbeat timeout.
     let error = world.error().to_string();
     assert!(error.contains("within 200000000 ns: waiting for a new leader"), "{error}");
     assert_eq!(world.client.state(), ClientState::Closed);

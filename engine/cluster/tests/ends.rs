@@ -1,4 +1,4 @@
-//! What ends a member that nobody told to end (spec 04 §4.11, §5.6).
+//! Conditions that end a member without a command (spec 04 §4.11, §5.6).
 
 use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 use harrier_archive::client::{ArchiveClient, ArchiveClientContext};
@@ -15,7 +15,7 @@ fn a_full_disk() {
     let mut node = Node::start(directory.path(), &ports, &plan);
     let text = node.until_end(ROLE);
     assert!(text.contains("archive has no storage space left"), "{text}");
-    assert!(node.logged_errors().iter().any(|own| own.contains("no storage space left")));
+    assert!(node.logged_errors().iter().any(|error| error.contains("no storage space left")));
     node.kill();
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();

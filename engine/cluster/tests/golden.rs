@@ -73,7 +73,9 @@ fn the_recording_log_reads_as_the_specification_says() {
 fn frames(recording: &[u8]) -> Vec<(u8, &[u8])> {
     let mut rest = recording;
     let mut frames = Vec::new();
-    while let Some(length) = rest.first_chunk().map(|word| i32::from_le_bytes(*word)).filter(|own| *own > 0) {
+    while let Some(length) =
+        rest.first_chunk().map(|word| i32::from_le_bytes(*word)).filter(|length| *length > 0)
+    {
         frames.push((rest[5], &rest[32..length as usize]));
         rest = rest.get((length as usize).next_multiple_of(32)..).unwrap_or_default();
     }
@@ -110,11 +112,11 @@ fn text_of(message: &SnapshotMessage<'_>) -> String {
 /// A snapshot as text, with what the service has written behind it; what is read is also written back.
 fn snapshot(name: &str) -> (Vec<String>, Vec<Vec<u8>>) {
     let recording = testdata(name);
-    let (mut texts, mut own, mut is_over) = (Vec::new(), Vec::new(), false);
+    let (mut texts, mut state, mut is_over) = (Vec::new(), Vec::new(), false);
     for (flags, payload) in frames(&recording) {
         assert_eq!(flags, 0xC0, "{name}");
         if is_over {
-            own.push(payload.to_vec());
+            state.push(payload.to_vec());
             continue;
         }
         let message = SnapshotMessage::decode(payload).unwrap().unwrap();
@@ -124,13 +126,13 @@ fn snapshot(name: &str) -> (Vec<String>, Vec<Vec<u8>>) {
         texts.push(text_of(&message));
         is_over = texts.last().is_some_and(|text| text.starts_with("End"));
     }
-    (texts, own)
+    (texts, state)
 }
 
 #[test]
 fn snapshots_of_a_service_read_and_write_back() {
     let udp = "aeron:udp?rejoin=false|endpoint=127.0.0.1";
-    let (texts, own) = snapshot("single/1-0.rec");
+    let (texts, state) = snapshot("single/1-0.rec");
     assert_eq!(
         texts,
         [
@@ -141,10 +143,10 @@ fn snapshots_of_a_service_read_and_write_back() {
             "End 2 at 4416 in Millis of 66051".to_owned(),
         ]
     );
-    assert_eq!(own, [7_i32.to_le_bytes().to_vec()]);
-    let (texts, own) = snapshot("single/3-0.rec");
+    assert_eq!(state, [7_i32.to_le_bytes().to_vec()]);
+    let (texts, state) = snapshot("single/3-0.rec");
     assert_eq!(texts.len(), 2);
-    assert_eq!(own.len(), 1);
+    assert_eq!(state.len(), 1);
     for service in [1, 2] {
         let (texts, _) = snapshot(&format!("multi/{service}-0.rec"));
         assert_eq!(texts[0], "Begin 2 at 1152 in Nanos of 1");
@@ -155,7 +157,7 @@ fn snapshots_of_a_service_read_and_write_back() {
 
 #[test]
 fn snapshots_of_the_module_read_and_write_back() {
-    let (texts, own) = snapshot("single/2-0.rec");
+    let (texts, state) = snapshot("single/2-0.rec");
     assert_eq!(
         texts,
         [
@@ -169,7 +171,7 @@ fn snapshots_of_the_module_read_and_write_back() {
             "End 1 at 4416 in Millis of 66051",
         ]
     );
-    assert!(own.is_empty());
+    assert!(state.is_empty());
     let (texts, _) = snapshot("single/4-0.rec");
     assert_eq!(texts.first().unwrap(), "Begin 1 at 5504 in Millis of 66051");
     let (texts, _) = snapshot("multi/3-0.rec");

@@ -41,7 +41,7 @@ fn a_node_begins_at_its_snapshot_and_is_what_it_was() {
     node.until_leading();
     let first = format!("0 start at {position} count 53 sessions {session_id}");
     assert_eq!(node.seen()[0], first, "{:?}", node.seen());
-    // Only the log behind the snapshot was read again.
+    // Only the log after the snapshot was replayed.
     assert!(!node.has_seen("0 message before 1") && node.has_seen("0 message after 9"));
     let snapshot = seen.iter().position(|line| line.starts_with("0 snapshot")).unwrap();
     let replayed: Vec<String> = seen[snapshot + 1..]
@@ -94,7 +94,9 @@ fn snapshot_and_log_are_the_log_alone() {
                 2
             );
             assert!(after.iter().filter(|entry| entry.is_snapshot()).all(|entry| {
-                before.iter().all(|own| !own.is_snapshot() || own.recording_id != entry.recording_id)
+                before
+                    .iter()
+                    .all(|earlier| !earlier.is_snapshot() || earlier.recording_id != entry.recording_id)
             }));
         }
         let open: Vec<String> =
@@ -104,7 +106,7 @@ fn snapshot_and_log_are_the_log_alone() {
         let (count, _) =
             node.state(other).split_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         let (count_before, _) = state.split_once(':').unwrap();
-        // The sessions' ends and the new session are what has come since.
+        // Since then the sessions were closed and the new session was opened.
         let opens_and_closes =
             node.seen().iter().filter(|line| line.contains(" open ") || line.contains(" close ")).count()
                 as u64;
@@ -137,7 +139,7 @@ fn two_services_are_in_one_snapshot_and_their_messages_go_on() {
     node.take_snapshot();
     let services: Vec<i32> = node.entries()[1..].iter().map(|entry| entry.service_id).collect();
     assert_eq!(services, [1, 0, -1]);
-    let count = |node: &Node, line: &str| node.seen().iter().filter(|own| *own == line).count();
+    let count = |node: &Node, line: &str| node.seen().iter().filter(|seen| *seen == line).count();
     assert_eq!((count(&node, "0 service m3"), count(&node, "1 service m3")), (2, 2));
     node.send(client, "forward tail");
     node.until("the message behind", |node| (count(node, "1 service tail") == 2).then_some(()));
@@ -156,7 +158,7 @@ fn restored_sessions_are_told_of_the_new_term() {
     let (directory, ports) = (directory(), ports());
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();
-    // The response channel of this client outlives the node: it is a socket of another driver's.
+    // The response channel outlives the node because its socket belongs to another driver.
     let listener = crate::rig::client_driver(directory.path());
     let client = node.connect_from(listener.clone(), ports[0]);
     node.take_snapshot();
@@ -173,10 +175,10 @@ fn restored_sessions_are_told_of_the_new_term() {
             _ => None,
         })
     });
-    // OK with the new term comes before the news of it (spec 04 §3.5).
+    // OK with the new term precedes the NewLeaderEvent (spec 04 §3.5).
     let first = &node.clients[client].heard[0];
     assert!(
-        matches!(first, Heard::Event { session_id: own, code: EventCode::Ok, .. } if *own == session_id),
+        matches!(first, Heard::Event { session_id: id, code: EventCode::Ok, .. } if *id == session_id),
         "{first:?}"
     );
     node.clients[client].follow(1, ports[0]);
@@ -219,7 +221,7 @@ fn a_snapshot_cut_short_or_of_a_service_is_refused() {
         node.kill();
         let path = directory.path().join(format!("archive/{}-0.rec", snapshots[1]));
         match damage {
-            // What looks like a frame of something else ends the snapshot before its END marker.
+            // A frame of another kind ends the snapshot before its END marker.
             "cut" => {
                 let mut bytes = std::fs::read(&path).unwrap();
                 let end = bytes.windows(4).rposition(|word| word == [40, 0, 100, 0]).unwrap();
@@ -259,7 +261,7 @@ fn what_services_have_set_and_sent_is_in_the_modules_snapshot() {
     node.await_value(counter::STATE, 3);
     let position = 192;
     node.await_value(counter::COMMIT, position);
-    // In the order of the stream they come before the ack; in the state SNAPSHOT none of them gets into the log.
+    // These messages precede the ack in the stream; in the state SNAPSHOT none of them enters the log.
     let header = |service| harrier_cluster::codec::SessionHeader {
         leadership_term_id: 0,
         session_id: service,
@@ -272,7 +274,7 @@ fn what_services_have_set_and_sent_is_in_the_modules_snapshot() {
     node.until_sent(&ServiceMessage::ScheduleTimer { correlation_id: 5, deadline });
     node.until_acked(position, 2, 77);
     node.await_value(counter::SNAPSHOTS, 1);
-    // They are appended once the snapshot is taken.
+    // They are appended after the snapshot.
     node.until("both messages in the log", |node| {
         (node.counter(counter::COMMIT).unwrap() == position + 2 * 96).then_some(())
     });
@@ -288,7 +290,7 @@ fn what_services_have_set_and_sent_is_in_the_modules_snapshot() {
     );
     node.until_acked(position + 2 * 96, 2, -1);
     node.until_leading();
-    // Its messages were read from the log: they are not appended again.
+    // Replayed messages are not appended again.
     node.go_on_for(50_000_000);
     assert_eq!(node.counter(counter::COMMIT).unwrap(), position + 3 * 96);
     assert!(node.logged_errors().is_empty(), "{:?}", node.logged_errors());

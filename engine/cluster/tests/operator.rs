@@ -1,5 +1,5 @@
-//! What operators do to a node: suspend, resume, snapshot, shutdown, abort, the node's own toggle, questions of tools
-//! (spec 04 §2.5, §4.10, §4.11, §6.6).
+//! Operator actions on a node: suspend, resume, snapshot, shutdown, abort, node toggles and tool queries (spec 04 §2.5,
+//! §4.10, §4.11, §6.6).
 
 use crate::rig::stub::Told;
 use crate::rig::{Node, Plan, counter, directory, entries, members, ports, value};
@@ -19,7 +19,7 @@ fn a_suspended_cluster_takes_nothing_until_it_is_resumed_also_after_a_restart() 
     node.await_value(counter::STATE, value::SUSPENDED);
     let position = node.counter(counter::COMMIT).unwrap();
     node.send(client, "while suspended");
-    // Neither a snapshot nor a shutdown: the toggle says that the cluster is suspended.
+    // The suspended cluster refuses snapshot and shutdown because the toggle is not neutral.
     for wish in [value::SNAPSHOT, value::SHUTDOWN, value::STANDBY_SNAPSHOT, 99] {
         node.set(counter::TOGGLE, wish);
         node.await_value(counter::TOGGLE, value::SUSPEND);
@@ -191,10 +191,10 @@ fn the_counters_are_those_of_the_released_cluster() {
     node.until_leading();
     node.connect(ports[0]);
     node.take_snapshot();
-    let mut own = Vec::new();
+    let mut counters = Vec::new();
     node.tool.counters().for_each(&mut |_, type_id, key, label| {
         if (200..=300).contains(&type_id) {
-            own.push((type_id, i32::from_le_bytes(*key.first_chunk().unwrap()), label.to_owned()));
+            counters.push((type_id, i32::from_le_bytes(*key.first_chunk().unwrap()), label.to_owned()));
         }
     });
     let text = String::from_utf8(crate::rig::golden::testdata("single/counters.txt")).unwrap();
@@ -202,11 +202,12 @@ fn the_counters_are_those_of_the_released_cluster() {
         let (type_id, label) = line.split_once(' ').unwrap();
         let type_id: i32 = type_id.parse().unwrap();
         let label = label.split(" commit=").next().unwrap();
-        let found = own.iter().find(|(own, _, _)| *own == type_id);
-        let (_, cluster_id, found) = found.unwrap_or_else(|| panic!("counter {line} is missing in {own:?}"));
+        let found = counters.iter().find(|(id, _, _)| *id == type_id);
+        let (_, cluster_id, found) =
+            found.unwrap_or_else(|| panic!("counter {line} is missing in {counters:?}"));
         assert_eq!((*cluster_id, found.split(" commit=").next().unwrap()), (0, label));
     }
-    let session = own.iter().find(|(type_id, _, _)| *type_id == 241).unwrap();
+    let session = counters.iter().find(|(type_id, _, _)| *type_id == 241).unwrap();
     assert!(session.2.starts_with("cluster-session: name=raw sourceIdentity=127.0.0.1:"), "{session:?}");
     assert!(session.2.ends_with(" - clusterId=0") && session.2.contains(" sessionId="), "{session:?}");
     assert!(node.counter(216).unwrap() > 0 && node.counter(234).unwrap() > 0);

@@ -14,7 +14,7 @@ fn seed(directory: &Path) -> Seeded {
     seed_recording_log_from_snapshot(&MappedMemory, &mut storage, &cluster, &now).unwrap()
 }
 
-/// What the service said first in this life.
+/// First output line of the service in this run.
 fn first_line(node: &Node) -> String {
     node.seen().first().cloned().unwrap_or_default()
 }
@@ -35,7 +35,7 @@ fn a_seeded_member_starts_writes_and_takes_snapshots_any_number_of_times() {
     let seeded = seed(directory.path());
     assert!(taken_at > 0 && seeded.entries.iter().all(|entry| entry.log_position == 0));
 
-    // Lives 0 and 1 begin at the seeded snapshot, the lives after at the snapshot of life 1.
+    // Runs 0 and 1 begin at the seeded snapshot, later ones at the snapshot of run 1.
     let mut count = 21;
     for life in 0..4 {
         let mut node = Node::start(directory.path(), &ports, &Plan::default());

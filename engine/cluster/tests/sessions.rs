@@ -172,7 +172,7 @@ fn admin_requests_are_answered_in_the_words_of_the_released_cluster() {
         });
         node.until("the response", |node| {
             node.clients[client].heard.iter().find_map(|heard| match heard {
-                Heard::Admin { correlation_id: own, code, message, .. } if *own == correlation_id => {
+                Heard::Admin { correlation_id: id, code, message, .. } if *id == correlation_id => {
                     Some((*code, message.clone()))
                 }
                 _ => None,
@@ -193,8 +193,8 @@ fn admin_requests_are_answered_in_the_words_of_the_released_cluster() {
     assert_eq!(admin(&mut node, client, 2, 5), (1, "Unknown request type: 5".to_owned()));
     // Two at once: the second finds the toggle taken.
     node.until("both requests", |node| {
-        let own = &mut node.clients[client];
-        (own.admin(3, 0) && own.admin(4, 0)).then_some(())
+        let requester = &mut node.clients[client];
+        (requester.admin(3, 0) && requester.admin(4, 0)).then_some(())
     });
     let second = node.until("the second response", |node| {
         node.clients[client].heard.iter().find_map(|heard| match heard {
@@ -255,7 +255,7 @@ fn nobody_sends_in_the_name_of_a_session_whose_image_is_alive() {
     node.until("the request", |node| node.clients[stranger].admin(9, 0).then_some(()));
     node.until("the close", |node| node.clients[stranger].send(&close).then_some(()));
     node.await_value(counter::INGRESS_REFUSED, refused + 4);
-    // The session goes on, and nothing of the stranger has entered the log.
+    // The session continues, and no message of the other client entered the log.
     node.exchange(client, "mine too");
     assert!(!node.seen().iter().any(|line| line.contains("forged")), "{:?}", node.seen());
     assert_eq!(node.counter(counter::SNAPSHOTS), Some(0));

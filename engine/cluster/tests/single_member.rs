@@ -1,4 +1,4 @@
-//! One member with a service and a client, all on this thread: driver, archive, consensus module, container.
+//! One member with a service and a client on one thread: driver, archive, consensus module, container.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -22,7 +22,7 @@ use harrier_ringbuf::{Clock, SharedThread};
 
 const PATIENCE_NS: i64 = 60_000_000_000;
 
-/// What the services of a test have seen, in order.
+/// Events that the services of a test have seen, in order.
 type Seen = Rc<RefCell<Vec<String>>>;
 
 struct Recorder {

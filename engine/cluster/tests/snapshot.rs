@@ -1,4 +1,4 @@
-//! Snapshots through a real archive: taken, loaded, cut short, of somebody else, without a recording.
+//! Snapshots through a real archive: taken, loaded, truncated, of another type, without a recording.
 
 use std::path::Path;
 
@@ -100,12 +100,12 @@ impl World {
         })
     }
 
-    fn take(&mut self, messages: &[SnapshotMessage<'_>], own: &[&[u8]]) -> i64 {
+    fn take(&mut self, messages: &[SnapshotMessage<'_>], state: &[&[u8]]) -> i64 {
         let mut taker = self.writable();
         for message in messages {
             self.write(&mut taker, message);
         }
-        for bytes in own {
+        for bytes in state {
             self.until("room", |_| taker.publication().unwrap().offer(bytes).ok());
         }
         self.complete(taker)
@@ -176,22 +176,22 @@ fn what_was_written_is_read() {
     let sessions: Vec<SnapshotMessage<'_>> = (1..=2_000).map(session).collect();
     let messages = [&[marker(SnapshotMark::Begin)], &sessions[..], &[marker(SnapshotMark::End)]].concat();
     // Longer than a frame, a term and a segment.
-    let own: Vec<Vec<u8>> = (0..40_u8).map(|number| vec![number; 7_000]).collect();
-    let own: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();
-    let recording_id = world.take(&messages, &own);
+    let state: Vec<Vec<u8>> = (0..40_u8).map(|number| vec![number; 7_000]).collect();
+    let state: Vec<&[u8]> = state.iter().map(Vec::as_slice).collect();
+    let recording_id = world.take(&messages, &state);
     let (read, mut loader) = world.load(recording_id, EXPECTED).unwrap();
-    assert_eq!(read, sessions.iter().map(|own| format!("{own:?}")).collect::<Vec<_>>());
+    assert_eq!(read, sessions.iter().map(|session| format!("{session:?}")).collect::<Vec<_>>());
     assert_eq!(loader.marker().unwrap().leadership_term_id, 3);
     let mut assembler = harrier_ringbuf::assembly::ImageFragmentAssembler::new();
     let mut count = 0;
     world.until("the service's own state", |_| {
         loader.image().unwrap().poll(10, &mut |payload, header| {
             assembler.on_fragment(payload, header, &mut |message, _| {
-                assert_eq!(message, own[count]);
+                assert_eq!(message, state[count]);
                 count += 1;
             });
         });
-        (count == own.len()).then_some(())
+        (count == state.len()).then_some(())
     });
     world.until("the end", |_| loader.image().unwrap().is_end_of_stream().then_some(()));
     loader.close(&world.aeron, &mut world.archive);
@@ -218,7 +218,7 @@ fn a_snapshot_without_end_is_cut_short() {
     let mut world = World::new();
     let recording_id = world.take(&[marker(SnapshotMark::Begin), session(1)], &[]);
     let error = world.load(recording_id, EXPECTED).unwrap_err();
-    assert!(matches!(error, SnapshotError::Cut { recording_id: own, .. } if own == recording_id), "{error}");
+    assert!(matches!(error, SnapshotError::Cut { recording_id: id, .. } if id == recording_id), "{error}");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_replay_that_is_broken_off_is_not_a_snapshot_cut_short() {
     });
     assert!(is_stopped && !loader.is_complete());
     assert!(
-        matches!(error, SnapshotError::BrokenOff { recording_id: own, .. } if own == recording_id),
+        matches!(error, SnapshotError::BrokenOff { recording_id: id, .. } if id == recording_id),
         "{error}"
     );
     // The recording is whole: another replay of it is read to its end.

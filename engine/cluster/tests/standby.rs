@@ -19,7 +19,7 @@ use harrier_ringbuf::{Clock, SharedThread, Storage};
 
 use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 
-/// What a member tells a backup.
+/// Answers of a member to a backup.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Heartbeat(i64),
@@ -120,7 +120,7 @@ fn read(message: &[u8]) -> Told {
                 log: (log_recording_id, log_leadership_term_id, log_term_base_log_position),
                 snapshots: snapshots
                     .iter()
-                    .map(|own| (own.recording_id, own.log_position, own.service_id))
+                    .map(|snapshot| (snapshot.recording_id, snapshot.log_position, snapshot.service_id))
                     .collect(),
                 members: cluster_members.to_owned(),
             };
@@ -179,7 +179,7 @@ fn a_backup_is_told_of_log_snapshots_and_members() {
         assert_eq!((snapshots[0].2, snapshots[1].2), (0, -1));
         assert_eq!(snapshots, expected, "{log_position}");
     }
-    // A suspended member hears, and answers when it goes on.
+    // A suspended member receives the request and answers after it resumes.
     node.set(counter::TOGGLE, value::SUSPEND);
     node.await_value(counter::STATE, value::SUSPENDED);
     backup.heartbeat(10, b"");
@@ -378,7 +378,7 @@ fn the_nodes_toggle_fetches_from_the_next_standby_when_one_fails() {
         entry.log_position = position;
     }
     let mut backup = Backup::new(&mut node);
-    // One does not answer, one does not have what it says, one has.
+    // One endpoint does not answer, one lacks the reported snapshot, one has it.
     let good = format!("127.0.0.1:{control_port}");
     let other = format!("localhost:{control_port}");
     let sent_ns = PausingClock.now().ns;
@@ -400,7 +400,7 @@ fn the_nodes_toggle_fetches_from_the_next_standby_when_one_fails() {
         let text = format!("of the standby at {endpoint} is not fetched");
         assert!(errors.iter().any(|error| error.contains(&text)), "{errors:?}");
     }
-    // Nothing is newer now.
+    // No newer snapshot exists.
     node.set(counter::NODE_TOGGLE, value::REPLICATE);
     node.go_on_for(100_000_000);
     assert!(node.is_at(counter::SNAPSHOTS, 2));
@@ -428,7 +428,7 @@ fn a_member_starts_without_a_snapshot_that_it_cannot_fetch() {
         panic!("no error")
     };
     assert!(detail.contains("impossible"), "{detail}");
-    // What the log has not come to waits.
+    // A snapshot beyond the member's log position has to wait.
     backup.standby_snapshot(
         2,
         PROTOCOL_VERSION,

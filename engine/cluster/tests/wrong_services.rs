@@ -48,7 +48,7 @@ fn an_ack_of_a_position_that_the_log_has_not_come_to_ends_the_node() {
 fn acks_that_nobody_waits_for_are_said_and_change_nothing() {
     let (mut node, _directory) = start(&stubbed());
     let client_id = node.lead_with_stub();
-    // As aeron-go's services answer a standby's snapshot.
+    // Services of aeron-go answer a standby's snapshot this way.
     node.set(counter::TOGGLE, value::STANDBY_SNAPSHOT);
     node.await_value(counter::COMMIT, 192);
     node.until_acked(192, 2, 44);
@@ -67,7 +67,7 @@ fn acks_that_nobody_waits_for_are_said_and_change_nothing() {
         "initial ack already received from service 0",
         "ack 1 at 0 of service 7, which this node does not have",
     ] {
-        assert!(errors.iter().any(|own| own == text), "{text} in {errors:?}");
+        assert!(errors.iter().any(|error| error == text), "{text} in {errors:?}");
     }
 }
 
@@ -102,7 +102,7 @@ fn a_service_that_never_acks_its_snapshot_is_not_waited_for_for_ever() {
     node.await_value(counter::TOGGLE, value::NEUTRAL);
     let errors = node.logged_errors();
     assert!(errors[0].contains("snapshot at 192 is given up: services [0]"), "{errors:?}");
-    // Whether the late ack comes or not, the next set is the next set.
+    // The late ack must not affect the next snapshot.
     node.set(counter::TOGGLE, value::SNAPSHOT);
     node.await_value(counter::COMMIT, 288);
     node.until_acked(192, 2, 5);

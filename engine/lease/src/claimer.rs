@@ -12,15 +12,17 @@ use crate::ticket::Ticket;
 
 /// Identity of a process that claims leadership for its units (spec 05 L23).
 ///
-/// While a lease lives, only the process that holds it can extend it: another process that claims for the same unit gets
-/// [`ClaimError::UnitHeld`], which names the holder.
+/// While a lease lives, only the process that holds it can extend it: another process that claims for the same unit
+/// gets [`ClaimError::UnitHeld`], which names the holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessIdentity {
-    /// Number of the process, unique among all processes of all hosts. 0 stands for a client that does not name its process.
+    /// Number of the process, unique among all processes of all hosts. 0 stands for a client that does not name its
+    /// process.
     pub id: u64,
     /// Time when the process started, ms since the Unix epoch.
     pub started_ms: i64,
-    /// Text that identifies the process to people, for instance `pid 4711 on host-a`. Only its first 128 bytes are kept.
+    /// Text that identifies the process to people, for instance `pid 4711 on host-a`. Only its first 128 bytes are
+    /// kept.
     pub name: String,
 }
 
@@ -152,7 +154,8 @@ pub trait Claimer {
     /// Releases a tenure, so that the unit stops leading at once (spec 05 L8).
     ///
     /// # Errors
-    /// See [`ReleaseError`]; [`ReleaseError::Unsupported`] unless the claimer implements it, and then the lease expires.
+    /// See [`ReleaseError`]; [`ReleaseError::Unsupported`] unless the claimer implements it, and then the lease
+    /// expires.
     fn release_leadership(&self, _application: &str, _unit: &str, _token: u64) -> Result<(), ReleaseError> {
         Err(ReleaseError::Unsupported)
     }
@@ -236,7 +239,7 @@ pub trait PolledClaimer {
     /// Forgets a request. A wait is cancelled; whether another request is carried out is unknown.
     fn cancel(&mut self, id: RequestId);
 
-    /// Runs a duty cycle, for claimers that nobody else runs; returns the work done.
+    /// Runs a duty cycle of a claimer that no agent runs. Returns the work done.
     fn do_work(&mut self, _now: &Now) -> usize {
         0
     }

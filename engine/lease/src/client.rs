@@ -29,13 +29,14 @@ use requests::{Done, Kind, MAX_REQUESTS, Offered, Pace, Requests};
 pub struct LeaseClientContext {
     /// Settings of the session with the cluster.
     pub cluster: ClusterClientContext,
-    /// Process that this client claims for (spec 05 L23). [`ProcessIdentity::UNNAMED`] by default; a blocking client then
-    /// names its own process.
+    /// Process that this client claims for (spec 05 L23). [`ProcessIdentity::UNNAMED`] by default; a blocking client
+    /// then names its own process.
     pub process: ProcessIdentity,
     /// Longest wait for an answer.
     pub timeout_ns: i64,
     /// Longest wait for the answer to a claim. `None` means [`timeout_ns`](Self::timeout_ns), or half of the claimed
-    /// duration if that is longer: a holder that renews at half time then survives the longest possible change of leader.
+    /// duration if that is longer: a holder that renews at half time then survives the longest possible change of
+    /// leader.
     pub claim_timeout_ns: Option<i64>,
     /// Longest time without a sign of the service after which a wait for release fails.
     pub unreachable_timeout_ns: i64,
@@ -122,8 +123,8 @@ impl LeaseClient {
         self.do_work_with(aeron, now, &mut |_: i64, _: i64, _: &[u8]| ())
     }
 
-    /// As [`do_work`](Self::do_work), for a session that has other uses too: what is no answer to this client goes to
-    /// `listener`, and so do [`FenceStale`](Event::FenceStale) messages, as they are.
+    /// Like [`do_work`](Self::do_work), for a session with other uses. Egress that does not answer this client goes to
+    /// `listener`, and so do [`FenceStale`](Event::FenceStale) messages.
     pub fn do_work_with(
         &mut self,
         aeron: &mut Aeron,
@@ -216,8 +217,8 @@ impl LeaseClient {
         &self.reason
     }
 
-    /// The media driver is gone, and the session with it. The next call of [`do_work`](Self::do_work) opens another one, with
-    /// the client of a driver that it is given then.
+    /// The media driver is gone, and the session with it. The next call of [`do_work`](Self::do_work) opens another
+    /// one, with the client of a driver that it is given then.
     pub fn on_driver_lost(&mut self, reason: impl Into<String>) {
         self.reason = reason.into();
         self.on_session_lost(self.now_ns);
@@ -495,7 +496,7 @@ impl PolledClaimer for LeaseClient {
     ) -> Result<RequestId, ReleaseError> {
         check_name("application", application)?;
         check_name("unit", unit)?;
-        // From here on the unit may not lead any more.
+        // From here on the unit must not lead.
         self.tenures.release(application, unit, token);
         let request = Request::Release { correlation_id: 0, token, application, unit };
         Ok(self.begin(Kind::Once, &request, now_ns, self.context.timeout_ns)?)

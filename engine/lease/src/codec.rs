@@ -22,7 +22,8 @@ use thiserror::Error;
 
 /// Schema of all messages of leases; its bytes are "LS".
 pub const SCHEMA_ID: u16 = 0x534C;
-/// Version of that schema. Version 2 added the process of a claim, of a lease, and of the answer [`AnswerCode::UnitHeld`].
+/// Version of that schema. Version 2 added the process of a claim, of a lease, and of the answer
+/// [`AnswerCode::UnitHeld`].
 pub const SCHEMA_VERSION: u16 = 2;
 /// Length of the longest name, bytes (spec 05 L6).
 pub const MAX_NAME_LENGTH: usize = 128;

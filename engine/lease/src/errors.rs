@@ -48,14 +48,15 @@ pub enum ClaimError {
     /// The input is invalid; nothing was sent (spec 05 L6).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-    /// The service has no room for another lease. As with [`Unanswered`], whether the unit leads cannot be inferred
-    /// (spec 05 L3).
+    /// The service has no room for another lease. As with [`Unanswered`], the error does not show whether the unit
+    /// leads (spec 05 L3).
     #[error("too many leases: max_leases={limit}")]
     TooManyLeases {
         /// Value of the service's setting.
         limit: i64,
     },
-    /// Another process holds the lease for a unit of the same name (spec 05 L23). This process certainly does not hold it.
+    /// Another process holds the lease for a unit of the same name (spec 05 L23). This process certainly does not hold
+    /// it.
     #[error("{0}")]
     UnitHeld(Box<HeldUnit>),
     /// A claimer of the application failed. Nothing can be inferred, as with [`Unanswered`].
@@ -109,7 +110,7 @@ pub enum BlockError {
         /// Value of the service's setting.
         limit: i64,
     },
-    /// The client has stopped; whether there is a holder cannot be inferred.
+    /// The client has stopped; the error does not show whether there is a holder.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
 }

@@ -17,8 +17,8 @@ use crate::teller::Teller;
 /// The lease service's requests are in the log of all services, so the copy follows it; `settings` must be the lease
 /// service's. A message in an [`Envelope`] is judged at its position of the log, live and in replay alike: one of the
 /// present tenure reaches the service without its envelope, one of a tenure that is over does not reach it, and its
-/// client gets a [`FenceStale`](Event::FenceStale). Messages without a fence pass. Requests of leases and timers of leases
-/// do not reach the service. The copy is in the service's snapshot, before the service's own part.
+/// client gets a [`FenceStale`](Event::FenceStale). Messages without a fence pass. Requests of leases and timers of
+/// leases do not reach the service. The copy is in the service's snapshot, before the service's own part.
 ///
 /// ```
 /// use harrier_cluster::service::{

@@ -1,9 +1,10 @@
 //! Leadership leases: one leader per application, proven by the log (spec 05).
 //!
-//! [`LeaseService`] is a clustered service that grants leases; [`FencedService`] lets any other service of the same cluster
-//! refuse what a deposed leader writes. [`LeaseClient`] claims, checks, waits and releases without ever waiting itself;
-//! [`PolledTracker`] keeps a unit the leader over any [`PolledClaimer`]. Blocking clients and trackers with a thread of
-//! their own are in the crate `harrier`, for they need clocks and threads. Messages are in docs/protocol/leases.md.
+//! [`LeaseService`] is a clustered service that grants leases; [`FencedService`] lets any other service of the same
+//! cluster refuse what a deposed leader writes. [`LeaseClient`] claims, checks, waits and releases without ever waiting
+//! itself; [`PolledTracker`] keeps a unit the leader over any [`PolledClaimer`]. Blocking clients and trackers with a
+//! thread of their own are in the crate `harrier`, for they need clocks and threads. Messages are in
+//! docs/protocol/leases.md.
 //!
 //! A tracker's beliefs can be tested against a claimer of one's own:
 //!

@@ -22,9 +22,6 @@ const PAGE_LENGTH: usize = 4_096;
 /// Only the leader's container answers; offers of other members are discarded. Messages allocate nothing: the service
 /// allocates all memory when it is created.
 ///
-/// Only the leader's container answers; offers of others go nowhere. Nothing is allocated for a message: all memory is
-/// taken when the service is made.
-///
 /// ```
 /// use harrier_lease::{LeaseService, LeaseSettings};
 ///
@@ -82,9 +79,9 @@ impl LeaseService {
         settings: LeaseSettings,
         records: impl IntoIterator<Item = &'m [u8]>,
     ) -> Result<Self, ServiceFailure> {
-        let mut own = Self::new(settings)?;
-        stored::read_records(records, &mut own.table, Some(&mut own.waiters))?;
-        Ok(own)
+        let mut service = Self::new(settings)?;
+        stored::read_records(records, &mut service.table, Some(&mut service.waiters))?;
+        Ok(service)
     }
 
     fn carry_out(
@@ -144,7 +141,7 @@ fn end_session(cluster: &mut Cluster<'_>, session_id: i64, other_id: i64) -> (An
     if !is_own {
         return (AnswerCode::Invalid, "session: must be of the same principal");
     }
-    // When the request is refused for now, the client repeats it.
+    // If the request is refused now, the client repeats it.
     let _is_asked_again = cluster.close_client_session(other_id);
     (AnswerCode::SessionEnding, "")
 }

@@ -56,7 +56,7 @@ pub(crate) fn read(
     let mut reader = TableReader::default();
     while !reader.is_complete() {
         let mut outcome = Ok(());
-        // One frame is read at a time: the frame after the end belongs to somebody else.
+        // Reads one frame at a time, because the frame after the end belongs to the wrapped service.
         let count = snapshot.poll(1, &mut |message, _| {
             outcome = take_record(&mut reader, table, waiters.as_deref_mut(), message);
         });

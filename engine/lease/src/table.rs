@@ -1,7 +1,8 @@
-//! The lease table: a state machine on (log position, timestamp, request), without clock and I/O (spec 05 L1–L11, L22, L23).
+//! The lease table: a state machine on (log position, timestamp, request), without clock and I/O (spec 05 L1–L11, L22,
+//! L23).
 //!
-//! The lease service has a table, and so has each service that accepts fences. The same log and equal [`LeaseSettings`] keep
-//! the tables equal, byte for byte in a snapshot.
+//! The lease service has a table, and so has each service that accepts fences. The same log and equal [`LeaseSettings`]
+//! keep the tables equal, byte for byte in a snapshot.
 
 mod apply;
 mod pages;

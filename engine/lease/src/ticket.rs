@@ -204,13 +204,13 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);
-        let (mut own, mut ready) = (ticket.clone(), ticket.ready());
-        assert_eq!(Pin::new(&mut own).poll(&mut context), Poll::Pending);
-        assert_eq!(Pin::new(&mut own).poll(&mut context), Poll::Pending);
+        let (mut future, mut ready) = (ticket.clone(), ticket.ready());
+        assert_eq!(Pin::new(&mut future).poll(&mut context), Poll::Pending);
+        assert_eq!(Pin::new(&mut future).poll(&mut context), Poll::Pending);
         assert_eq!(Pin::new(&mut ready).poll(&mut context), Poll::Pending);
         resolver.resolve(true);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert_eq!(Pin::new(&mut own).poll(&mut context), Poll::Ready(true));
+        assert_eq!(Pin::new(&mut future).poll(&mut context), Poll::Ready(true));
         assert_eq!(Pin::new(&mut ready).poll(&mut context), Poll::Ready(()));
     }
 }

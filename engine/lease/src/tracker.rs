@@ -13,8 +13,8 @@ mod tests;
 /// Reason why a tracker stopped by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TrackerError {
-    /// A claim failed in a way that says nothing about leadership (spec 05 L15), or another living process holds the unit
-    /// (spec 05 L23).
+    /// A claim failed in a way that says nothing about leadership (spec 05 L15), or another living process holds the
+    /// unit (spec 05 L23).
     #[error("leadership failure: {0}")]
     Leadership(#[from] ClaimError),
 }
@@ -31,9 +31,9 @@ pub enum TrackerState {
     Leader,
     /// The unit does not lead, or cannot know that it does.
     Minion,
-    /// It is stopping: its lease is being released.
+    /// The tracker is releasing its lease.
     Stopping,
-    /// It has stopped.
+    /// The tracker has stopped.
     Stopped,
 }
 
@@ -74,8 +74,8 @@ pub struct PolledTracker {
     /// A claim under way, and when it was begun.
     claim: Option<(RequestId, i64)>,
     block: Option<RequestId>,
-    /// After a wait that ended with an error the next claim is not made before: a service without room for waiters would
-    /// be asked without end.
+    /// After a wait that ended with an error the next claim is not made before: a service without room for waiters
+    /// would be asked without end.
     claim_at_ns: i64,
     /// Process that held the unit when this tracker last claimed (spec 05 L23).
     rival: Option<Box<HeldUnit>>,
@@ -86,8 +86,8 @@ pub struct PolledTracker {
 }
 
 impl PolledTracker {
-    /// A tracker of a unit of the application that its name tells (spec 05 L12). A true claim ticket guarantees
-    /// `duration_ns`; twice that is claimed.
+    /// Creates a tracker for a unit whose name contains its application (spec 05 L12). A true claim ticket guarantees
+    /// `duration_ns`; the tracker claims twice that.
     ///
     /// # Errors
     /// Invalid name or duration.
@@ -95,7 +95,7 @@ impl PolledTracker {
         Self::of(application_of(unit)?, unit, duration_ns)
     }
 
-    /// As [`new`](Self::new), for a unit whose name does not tell its application.
+    /// Like [`new`](Self::new), for a unit whose name does not contain its application.
     ///
     /// # Errors
     /// Invalid name or duration.
@@ -165,7 +165,8 @@ impl PolledTracker {
         Some(Fence { application: self.application.clone(), unit: self.unit.clone(), token })
     }
 
-    /// True iff leadership is guaranteed for the duration from now on (spec 05 L16). A renewal that is due is done first.
+    /// True iff leadership is guaranteed for the duration from now on (spec 05 L16). A renewal that is due is done
+    /// first.
     pub fn claim_leader(&mut self, now_ns: i64) -> Ticket {
         let is_certain = match self.state {
             TrackerState::Leader => {
@@ -199,7 +200,7 @@ impl PolledTracker {
         }
     }
 
-    /// False once future leadership cannot be guaranteed any more (spec 05 L17).
+    /// False once future leadership can no longer be guaranteed (spec 05 L17).
     pub fn wait_minion(&mut self, now_ns: i64) -> Ticket {
         let is_leading = self.tenure(now_ns).is_some();
         if is_leading || self.state == TrackerState::Starting {
@@ -210,8 +211,8 @@ impl PolledTracker {
         Ticket::answered(false)
     }
 
-    /// Begins to stop; every pending ticket resolves false. With `release` a lease is released, else it is left to expire.
-    /// [`do_work`](Self::do_work) goes on until [`is_stopped`](Self::is_stopped).
+    /// Begins to stop; every pending ticket resolves false. With `release` a lease is released, otherwise it expires.
+    /// [`do_work`](Self::do_work) continues until [`is_stopped`](Self::is_stopped).
     pub fn stop(&mut self, release: bool) {
         if self.stop != Stop::No {
             return;
@@ -282,7 +283,7 @@ impl PolledTracker {
             resolve(&mut self.leader_tickets, true);
         }
         let duration_ns = self.duration_ns;
-        // One that this renewal was too early for waits for the next, which is due now.
+        // A ticket that this renewal cannot satisfy waits for the next renewal, which is due now.
         self.claim_tickets.retain_mut(|ticket| {
             let wanted = ticket.issued_ns.saturating_add(duration_ns);
             let is_guaranteed = tenure.guaranteed_until_ns >= wanted;
@@ -313,8 +314,8 @@ impl PolledTracker {
         }
     }
 
-    /// True when the process that holds the unit has claimed again since this tracker's last claim: it is alive then, and
-    /// not a predecessor that has died (spec 05 L23).
+    /// True when the process that holds the unit has claimed again since this tracker's last claim: it is alive then,
+    /// and not a predecessor that has died (spec 05 L23).
     fn is_alive(&self, held: &HeldUnit) -> bool {
         let rival = self.rival.as_ref();
         rival.is_some_and(|rival| rival.holder.id == held.holder.id && rival.claimed < held.claimed)
@@ -353,7 +354,7 @@ impl PolledTracker {
         let Some(id) = self.block else { return 0 };
         let Some(outcome) = claimer.poll_block(id) else { return 0 };
         self.block = None;
-        // It claims anyway, after an error in a while.
+        // After an error the tracker pauses before it claims again.
         if outcome.is_err() {
             self.claim_at_ns = self.pause_until_ns(now_ns);
         }
@@ -382,7 +383,7 @@ impl PolledTracker {
                         None => return 0,
                         Some(Ok(tenure)) => self.tenure = Some(tenure),
                         Some(Err(ClaimError::Denied)) => self.tenure = None,
-                        // What was held before may still be held.
+                        // The unit may still hold its earlier lease.
                         Some(Err(_)) => {}
                     }
                     self.claim = None;

@@ -53,8 +53,8 @@ impl Waiters {
 
     fn find(&self, session_id: i64, correlation_id: i64) -> Option<usize> {
         self.index.find(hash_of(session_id, correlation_id), |waiter| {
-            let own = &self.waiters[waiter];
-            own.session_id == session_id && own.correlation_id == correlation_id
+            let entry = &self.waiters[waiter];
+            entry.session_id == session_id && entry.correlation_id == correlation_id
         })
     }
 
@@ -96,14 +96,14 @@ impl Waiters {
     }
 
     fn remove(&mut self, waiter: usize) {
-        let own = self.waiters[waiter];
-        self.index.remove(hash_of(own.session_id, own.correlation_id), waiter);
-        if let Some(next) = self.waiters.get_mut(own.next as usize) {
-            next.previous = own.previous;
+        let entry = self.waiters[waiter];
+        self.index.remove(hash_of(entry.session_id, entry.correlation_id), waiter);
+        if let Some(next) = self.waiters.get_mut(entry.next as usize) {
+            next.previous = entry.previous;
         }
-        match self.waiters.get_mut(own.previous as usize) {
-            Some(previous) => previous.next = own.next,
-            None => self.first[own.lease_slot as usize] = own.next,
+        match self.waiters.get_mut(entry.previous as usize) {
+            Some(previous) => previous.next = entry.next,
+            None => self.first[entry.lease_slot as usize] = entry.next,
         }
         self.slots.give_back(waiter);
     }
@@ -133,17 +133,17 @@ impl Waiters {
     /// Removes and returns the next wait for a lease's slot.
     pub(crate) fn pop(&mut self, lease_slot: usize) -> Option<Wait> {
         let waiter = self.first[lease_slot];
-        let own = *self.waiters.get(waiter as usize)?;
+        let entry = *self.waiters.get(waiter as usize)?;
         self.remove(waiter as usize);
-        Some(Wait { session_id: own.session_id, correlation_id: own.correlation_id, lease_slot })
+        Some(Wait { session_id: entry.session_id, correlation_id: entry.correlation_id, lease_slot })
     }
 
     /// All waits by index.
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, Wait)> + '_ {
         self.slots.taken_from(0).map(|waiter| {
-            let own = &self.waiters[waiter];
-            let lease_slot = own.lease_slot as usize;
-            (waiter, Wait { session_id: own.session_id, correlation_id: own.correlation_id, lease_slot })
+            let entry = &self.waiters[waiter];
+            let lease_slot = entry.lease_slot as usize;
+            (waiter, Wait { session_id: entry.session_id, correlation_id: entry.correlation_id, lease_slot })
         })
     }
 }
@@ -181,8 +181,8 @@ mod tests {
                         model.retain(|wait, _| wait.0 != session_id);
                     }
                     _ => while let Some(wait) = waiters.pop(lease_slot) {
-                        let own = model.remove(&(wait.session_id, wait.correlation_id));
-                        prop_assert_eq!(own, Some(lease_slot));
+                        let removed = model.remove(&(wait.session_id, wait.correlation_id));
+                        prop_assert_eq!(removed, Some(lease_slot));
                     },
                 }
                 let all: BTreeMap<_, _> = waiters

@@ -1,4 +1,4 @@
-//! The lease client for programs that may block. A thread of its own keeps the session; any thread may call.
+//! Blocking lease client. A dedicated thread keeps the session; any thread may call.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
 use super::process::process_identity;
 use crate::node::NodeError;
 
-/// Time between attempts at a driver that is gone, ns.
+/// Interval of attempts to connect to the driver, ns.
 const DRIVER_RETRY_NS: i64 = 50_000_000;
 
-/// A call under way: true once it is over.
+/// A call in progress; returns true once complete.
 type Call = Box<dyn FnMut(&mut LeaseClient) -> bool + Send>;
 
 /// A client of a cluster's lease service, for any number of threads. Clones share its session. The session ends with
@@ -53,7 +53,7 @@ pub struct BlockingLeaseClient {
 struct Inner {
     calls: Sender<Call>,
     tenures: Mutex<Tenures>,
-    /// Stops its thread when it is dropped.
+    /// Stops the client's thread when dropped.
     _runner: AgentRunner,
 }
 
@@ -67,12 +67,12 @@ fn to_ns(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Takes what a request has become, or the client's end.
+/// Waits for the outcome of a request or the client's end.
 fn receive<V, E: From<Unanswered>>(outcome: &Receiver<Result<V, E>>) -> Result<V, E> {
     outcome.recv().unwrap_or_else(|_| Err(Unanswered::Closed.into()))
 }
 
-/// As [`receive`], without waiting.
+/// Like [`receive`], without waiting.
 fn poll<V, E: From<Unanswered>>(outcome: &Receiver<Result<V, E>>) -> Option<Result<V, E>> {
     match outcome.try_recv() {
         Ok(outcome) => Some(outcome),
@@ -82,8 +82,8 @@ fn poll<V, E: From<Unanswered>>(outcome: &Receiver<Result<V, E>>) -> Option<Resu
 }
 
 impl BlockingLeaseClient {
-    /// Starts a client that works with the media driver of a directory. The session is opened meanwhile, also when the
-    /// driver or the cluster comes later: calls wait for it.
+    /// Starts a client on the media driver of a directory. Calls wait until the session is open; driver and cluster may
+    /// start later.
     ///
     /// # Errors
     /// Invalid setting, or the system has no thread left.
@@ -91,12 +91,12 @@ impl BlockingLeaseClient {
         aeron_directory: impl Into<PathBuf>,
         context: LeaseClientContext,
     ) -> Result<Self, NodeError> {
-        // 200 µs at most: a call waits so long for the thread to look.
+        // At most 200 µs, because a call waits that long for the thread to notice it.
         let idle = IdleStrategy::Backoff(Backoff::new(10, 20, 1_000, 200_000));
         Self::connect_with(aeron_directory, context, idle)
     }
 
-    /// As [`connect`](Self::connect), with what the client's thread does without work.
+    /// Like [`connect`](Self::connect), with an idle strategy for the client's thread.
     ///
     /// # Errors
     /// Invalid setting, or the system has no thread left.
@@ -109,7 +109,7 @@ impl BlockingLeaseClient {
             context.process = process_identity(std::process::id())?;
         }
         let setting = |error: ClusterClientError| NodeError::Setting(error.to_string());
-        // Checked here; made anew on its thread.
+        // Validated here; created on its thread.
         drop(LeaseClient::new(context.clone()).map_err(setting)?);
         let driver = Context::new(aeron_directory).client_name(&context.cluster.client_name);
         let (calls, incoming) = mpsc::channel();
@@ -150,11 +150,11 @@ impl BlockingLeaseClient {
             client.close();
             true
         });
-        // A thread that has ended has closed the client.
+        // If the thread has ended, the client is closed already.
         let _already_closed = self.inner.calls.send(closing);
     }
 
-    /// Begins a call: the client's thread calls `advance` until it returns the outcome.
+    /// Begins a call: the client's thread runs `advance` until it returns the outcome.
     fn call<V: Send + 'static>(
         &self,
         mut advance: impl FnMut(&mut LeaseClient) -> Option<V> + Send + 'static,
@@ -163,17 +163,17 @@ impl BlockingLeaseClient {
         let call: Call = Box::new(move |client| match advance(client) {
             None => false,
             Some(outcome) => {
-                // Whoever asked may be gone.
+                // The caller may be gone.
                 let _unheard = sender.try_send(outcome);
                 true
             }
         });
-        // Without its thread the client is closed: the receiver finds nobody at the other end.
+        // Without its thread the client is closed, and the receiver is disconnected.
         let _closed = self.inner.calls.send(call);
         receiver
     }
 
-    /// A request that is begun, then polled.
+    /// Sends a request and then polls for its outcome.
     fn request<V: Send + 'static, E: Send + 'static>(
         &self,
         start: impl Fn(&mut LeaseClient) -> Result<RequestId, E> + Send + 'static,
@@ -253,7 +253,7 @@ impl BlockingLeaseClient {
         )
     }
 
-    /// Lets the holder step down at once; again with the same token it does nothing (spec 05 L8).
+    /// Releases a lease immediately. Repeating it with the same token has no effect (spec 05 L8).
     ///
     /// # Errors
     /// See [`ReleaseError`].
@@ -273,7 +273,7 @@ impl BlockingLeaseClient {
         ))
     }
 
-    /// Takes a pin away; with the last one the lease expires when its time is over.
+    /// Removes a pin. Without pins the lease expires at its expiry time.
     ///
     /// # Errors
     /// See [`PinError`].
@@ -303,7 +303,7 @@ impl BlockingLeaseClient {
         receive(&self.request(move |client| client.start_list(now_ns), |client, id| client.poll_list(id)))
     }
 
-    /// This client as a polled claimer, for trackers and duty cycles; its session stays this client's.
+    /// Returns a polled claimer, for trackers and duty cycles, that shares this client's session.
     pub fn polled(&self) -> SharedClaimer {
         SharedClaimer {
             client: self.clone(),
@@ -322,7 +322,7 @@ impl Claimer for BlockingLeaseClient {
         unit: &str,
         duration: Duration,
     ) -> Result<Tenure, ClaimError> {
-        // The moment of the call: the guarantee counts from here (spec 05 L1).
+        // The guarantee counts from the moment of the call (spec 05 L1).
         let started_ns = SystemClock.now().ns;
         let outcome = receive(&self.begin_claim(application, unit, to_ns(duration), started_ns));
         self.note_claim(application, unit, &outcome);
@@ -481,7 +481,7 @@ struct ClientAgent {
 }
 
 impl ClientAgent {
-    /// Works with the driver, or waits for one: a node that is started again brings its own.
+    /// Works with the driver, or waits for one: a restarted node has a new driver.
     fn work(&mut self, now: &Now) -> usize {
         if self.aeron.is_none() {
             self.client.tick(now);
@@ -525,7 +525,7 @@ impl Agent for ClientAgent {
     }
 
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
-        // Calls come first, so that the requests that they begin are sent in the same duty cycle.
+        // Calls are first, so that their requests are sent in the same duty cycle.
         let work_count = self.advance_calls();
         if self.client.is_closed() {
             return Err(AgentError::terminated("the lease client was closed"));

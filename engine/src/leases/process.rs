@@ -3,7 +3,8 @@
 use harrier_lease::ProcessIdentity;
 use harrier_platform::ProcessFacts;
 
-/// Identity of the process with an id on this host, for [`LeaseClientContext::process`](harrier_lease::LeaseClientContext).
+/// Identity of the process with an id on this host, for
+/// [`LeaseClientContext::process`](harrier_lease::LeaseClientContext).
 /// [`BlockingLeaseClient`](super::BlockingLeaseClient) uses its own process unless its context names another one.
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! A blocking claimer as a polled one, for trackers.
+//! Adapter from a blocking claimer to a polled one, for trackers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use harrier_lease::{
 /// Makes a [`PolledClaimer`] of any [`Claimer`] by calling it on threads of its own, so that a
 /// [`LeaseTracker`](super::LeaseTracker) works with a claimer of the application.
 ///
-/// Each request under way has a thread; a tracker has at most one claim and one wait. Dropping the adapter cancels its waits
-/// and does not wait for its threads: a claimer must return from a wait soon after its [`Cancel`] is cancelled.
+/// Each request under way has a thread; a tracker has at most one claim and one wait. Dropping the adapter cancels its
+/// waits and does not wait for its threads: a claimer must return from a wait soon after its [`Cancel`] is cancelled.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -65,7 +65,7 @@ impl<C: Claimer + Send + Sync + 'static> ThreadedClaimer<C> {
         let (claimer, outcome) = (self.claimer.clone(), sender.clone());
         let thread = std::thread::Builder::new().name("lease-claimer".into());
         let started = thread.spawn(move || {
-            // The tracker may have forgotten the request.
+            // The tracker may have dropped the request.
             let _forgotten = outcome.try_send(call(&claimer));
         });
         if let Err(error) = started {

@@ -1,4 +1,4 @@
-//! A tracker with a thread of its own.
+//! A tracker with a dedicated thread.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
 use thiserror::Error;
 
-/// Reason why a tracker does not start.
+/// Errors of starting a tracker.
 #[derive(Debug, Error)]
 pub enum TrackerStartError {
     /// Invalid name or duration.
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-    /// The system has no thread left.
+    /// The system cannot start another thread.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -71,7 +71,7 @@ impl LeaseTracker {
         Self::run(PolledTracker::new(unit, to_ns(duration))?, duration, claimer)
     }
 
-    /// As [`start`](Self::start), for a unit whose name does not tell its application.
+    /// Like [`start`](Self::start), for a unit whose name does not contain its application.
     ///
     /// # Errors
     /// See [`TrackerStartError`].
@@ -103,37 +103,37 @@ impl LeaseTracker {
         Ok(Self { tracker, application, duration, ended, runner: Some(runner) })
     }
 
-    /// The tracker's view of its unit.
+    /// State of the tracker's unit.
     pub fn state(&self) -> TrackerState {
         lock(&self.tracker).state()
     }
 
-    /// The fence of the present tenure, while the unit leads for certain.
+    /// Fence of the current tenure while leadership is guaranteed.
     pub fn fence(&self) -> Option<Fence> {
         lock(&self.tracker).fence(SystemClock.now().ns)
     }
 
-    /// Until when the unit leads for certain, monotonic ns; `None` when it does not.
+    /// End of the guarantee that the unit leads, monotonic ns; `None` without a guarantee.
     pub fn guaranteed_until_ns(&self) -> Option<i64> {
         lock(&self.tracker).tenure(SystemClock.now().ns).map(|tenure| tenure.guaranteed_until_ns)
     }
 
-    /// Resolves when the tracker has stopped, by itself too.
+    /// Resolves when the tracker has stopped, also after a failure.
     pub fn stopped(&self) -> Ticket {
         self.ended.clone()
     }
 
-    /// Process that holds the unit and may have died: the tracker waits for its lease to expire (spec 05 L23).
+    /// Process that holds the unit and may have died; the tracker waits for its lease to expire (spec 05 L23).
     pub fn rival(&self) -> Option<HeldUnit> {
         lock(&self.tracker).rival().cloned()
     }
 
-    /// Reason why the tracker stopped by itself (spec 05 L15).
+    /// Reason why the tracker failed (spec 05 L15).
     pub fn failure(&self) -> Option<TrackerError> {
         lock(&self.tracker).failure().cloned()
     }
 
-    /// Stops, and waits until nothing of it is left; with `release` the unit steps down before.
+    /// Stops the tracker and waits for its thread. With `release` the unit steps down first.
     ///
     /// # Errors
     /// Reason why the tracker had stopped by itself.
@@ -149,7 +149,7 @@ impl Drop for LeaseTracker {
     fn drop(&mut self) {
         lock(&self.tracker).stop(false);
         if self.runner.is_some() {
-            // Gives the wait for release up before the thread ends.
+            // Cancels the wait for a release before the thread ends.
             self.ended.wait();
         }
     }

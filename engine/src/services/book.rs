@@ -12,11 +12,11 @@ struct Resting {
     side: Side,
     price: i64,
     quantity: i64,
-    /// Generation of the order with this id; places in line of earlier generations are stale.
+    /// Generation of the order with this id; queue entries of earlier generations are stale.
     generation: u64,
 }
 
-/// Orders at one price, first come first served. Cancelled ones are skipped when their turn comes.
+/// Orders at one price in time priority. Cancelled ones are skipped when reached.
 #[derive(Debug, Default)]
 struct Level {
     line: VecDeque<(u64, u64)>,
@@ -26,11 +26,11 @@ struct Level {
 /// Outcome of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// True when it was carried out.
+    /// Status of the order.
     pub status: Status,
-    /// How much was traded at once.
+    /// Quantity that was traded immediately.
     pub filled: i64,
-    /// The first order that was traded with; 0 for none.
+    /// Id of the first matched order; 0 for none.
     pub first_match: u64,
 }
 
@@ -57,7 +57,7 @@ pub struct Book {
 }
 
 impl Book {
-    /// Carries out an order.
+    /// Applies an order.
     pub fn apply(&mut self, order: &Order) -> Outcome {
         if *order != Order::Digest {
             self.applied += 1;
@@ -128,7 +128,7 @@ impl Book {
         }
     }
 
-    /// Trades with the other side, best price first, oldest order first.
+    /// Trades with the other side: best price first, oldest order first.
     fn trade(&mut self, side: Side, limit: i64, quantity: i64) -> (i64, u64) {
         let mut filled = 0;
         let mut first_match = 0;
@@ -154,7 +154,7 @@ impl Book {
         (filled, first_match)
     }
 
-    /// The oldest order at a price; stale places in line are dropped on the way.
+    /// Returns the oldest order at a price and drops stale queue entries before it.
     fn front(&mut self, side: Side, price: i64) -> Option<(u64, Resting)> {
         loop {
             let (id, generation) = *self.levels(side).get(&price)?.line.front()?;
@@ -177,17 +177,17 @@ impl Book {
         self.orders.is_empty()
     }
 
-    /// Quantity that was traded, and orders that were carried out.
+    /// Total traded quantity and number of applied orders.
     pub fn totals(&self) -> (i64, u64) {
         (self.traded, self.applied)
     }
 
-    /// An empty book that goes on from these totals.
+    /// Creates an empty book with these totals.
     pub fn with_totals(traded: i64, applied: u64) -> Self {
         Self { traded, applied, ..Self::default() }
     }
 
-    /// All orders with side, price and quantity, in their places in line: bids then asks, by price.
+    /// All orders with side, price and quantity in queue order: bids, then asks, by price.
     pub fn orders(&self) -> impl Iterator<Item = (u64, Side, i64, i64)> {
         self.bids.values().chain(self.asks.values()).flat_map(|level| &level.line).filter_map(
             |(id, generation)| {
@@ -197,7 +197,7 @@ impl Book {
         )
     }
 
-    /// Puts an order at the end of its line without trading; false when the book holds it already.
+    /// Appends an order to its queue without trading. Returns false when the book holds it already.
     pub fn rest(&mut self, id: u64, side: Side, price: i64, quantity: i64) -> bool {
         if self.orders.contains_key(&id) {
             return false;
@@ -211,7 +211,7 @@ impl Book {
         true
     }
 
-    /// Digest of the whole state: every order in its place in line, and what has happened so far.
+    /// Digest of the whole state: every order in its queue, and the totals.
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::default();
         for (side, levels) in [(Side::Buy, &self.bids), (Side::Sell, &self.asks)] {

@@ -11,8 +11,8 @@ use super::book::Book;
 use super::book_snapshot::{self, BookReader};
 use super::orders::{Order, Reply, Request, Status};
 
-/// One book for all sessions. Requests of a session are numbered; a number that was seen is answered and not carried out
-/// again, so that a client may repeat what it does not know the fate of.
+/// One book for all sessions. Requests of a session are numbered, and a repeated number is answered but not applied
+/// again. A client may therefore repeat a request whose outcome it does not know.
 #[derive(Debug, Default)]
 pub struct BookService {
     book: Book,
@@ -47,7 +47,7 @@ impl BookService {
     }
 }
 
-/// Sequences as one message of pairs.
+/// Encodes the sequences as one message of pairs.
 fn sequences_message(sequences: &BTreeMap<i64, u64>) -> Vec<u8> {
     sequences.iter().flat_map(|(id, last)| [id.to_le_bytes(), last.to_le_bytes()]).flatten().collect()
 }
@@ -88,7 +88,7 @@ impl ClusteredService for BookService {
         Ok(())
     }
 
-    /// Sequences first, then the book.
+    /// Writes the sequences, then the book.
     fn on_take_snapshot(
         &mut self,
         cluster: &mut Cluster<'_>,
@@ -120,7 +120,7 @@ impl ClusteredService for BookService {
     ) {
         let (Some(session), Ok(request)) = (session, Request::decode(message)) else { return };
         let reply = self.answer(session.id, &request).encode();
-        // A client that has gone, or that does not read, is no reason to fail.
+        // A client that is gone or does not read must not fail the service.
         let _unheard = cluster.reply(session.id, &reply);
     }
 }

@@ -1,42 +1,42 @@
-//! A book as a run of messages: a head with the totals, then its orders by price and place in line.
+//! Encoding of a book as messages: a header with the totals, then its orders by price in queue order.
 
 use thiserror::Error;
 
 use super::book::Book;
 use super::orders::Side;
 
-/// Bytes of the head.
+/// Length of the header, bytes.
 const HEAD_LENGTH: usize = 32;
-/// Bytes of an order.
+/// Length of an order, bytes.
 const ORDER_LENGTH: usize = 25;
-/// Orders of a message; with its header it fits into a frame.
+/// Orders per message; such a message fits into a frame.
 const ORDERS_PER_MESSAGE: usize = 50;
-/// First word of the head: layout of what follows.
+/// Version of the layout, the first word of the header.
 const VERSION: u64 = 1;
 
-/// Why messages are no book.
+/// Errors of decoding a book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BookSnapshotError {
-    /// The first message is no head that this reader knows.
+    /// The header is missing or of an unknown version.
     #[error("{0} bytes are no head of a book of version 1")]
     Head(usize),
-    /// A message that is not made of whole orders.
+    /// A message does not consist of whole orders.
     #[error("{0} bytes are no whole number of orders")]
     Orders(usize),
-    /// A side that is neither buy nor sell, or an order twice.
+    /// An invalid side or a duplicate order.
     #[error("order {0} is not one that a book can hold")]
     Order(u64),
-    /// Fewer or more orders than the head says.
+    /// The number of orders differs from the header's.
     #[error("book of {expected} orders has {actual}")]
     Count {
-        /// Number that the head has.
+        /// Number of orders in the header.
         expected: u64,
-        /// Number that was read.
+        /// Number of decoded orders.
         actual: u64,
     },
 }
 
-/// Hands a book's messages to `put`, one after the other.
+/// Passes a book's messages to `put` in order.
 ///
 /// # Errors
 /// Error of `put`.
@@ -61,14 +61,14 @@ pub fn write<E>(book: &Book, put: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Re
     if message.is_empty() { Ok(()) } else { put(&message) }
 }
 
-/// Puts a book together from its messages.
+/// Decodes a book from its messages.
 #[derive(Debug, Default)]
 pub struct BookReader {
     book: Option<(Book, u64)>,
 }
 
 impl BookReader {
-    /// Takes the next message.
+    /// Decodes the next message.
     ///
     /// # Errors
     /// See [`BookSnapshotError`].
@@ -103,12 +103,12 @@ impl BookReader {
         Ok(())
     }
 
-    /// True once all orders that the head names have come.
+    /// True once all orders of the header are decoded.
     pub fn is_complete(&self) -> bool {
         self.book.as_ref().is_some_and(|(book, expected)| book.len() as u64 >= *expected)
     }
 
-    /// The book.
+    /// Returns the book.
     ///
     /// # Errors
     /// No head has come, or another number of orders than it says.

@@ -19,11 +19,11 @@ impl ClusteredService for EchoService {
         _header: &Header<'_>,
     ) {
         let Some(session) = session else { return };
-        // A client that has gone, or that does not read, is no reason to fail.
+        // A client that is gone or does not read must not fail the service.
         let _unheard = cluster.reply(session.id, message);
     }
 
-    /// It has no state.
+    /// The service has no state.
     fn on_take_snapshot(
         &mut self,
         _cluster: &mut Cluster<'_>,

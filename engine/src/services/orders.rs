@@ -4,7 +4,7 @@ use thiserror::Error;
 use zerocopy::little_endian::{I64, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Bytes of a request and of a reply.
+/// Length of a request and of a reply, bytes.
 pub const MESSAGE_LENGTH: usize = 48;
 
 /// Side of an order.
@@ -17,7 +17,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The side that this one trades with.
+    /// The opposite side.
     pub fn opposite(self) -> Self {
         match self {
             Self::Buy => Self::Sell,
@@ -29,48 +29,48 @@ impl Side {
 /// Request to the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Trades with what matches; the rest stays in the book.
+    /// Trades with matching orders; the rest stays in the book.
     Limit {
-        /// Id by which the order is known.
+        /// Id of the order.
         id: u64,
-        /// Its side.
+        /// Side of the order.
         side: Side,
-        /// Worst price it trades at.
+        /// Worst price at which the order trades.
         price: i64,
-        /// How much; greater than 0.
+        /// Quantity; greater than 0.
         quantity: i64,
     },
-    /// Trades with what matches; the rest is dropped.
+    /// Trades with matching orders; the rest is dropped.
     ImmediateOrCancel {
         /// Id of the order; it never enters the book.
         id: u64,
-        /// Its side.
+        /// Side of the order.
         side: Side,
-        /// Worst price it trades at.
+        /// Worst price at which the order trades.
         price: i64,
-        /// How much; greater than 0.
+        /// Quantity; greater than 0.
         quantity: i64,
     },
-    /// Takes some of an order out of the book; it keeps its place.
+    /// Reduces the quantity of an order, which keeps its place in the queue.
     Reduce {
-        /// The order.
+        /// Id of the order.
         id: u64,
-        /// How much less; greater than 0.
+        /// Quantity to subtract; greater than 0.
         quantity: i64,
     },
-    /// Takes an order out of the book.
+    /// Removes an order from the book.
     Cancel {
-        /// The order.
+        /// Id of the order.
         id: u64,
     },
-    /// Asks for the digest of the book and changes nothing.
+    /// Asks for the digest of the book; changes nothing.
     Digest,
 }
 
-/// A request: an order with its place in the session's sequence, counted from 1.
+/// A request: an order with its sequence number in the session, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// The session's number of the request.
+    /// Sequence number of the request in its session.
     pub sequence: u64,
     /// The order.
     pub order: Order,
@@ -79,45 +79,45 @@ pub struct Request {
 /// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Carried out.
+    /// The request was applied.
     Accepted = 0,
-    /// No such order is in the book.
+    /// The book holds no such order.
     UnknownOrder = 1,
-    /// The id is in the book already.
+    /// The book holds an order with this id already.
     DuplicateOrder = 2,
-    /// A quantity that is not positive.
+    /// The quantity is not positive.
     Invalid = 3,
-    /// The sequence was seen before: the request has been carried out already.
+    /// The sequence number was seen before; the request is not applied again.
     Repeated = 4,
 }
 
 /// A reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
-    /// The request that is answered.
+    /// Sequence number of the request.
     pub sequence: u64,
     /// Outcome of the request.
     pub status: Status,
-    /// How much was traded at once.
+    /// Quantity that was traded immediately.
     pub filled: i64,
-    /// The first order that was traded with; 0 for none.
+    /// Id of the first matched order; 0 for none.
     pub first_match: u64,
-    /// Digest of the book, in replies to [`Order::Digest`]; else 0.
+    /// Digest of the book in replies to [`Order::Digest`]; otherwise 0.
     pub digest: u64,
 }
 
-/// Bytes that are no message.
+/// Errors of decoding a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum OrderError {
-    /// Of another length.
+    /// The length is wrong.
     #[error("message of {0} bytes; {MESSAGE_LENGTH} are needed")]
     Length(usize),
-    /// A kind, side or status that is not defined.
+    /// The kind, side or status is undefined.
     #[error("{field} {value} is not defined")]
     Value {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         value: u8,
     },
 }
@@ -153,7 +153,7 @@ const _: () = assert!(size_of::<WireReply>() == MESSAGE_LENGTH);
 const REPLY_KIND: u8 = 0x80;
 
 impl Request {
-    /// The request as bytes.
+    /// Encodes the request.
     pub fn encode(&self) -> [u8; MESSAGE_LENGTH] {
         let (kind, side, id, price, quantity) = match self.order {
             Order::Limit { id, side, price, quantity } => (1, side, id, price, quantity),
@@ -175,7 +175,7 @@ impl Request {
         wire.as_bytes().try_into().expect("a request has its length")
     }
 
-    /// Reads a request.
+    /// Decodes a request.
     ///
     /// # Errors
     /// See [`OrderError`].
@@ -200,7 +200,7 @@ impl Request {
 }
 
 impl Reply {
-    /// The reply as bytes.
+    /// Encodes the reply.
     pub fn encode(&self) -> [u8; MESSAGE_LENGTH] {
         let wire = WireReply {
             kind: REPLY_KIND,
@@ -215,7 +215,7 @@ impl Reply {
         wire.as_bytes().try_into().expect("a reply has its length")
     }
 
-    /// Reads a reply.
+    /// Decodes a reply.
     ///
     /// # Errors
     /// See [`OrderError`].

@@ -1,4 +1,4 @@
-//! What settings change that can be seen from outside of the driver.
+//! Externally visible effects of settings.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -37,13 +37,13 @@ fn threads(driver: &Process) -> Vec<(String, String)> {
 }
 
 fn has_thread(driver: &Process, name: &str) -> bool {
-    threads(driver).iter().any(|(own, _)| own == name)
+    threads(driver).iter().any(|(thread, _)| thread == name)
 }
 
 /// Waits until a thread is there and bound to the first core.
 fn is_pinned(driver: &Process, name: &str) {
     until("a pinned thread", || {
-        threads(driver).iter().any(|(own, cores)| own.starts_with(name) && cores == "0").then_some(())
+        threads(driver).iter().any(|(thread, cores)| thread.starts_with(name) && cores == "0").then_some(())
     });
 }
 

@@ -1,4 +1,4 @@
-//! Drivers that come and go under live clients, and clients that die.
+//! Drivers that restart under running clients, and clients that crash.
 
 use harrier::client::ClientError;
 use harrier::platform::SystemClock;
@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::process::{Process, in_small_file_system};
 use crate::support::{directory, until};
 
-/// Why a client has found itself without its driver.
+/// Error with which a client detects the loss of its driver.
 fn end_of(client: &mut Client) -> ClientError {
     until("the end of the client", || client.aeron.do_work(&SystemClock.now()).err())
 }
@@ -47,8 +47,8 @@ fn clients_close_when_their_driver_goes_and_new_ones_find_the_next() {
     stop(driver);
 }
 
-/// Without settings the directory is named after the user, whom the password database knows when the environment does not
-/// (spec 02 §6.2).
+/// The default directory is named after the user, who is in the password database even when the environment does not
+/// name one (spec 02 §6.2).
 #[test]
 fn the_default_directory_is_named_after_the_user() {
     let id = std::process::Command::new("id").arg("-un").output().unwrap();

@@ -10,7 +10,7 @@ const RETRANSMITS_SENT: i32 = 11;
 /// (interceptor, variable of its arguments, arguments, fewest and most resends)
 const ROWS: &[(&str, &str, &str, i64, i64)] = &[
     ("loss", "LOSS", "rate=0.2|seed=7|recv-msg-mask=0x2", 1, i64::MAX),
-    // Each of two frames once; what is asked for again comes.
+    // Each of two frames is lost once; the retransmission arrives.
     ("fixed-loss", "FIXED_LOSS", "term-id=7|term-offset=2112|length=2112", 1, 2),
     ("multi-gap-loss", "MULTI_GAP_LOSS", "term-id=7|gap-radix=8192|gap-length=1000|total-gaps=3", 3, 6),
 ];

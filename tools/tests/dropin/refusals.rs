@@ -1,5 +1,5 @@
-//! What the released system tests look for in errors and in the error log: words and codes, through the binary
-//! (spec 02 §6.5). Each refusal is an error of its client and an entry of the error log of the same text.
+//! Words and codes of errors that Aeron's system tests check, through the binary (spec 02 §6.5). Each refusal is an
+//! error of its client and an entry of the error log with the same text.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -24,7 +24,7 @@ const BUSY: (i32, &str) = (11, "(98) Address already in use\n");
 const RESPONSE_ID: &str =
     "invalid response-correlation-id, must be a number greater than or equal to -1, or 'prototype'";
 
-/// What is asked for last.
+/// Last command of a case.
 #[derive(Debug, Clone, Copy)]
 enum Add {
     Publication,
@@ -36,7 +36,8 @@ enum Add {
 }
 use Add::{Destination, Publication, ReceiveDestination, Subscription};
 
-/// (what there is before, what is added, its channel, code and head, words). `P` and `Q` are free ports, `B` is a busy one.
+/// (what there is before, what is added, its channel, code and head, words). `P` and `Q` are free ports, `B` is a busy
+/// one.
 type Row = (&'static str, Add, &'static str, (i32, &'static str), &'static str);
 const ROWS: &[Row] = &[
     ("", Publication, "foo:udp", INVALID_CHANNEL, "Aeron URIs must start with"),
@@ -197,10 +198,10 @@ fn refusals_have_the_words_that_system_tests_look_for() {
         let with_ports = |text: &str| text.replace(":P", &one).replace(":Q", &other).replace(":B", &busy);
         let (before, channel) = (with_ports(before), with_ports(channel));
         let _publication = before.starts_with("aeron").then(|| client.exclusive(&before, STREAM));
-        let _subscription = before.strip_prefix("sub ").map(|own| client.subscription(own, STREAM));
+        let _subscription = before.strip_prefix("sub ").map(|channel| client.subscription(channel, STREAM));
         match add(&mut client, *what, &channel) {
-            Some((own, message)) => {
-                assert_eq!(own, *code, "{channel}: {message}");
+            Some((actual, message)) => {
+                assert_eq!(actual, *code, "{channel}: {message}");
                 assert!(message.starts_with(head) && message.contains(words), "{channel}: {message}");
                 expected.push((1, message));
             }
@@ -257,9 +258,9 @@ fn answer(aeron: &Path, channel: &str, longest: usize) -> (i32, String) {
             .events
             .receive(&mut |type_id, body| {
                 assert!(body.len() + 8 <= longest, "an event of {} bytes", body.len());
-                if let Ok(Event::Error { correlation_id: own, error_code, message }) =
+                if let Ok(Event::Error { correlation_id: id, error_code, message }) =
                     Event::decode(type_id, body)
-                    && own == correlation_id
+                    && id == correlation_id
                 {
                     found = Some((error_code, message.to_owned()));
                 }
@@ -309,7 +310,7 @@ fn ports_of_a_range_that_is_used_up_are_refused() {
 fn an_endpoint_that_is_closing_is_to_be_asked_for_again() {
     let home = directory("driver");
     let aeron = home.path().join("aeron");
-    // Its receiver looks seldom at what it is told.
+    // The receiver rarely polls its commands.
     let (driver, mut client) = start(
         &aeron,
         &[

@@ -1,4 +1,4 @@
-//! A driver that does not start, does not end well, or finds nobody who listens (spec 02 §5.14, §6.3).
+//! A driver that fails to start, crashes, or has no reader of its output (spec 02 §5.14, §6.3).
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -60,7 +60,7 @@ fn starts_that_fail_name_stage_code_and_cause() {
         assert!(first.starts_with(&format!("ERROR: {stage}")), "{name}: {errors}");
         assert!(second.starts_with('[') && second.contains(words), "{name}: {errors}");
     }
-    // What was there is there, and nothing has come.
+    // Existing files are unchanged, and no file was added.
     assert_eq!(std::fs::read_to_string(path("file")).unwrap(), "in the way");
     assert_eq!(std::fs::read(path("old/cnc.dat")).unwrap(), old);
     let mut left: Vec<_> =
@@ -150,12 +150,12 @@ fn a_directory_that_cannot_be_removed_is_an_error_of_the_close() {
     assert!(errors.starts_with("ERROR: driver close (-1) generic error, see message\n["), "{errors}");
     let words = format!("cannot remove directory {}: Not a directory", aeron.display());
     assert!(errors.contains(&words), "{errors}");
-    // Its error log, which has stayed, says so, too.
+    // The error log of the earlier run holds the error too.
     let log = error_log(&home.path().join("elsewhere"));
     assert!(log.len() == 1 && log[0].contains(&words), "{log:?}");
 }
 
-/// Where words end up that nobody hears.
+/// Output streams without a reader.
 fn deaf_streams() -> Vec<(&'static str, Stdio)> {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -172,7 +172,7 @@ fn a_driver_whose_words_nobody_hears_serves_all_the_same() {
         let (driver, client) = start(&aeron, &[]);
         drop(client);
         stop(driver);
-        // It has a configuration to print, and a warning.
+        // The driver prints its configuration and a warning.
         let variables = [("AERON_PRINT_CONFIGURATION", "true"), ("AERON_DIR_WARN_IF_EXISTS", "true")];
         let mut child = command(&aeron, &variables).stdout(output).stderr(errors).spawn().unwrap();
         let mut client = until("the driver's own file", || {
@@ -284,7 +284,7 @@ fn a_driver_without_file_descriptors_refuses_and_goes_on() {
         let refused = refusal(client.try_exclusive(channel, 12));
         assert!(refused.starts_with(TOO_MANY), "{channel}: {refused}");
     }
-    // Neither is there a log for an image.
+    // Images get no log either.
     let local = client.resolved(&held[0]);
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     let setup = Setup {
@@ -315,7 +315,7 @@ fn a_driver_without_file_descriptors_refuses_and_goes_on() {
     assert!(log.iter().all(|text| text.starts_with(TOO_MANY)), "{log:#?}");
     client.send(&mut publication, 10..20, 100);
     client.receive(&mut subscription, 10..20, 100);
-    // What is given back can be had again.
+    // Freed memory can be allocated again.
     held.truncate(held.len() - 3);
     client.until("the image", |_| {
         sends_setup();

@@ -44,7 +44,7 @@ impl OurArchive {
         Self::run(directory, &directory.join("aeron"), checksum, Some(driver))
     }
 
-    /// On somebody else's driver.
+    /// Starts the archive on a given driver.
     pub fn start_on(directory: &Path, aeron: &Path) -> Self {
         Self::run(directory, aeron, None, None)
     }
@@ -217,7 +217,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
     archive.stop();
     verify(&archive, &["-a", "-checksum", "CRC-32C"], 2);
 
-    // What the tool has gone over is served again.
+    // The archive serves the files that the tool has changed.
     let mut archive = OurArchive::start(home.path(), Some(Checksum::Crc32c));
     let mut java = Kind::Java.client(&home.path().join("aeron"));
     archive.connect_ipc(&mut java);
@@ -250,7 +250,7 @@ fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Peer) {
     assert!(!status.success() && output.contains("ERR: checksum failed"), "{status}\n{output}");
 }
 
-/// Recording 1: a replay bounded by a counter, then one that goes on into the live stream.
+/// Recording 1: a replay bounded by a counter, then one that follows the live stream.
 fn bounded_and_live(java: &mut Peer) {
     java.call("archive-start channel=aeron:ipc stream=1002");
     java.call("publish name=p channel=aeron:ipc?term-length=64k stream=1002");
@@ -303,7 +303,7 @@ fn spy_and_purge(java: &mut Peer) {
     assert_eq!(refused(java, &format!("archive-positions recording={recording}")), NOT_KNOWN);
 }
 
-/// Recordings 3 and 4: segments leave, come back, move to the recording that goes on where they end; a channel changes.
+/// Recordings 3 and 4: segments are detached, attached, migrated to an adjacent recording; a channel changes.
 fn segments_and_channel(java: &mut Peer) {
     let segment = 128_i64 << 10;
     let record = |java: &mut Peer, term: i64, count: i64| {

@@ -1,5 +1,5 @@
-//! How the released C client and media driver are built and started: `rusteron-client` and `rusteron-media-driver`
-//! carry their sources.
+//! Building and starting the released C client and media driver from the sources in `rusteron-client` and
+//! `rusteron-media-driver`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,8 +45,8 @@ fn build() -> Result<PathBuf, String> {
 /// The path of programs with a CMake that fits in front: where `.ci/lib.sh` puts it, or the first on the path.
 fn path_with_cmake() -> Result<std::ffi::OsString, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let own = peer::target().join("cmake/bin");
-    for folder in std::iter::once(own).chain(std::env::split_paths(&path)) {
+    let built = peer::target().join("cmake/bin");
+    for folder in std::iter::once(built).chain(std::env::split_paths(&path)) {
         let output = Command::new(folder.join("cmake")).arg("--version").output();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         if text.is_ok_and(|text| fits(&text)) {

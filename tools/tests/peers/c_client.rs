@@ -1,4 +1,4 @@
-//! The released C client on our driver: what it can ask for beyond streams, and what its handlers are told.
+//! The released C client on our driver: functions beyond streams, and its callbacks.
 
 use std::process::Command;
 
@@ -16,13 +16,13 @@ const IPC: &str = "aeron:ipc?term-length=64k";
 const CLIENT_HEARTBEAT: i64 = 11;
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
 
-/// What the client's handlers have been told.
+/// Callback events of the client.
 fn events(peer: &mut Peer) -> Vec<String> {
     let reply = peer.call("events");
     reply["events"].as_array().unwrap().iter().map(|event| event.as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits until a handler has been told of it.
+/// Waits for a callback event.
 fn until_told(peer: &mut Peer, event: &str) {
     until(event, || events(peer).iter().any(|told| told == event).then_some(()));
 }
@@ -52,12 +52,12 @@ fn resources_are_added_and_given_up_while_the_client_goes_on() {
     assert_eq!((&again["session"], &again["original"]), (&first["session"], &first["original"]));
     assert_ne!(again["registration"], first["registration"]);
     peer.call("images name=s count=2");
-    // What was given up leaves nothing, whether the driver had answered or not.
+    // A cancelled command leaves no resource, whether or not the driver had answered.
     for channel in [IPC.to_owned(), format!("aeron:udp?endpoint=127.0.0.1:{}", free_port())] {
         peer.call(&format!("publish-async name=g channel={channel} stream=11"));
         peer.call("cancel name=g");
     }
-    // One that is refused is told to who awaits it.
+    // The refusal of an asynchronous command is returned by its poll.
     peer.call("publish-async name=g channel=aeron:udp?endpoint=127.0.0.1:0 stream=11");
     let refused = peer.refused("await name=g");
     assert_eq!(refused["code"], 1, "{refused}");
@@ -103,7 +103,7 @@ fn claims_are_committed_aborted_and_left() {
         assert!(after >= before + 544, "{before} {after}");
         peer.call_beside(&mut client, "send name=p length=500 count=1 from=1 claim=true");
         client.receive(&mut subscription, 0..2, 500);
-        // One that a shared publication's owner has forgotten is unblocked by the driver.
+        // The driver unblocks a claim that its owner abandoned on a shared publication.
         if !exclusive {
             peer.call_beside(&mut client, "hang name=p length=200");
             peer.call_beside(&mut client, "send name=p length=500 count=3 from=2");
@@ -127,7 +127,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
     let driver = OurDriver::start(&[]);
     let mut first = Kind::C.client(&driver.directory);
     let mut second = Kind::C.client(&driver.directory);
-    // A counter goes with its client, a static one stays, and whoever adds it again finds it.
+    // A counter is freed with its client. A static counter stays and is found again when added again.
     let counter = first.call("counter type=1001 label=mine value=7");
     let fixed = first.call("static-counter type=1002 label=fixed registration=77 value=5");
     let counter_event =
@@ -153,7 +153,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
         second.call(&format!("publish name=p channel={IPC}|session-id={} stream=10 exclusive=true", ids[2]));
     assert_eq!(published["session"], ids[2]);
 
-    // Handlers of the resources that a client adds, and of images that come and go.
+    // Handlers of added resources and of images.
     first.call(&format!("subscribe name=s channel={IPC} stream=10"));
     until_told(&mut first, &format!("subscription {IPC} 10"));
     until_told(&mut second, &format!("exclusive-publication {IPC}|session-id={} 10 {}", ids[2], ids[2]));
@@ -202,7 +202,7 @@ fn a_driver_that_is_killed_and_comes_back_is_a_time_out_to_the_client() {
     peer.call("send name=p length=100 count=5");
     driver.kill();
     let mut driver = start();
-    // The old file tells nothing any more: the client counts as closed, and is of no use.
+    // The old file has no more updates, so the client counts as closed and is unusable.
     until("the time-out", || (peer.call("state")["closed"] == true).then_some(()));
     until_told(&mut peer, "error 1000");
     let refused = peer.refused(&format!("publish name=q channel={IPC} stream=11"));

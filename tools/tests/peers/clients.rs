@@ -11,7 +11,7 @@ with_each_peer!(
     a_released_client_is_told_of_the_end_of_our_driver,
 );
 
-/// Who is silent is missed soon, but not who shares a machine that stands still for some seconds.
+/// The timeout detects silent clients soon but tolerates a machine that stalls for some seconds.
 const LIVENESS: [&str; 2] = ["aeron.client.liveness.timeout=20s", "aeron.publication.unblock.timeout=21s"];
 
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
@@ -61,7 +61,7 @@ fn a_stalled_client_is_timed_out_and_finds_itself_closed(kind: Kind) {
     let mut watch = Client::connect(&driver.directory);
     watch.until("the time-out", |aeron| (aeron.counters().value(CLIENT_TIMEOUTS) == 1).then_some(()));
     stalled.signal("CONT");
-    // The client learns of it by the driver's event or by its own clock, whichever comes first.
+    // The driver's event or the client's own clock ends the client, whichever is first.
     until("the end of the stalled client", || {
         let errors = stalled.errors();
         (errors.contains("client timeout from driver") || errors.contains(kind.late_client())).then_some(())

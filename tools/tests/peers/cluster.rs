@@ -25,7 +25,7 @@ fn connect(java: &mut Peer, node: &OurNode, session: &str) -> Value {
     java.call(&format!("cluster-connect session={session} endpoints={}", node.ingress_endpoints()))
 }
 
-/// How long it takes at most to end, and for a session to go on behind a crash.
+/// Maximum time of a shutdown, and of a session's recovery after a crash.
 const BOUND_NS: i64 = 5_000_000_000;
 
 fn end(node: &mut OurNode) {
@@ -108,7 +108,7 @@ fn a_node_starts_again_from_its_log_and_keeps_the_sessions_that_were_open() {
         node.process.kill();
         let watch = Stopwatch::start();
         node.restart();
-        // What a client offers before it is told is lost with the node's old streams.
+        // An offer before the client learns of the new leader is lost with the old streams.
         java.call(&format!("cluster-await-leader session=b count={restart}"));
         let echoed = java.call("cluster-echo session=b length=100 count=1000");
         is_in_time(watch);
@@ -138,7 +138,7 @@ fn a_node_starts_again_from_its_log_and_keeps_the_sessions_that_were_open() {
     assert!(verified.contains("(recordingId=0) OK") && !verified.contains("ERR"), "{verified}");
 }
 
-/// What the released tool says of the node's cluster directory.
+/// Output of the released tool for the node's cluster directory.
 fn cluster_tool(node: &OurNode, command: &str) -> String {
     let cluster = node.directory().join("node/cluster");
     let arguments = [cluster.to_str().unwrap(), command];

@@ -16,10 +16,10 @@ with_each_peer!(
 );
 
 const MTU: i64 = 1_408;
-/// What fits into the default window of 128 KiB.
+/// Largest multiple of the MTU in the default window of 128 KiB.
 const MAX_WINDOW: i64 = 131_072 / MTU * MTU;
 const PER_IMAGE: i64 = 10;
-/// Between two looks at the windows when nothing stands still.
+/// Maximum interval between two samples of the windows.
 const OFTEN_NS: i64 = 500_000_000;
 const SETTINGS: [&str; 1] = ["aeron.CubicCongestionControl.measureRtt=true"];
 
@@ -53,7 +53,7 @@ fn their_state(counters: &Value) -> Option<(i64, i64)> {
 #[derive(Default)]
 struct Trajectory {
     windows: Vec<i64>,
-    /// The shortest round trip: a machine that stands still makes others longer.
+    /// The shortest round trip: a stalled machine makes others longer.
     rtt_ns: Option<i64>,
     last_look_ns: Option<i64>,
     longest_pause_ns: i64,
@@ -73,13 +73,14 @@ impl Trajectory {
         }
     }
 
-    /// Without losses it grows from the first estimate to all that the receiver has room for.
+    /// Without losses the window grows from the initial estimate to the receiver's limit.
     fn check_growth(&self, side: &str) {
         let windows: Vec<_> = self.windows.iter().copied().filter(|window| *window > 0).collect();
         assert!(windows.is_sorted(), "{side}: {windows:?}");
         assert!(windows.iter().all(|window| window % MTU == 0 && *window >= 10 * MTU), "{side}: {windows:?}");
         assert_eq!(windows.last(), Some(&MAX_WINDOW), "{side}: {windows:?}");
-        // The curve takes seconds and is flat where it meets its maximum: who looks often sees several steps on the way.
+        // The curve takes seconds and is flat where it meets its maximum: who looks often sees several steps on the
+        // way.
         let has_looked_often = self.longest_pause_ns < OFTEN_NS;
         assert!(windows.len() >= 4 || !has_looked_often, "{side}: {windows:?}");
         assert!(self.rtt_ns.is_some_and(|rtt_ns| rtt_ns < 1_000_000_000), "{side}: {:?}", self.rtt_ns);
@@ -109,7 +110,7 @@ fn windows_grow_alike_on_both_sides_and_round_trips_are_measured(kind: Kind) {
     let (mut peer, _home) = kind.with_own_driver(&SETTINGS);
     let mut client = Client::connect(&driver.directory);
     let (mut subscription, mut publication) = streams(&mut peer, &mut client);
-    let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
+    let (mut ours, mut other) = (Trajectory::default(), Trajectory::default());
     let (mut sent, mut next) = (0, 0);
     until("both windows at their maximum", || {
         // A few messages each way let the windows be asked for.
@@ -121,12 +122,12 @@ fn windows_grow_alike_on_both_sides_and_round_trips_are_measured(kind: Kind) {
         client.send(&mut publication, next..next + 5, 1_000);
         peer.finish_beside(receive, &mut client);
         next += 5;
-        own.note(our_state(&client));
+        ours.note(our_state(&client));
         other.note(their_state(&peer.call_beside(&mut client, "counters")));
         let is_at_most = |trajectory: &Trajectory| trajectory.windows.last() == Some(&MAX_WINDOW);
-        (is_at_most(&own) && is_at_most(&other)).then_some(())
+        (is_at_most(&ours) && is_at_most(&other)).then_some(())
     });
-    own.check_growth("ours");
+    ours.check_growth("ours");
     other.check_growth("theirs");
     assert_eq!(peer.exit(), "");
     driver.stop();
@@ -142,7 +143,7 @@ fn losses_narrow_the_windows_and_nothing_is_missing(kind: Kind) {
     let (mut peer, _home) = kind.with_own_driver(&[&SETTINGS, &texts(&loss)[..]].concat());
     let mut client = Client::connect(&driver.directory);
     let (mut subscription, mut publication) = streams(&mut peer, &mut client);
-    let (mut own, mut other) = (Trajectory::default(), Trajectory::default());
+    let (mut ours, mut other) = (Trajectory::default(), Trajectory::default());
     for round in 0..20 {
         let from = round * 40;
         let send = peer.begin(&format!("send name=p length=1376 count=40 from={from}"));
@@ -151,10 +152,10 @@ fn losses_narrow_the_windows_and_nothing_is_missing(kind: Kind) {
         let receive = peer.begin(&format!("receive name=s length=1376 count=40 from={from}"));
         client.send(&mut publication, from..from + 40, 1_376);
         peer.finish_beside(receive, &mut client);
-        own.note(our_state(&client));
+        ours.note(our_state(&client));
         other.note(their_state(&peer.call_beside(&mut client, "counters")));
     }
-    for (side, trajectory) in [("ours", own), ("theirs", other)] {
+    for (side, trajectory) in [("ours", ours), ("theirs", other)] {
         let windows: Vec<_> = trajectory.windows.iter().copied().filter(|window| *window > 0).collect();
         assert!(
             windows.iter().all(|window| window % MTU == 0 && *window <= MAX_WINDOW),

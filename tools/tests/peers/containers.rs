@@ -29,7 +29,7 @@ pub(crate) const SNAPSHOT: i64 = 4;
 const SHUTDOWN: i64 = 5;
 pub(crate) const ABORT: i64 = 6;
 
-/// A dead service is missed soon, but neither a service nor a session where a machine stands still for some seconds.
+/// The timeouts detect a dead service soon but tolerate a machine that stalls for some seconds.
 const SETTINGS: [&str; 3] = [
     "aeron.client.liveness.timeout=20s",
     "aeron.publication.unblock.timeout=21s",
@@ -48,7 +48,7 @@ struct World {
     client: Option<Session>,
 }
 
-/// A session of ours, and the client of the driver that it lives on.
+/// A session of our client, with its client of the driver.
 pub(crate) struct Session {
     pub(crate) client: Client,
     cluster: ClusterClient,
@@ -59,9 +59,9 @@ impl Session {
     pub(crate) fn open(aeron_directory: &Path, ingress_port: u16) -> Self {
         let context = cluster::context(&format!("0=127.0.0.1:{ingress_port}"));
         let client = Client::connect(aeron_directory);
-        let mut own = Self { client, cluster: ClusterClient::new(context).unwrap(), heard: Vec::new() };
-        own.until("the session", |own| own.cluster.is_connected().then_some(()));
-        own
+        let mut session = Self { client, cluster: ClusterClient::new(context).unwrap(), heard: Vec::new() };
+        session.until("the session", |session| session.cluster.is_connected().then_some(()));
+        session
     }
 
     fn poll(&mut self) -> Result<(), ClusterClientError> {
@@ -81,12 +81,12 @@ impl Session {
     }
 
     pub(crate) fn send(&mut self, text: &str) {
-        self.until("room", |own| own.cluster.offer(text.as_bytes()).is_ok().then_some(()));
+        self.until("room", |session| session.cluster.offer(text.as_bytes()).is_ok().then_some(()));
     }
 
-    /// Sends bytes and returns the next message that comes back.
+    /// Sends bytes and returns the next message.
     pub(crate) fn answer_to(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.until("room", |own| own.cluster.offer(bytes).is_ok().then_some(()));
+        self.until("room", |session| session.cluster.offer(bytes).is_ok().then_some(()));
         let mut answer = None;
         until("the answer", || {
             let mut listener = |_: i64, _: i64, message: &[u8]| {
@@ -102,24 +102,24 @@ impl Session {
     fn exchange(&mut self, text: &str, services: usize) {
         let before = self.heard.len();
         self.send(text);
-        self.until(text, |own| (own.heard.len() >= before + services).then_some(()));
-        assert!(self.heard[before..].iter().all(|own| own == text), "{:?}", &self.heard[before..]);
+        self.until(text, |session| (session.heard.len() >= before + services).then_some(()));
+        assert!(self.heard[before..].iter().all(|answer| answer == text), "{:?}", &self.heard[before..]);
     }
 
     fn counter(aeron: &Aeron, type_id: i32) -> Option<i32> {
-        aeron.counters().find(&mut |_, own, _| own == type_id)
+        aeron.counters().find(&mut |_, id, _| id == type_id)
     }
 
     pub(crate) fn set(&mut self, type_id: i32, value: i64) {
-        let id = self.until("the counter", |own| Self::counter(&own.client.aeron, type_id));
+        let id = self.until("the counter", |session| Self::counter(&session.client.aeron, type_id));
         self.client.aeron.counters().counter(id).unwrap().set_ordered(value);
     }
 
     pub(crate) fn await_value(&mut self, type_id: i32, value: i64) {
         let what = format!("value {value} of counter {type_id}");
-        self.until(&what, |own| {
-            let id = Self::counter(&own.client.aeron, type_id)?;
-            (own.client.aeron.counters().value(id) == value).then_some(())
+        self.until(&what, |session| {
+            let id = Self::counter(&session.client.aeron, type_id)?;
+            (session.client.aeron.counters().value(id) == value).then_some(())
         });
     }
 }
@@ -177,7 +177,7 @@ impl World {
         &self.said[service_id]
     }
 
-    /// Waits, with the client at work, until what a service has said has what is wanted.
+    /// Waits until the output of a service satisfies a condition, while the client works.
     fn until_heard<V>(
         &mut self,
         service_id: usize,
@@ -198,7 +198,7 @@ impl World {
 
     fn until_said_times(&mut self, service_id: usize, line: &str, count: usize) {
         self.until_heard(service_id, line, |said| {
-            (said.iter().filter(|own| *own == line).count() >= count).then_some(())
+            (said.iter().filter(|output| *output == line).count() >= count).then_some(())
         });
     }
 
@@ -222,7 +222,7 @@ impl World {
         let client = self.client();
         let before = client.heard.len();
         client.send("state");
-        client.until("the states", |own| (own.heard.len() == before + services).then_some(()));
+        client.until("the states", |session| (session.heard.len() == before + services).then_some(()));
         let states = client.heard[before..].to_vec();
         assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
         states[0].clone()
@@ -234,8 +234,8 @@ impl World {
         for mut container in std::mem::take(&mut self.containers) {
             let status = container.wait();
             assert!(status.success(), "{status}: {}", container.errors());
-            // How its agent ends is an error to the container, which it finds in its mark file at the next start. The node does
-            // not wait for it: who is slow sees the driver go.
+            // The container writes its agent's end as an error into its mark file and reports it at the next start. The
+            // node does not wait for it, so a slow container may lose the driver first.
             let is_expected = |line: &str| {
                 line.ends_with("expected termination")
                     || line.ends_with(") has been shutdown")
@@ -256,7 +256,7 @@ impl World {
         self.forget_containers();
     }
 
-    /// A container that was killed holds its mark file for ten seconds more: nobody waits for that here.
+    /// Removes the mark files of killed containers, which would block a restart for ten seconds.
     fn forget_containers(&self) {
         for service_id in 0..self.services {
             let name = format!("node/cluster/cluster-mark-service-{service_id}.dat");

@@ -50,7 +50,7 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-/// What of a key does not come from the run.
+/// Part of a key that does not depend on the run.
 fn key_of(type_id: i32, key: &[u8]) -> Vec<u8> {
     match type_id {
         // The name of the client's counter, its address with a port of the system's, a stream with its registration id.

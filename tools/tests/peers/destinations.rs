@@ -16,7 +16,7 @@ with_each_peer!(
     several_sources_are_one_image_on_either_side,
 );
 
-/// Who leaves is missed soon, but not who shares a machine that stands still for some seconds.
+/// The timeout detects a departed receiver soon but tolerates a machine that stalls for some seconds.
 const SETTINGS: [&str; 1] = ["aeron.image.liveness.timeout=10s"];
 const STREAM: i32 = 10;
 const TERM: &str = "term-length=1m";
@@ -123,7 +123,7 @@ fn our_publication_feeds_the_destinations_that_it_is_given(kind: Kind) {
     sides.call("images name=s count=1");
     sides.call("images name=t count=1");
     sides.we_send(&mut publication, &["s", "t"]);
-    // One goes by its channel, and comes back; the other goes by its id.
+    // The first destination is removed by its channel and added again; the second is removed by its id.
     let removed = sides.client.aeron.remove_destination(id, &first).unwrap();
     sides.done(removed);
     sides.call("images name=s count=0");

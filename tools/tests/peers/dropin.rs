@@ -19,7 +19,7 @@ with_each_peer!(
     a_new_client_works_behind_a_restart_while_old_ones_time_out,
 );
 
-/// What the harness sets beside the directory.
+/// Environment that the harness sets besides the directory.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("AERON_CLIENT_LIVENESS_TIMEOUT", "10000000000"),
     ("AERON_IMAGE_LIVENESS_TIMEOUT", "10000000000"),
@@ -111,7 +111,7 @@ fn our_driver_serves_as_the_released_system_tests_start_it(kind: Kind) {
             aeron.counters().for_each(&mut |_, kind, _, _| channels += usize::from([6, 7].contains(&kind)));
             (channels == 0).then_some(())
         });
-        // Only what was provoked.
+        // The error log holds only the provoked errors.
         let errors: serde_json::Value = serde_json::from_str(&errors_of(&aeron)).unwrap();
         for error in errors["errors"].as_array().unwrap() {
             let text = error["text"].as_str().unwrap();
@@ -160,13 +160,13 @@ fn a_new_client_works_behind_a_restart_while_old_ones_time_out(kind: Kind) {
             assert_eq!(driver.wait().code(), Some(15));
         }
         let mut driver = start();
-        // The old client waits for its driver as long as its time-out is; nobody else waits for it.
+        // The old client waits for its driver timeout; other clients need not wait.
         let mut new = kind.client(&aeron);
         stream(&mut new);
         until("the end of the old client", || old.errors().contains(kind.driver_timeout()).then_some(()));
         let refused = old.refused("publish name=q channel=aeron:ipc?term-length=64k stream=11");
         assert!(refused["error"].as_str().unwrap().contains(kind.closed_client()), "{refused}");
-        // What the old one does at its end does not reach the new driver.
+        // Closing the old client does not affect the new driver.
         new.call("send name=p length=100 from=10 count=10");
         new.call("receive name=s length=100 from=10 count=10");
         assert_eq!(new.exit(), "");

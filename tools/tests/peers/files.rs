@@ -119,27 +119,28 @@ fn the_released_tools_read_our_counters_errors_and_losses() {
 /// `harrier stat`, `errors`, `loss` and `streams` beside what the released tools say of the same driver.
 fn our_commands_say_the_same(driver: &OurDriver, theirs: &[(i32, &str)], losses: &str, streams: &str) {
     let ours = |command: &str, arguments: &[&str]| {
-        let mut own = harrier();
-        own.arg(command).arg("--aeron-dir").arg(&driver.directory).args(arguments);
-        Process::run(command, &mut own).0
+        let mut tool = harrier();
+        tool.arg(command).arg("--aeron-dir").arg(&driver.directory).args(arguments);
+        Process::run(command, &mut tool).0
     };
     let stat: Value = serde_json::from_str(&ours("stat", &["--json"])).unwrap();
     let counters = stat["counters"].as_array().unwrap();
     // The first line is one of the time, and each tool was a client for a moment.
     let is_counter = |label: &str| !label.starts_with("Aeron Stat") && !label.starts_with("client-heartbeat");
     for (id, label) in theirs.iter().filter(|(_, label)| is_counter(label)) {
-        let own = counters.iter().find(|own| own["id"] == *id).unwrap_or_else(|| panic!("{id} {label}"));
-        assert_eq!(own["label"], *label);
+        let counter =
+            counters.iter().find(|counter| counter["id"] == *id).unwrap_or_else(|| panic!("{id} {label}"));
+        assert_eq!(counter["label"], *label);
     }
     assert!(ours("errors", &[]).contains("1 distinct errors observed."));
     assert_eq!(ours("loss", &[]), losses);
-    let own = ours("streams", &[]);
+    let output = ours("streams", &[]);
     let words =
         streams.lines().filter_map(|line| line.split_once(" : ")).flat_map(|(_, rest)| rest.split(' '));
     let words: Vec<&str> = words.filter(|word| word.contains(':')).collect();
     assert!(words.len() > 10, "{streams}");
     for word in words {
-        assert!(own.contains(word), "{word} is not in\n{own}");
+        assert!(output.contains(word), "{word} is not in\n{output}");
     }
     assert!(ours("backlog", &[]).contains("bytes remaining in the sender window"));
 }

@@ -1,5 +1,5 @@
-//! aeron-go's service agent as a process of its own on our node, its cluster client and its archive client: a program that
-//! knows nothing of this code and of which nothing was changed. The transcripts are those of the released node.
+//! aeron-go's service agent as a process of its own on our node, its cluster client and its archive client: a program
+//! that knows nothing of this code and of which nothing was changed. The transcripts are those of the released node.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ mod value {
     pub const STANDBY_SNAPSHOT: i64 = 7;
 }
 
-/// A dead service is missed soon, and so is a session that was left, but not where a machine stands still for some seconds.
+/// The timeouts detect dead services and abandoned sessions soon but tolerate a machine that stalls for some seconds.
 const SETTINGS: [&str; 3] = [
     "aeron.client.liveness.timeout=20s",
     "aeron.publication.unblock.timeout=21s",
@@ -116,7 +116,7 @@ impl World {
         self.directory.path().join("aeron")
     }
 
-    /// Starts the node and then its services: at once, or when the recovery counter tells them where to begin.
+    /// Starts the node and then its services: immediately, or once the recovery counter exists.
     fn start(&mut self, wait_type: i32) {
         let services = self.services.to_string();
         let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
@@ -169,7 +169,7 @@ impl World {
     }
 
     fn counter(aeron: &Aeron, type_id: i32) -> Option<i32> {
-        aeron.counters().find(&mut |_, own, _| own == type_id)
+        aeron.counters().find(&mut |_, id, _| id == type_id)
     }
 
     fn set(&mut self, type_id: i32, value: i64) {
@@ -193,7 +193,7 @@ impl World {
         self.await_value(counter::STATE, value::ACTIVE);
     }
 
-    /// What a service has said so far.
+    /// Output of a service so far.
     fn transcript(&mut self, service_id: usize) -> &[Value] {
         let lines = self.go[service_id].lines_so_far();
         self.write_down(service_id, &lines);
@@ -272,7 +272,7 @@ fn logged_errors(path: &Path) -> Vec<String> {
     texts
 }
 
-/// What two runs of the same clients have in common: everything but times, ports, ids that were drawn and hashes of them.
+/// Reproducible part of an event: without times, ports, random ids and hashes of them.
 fn comparable(event: &Value) -> Option<String> {
     let kind = event["ev"].as_str()?;
     if !kind.starts_with("On") {
@@ -324,17 +324,17 @@ fn golden(name: &str) -> Vec<String> {
     text.lines().filter_map(|line| comparable(&serde_json::from_str(line).unwrap())).collect()
 }
 
-fn assert_transcript(own: &[Value], expected: &[String]) {
-    let own: Vec<String> = own.iter().filter_map(comparable).collect();
-    for (number, (own, expected)) in own.iter().zip(expected).enumerate() {
-        assert_eq!(own, expected, "event {number}");
+fn assert_transcript(actual: &[Value], expected: &[String]) {
+    let actual: Vec<String> = actual.iter().filter_map(comparable).collect();
+    for (number, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        assert_eq!(actual, expected, "event {number}");
     }
-    assert!(own.len() >= expected.len(), "it ends with {:?}", own.last());
+    assert!(actual.len() >= expected.len(), "it ends with {:?}", actual.last());
 }
 
-/// All of the library's transcripts, one after the other on one node: timers, offers through the log, fragmented messages,
-/// a snapshot, a kill, a restart, a close by the service, suspend and resume, a shutdown, a restart, an abort. The service
-/// starts as early as the driver lets it.
+/// All of the library's transcripts, one after the other on one node: timers, offers through the log, fragmented
+/// messages, a snapshot, a kill, a restart, a close by the service, suspend and resume, a shutdown, a restart, an
+/// abort. The service starts as early as the driver lets it.
 #[test]
 fn the_callbacks_are_those_of_the_released_node() {
     if !is_available() {
@@ -350,7 +350,7 @@ fn the_callbacks_are_those_of_the_released_node() {
         event["ev"] == "OnSessionClose" && event["session"] == 2
     });
     let mut expected = golden("a-first-start");
-    // The released node was stopped by a signal, which its service hears of; ours is killed.
+    // A signal stopped the released node, and its service reports that; our node is killed.
     expected.pop();
     assert_transcript(world.transcript(0), &expected);
     let digest =
@@ -366,9 +366,9 @@ fn the_callbacks_are_those_of_the_released_node() {
     world.await_value(counter::STATE, value::ACTIVE);
     world.await_value(counter::TOGGLE, value::NEUTRAL);
     world.end_by(value::SHUTDOWN);
-    let own = &world.transcripts[0];
-    assert_transcript(own, &golden("b-after-snapshot-and-kill"));
-    let started = own.iter().find(|event| event["ev"] == "OnStart").unwrap();
+    let transcript = &world.transcripts[0];
+    assert_transcript(transcript, &golden("b-after-snapshot-and-kill"));
+    let started = transcript.iter().find(|event| event["ev"] == "OnStart").unwrap();
     assert_eq!(started["state"]["digest"], digest["digest"]);
 
     world.restart(counter::RECOVERY);
@@ -400,8 +400,9 @@ fn two_services_offer_through_the_log_snapshot_and_come_back_equal() {
     // The tail of the log behind the last snapshot.
     world.client("-count 0 -script add,internal");
     world.end_by(value::SHUTDOWN);
-    let last =
-        |own: &[Value]| own.iter().rfind(|event| event["ev"] == "OnTakeSnapshot").unwrap()["state"].clone();
+    let last = |transcript: &[Value]| {
+        transcript.iter().rfind(|event| event["ev"] == "OnTakeSnapshot").unwrap()["state"].clone()
+    };
     let states = [last(&world.transcripts[0]), last(&world.transcripts[1])];
     assert_eq!(states[0]["digest"], states[1]["digest"]);
     assert_eq!(states[0]["intSeen"], 4);
@@ -442,7 +443,8 @@ fn a_killed_service_ends_the_node_and_both_come_back_from_the_log() {
     assert_eq!(replayed, 2 * messages);
 }
 
-/// The library takes a standby's snapshot for one of its own and acks it: the released module fails its next snapshot then.
+/// The library takes a standby's snapshot for one of its own and acks it: the released module fails its next snapshot
+/// then.
 #[test]
 fn an_ack_of_a_standbys_snapshot_does_no_harm() {
     if !is_available() {

@@ -13,7 +13,7 @@ use crate::support::client::Client;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 
-/// Longest that a program of the library goes on; other tests may hold the processor meanwhile.
+/// Maximum run time of a program of the library; other tests may occupy the processor.
 const TIMEOUT: [&str; 2] = ["-timeout", "100s"];
 
 /// A program that runs.

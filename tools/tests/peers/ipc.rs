@@ -87,7 +87,7 @@ fn requests_and_answers_over_ipc_between_our_client_and_theirs(kind: Kind) {
         peer.finish(send);
     }
 
-    // The peer asks, we answer; neither hears the other pair.
+    // The peer requests, we answer; neither receives messages of the other pair.
     let mut requests = client.subscription(CHANNEL, 12);
     let id = peer.call(&format!("subscribe name=t channel={ANSWERS} stream=11"))["registration"].to_string();
     peer.call(&format!("publish name=q channel={CHANNEL}|response-correlation-id={id} stream=12"));

@@ -1,4 +1,4 @@
-//! How the released Java client, media driver and archive are built and started.
+//! Building and starting the released Java client, media driver and archive.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use crate::peers::peer::{self, Kind, Peer};
 use crate::support::source;
 
-/// Flags of every virtual machine: small, quick to start, without files for its own monitors, open where Agrona needs it.
+/// Flags of every virtual machine: small, quick to start, without files for its own monitors, open where Agrona needs
+/// it.
 const FLAGS: [&str; 6] = [
     "-Xms32m",
     "-Xmx256m",

@@ -1,5 +1,5 @@
-//! One service of ours on the released consensus module and on our own in turn: each goes on from the snapshots and the log
-//! that the other has written.
+//! One service of ours on the released consensus module and on our own in turn. Each continues from the snapshots and
+//! the log of the other.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ impl ClusteredService for Tally {
         if let Some(session) = session {
             let answer = format!("{} {:x}", self.count, self.hash);
             let id = session.id;
-            // In a replay a session may be gone by now.
+            // The session of a replayed message may be closed by now.
             let _told = cluster.reply(id, answer.as_bytes());
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn send(session: &mut Session, what: &str, count: usize) -> String {
     for number in 0..count {
         session.send(&format!("{what} {number}"));
     }
-    session.until("the answers", |own| (own.heard.len() == before + count).then_some(()));
+    session.until("the answers", |session| (session.heard.len() == before + count).then_some(()));
     session.heard.last().cloned().unwrap()
 }
 
@@ -88,7 +88,7 @@ pub(super) fn send(session: &mut Session, what: &str, count: usize) -> String {
 pub(super) fn state(session: &mut Session) -> String {
     let before = session.heard.len();
     session.send("?");
-    session.until("the state", |own| (own.heard.len() > before).then_some(()));
+    session.until("the state", |session| (session.heard.len() > before).then_some(()));
     session.heard[before].clone()
 }
 
@@ -98,7 +98,7 @@ struct Life {
     at_end: String,
 }
 
-/// What is done in each life: go on, take a snapshot, go on behind it, and end without another one.
+/// Steps of each run: continue, take a snapshot, continue after it, and end without another one.
 fn live(home: &Path, port: u16, what: &str, expected: Option<&str>) -> Life {
     let mut session = Session::open(&home.join("aeron"), port);
     if let Some(expected) = expected {
@@ -175,7 +175,7 @@ fn a_log_that_either_tool_has_seeded_starts_any_number_of_times_on_either_module
             false => java::program(&[], "io.aeron.cluster.ClusterTool", &arguments),
         };
         Process::run("the seeding", &mut tool);
-        // What came behind the snapshot is forgotten.
+        // Later state than the snapshot's is lost.
         let mut expected = last.at_snapshot.clone();
         for is_ours in [true, false, true] {
             let run = if is_ours { on_our_module } else { on_released_module };

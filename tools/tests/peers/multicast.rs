@@ -56,7 +56,7 @@ fn drivers_of_both_kinds_send_to_a_group_of_both_kinds_with_losses(kind: Kind) {
     peer.call(&format!("subscribe name=t channel={group}|gtag=5 stream=11"));
     let mut subscriptions = [10, 11].map(|stream| client.subscription(&format!("{group}|gtag=5"), stream));
 
-    // We send: nobody may be outrun, so all that is lost is repaired.
+    // We send. Flow control waits for both receivers, so every loss is repaired.
     let mut publication = client.exclusive(&format!("{group}|fc=min,g:/2|{TERM}"), 10);
     client.until("both receivers", |_| publication.is_connected().then_some(()));
     for (length, count) in SIZES {
@@ -84,18 +84,18 @@ fn drivers_of_both_kinds_send_to_a_group_of_both_kinds_with_losses(kind: Kind) {
         assert!(ours(counter) > 0 && value(&theirs, counter) > 0, "counter {counter}");
     }
     assert_eq!((ours(POSSIBLE_TTL_ASYMMETRY), value(&theirs, POSSIBLE_TTL_ASYMMETRY)), (0, 0));
-    // One that stood still for too long comes back with its next status message.
+    // A receiver that stalled too long rejoins with its next status message.
     until("both receivers", || {
         let counters = peer.call_beside(&mut client, "counters");
         (labels(&counters, FLOW_CONTROL_RECEIVERS)[0].1 == 2).then_some(())
     });
     // Sockets are shown alike.
     let bound = format!("0.0.0.0:{port}");
-    let mut own: Vec<_> =
+    let mut listed: Vec<_> =
         client.counters().into_iter().filter(|one| i64::from(one.1) == LOCAL_SOCKET_ADDRESS).collect();
-    own.sort();
-    assert_eq!(own.len(), 2);
-    assert!(own.iter().all(|(_, _, _, label)| label.ends_with(&bound)), "{own:?}");
+    listed.sort();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().all(|(_, _, _, label)| label.ends_with(&bound)), "{listed:?}");
     let their = labels(&theirs, LOCAL_SOCKET_ADDRESS);
     assert!(their.len() == 2 && their.iter().all(|(label, _)| label.ends_with(&bound)), "{their:?}");
     drop(publication);
@@ -127,7 +127,7 @@ fn hops_of_a_group_are_told_alike(kind: Kind) {
     peer.call_beside(&mut client, "images name=s count=1");
     let seen = value(&peer.call_beside(&mut client, "counters"), POSSIBLE_TTL_ASYMMETRY);
     assert_eq!(seen, i64::from(kind.compares_hops_of_every_setup()));
-    // As many as the driver of each side has.
+    // A subscription whose TTL differs from the publication's counts as an asymmetry on our side too.
     let group = format!("aeron:udp?endpoint=224.20.30.49:{}|interface=localhost", free_port());
     let mut wide = client.subscription(&format!("{group}|ttl=4"), 12);
     peer.call_beside(&mut client, &format!("publish name=q channel={group} stream=12"));

@@ -76,7 +76,8 @@ fn await_names(client: &mut Client, asks: bool) {
     }
 }
 
-/// Our counters have the labels of the released driver. `asked` is the port of the bootstrap neighbour that our driver asks.
+/// Our counters have the labels of the released driver. `asked` is the port of the bootstrap neighbour that our driver
+/// asks.
 fn assert_counters(counters: Vec<(i32, i32, i64, String)>, port: u16, asked: Option<u16>) {
     let of_type = |wanted: i64| {
         let found = counters.iter().filter(|counter| i64::from(counter.1) == wanted);

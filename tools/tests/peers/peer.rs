@@ -87,7 +87,7 @@ impl Kind {
         }
     }
 
-    /// Settings that make a driver lose data datagrams that come in.
+    /// Settings that make a driver drop received data datagrams.
     pub fn data_loss(self, rate: f64, seed: u64) -> Vec<String> {
         match self {
             Self::Java => vec![
@@ -106,9 +106,9 @@ impl Kind {
     }
 }
 
-/// Where the released implementations differ, by the rules of spec 02; and what only one of them has.
+/// Differences between the released implementations, by the rules of spec 02, and features of only one of them.
 impl Kind {
-    /// Where a driver is this project's, it says what Java's does (spec 02 §5.3, DECISION), to whichever client.
+    /// This project's driver behaves like Java's for every client (spec 02 §5.3, DECISION).
     pub const OURS: Self = Self::Java;
 
     /// Code of an add with a host that is not found (spec 02 §5.16).
@@ -127,7 +127,7 @@ impl Kind {
         }
     }
 
-    /// How a driver writes the place of a time stamp in an error.
+    /// Offset of a time stamp as a driver formats it in an error.
     pub fn stamp_place(self, place: i32) -> String {
         match (self, place) {
             (Self::Java, place) => place.to_string(),
@@ -156,7 +156,7 @@ impl Kind {
         }
     }
 
-    /// What turns on the names that drivers tell each other (spec 02 §5.12); Java's has an interface to do so.
+    /// Setting that enables name resolution between drivers (spec 02 §5.12); Java's driver needs an interface.
     pub fn gossip(self) -> Option<&'static str> {
         match self {
             Self::Java => None,
@@ -164,7 +164,7 @@ impl Kind {
         }
     }
 
-    /// What a client that the driver has given up says when it is used.
+    /// Error of a client that its driver has timed out.
     pub fn closed_client(self) -> &'static str {
         match self {
             Self::Java => "Aeron client is ",
@@ -172,7 +172,7 @@ impl Kind {
         }
     }
 
-    /// What a client reports when its own clock tells it that it was stopped.
+    /// Error of a client that detects its own stall.
     pub fn late_client(self) -> &'static str {
         match self {
             Self::Java => "ConductorServiceTimeoutException",
@@ -180,7 +180,7 @@ impl Kind {
         }
     }
 
-    /// What a client reports when its driver has given no sign of life for too long.
+    /// Error of a client whose driver has timed out.
     pub fn driver_timeout(self) -> &'static str {
         match self {
             Self::Java => "DriverTimeoutException",
@@ -188,7 +188,7 @@ impl Kind {
         }
     }
 
-    /// What a client reports when its driver has closed its file.
+    /// Errors of a client whose driver has closed its file.
     pub fn driver_shutdown(self) -> [&'static str; 2] {
         match self {
             Self::Java => ["DriverTimeoutException", "shutdown"],
@@ -305,7 +305,7 @@ impl Peer {
         }
     }
 
-    /// The outcome of a command, while a client of ours goes on with its duty cycles.
+    /// Waits for the outcome of a command while our client runs its duty cycles.
     pub fn finish_beside(&mut self, pending: Pending, client: &mut Client) -> Value {
         let deadline_ns = SystemClock.now().ns + PATIENCE_NS;
         let mut idle = patient_idle();
@@ -316,7 +316,7 @@ impl Peer {
         self.finish(pending)
     }
 
-    /// Runs a command to its end, while a client of ours goes on with its duty cycles.
+    /// Runs a command while our client runs its duty cycles.
     pub fn call_beside(&mut self, client: &mut Client, line: &str) -> Value {
         let pending = self.begin(line);
         self.finish_beside(pending, client)
@@ -361,7 +361,7 @@ impl Peer {
         self.process.signal(signal);
     }
 
-    /// What has come on standard error.
+    /// Output on standard error so far.
     pub fn errors(&self) -> String {
         self.process.errors()
     }

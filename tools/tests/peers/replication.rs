@@ -24,7 +24,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Each archive has its own driver, or ours is on the released one.
+    /// Starts both archives, ours on its own driver or on the released one.
     fn start(is_on_javas_driver: bool) -> Self {
         let home = directory("replication");
         let java_control = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
@@ -199,7 +199,7 @@ fn copies(pair: &mut Pair, from: &str, to: &str) {
         named("STOP", target, stop, true),
     ];
     assert_eq!(pair.news(to, id, 4), expected, "{from} to {to}");
-    // What follows is copied until it is told to stop.
+    // A live recording is copied until the replication is stopped.
     let id = pair.replicate(from, to, source, &format!("to={target}"));
     assert_eq!(pair.news(to, id, 1), [named("EXTEND", target, stop, true)]);
     pair.java.call(&format!("archive-await archive={to} recording={target} position={position}"));
@@ -217,11 +217,11 @@ fn copies(pair: &mut Pair, from: &str, to: &str) {
     pair.close_recording(from);
 }
 
-/// The replay comes over a response channel, with a session of its own.
+/// Copies over a response channel, with a separate session.
 fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
     let control = format!("127.0.0.1:{}", free_port());
-    // The released archive keeps the session of its client's request stream for the stream that asks for the replay, which
-    // then clashes, unless the client itself is answered over a response channel.
+    // The released archive keeps the session of its client's request stream for the stream that asks for the replay,
+    // which then clashes, unless the client itself is answered over a response channel.
     let response = match to {
         "java" => format!("response=aeron:udp?control-mode=response|control=127.0.0.1:{}", free_port()),
         _ => String::new(),

@@ -3,7 +3,8 @@
 //! same place).
 //!
 //! Captures differ in how often timers fired between two steps of a program. So repetitions are left out on both sides:
-//! idle heartbeats, status messages of a flowing stream, and each later copy of what a timer repeats or of what opens a stream.
+//! idle heartbeats, status messages of a flowing stream, and each later copy of what a timer repeats or of what opens a
+//! stream.
 
 mod relay;
 mod response;
@@ -24,12 +25,12 @@ use crate::support::{directory, until};
 with_each_peer!(our_sender_and_their_receiver_speak_in_the_captured_order);
 
 const STREAM: i32 = 1_001;
-/// An image that is left ends soon, but not where a machine stands still for some seconds.
+/// The timeout ends an abandoned image soon but tolerates a machine that stalls for some seconds.
 const LIVENESS: &str = "aeron.image.liveness.timeout=10s";
-/// Of congestion control that a channel asks for.
+/// Driver setting of congestion control; the channel selects the algorithm.
 const MEASURE_RTT: &str = "aeron.CubicCongestionControl.measureRtt=true";
 
-/// Who receives.
+/// The receiving side.
 enum Receiver {
     Ours(Option<Subscription>),
     Theirs(Box<Peer>),
@@ -72,7 +73,7 @@ struct Stage {
     _home: tempfile::TempDir,
 }
 
-/// What a stage is built for.
+/// Parameters of a stage.
 #[derive(Debug, Clone, Copy, Default)]
 struct Setting {
     loses_a_fragment: bool,
@@ -82,7 +83,7 @@ struct Setting {
     publication: &'static str,
 }
 
-/// Where streams begin.
+/// Initial position of the streams.
 const START: &str = "session-id=16909060|init-term-id=7|term-id=7|term-offset=0|term-length=64k|mtu=1408";
 
 impl Stage {
@@ -103,7 +104,7 @@ impl Stage {
         stage
     }
 
-    /// A publication whose destinations come to its control address, through the relay.
+    /// A publication whose destinations join at its control address, through the relay.
     fn multi_destination(kind: Option<Kind>) -> Self {
         let driver = OurDriver::start(&[LIVENESS, MEASURE_RTT, "aeron.timer.interval=1s"]);
         let home = directory("peer");
@@ -338,7 +339,7 @@ fn round_trips(kind: Option<Kind>) -> Vec<Step> {
     stage.end()
 }
 
-/// A receiver that comes to a publication's control address, and leaves.
+/// A receiver joins at a publication's control address and leaves.
 fn multi_destination(kind: Option<Kind>) -> Vec<Step> {
     let mut stage = Stage::multi_destination(kind);
     stage.send(10);
@@ -364,8 +365,8 @@ fn check(kind: Option<Kind>) {
         ("mdc", multi_destination),
     ];
     for (name, scenario) in scenarios {
-        // A receiver's first question for the round trip and the sender's first heartbeat cross: each way has its order,
-        // and the heartbeat may come behind the answer.
+        // A receiver's first RTT request and the sender's first heartbeat cross. Order is fixed per direction only, and
+        // the heartbeat may follow the answer.
         let in_order = |mut steps: Vec<Step>| {
             if name == "rttm" {
                 let is_idle = |step: &Step| (step.kind, step.flags) == ("HEARTBEAT", 0xC0);
@@ -379,8 +380,8 @@ fn check(kind: Option<Kind>) {
         assert!(expected.len() >= 5, "{name}");
         eprintln!("{name}");
         assert_eq!(found, expected, "{name}: found, expected");
-        // The C driver's receiver is silent after a revoke (spec 02, DECISION in §2.8), and in its capture of `rejoin` the
-        // ends of publication and subscription, told by two agents, cross. All else is alike.
+        // The C driver's receiver is silent after a revoke (spec 02, DECISION in §2.8). In its capture of `rejoin` the
+        // ends of publication and subscription cross, because two agents report them. Everything else is equal.
         if !["revoke", "rejoin"].contains(&name) {
             assert_eq!(
                 found,

@@ -1,5 +1,5 @@
-//! When an untethered subscription that does not poll lets its stream go on, on our driver and on a released one
-//! (spec 02 §3.11).
+//! Time after which a stalled untethered subscription releases its stream, on our driver and on a released one (spec 02
+//! §3.11).
 
 use serde_json::Value;
 
@@ -16,29 +16,29 @@ const SETTINGS: [&str; 5] = [
     "aeron.untethered.resting.timeout=800ms",
     "aeron.ipc.term.buffer.length=64k",
 ];
-/// How much earlier or later than its time a step may be seen, ms: the first one begins a little before the publication is
-/// blocked, and timers run every 50 ms.
+/// Tolerance of a step's time, ms. The first step begins a little before the publication is blocked, and timers run
+/// every 50 ms.
 const EARLY_MS: i64 = 150;
 const LATE_MS: i64 = 1_000;
-/// Of these one is seen in which nothing stands still.
+/// Maximum number of rounds until one runs without a stall.
 const ROUNDS: usize = 5;
 
 const ROUND: &str = "tether name=p polled=s resting=u";
 
-/// Checks what holds however long anybody has stood still: no step comes too early. True when none was late.
+/// Checks that no step is too early, which holds on a stalled machine too. Returns true when no step was late.
 fn is_in_time(times: &Value, what: &str) -> bool {
     let at = |key: &str| times[key].as_i64().unwrap();
     let mut is_in_time = true;
     let (mut before, mut nominal_ms) = (at("blocked"), 0);
     for (step, step_ms) in [("unavailable", 600), ("flowing", 400), ("available", 800)] {
-        // Who looks late at one step has the next one early: all count from the first.
+        // Times are relative to the first step: a late observation of one step would make the next look early.
         nominal_ms += step_ms;
         let took_ms = at(step) - at("blocked");
         assert!(took_ms >= nominal_ms - EARLY_MS, "{what}: {step} after {took_ms} ms: {times}");
         is_in_time &= at(step) - before < step_ms + LATE_MS;
         before = at(step);
     }
-    // It comes back where the polled one is, give or take what was offered meanwhile.
+    // The image rejoins at the polled subscription's position, up to messages offered meanwhile.
     let (join, polled) = (at("join"), at("polled"));
     assert!(join % 32 == 0 && join > 32_768 && join <= polled && polled - join < 65_536, "{what}: {times}");
     is_in_time
@@ -51,7 +51,7 @@ fn an_untethered_subscription_leaves_and_comes_back_in_the_times_of_the_released
     for channel in ["aeron:ipc?alias=x".to_owned(), format!("aeron:udp?endpoint=127.0.0.1:{}", free_port())] {
         let mut running = Vec::new();
         for peer in [&mut ours, &mut theirs] {
-            // Each driver has a port of its own.
+            // Each driver has its own port.
             let channel = channel.replace("127.0.0.1:", &format!("127.0.0.{}:", 1 + running.len()));
             peer.call(&format!("subscribe name=s channel={channel} stream=10"));
             peer.call(&format!("subscribe name=u channel={channel}|tether=false stream=10"));

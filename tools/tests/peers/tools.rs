@@ -92,7 +92,8 @@ fn the_released_cluster_tool_asks_and_commands_our_node() {
     assert!(!log.contains("logPosition=-1"), "the term has ended: {log}");
     well(tool(&["invalidate-latest-snapshot"]));
     assert_eq!(well(tool(&["recording-log"])).matches("isValid=false").count(), 2);
-    // The node goes on from the snapshot before. The log has the order for the other one, which is taken again.
+    // The node restarts from the previous snapshot. The log holds the action of the invalidated one, which is taken
+    // again.
     node.restart();
     well(tool(&["abort"]));
     assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());
@@ -264,8 +265,8 @@ fn archives_are_changed_as_the_released_tool_changes_them() {
     if !java::is_available() {
         return;
     }
-    let [theirs, own] = copies("plain/extended");
-    for copy in [&theirs, &own] {
+    let [theirs, our_copy] = copies("plain/extended");
+    for copy in [&theirs, &our_copy] {
         for name in ["0-262144.rec", "0-x.rec", "5-0.rec"] {
             std::fs::write(copy.path().join(name), []).unwrap();
         }
@@ -276,14 +277,14 @@ fn archives_are_changed_as_the_released_tool_changes_them() {
         let mut command = java::program(&[], "io.aeron.archive.ArchiveTool", &arguments);
         answered(&mut command, answer);
         let mut command: Command = harrier();
-        command.arg("archive").arg(own.path()).args(words);
+        command.arg("archive").arg(our_copy.path()).args(words);
         answered(&mut command, answer);
-        let (theirs, own) = (content(theirs.path()), content(own.path()));
-        let names = |all: &[(String, Vec<u8>)]| all.iter().map(|own| own.0.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&own), names(&theirs), "{words:?}");
-        for ((name, own), (_, theirs)) in own.iter().zip(&theirs) {
-            let first = own.iter().zip(theirs).position(|(a, b)| a != b);
-            assert_eq!((own.len(), first), (theirs.len(), None), "{name} after {words:?}");
+        let (theirs, our_copy) = (content(theirs.path()), content(our_copy.path()));
+        let names = |all: &[(String, Vec<u8>)]| all.iter().map(|entry| entry.0.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&our_copy), names(&theirs), "{words:?}");
+        for ((name, our_copy), (_, theirs)) in our_copy.iter().zip(&theirs) {
+            let first = our_copy.iter().zip(theirs).position(|(a, b)| a != b);
+            assert_eq!((our_copy.len(), first), (theirs.len(), None), "{name} after {words:?}");
         }
     };
     both(&["delete-orphaned-segments"], Some("y"));
@@ -295,7 +296,7 @@ fn archives_are_changed_as_the_released_tool_changes_them() {
     both(&["mark-invalid", "0"], None);
     both(&["compact"], Some("y"));
     let pid = |directory: &str| ours(&["archive", directory, "pid"]);
-    let (code, text) = pid(own.path().to_str().unwrap());
+    let (code, text) = pid(our_copy.path().to_str().unwrap());
     assert!(code == 1 && text.contains("no mark file"), "{text}");
 }
 
@@ -375,33 +376,33 @@ fn older_archives_are_migrated_as_the_released_tool_migrates_them() {
     for (version, segments) in
         [(0x100, &of_version_0[..]), (0x1_0000, &of_version_1), (0x2_0000, &of_version_1)]
     {
-        let [theirs, own] = ["theirs", "own"].map(|name| home.path().join(format!("{version}-{name}")));
-        for folder in [&theirs, &own] {
+        let [theirs, our_copy] = ["theirs", "own"].map(|name| home.path().join(format!("{version}-{name}")));
+        for folder in [&theirs, &our_copy] {
             old_directory(folder, version, segments);
         }
         let arguments = [theirs.to_str().unwrap(), "migrate"];
         answered(&mut java::program(&[], "io.aeron.archive.ArchiveTool", &arguments), Some("y"));
         // A no changes nothing, and neither does a live mark file.
-        let before = content(&own);
+        let before = content(&our_copy);
         let mut command: Command = harrier();
-        let mut process = Process::start("tool", command.arg("archive").arg(&own).arg("migrate"));
+        let mut process = Process::start("tool", command.arg("archive").arg(&our_copy).arg("migrate"));
         process.write("n");
         assert!(!process.wait().success());
-        assert_eq!(content(&own), before);
+        assert_eq!(content(&our_copy), before);
         let mut command: Command = harrier();
-        answered(command.arg("archive").arg(&own).arg("migrate"), Some("y"));
+        answered(command.arg("archive").arg(&our_copy).arg("migrate"), Some("y"));
         let mark = |folder: &Path| std::fs::read(folder.join("archive-mark.dat")).unwrap();
-        assert!(mark(&own) == mark(&theirs), "mark file of {version:#x}");
-        let (theirs, ours) = (content(&theirs), content(&own));
-        let names = |all: &[(String, Vec<u8>)]| all.iter().map(|own| own.0.clone()).collect::<Vec<_>>();
+        assert!(mark(&our_copy) == mark(&theirs), "mark file of {version:#x}");
+        let (theirs, ours) = (content(&theirs), content(&our_copy));
+        let names = |all: &[(String, Vec<u8>)]| all.iter().map(|entry| entry.0.clone()).collect::<Vec<_>>();
         assert_eq!(names(&ours), names(&theirs), "{version:#x}");
         for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
             let first = ours.iter().zip(theirs).position(|(a, b)| a != b);
             assert_eq!((ours.len(), first), (theirs.len(), None), "{name} of {version:#x}");
         }
-        let (code, text) = self::ours(&["archive", own.to_str().unwrap(), "count-entries"]);
+        let (code, text) = self::ours(&["archive", our_copy.to_str().unwrap(), "count-entries"]);
         assert_eq!((code, text.trim()), (0, "3"), "{text}");
-        let (code, text) = self::ours(&["archive", own.to_str().unwrap(), "migrate"]);
+        let (code, text) = self::ours(&["archive", our_copy.to_str().unwrap(), "migrate"]);
         assert!(code == 0 && text.contains("nothing to do"), "{text}");
     }
 }

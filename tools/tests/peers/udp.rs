@@ -137,7 +137,7 @@ fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind)
     peer.call("send name=p length=3000 count=5");
     peer.call("receive name=u length=3000 count=5");
     peer.call("receive name=spy length=3000 count=5");
-    // What cannot be is refused with the code that the client knows.
+    // An invalid channel is refused with the code that the client knows.
     let refused = peer.refused("publish name=q channel=aeron:udp?endpoint=127.0.0.1:0 stream=13");
     assert_eq!(refused["code"], 1, "{refused}");
     let refused = peer.refused("publish name=q channel=aeron:udp?endpoint=nohost.invalid:40123 stream=13");
@@ -147,7 +147,8 @@ fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind)
 }
 
 fn a_rejected_image_and_a_revoked_publication_end_on_both_sides(kind: Kind) {
-    // A rejected image ends with its liveness. Their sender is without a receiver until ours has ended, so it is long there.
+    // A rejected image ends with its liveness. Their sender is without a receiver until ours has ended, so it is long
+    // there.
     let driver = OurDriver::start(&["aeron.image.liveness.timeout=60s"]);
     let (mut peer, _directory) = kind.with_own_driver(&["aeron.image.liveness.timeout=10s"]);
     let mut client = Client::connect(&driver.directory);
@@ -230,7 +231,7 @@ fn requests_and_answers_cross_between_our_driver_and_theirs(kind: Kind) {
     });
     peer.call_beside(&mut client, "close name=s");
 
-    // The peer asks, we answer; so does a prototype, which nobody hears.
+    // The peer requests, we answer. The prototype has no subscriber.
     let control = format!("aeron:udp?control=127.0.0.1:{}|control-mode=response", free_port());
     let prototype = client.exclusive(&format!("{control}|response-correlation-id=prototype"), 11);
     let mut requests = client.subscription("aeron:udp?endpoint=127.0.0.1:0", 10);
@@ -270,7 +271,7 @@ fn a_released_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once(k
     for channel in [&sockets[0], &sockets[1], "aeron:ipc", &spy] {
         peer.call(&format!("receive-destination name=s channel={channel}"));
     }
-    // A stream that comes by two ways is one image.
+    // A stream over two paths is one image.
     remote.call("publish name=p channel=aeron:udp?control-mode=manual|term-length=64k stream=10");
     for channel in &sockets {
         remote.call(&format!("destination name=p channel={channel}"));

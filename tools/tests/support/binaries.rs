@@ -49,7 +49,7 @@ fn driver_binary() -> PathBuf {
     binary
 }
 
-/// When the youngest Rust file below a folder was written.
+/// Modification time of the newest Rust file below a folder.
 fn newest_source(path: &Path) -> Option<SystemTime> {
     let metadata = std::fs::metadata(path).ok()?;
     if !metadata.is_dir() {
@@ -63,8 +63,8 @@ fn newest_source(path: &Path) -> Option<SystemTime> {
 /// Environment variable that names the transport of our drivers, sockets when it is absent.
 pub const TRANSPORT_VARIABLE: &str = "HARRIER_TEST_TRANSPORT";
 
-/// Transport of our drivers. Where the host lacks it the tests run on sockets and print a message, or fail where peers are
-/// required.
+/// Transport of our drivers. Where the host lacks it the tests run on sockets and print a message, or fail where peers
+/// are required.
 fn transport() -> &'static str {
     let name = std::env::var(TRANSPORT_VARIABLE).ok();
     let kind = name.map(|name| TransportKind::by_name(&name).unwrap()).unwrap_or_default();
@@ -132,7 +132,7 @@ impl OurDriver {
 pub struct OurNode {
     /// The process.
     pub process: Process,
-    /// Its line on standard output.
+    /// Parsed line of standard output.
     pub ready: serde_json::Value,
     directory: tempfile::TempDir,
     members: String,
@@ -140,8 +140,8 @@ pub struct OurNode {
 }
 
 impl OurNode {
-    /// Starts a node in a new directory with arguments beyond `--dir`, `--aeron-dir`, `--member-id` and `--members`, and
-    /// waits until it serves.
+    /// Starts a node in a new directory with arguments beyond `--dir`, `--aeron-dir`, `--member-id` and `--members`,
+    /// and waits until it serves.
     pub fn start(arguments: &[&str]) -> Self {
         let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
         let members = format!("0,{}", endpoints.join(","));
@@ -162,7 +162,7 @@ impl OurNode {
         &self.members
     }
 
-    /// Has `count` messages echoed to a client of our own.
+    /// Echoes `count` messages through a client of ours.
     pub fn echo(&self, count: u64, length: usize) {
         super::cluster::echo(&self.aeron_directory(), self.ingress_endpoints(), count, length);
     }

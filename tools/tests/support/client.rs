@@ -10,7 +10,7 @@ use harrier::ringbuf::assembly::FragmentAssembler;
 
 use super::{PATIENCE_NS, messages, patient_idle, until};
 
-/// Settings of a client that is given up neither while a test waits for others nor while the machine stands still.
+/// Settings whose timeouts tolerate waiting tests and a stalled machine.
 pub fn context(directory: &Path) -> Context {
     let mut context = Context::new(directory);
     context.driver_timeout_ms = PATIENCE_NS / 1_000_000;
@@ -37,7 +37,7 @@ impl Client {
         Self { aeron }
     }
 
-    /// One duty cycle.
+    /// Runs one duty cycle.
     pub fn work(&mut self) {
         self.aeron.do_work(&SystemClock.now()).unwrap();
     }

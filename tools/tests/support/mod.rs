@@ -37,8 +37,7 @@ pub fn rest() {
     std::thread::sleep(std::time::Duration::from_millis(1));
 }
 
-/// How to rest between looks at a condition: at first for a moment, then for longer, so that who waits for a process takes
-/// no core from it.
+/// Idle strategy of tests: first short, then longer rests, so that waiting for a process does not occupy a core.
 pub fn patient_idle() -> IdleStrategy {
     IdleStrategy::Backoff(Backoff::new(0, LOOKS_AT_ONCE, 100_000, 100_000))
 }

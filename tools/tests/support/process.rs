@@ -1,4 +1,4 @@
-//! A child process whose output is read line by line; it never outlives its owner.
+//! A child process whose output is read line by line. It is killed with its owner.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -87,7 +87,7 @@ impl Process {
         }
     }
 
-    /// Lines of standard output that have come and were not read.
+    /// Unread lines of standard output.
     pub fn lines_so_far(&mut self) -> Vec<String> {
         self.lines.try_iter().collect()
     }
@@ -105,7 +105,7 @@ impl Process {
         }
     }
 
-    /// What has come on standard error.
+    /// Output on standard error so far.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap().clone()
     }
@@ -132,7 +132,7 @@ impl Process {
 
     /// Ends the process as a crash would.
     pub fn kill(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -12,8 +12,8 @@ use super::rest;
 /// A thread that rests for a millisecond and is away for longer than this was not let run, ns.
 const STILL_NS: i64 = 100_000_000;
 
-/// Measures time from its start on, and how much of it the machine stood still: a thread of its own wanted to run and did
-/// not.
+/// Measures time from its start on, and how much of it the machine stood still: a thread of its own wanted to run and
+/// did not.
 pub struct Stopwatch {
     begin_ns: i64,
     still_ns: Arc<AtomicI64>,

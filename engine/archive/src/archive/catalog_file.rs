@@ -19,8 +19,8 @@ use crate::recovery::{cut_sealed_tail, cut_torn_tail, find_stop_position, read_s
 use crate::seal::{SegmentSeal, shape_of};
 use crate::segment;
 
-/// Reads or creates the catalog and ends the recordings that a crash has cut off. `was_ours`: no other make of archive has run
-/// on the directory since. Blocks.
+/// Reads or creates the catalog and ends the recordings that a crash has cut off. `was_ours` is true when no other
+/// implementation has run on the directory since. Blocks.
 pub(super) fn open_catalog<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
@@ -77,7 +77,8 @@ fn create_catalog<S: Storage>(
     Ok((catalog, file))
 }
 
-/// Whether the machine died while the catalog was being created: its header is not whole, and there is nothing else.
+/// True when the machine crashed while the catalog was being created: the header is incomplete and no other file
+/// exists.
 fn is_unborn<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
@@ -94,8 +95,8 @@ fn is_unborn<S: Storage>(
     Ok(!names.iter().any(|name| name.ends_with(segment::SUFFIX)))
 }
 
-/// Reads the catalog. An entry that was being added when the machine died, under whose id nothing was recorded, was never
-/// confirmed to anybody and is dropped.
+/// Reads the catalog. Drops an entry whose addition a machine crash interrupted and under whose id nothing was
+/// recorded: no client has received that id.
 fn recover_catalog<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
@@ -115,14 +116,14 @@ fn recover_catalog<S: Storage>(
     Ok(catalog)
 }
 
-/// An update of an entry that the machine's death tore has a wrong checksum; its positions are not to be believed.
+/// True when a machine crash may have torn the entry's update: its checksum is wrong, so its positions are unreliable.
 fn may_be_torn(context: &ArchiveContext, catalog: &Catalog, entry: &CatalogEntry) -> bool {
     context.torn_tail == TornTail::Cut
         && !catalog.is_checksum_right(entry)
         && !is_planted(Bug::TornCatalogEntry)
 }
 
-/// Where a recording ends that its archive did not stop.
+/// Finds and writes the stop position of a recording that the archive did not stop.
 fn end_recording<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
@@ -143,8 +144,8 @@ fn end_recording<S: Storage>(
     })
 }
 
-/// Holds the catalog against the seals of segments (docs/protocol/own-files.md). A recording that another archive may have
-/// changed loses its seals; an entry that neither its checksum nor its seal confirms is refused.
+/// Checks the catalog against the segment seals (docs/protocol/own-files.md). A recording that another implementation
+/// may have changed loses its seals. An entry that neither its checksum nor its seal confirms is refused.
 fn check_seals<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,

@@ -13,7 +13,7 @@ use crate::descriptor::RecordingDescriptor;
 use crate::io::Ticket;
 use crate::recorder::{RecordingFailure, RecordingSession, RecordingSetup};
 
-/// A stream that is recorded whenever somebody publishes it.
+/// A subscription that records each of its images.
 pub(super) struct RecordingSubscription {
     pub(super) registration_id: i64,
     pub(super) subscription: Option<Subscription>,
@@ -26,13 +26,13 @@ pub(super) struct RecordingSubscription {
     stripped_channel: String,
     auto_stop: bool,
     extends: Option<i64>,
-    /// The replication that records here.
+    /// Replication that requested this recording; `None` for a client's.
     pub(super) replication_id: Option<i64>,
     pub(super) is_requested: bool,
     active: usize,
 }
 
-/// A start or extend request that waits for the file system's answer.
+/// A start or extend request that waits for the free space of the file system.
 pub(super) struct SpaceCheck {
     pub(super) ticket: Ticket,
     pub(super) start: StartRequest,
@@ -47,11 +47,11 @@ pub(super) struct StartRequest {
     pub(super) auto_stop: bool,
     pub(super) channel: String,
     pub(super) extends: Option<i64>,
-    /// The replication that asks.
+    /// Replication that sent the request; `None` for a client's.
     pub(super) replication_id: Option<i64>,
 }
 
-/// A recording whose catalog entry and counter are on their way.
+/// A recording whose catalog entry and counter are being created.
 pub(super) struct StartingRecording {
     setup: RecordingSetup,
     image: Image,
@@ -71,13 +71,13 @@ pub(super) struct EndingRecording {
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// True while a recording is being made.
+    /// True while the recording is active.
     pub(super) fn is_active(&self, recording_id: i64) -> bool {
         self.recordings.iter().any(|entry| entry.setup.recording_id == recording_id)
             || self.starting.iter().any(|entry| entry.setup.recording_id == recording_id)
     }
 
-    /// Position of a recording that is being made.
+    /// Returns the recorded position of an active recording.
     pub(super) fn active_position(&self, recording_id: i64) -> Option<i64> {
         self.recordings
             .iter()
@@ -85,7 +85,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             .map(RecordingSession::position)
     }
 
-    /// Counter of a recording that is being made.
+    /// Returns the position counter of an active recording.
     pub(super) fn active_counter(&self, recording_id: i64) -> Option<i32> {
         self.recordings
             .iter()
@@ -178,7 +178,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         for recording in &mut self.recordings {
             work_count += recording.do_work(&mut self.io);
         }
-        // A storage that completes at once shall not cost another duty cycle.
+        // Saves a duty cycle when the storage completes operations synchronously.
         if self.io.poll() > 0 {
             for recording in &mut self.recordings {
                 work_count += recording.do_work(&mut self.io);
@@ -218,14 +218,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let mut index = 0;
         while index < self.subscriptions.len() {
             let Some(aeron) = &mut self.aeron else { return work_count };
-            let own = &mut self.subscriptions[index];
-            if own.subscription.is_none() {
-                let (session_id, correlation_id) = (own.control_session_id, own.correlation_id);
-                match aeron.subscription(own.registration_id) {
+            let entry = &mut self.subscriptions[index];
+            if entry.subscription.is_none() {
+                let (session_id, correlation_id) = (entry.control_session_id, entry.correlation_id);
+                match aeron.subscription(entry.registration_id) {
                     Ok(None) => {}
                     Ok(Some(subscription)) => {
-                        own.subscription = Some(subscription);
-                        let registration_id = own.registration_id;
+                        entry.subscription = Some(subscription);
+                        let registration_id = entry.registration_id;
                         if let Some(session) = self.session(session_id) {
                             session.send_ok(correlation_id, registration_id);
                         }
@@ -247,14 +247,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     fn take_images(&mut self, index: usize) -> usize {
-        let own = &mut self.subscriptions[index];
-        let Some(subscription) = &mut own.subscription else { return 0 };
-        if !own.is_requested {
+        let entry = &mut self.subscriptions[index];
+        let Some(subscription) = &mut entry.subscription else { return 0 };
+        if !entry.is_requested {
             return 0;
         }
         let Some(id) = subscription.images().first().map(Image::correlation_id) else { return 0 };
         let Some(image) = subscription.take_image(id) else { return 0 };
-        match own.extends {
+        match entry.extends {
             Some(recording_id) => self.extend(index, image, recording_id),
             None => self.start_new(index, image),
         }
@@ -262,7 +262,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     fn start_new(&mut self, index: usize, image: Image) {
-        let own = &self.subscriptions[index];
+        let entry = &self.subscriptions[index];
         let term_length = image.term_buffer_length() as i32;
         let descriptor = RecordingDescriptor {
             control_session_id: 0,
@@ -278,11 +278,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             mtu_length: image.mtu_length() as i32,
             session_id: image.session_id(),
             stream_id: image.stream_id(),
-            stripped_channel: own.stripped_channel.clone(),
-            original_channel: own.original_channel.clone(),
+            stripped_channel: entry.stripped_channel.clone(),
+            original_channel: entry.original_channel.clone(),
             source_identity: image.source_identity().to_owned(),
         };
-        let (session_id, correlation_id) = (own.control_session_id, own.correlation_id);
+        let (session_id, correlation_id) = (entry.control_session_id, entry.correlation_id);
         match self.catalog.add(descriptor) {
             Ok((recording_id, writes)) => {
                 let ticket = self.write_catalog(writes);
@@ -295,8 +295,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     fn extend(&mut self, index: usize, image: Image, recording_id: i64) {
-        let own = &self.subscriptions[index];
-        let (session_id, correlation_id) = (own.control_session_id, own.correlation_id);
+        let entry = &self.subscriptions[index];
+        let (session_id, correlation_id) = (entry.control_session_id, entry.correlation_id);
         if let Err((code, message)) = self.check_extension(&image, recording_id) {
             self.refuse(session_id, correlation_id, code, &message);
             if self.subscriptions[index].auto_stop {
@@ -316,8 +316,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     fn check_extension(&self, image: &Image, recording_id: i64) -> Result<(), (ArchiveErrorCode, String)> {
-        let invalid = |what: &str, own: i64, wanted: i64| {
-            let message = format!("cannot extend recording {recording_id}: {what}={own}, must be {wanted}");
+        let invalid = |what: &str, actual: i64, wanted: i64| {
+            let message =
+                format!("cannot extend recording {recording_id}: {what}={actual}, must be {wanted}");
             Err((ArchiveErrorCode::InvalidExtension, message))
         };
         let Some(recording) = self.catalog.get(recording_id) else {
@@ -329,14 +330,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         if self.is_active(recording_id) {
             return Err((ArchiveErrorCode::ActiveRecording, format!("recording {recording_id} is active")));
         }
-        for (what, own, wanted) in [
+        for (what, actual, wanted) in [
             ("join position", image.join_position(), recording.stop_position),
             ("initial term id", i64::from(image.initial_term_id()), i64::from(recording.initial_term_id)),
             ("term length", image.term_buffer_length() as i64, i64::from(recording.term_buffer_length)),
             ("mtu", image.mtu_length() as i64, i64::from(recording.mtu_length)),
         ] {
-            if own != wanted {
-                return invalid(what, own, wanted);
+            if actual != wanted {
+                return invalid(what, actual, wanted);
             }
         }
         Ok(())
@@ -351,13 +352,13 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         is_extension: bool,
     ) {
         let Some(recording) = self.catalog.get(recording_id) else { return };
-        let own = &mut self.subscriptions[index];
-        own.active += 1;
+        let entry = &mut self.subscriptions[index];
+        entry.active += 1;
         let setup = RecordingSetup {
             recording_id,
-            control_session_id: own.control_session_id,
-            correlation_id: own.correlation_id,
-            subscription_id: own.registration_id,
+            control_session_id: entry.control_session_id,
+            correlation_id: entry.correlation_id,
+            subscription_id: entry.registration_id,
             recording: recording.clone(),
             directory: self.context.archive_directory.clone(),
             io_max_length: self.context.file_io_max_length,
@@ -463,10 +464,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             failure,
         });
         let subscription_id = setup.subscription_id;
-        if let Some(own) = self.subscriptions.iter_mut().find(|own| own.registration_id == subscription_id) {
-            own.active = own.active.saturating_sub(1);
-            if own.auto_stop {
-                own.is_requested = false;
+        if let Some(subscription) =
+            self.subscriptions.iter_mut().find(|subscription| subscription.registration_id == subscription_id)
+        {
+            subscription.active = subscription.active.saturating_sub(1);
+            if subscription.auto_stop {
+                subscription.is_requested = false;
                 self.abort_recordings_of(subscription_id);
             }
         }
@@ -496,7 +499,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         work_count
     }
 
-    /// Stops what a subscription records.
+    /// Stops all recordings of a subscription.
     pub(super) fn abort_recordings_of(&mut self, subscription_id: i64) {
         for recording in &mut self.recordings {
             if recording.setup.subscription_id == subscription_id {
@@ -505,17 +508,17 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Withdraws the request for a subscription; false when there is none that matches.
+    /// Cancels the recording request of a subscription. Returns false when none matches.
     pub(super) fn stop_subscription(&mut self, matches: impl Fn(&RecordingSubscription) -> bool) -> bool {
         let found = self.subscriptions.iter_mut().find(|entry| entry.is_requested && matches(entry));
-        let Some(own) = found else { return false };
-        own.is_requested = false;
-        let id = own.registration_id;
+        let Some(subscription) = found else { return false };
+        subscription.is_requested = false;
+        let id = subscription.registration_id;
         self.abort_recordings_of(id);
         true
     }
 
-    /// Stops one recording; false when it is not being made.
+    /// Stops one recording. Returns false when it is not active.
     pub(super) fn stop_recording_by_id(&mut self, recording_id: i64) -> bool {
         let Some(recording) =
             self.recordings.iter_mut().find(|entry| entry.setup.recording_id == recording_id)
@@ -525,15 +528,16 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         recording.abort();
         let id = recording.setup.subscription_id;
         match self.subscriptions.iter_mut().find(|entry| entry.registration_id == id && entry.is_requested) {
-            Some(own) => {
-                own.is_requested = false;
+            Some(subscription) => {
+                subscription.is_requested = false;
                 true
             }
             None => false,
         }
     }
 
-    /// Writes the stop positions of all recordings, as far as they have come. Blocks; only when the archive closes.
+    /// Writes the current positions of all recordings as their stop positions. Blocks, so only the closing archive
+    /// calls it.
     pub(super) fn end_all_recordings(&mut self) {
         let now_ms = self.now.epoch_ms;
         for mut recording in std::mem::take(&mut self.recordings) {
@@ -541,9 +545,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             if let Err(error) = recording.seal_blocking(&mut self.io) {
                 self.record_error(&error.to_string());
             }
-            let write = self.catalog.update(recording.setup.recording_id, |own| {
-                own.stop_position = position;
-                own.stop_timestamp = now_ms;
+            let write = self.catalog.update(recording.setup.recording_id, |entry| {
+                entry.stop_position = position;
+                entry.stop_timestamp = now_ms;
             });
             if let Some(write) = write {
                 let bytes = harrier_ringbuf::storage::WriteBuffer::Owned(write.bytes);

@@ -13,9 +13,9 @@ use crate::replay::{LimitCounter, ReplayEvent, ReplaySession, ReplaySetup};
 use crate::segment;
 use crate::task::{Change, FileTask, Progress, Step, removal};
 
-/// Replay everything and follow a live recording.
+/// Requested length that replays everything and follows a live recording.
 const REPLAY_ALL_AND_FOLLOW: i64 = -1;
-/// Replay up to what is recorded now.
+/// Requested length that replays up to the current recorded position.
 const REPLAY_ALL_AND_STOP: i64 = -2;
 
 pub(super) type Refusal = (ArchiveErrorCode, String);
@@ -25,7 +25,7 @@ pub(super) fn refusal<V>(code: ArchiveErrorCode, message: impl Into<String>) -> 
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// `responds_to` is the stream whose sender a response channel leads to.
+    /// Starts a replay. `responds_to` is the image that a response channel answers.
     pub(super) fn on_replay(
         &mut self,
         session_id: i64,
@@ -191,7 +191,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// What keeps the files of a recording from being changed.
+    /// Refuses changes to the files of a recording that is recorded, replayed or worked on.
     pub(super) fn check_idle(&self, recording_id: i64) -> Result<RecordingDescriptor, Refusal> {
         let Some(recording) = self.catalog.get(recording_id) else {
             return refusal(
@@ -278,7 +278,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// Starts a task. One that has nothing to check first is agreed to at once.
+    /// Starts a task. A task without checks is accepted immediately.
     pub(super) fn begin_task(&mut self, mut task: FileTask) {
         if !task.has_check() {
             self.on_task_checked(&mut task);
@@ -286,7 +286,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.tasks.push(task);
     }
 
-    /// Nothing keeps the task from being done any more: the catalog follows, the client hears of it.
+    /// Applies the task's catalog changes and answers the client once all checks have passed.
     fn on_task_checked(&mut self, task: &mut FileTask) {
         for change in std::mem::take(&mut task.changes) {
             self.apply(change);
@@ -297,14 +297,14 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Moves an end of a recording in the catalog.
+    /// Changes the start or stop position of a recording in the catalog.
     pub(super) fn apply(&mut self, change: Change) {
         let write = match change {
             Change::Start { recording_id, position } => {
-                self.catalog.update(recording_id, |own| own.start_position = position)
+                self.catalog.update(recording_id, |entry| entry.start_position = position)
             }
             Change::Stop { recording_id, position } => {
-                self.catalog.update(recording_id, |own| own.stop_position = position)
+                self.catalog.update(recording_id, |entry| entry.stop_position = position)
             }
         };
         let ticket = self.write_catalog(write.into_iter().collect());
@@ -372,7 +372,7 @@ fn check_position(request: &ReplayRequest<'_>, recording: &RecordingDescriptor) 
     Ok(position)
 }
 
-/// Bytes to replay.
+/// Number of bytes to replay.
 fn replay_length(requested: i64, position: i64, stop: i64, is_followed: bool) -> Result<i64, Refusal> {
     let max = if is_followed { i64::MAX - position } else { stop - position };
     let length = match requested {

@@ -1,4 +1,4 @@
-//! What clients ask (spec 03 §2.8).
+//! Dispatch of client requests (spec 03 §2.8).
 
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, ControlMode, key};
@@ -12,7 +12,7 @@ use crate::codec::{ArchiveErrorCode, ControlCode, Request, RequestBody, Response
 use crate::counters;
 use crate::session::{ControlSession, Listing, SessionSetup};
 
-/// Catalog entries looked at per session and duty cycle.
+/// Catalog entries examined per session and duty cycle.
 const LISTING_LIMIT: usize = 64;
 
 impl<M: Memory, S: Storage> Archive<M, S> {
@@ -62,7 +62,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let Some(session) = self.session(id) else {
             return self.refuse_message("WARN: request of unknown control session", &id.to_string());
         };
-        // Two requests do not look at the session's state (spec 03 §2.5).
+        // Two requests ignore the session's state (spec 03 §2.5).
         let is_heard = session.accept_request()
             || matches!(body, RequestBody::ReplayToken { .. } | RequestBody::UpdateChannel { .. });
         if !is_heard {
@@ -155,7 +155,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Requests that move the ends of recordings, and the one that changes a channel.
+    /// Handles requests that move the ends of recordings or change a channel.
     fn on_segments(
         &mut self,
         id: i64,
@@ -185,7 +185,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// Requests that change nothing, and those that this archive does not take.
+    /// Handles read-only requests and requests that this archive does not support.
     fn on_query(
         &mut self,
         id: i64,
@@ -214,10 +214,10 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     let message = format!("minRecordingId={min_recording_id} < 0");
                     return Err((ArchiveErrorCode::UnknownRecording, message));
                 }
-                let last = self.catalog.valid_from(min_recording_id).filter(|own| {
-                    own.session_id == session_id
-                        && own.stream_id == stream_id
-                        && own.original_channel.contains(channel)
+                let last = self.catalog.valid_from(min_recording_id).filter(|recording| {
+                    recording.session_id == session_id
+                        && recording.stream_id == stream_id
+                        && recording.original_channel.contains(channel)
                 });
                 Ok(Some(last.last().map_or(-1, |entry| entry.recording_id)))
             }
@@ -273,8 +273,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         let Some(recording_id) = extends else { return Ok(()) };
         self.known(recording_id)?;
-        let own = self.catalog.get(recording_id).map(|recording| recording.stream_id);
-        if own != Some(stream_id) {
+        let actual = self.catalog.get(recording_id).map(|recording| recording.stream_id);
+        if actual != Some(stream_id) {
             let message = format!("cannot extend recording {recording_id} with streamId={stream_id}");
             return Err((ArchiveErrorCode::UnknownRecording, message));
         }
@@ -446,7 +446,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// The channel of the answers (spec 03 §2.5).
+    /// Builds the channel of the response publication (spec 03 §2.5).
     fn response_channel(&self, uri: &ChannelUri, image_correlation_id: i64) -> String {
         let mut response = channel::strip(uri);
         if uri.control_mode() == Some(ControlMode::Response) {
@@ -458,8 +458,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             text(key::TERM_LENGTH, self.context.control_term_buffer_length.to_string()),
         );
         response.put(key::MTU, text(key::MTU, self.context.control_mtu_length.to_string()));
-        // A client that is not authenticated yet must not have memory allocated: what it says of that counts only when the
-        // archive's own logs are not sparse either.
+        // An unauthenticated client must not cause memory to be allocated: its `sparse` parameter is honoured only when
+        // the archive's own logs are not sparse.
         let is_sparse = self.context.control_term_buffer_sparse;
         let sparse = if is_sparse { is_sparse.to_string() } else { text(key::SPARSE, is_sparse.to_string()) };
         response.put(key::SPARSE, sparse);
@@ -467,7 +467,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 }
 
-/// A connect request with where it came from.
+/// A connect request with its origin.
 struct Connect<'a> {
     correlation_id: i64,
     response_stream_id: i32,

@@ -1,4 +1,4 @@
-//! Segments that leave or join a recording, and recordings that change their channel (spec 03 §3.9, §3.10).
+//! Requests that detach, attach or migrate segments and that change channels (spec 03 §3.9, §3.10).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
@@ -32,7 +32,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// Whether the recording may begin at a later segment.
+    /// Checks that the recording may begin at a later segment.
     fn check_detach(&self, recording: &RecordingDescriptor, new_start: i64) -> Result<(), Refusal> {
         let id = recording.recording_id;
         let invalid = |reason: String| {
@@ -144,12 +144,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             let from = segment::path(&directory, source_id, base);
             let to = segment::path(&directory, target_id, base);
             checks.push(Step::Exists { path: from.clone(), is_wanted: true });
-            // The recorder rolls over as soon as a segment is full: what begins at the join is empty.
+            // The recorder rolls over as soon as a segment is full, so the segment that begins at the join is empty.
             if is_prepended || base != join {
                 checks.push(Step::Exists { path: to.clone(), is_wanted: false });
             }
             moves.push(Step::Move { from, to });
-            // A seal is of one recording: frames that move to another count as not stamped.
+            // A seal names its recording, so migrated frames count as unstamped.
             seals.push(Step::Clear { path: segment::seal_path(&directory, source_id, base) });
             base += i64::from(source.segment_file_length);
         }
@@ -169,7 +169,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// Where the two recordings meet.
+    /// Finds the position where the two recordings join.
     fn check_migration(
         &self,
         source: &RecordingDescriptor,
@@ -185,15 +185,15 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         if self.is_active(from) || source.is_active() {
             return invalid(format!("recording {from} is active"));
         }
-        for (what, own, wanted) in [
+        for (what, actual, wanted) in [
             ("segment length", source.segment_file_length, target.segment_file_length),
             ("term length", source.term_buffer_length, target.term_buffer_length),
             ("initial term id", source.initial_term_id, target.initial_term_id),
             ("stream id", source.stream_id, target.stream_id),
             ("mtu", source.mtu_length, target.mtu_length),
         ] {
-            if own != wanted {
-                return invalid(format!("{what} {own} is not {wanted}"));
+            if actual != wanted {
+                return invalid(format!("{what} {actual} is not {wanted}"));
             }
         }
         let join = if source.stop_position == target.start_position {

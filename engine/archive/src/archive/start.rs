@@ -15,7 +15,7 @@ use crate::counters;
 use crate::io::Io;
 use crate::mark_file::MarkFile;
 
-/// How far the start has come.
+/// Stage of the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Connecting { deadline_ns: i64 },
@@ -24,8 +24,8 @@ pub(super) enum Phase {
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// Takes the directory, reads the catalog and ends recordings that were cut off. Blocks on files, not on the driver:
-    /// the archive connects to it in its duty cycles.
+    /// Locks the directory, reads the catalog and ends recordings that were cut off. Blocks on files only: the archive
+    /// connects to the driver in its duty cycles.
     ///
     /// # Errors
     /// See [`ArchiveError`].
@@ -95,7 +95,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             (type_id::ARCHIVE_CONTROL_SESSIONS, "Archive Control Sessions"),
             (type_id::ARCHIVE_RECORDING_SESSIONS, "Archive Recording Sessions"),
             (type_id::ARCHIVE_REPLAY_SESSIONS, "Archive Replay Sessions"),
-            // Conductor, recorder and replayer are one agent, which peers call SHARED.
+            // Conductor, recorder and replayer form one agent; Aeron calls this mode SHARED.
             (type_id::ARCHIVE_MAX_CYCLE_TIME, "archive-conductor max cycle time in ns: SHARED"),
             (
                 type_id::ARCHIVE_CYCLE_TIME_EXCEEDED,

@@ -1,4 +1,4 @@
-//! Replay tokens: a client asks for a replay on another stream than that of its session (spec 03 §2.8, §5.1).
+//! Replay tokens, which let a client request a replay on a stream outside its session (spec 03 §2.8, §5.1).
 
 use harrier_protocol::uri::ControlMode;
 use harrier_ringbuf::Memory;
@@ -9,10 +9,10 @@ use super::replays::{Refusal, refusal};
 use crate::channel;
 use crate::codec::{ArchiveErrorCode, ReplayRequest};
 
-/// Tokens that are out at most.
+/// Maximum number of valid tokens.
 const MAX_TOKENS: usize = 1_024;
 
-/// A right to one recording's replay on behalf of a session.
+/// Permission to replay one recording on behalf of a session.
 pub(super) struct ReplayToken {
     token: i64,
     pub(super) control_session_id: i64,
@@ -21,7 +21,7 @@ pub(super) struct ReplayToken {
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// Makes a token that is valid for the connect timeout, as long as its session lives. The recording is not looked at.
+    /// Creates a token that is valid for the connect timeout while its session lives. Does not check the recording.
     pub(super) fn make_replay_token(&mut self, session_id: i64, recording_id: i64) -> Result<i64, Refusal> {
         if self.replay_tokens.len() >= MAX_TOKENS {
             return refusal(
@@ -31,7 +31,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         let token = loop {
             let token = self.rng.next_u64() as i64;
-            if token != -1 && !self.replay_tokens.iter().any(|own| own.token == token) {
+            if token != -1 && !self.replay_tokens.iter().any(|entry| entry.token == token) {
                 break token;
             }
         };
@@ -45,7 +45,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(token)
     }
 
-    /// Starts a replay by its token; true when the request is one of those. An unknown token gets no answer.
+    /// Starts a replay by its token. Returns true for a token request; an unknown token gets no answer.
     pub(super) fn on_token_replay(
         &mut self,
         correlation_id: i64,
@@ -58,12 +58,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             return false;
         }
         let now_ns = self.now.ns;
-        let found = self.replay_tokens.iter().find(|own| {
-            own.token == request.replay_token
-                && own.recording_id == request.recording_id
-                && now_ns <= own.deadline_ns
+        let found = self.replay_tokens.iter().find(|token| {
+            token.token == request.replay_token
+                && token.recording_id == request.recording_id
+                && now_ns <= token.deadline_ns
         });
-        match found.map(|own| own.control_session_id) {
+        match found.map(|token| token.control_session_id) {
             Some(session_id) => {
                 self.on_replay(session_id, correlation_id, request, Some(image_correlation_id))
             }

@@ -6,12 +6,12 @@ use harrier_protocol::uri::{ChannelUri, ControlMode, key};
 use super::{ArchiveClient, ArchiveClientError, FRAGMENT_LIMIT};
 use crate::codec::{ControlCode, PROTOCOL_VERSION, Request, RequestBody, Response};
 
-/// Session ids that drivers keep for themselves.
+/// Session ids that drivers reserve.
 const RESERVED_SESSION_IDS: std::ops::RangeInclusive<i32> = -1..=1_000;
-/// Archives from this version on tell their id.
+/// First archive version that reports its id.
 const VERSION_WITH_ARCHIVE_ID: i32 = harrier_protocol::semantic_version(1, 11, 0);
 
-/// How far connecting has come.
+/// State of connecting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
     Begin,
@@ -66,7 +66,8 @@ impl ArchiveClient {
             }
             Stage::AwaitPublication { publication_id } => self.await_publication(aeron, publication_id),
             Stage::AwaitPublicationConnected => {
-                let is_connected = self.publication.as_ref().is_some_and(|own| own.is_connected());
+                let is_connected =
+                    self.publication.as_ref().is_some_and(|publication| publication.is_connected());
                 if is_connected {
                     self.stage = Stage::SendConnectRequest;
                 }
@@ -117,8 +118,8 @@ impl ArchiveClient {
         }
     }
 
-    /// Both streams get one session id, drawn here (spec 03 §2.6, DECISION). Over a response channel the request stream
-    /// names the response subscription instead.
+    /// Adds the response subscription. Both streams share one random session id (spec 03 §2.6, DECISION). Over a
+    /// response channel the request stream names the response subscription instead.
     fn add_subscription(&mut self, aeron: &mut Aeron) -> Result<usize, ArchiveClientError> {
         let session_id = loop {
             let id = self.rng.next_i32();
@@ -179,7 +180,7 @@ impl ArchiveClient {
                 self.stage = Stage::AwaitPublicationConnected;
                 Ok(1)
             }
-            // Somebody else has drawn the same session id: draw again within the deadline.
+            // Another client has the same session id: draw another one within the deadline.
             Err(ClientError::Registration { message, .. }) if message.contains("clashing sessionId") => {
                 self.subscription = None;
                 self.stage = Stage::Begin;
@@ -213,7 +214,7 @@ impl ArchiveClient {
         self.advance_if(sent, Stage::AwaitConnectResponse { correlation_id })
     }
 
-    /// Reads answers until one is for `wanted`.
+    /// Reads answers until one matches `wanted`.
     fn answer_to(&mut self, wanted: i64) -> Result<Option<Opening>, ArchiveClientError> {
         let Some(subscription) = &mut self.subscription else { return Ok(None) };
         let assembler = &mut self.assembler;
@@ -284,7 +285,7 @@ impl ArchiveClient {
     }
 }
 
-/// What an archive says while a client connects.
+/// Answers of an archive while a client connects.
 enum Opening {
     Ok { control_session_id: i64, relevant_id: i64, version: i32 },
     Challenge { control_session_id: i64 },

@@ -1,9 +1,9 @@
-//! What a replication may be given beyond its source (spec 03 §5.4).
+//! Optional parameters of a replication (spec 03 §5.4).
 
 use super::ArchiveClientError;
 
-/// Parameters of [`ArchiveClient::replicate`](super::ArchiveClient::replicate). By default all of the source is copied into
-/// a new recording, over the channel that the archive is configured with.
+/// Parameters of [`ArchiveClient::replicate`](super::ArchiveClient::replicate). By default the whole source is copied
+/// into a new recording over the archive's configured channel.
 ///
 /// ```
 /// use harrier_archive::client::ReplicationParams;
@@ -13,25 +13,25 @@ use super::ArchiveClientError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplicationParams {
-    /// Recording that is extended; -1: a new one.
+    /// Recording to extend; -1 makes a new one.
     pub target_recording_id: i64,
-    /// Position at or behind which the copy ends; -1: that of the source, if it ever ends.
+    /// Position at or after which the copy ends; -1 for the source's stop position.
     pub stop_position: i64,
-    /// Tag of the channel on which the copy is received; -1: none.
+    /// Tag of the channel that receives the copy; -1 for none.
     pub channel_tag_id: i64,
-    /// Tag of the subscription by which the copy is received; -1: none.
+    /// Tag of the subscription that receives the copy; -1 for none.
     pub subscription_tag_id: i64,
-    /// Most bytes that the source reads at once; -1: as it is configured.
+    /// Maximum bytes of one read at the source; -1 for its setting.
     pub file_io_max_length: i32,
-    /// Session id of the replayed stream; -1: that of the source recording.
+    /// Session id of the replayed stream; -1 for the source recording's.
     pub replication_session_id: i32,
-    /// Destination of the live stream to go over to; empty: none.
+    /// Destination of the live stream to merge with; empty for none.
     pub live_destination: String,
-    /// Channel of the replay; empty: the archive's own.
+    /// Channel of the replay; empty for the archive's setting.
     pub replication_channel: String,
-    /// Shown to the source archive.
+    /// Credentials for the source archive.
     pub credentials: Vec<u8>,
-    /// Channel on which the source archive answers; empty: the archive's own.
+    /// Channel on which the source archive answers; empty for the archive's setting.
     pub source_response_channel: String,
 }
 
@@ -59,31 +59,31 @@ impl ReplicationParams {
         self
     }
 
-    /// Ends the copy at or behind a position.
+    /// Ends the copy at or after a position.
     pub fn stop_position(mut self, position: i64) -> Self {
         self.stop_position = position;
         self
     }
 
-    /// Receives the copy by a subscription with tags; -1 leaves one to the archive.
+    /// Receives the copy on a tagged subscription; -1 leaves the tag to the archive.
     pub fn tags(mut self, channel_tag_id: i64, subscription_tag_id: i64) -> Self {
         (self.channel_tag_id, self.subscription_tag_id) = (channel_tag_id, subscription_tag_id);
         self
     }
 
-    /// Limits what the source reads at once, bytes.
+    /// Limits one read at the source, bytes.
     pub fn file_io_max_length(mut self, length: i32) -> Self {
         self.file_io_max_length = length;
         self
     }
 
-    /// Sets the session id of the replayed stream; not together with a live destination.
+    /// Sets the session id of the replayed stream. Cannot be combined with a live destination.
     pub fn replication_session_id(mut self, session_id: i32) -> Self {
         self.replication_session_id = session_id;
         self
     }
 
-    /// Goes over to the live stream, received on this destination.
+    /// Merges with the live stream, received on this destination.
     pub fn live_destination(mut self, channel: impl Into<String>) -> Self {
         self.live_destination = channel.into();
         self
@@ -95,7 +95,7 @@ impl ReplicationParams {
         self
     }
 
-    /// Sets what is shown to the source archive.
+    /// Sets the credentials for the source archive.
     pub fn credentials(mut self, credentials: impl Into<Vec<u8>>) -> Self {
         self.credentials = credentials.into();
         self

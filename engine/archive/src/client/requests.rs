@@ -5,19 +5,19 @@ use harrier_client::Aeron;
 use super::{ArchiveClient, ArchiveClientError, ReplicationParams};
 use crate::codec::{ReplayRequest, ReplicateRequest, RequestBody, SourceLocation};
 
-/// What a replay may be given beyond its range.
+/// Optional parameters of a replay.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReplayOptions {
     /// Counter that limits the replay.
     pub limit_counter_id: Option<i32>,
-    /// Most bytes read at once.
+    /// Maximum bytes of one read.
     pub file_io_max_length: Option<i32>,
 }
 
 type Sent = Result<i64, ArchiveClientError>;
 
 impl ArchiveClient {
-    /// Records a stream whenever somebody publishes it. The answer's relevant id is the subscription id; signals follow.
+    /// Records every image of a stream. The answer's relevant id is the subscription id; signals follow.
     ///
     /// # Errors
     /// As all requests: [`ArchiveClientError::BackPressured`] asks for a retry.
@@ -32,7 +32,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StartRecording { stream_id, location, auto_stop, channel })
     }
 
-    /// Goes on with a recording that has stopped.
+    /// Extends a stopped recording.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -59,7 +59,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StopRecording { stream_id, channel })
     }
 
-    /// Stops what a start or extend request subscribed to.
+    /// Stops the recording subscription of a start or extend request.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -75,8 +75,9 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StopRecordingByIdentity { recording_id })
     }
 
-    /// Replays `length` bytes from `position` on (-1: from the start; length -1: all, following a live recording; -2: what
-    /// is recorded now). The answer's relevant id is the replay session id, whose low 32 bits are the stream's session.
+    /// Replays `length` bytes from `position` on (-1: from the start; length -1: all, following a live recording; -2:
+    /// up to the current recorded position). The answer's relevant id is the replay session id, whose low 32 bits are
+    /// the stream's session id.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -114,7 +115,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StopReplay { replay_session_id })
     }
 
-    /// Stops all replays of a recording; -1: of all.
+    /// Stops all replays of a recording; -1 stops all replays.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -122,8 +123,9 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StopAllReplays { recording_id })
     }
 
-    /// Copies a recording of the archive that listens on `source_control_channel` into this client's archive. The answer's
-    /// relevant id is the replication id; signals and errors that carry it as correlation id follow, REPLICATE_END last.
+    /// Copies a recording of the archive that listens on `source_control_channel` into this client's archive. The
+    /// answer's relevant id is the replication id; signals and errors that carry it as correlation id follow,
+    /// REPLICATE_END last.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording), and parameters that contradict each other.
@@ -217,7 +219,7 @@ impl ArchiveClient {
         )
     }
 
-    /// Asks where a recording starts.
+    /// Asks for the start position of a recording.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -225,7 +227,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StartPosition { recording_id })
     }
 
-    /// Asks how far an active recording has come; -1 when it is not active.
+    /// Asks for the position of an active recording; -1 when it is not active.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -233,7 +235,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::RecordingPosition { recording_id })
     }
 
-    /// Asks where a recording has stopped; -1 when it is active.
+    /// Asks for the stop position of a recording; -1 while it is active.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -241,7 +243,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::StopPosition { recording_id })
     }
 
-    /// Asks how far a recording has come, active or not.
+    /// Asks for the last recorded position of a recording, active or not.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -249,7 +251,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::MaxRecordedPosition { recording_id })
     }
 
-    /// Cuts a recording at a position; a DELETE signal tells when the files are gone.
+    /// Truncates a recording at a position. A DELETE signal follows once the files are deleted.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -257,7 +259,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::TruncateRecording { recording_id, position })
     }
 
-    /// Deletes a recording; a DELETE signal tells when the files are gone.
+    /// Deletes a recording. A DELETE signal follows once the files are deleted.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -265,7 +267,8 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::PurgeRecording { recording_id })
     }
 
-    /// Begins a recording at a later segment; the files below stay. A position that no segment begins at is refused.
+    /// Moves the start of a recording to a later segment; the earlier files stay. The position must be the start of a
+    /// segment.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -273,7 +276,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::DetachSegments { recording_id, new_start_position })
     }
 
-    /// Deletes the files below a recording's start. The answer's relevant id is their number; a DELETE signal follows.
+    /// Deletes the files before a recording's start. The answer's relevant id is their number; a DELETE signal follows.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -289,7 +292,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::PurgeSegments { recording_id, new_start_position })
     }
 
-    /// Attaches the segments below a recording's start that are there. The answer's relevant id is their number.
+    /// Attaches the existing segments before a recording's start. The answer's relevant id is their number.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -311,8 +314,8 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::MigrateSegments { source_recording_id, target_recording_id })
     }
 
-    /// Asks for a token by which another stream may ask for a replay of a recording over a response channel. The answer's
-    /// relevant id is the token; it is valid for the archive's connect timeout.
+    /// Asks for a token with which another stream may request a replay over a response channel. The answer's relevant
+    /// id is the token; it is valid for the archive's connect timeout.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).
@@ -320,7 +323,7 @@ impl ArchiveClient {
         self.request(aeron, RequestBody::ReplayToken { recording_id })
     }
 
-    /// Gives a recording another channel in the catalog.
+    /// Changes the channel of a recording in the catalog.
     ///
     /// # Errors
     /// As [`start_recording`](Self::start_recording).

@@ -8,14 +8,14 @@ use super::{SCHEMA_ID, SourceLocation, header, or_null};
 
 pub use body::{ReplayRequest, ReplicateRequest, RequestBody};
 
-/// A request with the prefix that all share.
+/// A request with the common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// The control session; -1 for a connect request.
+    /// Control session id; -1 for a connect request.
     pub control_session_id: i64,
-    /// Comes back in the answers.
+    /// Id that the answers repeat.
     pub correlation_id: i64,
-    /// What is asked.
+    /// Body of the request.
     pub body: RequestBody<'a>,
 }
 
@@ -28,7 +28,7 @@ fn boolean(value: i32, field: &'static str) -> Result<bool, SbeError> {
 }
 
 impl<'a> Request<'a> {
-    /// Decodes a request; `None` for templates that are no request, which are ignored.
+    /// Decodes a request; `None` for templates that are not requests.
     ///
     /// # Errors
     /// A message of another schema, one that is cut, or a value outside its enumeration.
@@ -93,12 +93,12 @@ impl<'a> Request<'a> {
         Ok(Some(Self { control_session_id, correlation_id, body }))
     }
 
-    /// Template id of the message that a client of this version sends.
+    /// Template id of the newest form of the message.
     pub fn template_id(&self) -> u16 {
         self.shape().0
     }
 
-    /// Template and block length.
+    /// Template id and block length.
     fn shape(&self) -> (u16, u16) {
         match self.body {
             RequestBody::Connect { .. } => (58, 16),
@@ -348,7 +348,7 @@ fn encode_replicate<'b>(e: Encoder<'b>, replicate: &ReplicateRequest<'_>) -> Enc
         .text(replicate.source_response_channel)
 }
 
-/// Requests of fixed fields only.
+/// Decodes requests that have only fixed fields.
 fn decode_fixed<'a>(template_id: u16, b: &Block<'_>) -> Option<RequestBody<'a>> {
     let id = b.i64(16, 0);
     Some(match template_id {

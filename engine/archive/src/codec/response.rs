@@ -5,16 +5,16 @@ use harrier_protocol::sbe::{Decoder, Encoder, SbeError};
 use super::{SCHEMA_ID, header};
 use crate::descriptor::{self, RecordingDescriptor};
 
-/// How a request went.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlCode {
-    /// Done.
+    /// Success.
     Ok,
     /// Refused; the relevant id is an error code.
     Error,
-    /// No such recording.
+    /// Unknown recording.
     RecordingUnknown,
-    /// No such recording subscription.
+    /// Unknown recording subscription.
     SubscriptionUnknown,
 }
 
@@ -27,7 +27,7 @@ impl ControlCode {
     }
 }
 
-/// What happens to a recording (spec 03 §2.9).
+/// Signals about a recording (spec 03 §2.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// A recording was started.
@@ -36,9 +36,9 @@ pub enum Signal {
     Stop,
     /// A recording is being extended.
     Extend,
-    /// A replication has made its recording.
+    /// A replication has created its recording.
     Replicate,
-    /// A replication has joined the live stream.
+    /// A replication has merged with the live stream.
     Merge,
     /// A replication has reached the stop position of its source.
     Sync,
@@ -84,7 +84,7 @@ pub enum Response<'a> {
         /// Text of the error; empty without one.
         message: &'a str,
     },
-    /// The first two ids are those of the answer, not of the recording.
+    /// A recording of a listing, message 22. The first two ids belong to the answer, not to the recording.
     Descriptor {
         /// Control session of the client.
         control_session_id: i64,
@@ -118,7 +118,7 @@ pub enum Response<'a> {
         subscription_id: i64,
         /// Position of the recording at that moment, bytes.
         position: i64,
-        /// What happened to the recording.
+        /// Kind of signal.
         signal: Signal,
     },
     /// The client must answer a challenge, message 59.
@@ -140,7 +140,7 @@ pub enum Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// Decodes an answer; `None` for templates that are none.
+    /// Decodes an answer; `None` for other templates.
     ///
     /// # Errors
     /// A message of another schema, one that is cut, or a value outside its enumeration.

@@ -1,4 +1,4 @@
-//! The seal of the segment that a recording writes: made when the segment is opened, completed when it is left.
+//! The seal of the segment being recorded: created when the segment is opened, completed when it is closed.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::segment;
 
 use harrier_protocol::record::UnknownVersion;
 
-/// Why a segment cannot be sealed.
+/// Errors of sealing a segment.
 #[derive(Debug, Error)]
 pub(crate) enum SealError {
     /// The seal's file cannot be read or written.
@@ -32,7 +32,7 @@ enum Step {
         file: FileId,
         ticket: Ticket,
     },
-    /// Frames of the group that the recording goes on in.
+    /// Reads the frames of the group that the recording continues.
     ReadingFrames {
         file: FileId,
         offset: usize,
@@ -58,9 +58,9 @@ pub(crate) struct Sealing {
     path: PathBuf,
     step: Step,
     sync: Option<FileSync>,
-    /// Where recording begins in the segment.
+    /// Position at which recording begins in the segment.
     position: i64,
-    /// The segment file, for frames that are read again.
+    /// The segment file, from which frames are read again.
     segment_file: FileId,
     is_complete: bool,
 }
@@ -93,13 +93,13 @@ impl Sealing {
         matches!(self.step, Step::Closed)
     }
 
-    /// Adds a block that has been written at an offset of the segment.
+    /// Adds a block written at an offset of the segment.
     #[inline]
     pub(crate) fn add(&mut self, block: &[u8], offset: usize) {
         self.seal.add(block, offset);
     }
 
-    /// Completes the seal: nothing more is written into the segment.
+    /// Completes the seal. Nothing may be written into the segment afterwards.
     pub(crate) fn complete<S: Storage>(&mut self, io: &mut Io<S>) {
         self.is_complete = true;
         if let Step::Open(file) = self.step {
@@ -107,7 +107,7 @@ impl Sealing {
         }
     }
 
-    /// Completes the seal at once. Blocks; only when the archive closes.
+    /// Completes the seal immediately. Blocks, so only the closing archive calls it.
     pub(crate) fn complete_blocking<S: Storage>(&mut self, io: &mut Io<S>) -> Result<(), StorageError> {
         let Step::Open(file) = self.step else { return Ok(()) };
         self.step = Step::Closed;
@@ -125,7 +125,7 @@ impl Sealing {
         Step::Writing { file, ticket: io.submit(Operation::Write { file, offset: 0, bytes }) }
     }
 
-    /// Moves the file work on; returns the work done.
+    /// Advances the file operations and returns the number of steps done.
     pub(crate) fn poll<S: Storage>(&mut self, io: &mut Io<S>) -> Result<usize, SealError> {
         let (Step::Opening(ticket)
         | Step::Reading { ticket, .. }
@@ -172,12 +172,12 @@ impl Sealing {
         if self.is_complete { Step::Closing(io.submit(Operation::Close { file })) } else { Step::Open(file) }
     }
 
-    /// Goes on with the seal of an earlier recording into this segment, when it reaches to where this one begins.
+    /// Resumes the seal of an earlier recording into this segment when it covers the start of this one.
     fn resume<S: Storage>(&mut self, file: FileId, bytes: &[u8], io: &mut Io<S>) -> Result<Step, SealError> {
         let (recording_id, base) = (self.seal.recording_id, self.seal.base);
         let read = SegmentSeal::read(bytes, recording_id, base);
         let read = read.map_err(|error| SealError::Version { path: self.path.clone(), error })?;
-        let Some(mut earlier) = read.filter(|own| own.from <= self.position && self.position <= own.to)
+        let Some(mut earlier) = read.filter(|seal| seal.from <= self.position && self.position <= seal.to)
         else {
             return Ok(self.write(file, io));
         };

@@ -1,4 +1,4 @@
-//! Verifying what a replay reads against the seal of its segment.
+//! Verifies replayed blocks against the seal of their segment.
 
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, align};
 
@@ -9,7 +9,7 @@ use crate::seal::{BadFrame, SegmentSeal, verify_frame};
 use crate::segment;
 
 impl ReplaySession {
-    /// Takes the seal of the segment. What a recording was truncated to ends within a group: the frames before that end are
+    /// Stores the seal of the segment. A truncated recording may end within a group; the frames before that end are
     /// verified one by one.
     pub(super) fn take_seal(&mut self, seal: Option<SegmentSeal>) {
         let stop = self.setup.recording.stop_position;
@@ -22,7 +22,7 @@ impl ReplaySession {
         });
     }
 
-    /// Offset and length of the next read: whole groups of the segment's seal, and what is there where there are none.
+    /// Offset and length of the next read: whole groups where the seal has them, otherwise the available bytes.
     pub(super) fn next_read(&self) -> (usize, usize) {
         let start = (self.position - self.file_base) as usize;
         let term_length = i64::from(self.setup.recording.term_buffer_length);
@@ -31,7 +31,7 @@ impl ReplaySession {
         let wanted = (self.stop_position - self.position) as usize;
         let Some(seal) = &self.seal else { return (start, wanted.min(max)) };
         let Some((offset, mut end)) = seal.group_around(start) else {
-            // A read that begins before the first stamped frame ends there.
+            // A read that begins before the first stamped frame ends at that frame.
             let unstamped = usize::try_from(seal.from - self.position).ok().filter(|length| *length > 0);
             return (start, wanted.min(max).min(unstamped.unwrap_or(max)));
         };
@@ -44,8 +44,8 @@ impl ReplaySession {
         (offset, end - offset)
     }
 
-    /// Verifies what was read. Frames of a group that lie before the replay's position, or behind its end, were read to be
-    /// verified only and are not offered.
+    /// Verifies the block. Frames of a group outside the replay's range are read for verification only and are not
+    /// offered.
     pub(super) fn verify(&mut self) -> Result<(), BadFrame> {
         let (recording, offset) = (&self.setup.recording, self.read_offset);
         if let Some(seal) = &self.seal {
@@ -66,7 +66,7 @@ impl ReplaySession {
         Ok(())
     }
 
-    /// Tells which frame is bad, and what can be done.
+    /// Describes the bad frame and the possible remedies.
     pub(super) fn describe(&self, bad: &BadFrame) -> String {
         let id = self.setup.recording.recording_id;
         let path = self.setup.directory.join(segment::file_name(id, self.file_base));
@@ -81,7 +81,7 @@ impl ReplaySession {
     }
 }
 
-/// Verifies stamped frames that are in no group, as far as they were read whole.
+/// Verifies stamped frames outside of groups, as far as they were read completely.
 fn verify_frames(
     buffer: &[u8],
     offset: usize,

@@ -1,4 +1,4 @@
-//! Compacting a catalog: entries that are not valid go, with their segments (spec 03 §4.7).
+//! Compaction of a catalog: removes entries that are not valid, with their segments (spec 03 §4.7).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::{OpenMode, Operation, Output, Storage, SyncLevel};
@@ -8,30 +8,31 @@ use super::editor::{ArchiveEditor, write};
 use crate::catalog::{CATALOG_FILE, HEADER_LENGTH, RecordingState};
 use crate::seal::SEAL_SUFFIX;
 
-/// The new catalog until it is whole.
+/// File name of the new catalog until it is complete.
 const TEMPORARY_FILE: &str = "archive.catalog.compact";
 
-/// What a compaction has done.
+/// Result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compaction {
-    /// Entries that are gone.
+    /// Number of removed entries.
     pub deleted_entries: usize,
-    /// Bytes that those entries had.
+    /// Bytes of the removed entries.
     pub reclaimed_bytes: usize,
-    /// Segment files that are gone.
+    /// Number of removed segment files.
     pub deleted_segments: usize,
 }
 
 impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
-    /// Rewrites the catalog with its valid entries only, as short as it can be, and removes the segments of the others.
-    /// The next recording id stays.
+    /// Rewrites the catalog with only its valid entries at minimal length, and removes the segments of the others.
+    /// Keeps the next recording id.
     ///
     /// # Errors
-    /// A file that cannot be read, written or removed. The new catalog takes the old one's place before any segment goes.
+    /// A file that cannot be read, written or removed. The new catalog takes the old one's place before any segment
+    /// goes.
     pub fn compact(&mut self) -> Result<Compaction, ToolError> {
         let mut done = Compaction { deleted_entries: 0, reclaimed_bytes: 0, deleted_segments: 0 };
         let mut bytes = self.files.bytes[..HEADER_LENGTH].to_vec();
-        // A file of old writers may leave the id to its last entry, which may be about to go.
+        // Old writers may imply the next id by the last entry, which may be removed here.
         bytes[8..16].copy_from_slice(&self.files.catalog.next_recording_id().to_le_bytes());
         let mut doomed = Vec::new();
         for entry in self.files.catalog.entries().to_vec() {
@@ -44,7 +45,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
             let segments = self.files.segments(entry.descriptor.recording_id)?;
             doomed.extend(segments.into_iter().map(|segment| segment.name));
         }
-        // Segments with a seal need an entry: the seals go before the entries do.
+        // A segment with a seal needs a catalog entry, so seals are removed before entries.
         for name in &doomed {
             let path = self.files.directory.join(name).with_extension(&SEAL_SUFFIX[1..]);
             self.files.storage.blocking(Operation::Remove { path })?;

@@ -1,4 +1,4 @@
-//! Changing the files of an archive that does not run.
+//! Offline changes to the files of an archive.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ const STOP_TIMESTAMP: usize = 64;
 const STOP_POSITION: usize = 80;
 const SESSION_ID: usize = 12;
 
-/// The files of an archive, for changing. No archive can start while this lives.
+/// Exclusive write access to the files of an archive. No archive can start while this exists.
 pub struct ArchiveEditor<M: Memory, S: Storage> {
     pub(super) files: ArchiveFiles<S>,
     pub(super) now_ms: i64,
@@ -30,12 +30,12 @@ pub struct ArchiveEditor<M: Memory, S: Storage> {
 }
 
 impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
-    /// Takes a directory.
+    /// Locks a directory.
     ///
     /// # Errors
     /// [`MarkFileError::Active`](crate::MarkFileError::Active) while an archive lives in it; as [`ArchiveFiles::open`].
     pub fn take(directory: &Path, memory: &M, storage: S, now: &Now) -> Result<Self, ToolError> {
-        // Opened before it is locked: a directory without an archive gets no lock file. Read again afterwards.
+        // Opened before locking so that a directory without an archive gets no lock file; read again afterwards.
         let files = ArchiveFiles::open(directory, storage)?;
         let mark = ArchiveMark::read(memory, directory)?;
         let lock = lock_out(memory, directory, mark.as_ref(), now.epoch_ms)?;
@@ -43,12 +43,12 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(Self { files, now_ms: now.epoch_ms, _lock: lock })
     }
 
-    /// The files, for reading.
+    /// Read access to the files.
     pub fn files(&mut self) -> &mut ArchiveFiles<S> {
         &mut self.files
     }
 
-    /// Makes a recording valid or invalid; false when it is so already.
+    /// Marks a recording as valid or invalid. Returns false when nothing changes.
     ///
     /// # Errors
     /// [`ToolError::Unknown`], [`ToolError::Deleted`], or a file that cannot be written.
@@ -66,7 +66,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(true)
     }
 
-    /// Writes where a recording ends. The entry's checksum stays what it was (spec 03 §4.3).
+    /// Writes the stop position of a recording. Keeps the entry's checksum (spec 03 §4.3).
     pub(super) fn set_stop(&mut self, offset: usize, position: i64) -> Result<(), ToolError> {
         let timestamp = self.now_ms.to_le_bytes().to_vec();
         self.write_catalog(&[
@@ -75,8 +75,8 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         ])
     }
 
-    /// Computes and writes the checksums of catalog entries, and of the data frames in the last segment of each recording,
-    /// or in all. Returns the number of segment files written.
+    /// Computes and writes the checksums of catalog entries, and of the data frames in the last segment of each
+    /// recording, or in all. Returns the number of segment files written.
     ///
     /// # Errors
     /// [`ToolError::Unknown`], or a file that cannot be read or written.
@@ -130,7 +130,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         }
     }
 
-    /// Seals all frames of a segment that was stamped, as it is now.
+    /// Seals all present frames of a stamped segment.
     fn seal_segment(
         &mut self,
         recording: &RecordingDescriptor,
@@ -148,7 +148,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(recovery::write_seal(&mut self.files.storage, &directory, &seal, sync)?)
     }
 
-    /// Segment files of recordings, of any state, that lie outside their positions or whose names say none.
+    /// Lists segment files of recordings in any state that lie outside their positions or whose names hold none.
     ///
     /// # Errors
     /// [`ToolError::Unknown`], or a directory that cannot be read.
@@ -169,7 +169,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(orphans)
     }
 
-    /// Removes segment files of the directory, each with its seal.
+    /// Removes segment files of the directory with their seals.
     ///
     /// # Errors
     /// A file that cannot be removed; those before it are gone.
@@ -183,7 +183,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(())
     }
 
-    /// Gives the catalog more bytes.
+    /// Extends the catalog to a capacity in bytes.
     ///
     /// # Errors
     /// [`ToolError::Capacity`], or a file that cannot be written.
@@ -199,7 +199,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         self.read_again()
     }
 
-    /// Entries that a command is about: one, or all.
+    /// Entries that a command applies to: one or all.
     pub(super) fn chosen(&self, recording_id: Option<i64>) -> Result<Vec<CatalogEntry>, ToolError> {
         match recording_id {
             Some(id) => Ok(vec![self.files.entry(id)?.clone()]),
@@ -215,7 +215,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         self.read_again()
     }
 
-    /// Opens a file, has it changed, syncs and closes it.
+    /// Opens, changes, syncs and closes a file.
     pub(super) fn with_file(
         &mut self,
         path: &Path,

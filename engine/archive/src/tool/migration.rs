@@ -1,4 +1,4 @@
-//! Files of older major versions become those of today's (spec 03 §4.8).
+//! Migrates files of older major versions to the present one (spec 03 §4.8).
 
 use std::path::{Path, PathBuf};
 
@@ -13,21 +13,21 @@ use crate::descriptor::{ALIGNMENT, ENTRY_HEADER_LENGTH, RecordingDescriptor};
 use crate::mark_file::{ACTIVITY_TIMEOUT_MS, MARK_FILE, MarkFileError, lock_out};
 use crate::segment;
 
-/// Bytes of the header and of each entry before version 3.
+/// Length of the header and of each entry before version 3.
 const OLD_ENTRY_LENGTH: usize = 1_024;
-/// Where the mark file is, when it is not in the directory.
+/// File that names the mark file's directory when it is not the archive's.
 const MARK_LINK: &str = "archive-mark.lnk";
-/// The new catalog until it is whole.
+/// File name of the new catalog until it is complete.
 const TEMPORARY_FILE: &str = "archive.catalog.updated";
 
-/// One step from a major version to the next.
+/// Migration step from a major version to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationStep {
-    /// Version that the catalog had.
+    /// Version before the step.
     pub from: i32,
-    /// Version that it has now.
+    /// Version after the step.
     pub to: i32,
-    /// Segment files that have other names now, old and new.
+    /// Renamed segment files, old and new names.
     pub renamed: Vec<(String, String)>,
 }
 
@@ -38,7 +38,7 @@ struct OldEntry {
     descriptor: RecordingDescriptor,
 }
 
-/// Files of a directory, while they are of an older version.
+/// Files of a directory of an older version.
 struct OldFiles<S: Storage> {
     directory: PathBuf,
     storage: S,
@@ -46,8 +46,8 @@ struct OldFiles<S: Storage> {
     entries: Vec<OldEntry>,
 }
 
-/// Takes a directory step by step to the present major version; no steps when it has that. Each step leaves a stamp file;
-/// a step whose stamp is there already was begun and is not begun again.
+/// Migrates a directory step by step to the present major version; returns no steps when it is current. Each step
+/// leaves a stamp file; a step whose stamp exists was interrupted and is not repeated.
 ///
 /// # Errors
 /// [`MarkFileError::Active`] while an archive lives in the directory, [`ToolError::MigrationBegun`], a catalog that is
@@ -97,7 +97,7 @@ pub fn migrate<M: Memory, S: Storage>(
     Ok(steps)
 }
 
-/// Where a mark file has version and activity: older ones have no message header.
+/// Offsets of version and activity in a mark file; older files have no message header.
 fn mark_offsets(bytes: &[u8]) -> (usize, usize) {
     let word = |offset: usize| bytes.get(offset..).and_then(|rest| rest.first_chunk().copied());
     let has_header =
@@ -169,7 +169,7 @@ impl<S: Storage> OldFiles<S> {
         Ok(())
     }
 
-    /// A step is taken once.
+    /// Creates the stamp file of a step, which prevents repeating it.
     fn stamp(&mut self, from: i32, to: i32) -> Result<(), ToolError> {
         let path = self.directory.join(format!("migration-{from}-to-{to}.dat"));
         if read_file(&mut self.storage, &path, 0).is_ok() {
@@ -195,7 +195,7 @@ impl<S: Storage> OldFiles<S> {
         Ok(written?)
     }
 
-    /// From 0 to 1: what was a number of segments becomes a position.
+    /// Step from 0 to 1: segment indices in file names become positions.
     fn name_by_position(&mut self) -> Result<Vec<(String, String)>, ToolError> {
         self.rename(|recording, index| {
             let segment_length = i64::from(recording.segment_file_length);
@@ -204,7 +204,7 @@ impl<S: Storage> OldFiles<S> {
         })
     }
 
-    /// From 1 to 2: positions are counted from the start's term when a segment has several.
+    /// Step from 1 to 2: positions are counted from the start's term when a segment has several.
     fn name_from_start_term(&mut self) -> Result<Vec<(String, String)>, ToolError> {
         self.rename(|recording, position| {
             let term_length = i64::from(recording.term_buffer_length);
@@ -214,7 +214,7 @@ impl<S: Storage> OldFiles<S> {
         })
     }
 
-    /// Gives the segments of valid recordings other names; the last go first, for names only grow.
+    /// Renames the segments of valid recordings. Begins with the last one because names only grow.
     fn rename(
         &mut self,
         new_number: impl Fn(&RecordingDescriptor, i64) -> Option<i64>,
@@ -240,7 +240,7 @@ impl<S: Storage> OldFiles<S> {
         Ok(renamed)
     }
 
-    /// From 2 to 3: entries are as long as they need to be. Checksums are copied.
+    /// Step from 2 to 3: entries become as short as possible. Checksums are copied.
     fn rewrite_catalog(&mut self, version: i32) -> Result<(), ToolError> {
         let mut bytes = vec![0; HEADER_LENGTH];
         let next = self.entries.last().map_or(0, |last| last.descriptor.recording_id + 1);

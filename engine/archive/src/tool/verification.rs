@@ -12,69 +12,69 @@ use crate::descriptor::{ENTRY_HEADER_LENGTH, RecordingDescriptor};
 use crate::recovery::{self, RecoveryError, read_seal};
 use crate::seal::{BadFrame, SegmentSeal};
 
-/// What to do with a last frame of which a page may be missing.
+/// Treatment of a last frame that may lack a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TornAnswer {
     /// The recording is faulty.
     Refuse,
     /// The recording ends before the frame; its bytes are zeroed.
     Truncate,
-    /// The frame is whole.
+    /// The frame is complete.
     Keep,
 }
 
-/// How thoroughly to verify.
+/// Scope of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyOptions {
-    /// Every segment instead of the last.
+    /// True to verify every segment instead of only the last.
     pub all_segments: bool,
-    /// Checksums of entries and frames too.
+    /// Checksum to verify in entries and frames; `None` for no verification.
     pub checksum: Option<Checksum>,
-    /// What to do with a last frame that may be torn.
+    /// Treatment of a last frame that may be torn.
     pub torn: TornAnswer,
 }
 
-/// What a verification has found.
+/// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Purged: there is nothing to verify.
+    /// The recording is purged, so nothing is verified.
     Deleted,
-    /// The recording is whole.
+    /// The recording is intact.
     Good {
-        /// Stop position that was written, when the catalog had another.
+        /// New stop position, when the catalog held another one.
         corrected_stop: Option<i64>,
-        /// The entry was invalid and is valid now.
+        /// True when the entry was invalid before.
         became_valid: bool,
     },
-    /// Checksums were asked for and no frame has one: positions and frames were followed without, and nothing was changed.
+    /// No frame has the requested checksum. Positions and frames were verified without it, and nothing was changed.
     NotStamped {
-        /// Data frames that were followed.
+        /// Number of verified data frames.
         frames: u64,
     },
-    /// The last frame may be torn: to be asked again with another [`TornAnswer`]. The entry was left as it was.
+    /// The last frame may be torn and needs another [`TornAnswer`]. The entry is unchanged.
     Torn {
         /// Name of the segment file.
         segment: String,
-        /// Offset of the frame in it.
+        /// Offset of the frame in the segment.
         offset: usize,
     },
-    /// The recording is not whole; its entry is invalid now.
+    /// The recording is faulty and its entry now invalid.
     Faulty {
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
 }
 
-/// Data frames by what their session field holds.
+/// Data frames by the content of their session field.
 #[derive(Debug, Default)]
 struct Frames {
     stamped: u64,
     not_stamped: u64,
-    /// The first frame outside of a seal that matches neither its checksum nor the session of the recording.
+    /// First frame outside of a seal that matches neither its checksum nor the recording's session id.
     suspect: Option<String>,
 }
 
-/// What stands against a recording.
+/// Reason why a recording does not pass.
 enum Objection {
     Torn { segment: String, offset: usize },
     Fault(String),
@@ -88,7 +88,7 @@ impl From<ToolError> for Objection {
 }
 
 impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
-    /// Verifies one recording and writes what comes of it: stop position and state.
+    /// Verifies one recording and writes the resulting stop position and state.
     ///
     /// # Errors
     /// [`ToolError::Unknown`], or a file that cannot be read or written.
@@ -125,7 +125,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(Verdict::Good { corrected_stop, became_valid })
     }
 
-    /// Where the recording ends.
+    /// Finds the end of the recording.
     fn examine(
         &mut self,
         entry: &CatalogEntry,
@@ -284,7 +284,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         }
     }
 
-    /// The seal of a segment, when its checksums are verified.
+    /// Reads the seal of a segment when checksums are verified.
     fn sealed_by(
         &mut self,
         recording: &RecordingDescriptor,
@@ -300,7 +300,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
     }
 }
 
-/// Verifies the groups of a seal that lie before an offset.
+/// Verifies the groups of a seal that end before an offset.
 fn verify_groups(
     seal: &SegmentSeal,
     bytes: &[u8],

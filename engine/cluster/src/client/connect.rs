@@ -1,4 +1,4 @@
-//! How a client comes by its session, and by the next leader (spec 04 §3.1, §3.2).
+//! Connecting a client to its session, and to the next leader (spec 04 §3.1, §3.2).
 
 use std::collections::BTreeMap;
 
@@ -131,8 +131,8 @@ impl ClusterClient {
 
     pub(super) fn ingress_is_settled(&mut self, aeron: &mut Aeron) -> bool {
         let mut is_settled = true;
-        for own in &mut self.ingress {
-            is_settled &= own.is_settled(aeron);
+        for ingress in &mut self.ingress {
+            is_settled &= ingress.is_settled(aeron);
         }
         is_settled
     }
@@ -201,7 +201,7 @@ impl ClusterClient {
             return Ok(());
         }
         let leader = self.leader_member_id;
-        if let Some(index) = self.ingress.iter().position(|own| own.member_id == leader) {
+        if let Some(index) = self.ingress.iter().position(|ingress| ingress.member_id == leader) {
             self.leader = index;
         }
         let request =

@@ -8,19 +8,19 @@ use harrier_protocol::uri::{ChannelUri, parse_duration_ns};
 use super::ClusterClientError;
 use super::connect::parse_endpoints;
 
-/// Longest name of a client, characters.
+/// Maximum length of a client name, characters.
 const MAX_NAME_LENGTH: usize = 100;
-/// Heartbeat timeout of leaders that do not tell theirs, ns.
+/// Heartbeat timeout assumed for leaders that do not report theirs, ns.
 const DEFAULT_HEARTBEAT_TIMEOUT_NS: i64 = 10_000_000_000;
 
 type Answer = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
 
-/// Answers a cluster's challenge.
+/// Computes the answer to a cluster's challenge.
 #[derive(Clone)]
 pub struct ChallengeResponder(Arc<Answer>);
 
 impl ChallengeResponder {
-    /// A responder that computes its answer from the challenge.
+    /// Creates a responder that computes its answer from the challenge.
     pub fn new(answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self(Arc::new(answer))
     }
@@ -41,25 +41,25 @@ impl fmt::Debug for ChallengeResponder {
 pub struct ClusterClientContext {
     /// `aeron.cluster.ingress.endpoints`: `0=host:port,1=…`; empty sends to the ingress channel as it is.
     pub ingress_endpoints: String,
-    /// `aeron.cluster.ingress.channel`: channel of the ingress; the endpoints are put into it.
+    /// `aeron.cluster.ingress.channel`: channel of the ingress, completed with each endpoint.
     pub ingress_channel: String,
     /// `aeron.cluster.ingress.stream.id`.
     pub ingress_stream_id: i32,
-    /// Whether the client is the only writer of its ingress publication.
+    /// True when the client is the only writer of its ingress publication.
     pub is_ingress_exclusive: bool,
-    /// `aeron.cluster.egress.channel`: channel on which the client listens.
+    /// `aeron.cluster.egress.channel`: channel on which the client receives egress.
     pub egress_channel: String,
     /// `aeron.cluster.egress.stream.id`.
     pub egress_stream_id: i32,
-    /// `aeron.cluster.message.timeout`: how long connecting, and connecting to a new leader, may take.
+    /// `aeron.cluster.message.timeout`: timeout of connecting to the cluster or to a new leader.
     pub message_timeout_ns: i64,
-    /// How long a lost leader is waited for; -1 for twice the heartbeat timeout that the leader told.
+    /// Time to wait for a new leader; -1 for twice the leader's heartbeat timeout.
     pub new_leader_timeout_ns: i64,
     /// Time without a message after which a keep-alive is sent; 0 leaves them to the application.
     pub keepalive_interval_ns: i64,
-    /// Shown to the cluster's authenticator.
+    /// Credentials for the cluster's authenticator.
     pub credentials: Vec<u8>,
-    /// Answer to a challenge, whatever it is; a responder has precedence.
+    /// Fixed answer to any challenge; a responder takes precedence.
     pub challenge_answer: Vec<u8>,
     /// Computes the answer to a challenge.
     pub challenge_responder: Option<ChallengeResponder>,
@@ -68,7 +68,7 @@ pub struct ClusterClientContext {
 }
 
 impl ClusterClientContext {
-    /// A client of the members with these ingress endpoints, listening on `egress_channel`.
+    /// Settings for the members with these ingress endpoints and an egress on `egress_channel`.
     pub fn new(ingress_endpoints: impl Into<String>, egress_channel: impl Into<String>) -> Self {
         Self {
             ingress_endpoints: ingress_endpoints.into(),
@@ -87,12 +87,12 @@ impl ClusterClientContext {
         }
     }
 
-    /// Takes the settings that `lookup` knows by their dotted names, e.g. `aeron.cluster.message.timeout`.
+    /// Reads the settings that `lookup` returns for their dotted names, e.g. `aeron.cluster.message.timeout`.
     ///
     /// # Errors
     /// [`ClusterClientError::Setting`] for the first value that cannot be read.
     pub fn apply(&mut self, lookup: &impl Fn(&str) -> Option<String>) -> Result<(), ClusterClientError> {
-        let own = |name: &str| {
+        let find = |name: &str| {
             let name = format!("aeron.cluster.{name}");
             lookup(&name).map(|text| (name, text))
         };
@@ -102,7 +102,7 @@ impl ClusterClientContext {
             ("egress.channel", &mut self.egress_channel),
             ("client.name", &mut self.client_name),
         ] {
-            if let Some((_, text)) = own(name) {
+            if let Some((_, text)) = find(name) {
                 *target = text;
             }
         }
@@ -110,12 +110,12 @@ impl ClusterClientContext {
             ("ingress.stream.id", &mut self.ingress_stream_id),
             ("egress.stream.id", &mut self.egress_stream_id),
         ] {
-            if let Some((name, text)) = own(name) {
+            if let Some((name, text)) = find(name) {
                 *target =
                     text.trim().parse().map_err(|_| invalid(format!("{name}={text}"), "must be a number"))?;
             }
         }
-        if let Some((name, text)) = own("message.timeout") {
+        if let Some((name, text)) = find("message.timeout") {
             self.message_timeout_ns = parse_duration_ns(text.trim())
                 .ok_or_else(|| invalid(format!("{name}={text}"), "must be a time such as 5s or 200ms"))?;
         }
@@ -145,7 +145,7 @@ impl ClusterClientContext {
         parse_endpoints(&self.ingress_endpoints).map(drop)
     }
 
-    /// How long a lost leader is waited for.
+    /// Time to wait for a new leader, ns.
     pub(super) fn new_leader_timeout_ns(&self, heartbeat_timeout_ns: Option<i64>) -> i64 {
         if self.new_leader_timeout_ns >= 0 {
             self.new_leader_timeout_ns
@@ -176,8 +176,8 @@ mod tests {
             ("client.name", "trader"),
         ];
         let lookup = |name: &str| {
-            let own = settings.iter().find(|(own, _)| name == format!("aeron.cluster.{own}"));
-            own.map(|(_, value)| (*value).to_owned())
+            let found = settings.iter().find(|(known, _)| name == format!("aeron.cluster.{known}"));
+            found.map(|(_, value)| (*value).to_owned())
         };
         context.apply(&lookup).unwrap();
         context.validate().unwrap();

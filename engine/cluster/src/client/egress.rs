@@ -1,14 +1,14 @@
-//! What a cluster sends to its client (spec 04 §3.2, egress dispatch).
+//! Dispatch of egress messages to the client (spec 04 §3.2).
 
 use harrier_client::Aeron;
 
 use super::{ClusterClient, ClusterClientError, EgressListener, Stage, connect};
 use crate::codec::{Egress, EventCode};
 
-/// Fragments taken per poll.
+/// Fragments read per poll.
 const FRAGMENT_LIMIT: usize = 10;
 
-/// News of a session.
+/// Egress events that change the client's state.
 pub(super) enum News {
     Event(SessionNews),
     NewLeader { term_id: i64, leader: i32, endpoints: String, egress_session_id: i32 },
@@ -16,7 +16,7 @@ pub(super) enum News {
     AdminResponse { correlation_id: i64, request_type: i32, code: i32, message: String },
 }
 
-/// What a SessionEvent says.
+/// Fields of a SessionEvent.
 pub(super) struct SessionNews {
     pub(super) correlation_id: i64,
     pub(super) session_id: i64,
@@ -29,7 +29,7 @@ pub(super) struct SessionNews {
 }
 
 impl ClusterClient {
-    /// Takes egress; `wanted` is the connect request that an answer is waited for.
+    /// Reads egress; `wanted` is the correlation id of the pending connect request.
     pub(super) fn read_egress(
         &mut self,
         aeron: &mut Aeron,
@@ -38,7 +38,7 @@ impl ClusterClient {
     ) -> Result<usize, ClusterClientError> {
         let Some(egress) = &mut self.egress else { return Ok(0) };
         let (assembler, own_session) = (&mut self.assembler, self.session_id);
-        // Several may come in one poll: OK and NewLeaderEvent after a failover.
+        // One poll may return several: OK and NewLeaderEvent after a failover.
         let mut news = Vec::new();
         let work_count = egress.poll(FRAGMENT_LIMIT, &mut |payload, header| {
             let from = header.session_id();
@@ -51,8 +51,8 @@ impl ClusterClient {
             });
         });
         let is_silent = news.is_empty() && work_count == 0;
-        for own in news {
-            self.on_news(own, aeron, listener)?;
+        for item in news {
+            self.on_news(item, aeron, listener)?;
         }
         if wanted.is_none() && is_silent {
             self.check_egress();
@@ -60,7 +60,7 @@ impl ClusterClient {
         Ok(work_count)
     }
 
-    /// Without the leader's image nobody leads; the next leader will connect again.
+    /// Detects a lost leader by its missing image; the next leader will connect again.
     fn check_egress(&mut self) {
         let Some(egress) = &mut self.egress else { return };
         let is_lost = match self.egress_session_id {

@@ -1,4 +1,4 @@
-//! What can go wrong between a client and its cluster.
+//! Errors of a cluster client.
 
 use harrier_client::ClientError;
 use harrier_protocol::uri::UriError;
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::codec::EventCode;
 
-/// What can go wrong between a client and its cluster.
+/// Errors of a cluster client.
 #[derive(Debug, Error)]
 pub enum ClusterClientError {
     /// Invalid setting.
@@ -15,16 +15,16 @@ pub enum ClusterClientError {
     Setting {
         /// Name and value.
         setting: String,
-        /// What would be valid.
+        /// Description of valid values.
         rule: &'static str,
     },
     /// The driver refused a stream, or is gone.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A channel of the settings.
+    /// Invalid channel in the settings.
     #[error(transparent)]
     Channel(#[from] UriError),
-    /// Endpoints that are not `id=host:port,…`.
+    /// Endpoints that do not have the form `id=host:port,…`.
     #[error("ingress endpoints '{0}' must be id=host:port joined by commas")]
     Endpoints(String),
     /// The cluster did not answer in time.
@@ -32,26 +32,26 @@ pub enum ClusterClientError {
     Timeout {
         /// The timeout.
         timeout_ns: i64,
-        /// What was waited for.
+        /// Step that timed out.
         stage: &'static str,
-        /// The client's streams, and which of them are connected.
+        /// The client's streams and their connection states.
         streams: String,
     },
-    /// The cluster turned the client away.
+    /// The cluster refused the client.
     #[error("cluster refused the session: {code:?}: {detail}")]
     Refused {
-        /// Why.
+        /// Reason.
         code: EventCode,
-        /// The cluster's words.
+        /// Error text of the cluster.
         detail: String,
     },
     /// The cluster ended the session.
     #[error("cluster closed the session: {0}")]
     Closed(String),
-    /// The client has no session now.
+    /// The client has no open session.
     #[error("the client has no session; poll it")]
     NotConnected,
-    /// The ingress takes nothing, for now or for good.
+    /// The ingress does not accept the message, temporarily or permanently.
     #[error(transparent)]
     Offer(#[from] OfferError),
 }

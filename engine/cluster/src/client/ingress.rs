@@ -1,9 +1,9 @@
-//! The streams on which a client sends.
+//! Ingress streams of a client.
 
 use harrier_client::{Aeron, ClientError, ExclusivePublication, Publication};
 use harrier_ringbuf::append::{Claim, OfferError};
 
-/// A publication towards a member.
+/// A publication to a member.
 #[derive(Debug)]
 pub(super) enum IngressPublication {
     Exclusive(ExclusivePublication),
@@ -49,7 +49,7 @@ impl IngressPublication {
     }
 }
 
-/// An ingress stream that is being added, or there.
+/// An ingress stream in any state.
 #[derive(Debug)]
 pub(super) struct IngressStream {
     pub(super) member_id: i32,
@@ -76,13 +76,13 @@ impl IngressStream {
         Ok(Self { member_id, channel, is_exclusive, pending: Some(id), publication: None, refusal: None })
     }
 
-    /// True once the stream is there, or refused.
+    /// True once the stream is added or refused.
     pub(super) fn is_settled(&mut self, aeron: &mut Aeron) -> bool {
         let Some(id) = self.pending else { return true };
         let fetched = if self.is_exclusive {
-            aeron.exclusive_publication(id).map(|own| own.map(IngressPublication::Exclusive))
+            aeron.exclusive_publication(id).map(|publication| publication.map(IngressPublication::Exclusive))
         } else {
-            aeron.publication(id).map(|own| own.map(IngressPublication::Shared))
+            aeron.publication(id).map(|publication| publication.map(IngressPublication::Shared))
         };
         match fetched {
             Ok(None) => return false,
@@ -97,7 +97,7 @@ impl IngressStream {
         self.publication.as_ref().is_some_and(IngressPublication::is_connected)
     }
 
-    /// The stream and its state, for errors.
+    /// Describes the stream and its state for errors.
     pub(super) fn describe(&self) -> String {
         let channel = self.publication.as_ref().map_or(self.channel.as_str(), IngressPublication::channel);
         let state = match (&self.refusal, self.is_connected()) {

@@ -1,13 +1,13 @@
-//! Between backups, standbys and members, stream 108 (spec 04 §1.6, §8.1, §8.2).
+//! Messages between backups, standbys and members, stream 108 (spec 04 §1.6, §8.1, §8.2).
 
 use harrier_protocol::sbe::{Block, Decoder, Encoder, NULL_I64, SbeError};
 
 use super::{SCHEMA_ID, header};
 
-/// Bytes of the block of a [`SnapshotRecording`].
+/// Block length of a [`SnapshotRecording`], bytes.
 const SNAPSHOT_BLOCK: u16 = 44;
 
-/// A snapshot of one service or of the consensus module, and the recording that holds it.
+/// A snapshot of one service or of the consensus module, with its recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRecording<'a> {
     /// Recording of the snapshot.
@@ -20,9 +20,9 @@ pub struct SnapshotRecording<'a> {
     pub log_position: i64,
     /// Cluster time, in the unit of the cluster's clock.
     pub timestamp: i64,
-    /// -1 for the consensus module.
+    /// Id of the service; -1 for the consensus module.
     pub service_id: i32,
-    /// Where a standby's archive listens; empty in answers to backups.
+    /// Endpoint of the standby's archive; empty in answers to backups.
     pub archive_endpoint: &'a str,
 }
 
@@ -50,46 +50,46 @@ impl<'a> SnapshotRecording<'a> {
     }
 }
 
-/// What backups and standbys ask of a member.
+/// Requests of backups and standbys to a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupRequest<'a> {
-    /// Asks where log and snapshots are, message 77.
+    /// Asks for the recordings of log and snapshots, message 77.
     Query {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
-        /// Position at or before which a snapshot is wanted; the newest one for peers that do not say.
+        /// Position at or before which a snapshot is wanted; peers that do not set it want the newest.
         log_position: i64,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
-    /// Asks for a sign of life, message 79.
+    /// Asks for a heartbeat, message 79.
     Heartbeat {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
-    /// Tells of snapshots that a standby has taken, message 81.
+    /// Reports snapshots that a standby has taken, message 81.
     StandbySnapshot {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
         /// Snapshots that can be retrieved.
         snapshots: Vec<SnapshotRecording<'a>>,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded credentials; empty for none.
         credentials: &'a [u8],
@@ -106,7 +106,7 @@ pub enum BackupRequest<'a> {
 }
 
 impl<'a> BackupRequest<'a> {
-    /// Decodes a request; `None` for templates that backups do not send.
+    /// Decodes a request; `None` for other templates.
     ///
     /// # Errors
     /// A message of another schema, or one that is cut.
@@ -135,8 +135,8 @@ impl<'a> BackupRequest<'a> {
             81 => {
                 let mut snapshots = Vec::new();
                 let mut group = m.group("snapshots", 0)?;
-                while let Some(own) = m.entry("snapshots", &mut group)? {
-                    snapshots.push(SnapshotRecording::of_block(&own, m.text("archive endpoint", 0)?));
+                while let Some(block) = m.entry("snapshots", &mut group)? {
+                    snapshots.push(SnapshotRecording::of_block(&block, m.text("archive endpoint", 0)?));
                 }
                 Self::StandbySnapshot {
                     correlation_id: b.i64(0, 0),
@@ -215,24 +215,24 @@ impl<'a> BackupRequest<'a> {
     }
 }
 
-/// What a member answers them.
+/// Answers of a member to backups and standbys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupAnswer<'a> {
-    /// Where log and snapshots are, message 78.
+    /// Recordings of log and snapshots, message 78.
     Query {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
-        /// Recording of the log.
+        /// Recording id of the log.
         log_recording_id: i64,
-        /// Last term in recording.log.
+        /// Last leadership term id in recording.log.
         log_leadership_term_id: i64,
         /// Log position at which that term begins, bytes.
         log_term_base_log_position: i64,
-        /// Last term of the log.
+        /// Last leadership term id of the log.
         last_leadership_term_id: i64,
         /// Log position at which that term begins, bytes.
         last_term_base_log_position: i64,
-        /// Counter with the commit position, in the member's driver.
+        /// Id of the commit position counter in the member's driver.
         commit_position_counter_id: i32,
         /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
@@ -243,7 +243,7 @@ pub enum BackupAnswer<'a> {
         /// The members, in the form of `aeron.cluster.members`.
         cluster_members: &'a str,
     },
-    /// A sign of life, message 80.
+    /// A heartbeat, message 80.
     Heartbeat {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
@@ -263,8 +263,8 @@ impl<'a> BackupAnswer<'a> {
             78 => {
                 let mut snapshots = Vec::new();
                 let mut group = m.group("snapshots", 0)?;
-                while let Some(own) = m.entry("snapshots", &mut group)? {
-                    snapshots.push(SnapshotRecording::of_block(&own, ""));
+                while let Some(block) = m.entry("snapshots", &mut group)? {
+                    snapshots.push(SnapshotRecording::of_block(&block, ""));
                 }
                 Self::Query {
                     correlation_id: b.i64(0, 0),

@@ -1,10 +1,10 @@
-//! Between services and the consensus module (spec 04 §1.5).
+//! Messages between services and the consensus module (spec 04 §1.5).
 
 use harrier_protocol::sbe::{Decoder, Encoder, SbeError};
 
 use super::{Role, SCHEMA_ID, SessionHeader, header, role};
 
-/// From services and tools to the consensus module, stream 105.
+/// Messages from services and tools to the consensus module, stream 105.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceMessage<'a> {
     /// A message for the log; its session is the service's id.
@@ -31,30 +31,30 @@ pub enum ServiceMessage<'a> {
         /// Id of the timer.
         correlation_id: i64,
     },
-    /// A service has reached a position, message 33.
+    /// A service acknowledges a position, message 33.
     Ack {
         /// Log position that the service has reached, bytes.
         log_position: i64,
         /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
-        /// Number of the ack, from 0 at start.
+        /// Sequence number of the ack, from 0 at start.
         ack_id: i64,
-        /// Id that belongs to the ack: a client id at start, a snapshot's recording id, or -1.
+        /// Id related to the ack: a client id at start, a snapshot's recording id, or -1.
         relevant_id: i64,
         /// Id of the service.
         service_id: i32,
     },
-    /// Somebody asks for the members, message 34.
+    /// A query for the members, message 34.
     MembersQuery {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
-        /// Whether message 43 shall answer, instead of message 41.
+        /// True to request message 43 instead of message 41.
         is_extended: bool,
     },
 }
 
 impl<'a> ServiceMessage<'a> {
-    /// Decodes a message; `None` for templates that are ignored.
+    /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
     /// A message of another schema, or one that is cut.
@@ -115,14 +115,14 @@ impl<'a> ServiceMessage<'a> {
     }
 }
 
-/// A member as the extended answer to a members query names it.
+/// A member in the extended answer to a members query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActiveMember<'a> {
-    /// Term that the member is in.
+    /// Leadership term id of the member.
     pub leadership_term_id: i64,
     /// Log position up to which the member has appended, bytes.
     pub log_position: i64,
-    /// Time of the last append position that the leader heard, ns of its clock.
+    /// Time of the last append position that the leader received, ns of its clock.
     pub time_of_last_append_ns: i64,
     /// Id of the member.
     pub member_id: i32,
@@ -132,17 +132,17 @@ pub struct ActiveMember<'a> {
     pub consensus_endpoint: &'a str,
     /// Endpoint of the log.
     pub log_endpoint: &'a str,
-    /// Endpoint on which the member catches up.
+    /// Endpoint that receives catch-up replays.
     pub catchup_endpoint: &'a str,
     /// Endpoint of the member's archive.
     pub archive_endpoint: &'a str,
 }
 
-/// Bytes of the block of an [`ActiveMember`].
+/// Block length of an [`ActiveMember`], bytes.
 const ACTIVE_MEMBER_BLOCK: u16 = 28;
 
 impl<'a> ActiveMember<'a> {
-    /// Reads the members of an extended answer, active ones first; empty for other messages.
+    /// Decodes the active members of an extended answer; empty for other messages.
     ///
     /// # Errors
     /// A message that is cut.
@@ -174,7 +174,7 @@ impl<'a> ActiveMember<'a> {
 
 const MEMBERS_EXTENDED_RESPONSE: u16 = 43;
 
-/// From the consensus module to services and tools, stream 104.
+/// Messages from the consensus module to services and tools, stream 104.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuleMessage<'a> {
     /// Services join a log, message 40.
@@ -189,16 +189,16 @@ pub enum ModuleMessage<'a> {
         log_session_id: i32,
         /// Stream of the log.
         log_stream_id: i32,
-        /// True for the logs that are joined while the node starts.
+        /// True for a log that is joined while the node starts.
         is_startup: bool,
         /// Role of the member.
         role: Role,
-        /// The member takes the snapshots of standby nodes; false from members older than schema version 16.
+        /// True when the member takes the snapshots of standby nodes; false from members older than schema version 16.
         is_standby: bool,
         /// Channel of the log.
         log_channel: &'a str,
     },
-    /// Services end at a position, message 42.
+    /// Services terminate at a position, message 42.
     TerminationPosition {
         /// Position in the log, bytes.
         log_position: i64,
@@ -216,16 +216,16 @@ pub enum ModuleMessage<'a> {
     MembersExtendedResponse {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
-        /// Time of the member's clock, ns.
+        /// Clock time of the member, ns.
         current_time_ns: i64,
         /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
-        /// The member that answers.
+        /// Id of the answering member.
         member_id: i32,
         /// The members, in the form of `aeron.cluster.members`.
         active_members: &'a [ActiveMember<'a>],
     },
-    /// Services ack a position that they have reached, message 108.
+    /// Services acknowledge a position, message 108.
     RequestAck {
         /// Position in the log, bytes.
         log_position: i64,
@@ -233,7 +233,7 @@ pub enum ModuleMessage<'a> {
 }
 
 impl<'a> ModuleMessage<'a> {
-    /// Decodes a message; `None` for templates that services ignore.
+    /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
     /// A message of another schema, one that is cut, or a value outside its enumeration.
@@ -259,7 +259,7 @@ impl<'a> ModuleMessage<'a> {
                 active_members: m.text("active members", 0)?,
             },
             42 => Self::TerminationPosition { log_position: b.i64(0, 0) },
-            // Its members: [`ActiveMember::decode_all`].
+            // [`ActiveMember::decode_all`] decodes its members.
             MEMBERS_EXTENDED_RESPONSE => Self::MembersExtendedResponse {
                 correlation_id: b.i64(0, 0),
                 current_time_ns: b.i64(8, 0),

@@ -1,15 +1,15 @@
-//! What a leader writes into the log (spec 04 §1.4).
+//! Messages that a leader writes into the log (spec 04 §1.4).
 
 use harrier_protocol::sbe::{Decoder, Encoder, NULL_I32, SbeError};
 
 use super::{CloseReason, SCHEMA_ID, SessionHeader, TimeUnit, close_reason, enumeration, header, time_unit};
 
-/// What the whole cluster does at a position of the log.
+/// Action of the whole cluster at a log position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterAction {
-    /// Stop taking messages.
+    /// Suspend ingress, timers and service messages.
     Suspend = 0,
-    /// Take messages again.
+    /// Resume after a suspension.
     Resume,
     /// Take a snapshot.
     Snapshot,
@@ -44,9 +44,9 @@ pub enum LogMessage<'a> {
         session_id: i64,
         /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded principal of the authenticated client.
         principal: &'a [u8],
@@ -59,27 +59,27 @@ pub enum LogMessage<'a> {
         session_id: i64,
         /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
-        /// Why the session was closed.
+        /// Reason why the session was closed.
         reason: CloseReason,
     },
-    /// All members do something, message 23.
+    /// An action of all members, message 23.
     Action {
         /// Leadership term id.
         leadership_term_id: i64,
-        /// Log position behind this message, bytes.
+        /// Log position after this message, bytes.
         log_position: i64,
         /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
-        /// What is done.
+        /// Action to take.
         action: ClusterAction,
-        /// 0, or 1 for a snapshot that only standbys take.
+        /// 1 for a snapshot that only standbys take, otherwise 0.
         flags: i32,
     },
     /// A leadership term begins, message 24.
     NewLeadershipTerm {
         /// Leadership term id.
         leadership_term_id: i64,
-        /// Log position behind this message, bytes.
+        /// Log position after this message, bytes.
         log_position: i64,
         /// Cluster time, in the unit of the cluster's clock.
         timestamp: i64,
@@ -97,7 +97,7 @@ pub enum LogMessage<'a> {
 }
 
 impl<'a> LogMessage<'a> {
-    /// Decodes a message; `None` for templates that readers ignore.
+    /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
     /// A message of another schema, one that is cut, or a value outside its enumeration.

@@ -1,4 +1,4 @@
-//! Between clients and members: ingress and egress (spec 04 §1.3).
+//! Messages between clients and members: ingress and egress (spec 04 §1.3).
 
 use harrier_protocol::sbe::{Decoder, Encoder, NULL_I64, SbeError};
 
@@ -16,7 +16,7 @@ pub struct SessionHeader {
 }
 
 impl SessionHeader {
-    /// The header as bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> [u8; SESSION_HEADER_LENGTH] {
         let mut bytes = [0; SESSION_HEADER_LENGTH];
         bytes[..8].copy_from_slice(&header(1, 24).encode());
@@ -26,15 +26,16 @@ impl SessionHeader {
         bytes
     }
 
-    /// Reads the block of a message 1 and what follows it.
+    /// Decodes message 1 into its header and payload.
     pub(super) fn decode<'a>(m: &Decoder<'a>) -> (Self, &'a [u8]) {
         let b = m.block();
-        let own = Self { leadership_term_id: b.i64(0, 0), session_id: b.i64(8, 0), timestamp: b.i64(16, 0) };
-        (own, m.rest())
+        let header =
+            Self { leadership_term_id: b.i64(0, 0), session_id: b.i64(8, 0), timestamp: b.i64(16, 0) };
+        (header, m.rest())
     }
 }
 
-/// From clients.
+/// Messages from clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ingress<'a> {
     /// A message of a session, message 1.
@@ -44,19 +45,19 @@ pub enum Ingress<'a> {
         /// Payload of the application.
         payload: &'a [u8],
     },
-    /// A client asks for a session, message 3.
+    /// A client requests a session, message 3.
     Connect {
         /// Correlation id of the request; it comes back in the answer.
         correlation_id: i64,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded credentials; empty for none.
         credentials: &'a [u8],
-        /// Name and version of the client, for people; empty from older clients.
+        /// Name and version of the client as text; empty from older clients.
         client_info: &'a str,
     },
     /// A client closes its session, message 4.
@@ -82,7 +83,7 @@ pub enum Ingress<'a> {
         /// Encoded credentials; empty for none.
         credentials: &'a [u8],
     },
-    /// A client asks for a snapshot, message 26.
+    /// A client requests a snapshot, message 26.
     Admin {
         /// Leadership term id.
         leadership_term_id: i64,
@@ -96,7 +97,7 @@ pub enum Ingress<'a> {
 }
 
 impl<'a> Ingress<'a> {
-    /// Decodes a message; `None` for templates that clients do not send.
+    /// Decodes a message; `None` for other templates.
     ///
     /// # Errors
     /// A message of another schema, or one that is cut.
@@ -191,7 +192,7 @@ impl<'a> Ingress<'a> {
     }
 }
 
-/// To clients.
+/// Messages to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress<'a> {
     /// A message of a service, message 1.
@@ -201,7 +202,7 @@ pub enum Egress<'a> {
         /// Payload of the application.
         payload: &'a [u8],
     },
-    /// What becomes of a session, message 2.
+    /// An event of a session, message 2.
     SessionEvent {
         /// Session id.
         session_id: i64,
@@ -211,13 +212,13 @@ pub enum Egress<'a> {
         leadership_term_id: i64,
         /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
-        /// What has become of the session.
+        /// Code of the event.
         code: EventCode,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
-        /// `None` from members older than schema version 13.
+        /// Heartbeat timeout of the leader, ns; `None` from members older than schema version 13.
         leader_heartbeat_timeout_ns: Option<i64>,
-        /// Detail: the members' endpoints of a redirect, the reason of a close, or an error.
+        /// Detail: the members' endpoints of a redirect, the reason of a close, or an error text.
         detail: &'a str,
     },
     /// The cluster has a new leader, message 6.
@@ -248,7 +249,7 @@ pub enum Egress<'a> {
         correlation_id: i64,
         /// Type of the admin request; 0 is a snapshot.
         request_type: i32,
-        /// 0 for done, 1 for an error, 2 for an action that is not authorised.
+        /// 0 for success, 1 for an error, 2 for an unauthorised action.
         code: i32,
         /// Text of the error; empty when there is none.
         message: &'a str,
@@ -256,7 +257,7 @@ pub enum Egress<'a> {
 }
 
 impl<'a> Egress<'a> {
-    /// Decodes a message; `None` for templates that members do not send.
+    /// Decodes a message; `None` for other templates.
     ///
     /// # Errors
     /// A message of another schema, one that is cut, or a value outside its enumeration.

@@ -1,51 +1,51 @@
-//! What snapshots hold, of services and of the consensus module (spec 04 §1.7).
+//! Snapshot messages of services and of the consensus module (spec 04 §1.7).
 
 use harrier_protocol::sbe::{Decoder, Encoder, NULL_I32, NULL_I64, SbeError};
 
 use super::{CloseReason, SCHEMA_ID, SessionHeader, TimeUnit, close_reason, enumeration, header, time_unit};
 
-/// Where in a snapshot a marker stands.
+/// Position of a marker within a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotMark {
     /// The state begins.
     Begin = 0,
-    /// A part of the state ends and another begins.
+    /// A section ends and another begins.
     Section,
     /// The state ends.
     End,
 }
 
-/// Type ids of snapshots: whose state they hold.
+/// Type ids of snapshots.
 pub mod snapshot_type {
-    /// The consensus module's.
+    /// State of the consensus module.
     pub const MODULE: i64 = 1;
-    /// A service container's, with the service's own state behind it.
+    /// State of a service container, followed by the service's own.
     pub const SERVICE: i64 = 2;
 }
 
-/// A marker: the state between two of them is whole (spec 04 §6.5).
+/// Marker of a snapshot's state (spec 04 §6.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotMarker {
-    /// Whose state it is, see [`snapshot_type`].
+    /// Type of the state, see [`snapshot_type`].
     pub type_id: i64,
     /// Log position of the snapshot, bytes.
     pub log_position: i64,
-    /// Term in which the snapshot was taken.
+    /// Leadership term in which the snapshot was taken.
     pub leadership_term_id: i64,
-    /// Number of the section.
+    /// Index of the section.
     pub index: i32,
-    /// Place of the marker.
+    /// Kind of marker.
     pub mark: SnapshotMark,
-    /// Milliseconds from writers older than schema version 4.
+    /// Unit of cluster time; milliseconds from writers older than schema version 4.
     pub time_unit: TimeUnit,
-    /// 0 from writers older than schema version 4.
+    /// Version of the application; 0 from writers older than schema version 4.
     pub app_version: i32,
 }
 
 /// A message of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotMessage<'a> {
-    /// A service's message that waits for its place in the log; behind the tracker of its service (spec 04 §4.9).
+    /// A pending message of a service; follows the tracker of its service (spec 04 §4.9).
     Pending {
         /// Header of the session's message.
         header: SessionHeader,
@@ -54,32 +54,32 @@ pub enum SnapshotMessage<'a> {
     },
     /// A marker, message 100.
     Marker(SnapshotMarker),
-    /// A session, as a service knows it, message 102.
+    /// A session in a service's state, message 102.
     ClientSession {
         /// Session id.
         session_id: i64,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded principal of the authenticated client.
         principal: &'a [u8],
     },
-    /// A session, as the consensus module knows it, message 103.
+    /// A session in the consensus module's state, message 103.
     ClusterSession {
         /// Session id.
         session_id: i64,
         /// Correlation id of the client's last request.
         correlation_id: i64,
-        /// Log position behind the event that opened the session, bytes.
+        /// Log position after the event that opened the session, bytes.
         opened_log_position: i64,
         /// Cluster time of the session's last message.
         time_of_last_activity: i64,
-        /// `None` of a session that is open.
+        /// Reason of a close in progress; `None` for an open session.
         close_reason: Option<CloseReason>,
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
     },
     /// A timer that has not fired, message 104.
@@ -89,33 +89,33 @@ pub enum SnapshotMessage<'a> {
         /// Cluster time at which the timer fires.
         deadline: i64,
     },
-    /// Counters of the consensus module, message 105.
+    /// State of the consensus module, message 105.
     ConsensusModule {
         /// Id of the next session.
         next_session_id: i64,
-        /// `None` from writers older than schema version 3.
+        /// Next session id of service messages; `None` from writers older than schema version 3.
         next_service_session_id: Option<i64>,
-        /// `None` from writers older than schema version 3.
+        /// Last session id of service messages in the log; `None` from writers older than schema version 3.
         log_service_session_id: Option<i64>,
-        /// Capacity that the buffer of waiting messages had, bytes.
+        /// Capacity of the buffer of pending messages, bytes.
         pending_message_capacity: i32,
     },
-    /// Members; not written any more, message 106.
+    /// Members; no longer written, message 106.
     ClusterMembers {
         /// Id of the member.
         member_id: i32,
-        /// Highest id of a member.
+        /// Highest member id.
         high_member_id: i32,
         /// The members, in the form of `aeron.cluster.members`.
         cluster_members: &'a str,
     },
-    /// State of a service's waiting messages, message 107.
+    /// State of a service's pending messages, message 107.
     PendingMessageTracker {
         /// Session id of the next message of the service.
         next_service_session_id: i64,
         /// Session id of the service's last message in the log.
         log_service_session_id: i64,
-        /// Capacity that the buffer of waiting messages had, bytes.
+        /// Capacity of the buffer of pending messages, bytes.
         pending_message_capacity: i32,
         /// Id of the service.
         service_id: i32,
@@ -127,7 +127,7 @@ fn optional(value: i64) -> Option<i64> {
 }
 
 impl<'a> SnapshotMessage<'a> {
-    /// Decodes a message; `None` for templates that readers skip.
+    /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
     /// A message of another schema, one that is cut, or a value outside its enumeration.

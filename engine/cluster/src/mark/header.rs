@@ -1,4 +1,4 @@
-//! The header of a mark file, in its two layouts (spec 04 §1.8, §6.3).
+//! The header of a mark file in its two layouts (spec 04 §1.8, §6.3).
 
 use harrier_protocol::sbe::{Decoder, MessageHeader};
 
@@ -7,23 +7,23 @@ const BLOCK_LENGTH: usize = 128;
 const TEMPLATE_ID: u16 = 200;
 const SCHEMA_ID: u16 = 110;
 
-/// What a mark file says of its component. Older files, and those of other makers, have no message header before the
-/// fields and no texts behind them.
+/// Header of a component's mark file. Older files, and those of some other implementations, have no message header
+/// before the fields and no strings after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkHeader {
     /// True for the layout without a message header.
     pub is_legacy: bool,
-    /// 0 while the component starts, -1 when it has failed to.
+    /// Version; 0 while the component starts, -1 when its start failed.
     pub version: i32,
     /// Type of component: 1 consensus module, 2 container, 3 backup, 4 standby.
     pub component_type: i32,
-    /// Last sign of life, epoch ms; -1 after a clean end.
+    /// Time of the last activity, epoch ms; -1 after a clean shutdown.
     pub activity_timestamp_ms: i64,
-    /// Time of the start, epoch ms.
+    /// Start time, epoch ms.
     pub start_timestamp_ms: i64,
     /// Process id.
     pub pid: i64,
-    /// The highest term stood for, from times when the mark file held it; else -1.
+    /// Highest candidate term id in files of old versions; otherwise -1.
     pub candidate_term_id: i64,
     /// Control stream of the local archive.
     pub archive_stream_id: i32,
@@ -63,7 +63,7 @@ pub(super) fn has_message_header(first_words: [u16; 3]) -> bool {
 }
 
 impl MarkHeader {
-    /// Reads the first bytes of a file; `None` when there are too few.
+    /// Parses the first bytes of a file; `None` when there are too few.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u16::from_le_bytes(*word));
         let is_legacy = !has_message_header([word(0)?, word(2)?, word(4)?]);
@@ -80,7 +80,7 @@ impl MarkHeader {
         };
         let mut m = decoder.ok()?;
         let b = m.block();
-        let mut own = Self {
+        let mut header = Self {
             is_legacy,
             version: b.i32(0, 0),
             component_type: b.i32(4, 0),
@@ -106,16 +106,16 @@ impl MarkHeader {
         };
         if !is_legacy {
             for (what, since, text) in [
-                ("aeron directory", 0, &mut own.aeron_directory),
-                ("control channel", 0, &mut own.control_channel),
-                ("ingress channel", 0, &mut own.ingress_channel),
-                ("service name", 0, &mut own.service_name),
-                ("authenticator", 0, &mut own.authenticator),
-                ("services directory", 1, &mut own.services_directory),
+                ("aeron directory", 0, &mut header.aeron_directory),
+                ("control channel", 0, &mut header.control_channel),
+                ("ingress channel", 0, &mut header.ingress_channel),
+                ("service name", 0, &mut header.service_name),
+                ("authenticator", 0, &mut header.authenticator),
+                ("services directory", 1, &mut header.services_directory),
             ] {
                 *text = m.text(what, since).ok()?.to_owned();
             }
         }
-        Some(own)
+        Some(header)
     }
 }

@@ -1,4 +1,4 @@
-//! Errors that an earlier run left in its mark file (spec 04 §6.3).
+//! Saves errors of an earlier run from its mark file (spec 04 §6.3).
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use harrier_ringbuf::{AtomicBuffer, Memory, Now, Region, error_log};
 
 use super::{HEADER_LENGTH, MarkError, MarkFacts};
 
-/// Number of names that are tried for saved errors of one millisecond.
+/// Maximum number of file names tried for one millisecond.
 const MAX_NAMES: u32 = 100;
 
-/// Saves the errors of a mark file's earlier owner beside the file, if there are any. Components of one process save their
-/// errors in the same millisecond, so a name that is taken gets a number.
+/// Saves the errors of a mark file's earlier owner beside the file, if any. A taken name gets a number, because
+/// components of one process save their errors in the same millisecond.
 pub(super) fn save<M: Memory>(
     buffer: &AtomicBuffer,
     facts: &MarkFacts,
@@ -23,7 +23,7 @@ pub(super) fn save<M: Memory>(
     let count =
         error_log::read(&buffer.slice(HEADER_LENGTH, length), 0, &mut |times, first_ms, last_ms, what| {
             let [first, last] = [first_ms, last_ms].map(|ms| Date::of(ms).in_file_name());
-            // Writing to a text never fails.
+            // Writing to a string never fails.
             let _ = writeln!(text, "***\n{times} observations from {first} to {last} for:\n {what}");
         });
     if count == 0 {

@@ -43,8 +43,8 @@ fn a_file_says_what_its_component_is() {
         authenticator: "challenge".into(),
         services_directory: Some("/services".into()),
     };
-    let own = facts(Component::ConsensusModule);
-    let mark = MarkFile::take_with(&own, &options, &memory, &at(7)).unwrap();
+    let owner = facts(Component::ConsensusModule);
+    let mark = MarkFile::take_with(&owner, &options, &memory, &at(7)).unwrap();
     let mut head = [0; 1_024];
     mark.buffer.copy_out(0, &mut head);
     let starting = MarkHeader::parse(&head).unwrap();
@@ -66,9 +66,9 @@ fn a_file_says_what_its_component_is() {
     mark.signal_failed_start();
     mark.buffer.copy_out(0, &mut head);
     assert_eq!(MarkHeader::parse(&head).unwrap().version, -1);
-    assert!(matches!(MarkFile::take_with(&own, &options, &memory, &at(9)), Err(MarkError::Active { .. })));
+    assert!(matches!(MarkFile::take_with(&owner, &options, &memory, &at(9)), Err(MarkError::Active { .. })));
     drop(mark);
-    let _beside = MarkFile::take(&own, &memory, &at(9)).unwrap();
+    let _beside = MarkFile::take(&owner, &memory, &at(9)).unwrap();
     assert!(memory.length(&Path::new("/c").join("cluster-mark.lnk")).is_err());
 }
 
@@ -101,14 +101,14 @@ fn a_living_owner_keeps_its_directory_and_a_dead_one_does_not() {
 #[test]
 fn a_living_owner_with_long_names_is_seen() {
     let memory = HeapMemory::new();
-    let mut own = facts(Component::ConsensusModule);
-    own.control_channel = format!("aeron:ipc?alias={}", "long".repeat(800));
-    let mark = MarkFile::take(&own, &memory, &at(7)).unwrap();
+    let mut owner = facts(Component::ConsensusModule);
+    owner.control_channel = format!("aeron:ipc?alias={}", "long".repeat(800));
+    let mark = MarkFile::take(&owner, &memory, &at(7)).unwrap();
     mark.signal_ready(&at(99_000));
-    // As if another make had written it.
+    // Simulates a file that another implementation wrote.
     mark.buffer.zero(OWNER_OFFSET, 64);
     drop(mark);
-    assert!(matches!(MarkFile::take(&own, &memory, &at(100_000)), Err(MarkError::Active { .. })));
+    assert!(matches!(MarkFile::take(&owner, &memory, &at(100_000)), Err(MarkError::Active { .. })));
 }
 
 #[test]
@@ -125,26 +125,26 @@ fn files_of_other_components_and_versions_are_refused() {
 #[test]
 fn a_term_that_an_old_file_holds_is_told() {
     let memory = HeapMemory::new();
-    let own = facts(Component::ConsensusModule);
-    let mark = MarkFile::take(&own, &memory, &at(7)).unwrap();
+    let owner = facts(Component::ConsensusModule);
+    let mark = MarkFile::take(&owner, &memory, &at(7)).unwrap();
     assert_eq!(mark.previous_candidate_term_id(), -1);
     mark.signal_ready(&at(9));
     mark.buffer.store_i64(40, 5, Ordering::Relaxed);
     mark.signal_terminated();
     drop(mark);
-    assert_eq!(MarkFile::take(&own, &memory, &at(9)).unwrap().previous_candidate_term_id(), 5);
+    assert_eq!(MarkFile::take(&owner, &memory, &at(9)).unwrap().previous_candidate_term_id(), 5);
 }
 
 #[test]
 fn errors_of_the_earlier_run_are_saved() {
     let memory = HeapMemory::new();
-    let own = facts(Component::ConsensusModule);
-    let mut mark = MarkFile::take(&own, &memory, &at(7)).unwrap();
+    let owner = facts(Component::ConsensusModule);
+    let mut mark = MarkFile::take(&owner, &memory, &at(7)).unwrap();
     mark.signal_ready(&at(9));
     mark.errors.record(1_795_315_445_404, "it went wrong");
     mark.errors.record(1_795_315_445_404, "it went wrong");
     drop(mark);
-    drop(MarkFile::take(&own, &memory, &at(1_795_315_460_649)).unwrap());
+    drop(MarkFile::take(&owner, &memory, &at(1_795_315_460_649)).unwrap());
     let path = Path::new("/c").join("CONSENSUS_MODULE-2026-11-22-02-44-20-649+0000-error.log");
     let names = memory.list(Path::new("/c")).unwrap();
     assert!(memory.length(&path).is_ok(), "{names:?}");
@@ -153,7 +153,7 @@ fn errors_of_the_earlier_run_are_saved() {
     saved.copy_out(0, &mut text);
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains("2 observations") && text.contains("it went wrong"), "{text}");
-    let again = MarkFile::take(&own, &memory, &at(1_795_315_470_000)).unwrap();
+    let again = MarkFile::take(&owner, &memory, &at(1_795_315_470_000)).unwrap();
     drop(again);
     let logs =
         memory.list(Path::new("/c")).unwrap().iter().filter(|name| name.ends_with("error.log")).count();
@@ -166,14 +166,14 @@ fn errors_of_two_services_are_saved_in_the_same_millisecond() {
     let directories = [Path::new("/marks/0"), Path::new("/marks/1")];
     let options = directories
         .map(|directory| MarkOptions { directory: Some(directory.to_owned()), ..MarkOptions::default() });
-    let own = facts(Component::Container);
+    let owner = facts(Component::Container);
     for options in &options {
-        let mut mark = MarkFile::take_with(&own, options, &memory, &at(7)).unwrap();
+        let mut mark = MarkFile::take_with(&owner, options, &memory, &at(7)).unwrap();
         mark.signal_ready(&at(9));
         mark.errors.record(8, "it went wrong");
     }
     for options in &options {
-        drop(MarkFile::take_with(&own, options, &memory, &at(60_000)).unwrap());
+        drop(MarkFile::take_with(&owner, options, &memory, &at(60_000)).unwrap());
     }
     let names = memory.list(Path::new("/c")).unwrap();
     let logs: Vec<_> = names.iter().filter(|name| name.ends_with("error.log")).collect();

@@ -1,22 +1,22 @@
-//! One entry of recording.log and its bytes (spec 04 §6.1).
+//! Entries of recording.log and their encoding (spec 04 §6.1).
 
 use std::cmp::Ordering;
 use std::path::Path;
 
 use super::RecordingLogError;
 
-/// Bytes of a record, except of standby snapshots.
+/// Length of a record, bytes; standby snapshots are longer.
 pub(super) const RECORD_LENGTH: usize = 64;
 const MAX_RECORD_LENGTH: usize = 4_096;
-/// Bytes before the archive endpoint of a standby snapshot.
+/// Offset of the archive endpoint in a standby snapshot.
 const ENDPOINT_OFFSET: usize = 52;
 pub(super) const INVALID_FLAG: u32 = 1 << 31;
-/// Where a record has its log position.
+/// Offset of the log position in a record.
 pub(super) const LOG_POSITION_OFFSET: u64 = 24;
-/// Where a record has its type.
+/// Offset of the type in a record.
 pub(super) const TYPE_OFFSET: u64 = 44;
 
-/// What an entry is of.
+/// Type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryType {
     /// A leadership term.
@@ -28,7 +28,7 @@ pub enum EntryType {
 }
 
 impl EntryType {
-    /// Snapshots come after the term they were taken in.
+    /// Sort rank: snapshots follow the term in which they were taken.
     fn rank(self) -> u8 {
         match self {
             Self::Term => 0,
@@ -47,21 +47,21 @@ pub struct Entry {
     pub leadership_term_id: i64,
     /// Log position at which the term begins, bytes.
     pub term_base_log_position: i64,
-    /// -1 while a term is open.
+    /// Log position of the snapshot or of the term's end; -1 while the term is open.
     pub log_position: i64,
     /// Cluster time, in the unit of the cluster's clock.
     pub timestamp: i64,
-    /// -1 for terms and for snapshots of the consensus module.
+    /// Id of the service; -1 for terms and for snapshots of the consensus module.
     pub service_id: i32,
-    /// What the entry is about.
+    /// Type of the entry.
     pub entry_type: EntryType,
     /// False for an entry that was invalidated.
     pub is_valid: bool,
-    /// Where a standby's snapshot can be had; empty for other entries.
+    /// Archive endpoint of a standby's snapshot; empty for other entries.
     pub archive_endpoint: String,
-    /// Ordinal in the file, removed entries counted.
+    /// Index in the file, counting removed entries.
     pub entry_index: usize,
-    /// Where the record starts in the file, bytes.
+    /// Offset of the record in the file, bytes.
     pub offset: usize,
 }
 
@@ -81,7 +81,7 @@ impl Entry {
         self.is_valid && self.entry_type == EntryType::Term
     }
 
-    /// Bytes that the record takes in the file.
+    /// Length of the record in the file, bytes.
     pub fn record_length(&self) -> usize {
         match self.entry_type {
             EntryType::StandbySnapshot => {
@@ -91,7 +91,7 @@ impl Entry {
         }
     }
 
-    /// The record.
+    /// Encodes the record.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.record_length()];
         let mut put =
@@ -111,18 +111,18 @@ impl Entry {
         bytes
     }
 
-    /// The type with its flag, as the file has it.
+    /// Type with the invalid flag as stored in the file.
     pub(super) fn type_word(&self) -> u32 {
         let flag = if self.is_valid { 0 } else { INVALID_FLAG };
         self.entry_type as u32 | flag
     }
 
-    /// The same snapshot, whatever its recording.
+    /// True for the same snapshot in any recording.
     pub(super) fn is_same_snapshot(&self, other: &Self) -> bool {
         self.entry_type == other.entry_type && self.is_same_set(other) && self.service_id == other.service_id
     }
 
-    /// Of the same snapshot of a whole node.
+    /// True for parts of the same snapshot of a whole node.
     pub(super) fn is_same_set(&self, other: &Self) -> bool {
         self.leadership_term_id == other.leadership_term_id
             && self.term_base_log_position == other.term_base_log_position
@@ -130,8 +130,8 @@ impl Entry {
     }
 }
 
-/// The order in which entries follow each other whatever their place in the file: by term, a term before its snapshots,
-/// snapshots by position, and the consensus module's last (spec 04 §6.1).
+/// Logical order of entries: by term, a term before its snapshots, snapshots by position, the consensus module's last
+/// (spec 04 §6.1).
 pub fn compare(a: &Entry, b: &Entry) -> Ordering {
     let key =
         |entry: &Entry| (entry.leadership_term_id, entry.term_base_log_position, entry.entry_type.rank());
@@ -141,8 +141,8 @@ pub fn compare(a: &Entry, b: &Entry) -> Ordering {
     })
 }
 
-/// The file without the records that were being appended when the machine died. The words of a record are written in
-/// order, so a torn one has no type; nothing was done upon it, and the next takes its place.
+/// Cuts off records whose append a machine crash interrupted. A record's words are written in order, so a torn record
+/// has no type. No later action depends on it, and the next record replaces it.
 pub(super) fn without_torn_tail(bytes: &[u8]) -> &[u8] {
     if !bytes.len().is_multiple_of(RECORD_LENGTH) {
         return bytes;
@@ -159,7 +159,7 @@ pub(super) fn without_torn_tail(bytes: &[u8]) -> &[u8] {
     &bytes[..end]
 }
 
-/// Bytes that the record at the begin of `rest` takes; those of its endpoint count when they are there.
+/// Length of the record at the start of `rest`, including an endpoint that is present.
 pub(super) fn length_in_file(rest: &[u8]) -> usize {
     let word = |offset: usize| {
         rest.get(offset..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_le_bytes(*word))
@@ -171,12 +171,12 @@ pub(super) fn length_in_file(rest: &[u8]) -> usize {
     if length > MAX_RECORD_LENGTH { RECORD_LENGTH } else { length }
 }
 
-/// No term belongs to a service: what looks like one is the record of something else without its last words.
+/// True when the type is missing: a term with a service id is a record that lost its last words.
 fn lacks_type(record: &[u8]) -> bool {
     record[40..48] == [0; 8]
 }
 
-/// A standby's snapshot has an endpoint behind its type.
+/// True for a standby's snapshot without its endpoint.
 fn is_torn(record: &[u8]) -> bool {
     if record[44..48] != (EntryType::StandbySnapshot as u32).to_le_bytes() {
         return lacks_type(record);
@@ -186,7 +186,7 @@ fn is_torn(record: &[u8]) -> bool {
     endpoint.is_none_or(|endpoint| endpoint.is_empty() || endpoint.contains(&0))
 }
 
-/// Reads the entries of a file in its order. Removed entries are left out.
+/// Decodes the entries of a file in file order, without removed entries.
 ///
 /// # Errors
 /// [`RecordingLogError::Entry`] for an entry that is cut, unknown, or of another log than the others.
@@ -225,7 +225,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, RecordingLogError>
     Ok(entries)
 }
 
-/// One record; `None` for a free place.
+/// Decodes one record; `None` for a free slot.
 fn read_record(record: &[u8], rest: &[u8]) -> Result<Option<Entry>, String> {
     let long = |at: usize| record[at..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word));
     let int = |at: usize| record[at..].first_chunk().map_or(0, |word| i32::from_le_bytes(*word));

@@ -1,13 +1,13 @@
-//! Where a member begins after a restart (spec 04 §6.2).
+//! Recovery plan of a member after a restart (spec 04 §6.2).
 
 use thiserror::Error;
 
 use super::entry::{Entry, EntryType, compare};
 
-/// Why no plan can be made.
+/// Errors of making a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PlanError {
-    /// A snapshot of the node lacks a service.
+    /// A snapshot of the node has no entry for a service.
     #[error("snapshot missing for service {service_id} at position {log_position}")]
     MissingService {
         /// The service.
@@ -15,19 +15,19 @@ pub enum PlanError {
         /// Position of the snapshot.
         log_position: i64,
     },
-    /// recording.log names terms, but the archive was not asked for their recording.
+    /// recording.log has terms, but the archive's recording is not given.
     #[error("archive has no recording {0} of the log; was its directory removed?")]
     UnknownRecording(i64),
 }
 
-/// What an archive says of the recording of a log.
+/// Extent of the log's recording in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogExtent {
     /// Recording of the log.
     pub recording_id: i64,
     /// Log position of the first recorded byte.
     pub start_position: i64,
-    /// -1 while it is being recorded.
+    /// Stop position; -1 while the recording is active.
     pub stop_position: i64,
     /// Id of the first term.
     pub initial_term_id: i32,
@@ -39,40 +39,40 @@ pub struct LogExtent {
     pub session_id: i32,
 }
 
-/// The log of a plan.
+/// The log to replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedLog {
-    /// The last term in it.
+    /// Last leadership term id of the log.
     pub leadership_term_id: i64,
-    /// Where that term begins.
+    /// Log position at which that term begins.
     pub term_base_log_position: i64,
-    /// Where that term ends, -1 while it is not known.
+    /// Log position at which that term ends; -1 while unknown.
     pub log_position: i64,
-    /// Where it is read from: the snapshot's position, or the begin of the recording.
+    /// Position at which replay starts: the snapshot's, or the recording's start.
     pub start_position: i64,
-    /// The recording.
+    /// Extent of the recording.
     pub extent: LogExtent,
 }
 
-/// Where a member begins: the snapshots that are loaded and the log that is read after them.
+/// Recovery plan: the snapshots to load and the log to replay after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveryPlan {
-    /// Snapshot of the consensus module, then those of services 0, 1, …; empty when there is none.
+    /// Snapshot of the consensus module, then those of services 0, 1, …; empty without a snapshot.
     pub snapshots: Vec<Entry>,
-    /// The log, when there is one.
+    /// The log; `None` when there is none.
     pub log: Option<PlannedLog>,
-    /// The last term; -1 for none.
+    /// Last leadership term id; -1 for none.
     pub last_leadership_term_id: i64,
-    /// Where the last term begins.
+    /// Log position at which the last term begins.
     pub last_term_base_log_position: i64,
-    /// End of what is recorded.
+    /// End of the recorded log.
     pub appended_log_position: i64,
-    /// End of what is known to be safe.
+    /// End of the log that is known to be committed.
     pub committed_log_position: i64,
 }
 
 impl RecoveryPlan {
-    /// The plan of a member that has nothing.
+    /// Plan of a new member.
     pub fn empty() -> Self {
         Self {
             snapshots: Vec::new(),
@@ -84,8 +84,8 @@ impl RecoveryPlan {
         }
     }
 
-    /// Makes the plan from the entries of recording.log; `extent` is what the archive says of the recording that the last
-    /// term names ([`last_term`]).
+    /// Builds the plan from the entries of recording.log; `extent` describes the recording of the last term
+    /// ([`last_term`]).
     ///
     /// # Errors
     /// See [`PlanError`].
@@ -127,7 +127,7 @@ impl RecoveryPlan {
         })
     }
 
-    /// Position from which the log is read.
+    /// Position at which replay starts.
     pub fn start_position(&self) -> i64 {
         self.snapshots.first().map_or(0, |entry| entry.log_position)
     }
@@ -138,8 +138,8 @@ pub fn last_term(entries: &[Entry]) -> Option<&Entry> {
     entries.iter().filter(|entry| entry.is_term()).max_by(|a, b| compare(a, b))
 }
 
-/// The latest snapshot of the whole node: the consensus module's, then those of services 0, 1, …; empty when there is
-/// none.
+/// Latest snapshot of the whole node: the consensus module's entry, then those of services 0, 1, …; empty without a
+/// snapshot.
 ///
 /// # Errors
 /// [`PlanError::MissingService`].
@@ -148,18 +148,19 @@ pub fn latest_snapshot(entries: &[Entry], service_count: usize) -> Result<Vec<En
     let Some(module) = found else { return Ok(Vec::new()) };
     let mut set = vec![module.clone()];
     for service_id in 0..service_count as i32 {
-        let own = entries
+        let found = entries
             .iter()
             .rev()
             .find(|entry| entry.is_snapshot() && entry.is_same_set(module) && entry.service_id == service_id);
-        let own = own.ok_or(PlanError::MissingService { service_id, log_position: module.log_position })?;
-        set.push(own.clone());
+        let found =
+            found.ok_or(PlanError::MissingService { service_id, log_position: module.log_position })?;
+        set.push(found.clone());
     }
     Ok(set)
 }
 
-/// Valid snapshots, of this node or of standbys, at the highest position of any consensus module's: those that
-/// invalidating the latest snapshot is about. Empty when there is none, or no term that it was taken in.
+/// Indices of valid snapshots, of this node or of standbys, at the highest position of a consensus module's.
+/// Invalidating the latest snapshot applies to these. Empty when there is none, or when their term is missing.
 pub(super) fn latest_set(entries: &[Entry]) -> Vec<usize> {
     let is_snapshot = |entry: &Entry| entry.is_valid && entry.entry_type != EntryType::Term;
     let modules = entries.iter().filter(|entry| is_snapshot(entry) && entry.service_id == -1);
@@ -176,8 +177,8 @@ pub(super) fn latest_set(entries: &[Entry]) -> Vec<usize> {
         .collect()
 }
 
-/// The newest complete standby set per endpoint, newest first: the consensus module's entry, then those of services 0, 1,
-/// … (spec 04 §6.1, §8.2).
+/// Newest complete standby set per endpoint, newest first: the consensus module's entry, then those of services 0, 1, …
+/// (spec 04 §6.1, §8.2).
 pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Entry>> {
     let standbys: Vec<&Entry> = entries
         .iter()
@@ -190,7 +191,7 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
         if sets.iter().any(|set| set[0].archive_endpoint == module.archive_endpoint) {
             continue;
         }
-        let own = |service_id: i32| {
+        let of_service = |service_id: i32| {
             standbys.iter().rev().find(|entry| {
                 entry.is_same_set(module)
                     && entry.service_id == service_id
@@ -198,7 +199,7 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
             })
         };
         let services: Option<Vec<Entry>> =
-            (0..service_count as i32).map(|id| own(id).map(|entry| (*entry).clone())).collect();
+            (0..service_count as i32).map(|id| of_service(id).map(|entry| (*entry).clone())).collect();
         if let Some(services) = services {
             sets.push([vec![module.clone()], services].concat());
         }
@@ -206,16 +207,16 @@ pub fn standby_snapshots(entries: &[Entry], service_count: usize) -> Vec<Vec<Ent
     sets
 }
 
-/// The newest complete snapshot at or before a position, else the oldest one: those of services, the last first, then the
-/// consensus module's (spec 04 §6.1). `entries` are in their order, see [`compare`].
+/// Newest complete snapshot at or before a position, otherwise the oldest: services in descending order, then the
+/// consensus module (spec 04 §6.1). `entries` are in logical order, see [`compare`].
 pub fn backup_snapshots(entries: &[Entry], service_count: usize, position: i64) -> Vec<Entry> {
     let complete = |module: &Entry| -> Option<Vec<Entry>> {
-        let own = |service_id: i32| {
+        let of_service = |service_id: i32| {
             entries.iter().rev().find(|entry| {
                 entry.is_snapshot() && entry.is_same_set(module) && entry.service_id == service_id
             })
         };
-        (-1..service_count as i32).rev().map(|id| own(id).cloned()).collect()
+        (-1..service_count as i32).rev().map(|id| of_service(id).cloned()).collect()
     };
     let mut sets: Vec<Vec<Entry>> =
         entries.iter().filter(|entry| entry.is_module_snapshot()).filter_map(complete).collect();
@@ -327,9 +328,9 @@ mod tests {
             (4, 96, 0, "b:1"),
             (5, 96, -1, "b:1"),
         ] {
-            let mut own = entry(id, position, service, EntryType::StandbySnapshot);
-            own.archive_endpoint = endpoint.into();
-            all.push(own);
+            let mut snapshot = entry(id, position, service, EntryType::StandbySnapshot);
+            snapshot.archive_endpoint = endpoint.into();
+            all.push(snapshot);
         }
         let sets = standby_snapshots(&all, 1);
         let ids: Vec<Vec<i64>> =

@@ -1,8 +1,8 @@
 //! The sealed copy of recording.log (docs/protocol/own-files.md).
 //!
-//! Aeron's format has no checksums. Beside the file lies `recording.log.seal` with a copy of its bytes. The released member
-//! and its tools change recording.log without knowing of the copy, so changes that they make are accepted; every other
-//! difference is damage.
+//! Aeron's format has no checksums. Beside the file lies `recording.log.seal` with a copy of its bytes. The released
+//! member and its tools change recording.log without knowing of the copy, so changes that they make are accepted; every
+//! other difference is damage.
 
 use std::path::Path;
 
@@ -15,20 +15,20 @@ pub const SEAL_FILE: &str = "recording.log.seal";
 const KIND: RecordKind = RecordKind { magic: *b"HRLG", version: 1, name: "seal of recording.log" };
 const LOG_POSITION: std::ops::Range<usize> = 24..32;
 const TYPE: std::ops::Range<usize> = 44..48;
-/// Bytes of a record that mean something; what lies behind may be remains of earlier records.
+/// Length of the significant part of a record; the rest may hold remains of earlier records.
 const USED_LENGTH: usize = 48;
 
-/// The bytes of the seal of a file.
+/// Encodes the seal of a file.
 pub(super) fn encode(file: &[u8]) -> Vec<u8> {
     KIND.seal(file)
 }
 
-/// The copy in a seal; `None` when there is none that is whole.
+/// Returns the copy in a seal; `None` without a complete seal.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<&[u8]>, UnknownVersion> {
     KIND.open(bytes)
 }
 
-/// Holds a file against its copy; where it differs in a way that no program writes.
+/// Compares a file with its copy. Returns the offset of a difference that no program causes.
 pub(super) fn find_damage(copy: &[u8], file: &[u8]) -> Option<usize> {
     let mut offset = 0;
     while offset < copy.len() {
@@ -42,7 +42,7 @@ pub(super) fn find_damage(copy: &[u8], file: &[u8]) -> Option<usize> {
     None
 }
 
-/// True for a record that is as it was, or that a member or tool has changed in its place (spec 04 §6.1).
+/// True for a record that is unchanged or that a member or tool may have changed in place (spec 04 §6.1).
 fn is_changed_rightly(old: &[u8], new: &[u8]) -> bool {
     let word = |record: &[u8]| record[TYPE].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
     let (Some(used), Some(_)) = (old.get(..USED_LENGTH), new.get(..USED_LENGTH)) else { return old == new };
@@ -57,7 +57,7 @@ fn is_changed_rightly(old: &[u8], new: &[u8]) -> bool {
     let long =
         |record: &[u8], at: usize| record[at..].first_chunk().map_or(0, |word| i64::from_le_bytes(*word));
     if word(old) == EntryType::Term as u32 {
-        // An open term ends.
+        // An open term was ended.
         let (base, end) = (long(old, 16), long(new, LOG_POSITION.start));
         return is_equal_but(LOG_POSITION)
             && long(old, LOG_POSITION.start) == -1
@@ -66,30 +66,30 @@ fn is_changed_rightly(old: &[u8], new: &[u8]) -> bool {
     }
     let is_snapshot =
         [EntryType::Snapshot, EntryType::StandbySnapshot].map(|kind| kind as u32).contains(&kind);
-    // A snapshot is invalidated, or made valid again.
+    // A snapshot was invalidated or revalidated.
     if is_snapshot && is_equal_but(TYPE) && word(old) ^ word(new) == INVALID_FLAG {
         return true;
     }
-    // An invalid snapshot gives its place to a new one at the same position.
+    // An invalid snapshot was replaced by a new one at the same position.
     let is_same_set = old[8..32] == new[8..32] && old[40..44] == new[40..44];
     is_snapshot && word(old) == kind | INVALID_FLAG && word(new) == kind && is_same_set
 }
 
-/// True for a file that a tool has written anew: sorted, or seeded from a snapshot (spec 04 §6.6).
+/// True for a file that a tool has rewritten: sorted, or seeded from a snapshot (spec 04 §6.6).
 fn is_rewritten(copy: &[u8], file: &[u8]) -> bool {
     let path = Path::new(super::RECORDING_LOG_FILE);
     let (Ok(old), Ok(new)) = (parse(path, copy), parse(path, file)) else { return false };
     let is_seed =
         |entry: &Entry| entry.is_snapshot() && entry.term_base_log_position == 0 && entry.log_position == 0;
     let has_source = |entry: &Entry| {
-        let is_source = |own: &&Entry| {
-            own.entry_type == entry.entry_type
-                && own.leadership_term_id == entry.leadership_term_id
-                && own.recording_id == entry.recording_id
-                && own.timestamp == entry.timestamp
-                && own.service_id == entry.service_id
+        let is_source = |item: &&Entry| {
+            item.entry_type == entry.entry_type
+                && item.leadership_term_id == entry.leadership_term_id
+                && item.recording_id == entry.recording_id
+                && item.timestamp == entry.timestamp
+                && item.service_id == entry.service_id
         };
-        old.iter().any(|own| is_source(&own))
+        old.iter().any(|entry| is_source(&entry))
     };
     if new.iter().all(|entry| is_seed(entry) && has_source(entry)) {
         return file.len().is_multiple_of(RECORD_LENGTH);
@@ -97,7 +97,7 @@ fn is_rewritten(copy: &[u8], file: &[u8]) -> bool {
     let sorted = |mut entries: Vec<Entry>| {
         for entry in &mut entries {
             (entry.entry_index, entry.offset) = (0, 0);
-            // The released tool loses which snapshots are invalid; terms never are.
+            // Aeron's tool loses the invalid flag of snapshots; terms are never invalid.
             entry.is_valid |= entry.entry_type != EntryType::Term;
         }
         entries.sort_by_key(Entry::encode);

@@ -1,4 +1,4 @@
-//! Messages of a service that are written in place (spec 04 §7.2, §7.3).
+//! Claims: messages of a service that are written in place (spec 04 §7.2, §7.3).
 
 use harrier_ringbuf::append::Claim;
 
@@ -16,24 +16,24 @@ pub struct ClusterClaim {
 }
 
 impl ClusterClaim {
-    /// Takes a claim of the whole message and writes its header.
+    /// Wraps a claim of the whole message and writes its header.
     pub(crate) fn new(mut claim: Claim, header: &[u8; SESSION_HEADER_LENGTH]) -> Self {
         claim.put(0, header);
         let (length, position) = (claim.len() - SESSION_HEADER_LENGTH, claim.position());
         Self { claim: Some(claim), length, position }
     }
 
-    /// A claim that goes nowhere.
+    /// Creates a claim that is discarded.
     pub(super) fn mocked(length: usize, position: i64) -> Self {
         Self { claim: None, length, position }
     }
 
-    /// Bytes of the message.
+    /// Length of the message, bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// True of a message without bytes.
+    /// True for a message without bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -64,7 +64,7 @@ impl ClusterClaim {
         }
     }
 
-    /// Gives the message up.
+    /// Aborts the message.
     pub fn abort(self) {
         if let Some(claim) = self.claim {
             claim.abort();

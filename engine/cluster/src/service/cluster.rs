@@ -89,24 +89,28 @@ impl Cluster<'_> {
         self.core.service_id
     }
 
-    /// The container's client of the media driver, for streams of the service's own.
+    /// Client of the media driver, for the service's own streams.
     pub fn aeron(&mut self) -> &mut Aeron {
         &mut self.core.aeron
     }
 
-    /// A session.
+    /// Returns a session.
     pub fn client_session(&self, session_id: i64) -> Option<&ClientSession> {
-        self.core.sessions.get(&session_id).filter(|own| own.is_open).map(|own| own.session.as_ref())
+        self.core
+            .sessions
+            .get(&session_id)
+            .filter(|session| session.is_open)
+            .map(|session| session.session.as_ref())
     }
 
     /// All sessions by ascending id.
     pub fn client_sessions(&self) -> impl Iterator<Item = &ClientSession> {
-        self.core.sessions.values().filter(|own| own.is_open).map(|own| own.session.as_ref())
+        self.core.sessions.values().filter(|session| session.is_open).map(|session| session.session.as_ref())
     }
 
-    /// True once the service has asked for a session's end.
+    /// True once the service has requested the end of a session.
     pub fn is_closing(&self, session_id: i64) -> bool {
-        self.core.sessions.get(&session_id).is_some_and(|own| own.is_closing)
+        self.core.sessions.get(&session_id).is_some_and(|session| session.is_closing)
     }
 
     fn check_allowed(&self) -> Result<(), ClusterError> {
@@ -122,8 +126,8 @@ impl Cluster<'_> {
     /// Sends a message to a session's client; returns the position of its stream, or 1 on members that do not lead.
     ///
     /// # Errors
-    /// See [`ClusterError`]. [`reply`](Self::reply) is the call for answers: it waits while the client's stream is full, but
-    /// does not let a client that does not read hold up the cluster.
+    /// See [`ClusterError`]. [`reply`](Self::reply) is the call for answers: it waits while the client's stream is
+    /// full, but does not let a client that does not read hold up the cluster.
     #[inline]
     pub fn send_to_session(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
         self.check_allowed()?;
@@ -143,9 +147,9 @@ impl Cluster<'_> {
     }
 
     /// Replies to a session's client. Waits while the client's stream is full, up to
-    /// [`reply_patience_ns`](super::ServiceContainerContext::reply_patience_ns), and then closes the session: a client that
-    /// does not read its egress must not hold up all others. Waits of a session count together. They are forgiven at 1/64
-    /// of the time that passes, and so are the waits for all sessions, which may take twice as long.
+    /// [`reply_patience_ns`](super::ServiceContainerContext::reply_patience_ns), and then closes the session: a client
+    /// that does not read its egress must not hold up all others. Waits of a session count together. They are forgiven
+    /// at 1/64 of the time that passes, and so are the waits for all sessions, which may take twice as long.
     ///
     /// Returns the position of the client's stream, or 1 on members that do not lead.
     ///
@@ -168,7 +172,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// Waits for the client to read, within its patience.
+    /// Waits for the client to read, within the limit.
     #[cold]
     fn reply_when_read(&mut self, session_id: i64, message: &[u8]) -> Result<i64, ClusterError> {
         let patience_ns = self.core.reply_patience_ns;
@@ -196,7 +200,7 @@ impl Cluster<'_> {
         }
         if matches!(outcome, Err(ClusterError::SlowClient { .. })) {
             self.core.slow_sessions += 1;
-            // Refused now, it is asked for again by the next reply to this session.
+            // If refused now, the next reply to this session requests it again.
             let _is_asked_again = self.close_client_session(session_id);
         }
         outcome
@@ -235,8 +239,8 @@ impl Cluster<'_> {
         Ok(ClusterClaim::new(claim, &header))
     }
 
-    /// Offers a message of this service to the log, from which all services of the cluster receive it. Every member offers
-    /// it, and the leader's is taken. Returns the position of the stream to the consensus module.
+    /// Offers a message of this service to the log, from which all services of the cluster receive it. Every member
+    /// offers it, and the leader's is taken. Returns the position of the stream to the consensus module.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -255,8 +259,8 @@ impl Cluster<'_> {
         Ok(ClusterClaim::new(claim, &header))
     }
 
-    /// Schedules a timer, or reschedules it; `deadline` is in the cluster's time unit. It takes effect when the consensus
-    /// module reads it. Ids are shared by all services of the cluster.
+    /// Schedules a timer, or reschedules it; `deadline` is in the cluster's time unit. It takes effect when the
+    /// consensus module reads it. Ids are shared by all services of the cluster.
     ///
     /// # Errors
     /// See [`ClusterError`]; one attempt is made.
@@ -276,7 +280,7 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Ends a session. The service is told when the log has the session's end. A second call does nothing.
+    /// Requests the end of a session. The service is notified when the end is in the log. A second call does nothing.
     ///
     /// # Errors
     /// See [`ClusterError`]; three attempts are made.
@@ -305,7 +309,7 @@ impl Cluster<'_> {
     /// consensus module and into snapshots; [`reply`](Self::reply) is the call for messages to clients.
     ///
     /// # Errors
-    /// What `attempt` returned last.
+    /// The last error of `attempt`.
     pub fn retry<V>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<V, ClusterError>,
@@ -318,8 +322,9 @@ impl Cluster<'_> {
         }
     }
 
-    /// Waits inside a callback. On a shared thread the other agents run meanwhile; on a thread of its own the thread rests.
-    /// Keeps the container alive for driver, archive and consensus module. There is no other way to wait in a callback.
+    /// Waits inside a callback. On a shared thread the other agents run meanwhile; on a thread of its own the thread
+    /// rests. Keeps the container alive for driver, archive and consensus module. There is no other way to wait in a
+    /// callback.
     pub fn idle(&mut self, work_count: usize) {
         self.waiter.idle(work_count);
         let now = self.waiter.now();

@@ -17,12 +17,12 @@ use super::{ClusteredService, EXPECTED_TERMINATION, ServiceContainerContext};
 use crate::codec::ModuleMessage;
 use crate::mark::{Component, MarkFacts, MarkFile, MarkOptions};
 
-/// Messages of the consensus module taken per duty cycle.
+/// Messages of the consensus module read per duty cycle.
 const FRAGMENT_LIMIT: usize = 10;
-/// Time between looks at what changes seldom, ns.
+/// Interval of checks for rare changes, ns.
 const TICK_NS: i64 = 1_000_000;
 
-/// The commit position, and which counter it is.
+/// The commit position with the identity of its counter.
 pub(super) struct CommitPosition {
     pub(super) counter: AtomicCounter,
     pub(super) registration_id: i64,
@@ -45,7 +45,7 @@ pub struct ServiceContainer<T: ClusteredService, M: Memory> {
     pub(super) from_module: Option<Subscription>,
     pub(super) assembler: FragmentAssembler,
     pub(super) commit_position: Option<CommitPosition>,
-    /// A log that the consensus module wants joined, while an earlier one is joined or read.
+    /// Next log to join, set while an earlier one is joined or read.
     pub(super) wanted: Option<Join>,
     pub(super) joining: Joining,
     pub(super) log: Option<ActiveLog>,
@@ -54,12 +54,12 @@ pub struct ServiceContainer<T: ClusteredService, M: Memory> {
     pub(super) snapshots_taken: u64,
     pub(super) termination_position: Option<i64>,
     pub(super) requested_ack_position: Option<i64>,
-    /// An error after which the container goes on.
+    /// Error after which the container continues.
     pub(super) failure: Option<ContainerError>,
 }
 
 impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
-    /// Takes the service's mark file. `waiter` is how a callback that waits lets the world go on.
+    /// Locks the service's mark file. `waiter` runs the other agents while a callback waits.
     ///
     /// # Errors
     /// See [`ContainerError`].
@@ -108,7 +108,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         if matches!(self.phase, Phase::Running) { self.run() } else { self.go_on_starting() }
     }
 
-    /// Runs the client of the driver, and the archive's while there is one.
+    /// Runs the client of the driver, and that of the archive while connected.
     pub(super) fn keep_alive(&mut self) -> Result<usize, ContainerError> {
         let Some(core) = &mut self.core else { return Ok(0) };
         let mut work_count = core.aeron.do_work(&self.now)?;
@@ -144,7 +144,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         })
     }
 
-    /// Without its counter there is no consensus module any more (spec 04 §4.11).
+    /// Fails when the counter is gone, because then the consensus module is gone (spec 04 §4.11).
     fn check_commit_position(&self) -> Result<(), ContainerError> {
         let (Some(core), Some(commit)) = (&self.core, &self.commit_position) else { return Ok(()) };
         let counters = core.aeron.counters();
@@ -153,16 +153,16 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         if is_there { Ok(()) } else { Err(ContainerError::ModuleGone) }
     }
 
-    /// Records that sessions were closed because their clients did not read their egress.
+    /// Reports sessions that were closed because their clients did not read their egress.
     fn report_slow_sessions(&mut self) {
         let Some(core) = &mut self.core else { return };
         for _ in 0..std::mem::take(&mut core.slow_sessions) {
-            // The same text each time, so that all of them are one entry of the error log.
+            // A constant text makes all of them one entry of the error log.
             self.record_error("a session was closed because its client did not read its egress");
         }
     }
 
-    /// Takes messages of the consensus module.
+    /// Reads messages of the consensus module.
     pub(super) fn poll_module(&mut self) -> usize {
         let Some(mut subscription) = self.from_module.take() else { return 0 };
         let mut assembler = std::mem::take(&mut self.assembler);

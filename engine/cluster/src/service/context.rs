@@ -58,7 +58,7 @@ pub struct ServiceContainerContext {
     pub snapshot_stream_id: i32,
     /// Most fragments of the log per duty cycle.
     pub log_fragment_limit: usize,
-    /// Whether the service answers clients.
+    /// True when the service answers clients.
     pub is_responder: bool,
     /// Directory of the mark file; the cluster's directory by default.
     pub mark_file_directory: Option<PathBuf>,
@@ -74,12 +74,13 @@ pub struct ServiceContainerContext {
     pub archive: ArchiveClientContext,
     /// Longest wait for the driver and the consensus module at start, ns.
     pub startup_timeout_ns: i64,
-    /// Longest time that [`Cluster::reply`](super::Cluster::reply) waits for a client that does not read its egress, ns.
+    /// Longest time that [`Cluster::reply`](super::Cluster::reply) waits for a client that does not read its egress,
+    /// ns.
     pub reply_patience_ns: i64,
 }
 
 impl ServiceContainerContext {
-    /// Default settings of a service.
+    /// Creates default settings of a service.
     pub fn new(
         aeron_directory: impl Into<PathBuf>,
         cluster_directory: impl Into<PathBuf>,
@@ -127,21 +128,21 @@ impl ServiceContainerContext {
     /// # Errors
     /// The first value that cannot be read.
     pub fn apply(&mut self, lookup: &impl Fn(&str) -> Option<String>) -> Result<(), InvalidServiceSetting> {
-        let mut own = |name: &str| {
+        let mut find = |name: &str| {
             let is_whole = name == "aeron.dir" || name.starts_with("harrier.");
             let name = if is_whole { name.to_owned() } else { format!("aeron.cluster.{name}") };
             lookup(&name).map(|text| (name, text))
         };
-        read(&mut own, "aeron.dir", &mut self.aeron_directory, |text| Some(text.into()))?;
-        read(&mut own, "service.id", &mut self.service_id, |text| text.parse().ok())?;
+        read(&mut find, "aeron.dir", &mut self.aeron_directory, |text| Some(text.into()))?;
+        read(&mut find, "service.id", &mut self.service_id, |text| text.parse().ok())?;
         let mut cluster_id = self.cluster_id;
-        read(&mut own, "id", &mut cluster_id, |text| text.parse().ok())?;
+        read(&mut find, "id", &mut cluster_id, |text| text.parse().ok())?;
         *self = self.clone().for_cluster(cluster_id);
-        read(&mut own, "service.name", &mut self.service_name, |text| Some(text.to_owned()))?;
-        read(&mut own, "dir", &mut self.cluster_directory, |text| Some(text.into()))?;
-        read(&mut own, "services.dir", &mut self.cluster_directory, |text| Some(text.into()))?;
-        read(&mut own, "mark.file.dir", &mut self.mark_file_directory, |text| Some(Some(text.into())))?;
-        read(&mut own, "service.error.buffer.length", &mut self.error_buffer_length, |text| {
+        read(&mut find, "service.name", &mut self.service_name, |text| Some(text.to_owned()))?;
+        read(&mut find, "dir", &mut self.cluster_directory, |text| Some(text.into()))?;
+        read(&mut find, "services.dir", &mut self.cluster_directory, |text| Some(text.into()))?;
+        read(&mut find, "mark.file.dir", &mut self.mark_file_directory, |text| Some(Some(text.into())))?;
+        read(&mut find, "service.error.buffer.length", &mut self.error_buffer_length, |text| {
             parse_size(text).and_then(|size| usize::try_from(size).ok())
         })?;
         for (name, channel) in [
@@ -149,7 +150,7 @@ impl ServiceContainerContext {
             ("replay.channel", &mut self.replay_channel),
             ("snapshot.channel", &mut self.snapshot_channel),
         ] {
-            read(&mut own, name, channel, |text| Some(text.to_owned()))?;
+            read(&mut find, name, channel, |text| Some(text.to_owned()))?;
         }
         for (name, stream_id) in [
             ("service.stream.id", &mut self.service_stream_id),
@@ -157,15 +158,15 @@ impl ServiceContainerContext {
             ("replay.stream.id", &mut self.replay_stream_id),
             ("snapshot.stream.id", &mut self.snapshot_stream_id),
         ] {
-            read(&mut own, name, stream_id, |text| text.parse().ok())?;
+            read(&mut find, name, stream_id, |text| text.parse().ok())?;
         }
-        read(&mut own, "log.fragment.limit", &mut self.log_fragment_limit, |text| {
+        read(&mut find, "log.fragment.limit", &mut self.log_fragment_limit, |text| {
             parse_size(text).and_then(|size| usize::try_from(size).ok())
         })?;
-        read(&mut own, "service.responder", &mut self.is_responder, |text| text.parse().ok())?;
-        read(&mut own, "service.cycle.threshold", &mut self.cycle_threshold_ns, parse_duration_ns)?;
-        read(&mut own, "service.snapshot.threshold", &mut self.snapshot_threshold_ns, parse_duration_ns)?;
-        read(&mut own, "harrier.service.reply.patience", &mut self.reply_patience_ns, parse_duration_ns)
+        read(&mut find, "service.responder", &mut self.is_responder, |text| text.parse().ok())?;
+        read(&mut find, "service.cycle.threshold", &mut self.cycle_threshold_ns, parse_duration_ns)?;
+        read(&mut find, "service.snapshot.threshold", &mut self.snapshot_threshold_ns, parse_duration_ns)?;
+        read(&mut find, "harrier.service.reply.patience", &mut self.reply_patience_ns, parse_duration_ns)
     }
 
     /// Checks the settings.
@@ -230,8 +231,9 @@ mod tests {
     fn context(settings: &[(&str, &str)]) -> Result<ServiceContainerContext, InvalidServiceSetting> {
         let mut context = ServiceContainerContext::new("aeron", "cluster", 0);
         context.apply(&|name: &str| {
-            let own = settings.iter().find(|(own, _)| name == *own || name == format!("aeron.cluster.{own}"));
-            own.map(|(_, value)| (*value).to_owned())
+            let found =
+                settings.iter().find(|(known, _)| name == *known || name == format!("aeron.cluster.{known}"));
+            found.map(|(_, value)| (*value).to_owned())
         })?;
         context.validate()?;
         Ok(context)

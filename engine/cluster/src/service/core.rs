@@ -14,12 +14,12 @@ use super::session::EgressSession;
 use crate::codec::{Role, SESSION_HEADER_LENGTH, ServiceMessage, SessionHeader, TimeUnit};
 use crate::mark::MarkActivity;
 
-/// Attempts at something that the control stream's rotation may stop once.
+/// Attempts of a call that a term rotation of the control stream can make fail once.
 const ATTEMPTS: usize = 3;
 
 pub(super) struct Core {
     pub(super) aeron: Aeron,
-    /// Connected while a snapshot is loaded or taken.
+    /// Client of the archive, connected while a snapshot is loaded or taken.
     pub(super) archive: Option<ArchiveClient>,
     pub(super) to_module: ExclusivePublication,
     pub(super) activity: MarkActivity,
@@ -32,13 +32,13 @@ pub(super) struct Core {
     pub(super) member_id: i32,
     pub(super) role: Role,
     pub(super) ack_id: i64,
-    /// A callback runs, or has panicked.
+    /// True while a callback runs, and after it has panicked.
     pub(super) is_in_callback: bool,
     /// Longest time that a reply waits for a client that does not read its egress, ns.
     pub(super) reply_patience_ns: i64,
-    /// Time that the service waited for all clients.
+    /// Time that the service has waited for all clients.
     pub(super) waited: Waited,
-    /// Sessions that were closed because their clients did not read their egress.
+    /// Number of sessions closed because their clients did not read their egress.
     pub(super) slow_sessions: u64,
     buffer: Vec<u8>,
 }
@@ -96,13 +96,13 @@ impl Core {
         .encode()
     }
 
-    /// Sends a message of the service towards the log.
+    /// Offers a message of the service to the log.
     pub(super) fn send_service_message(&mut self, message: &[u8]) -> Result<i64, OfferError> {
         let header = self.header_of_service();
         attempt(&mut self.to_module, |publication| publication.offer_parts(&[&header, message]))
     }
 
-    /// Claims a message of the service towards the log, with its header.
+    /// Claims a message of the service to the log, with its header.
     pub(super) fn claim_service_message(
         &mut self,
         length: usize,
@@ -113,7 +113,7 @@ impl Core {
         Ok((claim, header))
     }
 
-    /// Acks; the ack's id goes up once it is sent.
+    /// Sends an ack and increments the ack id.
     pub(super) fn send_ack(&mut self, log_position: i64, relevant_id: i64) -> bool {
         let (timestamp, ack_id, service_id) = (self.time, self.ack_id, self.service_id);
         let ack = ServiceMessage::Ack { log_position, timestamp, ack_id, relevant_id, service_id };
@@ -124,7 +124,7 @@ impl Core {
 
     /// Keeps the container's clients and its mark file alive while a callback waits.
     pub(super) fn keep_alive(&mut self, now: &Now) {
-        // What has failed is found by the container's next duty cycle.
+        // The container's next duty cycle finds any error.
         let _found_later = self.aeron.do_work(now);
         if let Some(archive) = &mut self.archive {
             let _found_later = archive.poll(&mut self.aeron, now);
@@ -150,7 +150,7 @@ impl Core {
     }
 }
 
-/// Tries again while the log rotates to its next term, which takes no time.
+/// Retries while the log rotates to its next term.
 fn attempt<R>(
     publication: &mut ExclusivePublication,
     mut offer: impl FnMut(&mut ExclusivePublication) -> Result<R, OfferError>,

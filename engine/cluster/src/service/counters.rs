@@ -19,7 +19,7 @@ pub(super) struct ContainerCounters {
     pub(super) snapshot: DurationTracker,
 }
 
-/// The longest of some durations, and how many were over a threshold.
+/// Longest duration, and the number of durations over a threshold.
 pub(super) struct DurationTracker {
     max: Counter,
     exceeded: Counter,
@@ -36,7 +36,7 @@ impl DurationTracker {
     }
 }
 
-/// The counters on their way.
+/// Counters that the driver is allocating.
 pub(super) struct PendingCounters {
     ids: Vec<i64>,
     ready: Vec<Counter>,
@@ -45,7 +45,7 @@ pub(super) struct PendingCounters {
 }
 
 impl PendingCounters {
-    /// Asks the driver for all counters.
+    /// Requests all counters from the driver.
     pub(super) fn add(aeron: &mut Aeron, context: &ServiceContainerContext) -> Result<Self, ClientError> {
         let (cluster_id, service_id) = (context.cluster_id, context.service_id);
         let key = [cluster_id.to_le_bytes(), service_id.to_le_bytes()];
@@ -82,7 +82,7 @@ impl PendingCounters {
         Ok(Self { ids, ready: Vec::new(), cycle_threshold_ns, snapshot_threshold_ns })
     }
 
-    /// Collects what has come; all of them once they are there.
+    /// Collects allocated counters; returns all of them once complete.
     pub(super) fn poll(&mut self, aeron: &mut Aeron) -> Result<Option<ContainerCounters>, ClientError> {
         while let Some(id) = self.ids.get(self.ready.len()).copied() {
             let Some(counter) = aeron.counter(id)? else { return Ok(None) };
@@ -102,7 +102,7 @@ impl PendingCounters {
     }
 }
 
-/// A duration as labels have it: in the largest unit that it is a whole number of.
+/// Formats a duration in the largest unit that divides it.
 fn duration_text(ns: i64) -> String {
     for (unit_ns, unit) in [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
         if ns >= unit_ns && ns % unit_ns == 0 {

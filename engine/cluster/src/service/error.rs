@@ -9,7 +9,7 @@ use super::InvalidServiceSetting;
 use crate::mark::MarkError;
 use crate::snapshot::SnapshotError;
 
-/// Reason why a container does not start, or ends.
+/// Errors of a container.
 #[derive(Debug, Error)]
 pub enum ContainerError {
     /// Invalid setting.
@@ -36,13 +36,13 @@ pub enum ContainerError {
     /// The log cannot be followed.
     #[error("log: {0}")]
     Log(String),
-    /// The cluster begins with a snapshot that does not fit this service.
+    /// The cluster's snapshot does not fit this service.
     #[error("recovery: {0}")]
     Recovery(String),
     /// The service itself failed.
     #[error("service failed in {callback}: {reason}")]
     Service {
-        /// The callback.
+        /// Name of the callback.
         callback: &'static str,
         /// Text of the service's failure.
         reason: String,

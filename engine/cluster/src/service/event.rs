@@ -1,8 +1,8 @@
-//! Events of the log, as errors name them.
+//! Log events in error texts.
 
 use std::fmt;
 
-/// Number of a message's first bytes in an error.
+/// Number of message bytes in an error text.
 const SHOWN_BYTES: usize = 16;
 
 /// An event that a service handles.

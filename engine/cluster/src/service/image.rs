@@ -1,4 +1,4 @@
-//! What a service finds in its snapshot (spec 04 §6.5, §7.1).
+//! Read access of a service to its snapshot (spec 04 §6.5, §7.1).
 
 use harrier_client::Image;
 use harrier_ringbuf::assembly::ImageFragmentAssembler;
@@ -7,7 +7,7 @@ use harrier_ringbuf::image_reader::Header;
 use super::cluster::Cluster;
 use crate::snapshot::SnapshotError;
 
-/// Fragments taken per poll.
+/// Fragments read per poll.
 const FRAGMENT_LIMIT: usize = 10;
 
 /// The stream of a snapshot behind the container's part: what the service wrote, message by message.
@@ -32,7 +32,7 @@ impl<'a> SnapshotImage<'a> {
         self.image.poll(limit, &mut |payload, header| assembler.on_fragment(payload, header, handler))
     }
 
-    /// Hands all that is left to `handler`, message by message, waiting as it must.
+    /// Passes all remaining messages to `handler` and waits as necessary.
     ///
     /// # Errors
     /// [`SnapshotError::BrokenOff`] when the stream went away before its end.
@@ -59,17 +59,17 @@ impl<'a> SnapshotImage<'a> {
         self.image.is_end_of_stream()
     }
 
-    /// True when nothing more will come, whether the end was reached or not.
+    /// True when no more messages will come, before or at the end.
     pub fn is_closed(&self) -> bool {
         self.image.is_closed()
     }
 
-    /// Position in the snapshot up to which it was read.
+    /// Position in the snapshot up to which messages were read.
     pub fn position(&self) -> i64 {
         self.image.position()
     }
 
-    /// The stream itself, for polls of other kinds.
+    /// The underlying image, for other kinds of polls.
     pub fn image(&mut self) -> &mut Image {
         self.image
     }

@@ -12,7 +12,7 @@ use super::log::ActiveLog;
 use super::session::EgressSession;
 use crate::codec::Role;
 
-/// A log that the consensus module wants joined.
+/// A log to join, as requested by the consensus module.
 #[derive(Debug, Clone)]
 pub(super) struct Join {
     pub(super) log_position: i64,
@@ -26,7 +26,7 @@ pub(super) struct Join {
     pub(super) channel: String,
 }
 
-/// How far joining has come.
+/// State of joining a log.
 pub(super) enum Joining {
     Idle,
     AwaitSubscription { join: Join, id: i64 },
@@ -36,7 +36,7 @@ pub(super) enum Joining {
 }
 
 impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
-    /// A log that is still read ends where the next one begins.
+    /// Queues the next log and ends the current one where it begins.
     pub(super) fn on_join(&mut self, join: Join) {
         if let Some(log) = &mut self.log {
             log.max_position = join.log_position;
@@ -44,7 +44,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         self.wanted = Some(join);
     }
 
-    /// True when the log joined last may be read.
+    /// True when the last joined log may be read.
     pub(super) fn has_joined(&self) -> bool {
         matches!(self.joining, Joining::Idle)
     }
@@ -97,7 +97,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
                     }
                 }
             }
-            // The first callback may want to answer: streams are there before it.
+            // The first callback may reply, so the egress streams must exist before it.
             Joining::AwaitEgress { join } => {
                 if core.sessions.values_mut().all(|session| session.is_settled(&mut core.aeron)) {
                     (Joining::Ack { join }, true)

@@ -30,7 +30,7 @@ pub(super) struct ActiveLog {
     pub(super) max_position: i64,
 }
 
-/// The parts of a container that handle an event of the log.
+/// Parts of a container that handle an event of the log.
 struct LogHandler<'a, T: ClusteredService> {
     core: &'a mut Core,
     service: &'a mut T,
@@ -106,12 +106,12 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
 }
 
 impl<T: ClusteredService> LogHandler<'_, T> {
-    /// Handles one message. Aborts while an event cannot be handled yet.
+    /// Handles one message. Aborts while the event cannot be handled yet.
     #[inline]
     fn on_message(&mut self, message: &[u8], header: &Header<'_>) -> Action {
         match LogMessage::decode(message) {
-            Ok(Some(LogMessage::Session { header: own, payload })) => {
-                self.on_session_message(own, payload, header)
+            Ok(Some(LogMessage::Session { header: session_header, payload })) => {
+                self.on_session_message(session_header, payload, header)
             }
             Ok(Some(event)) => self.on_event(&event, header.position()),
             Ok(None) => {
@@ -131,8 +131,13 @@ impl<T: ClusteredService> LogHandler<'_, T> {
     }
 
     #[inline]
-    fn on_session_message(&mut self, own: SessionHeader, payload: &[u8], header: &Header<'_>) -> Action {
-        let SessionHeader { session_id, timestamp, .. } = own;
+    fn on_session_message(
+        &mut self,
+        session_header: SessionHeader,
+        payload: &[u8],
+        header: &Header<'_>,
+    ) -> Action {
+        let SessionHeader { session_id, timestamp, .. } = session_header;
         self.advance(header.position(), timestamp);
         // Messages of services have negative ids (spec 04 §4.6).
         let session = self.core.sessions.get(&session_id).map(|entry| entry.session.clone());
@@ -141,11 +146,11 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         })
     }
 
-    /// Calls the service. Its panic ends the container with an error that names the event.
+    /// Calls the service. A panic ends the container with an error that names the event.
     #[inline]
     fn call(&mut self, event: Event<'_>, callback: impl FnOnce(&mut T, &mut Cluster<'_>)) -> Action {
         let (core, service, waiter) = (&mut *self.core, &mut *self.service, &mut *self.waiter);
-        // A service that panicked is not called again, so nobody sees what it left half done.
+        // A service that panicked is not called again, so its inconsistent state is never observed.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             core.call(waiter, None, |cluster| callback(service, cluster));
         }));
@@ -181,13 +186,13 @@ impl<T: ClusteredService> LogHandler<'_, T> {
             }
             LogMessage::SessionClose { session_id, timestamp, reason, .. } => {
                 self.advance(position, timestamp);
-                let Some(mut own) = self.core.sessions.remove(&session_id) else {
+                let Some(mut egress) = self.core.sessions.remove(&session_id) else {
                     self.strange_close = Some(session_id);
                     return Action::Continue;
                 };
-                own.disconnect();
+                egress.disconnect();
                 return self.call(Event::SessionClose { session_id }, |service, cluster| {
-                    service.on_session_close(cluster, &own.session, timestamp, reason);
+                    service.on_session_close(cluster, &egress.session, timestamp, reason);
                 });
             }
             LogMessage::Timer { correlation_id, timestamp, .. } => {
@@ -216,7 +221,7 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         self.core.time = timestamp;
     }
 
-    /// Opens a session once the stream to its client is there, so that the first callback can reply.
+    /// Opens a session once its egress exists, so that the first callback can reply.
     fn on_session_open(
         &mut self,
         session_id: i64,
@@ -225,21 +230,21 @@ impl<T: ClusteredService> LogHandler<'_, T> {
         position: i64,
     ) -> Action {
         let core = &mut *self.core;
-        let own = core.sessions.entry(session_id).or_insert_with(|| {
-            let mut own = EgressSession::new(session());
+        let egress = core.sessions.entry(session_id).or_insert_with(|| {
+            let mut egress = EgressSession::new(session());
             if core.role == Role::Leader && self.is_responder {
-                own.connect(&mut core.aeron);
+                egress.connect(&mut core.aeron);
             }
-            own
+            egress
         });
-        if own.is_open {
+        if egress.is_open {
             return self.fail(ContainerError::Log(format!("session {session_id} was opened twice")));
         }
-        if !own.is_settled(&mut core.aeron) {
+        if !egress.is_settled(&mut core.aeron) {
             return Action::Abort;
         }
-        own.is_open = true;
-        let session = Rc::clone(&own.session);
+        egress.is_open = true;
+        let session = Rc::clone(&egress.session);
         self.advance(position, timestamp);
         self.call(Event::SessionOpen { session_id }, |service, cluster| {
             service.on_session_open(cluster, &session, timestamp);
@@ -261,8 +266,8 @@ impl<T: ClusteredService> LogHandler<'_, T> {
             return Action::Continue;
         };
         if semantic_version_major(app_version) != semantic_version_major(self.app_version) {
-            let (own, log) = (version_text(self.app_version), version_text(app_version));
-            return self.fail(ContainerError::Log(format!("incompatible version: {own} log={log}")));
+            let (expected, log) = (version_text(self.app_version), version_text(app_version));
+            return self.fail(ContainerError::Log(format!("incompatible version: {expected} log={log}")));
         }
         self.advance(position, timestamp);
         self.core.leadership_term_id = leadership_term_id;

@@ -1,8 +1,9 @@
 //! Limit on the time that a service waits for clients that do not read their egress.
 
-/// Ratio of the time in which a wait is forgiven to the wait itself: waits take at most 1/64 of the time in the long run.
+/// Ratio of the time in which a wait is forgiven to the wait itself: waits take at most 1/64 of the time in the long
+/// run.
 const FORGIVENESS: i64 = 64;
-/// Waits for all sessions together, in units of the patience for one session.
+/// Limit of waits for all sessions together, in units of the limit for one session.
 const SESSIONS_AT_ONCE: i64 = 2;
 
 /// Time that was spent on waiting and is not forgiven yet, ns. It shrinks by 1/64 of the time that passes.

@@ -19,15 +19,15 @@ pub struct ClientSession {
     pub principal: Vec<u8>,
 }
 
-/// A session with its stream to the client.
+/// A session with its egress.
 pub(super) struct EgressSession {
     pub(super) session: Rc<ClientSession>,
-    /// False until the egress is there and the service has been told of the session.
+    /// True once the egress exists and the service has been notified of the session.
     pub(super) is_open: bool,
     pub(super) is_closing: bool,
     publication_id: Option<i64>,
     pub(super) publication: Option<Publication>,
-    /// Time that the service waited for the client to read its egress.
+    /// Time that the service has waited for the client to read its egress.
     pub(super) waited: Waited,
 }
 
@@ -43,7 +43,7 @@ impl EgressSession {
         }
     }
 
-    /// Asks for the stream to the client.
+    /// Adds the egress publication.
     pub(super) fn connect(&mut self, aeron: &mut Aeron) {
         if self.publication.is_none() && self.publication_id.is_none() {
             let session = &self.session;
@@ -52,7 +52,7 @@ impl EgressSession {
         }
     }
 
-    /// True once the stream is there, or cannot be had.
+    /// True once the egress is added or refused.
     pub(super) fn is_settled(&mut self, aeron: &mut Aeron) -> bool {
         let Some(id) = self.publication_id else { return true };
         match aeron.publication(id) {

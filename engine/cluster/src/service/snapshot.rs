@@ -14,11 +14,11 @@ use super::start::failed;
 use crate::codec::{SnapshotMark, SnapshotMarker, SnapshotMessage, TimeUnit, snapshot_type};
 use crate::snapshot::{SnapshotError, SnapshotTaker};
 
-/// The part of the container that is written next.
+/// Next section of the container's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
     Begin,
-    /// Sessions from this id on.
+    /// Sessions with this id or a higher one.
     Sessions {
         from: i64,
     },
@@ -27,16 +27,16 @@ enum Section {
     Complete,
 }
 
-/// A snapshot that is being taken.
+/// A snapshot in progress.
 pub(super) struct Snapshot {
     taker: SnapshotTaker,
     section: Section,
     begun_ns: i64,
-    /// Of the action; the ack carries it.
+    /// Log position of the action; the ack repeats it.
     log_position: i64,
 }
 
-/// How far a snapshot has come.
+/// State of taking a snapshot.
 pub(super) enum Snapshotting {
     Idle,
     Taking(Box<Snapshot>),
@@ -48,7 +48,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         !matches!(self.snapshotting, Snapshotting::Idle)
     }
 
-    /// The log says that a snapshot is to be taken here.
+    /// Begins a snapshot at the current log position.
     pub(super) fn begin_snapshot(&mut self) {
         let Some(core) = &self.core else { return };
         let snapshot = Snapshot {
@@ -66,7 +66,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         self.snapshotting = Snapshotting::Taking(Box::new(snapshot));
     }
 
-    /// One step of a snapshot; the log is not read meanwhile.
+    /// Advances the snapshot. The log is not read meanwhile.
     pub(super) fn go_on_snapshotting(&mut self) -> Result<usize, ContainerError> {
         let snapshotting = std::mem::replace(&mut self.snapshotting, Snapshotting::Idle);
         match snapshotting {
@@ -80,7 +80,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
                         return Ok(work_count + self.work_in_background());
                     }
                     Ok((Some(recording_id), _)) => (recording_id, None),
-                    // Without the driver nothing can be told any more.
+                    // Without the driver the ack cannot be sent.
                     Err(error @ ContainerError::Client(_)) => return Err(error),
                     Err(error) => (-1, Some(Box::new(error))),
                 };
@@ -116,7 +116,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         }
     }
 
-    /// One step; the recording's id once all is recorded.
+    /// Advances the snapshot; returns the recording id once everything is recorded.
     fn take(&mut self, snapshot: &mut Snapshot) -> Result<(Option<i64>, usize), ContainerError> {
         let mut work_count = self.keep_alive()?;
         let Some(core) = &mut self.core else { return Ok((None, 0)) };
@@ -164,7 +164,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
     }
 }
 
-/// Writes what the stream takes of the container's part; the section after it, when it is another one.
+/// Writes as many messages of a section as the stream accepts. Returns the next section when this one is complete.
 fn write_section(
     core: &Core,
     snapshot: &mut Snapshot,
@@ -186,12 +186,12 @@ fn write_section(
     Ok(match snapshot.section {
         Section::Begin => taker.offer(&begin)?.then_some(Section::Sessions { from: i64::MIN }),
         Section::Sessions { from } => {
-            for (id, own) in core
+            for (id, egress) in core
                 .sessions
                 .range(from..)
-                .filter(|(_, own)| own.is_open && !is_planted(Bug::SnapshotWithoutSessions))
+                .filter(|(_, session)| session.is_open && !is_planted(Bug::SnapshotWithoutSessions))
             {
-                let session = &own.session;
+                let session = &egress.session;
                 let is_written = taker.offer(&SnapshotMessage::ClientSession {
                     session_id: session.id,
                     response_stream_id: session.response_stream_id,

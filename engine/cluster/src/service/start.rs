@@ -1,4 +1,4 @@
-//! From start to the first ack: driver, consensus module, snapshot, `on_start` (spec 04 §7.1, §4.12).
+//! Start of a container up to the first ack: driver, consensus module, snapshot, `on_start` (spec 04 §7.1, §4.12).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -24,7 +24,7 @@ const RECOVERY_STATE: i32 = 204;
 /// Fragments of a snapshot read per duty cycle.
 const SNAPSHOT_FRAGMENT_LIMIT: usize = 50;
 
-/// What is on its way from the driver.
+/// Streams that the driver is adding.
 pub(super) struct PendingStreams {
     aeron: Aeron,
     publication_id: i64,
@@ -33,7 +33,7 @@ pub(super) struct PendingStreams {
     counters: PendingCounters,
 }
 
-/// How far the start has come.
+/// State of the start.
 pub(super) enum Phase {
     Connect { deadline_ns: i64 },
     AwaitStreams { pending: Box<PendingStreams>, deadline_ns: i64 },
@@ -45,12 +45,12 @@ pub(super) enum Phase {
     Terminated(Termination),
 }
 
-/// What the recovery counter says (spec 04 §2.4, counter 204).
+/// Contents of the recovery counter (spec 04 §2.4, counter 204).
 struct RecoveryState {
     leadership_term_id: i64,
     log_position: i64,
     timestamp: i64,
-    /// Recordings of the services' snapshots; none without a snapshot.
+    /// Recording ids of the services' snapshots; empty without a snapshot.
     recording_ids: Vec<i64>,
 }
 
@@ -75,7 +75,7 @@ impl RecoveryState {
 }
 
 impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
-    /// One step of the start.
+    /// Advances the start.
     pub(super) fn go_on_starting(&mut self) -> Result<usize, ContainerError> {
         let phase = std::mem::replace(&mut self.phase, Phase::Terminated(Termination::Unexpected));
         let (phase, work_count) = match phase {
@@ -119,18 +119,18 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         mut pending: Box<PendingStreams>,
         deadline_ns: i64,
     ) -> Result<(Phase, usize), ContainerError> {
-        let own = pending.as_mut();
-        own.aeron.do_work(&self.now)?;
+        let streams = pending.as_mut();
+        streams.aeron.do_work(&self.now)?;
         if self.from_module.is_none() {
-            self.from_module = own.aeron.subscription(own.subscription_id)?;
+            self.from_module = streams.aeron.subscription(streams.subscription_id)?;
         }
-        if own.to_module.is_none() {
-            own.to_module = own.aeron.exclusive_publication(own.publication_id)?;
+        if streams.to_module.is_none() {
+            streams.to_module = streams.aeron.exclusive_publication(streams.publication_id)?;
         }
         if self.counters.is_none() {
-            self.counters = own.counters.poll(&mut own.aeron)?;
+            self.counters = streams.counters.poll(&mut streams.aeron)?;
         }
-        let are_there = self.from_module.is_some() && own.to_module.is_some() && self.counters.is_some();
+        let are_there = self.from_module.is_some() && streams.to_module.is_some() && self.counters.is_some();
         if !are_there {
             return Ok((Phase::AwaitStreams { pending, deadline_ns }, 0));
         }
@@ -142,7 +142,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         Ok((Phase::AwaitRecovery { deadline_ns }, 1))
     }
 
-    /// Waits for the consensus module's counters, which tell where to begin.
+    /// Waits for the consensus module's counters, which hold the recovery position.
     fn await_recovery(&mut self, deadline_ns: i64) -> Result<(Phase, usize), ContainerError> {
         self.keep_alive()?;
         let cluster_id = self.context.cluster_id;
@@ -193,7 +193,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         Ok((Phase::Load { loader: Box::new(loader), recording_id }, 1))
     }
 
-    /// Begins to connect to the archive, with ids of its own for each time.
+    /// Begins to connect to the archive with new ids.
     pub(super) fn connect_archive(&mut self) {
         let mut context = self.context.archive.clone();
         if context.client_name.is_empty() {
@@ -248,7 +248,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         if let Some(image) = loader.image() {
             self.start_service(Some(SnapshotImage::new(image, recording_id)))?;
         }
-        // To a service that only looks for the end, a stream that was cut looks like a state that is short.
+        // A service that reads until the end of the stream would take a cut stream for a complete state.
         if let Some(image) = loader.image().filter(|image| image.is_publication_revoked()) {
             return Err(SnapshotError::of_ended(image, recording_id).into());
         }
@@ -279,7 +279,7 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
         }
     }
 
-    /// Tells the consensus module that the service cannot start.
+    /// Informs the consensus module that the service cannot start.
     fn tell_failed_start(&mut self, error: ContainerError) -> ContainerError {
         if let Some(core) = &mut self.core {
             let position = core.log_position;

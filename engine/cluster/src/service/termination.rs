@@ -1,4 +1,4 @@
-//! The end of a container, and acks that the consensus module asks for (spec 04 §4.11, §7.1).
+//! Termination of a container, and acks that the consensus module requests (spec 04 §4.11, §7.1).
 
 use harrier_ringbuf::Memory;
 
@@ -6,20 +6,20 @@ use super::ClusteredService;
 use super::container::ServiceContainer;
 use super::start::Phase;
 
-/// Attempts at the last ack.
+/// Attempts to send the last ack.
 const ACK_ATTEMPTS: usize = 5;
 
-/// How a container ended.
+/// Kind of termination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Termination {
-    /// At the position that the consensus module named.
+    /// At the position set by the consensus module.
     Expected,
-    /// Beyond it.
+    /// Beyond that position.
     Unexpected,
 }
 
 impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
-    /// Does what the consensus module has asked for at a position, once the log has come to it.
+    /// Acknowledges or terminates at a requested position once the log has reached it.
     pub(super) fn check_termination(&mut self) -> usize {
         if !self.has_joined() {
             return 0;

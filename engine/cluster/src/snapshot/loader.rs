@@ -1,4 +1,4 @@
-//! Loading a snapshot: a replay of its recording from the beginning (spec 04 §4.14, §6.5).
+//! Loading a snapshot by replaying its recording from the start (spec 04 §4.14, §6.5).
 
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientError, ReplayOptions};
 use harrier_client::{Aeron, ClientError, Image, Subscription};
@@ -56,7 +56,7 @@ pub struct SnapshotLoader {
 }
 
 impl SnapshotLoader {
-    /// A snapshot in a recording, to be replayed on a channel and stream; each step up to the reading may take
+    /// Creates a loader that replays a recording on a channel and stream. Each step before reading may take
     /// `timeout_ns`.
     pub fn new(
         recording_id: i64,
@@ -82,7 +82,7 @@ impl SnapshotLoader {
         }
     }
 
-    /// Goes on towards the reading; returns the work done.
+    /// Advances until the snapshot can be read. Returns the work done.
     ///
     /// # Errors
     /// See [`SnapshotError`].
@@ -110,7 +110,7 @@ impl SnapshotLoader {
         Ok(1)
     }
 
-    /// Hands over an answer of the archive; true when it was for this snapshot.
+    /// Handles an answer of the archive. Returns true when it was for this snapshot.
     pub fn on_answer(&mut self, answer: &ArchiveAnswer) -> bool {
         if self.correlation_id == -1 || answer.correlation_id() != self.correlation_id {
             return false;
@@ -133,7 +133,7 @@ impl SnapshotLoader {
         true
     }
 
-    /// True once there is something to [`read`](Self::read).
+    /// True once [`read`](Self::read) may be called.
     pub fn is_readable(&self) -> bool {
         self.stage == Stage::Reading
     }
@@ -181,12 +181,12 @@ impl SnapshotLoader {
         self.check.is_complete()
     }
 
-    /// The BEGIN marker, once it has been read.
+    /// The BEGIN marker, once read.
     pub fn marker(&self) -> Option<&SnapshotMarker> {
         self.check.begin()
     }
 
-    /// The snapshot's stream, once its state has been read: the rest is the writer's own.
+    /// The snapshot's image once the END marker has been read; the rest belongs to the writer.
     pub fn image(&mut self) -> Option<&mut Image> {
         if self.check.is_complete() { self.image.as_mut() } else { None }
     }
@@ -196,7 +196,7 @@ impl SnapshotLoader {
         self.image = None;
         self.subscription = None;
         if self.replay_session_id != -1 {
-            // A replay that nobody reads ends by itself when this does not reach the archive.
+            // If this message is lost, the replay ends when its subscriber is gone.
             let _unsent = archive.stop_replay(aeron, self.replay_session_id);
         }
     }
@@ -209,7 +209,7 @@ impl SnapshotLoader {
                 let mut uri = ChannelUri::parse(&self.channel).map_err(|error| {
                     ClientError::InvalidArgument { argument: "replay channel", reason: error.to_string() }
                 })?;
-                // The stream's session is the low half of the replay's (spec 03 §5.1).
+                // The stream's session id is the low half of the replay session id (spec 03 §5.1).
                 uri.put(key::SESSION_ID, self.replay_session_id as i32);
                 let id = aeron.add_subscription(&uri.to_string(), self.stream_id)?;
                 Stage::AwaitSubscription { id }

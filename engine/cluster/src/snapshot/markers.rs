@@ -1,22 +1,22 @@
-//! The rules of a snapshot's markers (spec 04 §6.5, §4.13).
+//! Validation of a snapshot's markers (spec 04 §6.5, §4.13).
 
 use harrier_protocol::semantic_version_major;
 
 use super::SnapshotError;
 use crate::codec::{SnapshotMark, SnapshotMarker, TimeUnit};
 
-/// What a reader takes.
+/// Requirements of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotExpectation {
-    /// Whose state: one of [`snapshot_type`](crate::codec::snapshot_type).
+    /// Type of the state: one of [`snapshot_type`](crate::codec::snapshot_type).
     pub type_id: i64,
     /// The reader's application version; the snapshot's must have the same major part.
     pub app_version: i32,
-    /// Unit of the cluster's clock; `None` takes the snapshot's.
+    /// Unit of the cluster's clock; `None` accepts any.
     pub time_unit: Option<TimeUnit>,
 }
 
-/// Checks the markers of one snapshot as they come.
+/// Checks the markers of one snapshot in order.
 #[derive(Debug, Clone)]
 pub struct MarkerCheck {
     expectation: SnapshotExpectation,
@@ -25,12 +25,12 @@ pub struct MarkerCheck {
 }
 
 impl MarkerCheck {
-    /// A check of a snapshot that has not begun.
+    /// Creates a check for a new snapshot.
     pub fn new(expectation: SnapshotExpectation) -> Self {
         Self { expectation, begin: None, is_complete: false }
     }
 
-    /// Takes the next marker; `position` is the one behind it.
+    /// Checks the next marker; `position` is the position after it.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -65,7 +65,7 @@ impl MarkerCheck {
         }
     }
 
-    /// Takes any other message.
+    /// Checks any other message.
     ///
     /// # Errors
     /// The snapshot has not begun.
@@ -73,12 +73,12 @@ impl MarkerCheck {
         if self.begin.is_some() { Ok(()) } else { Err(SnapshotError::NotBegun(position)) }
     }
 
-    /// The BEGIN marker, once it has come.
+    /// The BEGIN marker, once received.
     pub fn begin(&self) -> Option<&SnapshotMarker> {
         self.begin.as_ref()
     }
 
-    /// True once END has come.
+    /// True once END was received.
     pub fn is_complete(&self) -> bool {
         self.is_complete
     }
@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn snapshots_of_others_are_refused() {
-        let own = SnapshotMarker { type_id: snapshot_type::MODULE, ..marker(SnapshotMark::Begin) };
-        let error = check(None).on_marker(&own, 64).unwrap_err();
+        let other = SnapshotMarker { type_id: snapshot_type::MODULE, ..marker(SnapshotMark::Begin) };
+        let error = check(None).on_marker(&other, 64).unwrap_err();
         assert!(matches!(error, SnapshotError::Type { expected: 2, actual: 1 }));
         let old = SnapshotMarker { app_version: semantic_version(2, 0, 0), ..marker(SnapshotMark::Begin) };
         let error = check(None).on_marker(&old, 64).unwrap_err();

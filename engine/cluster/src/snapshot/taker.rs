@@ -1,4 +1,4 @@
-//! Taking a snapshot: a stream of its own that the archive records (spec 04 §4.9).
+//! Taking a snapshot: the archive records a dedicated stream (spec 04 §4.9).
 
 use harrier_archive::SourceLocation;
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientError, find_recording_counter};
@@ -24,7 +24,7 @@ enum Stage {
 }
 
 impl Stage {
-    /// What is waited for, when that has a deadline.
+    /// Name of a step that has a deadline.
     fn wait(self) -> Option<&'static str> {
         match self {
             Self::Begin | Self::AwaitPublication { .. } => Some("adding the snapshot's publication"),
@@ -57,7 +57,7 @@ pub struct SnapshotTaker {
 }
 
 impl SnapshotTaker {
-    /// A snapshot on a channel and stream; each of its steps up to the writing may take `timeout_ns`.
+    /// Creates a taker for a channel and stream. Each step before writing may take `timeout_ns`.
     pub fn new(channel: impl Into<String>, stream_id: i32, timeout_ns: i64) -> Self {
         Self {
             channel: channel.into(),
@@ -75,7 +75,7 @@ impl SnapshotTaker {
         }
     }
 
-    /// Goes on; returns the work done.
+    /// Advances the snapshot. Returns the work done.
     ///
     /// # Errors
     /// See [`SnapshotError`]; after one the snapshot is of no use.
@@ -103,7 +103,7 @@ impl SnapshotTaker {
         Ok(1)
     }
 
-    /// Hands over an answer of the archive; true when it was for this snapshot.
+    /// Handles an answer of the archive. Returns true when it was for this snapshot.
     pub fn on_answer(&mut self, answer: &ArchiveAnswer) -> bool {
         if self.start_correlation_id == -1 || answer.correlation_id() != self.start_correlation_id {
             return false;
@@ -119,17 +119,17 @@ impl SnapshotTaker {
         true
     }
 
-    /// True while the snapshot is to be written.
+    /// True while messages may be written.
     pub fn is_writable(&self) -> bool {
         self.stage == Stage::Writing
     }
 
-    /// The snapshot's stream, while it is to be written.
+    /// The snapshot's publication while messages may be written.
     pub fn publication(&mut self) -> Option<&mut ExclusivePublication> {
         if self.stage == Stage::Writing { self.publication.as_mut() } else { None }
     }
 
-    /// Writes one message; false when the stream takes none now.
+    /// Writes one message. Returns false when the stream is back-pressured.
     ///
     /// # Errors
     /// The stream takes nothing any more, or never takes a message of this length.
@@ -157,7 +157,7 @@ impl SnapshotTaker {
         }
     }
 
-    /// All is written: what was written so far is the snapshot.
+    /// Ends the snapshot after the messages written so far.
     pub fn finish(&mut self) {
         if self.stage == Stage::Writing
             && let Some(publication) = &self.publication
@@ -166,7 +166,7 @@ impl SnapshotTaker {
         }
     }
 
-    /// The snapshot's recording, once all of it is recorded.
+    /// Recording id, once the whole snapshot is recorded.
     pub fn recording_id(&self) -> Option<i64> {
         (self.stage == Stage::Complete).then_some(self.recording_id)
     }
@@ -221,7 +221,8 @@ impl SnapshotTaker {
         }
     }
 
-    /// The counter counts once the archive has given it its recording and its registration (spec 04 §4.14).
+    /// Finds the recording's position counter, which is valid once the archive has set its recording id and
+    /// registration id (spec 04 §4.14).
     fn find_counter(&mut self, aeron: &Aeron, archive: &ArchiveClient) -> Stage {
         let Some(publication) = &self.publication else { return self.stage };
         let counters = aeron.counters();
@@ -237,10 +238,10 @@ impl SnapshotTaker {
         Stage::Writing
     }
 
-    /// True once the recording has come to `position`.
+    /// True once the recording has reached `position`.
     fn check_recording(&self, aeron: &Aeron, position: i64) -> Result<bool, SnapshotError> {
         let counters = aeron.counters();
-        // Read before the check: a counter that is somebody else's by then is not believed.
+        // Read before the check, so that the value of a reused counter is discarded.
         let recorded = counters.value(self.counter_id);
         let is_own = counters.is_allocated(self.counter_id)
             && counters.registration_id(self.counter_id) == self.counter_registration_id;

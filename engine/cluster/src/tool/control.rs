@@ -1,4 +1,4 @@
-//! A running member by its counters (spec 04 §2.4, §2.5).
+//! Control of a running member through its counters (spec 04 §2.4, §2.5).
 
 use harrier_ringbuf::counters::{AtomicCounter, CountersReader};
 use thiserror::Error;
@@ -18,7 +18,7 @@ const STATE_SUSPENDED: i64 = 2;
 const NEUTRAL: i64 = 1;
 const SUSPEND: i64 = 2;
 
-/// Why a command is not given.
+/// Errors of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ControlError {
     /// The driver has no counters of this cluster.
@@ -27,23 +27,23 @@ pub enum ControlError {
         /// The cluster.
         cluster_id: i32,
     },
-    /// Another member leads.
+    /// The member is not the leader.
     #[error("this member is no leader (it is {role}); run the command on the leader")]
     NotLeader {
-        /// Its role.
+        /// Role of the member.
         role: &'static str,
     },
-    /// The consensus module is not in a state for the command.
+    /// The consensus module is in the wrong state for the command.
     #[error("{command} needs a consensus module that is {expected}, it is {actual}")]
     State {
         /// The command.
         command: &'static str,
-        /// State that it needs.
+        /// Required state.
         expected: &'static str,
-        /// State that it is in.
+        /// Present state.
         actual: &'static str,
     },
-    /// Another command is being carried out.
+    /// Another command is in progress.
     #[error("another command is being carried out: the toggle is {value}; try again later")]
     Busy {
         /// Value of the toggle.
@@ -51,27 +51,27 @@ pub enum ControlError {
     },
 }
 
-/// What the toggles of a member are set to.
+/// Commands for the toggles of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToggleCommand {
-    /// Stop taking messages.
+    /// Suspend ingress, timers and service messages.
     Suspend,
-    /// Take messages again.
+    /// Resume after a suspension.
     Resume,
     /// Take a snapshot.
     Snapshot,
-    /// Take a snapshot and end.
+    /// Take a snapshot and shut down.
     Shutdown,
-    /// End without a snapshot.
+    /// Shut down without a snapshot.
     Abort,
-    /// Invalidate entries of recording.log whose recordings the archive lacks.
+    /// Invalidate entries of recording.log whose recordings are missing in the archive.
     ValidateRecordingLog,
-    /// Fetch snapshots of standbys.
+    /// Replicate snapshots of standbys.
     ReplicateStandbySnapshot,
 }
 
 impl ToggleCommand {
-    /// Its name, as the tool's command.
+    /// Name of the tool's command.
     pub fn name(self) -> &'static str {
         match self {
             Self::Suspend => "suspend",
@@ -94,7 +94,7 @@ impl ToggleCommand {
         }
     }
 
-    /// Time in which the member has carried the command out, ns; `None` when nothing tells.
+    /// Time to wait for the command's completion, ns; `None` when it cannot be observed.
     pub fn patience_ns(self) -> Option<i64> {
         match self {
             Self::Snapshot | Self::ValidateRecordingLog | Self::ReplicateStandbySnapshot => {
@@ -105,7 +105,7 @@ impl ToggleCommand {
         }
     }
 
-    /// True for commands that any member takes, not the leader only.
+    /// True for commands that any member accepts, not only the leader.
     pub fn is_of_node(self) -> bool {
         matches!(self, Self::ValidateRecordingLog | Self::ReplicateStandbySnapshot)
     }
@@ -129,8 +129,8 @@ fn find(counters: &CountersReader, wanted: i32, cluster_id: i32) -> Option<Atomi
     counters.counter(id).ok()
 }
 
-/// Time of a backup's next query, epoch ms; `None` when the driver has no backup of the cluster. Whoever stores another
-/// time there moves the query.
+/// Time of a backup's next query, epoch ms; `None` when the driver has no backup of the cluster. Setting the counter
+/// reschedules the query.
 pub fn backup_query_deadline(counters: &CountersReader, cluster_id: i32) -> Option<AtomicCounter> {
     find(counters, BACKUP_NEXT_QUERY, cluster_id)
 }
@@ -141,13 +141,14 @@ impl ModuleCounters {
     /// # Errors
     /// [`ControlError::Absent`].
     pub fn find(counters: &CountersReader, cluster_id: i32) -> Result<Self, ControlError> {
-        let own = |type_id| find(counters, type_id, cluster_id).ok_or(ControlError::Absent { cluster_id });
+        let counter =
+            |type_id| find(counters, type_id, cluster_id).ok_or(ControlError::Absent { cluster_id });
         Ok(Self {
-            state: own(MODULE_STATE)?,
-            role: own(NODE_ROLE)?,
-            toggle: own(CONTROL_TOGGLE)?,
-            commit_position: own(COMMIT_POSITION)?,
-            election_state: own(ELECTION_STATE)?,
+            state: counter(MODULE_STATE)?,
+            role: counter(NODE_ROLE)?,
+            toggle: counter(CONTROL_TOGGLE)?,
+            commit_position: counter(COMMIT_POSITION)?,
+            election_state: counter(ELECTION_STATE)?,
             node_toggle: find(counters, NODE_TOGGLE, cluster_id),
         })
     }
@@ -167,7 +168,7 @@ impl ModuleCounters {
         role_name(self.role.get())
     }
 
-    /// Position of the log that is safe.
+    /// Commit position of the log.
     pub fn commit_position(&self) -> i64 {
         self.commit_position.get()
     }
@@ -176,7 +177,7 @@ impl ModuleCounters {
         if command.is_of_node() { self.node_toggle.as_ref() } else { Some(&self.toggle) }
     }
 
-    /// Gives a command, when the member is in a state for it.
+    /// Sets the toggle when the member is in the right state for the command.
     ///
     /// # Errors
     /// See [`ControlError`].
@@ -245,28 +246,28 @@ mod tests {
 
     #[test]
     fn commands_are_given_in_the_state_that_they_need() {
-        let own = leader(1, NEUTRAL);
-        assert!(own.is_leader() && own.commit_position() == 640);
-        own.give(ToggleCommand::Snapshot).unwrap();
-        assert_eq!(own.toggle.get(), 4);
-        assert!(!own.is_carried_out(ToggleCommand::Snapshot));
-        assert_eq!(own.give(ToggleCommand::Suspend), Err(ControlError::Busy { value: 4 }));
-        own.give(ToggleCommand::ValidateRecordingLog).unwrap();
-        let refused = own.give(ToggleCommand::Resume).unwrap_err().to_string();
+        let module = leader(1, NEUTRAL);
+        assert!(module.is_leader() && module.commit_position() == 640);
+        module.give(ToggleCommand::Snapshot).unwrap();
+        assert_eq!(module.toggle.get(), 4);
+        assert!(!module.is_carried_out(ToggleCommand::Snapshot));
+        assert_eq!(module.give(ToggleCommand::Suspend), Err(ControlError::Busy { value: 4 }));
+        module.give(ToggleCommand::ValidateRecordingLog).unwrap();
+        let refused = module.give(ToggleCommand::Resume).unwrap_err().to_string();
         assert_eq!(refused, "resume needs a consensus module that is SUSPENDED, it is ACTIVE");
-        let own = leader(2, SUSPEND);
-        own.give(ToggleCommand::Resume).unwrap();
-        assert_eq!(own.toggle.get(), 3);
+        let module = leader(2, SUSPEND);
+        module.give(ToggleCommand::Resume).unwrap();
+        assert_eq!(module.toggle.get(), 3);
         assert!(matches!(leader(2, SUSPEND).give(ToggleCommand::Snapshot), Err(ControlError::State { .. })));
     }
 
     #[test]
     fn followers_and_absent_members_refuse() {
         let all = [(200, 1), (201, 0), (202, 0), (203, 0), (207, 17)];
-        let own = ModuleCounters::find(&counters(&all), 7).unwrap();
-        assert_eq!(own.give(ToggleCommand::Abort), Err(ControlError::NotLeader { role: "FOLLOWER" }));
-        assert!(matches!(own.give(ToggleCommand::ValidateRecordingLog), Err(ControlError::State { .. })));
+        let module = ModuleCounters::find(&counters(&all), 7).unwrap();
+        assert_eq!(module.give(ToggleCommand::Abort), Err(ControlError::NotLeader { role: "FOLLOWER" }));
+        assert!(matches!(module.give(ToggleCommand::ValidateRecordingLog), Err(ControlError::State { .. })));
         assert!(ModuleCounters::find(&counters(&all), 8).is_err());
-        assert!(backup_query_deadline(&counters(&[(210, 5)]), 7).is_some_and(|own| own.get() == 5));
+        assert!(backup_query_deadline(&counters(&[(210, 5)]), 7).is_some_and(|counter| counter.get() == 5));
     }
 }

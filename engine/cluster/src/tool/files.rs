@@ -23,10 +23,10 @@ const MODULE_MARK: &str = "cluster-mark";
 const SERVICE_MARK: &str = "cluster-mark-service-";
 const HEADER_LENGTH: usize = 8_192;
 const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
-/// The file that a seeding leaves of the one before.
+/// Suffix of the previous recording log after seeding.
 pub(super) const BACKUP_SUFFIX: &str = "bak";
 
-/// Why a member's files cannot be read, or are not changed.
+/// Errors of a member's files.
 #[derive(Debug, Error)]
 pub enum ClusterFilesError {
     /// No member has ever run in the directory.
@@ -41,13 +41,13 @@ pub enum ClusterFilesError {
         /// The directory.
         directory: PathBuf,
     },
-    /// A member lives in the directory.
+    /// A member is running in the directory.
     #[error("{}: the member is running; stop it first", path.display())]
     Active {
-        /// Its mark file.
+        /// Path of its mark file.
         path: PathBuf,
     },
-    /// A mark file that is cut.
+    /// A truncated mark file.
     #[error("mark file {} is cut; restore it from a backup or remove it", path.display())]
     Mark {
         /// The mark file.
@@ -56,10 +56,10 @@ pub enum ClusterFilesError {
     /// The recording log cannot be read.
     #[error(transparent)]
     RecordingLog(#[from] RecordingLogError),
-    /// The recording log holds half a snapshot.
+    /// The recording log holds an incomplete snapshot.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The recording log cannot be written anew.
+    /// The recording log cannot be rebuilt.
     #[error("cannot rebuild recording.log: {0}")]
     NotRebuilt(String),
     /// The files of the archive cannot be read.
@@ -78,15 +78,15 @@ pub enum ClusterFilesError {
 pub struct ClusterMark {
     /// The file.
     pub path: PathBuf,
-    /// What it says.
+    /// Header of the mark file.
     pub header: MarkHeader,
-    /// The component's error log; without capacity in files that have none.
+    /// The component's error log; its capacity is 0 in files without one.
     pub errors: AtomicBuffer,
     is_ours: bool,
 }
 
 impl ClusterMark {
-    /// Reads a mark file, or the one that a link of the same name leads to; `None` when there is neither.
+    /// Reads a mark file, or the one that a link of the same name points to; `None` when there is neither.
     fn read<M: Memory>(memory: &M, directory: &Path, stem: &str) -> Result<Option<Self>, ClusterFilesError> {
         let path = linked(memory, directory, stem)?.join(format!("{stem}.dat"));
         let buffer = match memory.map(&path, MapMode::ReadOnly) {
@@ -105,7 +105,7 @@ impl ClusterMark {
         Ok(Some(Self { errors, header, is_ours: is_owned(&buffer).unwrap_or(true), path }))
     }
 
-    /// True while the component has shown within the last 10 s that it lives.
+    /// True when the component has updated its activity within the last 10 s.
     pub fn is_active(&self, now_ms: i64) -> bool {
         let at = self.header.activity_timestamp_ms;
         at > 0 && now_ms - at <= ACTIVITY_TIMEOUT_MS
@@ -144,7 +144,7 @@ pub fn module_mark<M: Memory>(memory: &M, directory: &Path) -> Result<ClusterMar
         .ok_or_else(|| ClusterFilesError::Absent { directory: directory.to_owned() })
 }
 
-/// All mark files of a member: the consensus module's first if there is one, then those of services by their id.
+/// All mark files of a member: first the consensus module's, if any, then those of services by id.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -166,7 +166,7 @@ pub fn marks<M: Memory>(memory: &M, directory: &Path) -> Result<Vec<ClusterMark>
     Ok(all)
 }
 
-/// Keeps members from the directory for as long as the lock is held.
+/// Excludes members from the directory while the lock is held.
 pub(super) fn lock_out<M: Memory>(
     memory: &M,
     directory: &Path,
@@ -209,7 +209,7 @@ pub(super) fn read_log<S: Storage>(storage: &mut S, directory: &Path) -> Result<
     }
 }
 
-/// Entries of a member's recording log, in their order rather than that of the file; removed ones are left out.
+/// Entries of a member's recording log in logical order, without removed ones.
 ///
 /// # Errors
 /// [`ClusterFilesError::NoRecordingLog`], or a file that cannot be read.
@@ -227,7 +227,7 @@ fn file_entries<S: Storage>(storage: &mut S, directory: &Path) -> Result<Vec<Ent
     Ok(parse(&directory.join(RECORDING_LOG_FILE), &bytes)?)
 }
 
-/// Writes a recording log whole; the file before stays until the new one is safe.
+/// Replaces a recording log; the previous file stays until the new one is synced.
 pub(super) fn replace_log<S: Storage>(
     storage: &mut S,
     directory: &Path,
@@ -258,7 +258,7 @@ pub(super) fn write_file<S: Storage>(
     written.map(|_| ())
 }
 
-/// Puts the entries of a recording log into their order; false when they are in it already. Invalid entries stay so.
+/// Sorts the entries of a recording log and keeps invalid ones invalid. Returns false when they are sorted already.
 ///
 /// # Errors
 /// [`ClusterFilesError::Active`] while the member runs, or a file that cannot be read or written.
@@ -278,17 +278,16 @@ pub fn sort_recording_log<M: Memory, S: Storage>(
     Ok(true)
 }
 
-/// What seeding has done.
+/// Result of seeding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeded {
-    /// The file that holds the recording log before.
+    /// Path of the previous recording log.
     pub backup: PathBuf,
-    /// Entries of the new recording log: the latest snapshot, at position 0. None when there was no valid snapshot; the
-    /// recording log is empty then.
+    /// Entries of the new recording log: the latest snapshot at position 0. Empty when there was no valid snapshot.
     pub entries: Vec<Entry>,
 }
 
-/// Begins a recording log anew with the latest valid snapshot; the log that it was taken of is forgotten.
+/// Replaces the recording log with one that holds only the latest valid snapshot, at the start of a new log.
 ///
 /// # Errors
 /// [`ClusterFilesError::Active`] while the member runs, half a snapshot, or a file that cannot be read or written.
@@ -327,7 +326,7 @@ fn services_of_latest_snapshot(entries: &[Entry]) -> usize {
         .unwrap_or(0)
 }
 
-/// Makes the latest snapshot count no more, so that the one before is loaded; false when there is none.
+/// Invalidates the latest snapshot, so that the one before is loaded. Returns false when there is none.
 ///
 /// # Errors
 /// [`ClusterFilesError::Active`] while the member runs, or a file that cannot be read or written.
@@ -383,7 +382,7 @@ mod tests {
     fn marks_of_module_and_services_are_found() {
         let (memory, _) = directory();
         let all = marks(&memory, Path::new(DIRECTORY)).unwrap();
-        // The golden module's services had a directory of their own, which is not here.
+        // The golden module's services used a separate directory that is not part of the golden files.
         assert_eq!(all.iter().map(ClusterMark::component).collect::<Vec<_>>(), ["CONSENSUS_MODULE"]);
         assert_eq!((all[0].header.member_id, all[0].errors.capacity()), (0, 1 << 20));
         let alone = HeapMemory::new();

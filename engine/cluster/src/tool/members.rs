@@ -1,4 +1,4 @@
-//! Asking a consensus module for the members of its cluster (spec 04 §1.5).
+//! Query for the members of a cluster (spec 04 §1.5).
 
 use harrier_client::{Aeron, ClientError, Publication, Subscription};
 use harrier_ringbuf::append::OfferError;
@@ -9,16 +9,16 @@ use crate::mark::MarkHeader;
 
 const FRAGMENT_LIMIT: usize = 10;
 
-/// A member as its leader knows it.
+/// A member as its leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterMember {
     /// Id of the member.
     pub member_id: i32,
-    /// Term that the member is in.
+    /// Leadership term id of the member.
     pub leadership_term_id: i64,
     /// Log position up to which the member has appended, bytes.
     pub log_position: i64,
-    /// Time of the last append position that the leader heard, ns of its clock.
+    /// Time of the last append position that the leader received, ns of its clock.
     pub time_of_last_append_ns: i64,
     /// Endpoint for clients.
     pub ingress_endpoint: String,
@@ -26,7 +26,7 @@ pub struct ClusterMember {
     pub consensus_endpoint: String,
     /// Endpoint of the log.
     pub log_endpoint: String,
-    /// Endpoint on which the member catches up.
+    /// Endpoint that receives catch-up replays.
     pub catchup_endpoint: String,
     /// Endpoint of the member's archive.
     pub archive_endpoint: String,
@@ -35,17 +35,17 @@ pub struct ClusterMember {
 /// The answer of a consensus module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterMembers {
-    /// The member that was asked.
+    /// Id of the queried member.
     pub member_id: i32,
-    /// The leader as it knows it; -1 for none.
+    /// Id of the leader; -1 for none.
     pub leader_member_id: i32,
-    /// Its clock, ns.
+    /// Clock time of the member, ns.
     pub current_time_ns: i64,
     /// All members.
     pub members: Vec<ClusterMember>,
 }
 
-/// A question on its way; poll it until there is an answer.
+/// A members query in progress; poll it until it returns the answer.
 pub struct MembersQuery {
     publication_id: i64,
     subscription_id: i64,
@@ -57,7 +57,7 @@ pub struct MembersQuery {
 }
 
 impl MembersQuery {
-    /// Begins to ask the consensus module that made a mark file, through its driver.
+    /// Begins a query to the consensus module of a mark file, through its driver.
     ///
     /// # Errors
     /// A driver that is gone, or a channel that is none.
@@ -74,7 +74,7 @@ impl MembersQuery {
         })
     }
 
-    /// Goes on; the answer once it is there.
+    /// Advances the query and returns the answer once received.
     ///
     /// # Errors
     /// A driver that is gone or refuses the streams.
@@ -86,11 +86,13 @@ impl MembersQuery {
             self.publication = aeron.publication(self.publication_id)?;
         }
         self.read();
-        // Asked before the module's own stream is there, its answer would pass unheard.
-        let can_hear = self.subscription.as_mut().is_some_and(|own| !own.images().is_empty());
+        // The query is sent only once the module's image exists, otherwise the answer would be lost.
+        let can_hear =
+            self.subscription.as_mut().is_some_and(|subscription| !subscription.images().is_empty());
         if self.correlation_id == -1
             && can_hear
-            && let Some(publication) = self.publication.as_mut().filter(|own| own.is_connected())
+            && let Some(publication) =
+                self.publication.as_mut().filter(|publication| publication.is_connected())
         {
             let correlation_id = aeron.next_correlation_id();
             let mut bytes = [0; 64];

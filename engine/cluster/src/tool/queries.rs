@@ -1,4 +1,4 @@
-//! What a member's archive adds to its files: the recovery plan, and the latest snapshot of the consensus module.
+//! Queries to a member's archive: the recovery plan and the latest snapshot of the consensus module.
 
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext, ArchiveClientError};
 use harrier_client::{Aeron, ClientError};
@@ -11,42 +11,42 @@ use crate::snapshot::{SnapshotError, SnapshotExpectation, SnapshotLoader};
 
 const READ_LIMIT: usize = 64;
 
-/// Why a question is not answered.
+/// Errors of a query.
 #[derive(Debug, Error)]
 pub enum QueryError {
-    /// The archive is gone or refuses.
+    /// The archive is gone or refused a request.
     #[error(transparent)]
     Archive(#[from] ArchiveClientError),
-    /// The driver is gone or refuses.
+    /// The driver is gone or refused a request.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The files of the member and its archive do not fit together.
+    /// The files of the member and of its archive do not match.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The snapshot cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// The archive answers with an error.
+    /// The archive answered with an error.
     #[error("archive refused: error {code}: {message}")]
     Refused {
         /// Error code of spec 03 §1.2.
         code: i64,
-        /// The archive's words.
+        /// Error text of the archive.
         message: String,
     },
 }
 
-/// The connection to a member's own archive.
+/// Connection to a member's archive.
 pub struct ArchiveLink {
     client: ArchiveClient,
 }
 
 impl ArchiveLink {
-    /// An archive on the same driver that listens on a stream.
+    /// Creates a connection to the archive that listens on a stream of the same driver.
     pub fn new(control_stream_id: i32, seed: u64) -> Self {
         let context = ArchiveClientContext {
             control_request_stream_id: control_stream_id,
-            // Other clients of the archive on this driver answer on 20 and 120.
+            // Other clients of the archive on this driver use streams 20 and 120.
             control_response_stream_id: 220,
             client_name: "harrier-tool".into(),
             seed,
@@ -55,7 +55,7 @@ impl ArchiveLink {
         Self { client: ArchiveClient::new(context) }
     }
 
-    /// Connects, or takes answers; true once connected.
+    /// Connects, or reads answers. Returns true once connected.
     ///
     /// # Errors
     /// See [`ArchiveClientError`].
@@ -70,7 +70,7 @@ impl ArchiveLink {
     }
 }
 
-/// The recovery plan of a member.
+/// Query for the recovery plan of a member.
 pub struct PlanQuery {
     entries: Vec<Entry>,
     service_count: usize,
@@ -79,13 +79,13 @@ pub struct PlanQuery {
 }
 
 impl PlanQuery {
-    /// A plan from the entries of recording.log.
+    /// Creates a query for the plan from the entries of recording.log.
     pub fn new(entries: Vec<Entry>, service_count: usize) -> Self {
         Self { entries, service_count, correlation_id: None, extent: None }
     }
 
-    /// Goes on over a connected link; the plan once it is there. The end of a log that is being recorded is what is
-    /// recorded now.
+    /// Advances over a connected link and returns the plan once complete. An active log ends at its current recorded
+    /// position.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -131,7 +131,7 @@ impl PlanQuery {
                     return Ok(None);
                 }
                 ArchiveAnswer::Ok { relevant_id, .. } => {
-                    let extent = self.extent.map(|own| LogExtent { stop_position: relevant_id, ..own });
+                    let extent = self.extent.map(|extent| LogExtent { stop_position: relevant_id, ..extent });
                     return self.plan(extent);
                 }
                 ArchiveAnswer::Error { code, message, .. } => {
@@ -148,7 +148,7 @@ impl PlanQuery {
     }
 }
 
-/// A consensus module's snapshot on its way out of the archive.
+/// Query for the snapshot of a consensus module.
 pub struct SnapshotQuery {
     recording_id: i64,
     channel: String,
@@ -159,7 +159,7 @@ pub struct SnapshotQuery {
 }
 
 impl SnapshotQuery {
-    /// The snapshot in a recording, replayed on a channel and stream.
+    /// Creates a query that replays a snapshot's recording on a channel and stream.
     pub fn new(recording_id: i64, replay_channel: &str, replay_stream_id: i32, timeout_ns: i64) -> Self {
         let loader = loader(recording_id, replay_channel, replay_stream_id, timeout_ns, 0);
         Self {
@@ -172,8 +172,8 @@ impl SnapshotQuery {
         }
     }
 
-    /// Goes on over a connected link and hands each message of the snapshot to `on_message`; the first marker once all has
-    /// been read.
+    /// Advances over a connected link and passes each message of the snapshot to `on_message`. Returns the BEGIN marker
+    /// once everything is read.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -195,7 +195,7 @@ impl SnapshotQuery {
             });
             match read {
                 Ok(_) => {}
-                // A tool reads the snapshots of every application; its version shows with the first marker.
+                // A tool reads snapshots of every application; the first marker shows the version.
                 Err(SnapshotError::Version { snapshot, .. }) if snapshot != self.app_version => {
                     self.app_version = snapshot;
                     let next =

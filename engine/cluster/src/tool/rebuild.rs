@@ -1,4 +1,4 @@
-//! Writing recording.log anew: from its sealed copy, or from the log that the archive has.
+//! Rebuilding recording.log from its sealed copy or from the log in the archive.
 
 use std::path::{Path, PathBuf};
 
@@ -15,26 +15,26 @@ use crate::recording_log::{
 
 /// Stream of the log (spec 04 §2.1).
 const LOG_STREAM_ID: i32 = 100;
-/// Flags of a message that is one frame.
+/// Flags of an unfragmented message.
 const UNFRAGMENTED: u8 = 0xC0;
 
-/// What a rebuilding has done.
+/// Result of rebuilding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// What the entries come from: a file, or a recording of the archive.
+    /// Source of the entries: a file, or a recording of the archive.
     pub source: String,
-    /// The file that holds the recording log before; `None` when there was none.
+    /// Path of the previous recording log; `None` when there was none.
     pub backup: Option<PathBuf>,
     /// Entries of the new recording log.
     pub entries: Vec<Entry>,
 }
 
-/// Writes recording.log anew. The sealed copy is taken when there is one that is whole, else the terms are read from the log in
-/// the archive; a member then reads its log from the beginning instead of a snapshot.
+/// Rebuilds recording.log from a complete sealed copy, or else from the terms in the archived log; in the latter case
+/// the member replays its log from the start instead of loading a snapshot.
 ///
 /// # Errors
-/// [`ClusterFilesError::Active`] while the member runs, [`ClusterFilesError::NotRebuilt`] when neither source tells all, or a
-/// file that cannot be read or written.
+/// [`ClusterFilesError::Active`] while the member runs, [`ClusterFilesError::NotRebuilt`] when neither source tells
+/// all, or a file that cannot be read or written.
 pub fn rebuild_recording_log<M: Memory, S: Storage>(
     memory: &M,
     storage: &mut S,
@@ -69,7 +69,7 @@ pub fn rebuild_recording_log<M: Memory, S: Storage>(
     Ok(Rebuilt { source, backup, entries })
 }
 
-/// The newest log of an archive, and its terms.
+/// Finds the newest log of an archive with its terms.
 fn terms_of_log<S: Storage>(archive: &Path, storage: S) -> Result<(i64, Vec<Entry>), ClusterFilesError> {
     let mut files = ArchiveFiles::open(archive, storage)?;
     let failed = |reason: String| ClusterFilesError::NotRebuilt(format!("{}: {reason}", archive.display()));
@@ -101,7 +101,7 @@ fn terms_of_log<S: Storage>(archive: &Path, storage: S) -> Result<(i64, Vec<Entr
     Ok((recording_id, with_ends(entries)))
 }
 
-/// The term that begins with a frame of the log.
+/// Decodes the term that begins at a frame of the log.
 fn term_in(frame: &RecordedFrame<'_>, recording_id: i64) -> Option<Entry> {
     if frame.is_padding || frame.flags & UNFRAGMENTED != UNFRAGMENTED {
         return None;
@@ -127,7 +127,7 @@ fn term_in(frame: &RecordedFrame<'_>, recording_id: i64) -> Option<Entry> {
     })
 }
 
-/// Terms end where the next begins; those between two that nobody led are empty ones (spec 04 §6.1).
+/// Ends each term where the next begins, and adds empty terms for those that were never led (spec 04 §6.1).
 fn with_ends(terms: Vec<Entry>) -> Vec<Entry> {
     let mut all: Vec<Entry> = Vec::new();
     for term in terms {

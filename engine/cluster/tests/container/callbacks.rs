@@ -4,7 +4,7 @@ use harrier_cluster::codec::{CloseReason, ClusterAction, Role};
 
 use super::rig::{Recovery, Running, World, mark_file};
 
-/// One of each event; the texts that a service notes of them, without its role.
+/// Writes one event of each kind and returns the texts that a service notes for them, without its role.
 fn write_all(world: &mut World) {
     world.append_term();
     world.open(1);
@@ -103,7 +103,7 @@ fn a_log_ends_where_the_next_one_begins() {
     world.append_term();
     let end = world.open(1);
     world.noted("open 1");
-    // The old log still stands; the next one is joined at its end.
+    // The old log is still open; the next one is joined at its end.
     let old = world.module.log.take();
     world.join(end, Role::Follower, i64::MAX);
     world.module.leadership_term_id = 1;

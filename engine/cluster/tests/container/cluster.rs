@@ -16,7 +16,7 @@ fn with_sessions(role: Role) -> World {
 }
 
 fn heard(world: &mut World, text: &str) {
-    let is_heard = |world: &mut World| world.module.heard.iter().any(|own| own == text).then_some(());
+    let is_heard = |world: &mut World| world.module.heard.iter().any(|message| message == text).then_some(());
     world.until(text, is_heard);
 }
 

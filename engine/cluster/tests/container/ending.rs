@@ -96,7 +96,7 @@ fn a_service_that_cannot_start_says_so() {
         let error = ended(&mut world);
         let text = if is_panic { "told to panic in on_start" } else { "told to fail in on_start" };
         assert!(error.contains(text), "{error}");
-        // A service that never ran is not told that it ends.
+        // A service that never ran gets no `on_terminate`.
         assert!(world.containers[0].seen().is_empty());
     }
 }

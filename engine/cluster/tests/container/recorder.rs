@@ -9,10 +9,10 @@ use harrier_cluster::service::{
     SnapshotImage, SnapshotPublication,
 };
 
-/// What the services of a test have seen, in order.
+/// Events that the services of a test have seen, in order.
 pub type Seen = Rc<RefCell<Vec<String>>>;
 
-/// What a service is told to do besides.
+/// Additional instructions for a service.
 #[derive(Default)]
 pub struct Orders {
     /// Bytes of the state behind the count.
@@ -155,7 +155,7 @@ impl ClusteredService for Recorder {
         })?;
         let sessions: Vec<String> = cluster
             .client_sessions()
-            .map(|own| format!("{} {}", own.id, String::from_utf8_lossy(&own.principal)))
+            .map(|session| format!("{} {}", session.id, String::from_utf8_lossy(&session.principal)))
             .collect();
         self.note(cluster, &format!("start {} +{length} {sessions:?} {unit:?}", self.count));
         Ok(())

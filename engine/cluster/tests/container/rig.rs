@@ -86,7 +86,7 @@ impl Drop for Host {
     }
 }
 
-/// Where services begin.
+/// Position at which services begin.
 #[derive(Debug, Clone)]
 pub struct Recovery {
     pub leadership_term_id: i64,
@@ -170,7 +170,7 @@ impl Running {
     }
 }
 
-/// A callback that waits lets the host go on.
+/// Runs the host while a callback waits.
 struct Pump {
     container: SharedThread,
     host: SharedThread,
@@ -197,7 +197,7 @@ pub struct Module {
     recovery: Option<Counter>,
     pub log: Option<ExclusivePublication>,
     pub acks: Vec<Ack>,
-    /// What services sent besides acks.
+    /// Messages of the services other than acks.
     pub heard: Vec<String>,
     egress: Subscription,
     pub egress_messages: Vec<String>,
@@ -324,7 +324,7 @@ impl World {
         Self { host, module, containers: Vec::new() }
     }
 
-    /// Ends this life; the host goes on.
+    /// Ends this run and returns the host for the next one.
     pub fn end(self) -> Host {
         for container in &self.containers {
             container.close();
@@ -362,7 +362,7 @@ impl World {
         let (seen, errors) = self
             .containers
             .first()
-            .map_or_else(Default::default, |own| (own.seen(), own.errors.borrow().clone()));
+            .map_or_else(Default::default, |container| (container.seen(), container.errors.borrow().clone()));
         panic!("{what} did not come; seen {seen:#?}, errors {errors:?}, acks {:?}", self.module.acks);
     }
 
@@ -376,7 +376,7 @@ impl World {
     /// Waits until the first container has noted a text.
     pub fn noted(&mut self, text: &str) -> String {
         self.until(text, |world| {
-            world.containers[0].seen.borrow().iter().find(|own| own.contains(text)).cloned()
+            world.containers[0].seen.borrow().iter().find(|line| line.contains(text)).cloned()
         })
     }
 

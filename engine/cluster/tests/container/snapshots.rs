@@ -311,7 +311,8 @@ fn snapshots_are_counted_by_their_duration() {
     let value = |world: &World, wanted: i32| {
         let counters = world.module.aeron.counters();
         let key = [0_i32.to_le_bytes(), 0_i32.to_le_bytes()];
-        let id = counters.find(&mut |_, id, own| id == wanted && own[..8] == *key.as_flattened()).unwrap();
+        let id =
+            counters.find(&mut |_, id, counter| id == wanted && counter[..8] == *key.as_flattened()).unwrap();
         (counters.value(id), counters.label(id))
     };
     assert!(value(&world, 236).0 > 1);

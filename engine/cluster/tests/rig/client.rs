@@ -1,4 +1,4 @@
-//! A client that says exactly what a test wants, and keeps what it hears.
+//! A client that sends exact messages and records the answers.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::{Clock, SharedThread};
 
-/// What the cluster has told a client.
+/// Egress that a client has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     Event { session_id: i64, correlation_id: i64, code: EventCode, detail: String },
@@ -68,10 +68,13 @@ impl RawClient {
             assembler.on_fragment(payload, header, &mut |message, _| {
                 let Some(message) = Egress::decode(message).unwrap() else { return };
                 if let Egress::SessionEvent {
-                    session_id: own, leadership_term_id, code: EventCode::Ok, ..
+                    session_id: opened_id,
+                    leadership_term_id,
+                    code: EventCode::Ok,
+                    ..
                 } = message
                 {
-                    (*session_id, *term_id) = (own, leadership_term_id);
+                    (*session_id, *term_id) = (opened_id, leadership_term_id);
                 }
                 heard.push(owned(&message));
             });
@@ -86,7 +89,7 @@ impl RawClient {
         self.ids.0 = self.aeron.add_exclusive_publication(&channel, 101).unwrap();
     }
 
-    /// Channel on which the client hears, once its port is known.
+    /// Response channel of the client, once its port is known.
     fn response_channel(&self) -> Option<String> {
         self.egress.as_ref()?.resolved_channel(self.aeron.counters())
     }
@@ -97,7 +100,7 @@ impl RawClient {
         self.send_bytes(&bytes[..length])
     }
 
-    /// Sends bytes as they are; false while they cannot be sent.
+    /// Sends raw bytes; false when back-pressured.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> bool {
         self.ingress.as_mut().is_some_and(|ingress| ingress.offer(bytes).is_ok())
     }

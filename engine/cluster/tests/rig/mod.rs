@@ -56,7 +56,7 @@ pub mod value {
     pub const VALIDATE: i64 = 3;
 }
 
-/// What services of a test have seen, in order, each line with the service's id before it.
+/// Events that the services of a test have seen, in order, each prefixed with the service id.
 pub type Seen = Rc<RefCell<Vec<String>>>;
 
 /// Settings of a node.
@@ -96,11 +96,11 @@ pub struct Node {
     thread: SharedThread,
     pub errors: Seen,
     pub seen: Seen,
-    /// Count and hash of what service 0 has seen in all its lives.
+    /// Count and hash of the events that service 0 has seen in all runs.
     pub state: Rc<Cell<(u64, u64)>>,
     pub tool: Aeron,
     pub clients: Vec<RawClient>,
-    /// A driver of clients that outlives the node's.
+    /// Client driver that outlives the node's driver.
     pub listener: Option<SharedThread>,
     pub stub: Option<Stub>,
     directory: PathBuf,
@@ -182,13 +182,13 @@ impl Node {
         let state = Rc::new(Cell::default());
         for service_id in 0..plan.services {
             let (node, cluster) = (directory.join("node"), directory.join("cluster"));
-            let mut own = ServiceContainerContext::new(node, cluster, service_id);
-            own.app_version = plan.app_version;
-            own.archive.seed = now.ns as u64 + service_id as u64;
+            let mut settings = ServiceContainerContext::new(node, cluster, service_id);
+            settings.app_version = plan.app_version;
+            settings.archive.seed = now.ns as u64 + service_id as u64;
             let shown = if service_id == 0 { state.clone() } else { Rc::default() };
             let service = Tally::new(service_id, seen.clone(), shown);
             let waiter = Box::new(thread.clone());
-            let container = ServiceContainer::launch(own, service, MappedMemory, waiter, &now)
+            let container = ServiceContainer::launch(settings, service, MappedMemory, waiter, &now)
                 .map_err(|error| error.to_string())?;
             agents.push(Box::new(container));
         }
@@ -213,7 +213,7 @@ impl Node {
         self.ports.clone()
     }
 
-    /// One pass over everything.
+    /// Runs one duty cycle of every part.
     pub fn step(&mut self) {
         self.thread.run_once();
         if let Some(listener) = &self.listener {
@@ -264,7 +264,7 @@ impl Node {
     }
 
     fn counter_id(&self, type_id: i32) -> Option<i32> {
-        self.tool.counters().find(&mut |_, own, _| own == type_id)
+        self.tool.counters().find(&mut |_, id, _| id == type_id)
     }
 
     pub fn is_at(&self, type_id: i32, value: i64) -> bool {
@@ -300,13 +300,13 @@ impl Node {
         })
     }
 
-    /// What the services have seen.
+    /// Events that the services have seen.
     pub fn seen(&self) -> Vec<String> {
         self.seen.borrow().clone()
     }
 
     pub fn has_seen(&self, line: &str) -> bool {
-        self.seen.borrow().iter().any(|own| own == line)
+        self.seen.borrow().iter().any(|seen| seen == line)
     }
 
     /// Entries of recording.log.

@@ -8,7 +8,7 @@ use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::Clock;
 use harrier_ringbuf::assembly::FragmentAssembler;
 
-/// What a consensus module told its services.
+/// Messages of a consensus module to its services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     Join { log_position: i64, max_log_position: i64, stream_id: i32 },
@@ -74,7 +74,7 @@ impl Stub {
     pub fn send(&mut self, message: &ServiceMessage<'_>) -> bool {
         let mut bytes = vec![0; 4_096];
         let length = message.encode(&mut bytes).unwrap();
-        self.to_module.as_mut().is_some_and(|own| own.offer(&bytes[..length]).is_ok())
+        self.to_module.as_mut().is_some_and(|module| module.offer(&bytes[..length]).is_ok())
     }
 }
 
@@ -91,7 +91,7 @@ impl super::Node {
         self.stub.as_mut().unwrap()
     }
 
-    /// Works until the stub has been told something.
+    /// Works until the stub has received a matching message.
     pub fn until_told(&mut self, what: &str, wanted: impl Fn(&Told) -> bool) -> Told {
         self.until(what, |node| node.stub().told.iter().rev().find(|told| wanted(told)).cloned())
     }

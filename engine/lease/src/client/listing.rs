@@ -9,15 +9,15 @@ use crate::codec::{LeaseEntries, PinEntries};
 pub struct LeaseInfo {
     /// The application.
     pub application: String,
-    /// Its holder; empty when it is only pinned.
+    /// Unit of the holder; empty when the lease is only pinned.
     pub unit: String,
     /// Fencing token of the tenure; 0 without a holder.
     pub token: u64,
-    /// When it ends, cluster time; `i64::MAX` while it is pinned.
+    /// Expiry, cluster time; `i64::MAX` while the lease is pinned.
     pub expiry: i64,
     /// The duration that was claimed, cluster time.
     pub duration: i64,
-    /// How many entities pin it.
+    /// Number of entities that pin the lease.
     pub pins: u32,
 }
 

@@ -6,8 +6,8 @@ use crate::codec::{AnswerCode, Request};
 /// Time between two questions whether the session has ended, ns.
 const ASK_NS: i64 = 5_000_000;
 
-/// Ends the session that broke off before anything is asked in the next one: a claim that is still on its way in it would
-/// otherwise be granted behind a denial (spec 05 L2). There is at most one: while it lasts, nothing is asked in
+/// Ends the session that broke off before anything is asked in the next one: a claim that is still on its way in it
+/// would otherwise be granted behind a denial (spec 05 L2). There is at most one: while it lasts, nothing is asked in
 /// another.
 #[derive(Debug)]
 pub(super) struct Predecessor {
@@ -30,7 +30,7 @@ impl Predecessor {
     /// A session, or a new leader of it, is there.
     pub(super) fn on_session(&mut self, session_id: i64) {
         // Ids ascend. If this one does not, the cluster has begun anew and knows nothing of the old session.
-        self.session_id = self.session_id.filter(|own| *own < session_id);
+        self.session_id = self.session_id.filter(|id| *id < session_id);
         self.ask_at_ns = i64::MIN;
     }
 
@@ -55,7 +55,7 @@ impl Predecessor {
 
     /// True for the id of the question that is open.
     pub(super) fn is_asked_by(&self, correlation_id: i64) -> bool {
-        self.session_id.is_some_and(|own| correlation_id == !own)
+        self.session_id.is_some_and(|id| correlation_id == !id)
     }
 
     /// Takes the answer to it.
@@ -83,41 +83,41 @@ mod tests {
 
     #[test]
     fn a_session_is_ended_before_the_next_one_is_used() {
-        let mut own = Predecessor::new(1_000_000_000);
-        assert!(own.has_ended());
-        own.on_session_lost(7);
-        own.on_session(9);
-        assert!(!own.has_ended());
-        assert_eq!(own.send(0, &mut |_| Offered::Later), 0);
-        let messages = sent(&mut own, 0);
+        let mut predecessor = Predecessor::new(1_000_000_000);
+        assert!(predecessor.has_ended());
+        predecessor.on_session_lost(7);
+        predecessor.on_session(9);
+        assert!(!predecessor.has_ended());
+        assert_eq!(predecessor.send(0, &mut |_| Offered::Later), 0);
+        let messages = sent(&mut predecessor, 0);
         let request = Request::decode(&messages[0]).unwrap();
         assert_eq!(request, Request::EndSession { correlation_id: -8, session_id: 7 });
-        assert!(sent(&mut own, 999_999_999).is_empty(), "it waits for the answer");
-        assert_eq!(sent(&mut own, 1_000_000_000).len(), 1, "the question or its answer was lost");
-        assert!(own.is_asked_by(-8) && !own.is_asked_by(7) && !own.is_asked_by(-10));
-        own.on_answer(AnswerCode::SessionEnding, 2_000_000_000);
-        assert!(sent(&mut own, 2_000_000_000).is_empty() && !own.has_ended());
-        assert_eq!(sent(&mut own, 2_000_000_000 + ASK_NS).len(), 1);
-        own.on_answer(AnswerCode::SessionEnded, 2_000_000_000 + ASK_NS);
-        assert!(own.has_ended() && !own.is_asked_by(-8));
+        assert!(sent(&mut predecessor, 999_999_999).is_empty(), "it waits for the answer");
+        assert_eq!(sent(&mut predecessor, 1_000_000_000).len(), 1, "the question or its answer was lost");
+        assert!(predecessor.is_asked_by(-8) && !predecessor.is_asked_by(7) && !predecessor.is_asked_by(-10));
+        predecessor.on_answer(AnswerCode::SessionEnding, 2_000_000_000);
+        assert!(sent(&mut predecessor, 2_000_000_000).is_empty() && !predecessor.has_ended());
+        assert_eq!(sent(&mut predecessor, 2_000_000_000 + ASK_NS).len(), 1);
+        predecessor.on_answer(AnswerCode::SessionEnded, 2_000_000_000 + ASK_NS);
+        assert!(predecessor.has_ended() && !predecessor.is_asked_by(-8));
     }
 
     #[test]
     fn a_session_is_asked_for_in_the_one_after_the_next_too() {
-        let mut own = Predecessor::new(1_000_000_000);
-        own.on_session_lost(7);
-        own.on_session(9);
-        assert_eq!(sent(&mut own, 0).len(), 1);
+        let mut predecessor = Predecessor::new(1_000_000_000);
+        predecessor.on_session_lost(7);
+        predecessor.on_session(9);
+        assert_eq!(sent(&mut predecessor, 0).len(), 1);
         // The one with id 9 was not used, and broke off as well.
-        own.on_session(12);
-        assert_eq!(sent(&mut own, 1).len(), 1, "at once");
+        predecessor.on_session(12);
+        assert_eq!(sent(&mut predecessor, 1).len(), 1, "at once");
     }
 
     #[test]
     fn a_cluster_that_has_begun_anew_is_not_asked() {
-        let mut own = Predecessor::new(1);
-        own.on_session_lost(70);
-        own.on_session(2);
-        assert!(own.has_ended());
+        let mut predecessor = Predecessor::new(1);
+        predecessor.on_session_lost(70);
+        predecessor.on_session(2);
+        assert!(predecessor.has_ended());
     }
 }

@@ -163,29 +163,30 @@ impl Requests {
         let Some(place) = self.free.pop() else { return Err(Unanswered::TooManyRequests { limit }) };
         let place = place as usize;
         let correlation_id = self.next_correlation_id(place);
-        let own = &mut self.pending[place];
-        let length = match request.encode(&mut own.message) {
+        let entry = &mut self.pending[place];
+        let length = match request.encode(&mut entry.message) {
             Ok(length) => length,
             Err(error) => {
                 self.free.push(place as u32);
                 return Err(Unanswered::Refused(error.to_string()));
             }
         };
-        Request::set_correlation_id(&mut own.message, correlation_id);
-        (own.id, own.correlation_id, own.kind, own.length) = (correlation_id, correlation_id, kind, length);
-        (own.started_ns, own.timeout_ns) = (now_ns, timeout_ns);
-        own.deadline_ns = now_ns.saturating_add(timeout_ns);
-        (own.state, own.was_sent) = (State::ToSend, false);
-        own.listing = matches!(kind, Kind::List | Kind::Pinned).then(Box::default);
+        Request::set_correlation_id(&mut entry.message, correlation_id);
+        (entry.id, entry.correlation_id, entry.kind, entry.length) =
+            (correlation_id, correlation_id, kind, length);
+        (entry.started_ns, entry.timeout_ns) = (now_ns, timeout_ns);
+        entry.deadline_ns = now_ns.saturating_add(timeout_ns);
+        (entry.state, entry.was_sent) = (State::ToSend, false);
+        entry.listing = matches!(kind, Kind::List | Kind::Pinned).then(Box::default);
         self.open_count += 1;
         self.enqueue(place);
         Ok(RequestId(correlation_id))
     }
 
     fn enqueue(&mut self, place: usize) {
-        let own = &mut self.pending[place];
-        if !own.is_queued {
-            own.is_queued = true;
+        let entry = &mut self.pending[place];
+        if !entry.is_queued {
+            entry.is_queued = true;
             self.queue.push_back(place as u32);
         }
     }
@@ -194,15 +195,15 @@ impl Requests {
     fn requeue(&mut self, place: usize) {
         if self.pending[place].kind == Kind::Claim {
             let correlation_id = self.next_correlation_id(place);
-            let own = &mut self.pending[place];
-            own.correlation_id = correlation_id;
-            Request::set_correlation_id(&mut own.message, correlation_id);
+            let entry = &mut self.pending[place];
+            entry.correlation_id = correlation_id;
+            Request::set_correlation_id(&mut entry.message, correlation_id);
         }
         self.pending[place].state = State::ToSend;
         self.enqueue(place);
     }
 
-    /// The service has another leader, or the session is another one: what it was told may be lost with the old one.
+    /// Handles a new leader or a new session: the old leader's answers may be lost.
     pub(crate) fn on_new_leader(&mut self) {
         for place in 0..self.pending.len() {
             if matches!(self.pending[place].state, State::Sent | State::Waiting) {
@@ -215,15 +216,15 @@ impl Requests {
     pub(crate) fn send(&mut self, now_ns: i64, offer: &mut impl FnMut(&[u8]) -> Offered) -> usize {
         let mut work_count = 0;
         while let Some(place) = self.queue.front().copied() {
-            let own = &mut self.pending[place as usize];
-            if own.state == State::ToSend {
-                if offer(&own.message[..own.length]) == Offered::Later {
+            let entry = &mut self.pending[place as usize];
+            if entry.state == State::ToSend {
+                if offer(&entry.message[..entry.length]) == Offered::Later {
                     break;
                 }
                 work_count += 1;
-                own.state = State::Sent;
-                (own.sent_ns, own.was_sent) = (now_ns, true);
-                if own.kind == Kind::CancelWait {
+                entry.state = State::Sent;
+                (entry.sent_ns, entry.was_sent) = (now_ns, true);
+                if entry.kind == Kind::CancelWait {
                     self.release(place as usize);
                 }
             }
@@ -234,10 +235,10 @@ impl Requests {
     }
 
     fn release(&mut self, place: usize) {
-        let own = &mut self.pending[place];
-        self.open_count -= usize::from(own.is_open());
-        own.state = State::Free;
-        (own.id, own.correlation_id, own.listing) = (-1, -1, None);
+        let entry = &mut self.pending[place];
+        self.open_count -= usize::from(entry.is_open());
+        entry.state = State::Free;
+        (entry.id, entry.correlation_id, entry.listing) = (-1, -1, None);
         self.free.push(place as u32);
     }
 
@@ -250,18 +251,18 @@ impl Requests {
     pub(crate) fn on_event(&mut self, event: &Event<'_>, now_ns: i64) {
         let correlation_id = event.correlation_id();
         let place = (correlation_id & (MAX_REQUESTS as i64 - 1)) as usize;
-        let Some(own) = self.pending.get_mut(place) else { return };
-        if own.correlation_id != correlation_id || !own.is_open() {
+        let Some(entry) = self.pending.get_mut(place) else { return };
+        if entry.correlation_id != correlation_id || !entry.is_open() {
             return;
         }
-        match (event, own.kind) {
+        match (event, entry.kind) {
             (Event::Answer(answer), Kind::Wait) if answer.code == AnswerCode::Waiting => {
                 // The next registration names the same tenure, so it does not miss a release in between (spec 05 L7).
-                Request::set_token(&mut own.message, answer.token);
-                own.state = State::Waiting;
+                Request::set_token(&mut entry.message, answer.token);
+                entry.state = State::Waiting;
                 // The service is there. It must answer the next registration within the time-out.
-                let next_ns = own.sent_ns.saturating_add(self.pace.rewait_ns).max(now_ns);
-                own.deadline_ns = next_ns.saturating_add(own.timeout_ns);
+                let next_ns = entry.sent_ns.saturating_add(self.pace.rewait_ns).max(now_ns);
+                entry.deadline_ns = next_ns.saturating_add(entry.timeout_ns);
             }
             (Event::Answer(answer), _) => {
                 let done = done_of(answer);
@@ -269,13 +270,13 @@ impl Requests {
             }
             (Event::Released { .. }, Kind::Wait) => self.finish(place, Done::Over),
             (Event::Leases { time, time_unit, entries, next_cursor, .. }, Kind::List) => {
-                if let Some(listing) = &mut own.listing {
+                if let Some(listing) = &mut entry.listing {
                     listing.add_leases(*time, *time_unit, entries.clone());
                 }
                 self.next_page(place, *next_cursor);
             }
             (Event::Pins { entries, next_cursor, .. }, Kind::Pinned) => {
-                if let Some(listing) = &mut own.listing {
+                if let Some(listing) = &mut entry.listing {
                     listing.add_pins(entries.clone());
                 }
                 self.next_page(place, *next_cursor);
@@ -289,15 +290,15 @@ impl Requests {
             return self.finish(place, Done::Listed);
         }
         let correlation_id = self.next_correlation_id(place);
-        let own = &mut self.pending[place];
-        let request = if own.kind == Kind::List {
+        let entry = &mut self.pending[place];
+        let request = if entry.kind == Kind::List {
             Request::List { correlation_id, cursor }
         } else {
             Request::Pinned { correlation_id, cursor }
         };
-        own.correlation_id = correlation_id;
-        own.length = request.encode(&mut own.message).unwrap_or(own.length);
-        own.state = State::ToSend;
+        entry.correlation_id = correlation_id;
+        entry.length = request.encode(&mut entry.message).unwrap_or(entry.length);
+        entry.state = State::ToSend;
         self.enqueue(place);
     }
 
@@ -308,15 +309,15 @@ impl Requests {
         }
         self.next_tick_ns = now_ns + TICK_NS;
         for place in 0..self.pending.len() {
-            let own = &self.pending[place];
-            let is_silent_for = |time_ns: i64| now_ns >= own.sent_ns.saturating_add(time_ns);
-            let is_resend_due = match own.state {
+            let entry = &self.pending[place];
+            let is_silent_for = |time_ns: i64| now_ns >= entry.sent_ns.saturating_add(time_ns);
+            let is_resend_due = match entry.state {
                 State::ToSend => false,
                 State::Sent => is_silent_for(self.pace.resend_ns),
                 State::Waiting => is_silent_for(self.pace.rewait_ns),
                 State::Free | State::Done(_) => continue,
             };
-            if now_ns > own.deadline_ns {
+            if now_ns > entry.deadline_ns {
                 self.time_out(place, reason);
             } else if is_resend_due {
                 self.requeue(place);
@@ -325,12 +326,12 @@ impl Requests {
     }
 
     fn time_out(&mut self, place: usize, reason: &str) {
-        let own = &self.pending[place];
-        let timeout_ns = own.timeout_ns;
-        if own.kind == Kind::CancelWait {
+        let entry = &self.pending[place];
+        let timeout_ns = entry.timeout_ns;
+        if entry.kind == Kind::CancelWait {
             return self.release(place);
         }
-        let unanswered = if own.state == State::ToSend {
+        let unanswered = if entry.state == State::ToSend {
             Unanswered::NotConnected { timeout_ns, reason: reason.to_owned() }
         } else {
             Unanswered::TimedOut { timeout_ns }
@@ -338,7 +339,7 @@ impl Requests {
         self.finish(place, Done::Unanswered(unanswered));
     }
 
-    /// Nothing will be answered any more.
+    /// Fails all requests, because none will be answered.
     pub(crate) fn close(&mut self) {
         for place in 0..self.pending.len() {
             if self.pending[place].is_open() {
@@ -359,10 +360,10 @@ impl Requests {
         read: impl FnOnce(&[u8], i64, Done, Option<Box<Listing>>) -> V,
     ) -> Option<V> {
         let place = self.place_of(id)?;
-        let own = &mut self.pending[place];
-        let State::Done(done) = &own.state else { return None };
-        let (done, listing) = (done.clone(), own.listing.take());
-        let value = read(&own.message[..own.length], own.started_ns, done, listing);
+        let entry = &mut self.pending[place];
+        let State::Done(done) = &entry.state else { return None };
+        let (done, listing) = (done.clone(), entry.listing.take());
+        let value = read(&entry.message[..entry.length], entry.started_ns, done, listing);
         self.release(place);
         Some(value)
     }
@@ -370,18 +371,18 @@ impl Requests {
     /// Forgets a request. A wait that the service may have is cancelled there too.
     pub(crate) fn cancel(&mut self, id: RequestId, now_ns: i64, timeout_ns: i64) {
         let Some(place) = self.place_of(id) else { return };
-        let own = &mut self.pending[place];
+        let entry = &mut self.pending[place];
         // A wait that was sent once may be registered, also while it is to be sent again.
-        let may_be_registered = own.kind == Kind::Wait && own.is_open() && own.was_sent;
+        let may_be_registered = entry.kind == Kind::Wait && entry.is_open() && entry.was_sent;
         if !may_be_registered {
             return self.release(place);
         }
-        let request = Request::CancelWait { correlation_id: own.correlation_id };
-        own.length = request.encode(&mut own.message).unwrap_or(own.length);
-        own.kind = Kind::CancelWait;
-        own.id = -1;
-        own.deadline_ns = now_ns.saturating_add(timeout_ns);
-        own.state = State::ToSend;
+        let request = Request::CancelWait { correlation_id: entry.correlation_id };
+        entry.length = request.encode(&mut entry.message).unwrap_or(entry.length);
+        entry.kind = Kind::CancelWait;
+        entry.id = -1;
+        entry.deadline_ns = now_ns.saturating_add(timeout_ns);
+        entry.state = State::ToSend;
         self.enqueue(place);
     }
 }

@@ -18,15 +18,15 @@ pub struct Tenures {
 }
 
 impl Tenures {
-    /// A claim has succeeded. A guarantee of the same tenure that reaches further stands (spec 05 L4).
+    /// Stores the tenure of a successful claim. A longer guarantee of the same tenure is kept (spec 05 L4).
     pub fn put(&mut self, application: &str, unit: &str, tenure: Tenure) {
-        if let Some(own) = self.known(application, unit) {
-            if tenure.token <= own.released || tenure.token < own.tenure.token {
+        if let Some(entry) = self.known(application, unit) {
+            if tenure.token <= entry.released || tenure.token < entry.tenure.token {
                 return;
             }
             let before =
-                if own.tenure.token == tenure.token { own.tenure.guaranteed_until_ns } else { i64::MIN };
-            own.tenure = Tenure { guaranteed_until_ns: tenure.guaranteed_until_ns.max(before), ..tenure };
+                if entry.tenure.token == tenure.token { entry.tenure.guaranteed_until_ns } else { i64::MIN };
+            entry.tenure = Tenure { guaranteed_until_ns: tenure.guaranteed_until_ns.max(before), ..tenure };
             return;
         }
         let units = self.by_application.entry(application.to_owned()).or_default();
@@ -39,25 +39,25 @@ impl Tenures {
 
     /// The service has said that the unit does not lead.
     pub fn remove(&mut self, application: &str, unit: &str) {
-        if let Some(own) = self.known(application, unit) {
-            own.tenure.guaranteed_until_ns = i64::MIN;
+        if let Some(entry) = self.known(application, unit) {
+            entry.tenure.guaranteed_until_ns = i64::MIN;
         }
     }
 
     /// A tenure is about to be released: from here on the unit may not lead any more.
     pub fn release(&mut self, application: &str, unit: &str, token: u64) {
-        if let Some(own) = self.known(application, unit) {
-            own.released = own.released.max(token);
-            if own.tenure.token <= token {
-                own.tenure.guaranteed_until_ns = i64::MIN;
+        if let Some(entry) = self.known(application, unit) {
+            entry.released = entry.released.max(token);
+            if entry.tenure.token <= token {
+                entry.tenure.guaranteed_until_ns = i64::MIN;
             }
         }
     }
 
     /// The tenure of a unit that leads for certain at `now_ns`, ns of the caller's monotonic clock (spec 05 L9).
     pub fn get(&self, application: &str, unit: &str, now_ns: i64) -> Option<Tenure> {
-        let own = self.by_application.get(application)?.get(unit)?;
-        (now_ns < own.tenure.guaranteed_until_ns).then_some(own.tenure)
+        let entry = self.by_application.get(application)?.get(unit)?;
+        (now_ns < entry.tenure.guaranteed_until_ns).then_some(entry.tenure)
     }
 }
 

@@ -7,7 +7,8 @@ use harrier_protocol::sbe::Block;
 /// Two claims with the same `id` come from the same process. `name` and `started_ms` tell people which process that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process<'a> {
-    /// Number of the process, unique among all processes of all hosts. 0 stands for a client that does not name its process.
+    /// Number of the process, unique among all processes of all hosts. 0 stands for a client that does not name its
+    /// process.
     pub id: u64,
     /// Time when the process started, ms since the Unix epoch.
     pub started_ms: i64,

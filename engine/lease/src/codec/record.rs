@@ -94,8 +94,8 @@ impl<'a> Record<'a> {
     /// Decodes a record.
     ///
     /// # Errors
-    /// See [`CodecError`]. A record of a newer version is refused, because it may contain state that this reader does not
-    /// know.
+    /// See [`CodecError`]. A record of a newer version is refused, because it may contain state that this reader does
+    /// not know.
     pub fn decode(message: &'a [u8]) -> Result<Self, CodecError> {
         let (template_id, mut m) = open(message, block_length)?;
         let version = m.header().version;

@@ -266,9 +266,9 @@ impl<'a> Envelope<'a> {
     /// See [`CodecError`].
     #[inline]
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, CodecError> {
-        let own = MessageHeader::decode(message)?;
-        own.expect_schema(SCHEMA_ID)?;
-        if own.template_id != FENCED {
+        let header = MessageHeader::decode(message)?;
+        header.expect_schema(SCHEMA_ID)?;
+        if header.template_id != FENCED {
             return Ok(None);
         }
         let (_, mut m) = open(message, |_, _| Some(16))?;

@@ -18,9 +18,9 @@ fn bytes_are_those_of_the_tables() {
     let (application, unit) = ("db", "db/0");
     let process = Process { id: 9, started_ms: 3, name: "p" };
     let claim = Request::Claim { correlation_id: 7, duration_ns: 1 << 32, application, unit, process };
-    let own = "20000100 4c530200 0700000000000000 0000000001000000 0900000000000000 0300000000000000 \
+    let expected = "20000100 4c530200 0700000000000000 0000000001000000 0900000000000000 0300000000000000 \
                02000000 6462 04000000 64622f30 01000000 70";
-    assert_eq!(hex(&encoded(|buffer| claim.encode(buffer))), own.replace(' ', ""));
+    assert_eq!(hex(&encoded(|buffer| claim.encode(buffer))), expected.replace(' ', ""));
     let list = Request::List { correlation_id: -1, cursor: 5 };
     assert_eq!(
         hex(&encoded(|buffer| list.encode(buffer))),
@@ -28,15 +28,15 @@ fn bytes_are_those_of_the_tables() {
     );
     let envelope = Envelope { correlation_id: 1, token: 96, application: "db", payload: b"xyz" };
     let bytes = encoded(|buffer| envelope.encode(buffer));
-    let own = "100010004c530200 0100000000000000 6000000000000000 02000000 6462 03000000 78797a";
-    assert_eq!(hex(&bytes), own.replace(' ', ""));
+    let expected = "100010004c530200 0100000000000000 6000000000000000 02000000 6462 03000000 78797a";
+    assert_eq!(hex(&bytes), expected.replace(' ', ""));
     assert_eq!(bytes.len(), Envelope::encoded_length("db", 3));
     let (holder, claimed) = (process, 8);
     let base = Answer::new(7, AnswerCode::UnitHeld);
     let answer = Answer { token: 64, expiry: 5, detail: "no", holder, claimed, ..base };
-    let own = "3c0020004c530200 0700000000000000 4000000000000000 0500000000000000 0000000000000000 0f000000 \
+    let expected = "3c0020004c530200 0700000000000000 4000000000000000 0500000000000000 0000000000000000 0f000000 \
                0900000000000000 0300000000000000 0800000000000000 02000000 6e6f 01000000 70";
-    assert_eq!(hex(&encoded(|buffer| Event::Answer(answer).encode(buffer))), own.replace(' ', ""));
+    assert_eq!(hex(&encoded(|buffer| Event::Answer(answer).encode(buffer))), expected.replace(' ', ""));
     let waiter = Record::Waiter { session_id: 3, correlation_id: 9, lease_slot: 1, index: 2 };
     assert_eq!(
         hex(&encoded(|buffer| waiter.encode(buffer))),
@@ -134,9 +134,9 @@ fn request() -> impl Strategy<Value = (u8, i64, u64, String, String, i32)> {
     (0_u8..10, any::<i64>(), any::<u64>(), name(), name(), any::<i32>())
 }
 
-fn request_of(own: &(u8, i64, u64, String, String, i32)) -> Request<'_> {
+fn request_of(fields: &(u8, i64, u64, String, String, i32)) -> Request<'_> {
     let (kind, correlation_id, token, application, second, cursor) =
-        (own.0, own.1, own.2, own.3.as_str(), own.4.as_str(), own.5);
+        (fields.0, fields.1, fields.2, fields.3.as_str(), fields.4.as_str(), fields.5);
     match kind {
         0 => Request::Claim {
             correlation_id,
@@ -159,15 +159,15 @@ fn request_of(own: &(u8, i64, u64, String, String, i32)) -> Request<'_> {
 
 proptest! {
     #[test]
-    fn requests_come_back(own in request()) {
-        let request = request_of(&own);
+    fn requests_come_back(fields in request()) {
+        let request = request_of(&fields);
         let bytes = encoded(|buffer| request.encode(buffer));
         prop_assert_eq!(Request::decode(&bytes), Ok(request));
         prop_assert!(is_ours(&bytes));
     }
 
     #[test]
-    fn answers_come_back(own in request(), code in 0_usize..16) {
+    fn answers_come_back(fields in request(), code in 0_usize..16) {
         let codes = [
             AnswerCode::Granted, AnswerCode::Denied, AnswerCode::Held, AnswerCode::NotHeld,
             AnswerCode::Released, AnswerCode::Stale, AnswerCode::Waiting, AnswerCode::Pinned,
@@ -176,33 +176,33 @@ proptest! {
             AnswerCode::SessionEnded, AnswerCode::SessionEnding, AnswerCode::UnitHeld,
         ];
         let answer = Answer {
-            correlation_id: own.1, token: own.2, expiry: own.1 / 3, limit: own.1 / 5,
-            code: codes[code], detail: "detail", claimed: own.1 / 7,
-            holder: Process { id: own.2, started_ms: own.1, name: &own.4 },
+            correlation_id: fields.1, token: fields.2, expiry: fields.1 / 3, limit: fields.1 / 5,
+            code: codes[code], detail: "detail", claimed: fields.1 / 7,
+            holder: Process { id: fields.2, started_ms: fields.1, name: &fields.4 },
         };
         let bytes = encoded(|buffer| Event::Answer(answer).encode(buffer));
         let Ok(Event::Answer(read)) = Event::decode(&bytes) else { panic!() };
         prop_assert_eq!(read, answer);
         let stale = Event::FenceStale {
-            correlation_id: own.1, token: own.2, current_token: own.2 ^ 1, log_position: 96, application: &own.3,
+            correlation_id: fields.1, token: fields.2, current_token: fields.2 ^ 1, log_position: 96, application: &fields.3,
         };
         let bytes = encoded(|buffer| stale.encode(buffer));
         prop_assert_eq!(format!("{:?}", Event::decode(&bytes).unwrap()), format!("{stale:?}"));
     }
 
     #[test]
-    fn records_come_back(own in request()) {
-        let slot = own.5;
+    fn records_come_back(fields in request()) {
+        let slot = fields.5;
         for record in [
-            Record::Head(Head { time: own.1, time_unit: 0, leases: slot, pins: 1, timers: 2, waiters: 3 }),
+            Record::Head(Head { time: fields.1, time_unit: 0, leases: slot, pins: 1, timers: 2, waiters: 3 }),
             Record::Lease {
-                token: own.2, expiry: own.1, duration: 4, slot, application: &own.3, unit: &own.4, claimed: own.1,
-                process: Process { id: own.2, started_ms: 5, name: &own.3 },
+                token: fields.2, expiry: fields.1, duration: 4, slot, application: &fields.3, unit: &fields.4, claimed: fields.1,
+                process: Process { id: fields.2, started_ms: 5, name: &fields.3 },
             },
-            Record::Pin { index: 3, lease_slot: slot, entity: &own.3 },
-            Record::Timer { deadline: own.1, slot },
-            Record::Waiter { session_id: own.1, correlation_id: 8, lease_slot: slot, index: 1 },
-            Record::End { records: own.1 },
+            Record::Pin { index: 3, lease_slot: slot, entity: &fields.3 },
+            Record::Timer { deadline: fields.1, slot },
+            Record::Waiter { session_id: fields.1, correlation_id: 8, lease_slot: slot, index: 1 },
+            Record::End { records: fields.1 },
         ] {
             let bytes = encoded(|buffer| record.encode(buffer));
             prop_assert_eq!(Record::decode(&bytes), Ok(record));

@@ -44,8 +44,8 @@ impl Pins {
 
     pub(super) fn find(&self, lease_slot: usize, entity: &str) -> Option<usize> {
         self.index.find(hash_of(lease_slot, entity), |pin| {
-            let own = &self.pins[pin];
-            own.lease_slot as usize == lease_slot && own.entity.as_bytes() == entity.as_bytes()
+            let entry = &self.pins[pin];
+            entry.lease_slot as usize == lease_slot && entry.entity.as_bytes() == entity.as_bytes()
         })
     }
 
@@ -66,9 +66,9 @@ impl Pins {
     }
 
     fn put(&mut self, pin: usize, lease_slot: usize, entity: &str, first: u32) {
-        let own = &mut self.pins[pin];
-        own.entity.set(entity);
-        (own.lease_slot, own.next, own.previous) = (lease_slot as u32, first, NONE);
+        let entry = &mut self.pins[pin];
+        entry.entity.set(entity);
+        (entry.lease_slot, entry.next, entry.previous) = (lease_slot as u32, first, NONE);
         if let Some(next) = self.pins.get_mut(first as usize) {
             next.previous = pin as u32;
         }
@@ -77,26 +77,26 @@ impl Pins {
 
     /// Removes a pin from its lease's list; returns the list's new beginning.
     pub(super) fn remove(&mut self, lease_slot: usize, pin: usize, first: u32) -> u32 {
-        let own = self.pins[pin];
-        self.index.remove(hash_of(lease_slot, own.entity.as_str()), pin);
-        if let Some(next) = self.pins.get_mut(own.next as usize) {
-            next.previous = own.previous;
+        let entry = self.pins[pin];
+        self.index.remove(hash_of(lease_slot, entry.entity.as_str()), pin);
+        if let Some(next) = self.pins.get_mut(entry.next as usize) {
+            next.previous = entry.previous;
         }
         self.slots.give_back(pin);
-        match self.pins.get_mut(own.previous as usize) {
+        match self.pins.get_mut(entry.previous as usize) {
             Some(previous) => {
-                previous.next = own.next;
+                previous.next = entry.next;
                 first
             }
-            None => own.next,
+            None => entry.next,
         }
     }
 
     /// Pins from an index on: index, slot of the lease, entity.
     pub(super) fn from(&self, from: usize) -> impl Iterator<Item = (usize, usize, &str)> {
         self.slots.taken_from(from).map(|pin| {
-            let own = &self.pins[pin];
-            (pin, own.lease_slot as usize, own.entity.as_str())
+            let entry = &self.pins[pin];
+            (pin, entry.lease_slot as usize, entry.entity.as_str())
         })
     }
 }

@@ -48,7 +48,7 @@ pub enum SnapshotStateError {
     Cut(i64),
 }
 
-/// Place of a reader; records come in this order.
+/// State of a reader; records arrive in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Section {
     Head,
@@ -179,7 +179,7 @@ impl TableReader {
         ] {
             match usize::try_from(count) {
                 Err(_) => return Err(refuse("a count is negative")),
-                Ok(own) if own > limit => {
+                Ok(actual) if actual > limit => {
                     return Err(SnapshotStateError::Limit { what, count, setting, limit });
                 }
                 Ok(_) => {}
@@ -251,9 +251,9 @@ impl LeaseTable {
         settings: LeaseSettings,
         records: impl IntoIterator<Item = &'m [u8]>,
     ) -> Result<Self, ServiceFailure> {
-        let mut own = Self::new(settings)?;
-        crate::stored::read_records(records, &mut own, None)?;
-        Ok(own)
+        let mut reader = Self::new(settings)?;
+        crate::stored::read_records(records, &mut reader, None)?;
+        Ok(reader)
     }
 
     /// Passes the table's records to `put`, except the waiters; returns their number.

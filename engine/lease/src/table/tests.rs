@@ -75,8 +75,8 @@ fn a_lease_lasts_its_duration_and_the_allowance_rounded_up() {
         process: Process::UNNAMED,
     };
     assert_eq!(told(table.apply(32, &request).0), (AnswerCode::Granted, 32, 1_004));
-    let own = told(table.apply(64, &claim("b", "b/0", 2_001)).0);
-    assert_eq!(own, (AnswerCode::Granted, 64, 1_000 + 2_001 + 4));
+    let answer = told(table.apply(64, &claim("b", "b/0", 2_001)).0);
+    assert_eq!(answer, (AnswerCode::Granted, 64, 1_000 + 2_001 + 4));
     table.advance(1_003);
     assert!(table.is_current("a", 32));
     table.advance(1_004);
@@ -166,13 +166,13 @@ fn pins_keep_a_lease_from_expiring() {
     // The timer finds the lease alive and is not set again: there is no end to wait for.
     assert_eq!(table.on_timer(TIMER_BASE), Some(Effects::default()));
     assert_eq!(table.apply(160, &unpin("m")).1, Effects::default());
-    // When the last pin goes, expiry is judged now.
+    // Removing the last pin evaluates the expiry immediately.
     let (outcome, effects) = table.apply(192, &unpin("n"));
     assert_eq!(told(outcome).0, AnswerCode::Unpinned);
     assert_eq!(effects.ended, Some(EndedTenure { slot: 0, token: 64 }));
     assert_eq!(told(table.apply(224, &unpin("n")).0).0, AnswerCode::Unpinned);
     assert!(table.is_empty());
-    // When time is left, the lease ends later, by its timer.
+    // With time left, the timer ends the lease later.
     table.apply(256, &pin("m"));
     table.apply(288, &claim("a", "a/0", 100));
     table.on_timer(TIMER_BASE);
@@ -353,7 +353,7 @@ fn l23_only_the_process_that_holds_a_unit_extends_its_lease() {
     assert_eq!(effects, Effects::default(), "a refused claim changes nothing");
     let Outcome::UnitHeld { slot, .. } = outcome else { panic!() };
     assert_eq!(table.process_at(slot), (Process { id: 7, started_ms: 5, name: "pid 1 on host" }, 1_000));
-    // Another unit is denied, whatever process claims for it.
+    // Another unit is denied for any process.
     assert_eq!(told(table.apply(96, &claim_by(7, "a", "a/1", 100)).0).0, AnswerCode::Denied);
     // The holder extends, and the next refusal shows that it is alive.
     assert_eq!(told(table.apply(128, &claim_by(7, "a", "a/0", 100)).0), (AnswerCode::Granted, 32, 1_152));

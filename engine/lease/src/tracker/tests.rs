@@ -97,7 +97,7 @@ impl Rig {
         while self.tracker.do_work(&mut self.script, now_ns) > 0 {}
     }
 
-    /// One that leads since `now_ns`.
+    /// Creates a rig whose unit leads since `now_ns`.
     fn leading(now_ns: i64) -> Self {
         let mut rig = Self::new();
         rig.run(now_ns);
@@ -120,8 +120,8 @@ fn l12_the_first_claim_is_made_at_once_for_twice_the_duration() {
     let mut rig = Rig::new();
     assert_eq!((rig.tracker.application_name(), rig.tracker.claim_duration_ns()), ("eu/db", D));
     rig.run(5);
-    let own = (RequestId(1), "eu/db".to_owned(), "eu/db/3".to_owned(), 2 * D, 5);
-    assert_eq!(rig.script.claims, [own]);
+    let claim = (RequestId(1), "eu/db".to_owned(), "eu/db/3".to_owned(), 2 * D, 5);
+    assert_eq!(rig.script.claims, [claim]);
     assert!(PolledTracker::new("db", D).is_err() && PolledTracker::new("db/0", 0).is_err());
 }
 
@@ -170,7 +170,7 @@ fn l14_a_minion_waits_once_and_then_claims_again() {
         rig.run(100 * D);
         assert_eq!(rig.script.claims.len(), before + usize::from(!is_error));
         if is_error {
-            // Not without end: what refused the wait may go on refusing.
+            // Retries are paced: the refusal may persist.
             let at = rig.tracker.next_deadline().unwrap();
             assert_eq!(at, 100 * D + D / 4);
             rig.run(at - 1);
@@ -272,7 +272,7 @@ fn l17_waits_resolve_when_things_change() {
     assert_eq!((rig.tracker.state(), rig.tracker.fence(3 * D)), (TrackerState::Minion, None));
     assert_eq!(rig.tracker.wait_minion(3 * D).answer(), Some(false));
     let leader = rig.tracker.wait_leader(3 * D);
-    // Until the answer comes after all.
+    // The claim stays pending until its answer arrives.
     rig.script.grant(32);
     rig.run(3 * D);
     rig.script.grant(96);

@@ -1,4 +1,4 @@
-//! What stands between a sender and a receiver, and the order it has seen.
+//! A relay between a sender and a receiver that records the order of datagrams.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::support::source;
 
-/// One datagram by its first frame.
+/// One datagram, identified by its first frame.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Step {
-    /// Which of several relays has seen it.
+    /// Relay that recorded the datagram.
     pub relay: char,
     pub is_to_receiver: bool,
     pub kind: &'static str,
@@ -59,8 +59,8 @@ impl Step {
     }
 }
 
-/// The steps without repetitions; a new SETUP begins anew, but for idle heartbeats. A SETUP, and the question for one, are
-/// repeated until there is an answer, and once more where it comes late: how often depends on the machine.
+/// The steps without repetitions; a new SETUP resets the comparison, except for idle heartbeats. SETUPs and their
+/// requests repeat until they are answered, and once more after a late answer, so their number depends on the machine.
 pub fn essence(steps: &[Step]) -> Vec<Step> {
     let (mut seen, mut opening) = (BTreeSet::new(), BTreeSet::new());
     let mut kept = Vec::new();
@@ -86,7 +86,7 @@ pub fn essence(steps: &[Step]) -> Vec<Step> {
     kept
 }
 
-/// SETUPs that are not repeated because no answer has come yet.
+/// SETUPs that do not repeat an unanswered one.
 pub fn setups<'a>(steps: impl IntoIterator<Item = &'a Step>) -> usize {
     let (mut count, mut is_open) = (0, false);
     for step in steps {
@@ -102,14 +102,14 @@ pub fn setups<'a>(steps: impl IntoIterator<Item = &'a Step>) -> usize {
     count
 }
 
-/// What the relays saw of a released driver.
+/// Recorded steps of a released driver.
 pub fn capture(peer: &str, scenario: &str) -> Vec<Step> {
     let path = source("peers/sequences").join(format!("{peer}-{scenario}.tsv"));
     std::fs::read_to_string(path).unwrap().lines().map(Step::parse).collect()
 }
 
-/// Loses the first fragment of a message. What is left of the message goes on as a whole: the receiver asks for what it misses as
-/// soon as it sees the gap, which would else be before or after the last fragment, as the machine likes.
+/// Loses the first fragment of a message and forwards the rest of the message at once. The receiver sends its NAK as
+/// soon as it sees the gap; otherwise its order relative to the last fragment would depend on the machine.
 enum Loss {
     Never,
     Ahead,
@@ -121,7 +121,7 @@ impl Loss {
         if loses_a_fragment { Self::Ahead } else { Self::Never }
     }
 
-    /// What is to be passed on now.
+    /// Datagrams to forward now.
     fn pass(&mut self, step: &Step, datagram: &[u8]) -> Vec<Vec<u8>> {
         let is_data = step.kind == "DATA";
         match self {
@@ -145,7 +145,7 @@ impl Loss {
 
 /// Passes datagrams on both ways and writes down their order.
 pub struct Relay {
-    /// Where senders send to.
+    /// Address that senders use.
     pub address: SocketAddr,
     steps: Arc<Mutex<Vec<Step>>>,
     stop: Arc<AtomicBool>,
@@ -207,7 +207,7 @@ impl Relay {
         }));
     }
 
-    /// What has passed so far.
+    /// Steps so far.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.lock().unwrap().clone()
     }

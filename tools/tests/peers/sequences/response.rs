@@ -179,7 +179,8 @@ fn setups_of(relay: char, steps: &[Step]) -> usize {
     setups(steps.iter().filter(|step| step.relay == relay))
 }
 
-/// Each frame at its first time; then what ends the streams, told by agents of two drivers, which cross.
+/// First occurrence of each frame in order, then the frames that end the streams: the agents of two drivers send them,
+/// so they cross.
 fn order(steps: &[Step]) -> (Vec<Step>, BTreeSet<Step>) {
     let mut seen = BTreeSet::new();
     let first: Vec<_> = steps.iter().filter(|step| seen.insert((*step).clone())).cloned().collect();
@@ -195,10 +196,10 @@ fn check(requester: Option<Kind>, responder: Option<Kind>) {
     for peer in ["java", "c"] {
         let expected = capture(peer, "response");
         assert_eq!(found, order(&expected), "{peer}: found, expected");
-        // An answer that comes late leaves room for one more.
+        // A late answer permits one more SETUP.
         for relay in ['q', 'm'] {
-            let (own, theirs) = (setups_of(relay, &steps), setups_of(relay, &expected));
-            assert!(own >= theirs, "{peer}: {own} SETUPs at {relay}, not {theirs}");
+            let (ours, theirs) = (setups_of(relay, &steps), setups_of(relay, &expected));
+            assert!(ours >= theirs, "{peer}: {ours} SETUPs at {relay}, not {theirs}");
         }
     }
 }

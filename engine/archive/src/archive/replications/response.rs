@@ -1,5 +1,5 @@
-//! Copies over a response channel: the replay is asked for on a stream that names the recording subscription (spec 03 §5.3,
-//! §5.4).
+//! Replications over a response channel: the replay request is sent on a stream that names the recording subscription
+//! (spec 03 §5.3, §5.4).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
@@ -14,25 +14,27 @@ use crate::replication::{Replication, ReplicationState as State};
 impl<M: Memory, S: Storage> Archive<M, S> {
     pub(super) fn ask_replay_token(
         &mut self,
-        own: &mut Replication,
+        replication: &mut Replication,
         correlation_id: Option<i64>,
     ) -> Result<Turn, Refusal> {
         if correlation_id.is_none() {
-            let source_id = own.setup.source_recording_id;
-            let sent = own.client.replay_token(self.aeron(), source_id);
+            let source_id = replication.setup.source_recording_id;
+            let sent = replication.client.replay_token(self.aeron(), source_id);
             return Ok(match sent_request(sent)? {
                 None => Turn::Waiting,
                 sent => Turn::Next(State::ReplayToken { correlation_id: sent }),
             });
         }
-        let Some(ArchiveAnswer::Ok { relevant_id, .. }) = take_answer(own, correlation_id)? else {
+        let Some(ArchiveAnswer::Ok { relevant_id, .. }) = take_answer(replication, correlation_id)? else {
             return Ok(Turn::Waiting);
         };
-        own.replay_token = relevant_id;
-        let Some(subscription_id) = own.subscription_id else { return Ok(Turn::Ended) };
+        replication.replay_token = relevant_id;
+        let Some(subscription_id) = replication.subscription_id else { return Ok(Turn::Ended) };
         let refused = |error: String| (ArchiveErrorCode::Generic, error);
-        let (channel, stream_id) =
-            own.client.request_channel_for(subscription_id).map_err(|error| refused(error.to_string()))?;
+        let (channel, stream_id) = replication
+            .client
+            .request_channel_for(subscription_id)
+            .map_err(|error| refused(error.to_string()))?;
         let publication_id = self
             .aeron()
             .add_exclusive_publication(&channel, stream_id)
@@ -40,19 +42,22 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(Turn::Next(State::AwaitProxy { publication_id }))
     }
 
-    /// The source's driver must have seen the stream before a request on it can be answered by another one.
+    /// Waits until the request stream is connected: the source's driver can answer only a stream that it knows.
     pub(super) fn await_proxy(
         &mut self,
-        own: &mut Replication,
+        replication: &mut Replication,
         publication_id: i64,
     ) -> Result<Turn, Refusal> {
-        if own.proxy.is_none() {
-            own.proxy = self
+        if replication.proxy.is_none() {
+            replication.proxy = self
                 .aeron()
                 .exclusive_publication(publication_id)
                 .map_err(|error| (ArchiveErrorCode::Generic, error.to_string()))?;
         }
-        let is_ready = own.proxy.as_ref().is_some_and(|own| own.is_connected() && own.position_limit() > 0);
+        let is_ready = replication
+            .proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.is_connected() && proxy.position_limit() > 0);
         Ok(if is_ready { Turn::Next(State::Replay { correlation_id: None }) } else { Turn::Waiting })
     }
 }

@@ -9,7 +9,7 @@ pub struct ReplayRequest<'a> {
     pub recording_id: i64,
     /// Position at which the replay starts, bytes; -1 for the start of the recording.
     pub position: i64,
-    /// Bytes to replay; -1 to follow the recording, -2 up to what is recorded now.
+    /// Bytes to replay; -1 follows the recording, -2 replays up to the current recorded position.
     pub length: i64,
     /// Counter that limits the replay; `None` for one without a limit.
     pub limit_counter_id: Option<i32>,
@@ -54,20 +54,20 @@ pub struct ReplicateRequest<'a> {
     pub source_response_channel: &'a str,
 }
 
-/// What a request asks for (spec 03 §2.2).
+/// Body of a request (spec 03 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestBody<'a> {
     /// Connect, messages 2 and 58.
     Connect {
-        /// Stream on which the client hears the answers.
+        /// Stream on which the client receives the answers.
         response_stream_id: i32,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
-        /// Channel on which the client hears the answers.
+        /// Channel on which the client receives the answers.
         response_channel: &'a str,
         /// Encoded credentials; empty for none.
         credentials: &'a [u8],
-        /// Name and version of the client, for people; empty from older clients.
+        /// Name and version of the client as text; empty from older clients.
         client_info: &'a str,
     },
     /// Close the control session, message 3.
@@ -85,7 +85,7 @@ pub enum RequestBody<'a> {
     StartRecording {
         /// Stream id.
         stream_id: i32,
-        /// Whether the recorded publication is local or remote.
+        /// Location of the recorded publication.
         location: SourceLocation,
         /// Stop the recording when its image ends.
         auto_stop: bool,
@@ -98,7 +98,7 @@ pub enum RequestBody<'a> {
         recording_id: i64,
         /// Stream id.
         stream_id: i32,
-        /// Whether the recorded publication is local or remote.
+        /// Location of the recorded publication.
         location: SourceLocation,
         /// Stop the recording when its image ends.
         auto_stop: bool,
@@ -163,7 +163,7 @@ pub enum RequestBody<'a> {
         pseudo_index: i32,
         /// Most descriptors to return.
         count: i32,
-        /// Whether the stream id must be equal.
+        /// True when the stream id must match.
         applies_stream_id: bool,
         /// Stream id.
         stream_id: i32,
@@ -181,31 +181,31 @@ pub enum RequestBody<'a> {
         /// Text that the channel must contain.
         channel: &'a str,
     },
-    /// Ask how far an active recording is, message 12.
+    /// Ask for the position of an active recording, message 12.
     RecordingPosition {
         /// Recording id.
         recording_id: i64,
     },
-    /// Ask where a recording starts, message 52.
+    /// Ask for the start position of a recording, message 52.
     StartPosition {
         /// Recording id.
         recording_id: i64,
     },
-    /// Ask where a recording stopped, message 15.
+    /// Ask for the stop position of a recording, message 15.
     StopPosition {
         /// Recording id.
         recording_id: i64,
     },
-    /// Ask how far a recording is, active or not, message 67.
+    /// Ask for the last recorded position of a recording, active or not, message 67.
     MaxRecordedPosition {
         /// Recording id.
         recording_id: i64,
     },
-    /// Cut the end of a stopped recording, message 13.
+    /// Truncate a stopped recording, message 13.
     TruncateRecording {
         /// Recording id.
         recording_id: i64,
-        /// New stop position, bytes; the begin of a frame.
+        /// New stop position, bytes; the start of a frame.
         position: i64,
     },
     /// Delete a recording with its segments, message 104.
@@ -217,7 +217,7 @@ pub enum RequestBody<'a> {
     DetachSegments {
         /// Recording id.
         recording_id: i64,
-        /// New start position of the recording, bytes; the begin of a segment.
+        /// New start position, bytes; the start of a segment.
         new_start_position: i64,
     },
     /// Delete the segments before the start of a recording, message 54.
@@ -229,19 +229,19 @@ pub enum RequestBody<'a> {
     PurgeSegments {
         /// Recording id.
         recording_id: i64,
-        /// New start position of the recording, bytes; the begin of a segment.
+        /// New start position, bytes; the start of a segment.
         new_start_position: i64,
     },
-    /// Take segments before the start of a recording back, message 56.
+    /// Attach segments before the start of a recording, message 56.
     AttachSegments {
         /// Recording id.
         recording_id: i64,
     },
-    /// Move segments to the begin or end of another recording, message 57.
+    /// Move segments to the start or end of another recording, message 57.
     MigrateSegments {
-        /// Recording that gives the segments.
+        /// Recording whose segments move.
         source_recording_id: i64,
-        /// Recording that takes the segments.
+        /// Recording that receives the segments.
         target_recording_id: i64,
     },
     /// Change the channel of a recording, message 107.
@@ -261,6 +261,6 @@ pub enum RequestBody<'a> {
         /// Id of the replication.
         replication_id: i64,
     },
-    /// Replication in one of its forms; sent in the newest.
+    /// Replication in any form; encoded in the newest.
     Replicate(ReplicateRequest<'a>),
 }

@@ -22,16 +22,16 @@ struct Application {
 
 impl Model {
     fn live(&self, application: usize) -> Option<(usize, u64, i64, i64)> {
-        let own = self.applications.get(&application)?;
-        own.holder.filter(|holder| !own.pins.is_empty() || holder.2 > self.time)
+        let entry = self.applications.get(&application)?;
+        entry.holder.filter(|holder| !entry.pins.is_empty() || holder.2 > self.time)
     }
 
     fn end_if_over(&mut self, application: usize) {
         if self.live(application).is_none()
-            && let Some(own) = self.applications.get_mut(&application)
+            && let Some(entry) = self.applications.get_mut(&application)
         {
-            own.holder = None;
-            if own.pins.is_empty() {
+            entry.holder = None;
+            if entry.pins.is_empty() {
                 self.applications.remove(&application);
             }
         }
@@ -43,13 +43,13 @@ impl Model {
             return (AnswerCode::TooManyLeases, 0);
         }
         let expiry = self.time + ms + (ms + 999) / 1_000 + 1;
-        let own = self.applications.entry(application).or_default();
-        let (holder, token, before, duration) = *own.holder.get_or_insert((unit, token, expiry, ms));
+        let entry = self.applications.entry(application).or_default();
+        let (holder, token, before, duration) = *entry.holder.get_or_insert((unit, token, expiry, ms));
         if holder != unit {
             return (AnswerCode::Denied, token);
         }
         let (expiry, duration) = if expiry > before { (expiry, ms) } else { (before, duration) };
-        own.holder = Some((unit, token, expiry, duration));
+        entry.holder = Some((unit, token, expiry, duration));
         (AnswerCode::Granted, token)
     }
 
@@ -58,8 +58,10 @@ impl Model {
         let applications: Vec<usize> = self.applications.keys().copied().collect();
         for application in applications {
             if self.live(application).is_some()
-                && let Some((_, _, expiry, ms)) =
-                    self.applications.get_mut(&application).and_then(|own| own.holder.as_mut())
+                && let Some((_, _, expiry, ms)) = self
+                    .applications
+                    .get_mut(&application)
+                    .and_then(|application| application.holder.as_mut())
             {
                 *expiry = (*expiry).max(begin + *ms + (*ms + 999) / 1_000 + 1);
             }
@@ -86,9 +88,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (-50_i64..2_000).prop_map(Step::Advance),
         6 => (0_usize..6, 0_usize..3, 1_i64..3_000).prop_map(|(a, u, ms)| Step::Claim(a, u, ms)),
-        2 => (0_usize..6, 0_usize..3, any::<bool>()).prop_map(|(a, u, own)| Step::Release(a, u, own)),
+        2 => (0_usize..6, 0_usize..3, any::<bool>()).prop_map(|(a, u, is_own)| Step::Release(a, u, is_own)),
         1 => (0_usize..6, 0_usize..3).prop_map(|(a, u)| Step::Check(a, u)),
-        1 => (0_usize..6, any::<bool>()).prop_map(|(a, own)| Step::Wait(a, own)),
+        1 => (0_usize..6, any::<bool>()).prop_map(|(a, is_own)| Step::Wait(a, is_own)),
         2 => (0_usize..6, 0_usize..3).prop_map(|(a, e)| Step::Pin(a, e)),
         2 => (0_usize..6, 0_usize..3).prop_map(|(a, e)| Step::Unpin(a, e)),
         1 => (-100_i64..5_000).prop_map(Step::Term),
@@ -113,10 +115,10 @@ struct Run {
 impl Run {
     fn apply(&mut self, request: &Request<'_>) -> (Outcome, Effects) {
         self.position += 32;
-        let own = self.table.apply(self.position, request);
-        assert_eq!(own, self.copy.apply(self.position, request));
-        self.set(own.1);
-        own
+        let outcome = self.table.apply(self.position, request);
+        assert_eq!(outcome, self.copy.apply(self.position, request));
+        self.set(outcome.1);
+        outcome
     }
 
     fn set(&mut self, effects: Effects) {
@@ -152,22 +154,22 @@ impl Run {
             Step::Wait(application, is_own) => {
                 let token = if is_own { 0 } else { 1 };
                 let name = APPLICATIONS[application];
-                let own = self.apply(&Request::Wait { correlation_id: 1, token, application: name });
+                let outcome = self.apply(&Request::Wait { correlation_id: 1, token, application: name });
                 self.model.end_if_over(application);
-                let is_waiting = matches!(own.0, Outcome::Wait { .. });
+                let is_waiting = matches!(outcome.0, Outcome::Wait { .. });
                 assert_eq!(is_waiting, is_own && self.model.live(application).is_some());
             }
             Step::Check(application, unit) => self.check_unit(application, unit),
             Step::Pin(application, entity) => self.pin(application, entity),
             Step::Unpin(application, entity) => {
                 let (name, entity_name) = (APPLICATIONS[application], NAMES[entity]);
-                let own =
+                let outcome =
                     self.apply(&Request::Unpin { correlation_id: 1, application: name, entity: entity_name });
-                if let Some(own) = self.model.applications.get_mut(&application) {
-                    own.pins.remove(&entity);
+                if let Some(entry) = self.model.applications.get_mut(&application) {
+                    entry.pins.remove(&entity);
                 }
                 self.model.end_if_over(application);
-                assert_eq!(told(own.0).0, AnswerCode::Unpinned);
+                assert_eq!(told(outcome.0).0, AnswerCode::Unpinned);
             }
         }
     }
@@ -178,16 +180,17 @@ impl Run {
         self.table.advance(time);
         self.copy.advance(time);
         let now = self.model.time;
-        let due: Vec<i64> = self.timers.iter().filter(|(_, own)| **own <= now).map(|(id, _)| *id).collect();
+        let due: Vec<i64> =
+            self.timers.iter().filter(|(_, deadline)| **deadline <= now).map(|(id, _)| *id).collect();
         due.into_iter().for_each(|id| self.fire(id));
         // The model has no timers: what is over makes room at the same moment.
         (0..6).for_each(|application| self.model.end_if_over(application));
     }
 
     fn claim(&mut self, application: usize, unit: usize, ms: i64) {
-        let own = self.apply(&claim(APPLICATIONS[application], NAMES[unit], ms));
+        let outcome = self.apply(&claim(APPLICATIONS[application], NAMES[unit], ms));
         let wanted = self.model.claim(self.position as u64, application, unit, ms);
-        let (code, token, _) = told(own.0);
+        let (code, token, _) = told(outcome.0);
         assert_eq!((code, token), wanted);
         if code == AnswerCode::Granted {
             let before = self.tokens.insert(application, token).unwrap_or(0);
@@ -196,44 +199,44 @@ impl Run {
     }
 
     fn release(&mut self, application: usize, unit: usize, is_own: bool) {
-        let token = if is_own { self.model.live(application).map_or(0, |own| own.1) } else { 1 };
+        let token = if is_own { self.model.live(application).map_or(0, |holder| holder.1) } else { 1 };
         let (name, unit_name) = (APPLICATIONS[application], NAMES[unit]);
         let request = Request::Release { correlation_id: 1, token, application: name, unit: unit_name };
-        let own = self.apply(&request);
+        let outcome = self.apply(&request);
         self.model.end_if_over(application);
         let wanted = match self.model.live(application) {
             Some((holder, current, _, _)) if holder != unit || current != token => {
                 (AnswerCode::Stale, current)
             }
             _ => {
-                if let Some(own) = self.model.applications.get_mut(&application) {
-                    own.holder = None;
+                if let Some(entry) = self.model.applications.get_mut(&application) {
+                    entry.holder = None;
                 }
                 self.model.end_if_over(application);
                 (AnswerCode::Released, token)
             }
         };
-        let (code, token, _) = told(own.0);
+        let (code, token, _) = told(outcome.0);
         assert_eq!((code, token), wanted);
     }
 
     fn check_unit(&mut self, application: usize, unit: usize) {
         let (name, unit_name) = (APPLICATIONS[application], NAMES[unit]);
-        let own = self.apply(&Request::Check { correlation_id: 1, application: name, unit: unit_name });
+        let outcome = self.apply(&Request::Check { correlation_id: 1, application: name, unit: unit_name });
         self.model.end_if_over(application);
-        let (code, token, _) = told(own.0);
+        let (code, token, _) = told(outcome.0);
         let wanted = self.model.live(application);
-        assert_eq!(code == AnswerCode::Held, wanted.is_some_and(|own| own.0 == unit));
-        assert_eq!(token, wanted.map_or(0, |own| own.1));
+        assert_eq!(code == AnswerCode::Held, wanted.is_some_and(|holder| holder.0 == unit));
+        assert_eq!(token, wanted.map_or(0, |holder| holder.1));
     }
 
     fn pin(&mut self, application: usize, entity: usize) {
         let (name, entity_name) = (APPLICATIONS[application], NAMES[entity]);
-        let own = self.apply(&Request::Pin { correlation_id: 1, application: name, entity: entity_name });
+        let outcome = self.apply(&Request::Pin { correlation_id: 1, application: name, entity: entity_name });
         self.model.end_if_over(application);
-        let count: usize = self.model.applications.values().map(|own| own.pins.len()).sum();
+        let count: usize = self.model.applications.values().map(|application| application.pins.len()).sum();
         let is_there = self.model.applications.get(&application);
-        let code = if is_there.is_some_and(|own| own.pins.contains(&entity)) {
+        let code = if is_there.is_some_and(|application| application.pins.contains(&entity)) {
             AnswerCode::Pinned
         } else if count == 3 {
             AnswerCode::TooManyPins
@@ -243,12 +246,12 @@ impl Run {
             self.model.applications.entry(application).or_default().pins.insert(entity);
             AnswerCode::Pinned
         };
-        assert_eq!(told(own.0).0, code);
+        assert_eq!(told(outcome.0).0, code);
     }
 
     fn check(&self) {
         for (application, name) in APPLICATIONS.iter().enumerate() {
-            let wanted = self.model.live(application).map(|own| (NAMES[own.0], own.1));
+            let wanted = self.model.live(application).map(|holder| (NAMES[holder.0], holder.1));
             assert_eq!(self.table.holder(name), wanted, "{name}");
             let Some(slot) = self.table.find(name) else { continue };
             if self.table.is_live(slot) && self.table.leases[slot].pin_count == 0 {
