@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harrier_protocol::cnc::CNC_FILE;
-use harrier_ringbuf::Memory;
+use harrier_ringbuf::{Memory, MemoryError};
 
 use crate::cnc::{LOSS_REPORT_FILE, OWNER_FILE, StartError};
 use crate::log_files::{IMAGES, PUBLICATIONS};
@@ -23,7 +23,11 @@ const NAMED: usize = 5;
 /// # Errors
 /// [`StartError::ForeignFiles`] when the directory holds foreign files; then nothing is removed.
 pub(crate) fn remove<M: Memory>(memory: &M, directory: &Path) -> Result<(), StartError> {
-    let mut foreign = foreign_files(memory, directory)?;
+    let mut foreign = match foreign_files(memory, directory) {
+        // A file holds nothing that could be foreign. The removal names the reason why it fails.
+        Err(error) if error.is_not_a_directory() => Vec::new(),
+        foreign => foreign?,
+    };
     if !foreign.is_empty() {
         let count = foreign.len();
         foreign.truncate(NAMED);
@@ -37,7 +41,7 @@ pub(crate) fn remove<M: Memory>(memory: &M, directory: &Path) -> Result<(), Star
 }
 
 /// Returns the entries that do not belong to a driver, relative to the directory.
-fn foreign_files<M: Memory>(memory: &M, directory: &Path) -> Result<Vec<String>, StartError> {
+fn foreign_files<M: Memory>(memory: &M, directory: &Path) -> Result<Vec<String>, MemoryError> {
     let mut foreign = Vec::new();
     for name in memory.list(directory)? {
         if DIRECTORIES.contains(&name.as_str()) {

@@ -38,6 +38,11 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
+    /// True when a directory was expected and the path names a file.
+    pub fn is_not_a_directory(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory)
+    }
+
     /// True when a file of that name exists already.
     pub fn is_taken(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)

@@ -262,10 +262,10 @@ fn what_a_driver_left_behind_is_made_anew_and_said_when_asked() {
     // A missing directory causes no message.
     stop(driver);
     for dies in [false, true] {
-        std::fs::write(aeron.join("publications/stale"), "x").unwrap();
+        std::fs::write(aeron.join("publications/stale.logbuffer"), "x").unwrap();
         let (mut driver, client) = start(&aeron, &warned);
         drop(client);
-        assert!(!aeron.join("publications/stale").exists());
+        assert!(!aeron.join("publications/stale.logbuffer").exists());
         driver.signal(if dies { "KILL" } else { "TERM" });
         driver.wait();
         let errors = driver.errors();
