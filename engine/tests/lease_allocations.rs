@@ -100,8 +100,7 @@ impl World {
     }
 }
 
-/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has
-/// taken a minute.
+/// Runs without the test harness, whose thread would allocate once a test has taken a minute.
 fn main() {
     let directory = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
     let ports = free_ports(5).unwrap();
@@ -110,7 +109,7 @@ fn main() {
     let aeron_directory = directory.path().join("node-aeron");
     let context = NodeContext::new(directory.path().join("node"), aeron_directory, 0, members);
     let settings = LeaseSettings::default();
-    // The lease service's own container has no echo: what is not of leases it ignores.
+    // The lease service ignores other messages, so a second service echoes them.
     let services =
         vec![lease_service(settings).unwrap(), fenced(Box::new(|| Box::new(EchoService)), settings).unwrap()];
     let node = Node::launch(context, services).unwrap();

@@ -48,7 +48,7 @@ impl World {
         let mut context = LeaseClientContext::new(cluster);
         context.timeout_ns = PATIENCE_NS;
         let client = LeaseClient::new(context).unwrap();
-        // Long enough for the slowest restart: the tracker must not lose it (what must hold, 3).
+        // The duration covers the slowest restart, so that the tracker keeps its lease.
         let tracker = PolledTracker::new("db/0", 30 * SECOND).unwrap();
         Self { agents: driver.into_agents(), aeron, client, tracker }
     }
@@ -257,7 +257,7 @@ fn ask_for_the_end(world: &mut World, bare: &mut ClusterClient, session_id: i64)
 
 #[test]
 fn a_session_that_broke_off_is_ended_before_the_next_one_is_used() {
-    // Spec 05 L2: what is on its way in it is not granted behind a denial.
+    // Spec 05 L2: a claim in flight must not be granted after a denial.
     let place = Place::new();
     let node = place.start(Layout::Fused);
     let mut world = World::new(place.base.path(), place.ports[0]);

@@ -1,4 +1,4 @@
-//! Leases on a composed node: claims, denials, waits, fences, limits, and what a restart leaves of them.
+//! Leases on a composed node: claims, denials, waits, fences, limits, and restarts.
 
 use std::time::Duration;
 
@@ -242,7 +242,7 @@ fn a_lease_that_is_not_renewed_expires_and_wakes_who_waits() {
 
 #[test]
 fn bad_input_is_refused_before_anything_is_sent() {
-    // Spec 05 L6. There is no node: what is refused at once was not sent.
+    // Spec 05 L6. Without a node, a request that is refused immediately was not sent.
     let rig = Rig::new(LeaseSettings::default());
     let client = rig.client();
     for (application, unit, duration, field) in [
@@ -385,7 +385,7 @@ fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
     node.stop().unwrap();
 }
 
-/// Leases as they are, without what time changes.
+/// Time-independent facts of all leases.
 fn facts(client: &BlockingLeaseClient) -> Vec<(String, String, u64, u32)> {
     let leases = client.list().unwrap().leases;
     leases

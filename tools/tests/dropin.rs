@@ -26,7 +26,7 @@ use serde_json::Value;
 
 const LAST_WORDS: &str = "Shutting down driver...";
 
-/// A driver on a directory with settings as environment variables, before anybody knows whether it serves.
+/// Command of a driver on a directory, with settings as environment variables.
 pub fn command(aeron: &Path, variables: &[(&str, &str)]) -> Command {
     let mut command = harrier_driver();
     command.env("AERON_DIR", aeron).env("AERON_THREADING_MODE", "SHARED").env("AERON_TIMER_INTERVAL", "20ms");

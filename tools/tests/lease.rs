@@ -1,4 +1,4 @@
-//! `harrier lease` against a node with the lease service: what scripts rely on.
+//! `harrier lease` against a node with the lease service: its stable interface for scripts.
 #![forbid(unsafe_code)]
 
 use std::path::Path;

@@ -263,7 +263,7 @@ impl Field {
         Process::start("a unit", &mut command)
     }
 
-    /// Takes what the units have said.
+    /// Reads the messages of the units.
     fn listen(&mut self) {
         for member in 0..self.members.len() {
             let lines = self.members[member].process.as_mut().map_or_else(Vec::new, Process::lines_so_far);
@@ -356,8 +356,8 @@ impl Field {
         (count, longest_ns)
     }
 
-    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted
-    /// after all, and each start of the node begins a term in which it lasts anew.
+    /// Latest time before `end_ns` at which a lease can have ended. Its holder's last claim may have been granted
+    /// without an answer, and each restart of the node begins a term that extends the lease.
     fn expiry_ns(&self, application: usize, tenure: &Tenure, end_ns: i64) -> i64 {
         let holder = &self.members[application * UNITS + tenure.unit];
         let events = holder.killed_ns.iter().chain(&self.ready_ns).filter(|at| **at < end_ns);

@@ -1,4 +1,4 @@
-//! An archive beside a driver, both on this thread: what is published is recorded, what is recorded is replayed.
+//! An archive beside a driver on one thread records publications and replays the recordings.
 
 use std::path::Path;
 

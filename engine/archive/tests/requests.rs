@@ -1,4 +1,4 @@
-//! Requests beside recording and replay: tokens, response channels, sessions that are not active, what counters show.
+//! Further requests: tokens, response channels, inactive sessions, counters.
 
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext};
 use harrier_archive::codec::{ReplayRequest, Request, RequestBody, Response, Signal};

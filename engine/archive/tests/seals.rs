@@ -1,4 +1,4 @@
-//! Recordings whose frames are stamped: damage is found by every replay, and what others have written is left alone.
+//! Stamped recordings: every replay finds damage, and frames of other implementations are left alone.
 
 use std::path::PathBuf;
 
@@ -208,7 +208,7 @@ fn another_make_of_archive_takes_the_seals_of_what_it_changes() {
         let (id, publication) = record(&mut world, None, 0..100);
         let position = stop(&mut world, publication);
         if is_extended {
-            // The bytes in the segment stay stamped; what another make appends is not.
+            // The existing bytes stay stamped; frames that another implementation appends do not.
             world = restart(world, false, unstamped);
             let channel = continuation(&world, position);
             let (_, publication) = record(&mut world, Some((id, &channel)), 100..150);

@@ -1,4 +1,4 @@
-//! Work on the files of an archive: what it changes, byte by byte, and when it refuses.
+//! Offline changes to the files of an archive, compared byte by byte, and refusals.
 
 use std::path::Path;
 

@@ -123,7 +123,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The bytes of a file within which its content lies.
+/// Length of the used part of a file, bytes.
 fn used(bytes: &[u8]) -> u64 {
     bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last as u64 + 1)
 }

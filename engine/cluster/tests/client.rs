@@ -19,7 +19,7 @@ const PATIENCE_NS: i64 = 60_000_000_000;
 const SESSION: i64 = 5;
 const TERM: i64 = 3;
 
-/// A connect request as it came.
+/// A received connect request.
 #[derive(Debug, Clone)]
 struct Connect {
     correlation_id: i64,
@@ -395,7 +395,11 @@ fn refusals_are_told_in_the_clusters_words() {
         world.until("room", |world| world.egress.as_mut().unwrap().offer(&buffer[..length]).ok());
         let error = world.error();
         assert!(
-            matches!(&error, ClusterClientError::Refused { code: actual, detail: words } if *actual == code && words == detail),
+            matches!(
+                &error,
+                ClusterClientError::Refused { code: actual, detail: words }
+                    if *actual == code && words == detail
+            ),
             "{error}"
         );
         assert_eq!(world.client.state(), ClientState::Closed);

@@ -109,7 +109,7 @@ fn text_of(message: &SnapshotMessage<'_>) -> String {
     }
 }
 
-/// A snapshot as text, with what the service has written behind it; what is read is also written back.
+/// Reads a snapshot as text, with the service's state after it; checks that its messages encode to the same bytes.
 fn snapshot(name: &str) -> (Vec<String>, Vec<Vec<u8>>) {
     let recording = testdata(name);
     let (mut texts, mut state, mut is_over) = (Vec::new(), Vec::new(), false);

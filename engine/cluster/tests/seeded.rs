@@ -1,4 +1,4 @@
-//! Members whose recording.log was seeded from a snapshot (spec 04 §6.6): the log begins anew at position 0.
+//! Members whose recording.log was seeded from a snapshot (spec 04 §6.6): the log restarts at position 0.
 
 use std::path::Path;
 

@@ -118,7 +118,7 @@ impl World {
         loader.poll(&mut self.aeron, &mut self.archive, &PausingClock.now()).map(|_| ())
     }
 
-    /// Loads a snapshot: what was in it, and the loader behind END.
+    /// Loads a snapshot and returns its messages, with the loader after END.
     fn load(
         &mut self,
         recording_id: i64,

@@ -1,4 +1,4 @@
-//! Backups and standbys: what a member answers them, and how it fetches the snapshots that they have (spec 04 §8).
+//! Backups and standbys: a member's answers to them, and replication of their snapshots (spec 04 §8).
 
 use std::path::Path;
 

@@ -81,7 +81,7 @@ fn label(client: &Client, id: i32) -> String {
     client.counters().into_iter().find(|counter| counter.0 == id).expect("the counter").3
 }
 
-/// Settings and what is seen of them.
+/// Settings and their visible effects.
 const ROWS: &[(&[(&str, &str)], Check)] = &[
     (&[("AERON_TERM_BUFFER_LENGTH", "128k")], |_, _, client| {
         assert_eq!(client.exclusive(&udp(), 10).term_buffer_length(), 128 << 10);

@@ -1,4 +1,4 @@
-//! The released Java archive client against our archive, and the released ArchiveTool on what our archive wrote.
+//! The released Java archive client against our archive, and the released ArchiveTool on our archive's files.
 
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,7 @@ impl OurArchive {
         ))
     }
 
-    /// Runs the released tool and returns what it says.
+    /// Runs the released tool and returns its output.
     fn tool(&self, arguments: &[&str]) -> String {
         let folder = self.directory.join("archive");
         let mut all = vec![folder.to_str().unwrap()];

@@ -108,7 +108,7 @@ fn claims_are_committed_aborted_and_left() {
             peer.call_beside(&mut client, "hang name=p length=200");
             peer.call_beside(&mut client, "send name=p length=500 count=3 from=2");
             client.receive(&mut subscription, 2..5, 500);
-            // The driver counts behind what it does.
+            // The driver updates the counter after the action.
             client.until("the count", |aeron| {
                 (aeron.counters().value(UNBLOCKED_PUBLICATIONS) == 1).then_some(())
             });
@@ -209,7 +209,7 @@ fn a_driver_that_is_killed_and_comes_back_is_a_time_out_to_the_client() {
     assert!(refused["error"].as_str().unwrap().contains(Kind::C.closed_client()), "{refused}");
     let errors = peer.exit();
     assert!(errors.contains("1000: MediaDriver keepalive: age="), "{errors}");
-    // The driver that came back serves a new client.
+    // The restarted driver serves a new client.
     let mut next = Kind::C.client(&aeron);
     next.call(&format!("subscribe name=s channel={IPC} stream=10"));
     next.call(&format!("publish name=p channel={IPC} stream=10"));

@@ -1,5 +1,5 @@
-//! The released service container as a process of its own on our consensus module: it starts from what our node has
-//! written, and our node from what it has.
+//! The released service container in a separate process on our consensus module: each starts from the other's
+//! snapshots.
 
 use std::path::{Path, PathBuf};
 

@@ -27,7 +27,7 @@ enum Owner {
     Other(i64),
 }
 
-/// A counter without what two runs of one driver differ in.
+/// The reproducible part of a counter.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     type_id: i32,
@@ -60,7 +60,7 @@ fn key_of(type_id: i32, key: &[u8]) -> Vec<u8> {
             without_numbers(std::str::from_utf8(&key[8..8 + length]).unwrap()).into_bytes()
         }
         1..=5 | 9 | 10 | 12 | 13 | 17 | 19 | 20 => key[8..].to_vec(),
-        // Behind the channel the C driver leaves what was there.
+        // The C driver leaves old bytes after the channel.
         6 | 7 | 18 => {
             let length = i32::from_le_bytes(key[..4].try_into().unwrap()) as usize;
             key[..4 + length].to_vec()

@@ -156,7 +156,7 @@ impl World {
         self.start(wait_type);
     }
 
-    /// Runs the Go client; it checks what it gets itself.
+    /// Runs the Go client, which checks the answers.
     fn client(&self, arguments: &str) -> Value {
         let mut command = gopeer("client", &self.aeron_directory());
         command.args(["-ingress-endpoints", &format!("0=127.0.0.1:{}", self.ingress_port)]);
@@ -206,7 +206,7 @@ impl World {
         self.transcripts[service_id].extend(events);
     }
 
-    /// Waits until a service has said so many times what is wanted; returns the first of it.
+    /// Waits until a service has printed matching lines `count` times; returns the first one.
     fn until_said(
         &mut self,
         service_id: usize,
@@ -425,7 +425,7 @@ fn a_killed_service_ends_the_node_and_both_come_back_from_the_log() {
     let mut world = World::new(1);
     world.start(0);
     world.client("-count 10 -size 9000 -window 4 -script add,internal,get");
-    // Echoes, two sums, an offer, what is offered, and the question for the sum.
+    // Echoes, two sums, an offer, the offered message, and the query of the sum.
     let is_message = |event: &Value| event["ev"] == "OnSessionMessage";
     let messages = 10 + 5;
     world.until_said(0, "all messages", messages, is_message);

@@ -1,5 +1,5 @@
-//! Streams of aeron-go through our driver: among its own programs, and between it and a Java client. Its programs
-//! check what they get and tell a checksum.
+//! Streams of aeron-go through our driver: among its own programs, and with a Java client. Its programs verify the
+//! received messages and print a checksum.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end; returns what it found.
+    /// Waits for the program's end and returns its result.
     fn end(mut self) -> Value {
         let result = self.until("result");
         let status = self.0.wait();

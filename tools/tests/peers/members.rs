@@ -15,7 +15,7 @@ use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
 
-/// Counts what it is sent, with a hash over all of it, and answers with both.
+/// Counts and hashes the received messages and answers with both.
 #[derive(Default)]
 struct Tally {
     count: u64,

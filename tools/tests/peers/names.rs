@@ -1,4 +1,4 @@
-//! Our driver and the released drivers tell each other their names.
+//! Name resolution between our driver and the released drivers.
 
 use crate::peers::peer::{Kind, Peer, texts, with_each_peer};
 use crate::support::binaries::OurDriver;

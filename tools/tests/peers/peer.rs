@@ -244,7 +244,7 @@ pub fn build(
     Ok(product)
 }
 
-/// The text of files and of what lies directly in folders.
+/// Text of files, and of files directly in folders.
 fn read(paths: &[PathBuf]) -> std::io::Result<String> {
     let mut files = Vec::new();
     for path in paths {
@@ -341,7 +341,7 @@ impl Peer {
         self.finish(pending)
     }
 
-    /// Runs a command that must be refused; returns what it says.
+    /// Runs a command that must be refused and returns the answer.
     pub fn refused(&mut self, line: &str) -> Value {
         let pending = self.begin(line);
         let reply = self.reply(pending);
@@ -349,7 +349,7 @@ impl Peer {
         reply
     }
 
-    /// Ends the client in good order and returns what it wrote to standard error.
+    /// Ends the client cleanly and returns its standard error.
     pub fn exit(mut self) -> String {
         self.call("exit");
         assert!(self.process.wait().success());

@@ -148,7 +148,7 @@ impl Pair {
     }
 }
 
-/// The released tool finds nothing wrong with what ours has written.
+/// The released tool verifies the replicated recordings.
 fn verify(folder: &Path) {
     let arguments = [folder.to_str().unwrap(), "verify", "-a"];
     let (_, output, errors) = crate::support::process::Process::finish(
@@ -162,7 +162,7 @@ fn named(name: &str, recording: i64, position: i64, has_subscription: bool) -> (
     (name.to_owned(), recording, position, has_subscription)
 }
 
-/// All of a stopped recording, then nothing, then what has no end but a stop position.
+/// Copies a stopped recording, again with nothing to add, and then a live one up to a stop position.
 fn copies(pair: &mut Pair, from: &str, to: &str) {
     // The client is on the released driver, which ours is not.
     let (channel, location) = match from {
@@ -241,7 +241,7 @@ fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
     assert_eq!(stop, 1_500 * FRAME);
 }
 
-/// Replications that fail; returns what the target says.
+/// Replications that fail; returns the error texts of the target.
 fn failures(pair: &mut Pair, from: &str, to: &str) -> Vec<String> {
     let mut errors = Vec::new();
     let id = pair.replicate(from, to, 99, "");
@@ -306,7 +306,7 @@ fn a_copy_of_ours_goes_over_to_the_live_stream() {
         assert!(merged >= position);
         let sent = pair.java.call(&format!("send name=p length={LENGTH} from=900 count=900"));
         let end = number(&sent, "position");
-        // Behind the merge both write what the publisher sends, each in its own time.
+        // After the merge both archives record the publisher's stream independently.
         pair.java.call(&format!("archive-await archive={to} recording={target} position={end}"));
         pair.java.call(&format!("archive-await archive={from} recording={source} position={end}"));
         pair.same_files((from, source), (to, target), 0..end);

@@ -233,7 +233,7 @@ impl Stage {
         }
     }
 
-    /// Ends all and returns what the relay has seen.
+    /// Ends both sides and returns the relay's steps.
     fn end(self) -> Vec<Step> {
         let steps = self.relay.steps();
         if let Receiver::Theirs(peer) = self.receiver {

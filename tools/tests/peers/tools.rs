@@ -140,7 +140,7 @@ fn the_released_monitors_read_our_running_node() {
         well(released("io.aeron.archive.ArchiveTool", &[folder, "pid"])).trim(),
         node.process.id().to_string()
     );
-    // Ours refuses to change what a live archive writes, and shows it.
+    // Our tool refuses to change the files of a running archive, but reads them.
     let (code, text) = ours(&["archive", folder, "mark-invalid", "0"]);
     assert!(code == 1 && text.contains("active mark file"), "{text}");
     assert_eq!(json(&["archive", folder, "describe", "--json"])["recordings"][0]["stream_id"], 100);

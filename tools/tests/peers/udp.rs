@@ -159,7 +159,7 @@ fn a_rejected_image_and_a_revoked_publication_end_on_both_sides(kind: Kind) {
     peer.call_beside(&mut client, "reject name=s reason=not-wanted");
     client
         .until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_RECEIVED) > 0).then_some(()));
-    // The stream may be back before anybody sees that it was gone: a heartbeat asks for it anew.
+    // The stream may return before its loss is observed, because a heartbeat requests a new SETUP.
     let image = &images["images"][0]["correlation"];
     peer.call_beside(&mut client, &format!("unavailable name=s image={image}"));
     drop(publication);

@@ -20,8 +20,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program. Its three standard streams belong to this value, and where `setpriv` is installed it dies with
-    /// the thread that calls this, so that nothing is left when a test program is killed.
+    /// Starts a program with piped standard streams. Where `setpriv` is installed, the program is killed with the
+    /// calling thread, so that it does not outlive a killed test.
     pub fn start(name: &str, command: &mut Command) -> Self {
         let mut child = bound_to_this_thread(command)
             .stdin(Stdio::piped())
@@ -122,7 +122,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the end of the process and of what it wrote to standard error.
+    /// Waits for the end of the process and of its standard error.
     pub fn wait(&mut self) -> ExitStatus {
         let name = format!("the end of {}", self.name);
         let status = until(&name, || self.child.try_wait().unwrap());

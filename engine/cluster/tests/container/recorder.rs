@@ -1,4 +1,4 @@
-//! A service that notes every callback and does what messages tell it.
+//! A service that records every callback and follows instructions in messages.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -25,7 +25,7 @@ const TERM_LENGTH: i32 = 64 << 10;
 /// Bytes that the log events of these tests begin their time with.
 pub const FIRST_TIME: i64 = 1_000;
 
-/// An ack as it came.
+/// A received ack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     pub log_position: i64,
@@ -111,7 +111,7 @@ impl Recovery {
     }
 }
 
-/// A container that runs, with what it has seen.
+/// A running container with its observed events.
 pub struct Running {
     thread: SharedThread,
     pub seen: Seen,
@@ -285,7 +285,7 @@ impl Module {
         self.recovery = None;
     }
 
-    /// Lets the commit position's counter go, as a dead module does.
+    /// Frees the commit position counter, as the end of a module does.
     pub fn drop_commit_position(&mut self) {
         self.commit = None;
     }

@@ -144,7 +144,7 @@ impl Node {
         Self::try_start(directory, ports, plan).unwrap()
     }
 
-    /// Starts a node; what keeps a part from starting is returned as text.
+    /// Starts a node. Returns the error text when a part fails to start.
     pub fn try_start(directory: &Path, ports: &[u16], plan: &Plan) -> Result<Self, String> {
         let now = PausingClock.now();
         let (errors, seen) = (Seen::default(), Seen::default());
@@ -292,7 +292,7 @@ impl Node {
         self.await_value(counter::STATE, value::ACTIVE);
     }
 
-    /// Waits until an agent says that it ends; returns what it says.
+    /// Waits until an agent ends and returns its error text.
     pub fn until_end(&mut self, role: &str) -> String {
         let errors = self.errors.clone();
         self.until(&format!("the end of {role}"), |_| {
