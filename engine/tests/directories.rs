@@ -1,4 +1,4 @@
-//! The directories that a node refuses, so that it never loses or forgets a log.
+//! Directories that a node refuses, so that it never loses a log.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn refusal(context: NodeContext) -> String {
     }
 }
 
-/// All files below a directory with their bytes.
+/// All files below a directory with their contents.
 fn content(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {

@@ -16,7 +16,7 @@ use harrier::client::ClientError;
 const INVALID_PACKETS: i32 = 14;
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
 
-/// Environment of a test that runs again inside another process.
+/// Environment variable for a test that runs again in another process.
 const INSIDE: &str = "HARRIER_TEST_INSIDE";
 
 /// Runs a program that must fail and returns its error output.
@@ -28,7 +28,7 @@ fn fails(command: &mut Command) -> String {
     errors
 }
 
-/// Members string of ports that are free, and the ports.
+/// Members string with free ports, and the ports.
 fn free_members() -> (String, Vec<u16>) {
     let ports: Vec<_> = (0..5).map(|_| free_port()).collect();
     let endpoints: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
@@ -39,7 +39,7 @@ fn backoff() -> Vec<String> {
     ["--idle", "backoff", "--max-seconds", "30"].map(String::from).to_vec()
 }
 
-/// This test program once more, for the one test that does the inner part.
+/// Runs this test program again for the inner part of one test.
 fn inner_test(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("bad_input::{name}"), "--nocapture"]);
@@ -49,7 +49,7 @@ fn inner_test(name: &str) -> Command {
 #[test]
 fn a_second_node_on_the_same_directories_is_refused() {
     let mut node = OurNode::start(&["--idle", "backoff"]);
-    // The same driver directory, then only the same directory of archive and cluster.
+    // First the same driver directory, then only the same directory of archive and cluster.
     let error = fails(&mut node_command(node.directory(), node.members(), &backoff()));
     let aeron = node.aeron_directory();
     assert!(
@@ -133,7 +133,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     let home = directory("node");
     let file = home.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
-    // Below a file, and where not even root may write.
+    // Below a file, and where even root cannot write.
     for parent in [file.as_path(), Path::new("/proc/sys")] {
         let error = fails(harrier_driver().arg(format!("-Daeron.dir={}", parent.join("aeron").display())));
         assert!(error.contains(parent.to_str().unwrap()), "{error}");
@@ -168,7 +168,7 @@ fn garbage_at_each_port_is_counted_and_survived() {
             datagram[6..8].copy_from_slice(&((round % 14) as u16).to_le_bytes());
         }
         for port in &ports {
-            // Nobody listens at some of the ports of a single member.
+            // Some ports of a single member have no listener.
             let _ = sender.send_to(&datagram, ("127.0.0.1", *port));
         }
     };

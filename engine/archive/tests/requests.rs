@@ -10,7 +10,7 @@ use harrier_ringbuf::Clock;
 
 use crate::rig::{CHANNEL, STREAM_ID, World};
 
-/// Records 500 messages; returns the recording and where it stopped.
+/// Records 500 messages; returns the recording id and stop position.
 fn record(world: &mut World) -> (i64, i64) {
     let location = SourceLocation::Local;
     let start = world.client.start_recording(&world.aeron, CHANNEL, STREAM_ID, location, true).unwrap();

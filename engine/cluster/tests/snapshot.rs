@@ -243,7 +243,7 @@ fn a_replay_that_is_broken_off_is_not_a_snapshot_cut_short() {
         matches!(error, SnapshotError::BrokenOff { recording_id: id, .. } if id == recording_id),
         "{error}"
     );
-    // The recording is whole: another replay of it is read to its end.
+    // The recording is intact: another replay reads it to the end.
     assert_eq!(world.load(recording_id, EXPECTED).unwrap().0.len(), 3_000);
 }
 

@@ -31,7 +31,7 @@ fn clients_close_when_their_driver_goes_and_new_ones_find_the_next() {
             stop(driver);
         }
         if !is_killed {
-            // Told by the heartbeat that a driver takes back.
+            // The driver resets the heartbeat, which ends the client.
             let error = end_of(&mut client);
             assert!(matches!(error, ClientError::DriverTimeout { .. }), "{error}");
             assert!(matches!(client.aeron.add_publication("aeron:ipc", 11), Err(ClientError::Closed)));

@@ -1,4 +1,4 @@
-//! Files of our driver as others read them: the released tools, and a program that knows only the protocol's offsets.
+//! Files of our driver, read by the released tools and by a program that knows only the protocol's offsets.
 
 use std::process::Command;
 
@@ -125,7 +125,7 @@ fn our_commands_say_the_same(driver: &OurDriver, theirs: &[(i32, &str)], losses:
     };
     let stat: Value = serde_json::from_str(&ours("stat", &["--json"])).unwrap();
     let counters = stat["counters"].as_array().unwrap();
-    // The first line is one of the time, and each tool was a client for a moment.
+    // The first line holds the time, and each tool was a client for a moment.
     let is_counter = |label: &str| !label.starts_with("Aeron Stat") && !label.starts_with("client-heartbeat");
     for (id, label) in theirs.iter().filter(|(_, label)| is_counter(label)) {
         let counter =

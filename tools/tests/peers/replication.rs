@@ -15,7 +15,7 @@ const LENGTH: usize = 200;
 const FRAME: i64 = 256;
 const SEGMENT: i64 = 128 << 10;
 
-/// The released driver and archive with a client, and an archive of ours that the same client is connected to.
+/// The released driver and archive with a client that is also connected to our archive.
 struct Pair {
     java: Peer,
     java_control: String,
@@ -76,7 +76,7 @@ impl Pair {
         folder.join(format!("{recording}-{base}.rec"))
     }
 
-    /// Records on the archive of that name; the publication `p` stays.
+    /// Records on the archive with that name; the publication `p` stays open.
     fn record(&mut self, archive: &str, channel: &str, source: &str, count: i64) -> (i64, i64) {
         let java = &mut self.java;
         java.call(&format!(
@@ -164,7 +164,7 @@ fn named(name: &str, recording: i64, position: i64, has_subscription: bool) -> (
 
 /// Copies a stopped recording, again with nothing to add, and then a live one up to a stop position.
 fn copies(pair: &mut Pair, from: &str, to: &str) {
-    // The client is on the released driver, which ours is not.
+    // The client uses the released driver, which our archive does not.
     let (channel, location) = match from {
         "java" => ("aeron:ipc?alias=r".to_owned(), "LOCAL"),
         _ => (format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()), "REMOTE"),

@@ -9,7 +9,7 @@ use harrier::ringbuf::Clock;
 
 use super::rest;
 
-/// A thread that rests for a millisecond and is away for longer than this was not let run, ns.
+/// A thread that sleeps for a millisecond and takes longer than this was not scheduled, ns.
 const STILL_NS: i64 = 100_000_000;
 
 /// Measures time from its start, and the part of it in which the machine stalled: a runnable thread did not run.

@@ -1,4 +1,4 @@
-//! Driver, archive and containers on one thread, and the consensus module that the test plays.
+//! Driver, archive and containers on one thread, with a simulated consensus module.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -187,7 +187,7 @@ impl harrier_ringbuf::Waiter for Pump {
     }
 }
 
-/// The consensus module that the test plays.
+/// The simulated consensus module.
 pub struct Module {
     pub aeron: Aeron,
     to_services: ExclusivePublication,
@@ -280,7 +280,7 @@ impl Module {
         });
     }
 
-    /// Recovery is over.
+    /// Ends the recovery.
     pub fn end_recovery(&mut self) {
         self.recovery = None;
     }
@@ -291,7 +291,7 @@ impl Module {
     }
 }
 
-/// All that runs.
+/// Runs one duty cycle of every part.
 pub struct World {
     pub host: Host,
     pub module: Module,
@@ -307,7 +307,7 @@ impl World {
         world
     }
 
-    /// The same with a log that the container leads.
+    /// Like the above, with a log that the container leads.
     pub fn leading() -> Self {
         let mut world = Self::started();
         world.join(0, Role::Leader, i64::MAX);
@@ -331,7 +331,7 @@ impl World {
         }
         let Self { host, module, .. } = self;
         drop(module);
-        // The next module's counters are not to be mixed up with these.
+        // The next module's counters must be distinct from these.
         let context = Context::new(host.aeron_directory());
         let mut observer = Aeron::connect(context, MappedMemory, &PausingClock.now()).unwrap();
         until(&host, "the counters' end", || {
@@ -373,7 +373,7 @@ impl World {
         })
     }
 
-    /// Waits until the first container has noted a text.
+    /// Waits until the first container has recorded a text.
     pub fn noted(&mut self, text: &str) -> String {
         self.until(text, |world| {
             world.containers[0].seen.borrow().iter().find(|line| line.contains(text)).cloned()
@@ -414,7 +414,7 @@ impl World {
         self.until("acks of the join", |world| (world.module.acks.len() >= count).then_some(()));
     }
 
-    /// Appends and commits; the position behind the message.
+    /// Appends and commits a message; returns the position after it.
     pub fn append(&mut self, message: &LogMessage<'_>) -> i64 {
         let mut buffer = vec![0; 64 << 10];
         let length = message.encode(&mut buffer).unwrap();
