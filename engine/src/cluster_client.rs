@@ -36,10 +36,10 @@ pub enum BlockingClientError {
     NoSnapshot(String),
 }
 
-/// A session with a cluster that waits for its caller, with a client of a media driver of its own.
+/// A session with a cluster whose calls block, with its own client of a media driver.
 ///
-/// Egress comes only while a call runs: call [`poll`](Self::poll) more often than the session's timeout, it keeps the
-/// session alive. For programs with a loop of their own there is [`ClusterClient`], which never waits.
+/// Egress is read only during calls. Call [`poll`](Self::poll) more often than the session timeout to keep the session
+/// alive. Programs with their own duty cycle use [`ClusterClient`], which never blocks.
 ///
 /// ```no_run
 /// use harrier::BlockingClusterClient;

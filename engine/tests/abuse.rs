@@ -20,20 +20,20 @@ const INGRESS_STREAM: i32 = 101;
 /// Maximum memory of an attack, bytes.
 const BAR: u64 = 64 << 20;
 
-/// Bytes that the file system holds of all files below a directory.
+/// Bytes that the file system allocates for all files below a directory.
 fn allocated(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries
         .map(|path| match std::fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => allocated(&path),
             Ok(metadata) => metadata.blocks() * 512,
-            // The driver has deleted it meanwhile.
+            // The driver may have deleted the file meanwhile.
             Err(_) => 0,
         })
         .sum()
 }
 
-/// Sends connect requests from one stream, each with a response channel of its own.
+/// Sends connect requests from one stream, each with its own response channel.
 fn ask_for_sessions(aeron: &mut Aeron, endpoint: &str, count: i64) {
     let channel = format!("aeron:udp?endpoint={endpoint}|term-length=64k");
     let id = aeron.add_exclusive_publication(&channel, INGRESS_STREAM).unwrap();
@@ -104,7 +104,7 @@ fn connect_requests_and_setups_of_strangers_cost_little_and_honest_clients_are_s
     forge_setups(&endpoint, 3);
     ask_for_sessions(&mut aeron, &endpoint, 40);
     let refused = aeron.counters().find(&mut |_, type_id, _| type_id == INGRESS_REFUSED).unwrap();
-    // Sixteen may wait; the others were dropped, the oldest first.
+    // Sixteen requests may be queued; the oldest were dropped.
     until("the last request", || {
         aeron.do_work(&SystemClock.now()).unwrap();
         aeron.counters().value(refused) >= 24
@@ -117,7 +117,7 @@ fn connect_requests_and_setups_of_strangers_cost_little_and_honest_clients_are_s
     let mut client = BlockingClusterClient::connect(&aeron_directory, settings).unwrap();
     client.offer(b"honest", &mut Heard::default()).unwrap();
     assert_eq!(told(&mut client, 1), ["0 has honest"]);
-    // The log of its ingress stream is allocated once its session is open: no message waits for memory later.
+    // The log of the ingress stream is allocated when its session opens, so no later message waits for memory.
     let images = aeron_directory.join("images");
     until("the memory of the client's ingress stream", || allocated(&images) >= 48 << 20);
     let long = vec![7; 100_000];

@@ -1,4 +1,4 @@
-//! The directories that a node refuses, so that it never loses or forgets a log.
+//! Directories that a node refuses, so that it never loses a log.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn refusal(context: NodeContext) -> String {
     }
 }
 
-/// All files below a directory with their bytes.
+/// All files below a directory with their contents.
 fn content(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -57,7 +57,7 @@ fn a_driver_directory_that_overlaps_with_the_nodes_is_refused() {
         let context = NodeContext { aeron_directory: base.path().join(aeron), ..cluster.context() };
         let text = refusal(context);
         let is_named = text.contains("overlap") && text.contains("choose directories apart");
-        // The parent of archive and cluster does not overlap with them; what lies in it is not a driver's.
+        // The parent of archive and cluster does not overlap with them; other files in it are not the driver's.
         assert!(
             is_named || text.contains("files that are not a media driver's (archive, cluster)"),
             "{aeron}: {text}"

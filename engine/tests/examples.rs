@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! Runs the examples and checks their output.
 
 #![allow(dead_code, reason = "the examples' own entry points are not called")]
 #![allow(clippy::duplicate_mod, reason = "each example brings what it shares with the others")]

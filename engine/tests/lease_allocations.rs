@@ -1,4 +1,4 @@
-//! Messages of leases allocate nothing: not in the client, the service, the fence, nor on the way between them.
+//! Lease messages allocate nothing in client, service, fence and transport.
 
 use std::path::Path;
 
@@ -73,7 +73,7 @@ impl World {
         self.until("the claim's answer", |world| world.client.poll_claim(id))
     }
 
-    /// A whole life of a tenure: claimed, denied to another, renewed, checked, fenced, waited for, released.
+    /// All steps of a tenure: claimed, denied to another unit, renewed, checked, fenced, waited for, released.
     fn tenure(&mut self, unit: &str, fence: &mut Fence, buffer: &mut Vec<u8>) {
         let tenure = self.claim(unit).unwrap();
         assert_eq!(self.claim("db/2"), Err(ClaimError::Denied));
@@ -82,7 +82,7 @@ impl World {
         self.until("the check's answer", |world| world.client.poll_check(id, Some(fence))).unwrap();
         assert_eq!(fence.token, tenure.token);
         for (correlation_id, token) in [(1, tenure.token), (2, 0)] {
-            // The first is echoed by the service, the second sent back by the fence.
+            // The service echoes the first message; the fence returns the second.
             fence.token = token;
             fence.wrap(correlation_id, b"message", buffer);
             let before = self.echoes;
@@ -100,8 +100,7 @@ impl World {
     }
 }
 
-/// The only thread of this program besides those that are counted: the harness of other tests allocates once a test has
-/// taken a minute.
+/// Runs without the test harness, whose thread would allocate once a test has taken a minute.
 fn main() {
     let directory = tempfile::Builder::new().prefix("harrier-leases-").tempdir_in("/dev/shm").unwrap();
     let ports = free_ports(5).unwrap();
@@ -110,18 +109,18 @@ fn main() {
     let aeron_directory = directory.path().join("node-aeron");
     let context = NodeContext::new(directory.path().join("node"), aeron_directory, 0, members);
     let settings = LeaseSettings::default();
-    // The lease service's own container has no echo: what is not of leases it ignores.
+    // The lease service ignores other messages, so a second service echoes them.
     let services =
         vec![lease_service(settings).unwrap(), fenced(Box::new(|| Box::new(EchoService)), settings).unwrap()];
     let node = Node::launch(context, services).unwrap();
     let mut world = World::new(directory.path(), ports[0]);
     let (mut fence, mut buffer) = (Fence::default(), Vec::new());
-    // Work that clients do once, with their first heartbeat, belongs to the start.
+    // One-time work of the clients, with their first heartbeat, belongs to the start.
     let end_ns = SystemClock.now().ns + WARM_UP_NS;
     while SystemClock.now().ns < end_ns {
         UNITS.iter().for_each(|unit| world.tenure(unit, &mut fence, &mut buffer));
     }
-    // If the host has held up the process until then, the work that was due is done now.
+    // Completes work that became due while the host stalled the process.
     for turn in 0..WARM_UP {
         world.tenure(UNITS[turn % 2], &mut fence, &mut buffer);
     }

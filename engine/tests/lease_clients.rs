@@ -26,7 +26,7 @@ fn a_unit_belongs_to_one_process() {
     assert_eq!(held.unit, "db/0");
     let name = format!("pid {} on ", std::process::id());
     assert!(held.holder.name.starts_with(&name) && held.holder.started_ms > 0, "{held}");
-    // The holder is alive: a tracker of the other process finds that out by its next claim and stops.
+    // The holder is alive: a tracker of the other process learns that from its next claim and stops.
     let tracker = LeaseTracker::start("db/0", Duration::from_secs(2), other.polled()).unwrap();
     until("the first refusal", || tracker.rival().is_some());
     until("the second refusal", || {
@@ -68,7 +68,7 @@ fn a_wait_for_release_fails_once_the_service_is_gone() {
     assert!(matches!(outcome, Err(BlockError::Unanswered(_))), "{outcome:?}");
 }
 
-/// A claimer of an application.
+/// An application's claimer.
 struct Theirs {
     claims: std::sync::atomic::AtomicU32,
 }

@@ -1,4 +1,4 @@
-//! The lease service's table and the copy behind a fence are the same, byte for byte, at every position of the log.
+//! The lease service's table and the copy behind a fence are identical at every position of the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use harrier::{ClusterCommand, Node, ServiceFactory};
 /// Lease tables of the services at each position of the log, in all runs of the node.
 type States = Arc<Mutex<BTreeMap<i64, Vec<(i32, Vec<u8>)>>>>;
 
-/// A service that notes its table behind every event.
+/// A service that records its table after every event.
 struct Probe<S> {
     service: S,
     table: fn(&S) -> &LeaseTable,

@@ -32,11 +32,11 @@ impl World {
         Self::with_leader_timeout(directory, ingress_port, PATIENCE_NS)
     }
 
-    /// A client that gives a session up after a time without a leader.
+    /// A client that closes a session after a time without a leader.
     fn with_leader_timeout(directory: &Path, ingress_port: u16, new_leader_timeout_ns: i64) -> Self {
         let now = SystemClock.now();
         let mut context = DriverContext::new(directory.join("client"));
-        // Drivers of one seed draw the same session ids.
+        // Drivers with one seed would draw the same session ids.
         (context.term_buffer_length, context.seed) = (64 << 10, now.ns as u64);
         let directory = context.directory.clone();
         let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
@@ -48,7 +48,7 @@ impl World {
         let mut context = LeaseClientContext::new(cluster);
         context.timeout_ns = PATIENCE_NS;
         let client = LeaseClient::new(context).unwrap();
-        // Long enough for the slowest restart: the tracker must not lose it (what must hold, 3).
+        // The duration covers the slowest restart, so that the tracker keeps its lease.
         let tracker = PolledTracker::new("db/0", 30 * SECOND).unwrap();
         Self { agents: driver.into_agents(), aeron, client, tracker }
     }
@@ -107,7 +107,7 @@ impl Place {
         let mut context = NodeContext::new(self.base.path().join("node"), aeron_directory, 0, members);
         (context.layout, context.sparse_logs, context.fresh_timestamps) = (layout, true, true);
         (context.log_term_length, context.segment_length) = (64 << 10, 128 << 10);
-        // A host may stop the whole node for seconds while its log is replayed.
+        // A host may stall the whole node for seconds while its log is replayed.
         context.properties.set("aeron.archive.connect.timeout", "60s");
         context
     }
@@ -151,7 +151,7 @@ fn survives_restarts(layout: Layout) {
         assert_eq!(world.tracker.fence(SystemClock.now().ns), Some(fence.clone()));
     }
 
-    // Released while the client is away: it finds out from the tenure that it waits for.
+    // The client learns from its wait that the lease was released while it was disconnected.
     world.release("cache", "cache/0", held.token);
     for id in waits {
         world.until("the wake-up", |world| world.client.poll_block(id)).unwrap();
@@ -172,7 +172,7 @@ fn a_tracker_and_waits_survive_restarts_of_a_node_with_threads() {
     survives_restarts(Layout::Threads);
 }
 
-/// A host that stops a duty cycle for an hour: between its beginning and the message that it takes.
+/// A host that stalls one duty cycle for an hour, between its start and the next message.
 struct AnHourLater;
 
 impl Clock for AnHourLater {
@@ -212,7 +212,7 @@ fn a_client_that_asks_and_does_not_listen_holds_up_nobody() {
     let mut request = [0; 64];
     let length = Request::List { correlation_id: 7, cursor: 0 }.encode(&mut request).unwrap();
     let (mut sent, begun_ns) = (0, SystemClock.now().ns);
-    // Answers of more than a thousand bytes each: its window is full after a hundred.
+    // Answers of more than a thousand bytes each fill the client's window after a hundred.
     while sent < 1_000 {
         let now = SystemClock.now();
         assert!(now.ns < begun_ns + PATIENCE_NS, "{sent} sent");
@@ -224,7 +224,7 @@ fn a_client_that_asks_and_does_not_listen_holds_up_nobody() {
     }
     let mut other = World::new(&place.base.path().join("other"), place.ports[0]);
     assert!(other.claim("cache", "cache/0", SECOND).is_ok());
-    // The service waits for this client once, and not for each of the 900 answers without room.
+    // The service waits for this client once instead of for each of the 900 answers without space.
     let waited_ns = SystemClock.now().ns - begun_ns;
     assert!(waited_ns < 45 * SECOND, "{waited_ns} ns");
     // The service closed its session. Once the client listens it opens another one and is served again.
@@ -243,7 +243,7 @@ impl EgressListener for Answers {
     }
 }
 
-/// A bare session asks for another one's end, once.
+/// A session requests the end of another one, once.
 fn ask_for_the_end(world: &mut World, bare: &mut ClusterClient, session_id: i64) -> AnswerCode {
     let mut request = [0; 24];
     Request::EndSession { correlation_id: 1, session_id }.encode(&mut request).unwrap();
@@ -257,7 +257,7 @@ fn ask_for_the_end(world: &mut World, bare: &mut ClusterClient, session_id: i64)
 
 #[test]
 fn a_session_that_broke_off_is_ended_before_the_next_one_is_used() {
-    // Spec 05 L2: what is on its way in it is not granted behind a denial.
+    // Spec 05 L2: a claim in flight must not be granted after a denial.
     let place = Place::new();
     let node = place.start(Layout::Fused);
     let mut world = World::new(place.base.path(), place.ports[0]);

@@ -1,4 +1,4 @@
-//! Leases on a composed node: claims, denials, waits, fences, limits, and what a restart leaves of them.
+//! Leases on a composed node: claims, denials, waits, fences, limits, and restarts.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A cluster in a directory of its own, with a client of its leases.
+/// A cluster in a separate directory, with a lease client.
 pub struct Rig {
     pub cluster: crate::support::Cluster,
     settings: LeaseSettings,
@@ -107,7 +107,7 @@ impl Rig {
         let ingress = context.members.split(',').nth(1).unwrap().to_owned();
         let egress = "aeron:udp?endpoint=127.0.0.1:0|term-length=64k";
         let mut context = LeaseClientContext::new(ClusterClientContext::new(format!("0={ingress}"), egress));
-        // Restarts on a busy host take their time.
+        // Restarts on a busy host are slow.
         context.timeout_ns = PATIENCE_NS;
         context
     }
@@ -143,7 +143,7 @@ impl EgressListener for Heard {
     }
 }
 
-/// Returns the content of the service behind the fence.
+/// Returns the state of the service behind the fence.
 fn kept(client: &mut BlockingClusterClient, heard: &mut Heard) -> String {
     heard.texts.clear();
     client.offer(b"tell", heard).unwrap();
@@ -242,7 +242,7 @@ fn a_lease_that_is_not_renewed_expires_and_wakes_who_waits() {
 
 #[test]
 fn bad_input_is_refused_before_anything_is_sent() {
-    // Spec 05 L6. There is no node: what is refused at once was not sent.
+    // Spec 05 L6. Without a node, a request that is refused immediately was not sent.
     let rig = Rig::new(LeaseSettings::default());
     let client = rig.client();
     for (application, unit, duration, field) in [
@@ -309,7 +309,7 @@ fn each_limit_says_which_one_it_is() {
     assert_eq!(client.pin("more", "m"), Err(PinError::TooManyLeases { limit: 2 }));
     client.pin("db", "m").unwrap();
     assert_eq!(client.pin("db", "n"), Err(PinError::TooManyPins { limit: 1 }));
-    // Calls of one client reach the service in their order.
+    // Calls of one client reach the service in order.
     let mut polled = client.polled();
     let wait = polled.start_block("db", SystemClock.now().ns).unwrap();
     let error = client.block_until_leadership_released("cache", &Cancel::new()).unwrap_err();
@@ -331,7 +331,7 @@ fn each_limit_says_which_one_it_is() {
 
 #[test]
 fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
-    // Spec 05 L10, L20; live, and again in the replay of the log and of a snapshot.
+    // Spec 05 L10, L20: live, in the replay of the log, and after a snapshot.
     let rig = Rig::new(LeaseSettings::default());
     let node = rig.start();
     let client = rig.client();
@@ -385,7 +385,7 @@ fn a_fenced_message_of_an_older_tenure_never_reaches_the_service() {
     node.stop().unwrap();
 }
 
-/// Leases as they are, without what time changes.
+/// Time-independent facts of all leases.
 fn facts(client: &BlockingLeaseClient) -> Vec<(String, String, u64, u32)> {
     let leases = client.list().unwrap().leases;
     leases
@@ -423,7 +423,7 @@ fn leases_pins_and_waits_survive_restarts() {
     let pins = client.pinned().unwrap();
     let pin = |application: &str| PinInfo { application: application.into(), entity: "backup".into() };
     assert_eq!(pins, [pin("cache"), pin("next")]);
-    // No wake-up is lost over a restart.
+    // A restart loses no wake-up.
     client.release("db", "db/0", db.token).unwrap();
     waiting.join().unwrap().unwrap();
     drop(client);
@@ -502,7 +502,7 @@ fn garbage_changes_nothing() {
     assert_eq!(facts(&client), before);
     raw.close();
     node.stop().unwrap();
-    // Replayed, it is the same.
+    // The replay gives the same result.
     let node = rig.start();
     assert_eq!(facts(&client), before);
     drop(client);

@@ -21,7 +21,7 @@ use harrier::{
 };
 
 const PATIENCE_NS: i64 = 60_000_000_000;
-/// Names the directory of the node whose services a child process runs.
+/// Environment variable with the directory of the node whose services a child process runs.
 const CHILD_BASE: &str = "HARRIER_TEST_CHILD_BASE";
 
 /// Stores messages of clients and of other services, and returns them on request.
@@ -213,7 +213,7 @@ fn services_of_a_child_process() {
     services.stop().unwrap();
 }
 
-/// A child that does not outlive its test.
+/// A child that is killed with its test.
 struct Process(Child);
 
 impl Process {
@@ -252,7 +252,7 @@ fn a_service_in_another_process_is_one_of_the_nodes() {
     until("the end", || node.has_ended_as_told());
     node.stop().unwrap();
 
-    // Again from the snapshot, the service before its node.
+    // Restart from the snapshot, the service before its node.
     let child = Process::start(base.path());
     let node = start();
     until("readiness", || node.is_ready());

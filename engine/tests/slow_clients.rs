@@ -1,4 +1,4 @@
-//! A client that does not read its egress loses its session and does not hold up the others.
+//! A client that does not read its egress loses its session and does not block others.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use harrier::{BlockingClusterClient, ServiceFactory};
 
 const PATIENCE_NS: i64 = 60_000_000_000;
 const ROUND_TRIPS: usize = 5_000;
-/// Attempts at a comparison of times, which the host may spoil.
+/// Attempts at a time comparison, which the host may disturb.
 const ATTEMPTS: usize = 5;
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl EgressListener for Echoes {
     }
 }
 
-/// Echoes messages and keeps the ids of sessions that the service side closed.
+/// Echoes messages and records the ids of sessions that the service side closed.
 struct Echo {
     closed: Arc<Mutex<Vec<i64>>>,
 }
@@ -64,7 +64,7 @@ impl ClusteredService for Echo {
     }
 }
 
-/// A client that sends and does not read once it is connected.
+/// A client that sends but does not read once connected.
 struct Deaf {
     aeron: Aeron,
     client: ClusterClient,
@@ -99,7 +99,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The 99th percentile of round trips, ns. A deaf client sends beside each of them.
+/// The 99th percentile of round trips, ns, while a non-reading client sends too.
 fn p99_ns(client: &mut BlockingClusterClient, mut deaf: Option<&mut Deaf>) -> i64 {
     let mut times = Vec::with_capacity(ROUND_TRIPS);
     let mut echoes = Echoes::default();

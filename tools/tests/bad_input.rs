@@ -16,10 +16,10 @@ use harrier::client::ClientError;
 const INVALID_PACKETS: i32 = 14;
 const UNBLOCKED_PUBLICATIONS: i32 = 19;
 
-/// Environment of a test that runs again inside another process.
+/// Environment variable for a test that runs again in another process.
 const INSIDE: &str = "HARRIER_TEST_INSIDE";
 
-/// Runs a program that must fail by itself; returns what it says.
+/// Runs a program that must fail and returns its error output.
 fn fails(command: &mut Command) -> String {
     let (status, output, errors) = Process::finish("command", command);
     assert_eq!(status.code(), Some(1), "{command:?}: {status}\n{output}\n{errors}");
@@ -28,7 +28,7 @@ fn fails(command: &mut Command) -> String {
     errors
 }
 
-/// Members string of ports that are free, and the ports.
+/// Members string with free ports, and the ports.
 fn free_members() -> (String, Vec<u16>) {
     let ports: Vec<_> = (0..5).map(|_| free_port()).collect();
     let endpoints: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
@@ -39,7 +39,7 @@ fn backoff() -> Vec<String> {
     ["--idle", "backoff", "--max-seconds", "30"].map(String::from).to_vec()
 }
 
-/// This test program once more, for the one test that does the inner part.
+/// Runs this test program again for the inner part of one test.
 fn inner_test(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("bad_input::{name}"), "--nocapture"]);
@@ -49,7 +49,7 @@ fn inner_test(name: &str) -> Command {
 #[test]
 fn a_second_node_on_the_same_directories_is_refused() {
     let mut node = OurNode::start(&["--idle", "backoff"]);
-    // The same driver directory, then only the same directory of archive and cluster.
+    // First the same driver directory, then only the same directory of archive and cluster.
     let error = fails(&mut node_command(node.directory(), node.members(), &backoff()));
     let aeron = node.aeron_directory();
     assert!(
@@ -133,7 +133,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     let home = directory("node");
     let file = home.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
-    // Below a file, and where not even root may write.
+    // Below a file, and where even root cannot write.
     for parent in [file.as_path(), Path::new("/proc/sys")] {
         let error = fails(harrier_driver().arg(format!("-Daeron.dir={}", parent.join("aeron").display())));
         assert!(error.contains(parent.to_str().unwrap()), "{error}");
@@ -168,13 +168,13 @@ fn garbage_at_each_port_is_counted_and_survived() {
             datagram[6..8].copy_from_slice(&((round % 14) as u16).to_le_bytes());
         }
         for port in &ports {
-            // Nobody listens at some of the ports of a single member.
+            // Some ports of a single member have no listener.
             let _ = sender.send_to(&datagram, ("127.0.0.1", *port));
         }
     };
     (0..400).for_each(&mut send_round);
     let mut client = Client::connect(&node.aeron_directory());
-    // A node that stood still meanwhile has only what its sockets had room for.
+    // A node that stalled meanwhile has only the datagrams that its sockets could buffer.
     let mut rounds = 400..;
     client.until("invalid packets", |aeron| {
         let is_enough = aeron.counters().value(INVALID_PACKETS) > 100;
@@ -207,12 +207,12 @@ fn a_client_that_dies_inside_a_claim_blocks_nobody() {
         (!seen.is_empty()).then_some(())
     });
     assert_eq!(seen, [b"after the hole"]);
-    // The driver counts behind what it does.
+    // The driver updates the counter after the action.
     client.until("the count", |aeron| (aeron.counters().value(UNBLOCKED_PUBLICATIONS) == 1).then_some(()));
     driver.stop();
 }
 
-/// The inner part of a test above; by itself it does nothing.
+/// Inner part of a test above; does nothing when run alone.
 #[test]
 fn dies_inside_a_claim() {
     let Some(directory) = std::env::var_os(INSIDE) else { return };
@@ -224,7 +224,7 @@ fn dies_inside_a_claim() {
     client.until("the end of this process", |_| None::<()>);
 }
 
-/// Damages of a file of a node: what they do to its bytes.
+/// Ways to damage a file of a node.
 const CUT: fn(&[u8]) -> Vec<u8> = |bytes| bytes[..bytes.len().min(40)].to_vec();
 const FLIPPED: fn(&[u8]) -> Vec<u8> = |bytes| bytes.iter().map(|byte| byte ^ 0x5A).collect();
 const EMPTY: fn(&[u8]) -> Vec<u8> = |_| Vec::new();
@@ -254,7 +254,7 @@ fn damaged_files_of_a_node_are_errors_that_name_them() {
         assert!(error.contains(text), "{error}");
         std::fs::write(&path, &whole).unwrap();
     }
-    // A mark file that was never finished is made anew.
+    // An incomplete mark file is created again.
     for name in ["archive/archive-mark.dat", "cluster/cluster-mark.dat"] {
         std::fs::write(node.directory().join("node").join(name), [0; 100]).unwrap();
     }
@@ -281,7 +281,7 @@ fn too_little_space_is_an_error_that_names_directory_and_bytes() {
     Process::run("inner test", &mut in_small_file_system(home.path(), "80m", &inner).unwrap());
 }
 
-/// The inner part of a test above; by itself it does nothing.
+/// Inner part of a test above; does nothing when run alone.
 #[test]
 fn fills_a_small_file_system() {
     let Some(home) = std::env::var_os(INSIDE) else { return };

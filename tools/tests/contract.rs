@@ -16,7 +16,7 @@ fn finish(command: &mut Command) -> (i32, String, String) {
     (status.code().expect("an exit code"), output, errors)
 }
 
-/// A member string of ports that are free.
+/// A member string with free ports.
 fn free_members() -> String {
     let endpoints: Vec<_> = (0..5).map(|_| format!("127.0.0.1:{}", free_port())).collect();
     format!("0,{}", endpoints.join(","))

@@ -1,4 +1,4 @@
-//! The main job, small: orders through a node that is killed in the middle.
+//! Small version of the main scenario: orders through a node that is killed meanwhile.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ fn report(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
 }
 
-/// Real order events from the folder named by HARRIER_DATA, else generated ones of the same columns; and whether real.
+/// Order events from the folder in HARRIER_DATA, or generated ones with the same columns. The flag is true for the
+/// former.
 fn order_file(directory: &Path) -> (PathBuf, bool) {
     if let Some(folder) = std::env::var_os("HARRIER_DATA") {
         let files = std::fs::read_dir(&folder).expect("HARRIER_DATA names a folder");

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 const LAST_WORDS: &str = "Shutting down driver...";
 
-/// A driver on a directory with settings as environment variables, before anybody knows whether it serves.
+/// Command of a driver on a directory, with settings as environment variables.
 pub fn command(aeron: &Path, variables: &[(&str, &str)]) -> Command {
     let mut command = harrier_driver();
     command.env("AERON_DIR", aeron).env("AERON_THREADING_MODE", "SHARED").env("AERON_TIMER_INTERVAL", "20ms");
@@ -34,10 +34,10 @@ pub fn command(aeron: &Path, variables: &[(&str, &str)]) -> Command {
     command
 }
 
-/// A driver that serves.
+/// A running driver.
 pub fn start(aeron: &Path, variables: &[(&str, &str)]) -> (Process, Client) {
     let process = Process::start("harrier-driver", &mut command(aeron, variables));
-    // The file may still be that of the driver before.
+    // The file may still be the previous driver's.
     until("the driver's own file", || {
         let mut bytes = [0; CNC_HEADER_LENGTH];
         std::fs::File::open(aeron.join("cnc.dat")).and_then(|mut file| file.read_exact(&mut bytes)).ok()?;
@@ -48,7 +48,7 @@ pub fn start(aeron: &Path, variables: &[(&str, &str)]) -> (Process, Client) {
     (process, client)
 }
 
-/// The files of a driver as any process may open them.
+/// Files of a driver, mapped like any process can.
 pub struct Files {
     /// Commands to the driver.
     pub ring: ManyToOneRing,
@@ -71,7 +71,7 @@ impl Files {
     }
 }
 
-/// Ends a driver and checks that all it ever said were its last words.
+/// Stops a driver and checks its complete output.
 pub fn stop(mut driver: Process) {
     driver.signal("TERM");
     assert_eq!(driver.wait().code(), Some(15));
@@ -177,7 +177,7 @@ fn properties_come_from_files_and_servers_in_the_order_of_the_command_line() {
             ("initial_window_length", "65536"),
             ("socket_sndbuf_length", "0"),
             ("max_resend", "7"),
-            // The last line counts without its end, too.
+            // The last line counts even without a line end.
             ("warn_if_dirs_exists", "1"),
             ("threading_mode", "SHARED"),
         ] {
@@ -214,7 +214,7 @@ fn signals_and_terminate_commands_end_the_driver_each_with_its_code() {
     for (validator, token) in [("deny", &b"x"[..]), ("token:secret", b"secre"), ("token:secret", b"")] {
         let (driver, mut client) = start(&aeron, &[("AERON_DRIVER_TERMINATION_VALIDATOR", validator)]);
         terminate(&aeron, token);
-        // Commands are read in order: the answer to the next one says that this one has been.
+        // Commands are read in order, so the answer to the next one proves that this one was read.
         drop(client.publication("aeron:ipc?term-length=64k", 10));
         assert_eq!(error_log(&aeron), Vec::<String>::new());
         stop(driver);

@@ -1,4 +1,4 @@
-//! Runs the tests against released drivers and clients over UDP again, with our driver on the io_uring back end.
+//! Repeats the UDP tests against released drivers and clients with our driver on the io_uring back end.
 
 use std::process::Command;
 
@@ -16,6 +16,6 @@ fn peers_pass_again_on_io_uring() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
     assert!(!text.contains("running 0 tests"), "no test of {MODULES:?} ran:\n{text}");
-    // Skipped tests say so past the harness.
+    // Reports skipped tests past the harness.
     eprintln!("{errors}");
 }

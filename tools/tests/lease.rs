@@ -1,4 +1,4 @@
-//! `harrier lease` against a node with the lease service: what scripts rely on.
+//! `harrier lease` against a node with the lease service: its stable interface for scripts.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::stopwatch::Stopwatch;
 use crate::support::{directory, until};
 use serde_json::Value;
 
-/// A node with leases, and an order book that accepts fences.
+/// A node with leases and an order book that accepts fences.
 struct Leases {
     node: OurNode,
     ingress: String,
@@ -31,7 +31,7 @@ impl Leases {
         command
     }
 
-    /// Exit code and the object that was printed; errors must be silent.
+    /// Exit code and printed object; standard error must be empty.
     fn ask(&self, words: &[&str]) -> (i32, Value) {
         let (status, output, errors) = Process::finish("harrier lease", &mut self.command(words));
         assert_eq!(errors, "", "{words:?}");
@@ -87,7 +87,7 @@ fn answers_and_exit_codes() {
         assert_eq!(status.code(), Some(2), "{words:?}: {errors}");
         assert!(errors.contains(text), "{words:?}: {errors}");
     }
-    // Within the client's bounds, beyond the service's.
+    // Valid for the client, too long for the service.
     let (status, _, errors) =
         Process::finish("harrier lease", &mut leases.command(&["claim", "db", "db/0", "7200s"]));
     assert_eq!(status.code(), Some(1), "{errors}");
@@ -143,7 +143,7 @@ fn a_program_runs_only_while_its_unit_leads() {
     let token = leads["token"].as_u64().unwrap();
     assert_eq!(text_of(&file("first")), format!("{token} gw/0\n"));
 
-    // Another one is denied, or waits for its turn.
+    // Another unit is denied, or waits.
     let (code, denied) = leases.ask(&["hold", "gw", "gw/9", "--no-wait", "--duration", "2s", "--", "true"]);
     assert_eq!((code, denied["outcome"].as_str()), (3, Some("denied")));
     let mut second = hold("gw/1", "second");
@@ -174,7 +174,7 @@ fn a_unit_is_held_by_one_process() {
     let mut first = Process::start("harrier lease hold", &mut leases.command(&words));
     let leads: Value = serde_json::from_str(&first.line()).unwrap();
     assert_eq!(leads["outcome"].as_str(), Some("leads"));
-    // A one-off claim is the claim of the process that runs the command.
+    // A one-off claim belongs to the process that runs the command.
     let (code, held) = leases.ask(&["claim", "gw", "gw/0", "1s"]);
     assert_eq!((code, held["outcome"].as_str()), (3, Some("unit held")));
     assert!(
@@ -182,7 +182,7 @@ fn a_unit_is_held_by_one_process() {
         "{held}"
     );
 
-    // A second process with the name of the unit does not run its program, and ends once the first has renewed.
+    // A second process with the same unit name does not start its program, and ends once the first has renewed.
     let files = directory("lease-twice");
     let mark = files.path().join("ran");
     let words =
@@ -193,7 +193,7 @@ fn a_unit_is_held_by_one_process() {
     assert!(errors.contains("unit gw/0 is held by another process: pid "), "{errors}");
     assert!(!mark.exists());
 
-    // The successor of a holder that was killed leads once the lease has expired.
+    // The successor of a killed holder leads once the lease has expired.
     first.kill();
     let (code, output) =
         leases.ask(&["hold", "gw", "gw/0", "--duration", "2s", "--grace", "500ms", "--", "true"]);
@@ -215,7 +215,7 @@ fn a_program_is_gone_before_the_guarantee_when_the_cluster_is() {
     let mut leases = Leases::start();
     let files = directory("lease-lost");
     let path = files.path().join("program");
-    // Does not end when it is asked to.
+    // The program ignores the signal to terminate.
     let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done", path.display());
     let words = ["hold", "gw", "gw/0", "--duration", "4s", "--grace", "500ms", "--", "sh", "-c", &script];
     let mut hold = Process::start("harrier lease hold", &mut leases.command(&words));
@@ -237,7 +237,7 @@ fn the_exit_of_a_program_is_the_exit_of_its_hold() {
         Process::finish("harrier lease", &mut leases.command(&["hold", "job", "job/0", "--", "false"]));
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("exit status: 1"), "{errors}");
-    // Both have released.
+    // Both leases are released.
     assert_eq!(leases.ask(&["claim", "job", "job/1", "1s"]).0, 0);
 }
 

@@ -26,21 +26,21 @@ const APPLICATIONS: usize = 10;
 const UNITS: usize = 3;
 /// Guarantee of a true claim ticket; the tracker claims twice that.
 const DURATION_NS: i64 = 500_000_000;
-/// Longest that a lease lasts after its last claim or after the start of a term, with the allowance for drift.
+/// Maximum time for which a lease lasts after its last claim or after the start of a term, drift included.
 const LEASE_NS: i64 = 2 * DURATION_NS + 2 * DURATION_NS / 1_000 + 4_000_000;
-/// Time between two writes of a leader.
+/// Interval of a leader's writes.
 const WRITE_PERIOD_NS: i64 = 50_000_000;
-/// After which an answer is not waited for any more: the node was killed.
+/// Timeout of an answer, which the node's crash may have lost.
 const ANSWER_LIMIT_NS: i64 = 3_000_000_000;
 /// Environment variable with a unit's instructions.
 const TASK: &str = "HARRIER_CHAOS_UNIT";
 
-/// A write under a fence that has no answer yet.
+/// A fenced write without an answer yet.
 struct Write {
     sequence: u64,
     token: u64,
     sent_ns: i64,
-    /// The tenure is over for certain: the write must be refused.
+    /// True when the tenure has certainly ended, so that the write must be refused.
     is_late: bool,
 }
 
@@ -51,7 +51,7 @@ struct Unit {
     tracker: PolledTracker,
     fence: Option<Fence>,
     told_until_ns: i64,
-    /// Asks whether the tenure of `fence` is over.
+    /// True when the tenure of `fence` has ended.
     check: Option<RequestId>,
     write: Option<Write>,
     sequence: u64,
@@ -69,7 +69,7 @@ impl Unit {
             Fence { application, unit, token }
         });
         let mut context = LeaseClientContext::new(cluster);
-        // A tracker whose request has no answer stops; machines stand still.
+        // A tracker whose request times out stops, so the timeout tolerates a stalled machine.
         context.timeout_ns = PATIENCE_NS;
         Self {
             client: LeaseClient::new(context).unwrap(),
@@ -163,7 +163,7 @@ impl Unit {
         outcome == Err(CheckError::NotHeld)
     }
 
-    /// Writes under the fence that there is; an old one is used once.
+    /// Writes under the current fence; uses an old one once.
     fn write(&mut self, now_ns: i64, is_late: bool) {
         let Some(fence) = self.fence.clone() else { return };
         let Some(session) = self.client.session() else { return };
@@ -202,7 +202,7 @@ struct Tenure {
 
 /// A unit with its process.
 struct Member {
-    /// None between a kill and the next start.
+    /// `None` between a kill and the next start.
     process: Option<Process>,
     start_at_ns: i64,
     application: usize,
@@ -263,7 +263,7 @@ impl Field {
         Process::start("a unit", &mut command)
     }
 
-    /// Takes what the units have said.
+    /// Reads the messages of the units.
     fn listen(&mut self) {
         for member in 0..self.members.len() {
             let lines = self.members[member].process.as_mut().map_or_else(Vec::new, Process::lines_so_far);
@@ -298,7 +298,7 @@ impl Field {
         known.until_ns = known.until_ns.max(until);
     }
 
-    /// Kills a unit, which starts again after `pause_ns`; false when it is the only one of its application that runs.
+    /// Kills a unit, which restarts after `pause_ns`. Returns false when it is the only running one of its application.
     fn kill_unit(&mut self, member: usize, pause_ns: i64) -> bool {
         let first = member / UNITS * UNITS;
         let others = (first..first + UNITS).filter(|other| *other != member);
@@ -316,7 +316,7 @@ impl Field {
         true
     }
 
-    /// Starts the units whose pause is over.
+    /// Starts the units whose pause has ended.
     fn start_units(&mut self, now_ns: i64) {
         for member in 0..self.members.len() {
             let unit = &self.members[member];
@@ -333,12 +333,12 @@ impl Field {
         self.ready_ns.push(SystemClock.now().ns);
     }
 
-    /// Checks all tenures; returns the number of take-overs and the longest, ns.
+    /// Checks all tenures; returns the number of take-overs and the longest one, ns.
     fn judge(&self, limit_ns: i64) -> (usize, i64) {
         let (mut count, mut longest_ns) = (0, 0);
         for (application, tenures) in self.tenures.iter().enumerate() {
             for (before, after) in tenures.values().zip(tenures.values().skip(1)) {
-                // The same unit may lead again with a later token; two units never at once.
+                // The same unit may lead again with a later token; two units must never lead at the same time.
                 let overlap_ns = before.until_ns - after.first_ns;
                 assert!(
                     before.unit == after.unit || overlap_ns <= 0,
@@ -356,8 +356,8 @@ impl Field {
         (count, longest_ns)
     }
 
-    /// Latest moment before `end_ns` at which a lease can have ended: its holder's last claim may have been granted
-    /// after all, and each start of the node begins a term in which it lasts anew.
+    /// Latest time before `end_ns` at which a lease can have ended. Its holder's last claim may have been granted
+    /// without an answer, and each restart of the node begins a term that extends the lease.
     fn expiry_ns(&self, application: usize, tenure: &Tenure, end_ns: i64) -> i64 {
         let holder = &self.members[application * UNITS + tenure.unit];
         let events = holder.killed_ns.iter().chain(&self.ready_ns).filter(|at| **at < end_ns);
@@ -368,7 +368,7 @@ impl Field {
 #[test]
 fn at_most_one_unit_leads_while_units_and_the_node_are_killed() {
     let asked: Option<i64> = std::env::var("HARRIER_CHAOS_SECONDS").ok().map(|text| text.parse().unwrap());
-    // Other tests may hold the processor while this one runs with them.
+    // Other tests may occupy the processor.
     let (seconds, limit_ns) = asked.map_or((8, 10_000_000_000), |seconds| (seconds, 1_000_000_000));
     let mut field = Field::new();
     crate::support::until("leaders of all", || {

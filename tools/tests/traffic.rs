@@ -1,4 +1,4 @@
-//! `harrier ping`, `pong`, `pub`, `sub`, `rate`, `export` and `completions`, as a shell runs them.
+//! `harrier ping`, `pong`, `pub`, `sub`, `rate`, `export` and `completions`, run as commands.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -45,7 +45,7 @@ fn pings_come_back_from_another_process() {
     assert!(p50 > 0 && p50 <= max, "{document}");
     assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg"));
 
-    // Longer than a frame, at a pace of its own.
+    // Longer than a frame, at a configured rate.
     let paced = ["ping", "--count", "100", "--warmup", "0", "--length", "5000", "--rate", "2000"];
     let (code, output, errors) = finish(&[&paced[..], &streams, &patient].concat());
     assert_eq!((code, errors.as_str()), (0, ""));

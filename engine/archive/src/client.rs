@@ -127,7 +127,7 @@ pub enum ArchiveClientError {
 pub enum ArchiveAnswer {
     /// The request was carried out.
     Ok {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Id that the request asked for or made; its meaning depends on the request (spec 03 §2.8).
         relevant_id: i64,
@@ -143,28 +143,28 @@ pub enum ArchiveAnswer {
     },
     /// There is no such recording, or no further one in a listing.
     RecordingUnknown {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Recording id that was asked for.
         recording_id: i64,
     },
     /// There is no further recording subscription in a listing.
     SubscriptionUnknown {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Subscription id that was asked for.
         relevant_id: i64,
     },
     /// A recording of a listing.
     Descriptor {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Descriptor of the recording.
         descriptor: Box<RecordingDescriptor>,
     },
     /// A recording subscription of a listing.
     SubscriptionDescriptor {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Registration id of the recording's subscription.
         subscription_id: i64,
@@ -274,7 +274,7 @@ impl ArchiveClient {
     /// Connects, or reads answers.
     ///
     /// # Errors
-    /// See [`ArchiveClientError`]; after one the client is of no use any more.
+    /// See [`ArchiveClientError`]; after an error the client is unusable.
     pub fn poll(&mut self, aeron: &mut Aeron, now: &Now) -> Result<usize, ArchiveClientError> {
         self.now_ns = now.ns;
         if !self.is_connected() {
@@ -372,7 +372,7 @@ impl ArchiveClient {
     /// like any other.
     ///
     /// # Errors
-    /// As all requests.
+    /// Like all requests.
     pub fn replay_on(
         &mut self,
         publication: &mut ExclusivePublication,

@@ -91,7 +91,7 @@ impl RecordingDescriptor {
     /// Decodes the bytes after an entry's header.
     ///
     /// # Errors
-    /// Bytes that are cut.
+    /// Truncated bytes.
     pub fn from_entry(body: &[u8]) -> Result<Self, SbeError> {
         Self::from_message(&mut Decoder::body(message_header(), body)?)
     }

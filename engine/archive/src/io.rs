@@ -100,7 +100,7 @@ impl<S: Storage> Io<S> {
         ticket
     }
 
-    /// Submits an operation whose result nobody reads.
+    /// Submits an operation whose result is ignored.
     pub(crate) fn submit_and_forget(&mut self, operation: Operation) {
         let ticket = self.submit(operation);
         self.ignored.insert(ticket.0, ());

@@ -1,8 +1,7 @@
-//! The archive: records streams into files and replays them, byte for byte what Aeron's archive writes and sends.
+//! The archive: records streams into files and replays them, in the same formats as Aeron's archive.
 //!
-//! [`Archive`] is the server, one agent that lives beside a media driver; [`client::ArchiveClient`] asks it. The
-//! catalog can be read without either ([`catalog::Catalog::read`]); [`tool`] works on the files of an archive that does
-//! not run.
+//! [`Archive`] is the server, an agent beside a media driver; [`client::ArchiveClient`] is its client.
+//! [`catalog::Catalog::read`] reads a catalog without either; [`tool`] changes the files of a stopped archive.
 #![forbid(unsafe_code)]
 
 mod archive;

@@ -176,7 +176,7 @@ impl ArchiveMark {
     /// Reads the mark file of an archive's directory without changing anything; `None` when there is none.
     ///
     /// # Errors
-    /// A file of another version, one that is cut, or one that cannot be mapped.
+    /// A file of another version, a truncated file, or one that cannot be mapped.
     pub fn read<M: Memory>(memory: &M, directory: &Path) -> Result<Option<Self>, MarkFileError> {
         let path = linked(memory, directory)?.join(MARK_FILE);
         let buffer = match memory.map(&path, MapMode::ReadOnly) {
@@ -241,7 +241,7 @@ fn linked<M: Memory>(memory: &M, directory: &Path) -> Result<PathBuf, MarkFileEr
 /// Excludes every archive from the directory while the lock is held.
 ///
 /// # Errors
-/// [`MarkFileError::Active`] while an archive lives in the directory.
+/// [`MarkFileError::Active`] while an archive runs in the directory.
 pub(crate) fn lock_out<M: Memory>(
     memory: &M,
     directory: &Path,

@@ -1,8 +1,7 @@
 //! Owner records: which implementation was the last to start on a mark file (docs/protocol/own-files.md).
 //!
-//! Aeron's programs write into an existing mark file and leave the end of its header alone. An owner record there
-//! repeats process id and start time of the program that wrote it; once another program has started, the two no longer
-//! agree.
+//! Aeron's programs write into an existing mark file but leave the end of its header unchanged. An owner record there
+//! repeats the process id and start time of its writer, so the two differ once another program has started.
 
 use std::sync::atomic::Ordering;
 

@@ -1,9 +1,9 @@
-//! Segment seals: which frames of a segment file are stamped with checksums (docs/protocol/own-files.md).
+//! Segment seals: records of the stamped frames of a segment file (docs/protocol/own-files.md).
 //!
-//! Beside a segment file that our archive stamps lies `<recordingId>-<segmentBasePosition>.seal`. It names the
+//! The seal of a stamped segment file is `<recordingId>-<segmentBasePosition>.seal` in the same directory. It names the
 //! positions whose data frames carry CRC-32C in their session field (spec 03 §3.5). That checksum does not cover the
-//! frames' headers, so the seal has a checksum over the headers of the frames that begin in each 64 KiB of the segment.
-//! Frames that another archive has written are outside of the seal and are not verified.
+//! frame headers, so the seal has a checksum over the headers of the frames that begin in each 64 KiB of the segment.
+//! Frames of other implementations are outside of the seal and are not verified.
 
 use harrier_protocol::record::{HEADER_LENGTH as RECORD_HEADER, RecordKind, UnknownVersion};
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};

@@ -62,7 +62,7 @@ fn read_and_write(path: &str) -> (usize, usize) {
             "REQUEST" => {
                 let request = Request::decode(&bytes).unwrap().expect("a known request");
                 let template_id = u16::from_le_bytes([bytes[2], bytes[3]]);
-                // Requests that clients of this version send in another form are only read.
+                // Requests in forms that current clients no longer send are only decoded.
                 if request.template_id() == template_id {
                     let length = request.encode(&mut buffer).unwrap();
                     assert_eq!(buffer[..length], bytes, "{request:?}");

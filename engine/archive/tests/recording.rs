@@ -1,4 +1,4 @@
-//! An archive beside a driver, both on this thread: what is published is recorded, what is recorded is replayed.
+//! An archive beside a driver on one thread records publications and replays the recordings.
 
 use std::path::Path;
 
@@ -100,7 +100,7 @@ fn a_truncated_recording_ends_at_the_cut() {
     });
 }
 
-/// Records messages of 128 bytes with the frame; returns the recording and where it stopped.
+/// Records messages of 128 bytes with the frame; returns the recording id and stop position.
 fn record(world: &mut World, channel: &str, range: std::ops::Range<u64>) -> (i64, i64) {
     let start =
         world.client.start_recording(&world.aeron, channel, STREAM_ID, SourceLocation::Local, true).unwrap();
@@ -156,7 +156,7 @@ fn segments_are_detached_attached_and_deleted() {
     assert_eq!((start_position(&mut world), names(&world)), (SEGMENT, vec![1, 2, 3]));
     let detach = world.client.detach_segments(&world.aeron, id, 3 * SEGMENT).unwrap();
     assert_eq!(world.ok(detach), 0);
-    // A file that is no segment of the recording is not attached, and nothing changes.
+    // A file that is not a segment of the recording is not attached, and the catalog is unchanged.
     let path = world.directory.path().join("archive").join(format!("{id}-{}.rec", 2 * SEGMENT));
     let whole = std::fs::read(&path).unwrap();
     for bad in [whole[..1_000].to_vec(), vec![0; whole.len()]] {
@@ -258,7 +258,7 @@ fn a_channel_may_grow_and_moves_the_entries_behind_it() {
     assert!(matches!(world.answer(unknown), ArchiveAnswer::RecordingUnknown { .. }));
 }
 
-/// The stream of the golden recordings: three texts, one more with a reserved value, a message of three fragments.
+/// The stream of the golden recordings: three texts, one text with a reserved value, a message of three fragments.
 fn publish_golden(world: &mut World, publication: &mut ExclusivePublication) {
     world.until("the connection", |_| publication.is_connected().then_some(()));
     for number in 0..3 {

@@ -1,4 +1,4 @@
-//! Two archives, each with its driver, on this thread: recordings of one are copied into the other.
+//! Two archives, each with a driver, on one thread: recordings of one are replicated to the other.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ impl Side {
         self.client.poll(&mut self.aeron, &now).unwrap();
     }
 
-    /// Address of the archive's control channel: the first that its driver has bound.
+    /// Address of the archive's control channel: the first one that its driver has bound.
     fn control_channel(&self) -> String {
         let mut address = String::new();
         self.aeron.counters().for_each(&mut |_, type_id, key, _| {
@@ -126,7 +126,7 @@ impl World {
             Some(match world.target.client.poll_answer()? {
                 ArchiveAnswer::Ok { correlation_id, relevant_id } => News::Ok(correlation_id, relevant_id),
                 ArchiveAnswer::Error { correlation_id, code, message, .. } => {
-                    // The output of a test that fails shows the reason.
+                    // Shows the reason in the output of a failed test.
                     eprintln!("request {correlation_id}: {message}");
                     News::Error(correlation_id, code)
                 }
@@ -157,7 +157,7 @@ impl World {
         self.until("the publication", |world| world.source.aeron.exclusive_publication(id).unwrap())
     }
 
-    /// An active recording of the source.
+    /// Starts an active recording at the source.
     fn record(&mut self, channel: &str, count: u64) -> (ExclusivePublication, i64, i64) {
         let location = SourceLocation::Local;
         let start =
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// The answer to the extension that a replication makes.
+    /// Answer to the extension that a replication requests.
     fn is_subscribed(&mut self, id: i64) {
         match self.news() {
             News::Ok(correlation_id, subscription_id) if correlation_id == id => assert!(subscription_id > 0),
@@ -226,7 +226,7 @@ impl World {
         })
     }
 
-    /// A recording's bytes of one side, over all of its segments.
+    /// Bytes of a recording over all of its segments.
     fn bytes(&self, side: &str, recording_id: i64, length: i64) -> Vec<u8> {
         let folder = self._directory.path().join(side).join("archive");
         let mut bytes = Vec::new();
@@ -263,7 +263,7 @@ fn a_stopped_recording_is_copied_and_signals_come_in_order() {
     assert_eq!(copy.original_channel, CHANNEL);
     assert_eq!(world.bytes("source", source_id, stop), world.bytes("target", 0, stop));
 
-    // There is nothing left to copy.
+    // The source has no further data.
     let id = world.replicate(source_id, &ReplicationParams::default().target_recording_id(0));
     assert_eq!(world.news(), signal(Signal::Sync, id, 0, false, stop));
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
@@ -283,7 +283,7 @@ fn an_active_recording_is_copied_to_a_position_and_then_extended() {
     assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, stop));
     assert_eq!(world.described(0).session_id, 77);
 
-    // The rest follows the source until that stops.
+    // The copy follows the source until the source stops.
     let id = world.replicate(source_id, &ReplicationParams::default().target_recording_id(0));
     world.is_subscribed(id);
     assert_eq!(world.news(), signal(Signal::Extend, id, 0, true, stop));
@@ -336,7 +336,7 @@ fn a_copy_comes_over_a_response_channel() {
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
     assert_eq!(world.news(), signal(Signal::Stop, id, 0, true, stop));
     let (ours, theirs) = (world.bytes("target", 0, stop), world.bytes("source", source_id, stop));
-    // The replay draws a session of its own.
+    // The replay has a random session id.
     assert!(ours.len() == theirs.len() && ours[32..128] == theirs[32..128]);
 }
 
@@ -385,7 +385,7 @@ fn what_cannot_be_copied_is_refused() {
     let target = &mut world.target;
     assert!(target.client.replicate(&target.aeron, 0, 10, "aeron:ipc", &both).is_err());
 
-    // A recording that the source does not have.
+    // The source has no such recording.
     let id = world.replicate(4, &params());
     assert_eq!(world.news(), News::Error(id, 5));
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));
@@ -397,7 +397,7 @@ fn what_cannot_be_copied_is_refused() {
     assert_eq!(world.news(), News::Error(id, 0));
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, 0, false, -1));
 
-    // The source reads at least a frame at once.
+    // The source reads at least one frame at a time.
     let id = world.replicate(source_id, &params().file_io_max_length(32));
     assert_eq!(world.news(), News::Error(id, 0));
     assert_eq!(world.news(), signal(Signal::ReplicateEnd, id, -1, false, -1));

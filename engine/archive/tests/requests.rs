@@ -1,4 +1,4 @@
-//! Requests beside recording and replay: tokens, response channels, sessions that are not active, what counters show.
+//! Further requests: tokens, response channels, inactive sessions, counters.
 
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext};
 use harrier_archive::codec::{ReplayRequest, Request, RequestBody, Response, Signal};
@@ -10,7 +10,7 @@ use harrier_ringbuf::Clock;
 
 use crate::rig::{CHANNEL, STREAM_ID, World};
 
-/// Records 500 messages; returns the recording and where it stopped.
+/// Records 500 messages; returns the recording id and stop position.
 fn record(world: &mut World) -> (i64, i64) {
     let location = SourceLocation::Local;
     let start = world.client.start_recording(&world.aeron, CHANNEL, STREAM_ID, location, true).unwrap();

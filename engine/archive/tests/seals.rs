@@ -1,4 +1,4 @@
-//! Recordings whose frames are stamped: damage is found by every replay, and what others have written is left alone.
+//! Stamped recordings: every replay finds damage, and frames of other implementations are left alone.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ fn unstamped(context: &mut ArchiveContext) {
     context.torn_tail = TornTail::Cut;
 }
 
-/// Starts a recording, or extends one; returns its id and its publication once the first messages are recorded.
+/// Starts or extends a recording; returns its id and publication once the first messages are recorded.
 fn record(
     world: &mut World,
     extends: Option<(i64, &str)>,
@@ -43,13 +43,13 @@ fn record(
     (id, publication)
 }
 
-/// Ends a recording in good order; returns where.
+/// Stops a recording; returns its stop position.
 fn stop(world: &mut World, publication: ExclusivePublication) -> i64 {
     drop(publication);
     world.signal(Signal::Stop).1
 }
 
-/// Ends the archive in good order, or as a crash would, and starts another one.
+/// Stops the archive cleanly or as in a crash, and starts another one.
 fn restart(world: World, is_crash: bool, change: impl FnOnce(&mut ArchiveContext)) -> World {
     let World { mut agents, directory, .. } = world;
     if !is_crash {
@@ -81,7 +81,7 @@ fn flip(world: &World, name: &str, bit: usize) {
     std::fs::write(file(world, name), bytes).unwrap();
 }
 
-/// Replays from a position to the end: the numbers of the messages, and the archive's error if there is one.
+/// Replays from a position to the end; returns the message numbers and the archive's error, if any.
 fn replay(world: &mut World, id: i64, position: i64, count: usize) -> (Vec<u64>, Option<String>) {
     let subscription_id = world.aeron.add_subscription("aeron:ipc", 77).unwrap();
     let mut subscription =
@@ -109,7 +109,7 @@ fn all(count: u64) -> (Vec<u64>, Option<String>) {
     ((0..count).collect(), None)
 }
 
-/// Bytes of a frame of a message of 200 bytes.
+/// Length of a frame with a message of 200 bytes.
 const FRAME: usize = 256;
 
 #[test]
@@ -190,7 +190,7 @@ fn what_is_recorded_without_checksums_in_between_is_not_verified() {
     let channel = continuation(&world, first);
     let (_, publication) = record(&mut world, Some((id, &channel)), 100..200);
     let second = stop(&mut world, publication);
-    // A crash does not make the archive take unstamped frames for torn ones.
+    // After a crash the archive must not treat unstamped frames as torn.
     let mut world = restart(world, true, stamped);
     assert_eq!(replay(&mut world, id, 0, 200), all(200));
     let channel = continuation(&world, second);
@@ -208,7 +208,7 @@ fn another_make_of_archive_takes_the_seals_of_what_it_changes() {
         let (id, publication) = record(&mut world, None, 0..100);
         let position = stop(&mut world, publication);
         if is_extended {
-            // The bytes in the segment stay stamped; what another make appends is not.
+            // The existing bytes stay stamped; frames that another implementation appends do not.
             world = restart(world, false, unstamped);
             let channel = continuation(&world, position);
             let (_, publication) = record(&mut world, Some((id, &channel)), 100..150);
@@ -219,7 +219,7 @@ fn another_make_of_archive_takes_the_seals_of_what_it_changes() {
         let now = PausingClock.now();
         agents.iter_mut().rev().for_each(|agent| agent.on_close(&now));
         drop(agents);
-        // Another make writes its process id into the mark file and leaves the rest.
+        // Another implementation writes its process id into the mark file and leaves the rest unchanged.
         let mut bytes = std::fs::read(&mark).unwrap();
         bytes[32..40].copy_from_slice(&77_i64.to_le_bytes());
         std::fs::write(&mark, bytes).unwrap();
@@ -271,7 +271,7 @@ fn purged_segments_take_their_seals_along() {
     assert!(seals(&world).is_empty());
 }
 
-/// Starts on a directory; the error with which the archive refuses, if it does.
+/// Starts on a directory and returns the error of a refusal.
 fn refusal(world: World) -> Option<String> {
     let World { mut agents, directory, .. } = world;
     let now = PausingClock.now();
@@ -286,7 +286,7 @@ fn refusal(world: World) -> Option<String> {
 
 #[test]
 fn a_catalog_that_seals_contradict_is_refused() {
-    // Start position, initial term id, lengths, stream id; the length of the first entry, which hides the second.
+    // Start position, initial term id, lengths, stream id; the length of the first entry, which would hide the second.
     for (offset, text) in [
         (32 + 72, "matches neither its checksum nor the seal"),
         (32 + 88, "matches neither its checksum nor the seal"),

@@ -1,4 +1,4 @@
-//! Work on the files of an archive: what it changes, byte by byte, and when it refuses.
+//! Offline changes to the files of an archive, compared byte by byte, and refusals.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ type Editor = ArchiveEditor<MappedMemory, FileStorage>;
 
 const PLAIN: VerifyOptions = VerifyOptions { all_segments: true, checksum: None, torn: TornAnswer::Refuse };
 
-/// A copy of golden data; empty segment files are made long enough.
+/// Copies golden data and extends empty segment files.
 fn copy(stage: &str) -> tempfile::TempDir {
     let directory = tempfile::Builder::new().prefix("harrier-tool-").tempdir_in("/dev/shm").unwrap();
     for entry in
@@ -221,7 +221,7 @@ fn a_live_archive_is_left_alone() {
     let held = take().unwrap();
     assert!(matches!(take().err(), Some(ToolError::Mark(MarkFileError::Active { .. }))));
     drop(held);
-    // A mark file may be elsewhere, and may be cut.
+    // A mark file may be in another directory or truncated.
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     std::fs::rename(&path, elsewhere.path().join("archive-mark.dat")).unwrap();
     std::fs::write(directory.path().join("archive-mark.lnk"), format!("{}\n", elsewhere.path().display()))
@@ -295,7 +295,7 @@ fn checksums_that_were_never_written_are_reported_and_nothing_is_changed() {
         assert!(matches!(verdict, Verdict::NotStamped { frames } if frames > 100), "{verdict:?}");
         assert_eq!(catalog(&directory), before);
     }
-    // A recording that is stamped in part: frames of its own session are let be, others are not.
+    // A partly stamped recording: frames with its own session id are accepted, others are refused.
     let directory = copy("plain/extended");
     let mut editor = edit(&directory);
     editor.checksum(Checksum::Crc32c, None, false).unwrap();
@@ -311,7 +311,7 @@ fn checksums_that_were_never_written_are_reported_and_nothing_is_changed() {
 
 #[test]
 fn a_segment_that_is_shorter_than_the_recording_is_reported_with_what_is_missing() {
-    // The end of the last frame, its middle, the begin of the segment.
+    // End of the last frame, its middle, start of the segment.
     for (length, end) in [(194_432 - 131_072 - 32, None), (4_096, Some(135_168)), (0, Some(131_072))] {
         let directory = copy("plain/extended");
         let path = directory.path().join("0-131072.rec");

@@ -30,7 +30,7 @@ fn descriptor() -> RecordingDescriptor {
     }
 }
 
-/// A catalog of two recordings, and where the second begins.
+/// Builds a catalog of two recordings; also returns the offset of the second.
 fn catalog_bytes() -> (Vec<u8>, usize) {
     let (mut catalog, header) = Catalog::create(4_096, CRC);
     let mut bytes = vec![0; 4_096];
@@ -120,7 +120,7 @@ fn frame(offset: usize, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A segment of ten frames of 1 KiB, and where each begins.
+/// Builds a segment of ten frames of 1 KiB; also returns their offsets.
 fn segment_bytes(checksum: Option<Checksum>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..10_u8 {

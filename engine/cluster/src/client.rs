@@ -175,8 +175,8 @@ impl ClusterClient {
     /// Sends a message of the session; returns the position of the ingress stream.
     ///
     /// # Errors
-    /// A [retryable](ClusterClientError::is_retryable) one asks for a retry after [`poll`](Self::poll). What was sent
-    /// to a leader that died may be lost: only an answer tells.
+    /// A [retryable](ClusterClientError::is_retryable) error asks for a retry after [`poll`](Self::poll). A leader
+    /// crash may lose a sent message, so only an answer confirms it.
     #[inline]
     pub fn offer(&mut self, message: &[u8]) -> Result<i64, ClusterClientError> {
         if !self.is_connected() {
@@ -192,7 +192,7 @@ impl ClusterClient {
     /// Claims a message of `length` bytes of the session, to be written in place.
     ///
     /// # Errors
-    /// As [`offer`](Self::offer); messages that do not fit in one frame cannot be claimed.
+    /// Like [`offer`](Self::offer); messages that do not fit in one frame cannot be claimed.
     #[inline]
     pub fn try_claim(&mut self, length: usize) -> Result<ClusterClaim, ClusterClientError> {
         if !self.is_connected() {

@@ -1,7 +1,6 @@
 //! recording.log: the leadership terms and snapshots of a member (spec 04 §6.1, §6.2).
 //!
-//! [`parse`] reads a file, [`RecordingLog`] keeps one and says what to write, [`RecoveryPlan`] tells where a member
-//! begins.
+//! [`parse`] reads a file, [`RecordingLog`] changes one, and [`RecoveryPlan`] is the starting point of a member.
 
 mod entry;
 mod plan;

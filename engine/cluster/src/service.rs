@@ -58,17 +58,17 @@ pub struct LeadershipTerm {
     pub app_version: i32,
 }
 
-/// A deterministic service: what it does depends on nothing but the log (spec 04 §7.4).
+/// A deterministic service: its behaviour depends only on the log (spec 04 §7.4).
 ///
-/// Callbacks run on the container's thread, in the order of the log; after a restart they run again from the last
-/// snapshot on. One that has to wait does so in [`Cluster::idle`] and nowhere else. Timestamps are cluster time in
-/// [`Cluster::time_unit`]. A panic of a callback ends the container, and with it the node.
+/// Callbacks run on the container's thread in log order; after a restart they run again from the last snapshot on. A
+/// callback must wait only in [`Cluster::idle`]. Timestamps are cluster time in [`Cluster::time_unit`]. A panic in a
+/// callback ends the container and the node.
 pub trait ClusteredService {
-    /// The service starts: with the state that [`on_take_snapshot`](Self::on_take_snapshot) wrote into `snapshot`, or
-    /// without any. Sends nothing and schedules nothing.
+    /// The service starts. `snapshot` holds the state that [`on_take_snapshot`](Self::on_take_snapshot) wrote, if any.
+    /// Sends nothing and schedules nothing.
     ///
     /// # Errors
-    /// The service cannot start; the node then ends.
+    /// The service cannot start; the node ends.
     fn on_start(
         &mut self,
         _cluster: &mut Cluster<'_>,
@@ -104,11 +104,11 @@ pub trait ClusteredService {
     /// A timer fired, at `timestamp` or a little earlier.
     fn on_timer_event(&mut self, _cluster: &mut Cluster<'_>, _correlation_id: i64, _timestamp: i64) {}
 
-    /// The service writes its state; what it does not write is lost with the log before this position. May send, but
-    /// should not: whether a member takes a snapshot can differ between members.
+    /// The service writes its state. Unwritten state is lost, because the log before this position is not replayed. May
+    /// send, but should not: some members may skip a snapshot that others take.
     ///
     /// # Errors
-    /// There is no snapshot then; the service goes on.
+    /// The snapshot is discarded; the service continues.
     fn on_take_snapshot(
         &mut self,
         cluster: &mut Cluster<'_>,
@@ -124,8 +124,8 @@ pub trait ClusteredService {
     /// A new leadership term began.
     fn on_new_leadership_term_event(&mut self, _cluster: &mut Cluster<'_>, _term: &LeadershipTerm) {}
 
-    /// Called in every duty cycle, `now_ns` being monotonic; returns the work done. Must not change what callbacks of
-    /// the log depend on; sends nothing and schedules nothing.
+    /// Called in every duty cycle with monotonic time; returns the work done. Must not change state that log callbacks
+    /// depend on. Sends nothing and schedules nothing.
     fn do_background_work(&mut self, _cluster: &mut Cluster<'_>, _now_ns: i64) -> usize {
         0
     }

@@ -1,7 +1,7 @@
 //! Taking and loading snapshots through the archive, step by step (spec 04 §4.9, §4.14, §6.5).
 //!
-//! [`SnapshotTaker`] and [`SnapshotLoader`] never wait: their owner polls them in its duty cycle, hands them what the
-//! archive answers, and asks how far they have come. Containers and consensus modules share them.
+//! [`SnapshotTaker`] and [`SnapshotLoader`] never block: their owner polls them in its duty cycle and passes them the
+//! archive's answers. Service containers and consensus modules share them.
 
 mod loader;
 mod markers;

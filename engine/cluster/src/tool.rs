@@ -1,7 +1,7 @@
 //! Operator tools for a member (spec 04 §6.6): its files at any time, queries and commands while it runs.
 //!
-//! [`ClusterMark`] and the functions of this module read and change files; [`MembersQuery`], [`ModuleCounters`],
-//! [`PlanQuery`] and [`SnapshotQuery`] talk to a running member and are polled.
+//! [`ClusterMark`] and the functions of this module read and change files. [`MembersQuery`], [`ModuleCounters`],
+//! [`PlanQuery`] and [`SnapshotQuery`] query a running member and are polled.
 
 mod control;
 mod files;

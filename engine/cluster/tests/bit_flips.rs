@@ -10,9 +10,9 @@ use harrier_ringbuf::{Clock, Rng};
 
 use crate::rig::{Node, PATIENCE_NS, Plan, counter, directory, ports, value};
 
-/// Flips of each of the tests.
+/// Number of flips per test.
 const FLIPS: usize = 150;
-/// The part of long files in which there is more than zeros.
+/// Length of the part of long files that is not zero.
 const HEAD: u64 = 8_192;
 
 /// Outcome of a start.
@@ -27,7 +27,7 @@ fn plan() -> Plan {
     Plan { is_stamped: true, ..Plan::default() }
 }
 
-/// A node that has run twice, with two snapshots and messages behind them, and was stopped in good order.
+/// A node after two runs, with two snapshots and messages after them, that was stopped cleanly.
 fn base(directory: &Path, ports: &[u16]) {
     for life in 0..2 {
         let mut node = Node::start(directory, ports, &plan());
@@ -108,7 +108,7 @@ fn start(directory: &Path, ports: &[u16]) -> Outcome {
     outcome
 }
 
-/// All files that hold something, relative to the directory.
+/// All files with content, relative to the directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for part in ["archive", "cluster"] {
@@ -123,7 +123,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The bytes of a file within which its content lies.
+/// Length of the used part of a file, bytes.
 fn used(bytes: &[u8]) -> u64 {
     bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last as u64 + 1)
 }
@@ -156,7 +156,7 @@ fn flip_and_start(seed: u64) {
         copy(home.path(), work.path());
         let path = work.path().join(name);
         let mut bytes = std::fs::read(&path).unwrap();
-        // Three of four flips hit the content, the others lie anywhere.
+        // Three of four flips are in the content, the others anywhere.
         let limit = match number / all.len() % 4 {
             0 => bytes.len() as u64,
             1 => used(&bytes).min(HEAD),
@@ -178,7 +178,7 @@ fn flip_and_start(seed: u64) {
             }
         }
     }
-    // Both are frequent, or the test would not test.
+    // Both outcomes must be frequent for a meaningful test.
     assert!(tally.values().all(|count| *count > FLIPS / 10) && tally.len() == 2, "{tally:?}");
 }
 

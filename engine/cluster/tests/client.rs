@@ -1,4 +1,4 @@
-//! The cluster client against a cluster that the test plays (spec 04 §3.1, §3.2).
+//! The cluster client against a cluster simulated by the test (spec 04 §3.1, §3.2).
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const PATIENCE_NS: i64 = 60_000_000_000;
 const SESSION: i64 = 5;
 const TERM: i64 = 3;
 
-/// A connect request as it came.
+/// A received connect request.
 #[derive(Debug, Clone)]
 struct Connect {
     correlation_id: i64,
@@ -135,7 +135,7 @@ impl World {
         Self::new(context(), &["aeron:ipc"])
     }
 
-    /// A world whose client has its session.
+    /// A world whose client has an open session.
     fn connected(context: ClusterClientContext) -> Self {
         let mut world = Self::new(context, &["aeron:ipc"]);
         let request = world.request();
@@ -395,7 +395,11 @@ fn refusals_are_told_in_the_clusters_words() {
         world.until("room", |world| world.egress.as_mut().unwrap().offer(&buffer[..length]).ok());
         let error = world.error();
         assert!(
-            matches!(&error, ClusterClientError::Refused { code: actual, detail: words } if *actual == code && words == detail),
+            matches!(
+                &error,
+                ClusterClientError::Refused { code: actual, detail: words }
+                    if *actual == code && words == detail
+            ),
             "{error}"
         );
         assert_eq!(world.client.state(), ClientState::Closed);
@@ -483,7 +487,7 @@ fn a_leader_whose_egress_ends_is_lost_even_while_others_send() {
     let id = world.aeron.add_exclusive_publication("aeron:ipc?alias=egress", 102).unwrap();
     let other = world.until("another one", |world| world.aeron.exclusive_publication(id).unwrap());
     world.egress = Some(other);
-    // The leader's own stream is gone with the publication that was there before.
+    // The leader's stream ended with the previous publication.
     world.state(ClientState::AwaitNewLeader);
     world.new_leader(TERM + 1);
     world.state(ClientState::Connected);

@@ -1,5 +1,5 @@
-//! A service container under a consensus module that the test plays: every callback and every function of the cluster,
-//! live, in replay and from snapshots; bad snapshots, services that fail, ends of all kinds.
+//! A service container under a simulated consensus module: every callback and every function of the cluster, live, in
+//! replay and from snapshots; invalid snapshots, failing services, all kinds of termination.
 
 mod callbacks;
 mod cluster;

@@ -11,7 +11,7 @@ fn testdata(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)).unwrap()
 }
 
-/// Messages of the collection: the line of hex after each heading.
+/// Messages of the collection: the hex line after each heading.
 fn messages() -> Vec<Vec<u8>> {
     let text = String::from_utf8(testdata("messages-by-template.txt")).unwrap();
     text.lines()
@@ -69,7 +69,7 @@ fn the_recording_log_reads_as_the_specification_says() {
     assert_eq!(facts[2], (2, facts[1].1, -1, EntryType::Snapshot));
 }
 
-/// Payloads of the frames of a recording: flags and bytes. All of them lie in its first segment.
+/// Flags and payloads of a recording's frames, all of which are in its first segment.
 fn frames(recording: &[u8]) -> Vec<(u8, &[u8])> {
     let mut rest = recording;
     let mut frames = Vec::new();
@@ -109,7 +109,7 @@ fn text_of(message: &SnapshotMessage<'_>) -> String {
     }
 }
 
-/// A snapshot as text, with what the service has written behind it; what is read is also written back.
+/// Reads a snapshot as text, with the service's state after it; checks that its messages encode to the same bytes.
 fn snapshot(name: &str) -> (Vec<String>, Vec<Vec<u8>>) {
     let recording = testdata(name);
     let (mut texts, mut state, mut is_over) = (Vec::new(), Vec::new(), false);

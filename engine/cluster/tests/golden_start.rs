@@ -1,4 +1,4 @@
-//! Our node on the files that the released cluster wrote, at each stage of its life (spec 04 §11).
+//! Our node on files of the released cluster at each stage (spec 04 §11).
 
 use crate::rig::golden::{Recording, lay_out, testdata};
 use crate::rig::stub::Told;
@@ -31,8 +31,8 @@ fn plan() -> Plan {
     }
 }
 
-/// Starts a node whose only service is a stub, up to the join of the live log at `end`; snapshots that the log says are
-/// taken again are acked with recordings from `first_recording_id` on.
+/// Starts a node whose only service is a stub, up to the join of the live log at `end`. Snapshots in the log are taken
+/// again and acked with recordings from `first_recording_id` on.
 fn lead(node: &mut Node, start: i64, end: i64, replayed_snapshots: &[i64]) {
     let client_id = node.add_stub();
     node.until_acked(start, 0, client_id);
@@ -107,7 +107,7 @@ fn from_its_first_snapshot_and_the_log_behind() {
     assert_eq!(label, "Cluster recovery: leadershipTermId=0 logPosition=4416 clusterId=0");
     assert_eq!((key[28], key[32]), (1, 1));
     lead(&mut node, 4_416, 5_120, &[]);
-    // The log says SUSPEND and RESUME: the state is the one before both.
+    // After SUSPEND and RESUME in the log the state is the same as before.
     assert!(node.is_at(counter::STATE, value::ACTIVE));
     assert_eq!(next_session_id(&mut node), 8);
 }
@@ -172,7 +172,7 @@ fn two_services_whose_clock_counts_nanoseconds_and_whose_log_is_ipc() {
     node.until_leading();
     assert!(node.logged_errors().is_empty(), "{:?}", node.logged_errors());
     assert_eq!(next_session_id(&mut node), 2);
-    // A timer of half a second from now, in nanoseconds of the cluster's clock.
+    // A timer half a second from now, ns of the cluster's clock.
     let now_ns = PausingClock.now().epoch_ms * 1_000_000;
     let commit = node.counter(counter::COMMIT).unwrap();
     let deadline = now_ns + 200_000_000;

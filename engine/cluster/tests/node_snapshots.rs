@@ -1,4 +1,4 @@
-//! Snapshots of a whole node: what is in them, and what a node is that begins at one (spec 04 §4.9, §4.12).
+//! Snapshots of a whole node: their contents, and nodes that start from one (spec 04 §4.9, §4.12).
 
 use crate::rig::client::Heard;
 use crate::rig::stub::Told;

@@ -54,7 +54,7 @@ fn toggles_that_cannot_be_are_taken_back_and_said() {
     node.set(counter::NODE_TOGGLE, 9);
     node.await_value(counter::NODE_TOGGLE, value::NEUTRAL);
     node.until("the error", |node| node.is_at(counter::ERRORS, 5).then_some(()));
-    // A standby's snapshot is an action of the log and nothing else here.
+    // A standby's snapshot is only an action in the log.
     node.set(counter::TOGGLE, value::STANDBY_SNAPSHOT);
     node.await_value(counter::TOGGLE, value::NEUTRAL);
     assert!(node.is_at(counter::SNAPSHOTS, 0) && node.is_at(counter::STATE, value::ACTIVE));

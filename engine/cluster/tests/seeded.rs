@@ -1,4 +1,4 @@
-//! Members whose recording.log was seeded from a snapshot (spec 04 §6.6): the log begins anew at position 0.
+//! Members whose recording.log was seeded from a snapshot (spec 04 §6.6): the log restarts at position 0.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn a_snapshot_at_another_position_than_recording_log_says_is_refused() {
         record[24..32].copy_from_slice(&(taken_at - 32).to_le_bytes());
     }
     std::fs::write(&path, bytes).unwrap();
-    // The seal would find the change first.
+    // The seal would detect the change first.
     std::fs::remove_file(directory.path().join("cluster/recording.log.seal")).unwrap();
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     let end = node.until_end("consensus-module");

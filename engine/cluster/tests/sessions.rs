@@ -1,4 +1,4 @@
-//! Clients as the consensus module treats them, word by word (spec 04 §3.3–§3.5, §8.3).
+//! Exact behaviour of the consensus module towards clients (spec 04 §3.3–§3.5, §8.3).
 
 use crate::rig::client::Heard;
 use crate::rig::{Node, Plan, counter, directory, ports, value};
@@ -15,7 +15,7 @@ fn start(plan: &Plan) -> (Node, tempfile::TempDir, Vec<u16>) {
     (node, directory, ports)
 }
 
-/// Asks for a session and returns the event that is the answer.
+/// Requests a session and returns the event that answers.
 fn answer(
     node: &mut Node,
     client: usize,
@@ -33,7 +33,7 @@ fn clients_of_another_major_version_are_turned_away_and_those_of_before_are_not(
     let client = node.add_client(ports[0]);
     let (id, detail) = answer(&mut node, client, semantic_version(1, 2, 3), b"", EventCode::Error);
     assert_eq!((id, detail.as_str()), (1, "invalid client version 1.2.3, cluster is 0.3.0"));
-    // Requests that are turned away take an id all the same.
+    // Refused requests use up an id too.
     let (id, detail) = answer(&mut node, client, semantic_version(0, 2, 0), b"", EventCode::Ok);
     assert_eq!((id, detail.as_str()), (2, ""));
     let event = node.clients[client].heard.last().unwrap();
@@ -191,7 +191,7 @@ fn admin_requests_are_answered_in_the_words_of_the_released_cluster() {
     node.await_value(counter::SNAPSHOTS, 1);
     node.await_value(counter::TOGGLE, value::NEUTRAL);
     assert_eq!(admin(&mut node, client, 2, 5), (1, "Unknown request type: 5".to_owned()));
-    // Two at once: the second finds the toggle taken.
+    // Of two simultaneous requests the second finds the toggle in use.
     node.until("both requests", |node| {
         let requester = &mut node.clients[client];
         (requester.admin(3, 0) && requester.admin(4, 0)).then_some(())
@@ -204,7 +204,7 @@ fn admin_requests_are_answered_in_the_words_of_the_released_cluster() {
     });
     let text = "Failed to switch ClusterControl to the ToggleState.SNAPSHOT state";
     assert_eq!(second, (1, text.to_owned()));
-    // Requests of a term that is over are not answered.
+    // Requests of an ended term get no answer.
     let term_id = std::mem::replace(&mut node.clients[client].term_id, 9);
     node.until("the request", |node| node.clients[client].admin(11, 0).then_some(()));
     node.clients[client].term_id = term_id;
@@ -259,7 +259,7 @@ fn nobody_sends_in_the_name_of_a_session_whose_image_is_alive() {
     node.exchange(client, "mine too");
     assert!(!node.seen().iter().any(|line| line.contains("forged")), "{:?}", node.seen());
     assert_eq!(node.counter(counter::SNAPSHOTS), Some(0));
-    // A session that is unknown, or of another term, is refused as well.
+    // A session that is unknown or of another term is refused too.
     node.clients[stranger].session_id = 4_711;
     node.until("the message", |node| node.clients[stranger].message("nobody's").then_some(()));
     node.await_value(counter::INGRESS_REFUSED, refused + 5);

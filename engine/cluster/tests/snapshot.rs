@@ -118,7 +118,7 @@ impl World {
         loader.poll(&mut self.aeron, &mut self.archive, &PausingClock.now()).map(|_| ())
     }
 
-    /// Loads a snapshot: what was in it, and the loader behind END.
+    /// Loads a snapshot and returns its messages, with the loader after END.
     fn load(
         &mut self,
         recording_id: i64,
@@ -243,7 +243,7 @@ fn a_replay_that_is_broken_off_is_not_a_snapshot_cut_short() {
         matches!(error, SnapshotError::BrokenOff { recording_id: id, .. } if id == recording_id),
         "{error}"
     );
-    // The recording is whole: another replay of it is read to its end.
+    // The recording is intact: another replay reads it to the end.
     assert_eq!(world.load(recording_id, EXPECTED).unwrap().0.len(), 3_000);
 }
 

@@ -1,4 +1,4 @@
-//! Backups and standbys: what a member answers them, and how it fetches the snapshots that they have (spec 04 §8).
+//! Backups and standbys: a member's answers to them, and replication of their snapshots (spec 04 §8).
 
 use std::path::Path;
 
@@ -236,7 +236,7 @@ fn a_backup_answers_a_challenge() {
     assert_eq!(node.counter(counter::STANDBY_SNAPSHOTS), None);
 }
 
-/// A driver and an archive that are not the node's.
+/// A separate driver and archive.
 fn standby(home: &Path, control_port: u16) -> SharedThread {
     let thread = SharedThread::new(
         Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)),
@@ -324,7 +324,7 @@ fn a_restart_from_a_standbys_snapshot_gives_the_same_state() {
     let mut backup = Backup::new(&mut node);
     backup.standby_snapshot(1, PROTOCOL_VERSION, as_standbys(&local, &copies, &endpoint));
     node.await_value(counter::STANDBY_SNAPSHOTS, 1);
-    // The same news again adds nothing.
+    // A repeated report adds no entry.
     backup.standby_snapshot(2, PROTOCOL_VERSION, as_standbys(&local, &copies, &endpoint));
     node.await_value(counter::STANDBY_SNAPSHOTS, 2);
     node.until("the entries", |node| {
@@ -338,7 +338,7 @@ fn a_restart_from_a_standbys_snapshot_gives_the_same_state() {
     node.kill();
     drop(clients);
 
-    // The member has lost its own snapshot.
+    // The member has lost its snapshot.
     let mut storage = FileStorage::inline();
     let mut log = RecordingLog::open(&mut storage, &directory.path().join("cluster"), None).unwrap();
     for operation in log.invalidate_recordings(&ids) {

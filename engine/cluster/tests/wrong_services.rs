@@ -1,4 +1,4 @@
-//! Services that ack wrongly, too late, or not at all, and services that die (spec 04 §4.11, §4.14, §10.3).
+//! Services that ack wrongly, too late, or not at all, and services that crash (spec 04 §4.11, §4.14, §10.3).
 
 use crate::rig::stub::{Stub, Told};
 use crate::rig::{Node, Plan, counter, directory, ports, value};

@@ -1,10 +1,9 @@
 //! Leadership leases: one leader per application, proven by the log (spec 05).
 //!
-//! [`LeaseService`] is a clustered service that grants leases; [`FencedService`] lets any other service of the same
-//! cluster refuse what a deposed leader writes. [`LeaseClient`] claims, checks, waits and releases without ever waiting
-//! itself; [`PolledTracker`] keeps a unit the leader over any [`PolledClaimer`]. Blocking clients and trackers with a
-//! thread of their own are in the crate `harrier`, for they need clocks and threads. Messages are in
-//! docs/protocol/leases.md.
+//! [`LeaseService`] is a clustered service that grants leases. [`FencedService`] makes any other service of the same
+//! cluster refuse writes of a deposed leader. [`LeaseClient`] claims, checks, waits and releases without blocking.
+//! [`PolledTracker`] keeps a unit the leader with any [`PolledClaimer`]. Blocking clients and trackers with threads are
+//! in the crate `harrier`. Messages are in docs/protocol/leases.md.
 //!
 //! A tracker's beliefs can be tested against a claimer of one's own:
 //!

@@ -129,8 +129,8 @@ impl LeaseService {
     }
 }
 
-/// Ends another session of the requesting client. The session has ended when the log contains its end: none of its
-/// messages comes after that.
+/// Ends another session of the requesting client. The session has ended once its end is in the log; none of its
+/// messages follows.
 fn end_session(cluster: &mut Cluster<'_>, session_id: i64, other_id: i64) -> (AnswerCode, &'static str) {
     let Some(other) = cluster.client_session(other_id) else { return (AnswerCode::SessionEnded, "") };
     let is_own =

@@ -32,8 +32,8 @@ impl<'a, 'c> Teller<'a, 'c> {
         }
     }
 
-    /// Sets a timer, and retries while there is back pressure (spec 05 L21). The container ends by itself when the
-    /// consensus module is gone.
+    /// Sets a timer and retries under back pressure (spec 05 L21). The container ends when the consensus module is
+    /// gone.
     pub(crate) fn set_timer(&mut self, timer: TimerRequest) {
         let _module_gone =
             self.cluster.retry(|cluster| cluster.schedule_timer(timer.correlation_id, timer.deadline));

@@ -10,7 +10,7 @@ use crate::ticket::{Resolver, Ticket};
 #[cfg(test)]
 mod tests;
 
-/// Reason why a tracker stopped by itself.
+/// Reason why a tracker failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TrackerError {
     /// A claim failed in a way that says nothing about leadership (spec 05 L15), or another living process holds the
@@ -41,9 +41,9 @@ pub enum TrackerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
-    /// At the next turn.
+    /// In the next duty cycle.
     Now,
-    /// A claim that is under way is awaited, for what it brings is to be released.
+    /// Waits for a pending claim, because its lease must be released.
     WithRelease,
     Releasing(RequestId),
     Done,
@@ -149,7 +149,7 @@ impl PolledTracker {
         self.state == TrackerState::Stopped
     }
 
-    /// Reason why the tracker stopped by itself.
+    /// Reason why the tracker failed.
     pub fn failure(&self) -> Option<&TrackerError> {
         self.failure.as_ref()
     }

@@ -21,7 +21,7 @@ fn only_log(aeron: &Path) -> (u64, u64) {
     (log.len(), log.blocks() * 512)
 }
 
-/// Names of the threads with the cores they may run on.
+/// Names of the threads with their permitted cores.
 fn threads(driver: &Process) -> Vec<(String, String)> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", driver.id())).unwrap();
     tasks
@@ -40,7 +40,7 @@ fn has_thread(driver: &Process, name: &str) -> bool {
     threads(driver).iter().any(|(thread, _)| thread == name)
 }
 
-/// Waits until a thread is there and bound to the first core.
+/// Waits until a thread exists and is bound to the first core.
 fn is_pinned(driver: &Process, name: &str) {
     until("a pinned thread", || {
         threads(driver).iter().any(|(thread, cores)| thread.starts_with(name) && cores == "0").then_some(())
@@ -81,7 +81,7 @@ fn label(client: &Client, id: i32) -> String {
     client.counters().into_iter().find(|counter| counter.0 == id).expect("the counter").3
 }
 
-/// Settings and what is seen of them.
+/// Settings and their visible effects.
 const ROWS: &[(&[(&str, &str)], Check)] = &[
     (&[("AERON_TERM_BUFFER_LENGTH", "128k")], |_, _, client| {
         assert_eq!(client.exclusive(&udp(), 10).term_buffer_length(), 128 << 10);
@@ -182,7 +182,7 @@ const ROWS: &[(&[(&str, &str)], Check)] = &[
         },
     ),
     (&[("AERON_THREADING_MODE", "DEDICATED"), ("AERON_CONDUCTOR_CPU_AFFINITY", "0")], |driver, _, _| {
-        // The system cuts names to 15 characters.
+        // The system truncates thread names to 15 characters.
         for name in ["driver-conducto", "sender", "receiver", "aeron-executor"] {
             until(name, || has_thread(driver, name).then_some(()));
         }

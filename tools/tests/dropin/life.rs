@@ -31,12 +31,12 @@ fn clients_close_when_their_driver_goes_and_new_ones_find_the_next() {
             stop(driver);
         }
         if !is_killed {
-            // Told by the heartbeat that a driver takes back.
+            // The driver resets the heartbeat, which ends the client.
             let error = end_of(&mut client);
             assert!(matches!(error, ClientError::DriverTimeout { .. }), "{error}");
             assert!(matches!(client.aeron.add_publication("aeron:ipc", 11), Err(ClientError::Closed)));
         }
-        // A driver that was killed is known to be dead at once, by who looks for it.
+        // The next driver detects immediately that the old one was killed.
         let (next, new_client) = start(&aeron, &[]);
         assert!(publication.offer(b"to nobody").is_err() || is_killed, "a closed publication takes nothing");
         drop((publication, subscription));

@@ -1,4 +1,4 @@
-//! The built-in losses, each with a stream through it (spec 02 §6.5).
+//! The built-in loss generators, each with a stream through it (spec 02 §6.5).
 
 use super::{start, stop};
 use crate::support::directory;

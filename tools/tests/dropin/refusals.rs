@@ -36,8 +36,7 @@ enum Add {
 }
 use Add::{Destination, Publication, ReceiveDestination, Subscription};
 
-/// (what there is before, what is added, its channel, code and head, words). `P` and `Q` are free ports, `B` is a busy
-/// one.
+/// (existing streams, added stream, its channel, code and head, words). `P` and `Q` are free ports, `B` is a busy one.
 type Row = (&'static str, Add, &'static str, (i32, &'static str), &'static str);
 const ROWS: &[Row] = &[
     ("", Publication, "foo:udp", INVALID_CHANNEL, "Aeron URIs must start with"),
@@ -228,7 +227,7 @@ fn quotes_a_long_channel(setting: &str, longest: usize, least: usize) {
     let channel = format!("aeron:udp?endpoint=127.0.0.1:9|alias={}", "x".repeat(4_104));
     assert_eq!(channel.len(), 4_141);
     let start = "(-1) invalid channel\nURI length (4141) exceeds max supported length (4095): ";
-    // Our client refuses it by itself, so that the command has to be written by hand.
+    // Our client validates the channel itself, so the test writes the command into the ring.
     for channel in [channel.as_str(), &channel[..4_096].replace("127.0.0.1", "127.0.0.2")] {
         let start = start.replace("4141", &channel.len().to_string());
         let (code, message) = answer(&aeron, channel, longest);

@@ -36,7 +36,7 @@ fn starts_that_fail_name_stage_code_and_cause() {
     let held = format!("-Daeron.driver.resolver.interface={}", holder.local_addr().unwrap());
     let named = "-Daeron.driver.resolver.name=a";
     let delete = "-Daeron.dir.delete.on.start=true";
-    // (directory, arguments, stage and code, words behind them)
+    // (directory, arguments, stage and code, expected words)
     let rows: [(&str, &[&str], &str, &str); 9] = [
         ("file/aeron", &[], "driver init (17) File exists", "/file"),
         ("file", &[], "driver init (20) Not a directory", "/file"),
@@ -67,7 +67,7 @@ fn starts_that_fail_name_stage_code_and_cause() {
         std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["file", "locked.lock", "odd", "old"]);
-    // A directory where the file is meant to be goes with the one that it is in.
+    // A directory in place of the file is deleted with its parent.
     let (driver, client) = start(&path("odd"), &[]);
     drop(client);
     stop(driver);
@@ -89,7 +89,7 @@ fn threads_that_are_not_to_be_had_end_the_start_and_clients_see_no_driver() {
     for mode in ["SHARED", "SHARED_NETWORK", "DEDICATED"] {
         let home = directory("driver");
         let aeron = home.path().join("aeron");
-        // No thread has so large a stack.
+        // A thread cannot have such a large stack.
         let variables = [("AERON_THREADING_MODE", mode), ("RUST_MIN_STACK", "100000000000000")];
         let (code, output, errors) = finish(&mut command(&aeron, &variables));
         assert_eq!((code, output.as_str()), (1, ""), "{mode}");
@@ -117,7 +117,7 @@ fn an_agent_that_ends_by_itself_is_an_error_of_the_close() {
         let aeron = home.path().join("aeron");
         let (mut driver, client) = start(&aeron, &[("AERON_THREADING_MODE", mode)]);
         drop(client);
-        // Nobody who follows the protocol writes such a command.
+        // A correct client never writes such a command.
         let ring = Files::of(&aeron).ring;
         let capacity = ring.region().capacity() - 768;
         let next = ring.consumer_position() as usize % capacity;
@@ -187,7 +187,7 @@ fn a_driver_whose_words_nobody_hears_serves_all_the_same() {
         assert!(status.success());
         let status = until("the end", || child.try_wait().unwrap());
         assert_eq!(status.code(), Some(15), "{what}");
-        // A start that fails ends with its code all the same.
+        // A failed start keeps its exit code.
         let [(_, output), _] = <[_; 2]>::try_from(deaf_streams()).unwrap();
         let [(_, errors), _] = <[_; 2]>::try_from(deaf_streams()).unwrap();
         let mut child = command(&aeron, &[]).arg("-x").stdout(output).stderr(errors).spawn().unwrap();
@@ -229,14 +229,14 @@ fn errors_of_the_driver_before_are_saved_beside_the_directory() {
     driver.signal("TERM");
     assert_eq!(driver.wait().code(), Some(15));
     assert_eq!(driver.errors(), format!("WARNING: Existing errors saved to: {}\n", path.display()));
-    // The next one has nothing to save.
+    // The next run has no errors to save.
     let (driver, client) = start(&aeron, &[]);
     drop(client);
     stop(driver);
     assert_eq!(saved().len(), 1);
 }
 
-/// A driver that may have so many files open.
+/// A driver with a limit on open files.
 fn start_with_files(aeron: &Path, files: usize) -> (Process, Client) {
     let driver = command(aeron, &[]);
     let mut shell = Command::new("sh");

@@ -1,4 +1,4 @@
-//! The released Java archive client against our archive, and the released ArchiveTool on what our archive wrote.
+//! The released Java archive client against our archive, and the released ArchiveTool on our archive's files.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ const FRAME: i64 = 256;
 
 const NOT_KNOWN: i64 = 5;
 
-/// An archive of ours on a thread of this process, with or without a driver of ours.
+/// Our archive on a thread of this process, with or without our driver.
 pub struct OurArchive {
     runner: Option<AgentRunner>,
     pub directory: PathBuf,
@@ -31,7 +31,7 @@ pub struct OurArchive {
 }
 
 impl OurArchive {
-    /// Beside a driver of ours in `directory`/aeron.
+    /// Starts the archive beside our driver in `directory`/aeron.
     pub fn start(directory: &Path, checksum: Option<Checksum>) -> Self {
         let mut driver = DriverContext::new(directory.join("aeron"));
         driver.timer_interval_ns = 20_000_000;
@@ -105,7 +105,7 @@ impl OurArchive {
         ))
     }
 
-    /// Runs the released tool and returns what it says.
+    /// Runs the released tool and returns its output.
     fn tool(&self, arguments: &[&str]) -> String {
         let folder = self.directory.join("archive");
         let mut all = vec![folder.to_str().unwrap()];
@@ -118,7 +118,7 @@ pub fn number(reply: &Value, key: &str) -> i64 {
     reply[key].as_i64().unwrap_or_else(|| panic!("{key} in {reply}"))
 }
 
-/// The (recording id, position) of the one signal that is due.
+/// The (recording id, position) of the one expected signal.
 fn signal(java: &mut Peer, wanted: &str) -> (i64, i64) {
     let signals = java.call("archive-signals count=1");
     let signal = &signals["signals"][0];
@@ -151,7 +151,7 @@ fn refused(java: &mut Peer, line: &str) -> i64 {
     number(&reply, "code")
 }
 
-/// Records `count` messages on stream 1001, then as many again by an extension.
+/// Records `count` messages on stream 1001, then extends the recording by as many.
 fn record_and_extend(java: &mut Peer, channel: &str, source: &str, count: i64) -> i64 {
     java.call(&format!("archive-start channel={channel} stream=1001 source={source}"));
     let published =
@@ -195,7 +195,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
     replay_and_check(&mut java, "aeron:ipc", recording, 0, 1_600);
     replay_and_check(&mut java, "aeron:ipc", recording, 700 * FRAME, 300);
 
-    // A cut in the middle of a message is refused and leaves all as it was.
+    // A truncation within a message is refused and changes nothing.
     let cut = 900 * FRAME;
     assert_eq!(refused(&mut java, &format!("archive-truncate recording=0 position={}", cut + 32)), 0);
     assert_eq!(refused(&mut java, &format!("archive-truncate recording=0 position={}", 2_000 * FRAME)), 16);
@@ -226,7 +226,7 @@ fn a_java_client_over_ipc_records_replays_and_verifies_with_checksums() {
     find_a_flipped_bit(&mut archive, java);
 }
 
-/// A damaged byte in recording 0 is found by our replay and by the tool.
+/// Our replay and the tool detect a damaged byte in recording 0.
 fn find_a_flipped_bit(archive: &mut OurArchive, mut java: Peer) {
     let path = archive.directory.join("archive").join("0-131072.rec");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -278,7 +278,7 @@ fn bounded_and_live(java: &mut Peer) {
     java.call("close name=p");
 }
 
-/// Recording 2: a spy on a network publication that stops with its image, purged in the end.
+/// Recording 2: a spy on a network publication, stopped with its image and then purged.
 fn spy_and_purge(java: &mut Peer) {
     let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
     java.call(&format!("archive-start channel={channel} stream=1003 auto-stop=true"));

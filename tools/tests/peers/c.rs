@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use crate::peers::peer;
 use crate::support::source;
 
-/// Versions of CMake that build the sources: from, before.
+/// Versions of CMake that build the sources: first, and first unsupported.
 const CMAKE: [(u32, u32); 2] = [(3, 30), (4, 0)];
 
-/// Variables of a driver beside those that a test sets: it shares few cores with others, and leaves nothing behind.
+/// Additional variables of a driver: it shares few cores with others and deletes its files.
 const DEFAULTS: [(&str, &str); 5] = [
     ("AERON_THREADING_MODE", "SHARED"),
     ("AERON_SHARED_IDLE_STRATEGY", "backoff"),
@@ -20,7 +20,7 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("AERON_DIR_DELETE_ON_SHUTDOWN", "true"),
 ];
 
-/// The program of the peer.
+/// Path of the peer's program.
 pub fn binary() -> Result<&'static Path, &'static str> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY.get_or_init(build).as_deref().map_err(String::as_str)
@@ -42,7 +42,7 @@ fn build() -> Result<PathBuf, String> {
     })
 }
 
-/// The path of programs with a CMake that fits in front: where `.ci/lib.sh` puts it, or the first on the path.
+/// The search path with a suitable CMake in front: the one of `.ci/lib.sh`, or the first on the path.
 fn path_with_cmake() -> Result<std::ffi::OsString, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let built = peer::target().join("cmake/bin");
@@ -65,8 +65,8 @@ fn fits(text: &str) -> bool {
     CMAKE[0] <= found && found < CMAKE[1]
 }
 
-/// The peer as a client of a directory, on request with a server: `driver`. Settings become variables, as spec 02
-/// §6.1 maps them.
+/// The peer as a client of a directory, optionally with a server: `driver`. Settings become variables, as spec 02 §6.1
+/// maps them.
 pub fn peer(directory: &Path, server: Option<&str>, settings: &[&str]) -> Command {
     let mut command = Command::new(binary().unwrap());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AERON_")) {

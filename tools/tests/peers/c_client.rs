@@ -39,7 +39,7 @@ fn resources_are_added_and_given_up_while_the_client_goes_on() {
     let driver = OurDriver::start(&[]);
     let mut peer = Kind::C.client(&driver.directory);
     peer.call(&format!("subscribe name=s channel={IPC} stream=10"));
-    // Two adds that are on their way at once, awaited in the other order.
+    // Two pending adds, polled in the other order.
     let shared = peer.call(&format!("publish-async name=p channel={IPC} stream=10"));
     let exclusive = peer.call(&format!("publish-async name=q channel={IPC} stream=10 exclusive=true"));
     let second = peer.call("await name=q");
@@ -47,7 +47,7 @@ fn resources_are_added_and_given_up_while_the_client_goes_on() {
     assert_eq!((&first["registration"], &first["exclusive"]), (&shared["registration"], &false.into()));
     assert_eq!((&second["registration"], &second["exclusive"]), (&exclusive["registration"], &true.into()));
     assert_ne!(first["session"], second["session"]);
-    // A shared publication that is added twice is one stream, which the second owner joins.
+    // A shared publication that is added twice is one stream with two owners.
     let again = peer.call(&format!("publish name=r channel={IPC} stream=10"));
     assert_eq!((&again["session"], &again["original"]), (&first["session"], &first["original"]));
     assert_ne!(again["registration"], first["registration"]);
@@ -66,7 +66,7 @@ fn resources_are_added_and_given_up_while_the_client_goes_on() {
     }
     peer.call("images name=s count=0");
     peer.call("close name=s");
-    // The driver's counters and the heartbeat are all that is left.
+    // Only the driver's counters and the heartbeat are left.
     until("the return of all counters", || {
         let all = counters(&mut peer);
         let mut kinds = all.iter().map(|counter| counter["type"].as_i64().unwrap());
@@ -95,7 +95,7 @@ fn claims_are_committed_aborted_and_left() {
         let send = peer.begin("send name=p length=500 count=400 claim=true");
         client.receive(&mut subscription, 0..400, 500);
         peer.finish_beside(send, &mut client);
-        // An aborted claim is padding that no reader sees.
+        // An aborted claim becomes padding, which readers skip.
         let before = peer.call_beside(&mut client, "send name=p length=500 count=1 claim=true")["position"]
             .as_i64()
             .unwrap();
@@ -108,7 +108,7 @@ fn claims_are_committed_aborted_and_left() {
             peer.call_beside(&mut client, "hang name=p length=200");
             peer.call_beside(&mut client, "send name=p length=500 count=3 from=2");
             client.receive(&mut subscription, 2..5, 500);
-            // The driver counts behind what it does.
+            // The driver updates the counter after the action.
             client.until("the count", |aeron| {
                 (aeron.counters().value(UNBLOCKED_PUBLICATIONS) == 1).then_some(())
             });
@@ -145,7 +145,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
     let refused = second.refused("static-counter type=1001 label=other registration=");
     assert!(refused["error"].as_str().unwrap().contains("registration"), "{refused}");
 
-    // Session ids that no stream has.
+    // Session ids without a stream.
     let ids: Vec<_> =
         (0..3).map(|_| second.call("next-session stream=10")["session"].as_i64().unwrap()).collect();
     assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
@@ -161,7 +161,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
     second.call("close name=p");
     until_told(&mut first, &format!("image-gone {}", ids[2]));
 
-    // The end of a client takes its counter along.
+    // The counter is freed with its client.
     assert_eq!(first.exit(), "");
     until_told(&mut second, &counter_event("counter-gone", &counter));
     until("the end of the counter", || value(&mut second, "mine").is_none().then_some(()));
@@ -171,7 +171,7 @@ fn counters_session_ids_and_handlers_work_as_on_the_released_driver() {
     driver.stop();
 }
 
-/// A client that gives its driver up soon.
+/// A client with a short driver timeout.
 fn impatient(aeron: &std::path::Path) -> Peer {
     let mut command = c::peer(aeron, None, &[]);
     command.env("PEERTEST_DRIVER_TIMEOUT_MS", "20000");
@@ -209,7 +209,7 @@ fn a_driver_that_is_killed_and_comes_back_is_a_time_out_to_the_client() {
     assert!(refused["error"].as_str().unwrap().contains(Kind::C.closed_client()), "{refused}");
     let errors = peer.exit();
     assert!(errors.contains("1000: MediaDriver keepalive: age="), "{errors}");
-    // The driver that came back serves a new client.
+    // The restarted driver serves a new client.
     let mut next = Kind::C.client(&aeron);
     next.call(&format!("subscribe name=s channel={IPC} stream=10"));
     next.call(&format!("publish name=p channel={IPC} stream=10"));

@@ -1,4 +1,4 @@
-//! Released clients that die, stall, or lose our driver.
+//! Released clients that crash, stall, or lose our driver.
 
 use crate::peers::peer::{Kind, with_each_peer};
 use crate::support::binaries::OurDriver;

@@ -1,4 +1,4 @@
-//! Cubic congestion control of our images and of a released driver's, each fed by the other side (spec 02 §3.10).
+//! Cubic congestion control of our images and of a released driver's, with the other side as sender (spec 02 §3.10).
 
 use harrier::client::Subscription;
 use harrier::platform::SystemClock;
@@ -49,7 +49,7 @@ fn their_state(counters: &Value) -> Option<(i64, i64)> {
     }))
 }
 
-/// Windows that were seen, each once.
+/// Distinct windows that were observed.
 #[derive(Default)]
 struct Trajectory {
     windows: Vec<i64>,
@@ -113,7 +113,7 @@ fn windows_grow_alike_on_both_sides_and_round_trips_are_measured(kind: Kind) {
     let (mut ours, mut other) = (Trajectory::default(), Trajectory::default());
     let (mut sent, mut next) = (0, 0);
     until("both windows at their maximum", || {
-        // A few messages each way let the windows be asked for.
+        // A few messages each way trigger the window updates.
         let send = peer.begin(&format!("send name=p length=1000 count=5 from={sent}"));
         client.receive(&mut subscription, sent..sent + 5, 1_000);
         peer.finish_beside(send, &mut client);

@@ -1,5 +1,5 @@
-//! The released service container as a process of its own on our consensus module: it starts from what our node has
-//! written, and our node from what it has.
+//! The released service container in a separate process on our consensus module: each starts from the other's
+//! snapshots.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ const SETTINGS: [&str; 3] = [
     "aeron.cluster.session.timeout=60s",
 ];
 
-/// Our node, services in Java beside it, and a client of ours.
+/// Our node with Java services and our client.
 struct World {
     directory: tempfile::TempDir,
     members: String,
@@ -98,7 +98,7 @@ impl Session {
         })
     }
 
-    /// Sends a message and awaits its answers, one of each service.
+    /// Sends a message and awaits one answer of each service.
     fn exchange(&mut self, text: &str, services: usize) {
         let before = self.heard.len();
         self.send(text);
@@ -144,7 +144,7 @@ impl World {
         self.directory.path().join("aeron")
     }
 
-    /// Starts node and containers; the containers wait for the driver themselves.
+    /// Starts node and containers; the containers wait for the driver.
     fn start(&mut self) {
         let services = self.services.to_string();
         let arguments = ["--service", "none", "--services", services.as_str(), "--idle", "backoff"];
@@ -202,7 +202,7 @@ impl World {
         });
     }
 
-    /// The line with which a service began.
+    /// First output line of a service.
     fn first(&mut self, service_id: usize) -> String {
         self.until_heard(service_id, "the start", |said| {
             said.iter().find(|line| line.starts_with("start")).cloned()
@@ -283,7 +283,7 @@ fn a_java_service_starts_from_our_snapshots_and_our_log() {
     world.client().send("forward through");
     world.until_said(0, "service through");
     world.take_snapshot(1);
-    // Later than all that is done in this life.
+    // Later than all events of this run.
     world.client().send("timer 6 8000");
     for number in 0..50 {
         world.client().exchange(&format!("after {number}"), 1);

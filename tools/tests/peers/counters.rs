@@ -20,14 +20,14 @@ const SYSTEM: i32 = 0;
 const CLIENT_HEARTBEAT: i32 = 11;
 const LOCAL_SOCKET_ADDRESS: i32 = 14;
 
-/// Whose a counter is.
+/// Owner of a counter.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Client,
     Other(i64),
 }
 
-/// A counter without what two runs of one driver differ in.
+/// The reproducible part of a counter.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     type_id: i32,
@@ -37,7 +37,7 @@ struct Row {
     has_reference: bool,
 }
 
-/// A text whose numbers are all alike.
+/// Replaces all numbers of a text.
 fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     for character in text.chars() {
@@ -53,14 +53,14 @@ fn without_numbers(text: &str) -> String {
 /// Part of a key that does not depend on the run.
 fn key_of(type_id: i32, key: &[u8]) -> Vec<u8> {
     match type_id {
-        // The name of the client's counter, its address with a port of the system's, a stream with its registration id.
+        // Name of the client's counter, its address with an ephemeral port, a stream with its registration id.
         CLIENT_HEARTBEAT => Vec::new(),
         LOCAL_SOCKET_ADDRESS => {
             let length = i32::from_le_bytes(key[4..8].try_into().unwrap()) as usize;
             without_numbers(std::str::from_utf8(&key[8..8 + length]).unwrap()).into_bytes()
         }
         1..=5 | 9 | 10 | 12 | 13 | 17 | 19 | 20 => key[8..].to_vec(),
-        // Behind the channel the C driver leaves what was there.
+        // The C driver leaves old bytes after the channel.
         6 | 7 | 18 => {
             let length = i32::from_le_bytes(key[..4].try_into().unwrap()) as usize;
             key[..4 + length].to_vec()
@@ -73,7 +73,7 @@ fn rows(client: &Aeron) -> Vec<Row> {
     let counters = client.counters();
     let mut rows = Vec::new();
     counters.for_each(&mut |id, type_id, key, label| {
-        // Versions, names of drivers and of clients are each one's own.
+        // Versions and names of drivers and clients differ.
         let cut = match type_id {
             SYSTEM => label.split(['=']).next().unwrap(),
             CLIENT_HEARTBEAT => label.split(" name=").next().unwrap(),
@@ -95,7 +95,7 @@ fn rows(client: &Aeron) -> Vec<Row> {
 /// Ports of the channels, the same for both drivers.
 type Ports = [u16; 4];
 
-/// Every kind of resource that has counters, and those counters.
+/// Counters of every kind of resource.
 fn counters_of(aeron: &Path, ports: &Ports) -> Vec<Row> {
     let mut client = Client::connect(aeron);
     let endpoint = |index: usize| format!("aeron:udp?endpoint=127.0.0.1:{}", ports[index]);

@@ -28,7 +28,7 @@ fn endpoints<const N: usize>() -> [String; N] {
     std::array::from_fn(|_| format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()))
 }
 
-/// Our driver with a client, and a released driver with one.
+/// Our driver with a client, and a released driver with a client.
 struct Sides {
     driver: OurDriver,
     client: Client,
@@ -60,8 +60,8 @@ impl Sides {
         }
     }
 
-    /// Sends the next messages of their publication to all of our subscriptions. Within a window, so that one can be
-    /// read after the other.
+    /// Sends the next messages of their publication to all of our subscriptions. They fit into a window, so that the
+    /// subscriptions can be read one after the other.
     fn they_send(&mut self, subscriptions: &mut [&mut Subscription]) {
         let send = self.peer.begin(&format!("send name=p length=1000 count={COUNT}"));
         for subscription in subscriptions {
@@ -81,7 +81,7 @@ impl Sides {
         });
     }
 
-    /// Waits until as many destinations are counted on our driver.
+    /// Waits for a number of destinations on our driver.
     fn we_count(&mut self, destinations: i64) {
         self.client.until("the count of destinations", |aeron| {
             let counters = aeron.counters();
@@ -90,7 +90,7 @@ impl Sides {
         });
     }
 
-    /// Waits until as many destinations are counted on their driver.
+    /// Waits for a number of destinations on their driver.
     fn they_count(&mut self, destinations: i64) {
         crate::support::until("the count of destinations", || {
             let reply = self.call("counters");
@@ -214,7 +214,7 @@ fn our_receivers_come_to_the_control_address_of_their_publication_and_leave(kind
 fn several_sources_are_one_image_on_either_side(kind: Kind) {
     let mut sides = Sides::new(kind);
     let manual = format!("aeron:udp?control-mode=manual|{TERM}");
-    // Ours subscribes.
+    // We subscribe.
     let ways: [String; 2] = endpoints();
     let mut subscription = sides.client.subscription("aeron:udp?control-mode=manual", STREAM);
     sides.call(&format!("publish name=p channel={manual} stream={STREAM} exclusive=true"));
@@ -238,7 +238,7 @@ fn several_sources_are_one_image_on_either_side(kind: Kind) {
     }
     sides.images_are(&mut subscription, 0);
     sides.call("close name=p");
-    // Theirs subscribes.
+    // The peer subscribes.
     let ways: [String; 2] = endpoints();
     let mut publication = sides.client.exclusive(&manual, STREAM + 1);
     sides.call(&format!("subscribe name=s channel=aeron:udp?control-mode=manual stream={}", STREAM + 1));

@@ -1,5 +1,5 @@
-//! Our driver where the released system tests start theirs: their environment, a released client through a stream, a
-//! rejection and the end (spec 02 §6.5).
+//! Our driver in place of the one of Aeron's system tests: their environment, a released client through a stream, a
+//! rejection and the shutdown (spec 02 §6.5).
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Files of our driver as others read them: the released tools, and a program that knows only the protocol's offsets.
+//! Files of our driver, read by the released tools and by a program that knows only the protocol's offsets.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::source;
 
-/// A driver with streams, a loss, an error, and counters that came and went.
+/// A driver with streams, a loss, an error, and freed counters.
 fn busy_driver() -> (OurDriver, Client, Vec<Box<dyn std::any::Any>>) {
     let loss = "aeron.udp.channel.transport.bindings.loss.args=rate=0.2|seed=7|recv-msg-mask=0x2";
     let driver = OurDriver::start(&["aeron.udp.channel.incoming.interceptors=loss", loss]);
@@ -116,7 +116,7 @@ fn the_released_tools_read_our_counters_errors_and_losses() {
     driver.stop();
 }
 
-/// `harrier stat`, `errors`, `loss` and `streams` beside what the released tools say of the same driver.
+/// Compares `harrier stat`, `errors`, `loss` and `streams` with the released tools on the same driver.
 fn our_commands_say_the_same(driver: &OurDriver, theirs: &[(i32, &str)], losses: &str, streams: &str) {
     let ours = |command: &str, arguments: &[&str]| {
         let mut tool = harrier();
@@ -125,7 +125,7 @@ fn our_commands_say_the_same(driver: &OurDriver, theirs: &[(i32, &str)], losses:
     };
     let stat: Value = serde_json::from_str(&ours("stat", &["--json"])).unwrap();
     let counters = stat["counters"].as_array().unwrap();
-    // The first line is one of the time, and each tool was a client for a moment.
+    // The first line holds the time, and each tool was a client for a moment.
     let is_counter = |label: &str| !label.starts_with("Aeron Stat") && !label.starts_with("client-heartbeat");
     for (id, label) in theirs.iter().filter(|(_, label)| is_counter(label)) {
         let counter =

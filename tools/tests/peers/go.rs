@@ -82,7 +82,7 @@ pub fn gopeer(subcommand: &str, aeron_directory: &Path) -> Command {
     command
 }
 
-/// Our node without services of its own, services of Go beside it, and a client of ours that plays the tools.
+/// Our node without its own services, with Go services and our client for the tools.
 struct World {
     directory: tempfile::TempDir,
     members: String,
@@ -124,7 +124,7 @@ impl World {
         let arguments: Vec<String> = arguments.into_iter().chain(settings).map(ToOwned::to_owned).collect();
         let mut command = node_command(self.directory.path(), &self.members, &arguments);
         let mut node = Process::start("harrier node", &mut command);
-        // The library neither waits for the directories nor for the driver.
+        // The library waits neither for the directories nor for the driver.
         let cluster = self.directory.path().join("node/cluster");
         until("the cluster's directory", || cluster.is_dir().then_some(()));
         let mut wait = gopeer("wait", &self.aeron_directory());
@@ -133,7 +133,7 @@ impl World {
         for service_id in 0..self.services {
             let mut command = gopeer("service", &self.aeron_directory());
             command.arg("-cluster-dir").arg(&cluster).arg("-log-messages");
-            // Two services cannot share the stream of their snapshots: a fault of the library.
+            // Two services cannot share their snapshot stream because of a bug in the library.
             let stream_id = 106 + 1_000 * service_id;
             command.args([
                 "-service-id",
@@ -156,7 +156,7 @@ impl World {
         self.start(wait_type);
     }
 
-    /// Runs the Go client; it checks what it gets itself.
+    /// Runs the Go client, which checks the answers.
     fn client(&self, arguments: &str) -> Value {
         let mut command = gopeer("client", &self.aeron_directory());
         command.args(["-ingress-endpoints", &format!("0=127.0.0.1:{}", self.ingress_port)]);
@@ -206,7 +206,7 @@ impl World {
         self.transcripts[service_id].extend(events);
     }
 
-    /// Waits until a service has said so many times what is wanted; returns the first of it.
+    /// Waits until a service has printed matching lines `count` times; returns the first one.
     fn until_said(
         &mut self,
         service_id: usize,
@@ -223,7 +223,7 @@ impl World {
         })
     }
 
-    /// Ends the node by its toggle, and waits for all processes.
+    /// Terminates the node by its toggle and waits for all processes.
     fn end_by(&mut self, toggle: i64) {
         self.set(counter::TOGGLE, toggle);
         self.tool = None;
@@ -237,7 +237,7 @@ impl World {
         let _ended = node.wait();
     }
 
-    /// Ends the node and its services as crashes would.
+    /// Kills the node and its services.
     fn kill(&mut self) {
         self.tool = None;
         if let Some(mut node) = self.node.take() {
@@ -306,7 +306,7 @@ fn comparable(event: &Value) -> Option<String> {
             text.push_str(&format!(" {key}={}", event[key]));
         }
     }
-    // Timers' ids are drawn from the time; their last digit is the one that the client means.
+    // Timer ids contain the time; only their last digit is reproducible.
     if let Some(id) = event["corr"].as_i64() {
         text.push_str(&format!(" corr={}", id % 10));
     }
@@ -381,7 +381,7 @@ fn the_callbacks_are_those_of_the_released_node() {
     assert_eq!((&last["ev"], &last["state"]["counter"]), (&Value::from("OnTerminate"), &Value::from(48)));
 }
 
-/// Offers of services of which the released module can take only those of service 0: the library signs its ids.
+/// Service offers of which the released module accepts only those of service 0, because the library signs the ids.
 #[test]
 fn two_services_offer_through_the_log_snapshot_and_come_back_equal() {
     if !is_available() {
@@ -397,7 +397,7 @@ fn two_services_offer_through_the_log_snapshot_and_come_back_equal() {
     for count in 1..=3 {
         world.take_snapshot(count);
     }
-    // The tail of the log behind the last snapshot.
+    // The rest of the log after the last snapshot.
     world.client("-count 0 -script add,internal");
     world.end_by(value::SHUTDOWN);
     let last = |transcript: &[Value]| {
@@ -425,7 +425,7 @@ fn a_killed_service_ends_the_node_and_both_come_back_from_the_log() {
     let mut world = World::new(1);
     world.start(0);
     world.client("-count 10 -size 9000 -window 4 -script add,internal,get");
-    // Echoes, two sums, an offer, what is offered, and the question for the sum.
+    // Echoes, two sums, an offer, the offered message, and the query of the sum.
     let is_message = |event: &Value| event["ev"] == "OnSessionMessage";
     let messages = 10 + 5;
     world.until_said(0, "all messages", messages, is_message);

@@ -1,5 +1,5 @@
-//! Streams of aeron-go through our driver: among its own programs, and between it and a Java client. Its programs
-//! check what they get and tell a checksum.
+//! Streams of aeron-go through our driver: among its own programs, and with a Java client. Its programs verify the
+//! received messages and print a checksum.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::support::process::Process;
 /// Maximum run time of a program of the library; other tests may occupy the processor.
 const TIMEOUT: [&str; 2] = ["-timeout", "100s"];
 
-/// A program that runs.
+/// A running program.
 struct Running(Process);
 
 impl Running {
@@ -39,7 +39,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end; returns what it found.
+    /// Waits for the program's end and returns its result.
     fn end(mut self) -> Value {
         let result = self.until("result");
         let status = self.0.wait();
@@ -52,7 +52,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
-/// A publisher and a subscriber, which must have seen the same bytes.
+/// A publisher and a subscriber, which must report the same checksum.
 fn publish_and_subscribe(aeron: &Path, to: &str, from: &str, arguments: &str) {
     let with = |channel: &str| [words(&format!("-channel {channel}")), words(arguments)].concat();
     let mut subscriber = Running::start("sub", aeron, &with(from));
@@ -113,7 +113,7 @@ fn go_echoes_to_go_through_our_driver() {
     driver.stop();
 }
 
-/// The echo of a Go program, asked by Java: on one driver over IPC, on two over UDP.
+/// A Go program echoes messages of Java: on one driver over IPC, on two over UDP.
 #[test]
 fn go_echoes_to_java_through_our_driver() {
     if !go::is_available() || !java::is_available() {

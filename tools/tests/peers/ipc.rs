@@ -10,7 +10,7 @@ with_each_peer!(
     requests_and_answers_over_ipc_between_our_client_and_theirs,
 );
 
-/// (bytes of a message, messages) from a single frame to the longest message of a 16 MiB term.
+/// (message length, messages), from a single frame to the longest message of a 16 MiB term.
 const SIZES: [(usize, u64); 5] = [(32, 20_000), (1_376, 2_000), (10_000, 500), (100_000, 50), (1 << 20, 8)];
 
 const CHANNEL: &str = "aeron:ipc?term-length=16m";
@@ -71,7 +71,7 @@ fn requests_and_answers_over_ipc_between_our_client_and_theirs(kind: Kind) {
     let mut client = Client::connect(&driver.directory);
     let sizes = [(32, 500), (3_000, 100), (1 << 20, 3)];
 
-    // We ask, the peer answers.
+    // We request, the peer answers.
     peer.call(&format!("subscribe name=s channel={CHANNEL} stream=10"));
     let mut answers = client.subscription(ANSWERS, 11);
     let id = answers.registration_id();

@@ -18,7 +18,7 @@ const FLAGS: [&str; 6] = [
     "-Dagrona.disable.bounds.checks=false",
 ];
 
-/// Packages that the samples and tools of the jar open.
+/// Packages that the samples and tools of the jar need opened.
 const OPENED: [&str; 3] = [
     "--add-opens=java.base/jdk.internal.misc=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
@@ -30,7 +30,7 @@ pub fn is_available() -> bool {
     Kind::Java.is_available()
 }
 
-/// The jar with the peer and all that was released.
+/// The jar with the peer and the released classes.
 pub fn jar() -> Result<&'static Path, &'static str> {
     static JAR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     JAR.get_or_init(build).as_deref().map_err(String::as_str)
@@ -61,7 +61,7 @@ pub fn program(properties: &[String], class: &str, arguments: &[&str]) -> Comman
     command
 }
 
-/// The peer as a client of a directory, on request with a server: `driver`, or `archive` for both.
+/// The peer as a client of a directory, optionally with a server: `driver`, or `archive` for both.
 pub fn peer(directory: &Path, server: Option<&str>, settings: &[&str]) -> Command {
     let mut command = Command::new("java");
     command.args(FLAGS).args(OPENED).args(settings.iter().map(|property| format!("-D{property}")));

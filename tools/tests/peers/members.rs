@@ -15,7 +15,7 @@ use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
 
-/// Counts what it is sent, with a hash over all of it, and answers with both.
+/// Counts and hashes the received messages and answers with both.
 #[derive(Default)]
 struct Tally {
     count: u64,
@@ -92,7 +92,7 @@ pub(super) fn state(session: &mut Session) -> String {
     session.heard[before].clone()
 }
 
-/// States of the service in a life.
+/// States of the service in a run.
 struct Life {
     at_snapshot: String,
     at_end: String,
@@ -135,7 +135,7 @@ fn on_our_module(home: &Path, members: &str, port: u16, expected: Option<&str>) 
     last
 }
 
-/// Endpoints of a member, and the port on which it takes clients.
+/// Endpoints of a member, and its ingress port.
 fn member() -> (String, u16) {
     let ports: Vec<u16> = (0..5).map(|_| free_port()).collect();
     let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();

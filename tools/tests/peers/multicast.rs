@@ -16,7 +16,7 @@ with_each_peer!(
 
 const TERM: &str = "term-length=1m";
 
-/// (bytes of a message, messages) that fit a receiver's window.
+/// (message length, messages) that fit a receiver's window.
 const SIZES: [(usize, u64); 6] =
     [(32, 1_000), (1_376, 80), (10_000, 10), (32, 1_000), (1_376, 80), (10_000, 10)];
 
@@ -28,7 +28,7 @@ const POSSIBLE_TTL_ASYMMETRY: i64 = 21;
 const LOCAL_SOCKET_ADDRESS: i64 = 14;
 const FLOW_CONTROL_RECEIVERS: i64 = 17;
 
-/// A value of a peer's counter.
+/// Value of a peer's counter.
 fn value(counters: &Value, id: i64) -> i64 {
     let all = counters["counters"].as_array().unwrap();
     all.iter().find(|counter| counter["id"] == id).unwrap()["value"].as_i64().unwrap()
@@ -89,7 +89,7 @@ fn drivers_of_both_kinds_send_to_a_group_of_both_kinds_with_losses(kind: Kind) {
         let counters = peer.call_beside(&mut client, "counters");
         (labels(&counters, FLOW_CONTROL_RECEIVERS)[0].1 == 2).then_some(())
     });
-    // Sockets are shown alike.
+    // Sockets have equal labels.
     let bound = format!("0.0.0.0:{port}");
     let mut listed: Vec<_> =
         client.counters().into_iter().filter(|one| i64::from(one.1) == LOCAL_SOCKET_ADDRESS).collect();
@@ -114,7 +114,7 @@ fn hops_of_a_group_are_told_alike(kind: Kind) {
     let (mut peer, _home) = kind.with_own_driver(&["aeron.socket.multicast.ttl=4"]);
     let mut client = Client::connect(&driver.directory);
     let group = format!("aeron:udp?endpoint=224.20.30.47:{}|interface=localhost", free_port());
-    // Fewer hops back to us than the channel has, fewer back to the peer than our driver has.
+    // The TTLs of the two directions differ, so both drivers count an asymmetry.
     peer.call(&format!("publish name=p channel={group}|ttl=9|{TERM} stream=10 exclusive=true"));
     let mut subscription = client.subscription(&group, 10);
     client.until("the image", |_| subscription.images().first().map(|_| ()));

@@ -1,4 +1,4 @@
-//! Our driver and the released drivers tell each other their names.
+//! Name resolution between our driver and the released drivers.
 
 use crate::peers::peer::{Kind, Peer, texts, with_each_peer};
 use crate::support::binaries::OurDriver;
@@ -25,7 +25,7 @@ fn named(name: &str, port: u16, neighbor: Option<u16>) -> Vec<String> {
 }
 
 fn each_side_finds_the_other_by_its_name(kind: Kind) {
-    // Once we ask, once the peer does; a third driver, of ours, is known through the one that all asked.
+    // Each side is the bootstrap neighbour once; our third driver is known only through that neighbour.
     for asks in [true, false] {
         let [port, other, third] = [(); 3].map(|()| free_port());
         let driver = OurDriver::start(&texts(&named("ours", port, asks.then_some(other))));
@@ -93,7 +93,7 @@ fn assert_counters(counters: Vec<(i32, i32, i64, String)>, port: u16, asked: Opt
     }
 }
 
-/// Streams flow in both directions over channels that name the drivers. A name that no driver has is refused.
+/// Streams flow in both directions over channels that name the drivers. An unknown name is refused.
 fn stream_by_name(client: &mut Client, peer: &mut Peer) {
     let port = free_port();
     peer.call_beside(client, &format!("subscribe name=s channel=aeron:udp?endpoint=theirs:{port} stream=10"));

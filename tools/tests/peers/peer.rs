@@ -1,4 +1,4 @@
-//! Released clients and media drivers in processes of their own, driven line by line. Every kind takes the same
+//! Released clients and media drivers in separate processes, controlled line by line. Every kind takes the same
 //! commands and gives the same answers, so that one test runs against each.
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::{PATIENCE_NS, directory, patient_idle};
 
-/// Set to 1, a missing tool fails the tests that it would skip.
+/// Environment variable; 1 makes a missing tool fail the tests that it would skip.
 const REQUIRE: &str = "HARRIER_REQUIRE_PEERS";
 
-/// Whose client and driver a peer has.
+/// Implementation of a peer's client and driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Java,
@@ -111,7 +111,7 @@ impl Kind {
     /// This project's driver behaves like Java's for every client (spec 02 §5.3, DECISION).
     pub const OURS: Self = Self::Java;
 
-    /// Code of an add with a host that is not found (spec 02 §5.16).
+    /// Error code of an add with an unknown host (spec 02 §5.16).
     pub fn unknown_host(self) -> i32 {
         match self {
             Self::Java => 1,
@@ -119,7 +119,7 @@ impl Kind {
         }
     }
 
-    /// Code of an add whose channel contradicts another's (spec 02 §5.16).
+    /// Error code of an add whose channel contradicts another's (spec 02 §5.16).
     pub fn clash(self) -> i32 {
         match self {
             Self::Java => 1,
@@ -137,7 +137,7 @@ impl Kind {
         }
     }
 
-    /// A C driver compares hops only where it has asked for the SETUP (spec 02 §3.3).
+    /// A C driver compares hops only where it has requested the SETUP (spec 02 §3.3).
     pub fn compares_hops_of_every_setup(self) -> bool {
         self == Self::Java
     }
@@ -151,7 +151,7 @@ impl Kind {
     pub fn executor_counter(self) -> &'static str {
         match self {
             Self::Java => "Failed offers to AsyncExecutorProxy",
-            // Since 1.54.
+            // Available since 1.54.
             Self::C => "Failed offers to NativeResourceAgentProxy",
         }
     }
@@ -197,7 +197,7 @@ impl Kind {
     }
 }
 
-/// Settings as they are passed on.
+/// Settings as command-line arguments.
 pub fn texts(settings: &[String]) -> Vec<&str> {
     settings.iter().map(String::as_str).collect()
 }
@@ -206,7 +206,7 @@ pub fn texts(settings: &[String]) -> Vec<&str> {
 pub fn skip(reason: &str) {
     assert!(std::env::var(REQUIRE).as_deref() != Ok("1"), "{REQUIRE}=1, but {reason}");
     let thread = std::thread::current();
-    // Past the harness, which would keep the output of a test that passes.
+    // Bypasses the harness, which hides the output of a passing test.
     let text = format!("SKIPPED: {} needs a peer: {reason}\n", thread.name().unwrap_or("a test"));
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
@@ -244,7 +244,7 @@ pub fn build(
     Ok(product)
 }
 
-/// The text of files and of what lies directly in folders.
+/// Text of files, and of files directly in folders.
 fn read(paths: &[PathBuf]) -> std::io::Result<String> {
     let mut files = Vec::new();
     for path in paths {
@@ -261,19 +261,19 @@ fn read(paths: &[PathBuf]) -> std::io::Result<String> {
     files.iter().map(std::fs::read_to_string).collect()
 }
 
-/// A released client in a process of its own.
+/// A released client in a separate process.
 pub struct Peer {
     process: Process,
     last_id: u64,
     replies: BTreeMap<u64, Value>,
 }
 
-/// A command that runs.
+/// A running command.
 #[must_use]
 pub struct Pending(u64);
 
 impl Peer {
-    /// Starts a process and waits until it takes commands.
+    /// Starts a process and waits until it accepts commands.
     pub fn start(kind: Kind, command: &mut Command) -> Self {
         let process = Process::start(&format!("{kind:?} peer"), command);
         let mut peer = Self { process, last_id: 0, replies: BTreeMap::new() };
@@ -341,7 +341,7 @@ impl Peer {
         self.finish(pending)
     }
 
-    /// Runs a command that must be refused; returns what it says.
+    /// Runs a command that must be refused and returns the answer.
     pub fn refused(&mut self, line: &str) -> Value {
         let pending = self.begin(line);
         let reply = self.reply(pending);
@@ -349,7 +349,7 @@ impl Peer {
         reply
     }
 
-    /// Ends the client in good order and returns what it wrote to standard error.
+    /// Ends the client cleanly and returns its standard error.
     pub fn exit(mut self) -> String {
         self.call("exit");
         assert!(self.process.wait().success());
@@ -366,7 +366,7 @@ impl Peer {
         self.process.errors()
     }
 
-    /// Ends the process as a crash would.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.process.kill();
     }

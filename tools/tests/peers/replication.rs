@@ -15,7 +15,7 @@ const LENGTH: usize = 200;
 const FRAME: i64 = 256;
 const SEGMENT: i64 = 128 << 10;
 
-/// The released driver and archive with a client, and an archive of ours that the same client is connected to.
+/// The released driver and archive with a client that is also connected to our archive.
 struct Pair {
     java: Peer,
     java_control: String,
@@ -76,7 +76,7 @@ impl Pair {
         folder.join(format!("{recording}-{base}.rec"))
     }
 
-    /// Records on the archive of that name; the publication `p` stays.
+    /// Records on the archive with that name; the publication `p` stays open.
     fn record(&mut self, archive: &str, channel: &str, source: &str, count: i64) -> (i64, i64) {
         let java = &mut self.java;
         java.call(&format!(
@@ -148,7 +148,7 @@ impl Pair {
     }
 }
 
-/// The released tool finds nothing wrong with what ours has written.
+/// The released tool verifies the replicated recordings.
 fn verify(folder: &Path) {
     let arguments = [folder.to_str().unwrap(), "verify", "-a"];
     let (_, output, errors) = crate::support::process::Process::finish(
@@ -162,9 +162,9 @@ fn named(name: &str, recording: i64, position: i64, has_subscription: bool) -> (
     (name.to_owned(), recording, position, has_subscription)
 }
 
-/// All of a stopped recording, then nothing, then what has no end but a stop position.
+/// Copies a stopped recording, again with nothing to add, and then a live one up to a stop position.
 fn copies(pair: &mut Pair, from: &str, to: &str) {
-    // The client is on the released driver, which ours is not.
+    // The client uses the released driver, which our archive does not.
     let (channel, location) = match from {
         "java" => ("aeron:ipc?alias=r".to_owned(), "LOCAL"),
         _ => (format!("aeron:udp?endpoint=127.0.0.1:{}", free_port()), "REMOTE"),
@@ -241,7 +241,7 @@ fn copy_over_response_channel(pair: &mut Pair, from: &str, to: &str) {
     assert_eq!(stop, 1_500 * FRAME);
 }
 
-/// Replications that fail; returns what the target says.
+/// Replications that fail; returns the error texts of the target.
 fn failures(pair: &mut Pair, from: &str, to: &str) -> Vec<String> {
     let mut errors = Vec::new();
     let id = pair.replicate(from, to, 99, "");
@@ -306,7 +306,7 @@ fn a_copy_of_ours_goes_over_to_the_live_stream() {
         assert!(merged >= position);
         let sent = pair.java.call(&format!("send name=p length={LENGTH} from=900 count=900"));
         let end = number(&sent, "position");
-        // Behind the merge both write what the publisher sends, each in its own time.
+        // After the merge both archives record the publisher's stream independently.
         pair.java.call(&format!("archive-await archive={to} recording={target} position={end}"));
         pair.java.call(&format!("archive-await archive={from} recording={source} position={end}"));
         pair.same_files((from, source), (to, target), 0..end);

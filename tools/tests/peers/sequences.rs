@@ -47,7 +47,7 @@ impl Receiver {
         }
     }
 
-    /// The address that it is bound to.
+    /// The bound address.
     fn endpoint(&mut self, client: &mut Client) -> SocketAddr {
         let endpoint = match self {
             Self::Theirs(peer) => peer.call("resolve name=s")["endpoint"].as_str().unwrap().to_owned(),
@@ -61,7 +61,7 @@ impl Receiver {
     }
 }
 
-/// A publication of ours, the relay, and a receiver.
+/// Our publication, the relay, and a receiver.
 struct Stage {
     driver: OurDriver,
     client: Client,
@@ -132,7 +132,7 @@ impl Stage {
         self.publication.as_ref().unwrap()
     }
 
-    /// Lets all sides work until the condition holds.
+    /// Runs all sides until the condition holds.
     fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
         until(what, || {
             self.client.work();
@@ -148,13 +148,13 @@ impl Stage {
         let message = vec![1; length];
         until("room", || {
             self.client.work();
-            // The other outcome is the end of a term, after which the next attempt succeeds.
+            // Otherwise the term has ended, and the next attempt succeeds.
             self.publication.as_mut().unwrap().offer(&message).ok()
         });
         self.arrived(length.div_ceil(1_376));
     }
 
-    /// Two messages that become visible to the sender at once.
+    /// Two messages that the sender sees together.
     fn send_two(&mut self) {
         let publication = self.publication.as_mut().unwrap();
         let claim = publication.try_claim(1).unwrap();
@@ -180,7 +180,7 @@ impl Stage {
         }
     }
 
-    /// Subscribes again once nothing is left of the image before.
+    /// Subscribes again once the earlier image is gone.
     fn subscribe_again(&mut self) {
         let channel = format!("aeron:udp?endpoint={}", self.endpoint);
         const RECEIVER_POSITION: i64 = 5;
@@ -233,7 +233,7 @@ impl Stage {
         }
     }
 
-    /// Ends all and returns what the relay has seen.
+    /// Ends both sides and returns the relay's steps.
     fn end(self) -> Vec<Step> {
         let steps = self.relay.steps();
         if let Receiver::Theirs(peer) = self.receiver {
@@ -281,7 +281,7 @@ fn revoke(kind: Option<Kind>) -> Vec<Step> {
     stage.end()
 }
 
-/// The subscription ends, and when all of its image is gone, there is another.
+/// The subscription ends, and another one begins once its image is gone.
 fn rejoin(kind: Option<Kind>) -> Vec<Step> {
     let mut stage = Stage::new(kind, Setting::default());
     stage.send(10);
@@ -298,7 +298,7 @@ fn rejoin(kind: Option<Kind>) -> Vec<Step> {
     stage.end()
 }
 
-/// True when the last SETUP has its status message.
+/// True when the last SETUP has been answered by a status message.
 fn is_answered(stage: &Stage) -> bool {
     let steps = stage.relay.steps();
     let last = |kind: &str| steps.iter().rposition(|step| step.kind == kind && step.flags == 0);
@@ -315,7 +315,7 @@ fn reject(kind: Option<Kind>) -> Vec<Step> {
     stage.end()
 }
 
-/// A receiver of a group, which rejects the image.
+/// A receiver of a group that rejects the image.
 fn group_tag(kind: Option<Kind>) -> Vec<Step> {
     let setting = Setting { subscription: "|gtag=-7", publication: "|fc=tagged,g:-7", ..Setting::default() };
     let mut stage = Stage::new(kind, setting);

@@ -40,7 +40,7 @@ impl World {
         let services = ServiceNode::launch(&context, services).unwrap();
         let session = Session::open(&home.join("aeron"), port);
         let mut context = LeaseClientContext::new(cluster::context(&format!("0=127.0.0.1:{port}")));
-        // A request without an answer fails a test; machines stand still.
+        // A request without an answer fails the test, so the timeout tolerates a stalled machine.
         context.timeout_ns = PATIENCE_NS;
         let leases = BlockingLeaseClient::connect(home.join("aeron"), context).unwrap();
         Self { member, services, session, leases }
@@ -53,7 +53,7 @@ impl World {
         self.session.await_value(STATE, ACTIVE);
     }
 
-    /// Ends the cluster without another snapshot.
+    /// Terminates the cluster without another snapshot.
     fn abort(mut self) {
         self.session.set(TOGGLE, ABORT);
         assert!(self.member.wait().success(), "{}", self.member.errors());
@@ -99,7 +99,7 @@ fn our_services_hold_leases_on_the_released_consensus_module() {
     let tallied = send(&mut world.session, "behind the snapshot", 50);
     world.abort();
 
-    // Snapshot and log give back the leases, and the same state behind the fence.
+    // Snapshot and log restore the leases and the state behind the fence.
     let mut world = World::start(home.path(), &members, ports[0]);
     assert_eq!(state(&mut world.session), tallied);
     world.leases.leadership_check("gateway", "gateway/0").check(None).unwrap();

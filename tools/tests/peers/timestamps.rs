@@ -1,4 +1,4 @@
-//! Times in messages between our driver and a released one.
+//! Time stamps in messages between our driver and a released one.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

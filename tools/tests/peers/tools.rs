@@ -1,4 +1,4 @@
-//! Tools across the border: the released ones on our node and its files, ours on a released member and its files.
+//! The released tools on our node and its files, and our tools on a released member and its files.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{directory, until};
 
-/// Runs a released tool; returns its exit code and all that it says.
+/// Runs a released tool; returns its exit code and output.
 fn released(class: &str, arguments: &[&str]) -> (i32, String) {
     run(&mut java::program(&[], class, arguments))
 }
@@ -21,7 +21,7 @@ fn run(command: &mut Command) -> (i32, String) {
     (status.code().unwrap_or(-1), output + &errors)
 }
 
-/// Runs our command; returns its exit code and all that it says.
+/// Runs our command; returns its exit code and output.
 fn ours(arguments: &[&str]) -> (i32, String) {
     run(harrier().args(arguments))
 }
@@ -36,7 +36,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The released tool on a member whose driver has its directory beside that of the cluster, or one above.
+/// The released tool on a member whose driver directory is beside that of the cluster, or one level above.
 fn cluster_tool(directory: &Path, arguments: &[&str]) -> (i32, String) {
     let parents = directory.ancestors().skip(1).take(2);
     let aeron = parents.map(|parent| parent.join("aeron")).find(|path| path.exists());
@@ -140,13 +140,13 @@ fn the_released_monitors_read_our_running_node() {
         well(released("io.aeron.archive.ArchiveTool", &[folder, "pid"])).trim(),
         node.process.id().to_string()
     );
-    // Ours refuses to change what a live archive writes, and shows it.
+    // Our tool refuses to change the files of a running archive, but reads them.
     let (code, text) = ours(&["archive", folder, "mark-invalid", "0"]);
     assert!(code == 1 && text.contains("active mark file"), "{text}");
     assert_eq!(json(&["archive", folder, "describe", "--json"])["recordings"][0]["stream_id"], 100);
 }
 
-/// A member of the released cluster in a process of its own.
+/// A member of the released cluster in a separate process.
 struct Member {
     process: Process,
     home: tempfile::TempDir,
@@ -246,13 +246,13 @@ fn copies(stage: &str) -> [tempfile::TempDir; 2] {
     })
 }
 
-/// Names and bytes of all files but the mark file and its lock.
+/// Names and contents of all files but the mark file and its lock.
 fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("archive-mark"))
-        // Seals are our own.
+        // Only our implementation writes seals.
         .filter(|path| path.extension().is_none_or(|extension| extension != "seal"))
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
         .collect();
@@ -300,7 +300,7 @@ fn archives_are_changed_as_the_released_tool_changes_them() {
     assert!(code == 1 && text.contains("no mark file"), "{text}");
 }
 
-/// Runs a command with an answer on its standard input; panics unless it ends well.
+/// Runs a command with an answer on its standard input; panics unless it succeeds.
 fn answered(command: &mut Command, answer: Option<&str>) {
     let mut process = Process::start("tool", command);
     if let Some(answer) = answer {
@@ -382,7 +382,7 @@ fn older_archives_are_migrated_as_the_released_tool_migrates_them() {
         }
         let arguments = [theirs.to_str().unwrap(), "migrate"];
         answered(&mut java::program(&[], "io.aeron.archive.ArchiveTool", &arguments), Some("y"));
-        // A no changes nothing, and neither does a live mark file.
+        // Neither the answer no nor a live mark file lets the tool change anything.
         let before = content(&our_copy);
         let mut command: Command = harrier();
         let mut process = Process::start("tool", command.arg("archive").arg(&our_copy).arg("migrate"));

@@ -14,8 +14,8 @@ with_each_peer!(
     a_released_client_on_our_driver_subscribes_to_sockets_ipc_and_spies_at_once,
 );
 
-/// (bytes of a message, messages): a frame alone in its datagram, frames that share one, fragments, the longest message
-/// a 16 MiB term has room for halved.
+/// (message length, messages): one frame per datagram, several frames per datagram, fragments, half of the longest
+/// message of a 16 MiB term.
 const SIZES: [(usize, u64); 5] = [(32, 5_000), (1_376, 1_000), (10_000, 200), (100_000, 20), (1 << 20, 6)];
 
 const TERM: &str = "term-length=16m";
@@ -30,7 +30,7 @@ const PUBLICATIONS_REVOKED: i32 = 40;
 const IMAGES_REVOKED: i32 = 41;
 
 fn one_percent_loss_between_our_driver_and_theirs_is_repaired(kind: Kind) {
-    // All kinds of frames are lost on our side, data also on the other.
+    // All kinds of frames are lost on our side, and data frames on the other.
     let driver = OurDriver::start(&[
         "aeron.udp.channel.incoming.interceptors=loss",
         "aeron.udp.channel.transport.bindings.loss.args=rate=0.01|seed=11|recv-msg-mask=0xffff",
@@ -100,14 +100,14 @@ fn session_ids_and_initial_positions_reach_the_other_side(kind: Kind) {
 fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind) {
     let driver = OurDriver::start(&[]);
     let mut peer = kind.client(&driver.directory);
-    // A port that the system chose, as the client finds it out.
+    // The client finds a port that the system chose.
     peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0|tags=41 stream=10");
     let resolved = peer.call("resolve name=s");
     let endpoint = resolved["endpoint"].as_str().unwrap();
     assert_eq!(resolved["status"], 1);
     assert_eq!(resolved["local"], endpoint);
     assert!(resolved["channel"].as_str().unwrap().contains(&format!("endpoint={endpoint}")), "{resolved}");
-    // The same socket under its tag, without an address.
+    // The same socket, named by its tag instead of an address.
     peer.call("subscribe name=t channel=aeron:udp?tags=41 stream=11");
     assert_eq!(peer.call("resolve name=t")["local"], endpoint);
     for (stream, name) in [(10, "s"), (11, "t")] {
@@ -120,7 +120,7 @@ fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind)
         peer.call("close name=p");
         peer.call(&format!("images name={name} count=0"));
     }
-    // Nobody but a spy, which simulates the connection.
+    // Only a spy, which simulates the connection.
     peer.call(
         "publish name=p channel=aeron:udp?control-mode=manual|tags=42|ssc=true|term-length=64k stream=12",
     );
@@ -129,7 +129,7 @@ fn a_released_client_on_our_driver_has_spies_tags_and_wildcard_ports(kind: Kind)
     peer.call("connected name=p");
     peer.call("send name=p length=3000 count=5");
     peer.call("receive name=spy length=3000 count=5");
-    // A destination beside the spy.
+    // A destination besides the spy.
     peer.call("subscribe name=u channel=aeron:udp?endpoint=127.0.0.1:0 stream=12");
     let channel = peer.call("resolve name=u")["channel"].as_str().unwrap().to_owned();
     peer.call(&format!("destination name=p channel={channel}"));
@@ -159,7 +159,7 @@ fn a_rejected_image_and_a_revoked_publication_end_on_both_sides(kind: Kind) {
     peer.call_beside(&mut client, "reject name=s reason=not-wanted");
     client
         .until("the error frame", |aeron| (aeron.counters().value(ERROR_FRAMES_RECEIVED) > 0).then_some(()));
-    // The stream may be back before anybody sees that it was gone: a heartbeat asks for it anew.
+    // The stream may return before its loss is observed, because a heartbeat requests a new SETUP.
     let image = &images["images"][0]["correlation"];
     peer.call_beside(&mut client, &format!("unavailable name=s image={image}"));
     drop(publication);
@@ -201,7 +201,7 @@ fn requests_and_answers_cross_between_our_driver_and_theirs(kind: Kind) {
     let mut client = Client::connect(&driver.directory);
     let sizes = [(32, 500), (3_000, 100), (1 << 20, 3)];
 
-    // We ask, the peer answers.
+    // We request, the peer answers.
     let control = format!("control=127.0.0.1:{}|control-mode=response", free_port());
     peer.call("subscribe name=s channel=aeron:udp?endpoint=127.0.0.1:0 stream=10");
     let requests = peer.call("resolve name=s")["channel"].as_str().unwrap().to_owned();

@@ -17,7 +17,7 @@ pub fn harrier() -> Command {
     Command::new(env!("CARGO_BIN_EXE_harrier"))
 }
 
-/// The `harrier-driver` command without a setting of the environment.
+/// The `harrier-driver` command with a clean environment.
 pub fn harrier_driver() -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let mut command = Command::new(BINARY.get_or_init(driver_binary));
@@ -27,7 +27,7 @@ pub fn harrier_driver() -> Command {
     command
 }
 
-/// `cargo test --workspace` builds the driver's binary; a test run of this package alone may have to do it here.
+/// `cargo test --workspace` builds the driver's binary; a test of only this package may have to build it here.
 fn driver_binary() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_harrier")).parent().unwrap();
     let binary = folder.join("harrier-driver");
@@ -60,7 +60,7 @@ fn newest_source(path: &Path) -> Option<SystemTime> {
     entries.filter_map(|entry| newest_source(&entry.ok()?.path())).max()
 }
 
-/// Environment variable that names the transport of our drivers, sockets when it is absent.
+/// Environment variable with the transport of our drivers; sockets by default.
 pub const TRANSPORT_VARIABLE: &str = "HARRIER_TEST_TRANSPORT";
 
 /// Transport of our drivers. Where the host lacks it the tests run on sockets and print a message, or fail where peers
@@ -81,7 +81,7 @@ fn transport() -> &'static str {
 }
 
 const CLIENT_LIVENESS: &str = "aeron.client.liveness.timeout";
-/// Clients of a test may have to wait for others to start, and machines stand still.
+/// The timeout tolerates tests that wait for other processes, and stalled machines.
 const PATIENT: [&str; 2] = ["aeron.client.liveness.timeout=120s", "aeron.publication.unblock.timeout=130s"];
 
 /// A `harrier-driver` that is ready for clients.
@@ -118,7 +118,7 @@ impl OurDriver {
         Self { process, directory: aeron_directory, _parent: parent }
     }
 
-    /// Ends the driver and checks that it ended well and had nothing to say.
+    /// Stops the driver and checks its exit code and empty output.
     pub fn stop(mut self) {
         self.process.signal("TERM");
         let status = self.process.wait();
@@ -151,7 +151,7 @@ impl OurNode {
         Self { process, ready, directory, members, arguments }
     }
 
-    /// Starts the node again where it was; the process before must have ended.
+    /// Restarts the node in the same place; the earlier process must have ended.
     pub fn restart(&mut self) {
         let (process, ready) = launch(self.directory.path(), &self.members, &self.arguments);
         (self.process, self.ready) = (process, ready);
@@ -167,7 +167,7 @@ impl OurNode {
         super::cluster::echo(&self.aeron_directory(), self.ingress_endpoints(), count, length);
     }
 
-    /// Ingress endpoints as clients want them.
+    /// Ingress endpoints in the form of client settings.
     pub fn ingress_endpoints(&self) -> &str {
         self.ready["ingress_endpoints"].as_str().unwrap()
     }
@@ -192,7 +192,7 @@ fn launch(directory: &Path, members: &str, arguments: &[String]) -> (Process, se
     (process, ready)
 }
 
-/// The command of a node with its directories below `directory`.
+/// Command of a node with its directories below `directory`.
 pub fn node_command(directory: &Path, members: &str, arguments: &[String]) -> Command {
     let mut command = harrier();
     command.args(["node", "--member-id", "0", "--members", members]);

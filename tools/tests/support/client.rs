@@ -1,4 +1,4 @@
-//! A client of our own beside other processes.
+//! Our client beside other processes.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub fn context(directory: &Path) -> Context {
     context
 }
 
-/// A client whose duty cycle runs while something is waited for.
+/// A client whose duty cycle runs during waits.
 pub struct Client {
     /// The client.
     pub aeron: Aeron,
@@ -68,7 +68,7 @@ impl Client {
         self.try_exclusive(channel, stream_id).unwrap()
     }
 
-    /// Adds an exclusive publication; the error is the driver's.
+    /// Adds an exclusive publication that may fail with the driver's error.
     pub fn try_exclusive(
         &mut self,
         channel: &str,

@@ -1,4 +1,4 @@
-//! A cluster client of our own.
+//! Our cluster client.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use harrier::ringbuf::Clock;
 use super::client::Client;
 use super::{PATIENCE_NS, messages};
 
-/// Settings of a client that gives its node time to lead.
+/// Settings of a client that gives its node time for the election.
 pub fn context(ingress_endpoints: &str) -> ClusterClientContext {
     let mut context = ClusterClientContext::new(ingress_endpoints, "aeron:udp?endpoint=127.0.0.1:0");
     context.message_timeout_ns = PATIENCE_NS;
     context
 }
 
-/// Connects through the driver of a directory, has `count` messages of `length` bytes echoed, and closes the session.
+/// Connects through the driver of a directory, echoes `count` messages of `length` bytes, and closes the session.
 pub fn echo(aeron_directory: &Path, ingress_endpoints: &str, count: u64, length: usize) {
     let mut client = Client::connect(aeron_directory);
     let mut cluster = ClusterClient::new(context(ingress_endpoints)).unwrap();

@@ -1,9 +1,9 @@
-//! Numbered messages whose every byte is known; the Java peer makes and checks the same.
+//! Numbered messages with known bytes; the Java peer creates and checks the same.
 
 /// Shortest message.
 pub const MIN_LENGTH: usize = 8;
 
-/// Writes message `number` over the whole of `message`.
+/// Fills `message` with the bytes of message `number`.
 pub fn fill(message: &mut [u8], number: u64) {
     message[..MIN_LENGTH].copy_from_slice(&number.to_le_bytes());
     for (at, byte) in message.iter_mut().enumerate().skip(MIN_LENGTH) {

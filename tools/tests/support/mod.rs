@@ -13,10 +13,10 @@ use harrier::platform::SystemClock;
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::{Backoff, IdleStrategy};
 
-/// Longest that one condition is waited for; other tests may hold the processor meanwhile.
+/// Maximum time of one wait; other tests may occupy the processor.
 pub const PATIENCE_NS: i64 = 120_000_000_000;
 
-/// Looks at a condition before others get a core for longer.
+/// Number of polls before others get a core for longer.
 const LOOKS_AT_ONCE: u32 = 200;
 
 /// Polls until there is a value; panics with `what` after [`PATIENCE_NS`].
@@ -31,7 +31,7 @@ pub fn until<V>(what: &str, mut condition: impl FnMut() -> Option<V>) -> V {
     }
 }
 
-/// Lets others run between two looks at a condition.
+/// Yields the core between two polls of a condition.
 #[expect(clippy::disallowed_methods, reason = "a pause between two looks, not a wait for an outcome")]
 pub fn rest() {
     std::thread::sleep(std::time::Duration::from_millis(1));
@@ -42,7 +42,7 @@ pub fn patient_idle() -> IdleStrategy {
     IdleStrategy::Backoff(Backoff::new(0, LOOKS_AT_ONCE, 100_000, 100_000))
 }
 
-/// A directory in shared memory that goes with its owner.
+/// A directory in shared memory that is deleted with its owner.
 pub fn directory(name: &str) -> tempfile::TempDir {
     tempfile::Builder::new().prefix(&format!("harrier-{name}-")).tempdir_in("/dev/shm").unwrap()
 }

@@ -1,6 +1,6 @@
-//! Ports that no other test takes, in this process or another, whichever checkout it runs from.
+//! Ports that no other test uses, in this process or another, from any checkout.
 
-/// A UDP port of the loopback address that is free.
+/// A free UDP port of the loopback address.
 pub fn free_port() -> u16 {
     harrier::platform::free_ports(1).expect("a free port")[0]
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{PATIENCE_NS, until};
 
-/// A running child.
+/// A running child process.
 pub struct Process {
     name: String,
     child: Child,
@@ -20,8 +20,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program. Its three standard streams belong to this value, and where `setpriv` is installed it dies with
-    /// the thread that calls this, so that nothing is left when a test program is killed.
+    /// Starts a program with piped standard streams. Where `setpriv` is installed, the program is killed with the
+    /// calling thread, so that it does not outlive a killed test.
     pub fn start(name: &str, command: &mut Command) -> Self {
         let mut child = bound_to_this_thread(command)
             .stdin(Stdio::piped())
@@ -52,14 +52,14 @@ impl Process {
         Self { name: name.to_owned(), input: child.stdin.take(), child, lines, errors, errors_end }
     }
 
-    /// Runs a program to its end; panics unless it ends well. Returns its standard output and errors.
+    /// Runs a program to its end; panics unless it succeeds. Returns its standard output and errors.
     pub fn run(name: &str, command: &mut Command) -> (String, String) {
         let (status, output, errors) = Self::finish(name, command);
         assert!(status.success(), "{name}: {status}\n{output}\n{errors}");
         (output, errors)
     }
 
-    /// Runs a program to its end and returns how it ended, its standard output and errors.
+    /// Runs a program to its end; returns its status, standard output and errors.
     pub fn finish(name: &str, command: &mut Command) -> (ExitStatus, String, String) {
         let mut process = Self::start(name, command);
         process.input = None;
@@ -72,7 +72,7 @@ impl Process {
         (status, output, process.errors())
     }
 
-    /// The next line of standard output; panics when it does not come.
+    /// The next line of standard output; panics after a timeout.
     pub fn line(&mut self) -> String {
         self.line_or_end().unwrap_or_else(|| panic!("{} ended; its errors:\n{}", self.name, self.errors()))
     }
@@ -92,7 +92,7 @@ impl Process {
         self.lines.try_iter().collect()
     }
 
-    /// Lines of standard output up to its end that were not read.
+    /// Unread lines of standard output up to its end.
     pub fn last_lines(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.line_or_end()).collect()
     }
@@ -122,7 +122,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the end of the process and of what it wrote to standard error.
+    /// Waits for the end of the process and of its standard error.
     pub fn wait(&mut self) -> ExitStatus {
         let name = format!("the end of {}", self.name);
         let status = until(&name, || self.child.try_wait().unwrap());
@@ -130,7 +130,7 @@ impl Process {
         status
     }
 
-    /// Ends the process as a crash would.
+    /// Kills the process.
     pub fn kill(&mut self) {
         // The process may have ended already.
         let _ = self.child.kill();
@@ -148,7 +148,7 @@ impl Drop for Process {
     }
 }
 
-/// A command in a file system of its own of `size`, mounted at `path` for it and its children only.
+/// A command in a private file system of `size`, mounted at `path` for it and its children only.
 pub fn in_small_file_system(path: &Path, size: &str, command: &Command) -> Option<Command> {
     let mut shell = Command::new("unshare");
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");

@@ -9,11 +9,10 @@ use harrier::ringbuf::Clock;
 
 use super::rest;
 
-/// A thread that rests for a millisecond and is away for longer than this was not let run, ns.
+/// A thread that sleeps for a millisecond and takes longer than this was not scheduled, ns.
 const STILL_NS: i64 = 100_000_000;
 
-/// Measures time from its start on, and how much of it the machine stood still: a thread of its own wanted to run and
-/// did not.
+/// Measures time from its start, and the part of it in which the machine stalled: a runnable thread did not run.
 pub struct Stopwatch {
     begin_ns: i64,
     still_ns: Arc<AtomicI64>,
@@ -42,13 +41,13 @@ impl Stopwatch {
         Self { begin_ns, still_ns, is_over, watcher: Some(watcher) }
     }
 
-    /// Time since the start without that in which the machine stood still, ns.
+    /// Time since the start without stalls, ns.
     pub fn stop(mut self) -> i64 {
         let took_ns = SystemClock.now().ns - self.begin_ns;
         took_ns - self.end()
     }
 
-    /// Time in which the machine stood still, ns.
+    /// Time of stalls, ns.
     pub fn still_ns(mut self) -> i64 {
         self.end()
     }

@@ -328,7 +328,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let Some(subscribed) =
             self.subscriptions.iter().find(|sub| sub.replication_id == Some(replication.id))
         else {
-            // The client has been told why the extension failed.
+            // The client already has the error of the failed extension.
             return Ok(Turn::Ended);
         };
         replication.subscription_id = Some(subscribed.registration_id);

@@ -20,7 +20,7 @@ impl ArchiveClient {
     /// Records every image of a stream. The answer's relevant id is the subscription id; signals follow.
     ///
     /// # Errors
-    /// As all requests: [`ArchiveClientError::BackPressured`] asks for a retry.
+    /// Like all requests: [`ArchiveClientError::BackPressured`] asks for a retry.
     pub fn start_recording(
         &mut self,
         aeron: &Aeron,
@@ -35,7 +35,7 @@ impl ArchiveClient {
     /// Extends a stopped recording.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn extend_recording(
         &mut self,
         aeron: &Aeron,
@@ -54,7 +54,7 @@ impl ArchiveClient {
     /// Stops recording a channel.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_recording(&mut self, aeron: &Aeron, channel: &str, stream_id: i32) -> Sent {
         self.request(aeron, RequestBody::StopRecording { stream_id, channel })
     }
@@ -62,7 +62,7 @@ impl ArchiveClient {
     /// Stops the recording subscription of a start or extend request.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_recording_by_subscription(&mut self, aeron: &Aeron, subscription_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopRecordingSubscription { subscription_id })
     }
@@ -70,7 +70,7 @@ impl ArchiveClient {
     /// Stops one recording. The answer's relevant id is 1 when it was active.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_recording_by_identity(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopRecordingByIdentity { recording_id })
     }
@@ -80,7 +80,7 @@ impl ArchiveClient {
     /// the stream's session id.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     #[expect(clippy::too_many_arguments, reason = "the parameters of the request")]
     pub fn replay(
         &mut self,
@@ -110,7 +110,7 @@ impl ArchiveClient {
     /// Stops a replay.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_replay(&mut self, aeron: &Aeron, replay_session_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopReplay { replay_session_id })
     }
@@ -118,7 +118,7 @@ impl ArchiveClient {
     /// Stops all replays of a recording; -1 stops all replays.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_all_replays(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopAllReplays { recording_id })
     }
@@ -128,7 +128,7 @@ impl ArchiveClient {
     /// REPLICATE_END last.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording), and parameters that contradict each other.
+    /// Like [`start_recording`](Self::start_recording), and parameters that contradict each other.
     pub fn replicate(
         &mut self,
         aeron: &Aeron,
@@ -162,7 +162,7 @@ impl ArchiveClient {
     /// [`ArchiveAnswer::as_stopped`](super::ArchiveAnswer::as_stopped) reads as "was not running".
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_replication(&mut self, aeron: &Aeron, replication_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopReplication { replication_id })
     }
@@ -170,7 +170,7 @@ impl ArchiveClient {
     /// Asks for one descriptor.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn list_recording(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::ListRecording { recording_id })
     }
@@ -178,7 +178,7 @@ impl ArchiveClient {
     /// Asks for up to `count` descriptors from an id on.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn list_recordings(&mut self, aeron: &Aeron, from_recording_id: i64, count: i32) -> Sent {
         self.request(aeron, RequestBody::ListRecordings { from_recording_id, count })
     }
@@ -186,7 +186,7 @@ impl ArchiveClient {
     /// Asks for up to `count` descriptors of a stream whose channel contains `channel`.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn list_recordings_for_uri(
         &mut self,
         aeron: &Aeron,
@@ -204,7 +204,7 @@ impl ArchiveClient {
     /// Asks for the id of the last recording of a session whose channel contains `channel`.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn find_last_matching_recording(
         &mut self,
         aeron: &Aeron,
@@ -222,7 +222,7 @@ impl ArchiveClient {
     /// Asks for the start position of a recording.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn start_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::StartPosition { recording_id })
     }
@@ -230,7 +230,7 @@ impl ArchiveClient {
     /// Asks for the position of an active recording; -1 when it is not active.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn recording_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::RecordingPosition { recording_id })
     }
@@ -238,7 +238,7 @@ impl ArchiveClient {
     /// Asks for the stop position of a recording; -1 while it is active.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn stop_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::StopPosition { recording_id })
     }
@@ -246,7 +246,7 @@ impl ArchiveClient {
     /// Asks for the last recorded position of a recording, active or not.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn max_recorded_position(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::MaxRecordedPosition { recording_id })
     }
@@ -254,7 +254,7 @@ impl ArchiveClient {
     /// Truncates a recording at a position. A DELETE signal follows once the files are deleted.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn truncate_recording(&mut self, aeron: &Aeron, recording_id: i64, position: i64) -> Sent {
         self.request(aeron, RequestBody::TruncateRecording { recording_id, position })
     }
@@ -262,7 +262,7 @@ impl ArchiveClient {
     /// Deletes a recording. A DELETE signal follows once the files are deleted.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn purge_recording(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::PurgeRecording { recording_id })
     }
@@ -271,7 +271,7 @@ impl ArchiveClient {
     /// segment.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn detach_segments(&mut self, aeron: &Aeron, recording_id: i64, new_start_position: i64) -> Sent {
         self.request(aeron, RequestBody::DetachSegments { recording_id, new_start_position })
     }
@@ -279,7 +279,7 @@ impl ArchiveClient {
     /// Deletes the files before a recording's start. The answer's relevant id is their number; a DELETE signal follows.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn delete_detached_segments(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::DeleteDetachedSegments { recording_id })
     }
@@ -287,7 +287,7 @@ impl ArchiveClient {
     /// Detaches segments and deletes them. The answer's relevant id is their number; a DELETE signal follows.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn purge_segments(&mut self, aeron: &Aeron, recording_id: i64, new_start_position: i64) -> Sent {
         self.request(aeron, RequestBody::PurgeSegments { recording_id, new_start_position })
     }
@@ -295,7 +295,7 @@ impl ArchiveClient {
     /// Attaches the existing segments before a recording's start. The answer's relevant id is their number.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn attach_segments(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::AttachSegments { recording_id })
     }
@@ -304,7 +304,7 @@ impl ArchiveClient {
     /// relevant id is their number; a DELETE signal of the source follows.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn migrate_segments(
         &mut self,
         aeron: &Aeron,
@@ -318,7 +318,7 @@ impl ArchiveClient {
     /// id is the token; it is valid for the archive's connect timeout.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn replay_token(&mut self, aeron: &Aeron, recording_id: i64) -> Sent {
         self.request(aeron, RequestBody::ReplayToken { recording_id })
     }
@@ -326,7 +326,7 @@ impl ArchiveClient {
     /// Changes the channel of a recording in the catalog.
     ///
     /// # Errors
-    /// As [`start_recording`](Self::start_recording).
+    /// Like [`start_recording`](Self::start_recording).
     pub fn update_channel(&mut self, aeron: &Aeron, recording_id: i64, channel: &str) -> Sent {
         self.request(aeron, RequestBody::UpdateChannel { recording_id, channel })
     }

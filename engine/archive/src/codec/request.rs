@@ -31,7 +31,7 @@ impl<'a> Request<'a> {
     /// Decodes a request; `None` for templates that are not requests.
     ///
     /// # Errors
-    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    /// A message of another schema, a truncated one, or a value outside its enumeration.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;

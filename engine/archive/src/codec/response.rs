@@ -73,7 +73,7 @@ pub enum Response<'a> {
     Control {
         /// Control session of the client.
         control_session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Id that the request asked for or made; its meaning depends on the request (spec 03 §2.8).
         relevant_id: i64,
@@ -88,7 +88,7 @@ pub enum Response<'a> {
     Descriptor {
         /// Control session of the client.
         control_session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Descriptor of the recording.
         descriptor: Box<RecordingDescriptor>,
@@ -97,7 +97,7 @@ pub enum Response<'a> {
     SubscriptionDescriptor {
         /// Control session of the client.
         control_session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Registration id of the recording's subscription.
         subscription_id: i64,
@@ -125,7 +125,7 @@ pub enum Response<'a> {
     Challenge {
         /// Control session of the client.
         control_session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
@@ -143,7 +143,7 @@ impl<'a> Response<'a> {
     /// Decodes an answer; `None` for other templates.
     ///
     /// # Errors
-    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    /// A message of another schema, a truncated one, or a value outside its enumeration.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;

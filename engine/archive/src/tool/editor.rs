@@ -33,7 +33,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
     /// Locks a directory.
     ///
     /// # Errors
-    /// [`MarkFileError::Active`](crate::MarkFileError::Active) while an archive lives in it; as [`ArchiveFiles::open`].
+    /// [`MarkFileError::Active`](crate::MarkFileError::Active) while an archive runs in it; as [`ArchiveFiles::open`].
     pub fn take(directory: &Path, memory: &M, storage: S, now: &Now) -> Result<Self, ToolError> {
         // Opened before locking so that a directory without an archive gets no lock file; read again afterwards.
         let files = ArchiveFiles::open(directory, storage)?;

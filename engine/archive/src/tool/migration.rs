@@ -50,8 +50,8 @@ struct OldFiles<S: Storage> {
 /// leaves a stamp file; a step whose stamp exists was interrupted and is not repeated.
 ///
 /// # Errors
-/// [`MarkFileError::Active`] while an archive lives in the directory, [`ToolError::MigrationBegun`], a catalog that is
-/// none, or a file that cannot be read, renamed or written.
+/// [`MarkFileError::Active`] while an archive runs in the directory, [`ToolError::MigrationBegun`], an invalid catalog,
+/// or a file that cannot be read, renamed or written.
 pub fn migrate<M: Memory, S: Storage>(
     directory: &Path,
     memory: &M,

@@ -1,4 +1,4 @@
-//! An archive beside a driver and a client of it, all on this thread.
+//! An archive with its driver and client on one thread.
 
 use std::path::Path;
 
@@ -47,7 +47,7 @@ impl World {
         driver_context.term_buffer_length = 64 << 10;
         driver_context.publication_linger_timeout_ns = 100_000_000;
         let now = PausingClock.now();
-        // Session ids differ from those of the driver before.
+        // Session ids must differ from those of the previous driver.
         driver_context.seed = now.ns as u64;
         let driver =
             Driver::build(driver_context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
@@ -138,7 +138,7 @@ impl World {
         });
     }
 
-    /// Replays a range and returns the numbers of its messages.
+    /// Replays a range and returns its message numbers.
     pub fn replay(&mut self, recording_id: i64, position: i64, length: i64, count: usize) -> Vec<u64> {
         let subscription_id = self.aeron.add_subscription("aeron:ipc", 77).unwrap();
         let mut subscription =

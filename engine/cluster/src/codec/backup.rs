@@ -55,7 +55,7 @@ impl<'a> SnapshotRecording<'a> {
 pub enum BackupRequest<'a> {
     /// Asks for the recordings of log and snapshots, message 77.
     Query {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Stream on which the client receives the answers.
         response_stream_id: i32,
@@ -70,7 +70,7 @@ pub enum BackupRequest<'a> {
     },
     /// Asks for a heartbeat, message 79.
     Heartbeat {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Stream on which the client receives the answers.
         response_stream_id: i32,
@@ -81,7 +81,7 @@ pub enum BackupRequest<'a> {
     },
     /// Reports snapshots that a standby has taken, message 81.
     StandbySnapshot {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Protocol version of the sender, as a packed semantic version.
         version: i32,
@@ -96,7 +96,7 @@ pub enum BackupRequest<'a> {
     },
     /// Answers a challenge, message 8.
     ChallengeResponse {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Session that was challenged.
         session_id: i64,
@@ -109,7 +109,7 @@ impl<'a> BackupRequest<'a> {
     /// Decodes a request; `None` for other templates.
     ///
     /// # Errors
-    /// A message of another schema, or one that is cut.
+    /// A message of another schema, or a truncated one.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;
@@ -220,7 +220,7 @@ impl<'a> BackupRequest<'a> {
 pub enum BackupAnswer<'a> {
     /// Recordings of log and snapshots, message 78.
     Query {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Recording id of the log.
         log_recording_id: i64,
@@ -245,7 +245,7 @@ pub enum BackupAnswer<'a> {
     },
     /// A heartbeat, message 80.
     Heartbeat {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
     },
 }
@@ -254,7 +254,7 @@ impl<'a> BackupAnswer<'a> {
     /// Decodes an answer; `None` for other templates.
     ///
     /// # Errors
-    /// A message of another schema, or one that is cut.
+    /// A message of another schema, or a truncated one.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;

@@ -46,7 +46,7 @@ pub enum ServiceMessage<'a> {
     },
     /// A query for the members, message 34.
     MembersQuery {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// True to request message 43 instead of message 41.
         is_extended: bool,
@@ -57,7 +57,7 @@ impl<'a> ServiceMessage<'a> {
     /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
-    /// A message of another schema, or one that is cut.
+    /// A message of another schema, or a truncated one.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;
@@ -142,10 +142,10 @@ pub struct ActiveMember<'a> {
 const ACTIVE_MEMBER_BLOCK: u16 = 28;
 
 impl<'a> ActiveMember<'a> {
-    /// Decodes the active members of an extended answer; empty for other messages.
+    /// Decodes the members of an extended answer, active members first; empty for other messages.
     ///
     /// # Errors
-    /// A message that is cut.
+    /// A truncated message.
     pub fn decode_all(message: &'a [u8]) -> Result<Vec<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         let mut all = Vec::new();
@@ -205,7 +205,7 @@ pub enum ModuleMessage<'a> {
     },
     /// The members, message 41.
     MembersResponse {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Id of the leader; -1 when there is none.
         leader_member_id: i32,
@@ -214,7 +214,7 @@ pub enum ModuleMessage<'a> {
     },
     /// The members with their positions, message 43; [`ActiveMember::decode_all`] reads them.
     MembersExtendedResponse {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Clock time of the member, ns.
         current_time_ns: i64,
@@ -236,7 +236,7 @@ impl<'a> ModuleMessage<'a> {
     /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
-    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    /// A message of another schema, a truncated one, or a value outside its enumeration.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;

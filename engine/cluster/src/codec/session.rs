@@ -47,7 +47,7 @@ pub enum Ingress<'a> {
     },
     /// A client requests a session, message 3.
     Connect {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Stream on which the client receives the answers.
         response_stream_id: i32,
@@ -76,7 +76,7 @@ pub enum Ingress<'a> {
     },
     /// A client answers a challenge, message 8.
     ChallengeResponse {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Session that was challenged.
         session_id: i64,
@@ -89,7 +89,7 @@ pub enum Ingress<'a> {
         leadership_term_id: i64,
         /// Session id.
         session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Type of the admin request; 0 is a snapshot.
         request_type: i32,
@@ -100,7 +100,7 @@ impl<'a> Ingress<'a> {
     /// Decodes a message; `None` for other templates.
     ///
     /// # Errors
-    /// A message of another schema, or one that is cut.
+    /// A message of another schema, or a truncated one.
     #[inline]
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
@@ -206,7 +206,7 @@ pub enum Egress<'a> {
     SessionEvent {
         /// Session id.
         session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Leadership term id.
         leadership_term_id: i64,
@@ -234,7 +234,7 @@ pub enum Egress<'a> {
     },
     /// The client must answer a challenge, message 7.
     Challenge {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Session id.
         session_id: i64,
@@ -245,7 +245,7 @@ pub enum Egress<'a> {
     AdminResponse {
         /// Session id.
         session_id: i64,
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Type of the admin request; 0 is a snapshot.
         request_type: i32,
@@ -260,7 +260,7 @@ impl<'a> Egress<'a> {
     /// Decodes a message; `None` for other templates.
     ///
     /// # Errors
-    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    /// A message of another schema, a truncated one, or a value outside its enumeration.
     #[inline]
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;

@@ -130,7 +130,7 @@ impl<'a> SnapshotMessage<'a> {
     /// Decodes a message; `None` for ignored templates.
     ///
     /// # Errors
-    /// A message of another schema, one that is cut, or a value outside its enumeration.
+    /// A message of another schema, a truncated one, or a value outside its enumeration.
     pub fn decode(message: &'a [u8]) -> Result<Option<Self>, SbeError> {
         let mut m = Decoder::message(message)?;
         m.header().expect_schema(SCHEMA_ID)?;

@@ -1,8 +1,8 @@
 //! The sealed copy of recording.log (docs/protocol/own-files.md).
 //!
-//! Aeron's format has no checksums. Beside the file lies `recording.log.seal` with a copy of its bytes. The released
-//! member and its tools change recording.log without knowing of the copy, so changes that they make are accepted; every
-//! other difference is damage.
+//! Aeron's format has no checksums, so `recording.log.seal` holds a copy of the file. Aeron's member and tools change
+//! recording.log without updating the copy. Changes that they can make are therefore accepted; every other difference
+//! is damage.
 
 use std::path::Path;
 

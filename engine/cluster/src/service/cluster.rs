@@ -209,7 +209,7 @@ impl Cluster<'_> {
     /// Claims a message of `length` bytes to a session's client, to be written in place.
     ///
     /// # Errors
-    /// As [`send_to_session`](Self::send_to_session); messages that do not fit in one frame cannot be claimed.
+    /// Like [`send_to_session`](Self::send_to_session); messages that do not fit in one frame cannot be claimed.
     #[inline]
     pub fn try_claim_to_session(
         &mut self,

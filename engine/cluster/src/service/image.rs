@@ -10,10 +10,10 @@ use crate::snapshot::SnapshotError;
 /// Fragments read per poll.
 const FRAGMENT_LIMIT: usize = 10;
 
-/// The stream of a snapshot behind the container's part: what the service wrote, message by message.
+/// Stream of a service's state in a snapshot, after the container's part.
 ///
-/// A service must know the end of its own state by what it wrote, for instance a count in front: a stream that ends
-/// early looks like a short one.
+/// A service must detect the end of its state from the state itself, for instance by a count at the start, because a
+/// truncated stream looks like a shorter one.
 pub struct SnapshotImage<'a> {
     image: &'a mut Image,
     assembler: ImageFragmentAssembler,
@@ -25,8 +25,8 @@ impl<'a> SnapshotImage<'a> {
         Self { image, assembler: ImageFragmentAssembler::new(), recording_id }
     }
 
-    /// Hands whole messages of up to `limit` frames to `handler`; returns the frames taken. With none taken,
-    /// [idle](Cluster::idle).
+    /// Passes messages of up to `limit` frames to `handler` and returns the number of frames. [Idle](Cluster::idle)
+    /// when it is 0.
     pub fn poll(&mut self, limit: usize, handler: &mut impl FnMut(&[u8], &Header<'_>)) -> usize {
         let assembler = &mut self.assembler;
         self.image.poll(limit, &mut |payload, header| assembler.on_fragment(payload, header, handler))
@@ -35,7 +35,7 @@ impl<'a> SnapshotImage<'a> {
     /// Passes all remaining messages to `handler` and waits as necessary.
     ///
     /// # Errors
-    /// [`SnapshotError::BrokenOff`] when the stream went away before its end.
+    /// [`SnapshotError::BrokenOff`] when the stream ended early.
     pub fn read_to_end(
         &mut self,
         cluster: &mut Cluster<'_>,

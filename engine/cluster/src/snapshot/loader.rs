@@ -33,11 +33,11 @@ impl Stage {
     }
 }
 
-/// One snapshot on its way out of the archive.
+/// Loads one snapshot from the archive.
 ///
 /// [`poll`](Self::poll) it until [`is_readable`](Self::is_readable), then [`read`](Self::read) until
-/// [`is_complete`](Self::is_complete). What a service has written behind the END marker is then next on
-/// [`image`](Self::image).
+/// [`is_complete`](Self::is_complete). [`image`](Self::image) then continues with the service's state after the END
+/// marker.
 #[derive(Debug)]
 pub struct SnapshotLoader {
     recording_id: i64,
@@ -138,11 +138,11 @@ impl SnapshotLoader {
         self.stage == Stage::Reading
     }
 
-    /// Hands up to `limit` fragments' messages between the markers to `on_message`; stops behind END. Returns the
-    /// fragments taken.
+    /// Passes the messages between the markers in up to `limit` fragments to `on_message` and stops after END. Returns
+    /// the number of fragments.
     ///
     /// # Errors
-    /// A rule of the markers that is broken, a recording that ends before END, or what `on_message` finds.
+    /// A broken marker rule, a recording that ends before END, or an error of `on_message`.
     pub fn read(
         &mut self,
         limit: usize,

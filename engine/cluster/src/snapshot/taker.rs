@@ -35,10 +35,10 @@ impl Stage {
     }
 }
 
-/// One snapshot on its way into the archive.
+/// Writes one snapshot into the archive.
 ///
-/// [`poll`](Self::poll) it until [`is_writable`](Self::is_writable), write, [`finish`](Self::finish), and poll on until
-/// [`recording_id`](Self::recording_id) tells that all of it is recorded. Dropped, its stream ends and with it the
+/// [`poll`](Self::poll) it until [`is_writable`](Self::is_writable), write, call [`finish`](Self::finish), and poll
+/// until [`recording_id`](Self::recording_id) returns the complete recording. Dropping it ends the stream and the
 /// recording.
 #[derive(Debug)]
 pub struct SnapshotTaker {
@@ -78,7 +78,7 @@ impl SnapshotTaker {
     /// Advances the snapshot. Returns the work done.
     ///
     /// # Errors
-    /// See [`SnapshotError`]; after one the snapshot is of no use.
+    /// See [`SnapshotError`]; after an error the snapshot is unusable.
     pub fn poll(
         &mut self,
         aeron: &mut Aeron,

@@ -33,8 +33,8 @@ pub struct Rebuilt {
 /// the member replays its log from the start instead of loading a snapshot.
 ///
 /// # Errors
-/// [`ClusterFilesError::Active`] while the member runs, [`ClusterFilesError::NotRebuilt`] when neither source tells
-/// all, or a file that cannot be read or written.
+/// [`ClusterFilesError::Active`] while the member runs, [`ClusterFilesError::NotRebuilt`] when neither source is
+/// complete, or a file that cannot be read or written.
 pub fn rebuild_recording_log<M: Memory, S: Storage>(
     memory: &M,
     storage: &mut S,

@@ -128,7 +128,7 @@ fn a_replay_ends_at_its_max_position_and_the_live_log_follows() {
     world.append_term();
     world.message(1, b"send 1");
     let noted = world.noted("send 1");
-    // Sessions of before get their streams back when the member leads.
+    // Earlier sessions get their egress once the member leads.
     assert!(noted.contains("sent 1"), "{noted}");
     world.until("the egress", |world| world.module.egress_messages.first().cloned());
     assert_eq!(world.ack(2).log_position, 192);

@@ -1,4 +1,4 @@
-//! The ends of a container: asked for, unexpected, by failure (spec 04 §4.11, §7.1), and acks on request.
+//! Termination of a container: requested, unexpected, by failure (spec 04 §4.11, §7.1), and acks on request.
 
 use std::rc::Rc;
 
@@ -115,7 +115,7 @@ fn a_service_that_panics_ends_its_container_and_is_called_no_more() {
         "a message of session 1 with 8 bytes (hex 61 6e 79 74 68 69 6e 67), which ends at log position ";
     assert!(error.contains(event), "{error}");
     assert!(!world.containers[0].seen().iter().any(|text| text.starts_with("terminate")));
-    // The module sees it by the heartbeat counter of the service's client (spec 04 §4.11).
+    // The module detects it by the heartbeat counter of the service's client (spec 04 §4.11).
     world.until("the client's end", |world| {
         let heartbeat = 11;
         let counters = world.module.aeron.counters();

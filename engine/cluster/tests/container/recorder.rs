@@ -1,4 +1,4 @@
-//! A service that notes every callback and does what messages tell it.
+//! A service that records every callback and follows instructions in messages.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,15 +15,15 @@ pub type Seen = Rc<RefCell<Vec<String>>>;
 /// Additional instructions for a service.
 #[derive(Default)]
 pub struct Orders {
-    /// Bytes of the state behind the count.
+    /// Length of the state after the count, bytes.
     pub state_length: Cell<usize>,
-    /// Fails in this callback.
+    /// Name of the callback that fails.
     pub fails_in: Cell<Option<&'static str>>,
-    /// Panics in this callback.
+    /// Name of the callback that panics.
     pub panics_in: Cell<Option<&'static str>>,
-    /// Tries to send from callbacks that must not.
+    /// True to send from callbacks that must not send.
     pub sends_everywhere: Cell<bool>,
-    /// Times that the background work was called.
+    /// Number of calls of the background work.
     pub background: Cell<usize>,
 }
 
@@ -51,7 +51,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// All that sends must be refused, by the callback's name.
+    /// Checks that every send is refused with the callback's name.
     fn try_all(&self, cluster: &mut Cluster<'_>, callback: &'static str) {
         if !self.orders.sends_everywhere.get() {
             return;

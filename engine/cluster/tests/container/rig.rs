@@ -1,4 +1,4 @@
-//! Driver, archive and containers on one thread, and the consensus module that the test plays.
+//! Driver, archive and containers on one thread, with a simulated consensus module.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ const TERM_LENGTH: i32 = 64 << 10;
 /// Bytes that the log events of these tests begin their time with.
 pub const FIRST_TIME: i64 = 1_000;
 
-/// An ack as it came.
+/// A received ack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     pub log_position: i64,
@@ -111,7 +111,7 @@ impl Recovery {
     }
 }
 
-/// A container that runs, with what it has seen.
+/// A running container with its observed events.
 pub struct Running {
     thread: SharedThread,
     pub seen: Seen,
@@ -187,7 +187,7 @@ impl harrier_ringbuf::Waiter for Pump {
     }
 }
 
-/// The consensus module that the test plays.
+/// The simulated consensus module.
 pub struct Module {
     pub aeron: Aeron,
     to_services: ExclusivePublication,
@@ -280,18 +280,18 @@ impl Module {
         });
     }
 
-    /// Recovery is over.
+    /// Ends the recovery.
     pub fn end_recovery(&mut self) {
         self.recovery = None;
     }
 
-    /// Lets the commit position's counter go, as a dead module does.
+    /// Frees the commit position counter, as the end of a module does.
     pub fn drop_commit_position(&mut self) {
         self.commit = None;
     }
 }
 
-/// All that runs.
+/// Runs one duty cycle of every part.
 pub struct World {
     pub host: Host,
     pub module: Module,
@@ -307,7 +307,7 @@ impl World {
         world
     }
 
-    /// The same with a log that the container leads.
+    /// Like the above, with a log that the container leads.
     pub fn leading() -> Self {
         let mut world = Self::started();
         world.join(0, Role::Leader, i64::MAX);
@@ -331,7 +331,7 @@ impl World {
         }
         let Self { host, module, .. } = self;
         drop(module);
-        // The next module's counters are not to be mixed up with these.
+        // The next module's counters must be distinct from these.
         let context = Context::new(host.aeron_directory());
         let mut observer = Aeron::connect(context, MappedMemory, &PausingClock.now()).unwrap();
         until(&host, "the counters' end", || {
@@ -373,7 +373,7 @@ impl World {
         })
     }
 
-    /// Waits until the first container has noted a text.
+    /// Waits until the first container has recorded a text.
     pub fn noted(&mut self, text: &str) -> String {
         self.until(text, |world| {
             world.containers[0].seen.borrow().iter().find(|line| line.contains(text)).cloned()
@@ -414,7 +414,7 @@ impl World {
         self.until("acks of the join", |world| (world.module.acks.len() >= count).then_some(()));
     }
 
-    /// Appends and commits; the position behind the message.
+    /// Appends and commits a message; returns the position after it.
     pub fn append(&mut self, message: &LogMessage<'_>) -> i64 {
         let mut buffer = vec![0; 64 << 10];
         let length = message.encode(&mut buffer).unwrap();

@@ -13,7 +13,7 @@ use harrier_ringbuf::Clock;
 use super::recorder::Orders;
 use super::rig::{Host, Recovery, Running, World};
 
-/// A world with a snapshot: its host, and where a next life begins.
+/// A world with a snapshot: its host and recovery position.
 fn snapshot(state_length: usize, before: impl FnOnce(&mut World)) -> (Host, Recovery) {
     let mut world = World::leading();
     world.containers[0].orders.state_length.set(state_length);
@@ -71,7 +71,7 @@ fn a_snapshot_and_the_log_behind_it_make_the_state_of_the_whole_log() {
         world.open(2);
         world.noted("open 2");
     };
-    // The whole log.
+    // Replays the whole log.
     let mut whole = World::leading();
     whole.open(1);
     whole.message(1, b"before");
@@ -186,7 +186,7 @@ fn a_service_that_the_snapshot_does_not_know_cannot_start() {
     assert!(error.contains("state of 1 services, none of service 1"), "{error}");
 }
 
-/// A snapshot of the test's own making.
+/// A snapshot that the test writes itself.
 fn forge(host: &Host, messages: &[SnapshotMessage<'_>]) -> i64 {
     let now = PausingClock.now();
     let context = harrier_client::Context::new(host.aeron_directory());

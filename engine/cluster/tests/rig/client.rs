@@ -81,7 +81,7 @@ impl RawClient {
         });
     }
 
-    /// Follows the leader: a new stream to it, and its term.
+    /// Follows the leader with a new ingress stream and its term.
     pub fn follow(&mut self, term_id: i64, ingress_port: u16) {
         self.term_id = term_id;
         self.ingress = None;
@@ -105,7 +105,7 @@ impl RawClient {
         self.ingress.as_mut().is_some_and(|ingress| ingress.offer(bytes).is_ok())
     }
 
-    /// Asks for a session; false while it cannot.
+    /// Requests a session. Returns false when back-pressured.
     pub fn connect(&mut self, correlation_id: i64, version: i32, credentials: &[u8]) -> bool {
         let Some(channel) = self.response_channel() else { return false };
         self.send(&Ingress::Connect {
@@ -205,7 +205,7 @@ impl super::Node {
         self.until(text, |node| node.clients[client].has_heard(text).then_some(()));
     }
 
-    /// The state of the services, all being equal.
+    /// The state of the services, which must be equal.
     pub fn state(&mut self, client: usize) -> String {
         self.clients[client].heard.clear();
         self.send(client, "state");

@@ -1,4 +1,4 @@
-//! Directories as the released cluster left them: its recordings and its recording.log.
+//! Directories of the released cluster: its recordings and its recording.log.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn apply(file: &mut Vec<u8>, write: &CatalogWrite) {
     file[start..end].copy_from_slice(&write.bytes);
 }
 
-/// Makes the archive and the cluster directory of a node that is to start from these.
+/// Creates the archive and cluster directories of a node that starts from these files.
 pub fn lay_out(directory: &Path, recordings: &[Recording<'_>], recording_log: &[u8]) {
     let (archive, cluster) = (directory.join("archive"), directory.join("cluster"));
     std::fs::create_dir_all(&archive).unwrap();

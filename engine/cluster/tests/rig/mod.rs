@@ -1,4 +1,4 @@
-//! A whole node on one thread, whose services keep a state, and clients and tools beside it that see every message.
+//! A whole node on one thread with stateful services, and clients and tools that record every message.
 
 pub mod client;
 pub mod golden;
@@ -27,7 +27,7 @@ use stub::Stub;
 
 pub const PATIENCE_NS: i64 = 60_000_000_000;
 
-/// Types of counters.
+/// Type ids of counters.
 pub mod counter {
     pub const STATE: i32 = 200;
     pub const TOGGLE: i32 = 202;
@@ -61,15 +61,15 @@ pub type Seen = Rc<RefCell<Vec<String>>>;
 
 /// Settings of a node.
 pub struct Plan {
-    /// Services in containers of our own.
+    /// Number of services in our containers.
     pub services: i32,
     /// Version of the application.
     pub app_version: i32,
-    /// Bytes that the archive wants free.
+    /// Free bytes that the archive requires.
     pub low_storage_threshold: u64,
-    /// The archive stamps frames with checksums and cuts torn ends, as that of a node does.
+    /// True when the archive stamps frames and cuts torn ends, as that of a node does.
     pub is_stamped: bool,
-    /// Changes the consensus module's settings.
+    /// Change to the consensus module's settings.
     pub change: Box<dyn Fn(&mut ConsensusModuleContext)>,
 }
 
@@ -91,7 +91,7 @@ impl Plan {
     }
 }
 
-/// A running node, and a client of its driver that plays the tools.
+/// A running node with a client of its driver for the tools.
 pub struct Node {
     thread: SharedThread,
     pub errors: Seen,
@@ -107,7 +107,7 @@ pub struct Node {
     ports: Vec<u16>,
 }
 
-/// A driver in a directory of its own, for clients that outlive a node.
+/// A driver in a separate directory, for clients that outlive a node.
 pub fn client_driver(directory: &Path) -> SharedThread {
     let thread = SharedThread::new(
         Box::new(ThreadPace::new(PausingClock, IdleStrategy::Noop)),
@@ -144,7 +144,7 @@ impl Node {
         Self::try_start(directory, ports, plan).unwrap()
     }
 
-    /// Starts a node; what keeps a part from starting is returned as text.
+    /// Starts a node. Returns the error text when a part fails to start.
     pub fn try_start(directory: &Path, ports: &[u16], plan: &Plan) -> Result<Self, String> {
         let now = PausingClock.now();
         let (errors, seen) = (Seen::default(), Seen::default());
@@ -220,7 +220,7 @@ impl Node {
             listener.run_once();
         }
         let now = PausingClock.now();
-        // The driver goes with a node that ends.
+        // The driver ends with its node.
         let _is_alive = self.tool.do_work(&now);
         for client in &mut self.clients {
             client.poll();
@@ -292,7 +292,7 @@ impl Node {
         self.await_value(counter::STATE, value::ACTIVE);
     }
 
-    /// Waits until an agent says that it ends; returns what it says.
+    /// Waits until an agent ends and returns its error text.
     pub fn until_end(&mut self, role: &str) -> String {
         let errors = self.errors.clone();
         self.until(&format!("the end of {role}"), |_| {
@@ -319,12 +319,12 @@ impl Node {
         logged_errors(&self.directory.join("cluster/cluster-mark.dat"))
     }
 
-    /// Ends everything in good order.
+    /// Stops everything cleanly.
     pub fn stop(self) {
         self.thread.close();
     }
 
-    /// Ends everything as a crash would.
+    /// Stops everything as in a crash.
     pub fn kill(self) {
         self.thread.abandon();
     }
@@ -346,7 +346,7 @@ pub fn entries(directory: &Path) -> Vec<Entry> {
     parse(&path, &std::fs::read(&path).unwrap()).unwrap()
 }
 
-/// A directory that goes with its owner.
+/// A directory that is deleted with its owner.
 pub fn directory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("harrier-module-").tempdir_in("/dev/shm").unwrap()
 }

@@ -1,4 +1,4 @@
-//! A service whose state is a hash of all that it has seen: two that are equal have seen the same.
+//! A service whose state is a hash of all events, so that equal states prove equal events.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,7 +11,8 @@ use harrier_cluster::service::{
 
 use super::Seen;
 
-/// Commands of clients are texts: `timer ID DELAY`, `cancel ID`, `forward TEXT`, `close`, `panic`; all else is echoed.
+/// Commands of clients are texts: `timer ID DELAY`, `cancel ID`, `forward TEXT`, `close`, `panic`; any other text is
+/// echoed.
 pub struct Tally {
     service_id: i32,
     seen: Seen,
@@ -29,7 +30,7 @@ impl Tally {
         self.seen.borrow_mut().push(format!("{} {text}", self.service_id));
     }
 
-    /// Takes an event into the state.
+    /// Adds an event to the state.
     fn take(&mut self, text: &str) {
         self.count += 1;
         for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! The control streams in the hands of a test: a service that answers as it likes, or a tool.
+//! The control streams under the control of a test: a service with any answers, or a tool.
 
 use std::path::Path;
 
@@ -79,7 +79,7 @@ impl Stub {
 }
 
 impl super::Node {
-    /// Puts a stub in the place of service 0; returns the id of its client.
+    /// Replaces service 0 by a stub; returns the id of its client.
     pub fn add_stub(&mut self) -> i64 {
         let stub = Stub::new(&self.directory);
         let client_id = stub.aeron.client_id();
@@ -110,7 +110,7 @@ impl super::Node {
         });
     }
 
-    /// A fresh log with the stub as its only service; returns the id of the stub's client.
+    /// Starts a new log with the stub as its only service; returns the id of the stub's client.
     pub fn lead_with_stub(&mut self) -> i64 {
         let client_id = self.add_stub();
         self.until_acked(0, 0, client_id);

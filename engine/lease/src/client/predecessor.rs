@@ -29,7 +29,7 @@ impl Predecessor {
 
     /// A session, or a new leader of it, is there.
     pub(super) fn on_session(&mut self, session_id: i64) {
-        // Ids ascend. If this one does not, the cluster has begun anew and knows nothing of the old session.
+        // Ids ascend. A lower id means that the cluster has a new log without the old session.
         self.session_id = self.session_id.filter(|id| *id < session_id);
         self.ask_at_ns = i64::MIN;
     }

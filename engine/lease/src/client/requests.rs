@@ -191,7 +191,7 @@ impl Requests {
         }
     }
 
-    /// Sends again what has no answer.
+    /// Resends an unanswered request.
     fn requeue(&mut self, place: usize) {
         if self.pending[place].kind == Kind::Claim {
             let correlation_id = self.next_correlation_id(place);
@@ -212,7 +212,7 @@ impl Requests {
         }
     }
 
-    /// Sends what is to be sent; returns the work done.
+    /// Sends queued requests. Returns the work done.
     pub(crate) fn send(&mut self, now_ns: i64, offer: &mut impl FnMut(&[u8]) -> Offered) -> usize {
         let mut work_count = 0;
         while let Some(place) = self.queue.front().copied() {

@@ -111,19 +111,19 @@ fn a_wait_is_registered_with_every_leader_for_the_tenure_that_it_began_with() {
     let mut wire = Wire::new(4);
     let id = wire.wait();
     wire.run(0);
-    let id = wire.last().correlation_id();
-    wire.answer(id, AnswerCode::Waiting, 64);
+    let sent_id = wire.last().correlation_id();
+    wire.answer(sent_id, AnswerCode::Waiting, 64);
     wire.run(5 * SECOND);
     assert_eq!(wire.sent.len(), 1, "it is registered");
     wire.requests.on_new_leader();
     wire.run(0);
-    assert_eq!(wire.last(), Request::Wait { correlation_id: id, token: 64, application: "a" });
-    wire.answer(id, AnswerCode::Waiting, 64);
+    assert_eq!(wire.last(), Request::Wait { correlation_id: sent_id, token: 64, application: "a" });
+    wire.answer(sent_id, AnswerCode::Waiting, 64);
     // The client must not depend on the wake-up.
     wire.run(10 * SECOND);
     assert_eq!(wire.sent.len(), 3);
     assert_eq!(wire.take(id), None, "it never times out");
-    wire.hear(&Event::Released { correlation_id: id, token: 64 });
+    wire.hear(&Event::Released { correlation_id: sent_id, token: 64 });
     assert_eq!(wire.take(id), Some(Done::Over));
 }
 

@@ -65,7 +65,7 @@ const CODES: [AnswerCode; 16] = [
 /// The answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// Correlation id of the request; it comes back in the answer.
+    /// Correlation id of the request; the answer repeats it.
     pub correlation_id: i64,
     /// Fencing token of the tenure; 0 for none.
     pub token: u64,
@@ -118,7 +118,7 @@ pub enum Event<'a> {
     },
     /// A page of leases, template 35.
     Leases {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Cluster time of the page.
         time: i64,
@@ -131,7 +131,7 @@ pub enum Event<'a> {
     },
     /// A page of pins, template 36.
     Pins {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Cursor of the next page; -1 after the last.
         next_cursor: i32,

@@ -12,7 +12,7 @@ const FENCED: u16 = 16;
 pub enum Request<'a> {
     /// Claim the leadership of an application, or extend the lease.
     Claim {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Duration of the lease, ns.
         duration_ns: i64,
@@ -25,7 +25,7 @@ pub enum Request<'a> {
     },
     /// Give a lease up.
     Release {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Fencing token of the tenure; 0 for none.
         token: u64,
@@ -36,7 +36,7 @@ pub enum Request<'a> {
     },
     /// Ask whether a unit leads.
     Check {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Name of the application.
         application: &'a str,
@@ -45,7 +45,7 @@ pub enum Request<'a> {
     },
     /// Wait for the end of a tenure.
     Wait {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Token of the tenure to wait for; 0 for the present one.
         token: u64,
@@ -59,7 +59,7 @@ pub enum Request<'a> {
     },
     /// Pin an application: its lease does not expire.
     Pin {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Name of the application.
         application: &'a str,
@@ -68,7 +68,7 @@ pub enum Request<'a> {
     },
     /// Take a pin away.
     Unpin {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Name of the application.
         application: &'a str,
@@ -77,21 +77,21 @@ pub enum Request<'a> {
     },
     /// Ask for a page of pins.
     Pinned {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Cursor of the page, 0 for the first.
         cursor: i32,
     },
     /// Ask for a page of leases.
     List {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Cursor of the page, 0 for the first.
         cursor: i32,
     },
     /// End another session of the same principal.
     EndSession {
-        /// Correlation id of the request; it comes back in the answer.
+        /// Correlation id of the request; the answer repeats it.
         correlation_id: i64,
         /// Session to end.
         session_id: i64,
@@ -249,7 +249,7 @@ impl<'a> Request<'a> {
 /// An application's message inside a fence (spec 05 L20).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// Correlation id of the request; it comes back in the answer.
+    /// Correlation id of the request; the answer repeats it.
     pub correlation_id: i64,
     /// Token of the sender's tenure.
     pub token: u64,

@@ -102,7 +102,7 @@ fn a_holder_extends_and_another_is_denied() {
 
 #[test]
 fn a_short_extension_does_not_shorten_what_a_new_term_gives() {
-    // Spec 05 L4 and L11: the guarantee of 60 s stands although 1 s was claimed after it.
+    // Spec 05 L4 and L11: the guarantee of 60 s is kept although 1 s was claimed after it.
     let mut table = table();
     table.apply(32, &claim("a", "a/0", 60_000));
     table.advance(2_000);
@@ -116,7 +116,7 @@ fn a_short_extension_does_not_shorten_what_a_new_term_gives() {
 
 #[test]
 fn a_new_term_gives_each_live_lease_its_duration_again() {
-    // Spec 05 L11: a new leader whose clock is fast deposes nobody, and a lease that was over stays over.
+    // Spec 05 L11: a new leader with a fast clock deposes no holder, and an expired lease stays expired.
     let mut table = table();
     table.apply(32, &claim("a", "a/0", 1_000));
     table.apply(64, &claim("b", "b/0", 10_000));

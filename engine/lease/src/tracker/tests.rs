@@ -315,7 +315,7 @@ fn stopping_leaves_nothing_behind() {
     assert_eq!(rig.script.cancelled, [rig.script.blocks[0].0]);
     assert!(rig.script.releases.is_empty(), "a minion has nothing to release");
 
-    // A claim under way may be granted yet: what it brings is released.
+    // A pending claim may still be granted; its lease is released.
     let mut rig = Rig::leading(0);
     rig.run(D);
     rig.tracker.stop(true);

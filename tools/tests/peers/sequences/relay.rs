@@ -43,7 +43,7 @@ impl Step {
         self.kind == "SM" && self.flags & 0x80 != 0
     }
 
-    /// A line of a capture: number, seconds, relay, direction, kind, lengths, flags, mark.
+    /// Parses a line of a capture: number, seconds, relay, direction, kind, lengths, flags, mark.
     fn parse(line: &str) -> Self {
         let fields: Vec<_> = line.split('\t').collect();
         let value = |at: usize| fields[at].split_once('=').unwrap().1;
@@ -66,7 +66,7 @@ pub fn essence(steps: &[Step]) -> Vec<Step> {
     let mut kept = Vec::new();
     for step in steps {
         match step.kind {
-            // A first fragment follows another only when a slow machine let it be asked for once more.
+            // A first fragment follows another only when a slow machine caused a second NAK.
             "DATA" if step.flags == 0x80 && kept.last() == Some(step) => {}
             "DATA" | "PAD" => {
                 opening.clear();
@@ -143,7 +143,7 @@ impl Loss {
     }
 }
 
-/// Passes datagrams on both ways and writes down their order.
+/// Forwards datagrams both ways and records their order.
 pub struct Relay {
     /// Address that senders use.
     pub address: SocketAddr,
@@ -158,7 +158,7 @@ impl Relay {
         Self::with_steps(name, receiver, loses_a_fragment, Arc::default())
     }
 
-    /// A relay that writes down the order beside this one.
+    /// A relay that records the order together with this one.
     pub fn beside(&self, name: char, receiver: SocketAddr) -> Self {
         Self::with_steps(name, receiver, false, self.steps.clone())
     }
@@ -183,7 +183,7 @@ impl Relay {
             let step = Step::of(name, true, &bytes[..length]);
             steps.lock().unwrap().push(step.clone());
             for datagram in loss.pass(&step, &bytes[..length]) {
-                // A receiver that is not there is part of the scenarios.
+                // Some scenarios have no receiver.
                 let _ = to_receiver.send(&datagram);
             }
         });
@@ -228,7 +228,7 @@ impl Drop for Relay {
     }
 }
 
-/// A socket whose reads end often enough to see that the relay is to stop.
+/// A socket with a read timeout, so that the relay notices its end.
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();

@@ -95,7 +95,7 @@ impl Party {
         }
     }
 
-    /// Ends publication and subscription.
+    /// Closes publication and subscription.
     fn close(&mut self) {
         match self {
             Self::Theirs(peer) => {
@@ -122,7 +122,7 @@ impl Party {
     }
 }
 
-/// A request and its answer through relays, then the end of all.
+/// A request and its answer through relays, then the end of all streams.
 fn run(requester: Option<Kind>, responder: Option<Kind>) -> Vec<Step> {
     let driver = OurDriver::start(&[LIVENESS, "aeron.timer.interval=1s"]);
     let home = directory("peer");
@@ -174,7 +174,7 @@ fn run(requester: Option<Kind>, responder: Option<Kind>) -> Vec<Step> {
     steps
 }
 
-/// SETUPs that a relay has seen.
+/// SETUPs that a relay has recorded.
 fn setups_of(relay: char, steps: &[Step]) -> usize {
     setups(steps.iter().filter(|step| step.relay == relay))
 }

@@ -183,7 +183,7 @@ impl Run {
         let due: Vec<i64> =
             self.timers.iter().filter(|(_, deadline)| **deadline <= now).map(|(id, _)| *id).collect();
         due.into_iter().for_each(|id| self.fire(id));
-        // The model has no timers: what is over makes room at the same moment.
+        // The model has no timers: an expired lease is freed immediately.
         (0..6).for_each(|application| self.model.end_if_over(application));
     }
 
