@@ -1,6 +1,7 @@
 //! Leadership leases in the engine: the lease service, fences for other services, and blocking clients.
 
 mod blocking;
+mod calls;
 mod process;
 mod threaded;
 mod tracker;

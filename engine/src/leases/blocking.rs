@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use harrier_ringbuf::idle::{Backoff, IdleStrategy};
 use harrier_ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier_ringbuf::{Agent, AgentError, Clock, Now, SharedThread};
 
+use super::calls::Calls;
 use super::process::process_identity;
 use crate::node::NodeError;
 
@@ -70,15 +71,6 @@ fn to_ns(duration: Duration) -> i64 {
 /// Waits for the outcome of a request or the client's end.
 fn receive<V, E: From<Unanswered>>(outcome: &Receiver<Result<V, E>>) -> Result<V, E> {
     outcome.recv().unwrap_or_else(|_| Err(Unanswered::Closed.into()))
-}
-
-/// Like [`receive`], without waiting.
-fn poll<V, E: From<Unanswered>>(outcome: &Receiver<Result<V, E>>) -> Option<Result<V, E>> {
-    match outcome.try_recv() {
-        Ok(outcome) => Some(outcome),
-        Err(TryRecvError::Empty) => None,
-        Err(TryRecvError::Disconnected) => Some(Err(Unanswered::Closed.into())),
-    }
 }
 
 impl BlockingLeaseClient {
@@ -305,13 +297,7 @@ impl BlockingLeaseClient {
 
     /// Returns a polled claimer, for trackers and duty cycles, that shares this client's session.
     pub fn polled(&self) -> SharedClaimer {
-        SharedClaimer {
-            client: self.clone(),
-            next: 0,
-            claims: BTreeMap::new(),
-            blocks: BTreeMap::new(),
-            releases: BTreeMap::new(),
-        }
+        SharedClaimer { client: self.clone(), calls: Calls::default(), claims: BTreeMap::new() }
     }
 }
 
@@ -383,22 +369,12 @@ impl Token for LeaseToken {
     }
 }
 
-type Claim = (Receiver<Result<Tenure, ClaimError>>, String, String);
-
 /// A [`BlockingLeaseClient`] as a polled claimer.
 pub struct SharedClaimer {
     client: BlockingLeaseClient,
-    next: i64,
-    claims: BTreeMap<RequestId, Claim>,
-    blocks: BTreeMap<RequestId, (Receiver<Result<(), BlockError>>, Cancel)>,
-    releases: BTreeMap<RequestId, Receiver<Result<(), ReleaseError>>>,
-}
-
-impl SharedClaimer {
-    fn next_id(&mut self) -> RequestId {
-        self.next += 1;
-        RequestId(self.next)
-    }
+    calls: Calls,
+    /// Application and unit of each claim under way.
+    claims: BTreeMap<RequestId, (String, String)>,
 }
 
 impl PolledClaimer for SharedClaimer {
@@ -410,14 +386,14 @@ impl PolledClaimer for SharedClaimer {
         now_ns: i64,
     ) -> Result<RequestId, ClaimError> {
         let outcome = self.client.begin_claim(application, unit, duration_ns, now_ns);
-        let id = self.next_id();
-        self.claims.insert(id, (outcome, application.to_owned(), unit.to_owned()));
+        let id = self.calls.add_claim(outcome);
+        self.claims.insert(id, (application.to_owned(), unit.to_owned()));
         Ok(id)
     }
 
     fn poll_claim(&mut self, id: RequestId) -> Option<Result<Tenure, ClaimError>> {
-        let outcome = poll(&self.claims.get(&id)?.0)?;
-        let (_, application, unit) = self.claims.remove(&id)?;
+        let outcome = self.calls.poll_claim(id)?;
+        let (application, unit) = self.claims.remove(&id)?;
         self.client.note_claim(&application, &unit, &outcome);
         Some(outcome)
     }
@@ -425,15 +401,11 @@ impl PolledClaimer for SharedClaimer {
     fn start_block(&mut self, application: &str, _now_ns: i64) -> Result<RequestId, BlockError> {
         let cancel = Cancel::new();
         let outcome = self.client.begin_block(application, &cancel);
-        let id = self.next_id();
-        self.blocks.insert(id, (outcome, cancel));
-        Ok(id)
+        Ok(self.calls.add_block(outcome, cancel))
     }
 
     fn poll_block(&mut self, id: RequestId) -> Option<Result<(), BlockError>> {
-        let outcome = poll(&self.blocks.get(&id)?.0)?;
-        self.blocks.remove(&id);
-        Some(outcome)
+        self.calls.poll_block(id)
     }
 
     fn start_release(
@@ -444,29 +416,16 @@ impl PolledClaimer for SharedClaimer {
         now_ns: i64,
     ) -> Result<RequestId, ReleaseError> {
         let outcome = self.client.begin_release(application, unit, token, now_ns);
-        let id = self.next_id();
-        self.releases.insert(id, outcome);
-        Ok(id)
+        Ok(self.calls.add_release(outcome))
     }
 
     fn poll_release(&mut self, id: RequestId) -> Option<Result<(), ReleaseError>> {
-        let outcome = poll(self.releases.get(&id)?)?;
-        self.releases.remove(&id);
-        Some(outcome)
+        self.calls.poll_release(id)
     }
 
     fn cancel(&mut self, id: RequestId) {
         self.claims.remove(&id);
-        self.releases.remove(&id);
-        if let Some((_, cancel)) = self.blocks.remove(&id) {
-            cancel.cancel();
-        }
-    }
-}
-
-impl Drop for SharedClaimer {
-    fn drop(&mut self) {
-        self.blocks.values().for_each(|(_, cancel)| cancel.cancel());
+        self.calls.cancel(id);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Adapter from a blocking claimer to a polled one, for trackers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
 use harrier_lease::{
     BlockError, Cancel, ClaimError, Claimer, PolledClaimer, ReleaseError, RequestId, Tenure, Unanswered,
 };
+
+use super::calls::Calls;
 
 /// Makes a [`PolledClaimer`] of any [`Claimer`] by calling it on threads of its own, so that a
 /// [`LeaseTracker`](super::LeaseTracker) works with a claimer of the application.
@@ -37,22 +38,13 @@ use harrier_lease::{
 /// ```
 pub struct ThreadedClaimer<C> {
     claimer: Arc<C>,
-    next: i64,
-    claims: BTreeMap<RequestId, Receiver<Result<Tenure, ClaimError>>>,
-    blocks: BTreeMap<RequestId, (Receiver<Result<(), BlockError>>, Cancel)>,
-    releases: BTreeMap<RequestId, Receiver<Result<(), ReleaseError>>>,
+    calls: Calls,
 }
 
 impl<C: Claimer + Send + Sync + 'static> ThreadedClaimer<C> {
     /// Wraps a claimer.
     pub fn new(claimer: C) -> Self {
-        let (claims, blocks, releases) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { claimer: Arc::new(claimer), next: 0, claims, blocks, releases }
-    }
-
-    fn next_id(&mut self) -> RequestId {
-        self.next += 1;
-        RequestId(self.next)
+        Self { claimer: Arc::new(claimer), calls: Calls::default() }
     }
 
     /// Calls the claimer on a thread. A thread that cannot be started fails the request.
@@ -76,15 +68,6 @@ impl<C: Claimer + Send + Sync + 'static> ThreadedClaimer<C> {
     }
 }
 
-/// Takes the outcome of a call. A claimer that panicked counts as closed.
-fn poll<V, E: From<Unanswered>>(outcome: &Receiver<Result<V, E>>) -> Option<Result<V, E>> {
-    match outcome.try_recv() {
-        Ok(outcome) => Some(outcome),
-        Err(TryRecvError::Empty) => None,
-        Err(TryRecvError::Disconnected) => Some(Err(Unanswered::Closed.into())),
-    }
-}
-
 impl<C: Claimer + Send + Sync + 'static> PolledClaimer for ThreadedClaimer<C> {
     fn start_claim(
         &mut self,
@@ -95,32 +78,24 @@ impl<C: Claimer + Send + Sync + 'static> PolledClaimer for ThreadedClaimer<C> {
     ) -> Result<RequestId, ClaimError> {
         let (application, unit) = (application.to_owned(), unit.to_owned());
         let duration = Duration::from_nanos(duration_ns.max(0) as u64);
-        let id = self.next_id();
         let outcome = self.call(move |claimer| claimer.claim_leadership(&application, &unit, duration));
-        self.claims.insert(id, outcome);
-        Ok(id)
+        Ok(self.calls.add_claim(outcome))
     }
 
     fn poll_claim(&mut self, id: RequestId) -> Option<Result<Tenure, ClaimError>> {
-        let outcome = poll(self.claims.get(&id)?)?;
-        self.claims.remove(&id);
-        Some(outcome)
+        self.calls.poll_claim(id)
     }
 
     fn start_block(&mut self, application: &str, _now_ns: i64) -> Result<RequestId, BlockError> {
         let (application, cancel) = (application.to_owned(), Cancel::new());
         let given_up = cancel.clone();
-        let id = self.next_id();
         let outcome =
             self.call(move |claimer| claimer.block_until_leadership_released(&application, &given_up));
-        self.blocks.insert(id, (outcome, cancel));
-        Ok(id)
+        Ok(self.calls.add_block(outcome, cancel))
     }
 
     fn poll_block(&mut self, id: RequestId) -> Option<Result<(), BlockError>> {
-        let outcome = poll(&self.blocks.get(&id)?.0)?;
-        self.blocks.remove(&id);
-        Some(outcome)
+        self.calls.poll_block(id)
     }
 
     fn start_release(
@@ -131,29 +106,15 @@ impl<C: Claimer + Send + Sync + 'static> PolledClaimer for ThreadedClaimer<C> {
         _now_ns: i64,
     ) -> Result<RequestId, ReleaseError> {
         let (application, unit) = (application.to_owned(), unit.to_owned());
-        let id = self.next_id();
         let outcome = self.call(move |claimer| claimer.release_leadership(&application, &unit, token));
-        self.releases.insert(id, outcome);
-        Ok(id)
+        Ok(self.calls.add_release(outcome))
     }
 
     fn poll_release(&mut self, id: RequestId) -> Option<Result<(), ReleaseError>> {
-        let outcome = poll(self.releases.get(&id)?)?;
-        self.releases.remove(&id);
-        Some(outcome)
+        self.calls.poll_release(id)
     }
 
     fn cancel(&mut self, id: RequestId) {
-        self.claims.remove(&id);
-        self.releases.remove(&id);
-        if let Some((_, cancel)) = self.blocks.remove(&id) {
-            cancel.cancel();
-        }
-    }
-}
-
-impl<C> Drop for ThreadedClaimer<C> {
-    fn drop(&mut self) {
-        self.blocks.values().for_each(|(_, cancel)| cancel.cancel());
+        self.calls.cancel(id);
     }
 }
