@@ -180,18 +180,21 @@ mod tests {
 
     #[test]
     fn errors_of_one_kind_share_the_entry_of_the_first() {
+        let count = if cfg!(miri) { 20 } else { 1_000 };
         let buffer = AtomicBuffer::heap(8_192);
         let mut log = DistinctErrorLog::new(buffer.clone());
-        for session in 0..1_000 {
+        for session in 0..count {
             assert!(log.record_kind("bad SETUP", session, &format!("bad SETUP of session={session}")));
         }
-        assert!(log.record_times("bad SETUP", 7, 1_000, "bad SETUP of others"));
-        assert_eq!(entries(&buffer), [(1_007, "bad SETUP of session=0".to_owned())]);
+        assert!(log.record_times("bad SETUP", 7, count, "bad SETUP of others"));
+        assert_eq!(entries(&buffer), [(count as i32 + 7, "bad SETUP of session=0".to_owned())]);
     }
 
+    // Miri needs minutes for the burst.
+    #[cfg(not(miri))]
     #[test]
     fn new_entries_are_limited_by_time_and_none_is_lost() {
-        let buffer = AtomicBuffer::heap(1 << 20);
+        let buffer = AtomicBuffer::heap(1 << 17);
         let mut log = DistinctErrorLog::new(buffer.clone());
         for number in 0..2_000 {
             log.record(number, &format!("error {number}"));
@@ -207,10 +210,11 @@ mod tests {
 
     #[test]
     fn texts_that_are_their_own_kind_leave_room_for_the_others() {
-        let buffer = AtomicBuffer::heap(1 << 16);
+        // Short enough for Miri.
+        let buffer = AtomicBuffer::heap(1 << 13);
         let mut log = DistinctErrorLog::new(buffer.clone());
-        let own = (0..100).filter(|number| log.record(0, &format!("{number:01000}"))).count();
-        assert!((45..50).contains(&own), "{own}");
+        let taken = (0..20).filter(|number| log.record(0, &format!("{number:01000}"))).count();
+        assert!((5..8).contains(&taken), "{taken}");
         assert!(log.record_kind("kind", 0, "the first of its kind"));
     }
 
