@@ -1,7 +1,9 @@
 //! SBE messages of clients, consensus modules, services and snapshots (spec 04 §1).
 #![no_main]
 
-use harrier_cluster::codec::{BackupAnswer, BackupRequest, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage};
+use harrier_cluster::codec::{
+    BackupAnswer, BackupRequest, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use harrier_cluster::codec::TimeUnit;
-use harrier_lease::codec::{Process, Envelope, Event, Record, Request};
+use harrier_lease::codec::{Envelope, Event, Process, Record, Request};
 use harrier_lease::table::{LeaseTable, TIMER_BASE};
 use harrier_lease::{LeaseService, LeaseSettings};
 use libfuzzer_sys::fuzz_target;

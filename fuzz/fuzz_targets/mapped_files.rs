@@ -21,7 +21,10 @@ fuzz_target!(|bytes: &[u8]| {
     match kind % 4 {
         0 => {
             put("/cluster/node-state.dat");
-            drop(NodeState::open(&memory, Path::new("/cluster"), false).map(|state| state.candidate_term_id()));
+            for was_ours in [false, true] {
+                let state = NodeState::open(&memory, Path::new("/cluster"), false, was_ours);
+                drop(state.map(|state| state.candidate_term_id()));
+            }
         }
         1 => {
             put("/aeron/cnc.dat");
