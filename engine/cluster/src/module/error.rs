@@ -47,7 +47,7 @@ pub enum ModuleError {
     RecordingLogMissing {
         /// The member's directory.
         directory: PathBuf,
-        /// What shows that there was one.
+        /// Evidence that the member had a recording log.
         found: String,
     },
     /// recording.log and the archive do not tell where to begin.
