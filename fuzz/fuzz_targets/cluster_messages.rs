@@ -2,7 +2,8 @@
 #![no_main]
 
 use harrier_cluster::codec::{
-    BackupAnswer, BackupRequest, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage,
+    BackupAnswer, BackupRequest, ConsensusMessage, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage,
+    SnapshotMessage,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -13,6 +14,7 @@ fuzz_target!(|message: &[u8]| {
     drop(format!("{:?}", ServiceMessage::decode(message)));
     drop(format!("{:?}", ModuleMessage::decode(message)));
     drop(format!("{:?}", SnapshotMessage::decode(message)));
+    drop(format!("{:?}", ConsensusMessage::decode(message).map(|own| own.map(|own| own.is_plausible()))));
     drop(format!("{:?}", BackupRequest::decode(message)));
     drop(format!("{:?}", BackupAnswer::decode(message)));
 });

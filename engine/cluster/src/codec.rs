@@ -1,12 +1,18 @@
 //! Messages of a cluster (spec 04 §1).
 
 mod backup;
+mod consensus;
 mod control;
 mod log;
 mod session;
 mod snapshot;
 
 pub use backup::{BackupAnswer, BackupRequest, SnapshotRecording};
+pub use consensus::{
+    AppendPosition, CATCHUP_FLAG, CONSENSUS_VERSION, CanvassPosition, CatchupPosition, CommitPosition,
+    ConsensusMessage, JOINED_FLAG, NewLeadershipTerm, RequestVote, StopCatchup, TerminationAck,
+    TerminationPosition, Vote,
+};
 pub use control::{ActiveMember, ModuleMessage, ServiceMessage};
 pub use log::{ClusterAction, LogMessage};
 pub use session::{Egress, Ingress, SessionHeader};

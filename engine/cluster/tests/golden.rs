@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use harrier_cluster::codec::{
-    BackupAnswer, BackupRequest, Egress, Ingress, LogMessage, ModuleMessage, ServiceMessage, SnapshotMessage,
+    BackupAnswer, BackupRequest, ConsensusMessage, Egress, Ingress, LogMessage, ModuleMessage,
+    ServiceMessage, SnapshotMessage,
 };
 use harrier_cluster::recording_log::{EntryType, parse};
 
@@ -37,6 +38,11 @@ fn every_message_of_ours_reads_and_writes_back() {
             20..=24 => LogMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             30..=34 => ServiceMessage::decode(&bytes).unwrap().map_or(0, |m| m.encode(&mut buffer).unwrap()),
             100..=107 => SnapshotMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
+            50..=57 | 75 | 76 => {
+                let message = ConsensusMessage::decode(&bytes).unwrap().unwrap();
+                assert!(message.is_plausible(), "{message:?}");
+                message.encode(&mut buffer).unwrap()
+            }
             77 | 79 | 81 => BackupRequest::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             78 | 80 => BackupAnswer::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
             40..=42 | 108 => ModuleMessage::decode(&bytes).unwrap().unwrap().encode(&mut buffer).unwrap(),
@@ -52,9 +58,46 @@ fn every_message_of_ours_reads_and_writes_back() {
             let _node_side = (ServiceMessage::decode(short), ModuleMessage::decode(short));
             let _snapshot = SnapshotMessage::decode(short);
             let _backup = (BackupRequest::decode(short), BackupAnswer::decode(short));
+            let _members = ConsensusMessage::decode(short);
         }
     }
-    assert!(known >= 29, "{known}");
+    assert!(known >= 39, "{known}");
+}
+
+fn golden_message(template_id: u16) -> Vec<u8> {
+    let is_wanted = |bytes: &Vec<u8>| bytes.get(2..4) == Some(&template_id.to_le_bytes()[..]);
+    messages().into_iter().find(is_wanted).unwrap()
+}
+
+#[test]
+fn fields_that_older_members_do_not_send_read_as_absent() {
+    // Version 7 has no flags in AppendPosition; version 14 has no commit position in NewLeadershipTerm.
+    let mut append = golden_message(54);
+    (append[6], append[28]) = (7, 0xFF);
+    let Some(ConsensusMessage::AppendPosition(message)) = ConsensusMessage::decode(&append).unwrap() else {
+        panic!("no AppendPosition");
+    };
+    assert_eq!(message.flags, 0);
+    let mut term = golden_message(53);
+    term[6] = 14;
+    let Some(ConsensusMessage::NewLeadershipTerm(message)) = ConsensusMessage::decode(&term).unwrap() else {
+        panic!("no NewLeadershipTerm");
+    };
+    assert_eq!(message.commit_position, -1);
+}
+
+#[test]
+fn impossible_terms_and_positions_are_not_plausible() {
+    for (template_id, offset) in
+        [(50, 16), (51, 16), (52, 24), (53, 48), (54, 16), (55, 16), (56, 16), (75, 16)]
+    {
+        for bad in [-2_i64, 33, i64::MIN, i64::MAX] {
+            let mut bytes = golden_message(template_id);
+            bytes[offset..offset + 8].copy_from_slice(&bad.to_le_bytes());
+            let message = ConsensusMessage::decode(&bytes).unwrap().unwrap();
+            assert!(!message.is_plausible(), "{message:?}");
+        }
+    }
 }
 
 #[test]
