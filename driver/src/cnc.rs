@@ -16,7 +16,7 @@ use harrier_ringbuf::error_log::{self, DistinctErrorLog};
 use harrier_ringbuf::loss_report::LossReport;
 use harrier_ringbuf::many_to_one::ManyToOneRing;
 use harrier_ringbuf::memory::MapMode;
-use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
+use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region, TransportError};
 
 use crate::context::{DriverContext, InvalidSetting};
 use crate::log_files::{IMAGES, PUBLICATIONS};
@@ -65,6 +65,9 @@ pub enum StartError {
     /// Name resolution could not be started.
     #[error(transparent)]
     Names(#[from] NamesError),
+    /// The host lacks or forbids the transport that the settings name.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// The sections of the CnC file contradict each other.
     #[error("cannot lay out the CnC file: {0}")]
     Layout(String),

@@ -3,8 +3,8 @@
 use crate::world::{World, free_address};
 use harrier_client::ClientError;
 use harrier_driver::context::{DriverContext, NameResolverSupplier};
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::PausingClock;
 use harrier_ringbuf::Clock;
 
 const STREAM: i32 = 10;
@@ -142,7 +142,7 @@ fn a_driver_without_a_name_does_not_start() {
         let mut context = crate::world::context(directory.path());
         named(name, interface.to_owned(), String::new())(&mut context);
         let now = PausingClock.now();
-        let built = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now);
+        let built = HostDriver::on_host(context, ExecutorMode::Inline, &now);
         let error = built.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains(text), "{error}");
     }

@@ -3,7 +3,7 @@
 use crate::world::{World, context, free_address};
 use harrier_client::{Aeron, ClientError, ClientEvent, Context};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode, StartError};
+use harrier_driver::{Driver, ExecutorMode, HostDriver, StartError};
 use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
 use harrier_ringbuf::Clock;
 
@@ -194,8 +194,7 @@ fn a_silent_client_is_timed_out_with_all_it_held() {
 fn a_second_driver_is_refused() {
     let world = World::new(|_| ());
     let context = context(world.directory.path());
-    let started =
-        Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now());
+    let started = HostDriver::on_host(context, ExecutorMode::Inline, &PausingClock.now());
     assert!(matches!(started, Err(StartError::ActiveDriver { .. })));
 }
 

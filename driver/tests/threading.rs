@@ -10,8 +10,8 @@ use crate::world::{Numbered, NumberedReader, free_address};
 use harrier_client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier_driver::context::ThreadingMode;
 use harrier_driver::system_counters::SystemCounter as C;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, PausingClock, SystemClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{MappedMemory, PausingClock, SystemClock};
 use harrier_ringbuf::{AgentError, Clock};
 
 const STREAM: i32 = 10;
@@ -244,7 +244,7 @@ fn an_error_of_an_agent_is_logged_and_the_agents_go_on() {
     let context = crate::world::context(directory.path());
     let aeron = context.directory.clone();
     let now = PausingClock.now();
-    let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+    let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now).unwrap();
     let sink = driver.handle.error_sink();
     let mut agents = driver.into_agents();
     let mut client = Aeron::connect(Context::new(aeron), MappedMemory, &now).unwrap();

@@ -10,8 +10,8 @@ use std::path::Path;
 use harrier::Properties;
 use harrier::client::{Aeron, Context};
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier::driver::{ExecutorMode, HostDriver};
+use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::{Agent, Clock};
 
 const STREAM: i32 = 1_001;
@@ -69,7 +69,7 @@ pub fn run(base: &Path) -> Result<Sight, Box<dyn Error>> {
     }
     let directory = context.directory.clone();
     let now = SystemClock.now();
-    let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)?;
+    let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now)?;
     let client = Aeron::connect(Context::new(directory), MappedMemory, &now)?;
     let mut engine = Engine { agents: driver.into_agents(), client };
 

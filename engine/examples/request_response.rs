@@ -14,8 +14,8 @@ use std::path::Path;
 
 use harrier::client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport, free_ports};
+use harrier::driver::{ExecutorMode, HostDriver};
+use harrier::platform::{MappedMemory, SystemClock, free_ports};
 use harrier::ringbuf::{Agent, Clock};
 
 /// The result of the example.
@@ -36,7 +36,7 @@ impl Local {
         let mut context = DriverContext::new(&directory);
         context.term_buffer_length = 64 << 10;
         let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)?;
+        let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now)?;
         let aeron = Aeron::connect(Context::new(directory), MappedMemory, &now)?;
         Ok(Self { agents: driver.into_agents(), aeron })
     }

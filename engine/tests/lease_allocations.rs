@@ -5,12 +5,12 @@ use std::path::Path;
 use harrier::client::{Aeron, Context};
 use harrier::cluster::client::ClusterClientContext;
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode};
+use harrier::driver::{ExecutorMode, HostDriver};
 use harrier::lease::{
     ClaimError, Fence, LeaseClient, LeaseClientContext, LeaseSettings, PolledClaimer, RequestId, Tenure,
 };
 use harrier::leases::{fenced, lease_service};
-use harrier::platform::{CountingAllocator, MappedMemory, SystemClock, UdpTransport, free_ports};
+use harrier::platform::{CountingAllocator, MappedMemory, SystemClock, free_ports};
 use harrier::ringbuf::{Agent, Clock};
 use harrier::services::EchoService;
 use harrier::{Node, NodeContext};
@@ -39,7 +39,7 @@ impl World {
         let mut context = DriverContext::new(directory.join("client"));
         context.term_buffer_length = 64 << 10;
         let directory = context.directory.clone();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now).unwrap();
         let aeron = Aeron::connect(Context::new(directory), MappedMemory, &now).unwrap();
         let endpoints = format!("0=127.0.0.1:{ingress_port}");
         let mut cluster = ClusterClientContext::new(endpoints, "aeron:udp?endpoint=127.0.0.1:0");

@@ -6,14 +6,14 @@ use harrier::client::{Aeron, Context};
 use harrier::cluster::client::{ClusterClient, ClusterClientContext, EgressListener};
 use harrier::cluster::module::StampClock;
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode};
+use harrier::driver::{ExecutorMode, HostDriver};
 use harrier::lease::codec::{AnswerCode, Event, Request};
 use harrier::lease::{
     ClaimError, LeaseClient, LeaseClientContext, LeaseSettings, PolledClaimer, PolledTracker, RequestId,
     Tenure, TrackerState,
 };
 use harrier::leases::lease_service;
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport, free_ports};
+use harrier::platform::{MappedMemory, SystemClock, free_ports};
 use harrier::ringbuf::{Agent, Clock, Now};
 use harrier::{ClusterCommand, Layout, Node, NodeContext};
 
@@ -39,7 +39,7 @@ impl World {
         // Drivers with one seed would draw the same session ids.
         (context.term_buffer_length, context.seed) = (64 << 10, now.ns as u64);
         let directory = context.directory.clone();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now).unwrap();
         let aeron = Aeron::connect(Context::new(directory), MappedMemory, &now).unwrap();
         let endpoints = format!("0=127.0.0.1:{ingress_port}");
         let mut cluster =

@@ -11,8 +11,8 @@ use harrier::cluster::service::{
     ClientSession, Cluster, ClusteredService, Header, ServiceFailure, SnapshotImage, SnapshotPublication,
 };
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier::driver::{ExecutorMode, HostDriver};
+use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::{
@@ -352,7 +352,7 @@ fn looking_at_counters_leaves_nothing_in_the_command_ring() {
     context.conductor_buffer_length = (64 << 10) + 768;
     let directory = context.directory.clone();
     // The driver does not run, so its ring keeps every command.
-    let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+    let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now).unwrap();
     let mut agents = driver.into_agents();
     agents.iter_mut().for_each(|agent| assert!(agent.do_work(&now).is_ok()));
     let connect = || Aeron::connect(Context::new(&directory), MappedMemory, &now).unwrap();

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use harrier::driver::context::{DriverContext, ThreadingMode};
-use harrier::driver::{Driver, ExecutorMode, RunningDriver};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport, pin_current_thread};
+use harrier::driver::{ExecutorMode, HostDriver, RunningDriver};
+use harrier::platform::SystemClock;
 use harrier::ringbuf::idle::{Backoff, IdleStrategy};
 use harrier::ringbuf::{Agent, Clock};
 
@@ -42,9 +42,9 @@ impl OwnDriver {
         context.term_buffer_length = 64 << 10;
         context.ipc_term_buffer_length = 64 << 10;
         let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Queued, &now)
-            .map_err(CommandError::failed)?;
-        let running = driver.launch(SystemClock, pin_current_thread).map_err(CommandError::failed)?;
+        let driver =
+            HostDriver::on_host(context, ExecutorMode::Queued, &now).map_err(CommandError::failed)?;
+        let running = driver.launch_on_host().map_err(CommandError::failed)?;
         Ok(Self { _running: running, directory })
     }
 
@@ -68,8 +68,8 @@ impl InvokedDriver {
         let mut context = context(directory.path());
         context.term_buffer_sparse_file = true;
         let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)
-            .map_err(CommandError::failed)?;
+        let driver =
+            HostDriver::on_host(context, ExecutorMode::Inline, &now).map_err(CommandError::failed)?;
         Ok(Self { agents: driver.into_agents(), directory })
     }
 

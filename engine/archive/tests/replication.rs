@@ -9,8 +9,8 @@ use harrier_archive::codec::Signal;
 use harrier_archive::{Archive, ArchiveContext, Authenticator, RecordingDescriptor, SourceLocation};
 use harrier_client::{Aeron, Context, ExclusivePublication};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::{Agent, Clock};
 
@@ -33,7 +33,7 @@ impl Side {
         driver.term_buffer_length = 64 << 10;
         driver.publication_linger_timeout_ns = 100_000_000;
         let now = PausingClock.now();
-        let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = HostDriver::on_host(driver, ExecutorMode::Inline, &now).unwrap();
         let mut context = ArchiveContext::new(directory.join("aeron"), directory.join("archive"));
         context.segment_file_length = 128 << 10;
         context.catalog_capacity = 4_096;

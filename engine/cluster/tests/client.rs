@@ -8,8 +8,8 @@ use harrier_cluster::client::{
 };
 use harrier_cluster::codec::{Egress, EventCode, Ingress, PROTOCOL_VERSION, SessionHeader};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{MappedMemory, PausingClock};
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
@@ -79,7 +79,7 @@ impl Drop for World {
     }
 }
 
-fn driver(directory: &Path) -> Driver<MappedMemory, UdpTransport> {
+fn driver(directory: &Path) -> HostDriver {
     let mut context = DriverContext::new(directory.join("aeron"));
     context.timer_interval_ns = 10_000_000;
     context.counters_buffer_length = 1 << 20;
@@ -88,7 +88,7 @@ fn driver(directory: &Path) -> Driver<MappedMemory, UdpTransport> {
     context.publication_linger_timeout_ns = 50_000_000;
     context.image_liveness_timeout_ns = 500_000_000;
     context.publication_connection_timeout_ns = 500_000_000;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
+    HostDriver::on_host(context, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
 fn context() -> ClusterClientContext {

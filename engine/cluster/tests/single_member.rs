@@ -14,8 +14,8 @@ use harrier_cluster::service::{
     ServiceFailure, SnapshotPublication,
 };
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
 use harrier_ringbuf::{Clock, SharedThread};
@@ -132,14 +132,14 @@ struct Node {
     seen: Seen,
 }
 
-fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport> {
+fn driver(directory: &Path, name: &str) -> HostDriver {
     let mut context = DriverContext::new(directory.join(name));
     context.timer_interval_ns = 20_000_000;
     context.counters_buffer_length = 1 << 20;
     context.term_buffer_length = 64 << 10;
     context.publication_linger_timeout_ns = 100_000_000;
     context.seed = PausingClock.now().ns as u64;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
+    HostDriver::on_host(context, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
 impl Node {

@@ -8,8 +8,8 @@ use harrier_client::{Aeron, Context};
 use harrier_cluster::codec::{SnapshotMark, SnapshotMarker, SnapshotMessage, TimeUnit, snapshot_type};
 use harrier_cluster::snapshot::{SnapshotError, SnapshotExpectation, SnapshotLoader, SnapshotTaker};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_protocol::semantic_version;
 use harrier_ringbuf::{Agent, Clock};
 
@@ -23,13 +23,13 @@ struct World {
     _directory: tempfile::TempDir,
 }
 
-fn driver(directory: &Path) -> Driver<MappedMemory, UdpTransport> {
+fn driver(directory: &Path) -> HostDriver {
     let mut context = DriverContext::new(directory.join("aeron"));
     context.timer_interval_ns = 20_000_000;
     context.counters_buffer_length = 1 << 20;
     context.term_buffer_length = 64 << 10;
     context.publication_linger_timeout_ns = 100_000_000;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
+    HostDriver::on_host(context, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
 impl World {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use harrier::client::{Aeron, ClientError, Context, ExclusivePublication, Subscription};
 use harrier::driver::context::{DriverContext, ThreadingMode};
-use harrier::driver::{Driver, ExecutorMode, RunningDriver};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport, pin_current_thread};
+use harrier::driver::{ExecutorMode, HostDriver, RunningDriver};
+use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::Clock;
 use harrier::ringbuf::append::OfferError;
 use harrier::ringbuf::assembly::FragmentAssembler;
@@ -44,8 +44,8 @@ impl Media {
         change(&mut context);
         let directory = context.directory.clone();
         let now = SystemClock.now();
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Queued, &now)?;
-        let running = driver.launch(SystemClock, pin_current_thread)?;
+        let driver = HostDriver::on_host(context, ExecutorMode::Queued, &now)?;
+        let running = driver.launch_on_host()?;
         let client = Aeron::connect(Context::new(&directory).client_name(name), MappedMemory, &now)?;
         Ok(Self { client, directory, _running: running })
     }

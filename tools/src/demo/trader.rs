@@ -5,8 +5,8 @@ use std::path::Path;
 use harrier::client::{Aeron, ClientError, Context};
 use harrier::cluster::client::{ClusterClient, ClusterClientContext, ClusterClientError, EgressListener};
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode, StartError};
-use harrier::platform::{MappedMemory, SystemClock, UdpTransport};
+use harrier::driver::{ExecutorMode, HostDriver, StartError};
+use harrier::platform::{MappedMemory, SystemClock};
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::ringbuf::runner::ThreadPace;
 use harrier::ringbuf::{Clock, SharedThread};
@@ -115,7 +115,7 @@ impl<'a> Trader<'a> {
         let now = SystemClock.now();
         let mut context = DriverContext::new(&directory);
         context.seed = now.ns as u64;
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now)?;
+        let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now)?;
         let thread = SharedThread::new(
             Box::new(ThreadPace::new(SystemClock, IdleStrategy::Yield)),
             driver.handle.error_sink(),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use harrier::archive::{Archive, ArchiveContext, Checksum, SyncLevel};
 use harrier::driver::context::DriverContext;
-use harrier::driver::{Driver, ExecutorMode};
-use harrier::platform::{FileStorage, MappedMemory, SystemClock, UdpTransport};
+use harrier::driver::{Driver, ExecutorMode, HostDriver};
+use harrier::platform::{FileStorage, MappedMemory, SystemClock};
 use harrier::ringbuf::idle::IdleStrategy;
 use harrier::ringbuf::runner::{AgentRunner, ThreadPace};
 use harrier::ringbuf::{Agent, Clock, SharedThread};
@@ -40,7 +40,7 @@ impl OurArchive {
         driver.client_liveness_timeout_ns = PATIENCE_NS;
         driver.publication_unblock_timeout_ns = 2 * PATIENCE_NS;
         let now = SystemClock.now();
-        let driver = Driver::build(driver, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = HostDriver::on_host(driver, ExecutorMode::Inline, &now).unwrap();
         Self::run(directory, &directory.join("aeron"), checksum, Some(driver))
     }
 
@@ -49,12 +49,7 @@ impl OurArchive {
         Self::run(directory, aeron, None, None)
     }
 
-    fn run(
-        directory: &Path,
-        aeron: &Path,
-        checksum: Option<Checksum>,
-        driver: Option<Driver<MappedMemory, UdpTransport>>,
-    ) -> Self {
+    fn run(directory: &Path, aeron: &Path, checksum: Option<Checksum>, driver: Option<HostDriver>) -> Self {
         let control_endpoint = format!("127.0.0.1:{}", free_port());
         let mut archive = ArchiveContext::new(aeron, directory.join("archive"));
         archive.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into());

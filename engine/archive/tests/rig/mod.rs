@@ -7,8 +7,8 @@ use harrier_archive::codec::Signal;
 use harrier_archive::{Archive, ArchiveContext};
 use harrier_client::{Aeron, Context, ExclusivePublication};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::{Agent, Clock};
 
@@ -49,8 +49,7 @@ impl World {
         let now = PausingClock.now();
         // Session ids must differ from those of the previous driver.
         driver_context.seed = now.ns as u64;
-        let driver =
-            Driver::build(driver_context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = HostDriver::on_host(driver_context, ExecutorMode::Inline, &now).unwrap();
         let mut context = archive_context(directory.path());
         change(&mut context);
         let archive = Archive::launch(context, MappedMemory, FileStorage::inline(), &now).unwrap();

@@ -10,8 +10,8 @@ use harrier_cluster::codec::{
 };
 use harrier_cluster::service::{ServiceContainer, ServiceContainerContext};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::idle::IdleStrategy;
@@ -57,7 +57,7 @@ impl Host {
         context.counters_buffer_length = 1 << 20;
         context.ipc_term_buffer_length = TERM_LENGTH;
         context.publication_linger_timeout_ns = 100_000_000;
-        let driver = Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &now).unwrap();
+        let driver = HostDriver::on_host(context, ExecutorMode::Inline, &now).unwrap();
         let mut context =
             ArchiveContext::new(directory.path().join("aeron"), directory.path().join("archive"));
         context.segment_file_length = 128 << 10;

@@ -15,8 +15,8 @@ use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
 use harrier_cluster::recording_log::{Entry, parse};
 use harrier_cluster::service::{ServiceContainer, ServiceContainerContext};
 use harrier_driver::context::DriverContext;
-use harrier_driver::{Driver, ExecutorMode};
-use harrier_platform::{FileStorage, MappedMemory, PausingClock, UdpTransport};
+use harrier_driver::{ExecutorMode, HostDriver};
+use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::idle::IdleStrategy;
 use harrier_ringbuf::runner::ThreadPace;
 use harrier_ringbuf::{Clock, SharedThread};
@@ -117,7 +117,7 @@ pub fn client_driver(directory: &Path) -> SharedThread {
     thread
 }
 
-pub fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport> {
+pub fn driver(directory: &Path, name: &str) -> HostDriver {
     let mut context = DriverContext::new(directory.join(name));
     context.timer_interval_ns = 20_000_000;
     context.counters_buffer_length = 1 << 20;
@@ -126,7 +126,7 @@ pub fn driver(directory: &Path, name: &str) -> Driver<MappedMemory, UdpTransport
     context.publication_linger_timeout_ns = 100_000_000;
     context.client_liveness_timeout_ns = 2_000_000_000;
     context.seed = PausingClock.now().ns as u64;
-    Driver::build(context, MappedMemory, UdpTransport, ExecutorMode::Inline, &PausingClock.now()).unwrap()
+    HostDriver::on_host(context, ExecutorMode::Inline, &PausingClock.now()).unwrap()
 }
 
 /// Ports for the endpoints of a member.
