@@ -27,6 +27,10 @@ pub struct Member {
     pub catchup: String,
     /// Endpoint of the member's archive.
     pub archive: String,
+    /// Endpoint at which the member's archive opens response channels; replication uses it when it is given.
+    pub archive_response: Option<String>,
+    /// Endpoint at which the member opens response channels for clients. Kept as configured, and not used.
+    pub egress_response: Option<String>,
 }
 
 impl Member {
@@ -72,9 +76,22 @@ pub fn parse(text: &str) -> Result<Vec<Member>, MembersError> {
             log: fields[3].to_owned(),
             catchup: fields[4].to_owned(),
             archive: fields[5].to_owned(),
+            archive_response: fields.get(6).map(|field| (*field).to_owned()),
+            egress_response: fields.get(7).map(|field| (*field).to_owned()),
         });
     }
     Ok(members)
+}
+
+/// Writes members in the form of the setting `members`. Members that [`parse`] read keep their text, apart from spaces.
+pub fn encode(members: &[Member]) -> String {
+    let entry = |member: &Member| {
+        let more = [&member.archive_response, &member.egress_response].into_iter().flatten();
+        more.fold(format!("{},{}", member.id, member.endpoints()), |text, endpoint| {
+            format!("{text},{endpoint}")
+        })
+    };
+    members.iter().map(entry).collect::<Vec<_>>().join("|")
 }
 
 /// Endpoint list for clients: `0=host:port,1=…`.
@@ -101,5 +118,16 @@ mod tests {
     fn clients_get_the_members_in_order() {
         let members = parse("1,a:1,a:2,a:3,a:4,a:5|0,b:1,b:2,b:3,b:4,b:5,b:6").unwrap();
         assert_eq!(ingress_endpoints(&members), "1=a:1,0=b:1");
+    }
+
+    #[test]
+    fn response_endpoints_are_kept() {
+        let text = "1,a:1,a:2,a:3,a:4,a:5|0,b:1,b:2,b:3,b:4,b:5,b:6|2,c:1,c:2,c:3,c:4,c:5,c:6,c:7";
+        let members = parse(text).unwrap();
+        let kept = |member: &Member| (member.archive_response.clone(), member.egress_response.clone());
+        assert_eq!(kept(&members[0]), (None, None));
+        assert_eq!(kept(&members[1]), (Some("b:6".into()), None));
+        assert_eq!(kept(&members[2]), (Some("c:6".into()), Some("c:7".into())));
+        assert_eq!(encode(&members), text);
     }
 }

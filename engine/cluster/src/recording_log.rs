@@ -5,14 +5,15 @@
 mod entry;
 mod plan;
 mod seal;
+mod terms;
 
 pub use entry::{Entry, EntryType, compare, parse};
 pub use plan::{
     LogExtent, PlanError, PlannedLog, RecoveryPlan, backup_snapshots, last_term, latest_snapshot,
     standby_snapshots,
 };
-
 pub use seal::SEAL_FILE;
+pub use terms::{IncoherentTerm, MAX_TERM_GAP, TermRange};
 
 use std::path::{Path, PathBuf};
 

@@ -96,6 +96,13 @@ pub struct ConsensusModuleContext {
     /// `aeron.cluster.replication.channel`: where snapshots of standbys are received; a port of the archive's host when it
     /// is not set.
     pub replication_channel: Option<String>,
+    /// `aeron.cluster.follower.catchup.channel`: template of the channel on which a follower receives what it lacks of the
+    /// current term; the member's catch-up endpoint is added.
+    pub follower_catchup_channel: String,
+    /// `aeron.cluster.consensus.control.enable`: the member sends to others from the host of its consensus endpoint.
+    pub is_consensus_control_enabled: bool,
+    /// `aeron.cluster.log.control.enable`: the member sends the log from the host of its log endpoint.
+    pub is_log_control_enabled: bool,
     /// `aeron.cluster.leader.archive.control.channel`: template of the channel to other archives; their endpoint is added.
     pub leader_archive_control_channel: String,
     /// `aeron.cluster.replication.progress.timeout`: how long a copy may get nothing, ns.
@@ -112,6 +119,13 @@ pub struct ConsensusModuleContext {
     pub leader_heartbeat_timeout_ns: i64,
     /// `aeron.cluster.leader.heartbeat.interval`, ns.
     pub leader_heartbeat_interval_ns: i64,
+    /// `aeron.cluster.startup.canvass.timeout`: how long a member that has just started waits for the others before a quorum
+    /// of them suffices for a candidacy, ns.
+    pub startup_canvass_timeout_ns: i64,
+    /// `aeron.cluster.election.timeout`: how long a ballot may take, ns.
+    pub election_timeout_ns: i64,
+    /// `aeron.cluster.election.status.interval`: time between two reports of a member in an election, ns.
+    pub election_status_interval_ns: i64,
     /// `aeron.cluster.termination.timeout`: how long services may take to end, ns.
     pub termination_timeout_ns: i64,
     /// How long services may take to a snapshot, ns. Without this limit a service that never answers would hold its node
@@ -188,6 +202,9 @@ impl ConsensusModuleContext {
             consensus_channel: "aeron:udp".into(),
             consensus_stream_id: 108,
             replication_channel: None,
+            follower_catchup_channel: "aeron:udp".into(),
+            is_consensus_control_enabled: true,
+            is_log_control_enabled: true,
             leader_archive_control_channel: "aeron:udp?term-length=64k".into(),
             replication_progress_timeout_ns: 10_000_000_000,
             accepts_standby_snapshots: false,
@@ -196,6 +213,9 @@ impl ConsensusModuleContext {
             session_timeout_ns: 10_000_000_000,
             leader_heartbeat_timeout_ns: 10_000_000_000,
             leader_heartbeat_interval_ns: 200_000_000,
+            startup_canvass_timeout_ns: 60_000_000_000,
+            election_timeout_ns: 1_000_000_000,
+            election_status_interval_ns: 100_000_000,
             termination_timeout_ns: 10_000_000_000,
             service_ack_timeout_ns: 600_000_000_000,
             error_buffer_length: 1 << 20,
@@ -273,6 +293,9 @@ impl ConsensusModuleContext {
             ("leader.heartbeat.timeout", self.leader_heartbeat_timeout_ns),
             ("leader.heartbeat.interval", self.leader_heartbeat_interval_ns),
             ("termination.timeout", self.termination_timeout_ns),
+            ("startup.canvass.timeout", self.startup_canvass_timeout_ns),
+            ("election.timeout", self.election_timeout_ns),
+            ("election.status.interval", self.election_status_interval_ns),
             ("service.ack.timeout", self.service_ack_timeout_ns),
             ("replication.progress.timeout", self.replication_progress_timeout_ns),
         ] {
@@ -284,6 +307,19 @@ impl ConsensusModuleContext {
             let interval = self.leader_heartbeat_interval_ns;
             let rule = format!("must be less than the timeout of {} ns", self.leader_heartbeat_timeout_ns);
             return invalid(format!("leader.heartbeat.interval={interval}ns"), &rule);
+        }
+        if self.startup_canvass_timeout_ns / self.leader_heartbeat_timeout_ns < 2 {
+            let timeout = self.leader_heartbeat_timeout_ns;
+            let rule = format!("must be at least twice leader.heartbeat.timeout, which is {timeout} ns");
+            return invalid(format!("startup.canvass.timeout={}ns", self.startup_canvass_timeout_ns), &rule);
+        }
+        if self.election_status_interval_ns >= self.election_timeout_ns {
+            let rule =
+                format!("must be less than election.timeout, which is {} ns", self.election_timeout_ns);
+            return invalid(
+                format!("election.status.interval={}ns", self.election_status_interval_ns),
+                &rule,
+            );
         }
         if !(1 << 12..=1 << 30).contains(&self.error_buffer_length) {
             let length = self.error_buffer_length;
@@ -302,6 +338,7 @@ impl ConsensusModuleContext {
             ("control.channel", &self.control_channel),
             ("snapshot.channel", &self.snapshot_channel),
             ("consensus.channel", &self.consensus_channel),
+            ("follower.catchup.channel", &self.follower_catchup_channel),
             ("replication.channel", self.replication_channel.as_deref().unwrap_or("aeron:udp")),
             ("leader.archive.control.channel", &self.leader_archive_control_channel),
         ] {
@@ -356,6 +393,10 @@ mod tests {
         assert!(refusal(|entry| entry.termination_timeout_ns = -1).contains("termination.timeout=-1ns"));
         let text = refusal(|entry| entry.leader_heartbeat_interval_ns = entry.leader_heartbeat_timeout_ns);
         assert!(text.contains("must be less than the timeout"), "{text}");
+        let text = refusal(|entry| entry.startup_canvass_timeout_ns = 19_999_999_999);
+        assert!(text.contains("must be at least twice leader.heartbeat.timeout"), "{text}");
+        let text = refusal(|entry| entry.election_status_interval_ns = entry.election_timeout_ns);
+        assert!(text.contains("must be less than election.timeout"), "{text}");
         assert!(refusal(|entry| entry.error_buffer_length = 1).contains("error.buffer.length=1 must be 4k"));
         assert!(
             refusal(|entry| entry.ingress_channel = "udp".into())

@@ -126,6 +126,9 @@ impl ConsensusModuleContext {
         reader.number("service.stream.id", &mut self.service_stream_id)?;
         reader.number("consensus.module.stream.id", &mut self.module_stream_id)?;
         reader.read("egress.channel", "", &mut self.egress_channel, |text| Some(Some(text.to_owned())))?;
+        reader.text("follower.catchup.channel", &mut self.follower_catchup_channel)?;
+        reader.flag("consensus.control.enable", &mut self.is_consensus_control_enabled)?;
+        reader.flag("log.control.enable", &mut self.is_log_control_enabled)?;
         reader.text("leader.archive.control.channel", &mut self.leader_archive_control_channel)?;
         reader.read("replication.channel", "", &mut self.replication_channel, |text| {
             Some(Some(text.to_owned()))
@@ -144,6 +147,9 @@ impl ConsensusModuleContext {
         reader.duration("session.timeout", &mut self.session_timeout_ns)?;
         reader.duration("leader.heartbeat.timeout", &mut self.leader_heartbeat_timeout_ns)?;
         reader.duration("leader.heartbeat.interval", &mut self.leader_heartbeat_interval_ns)?;
+        reader.duration("startup.canvass.timeout", &mut self.startup_canvass_timeout_ns)?;
+        reader.duration("election.timeout", &mut self.election_timeout_ns)?;
+        reader.duration("election.status.interval", &mut self.election_status_interval_ns)?;
         reader.duration("termination.timeout", &mut self.termination_timeout_ns)?;
         reader.duration("service.ack.timeout", &mut self.service_ack_timeout_ns)?;
         reader.duration("replication.progress.timeout", &mut self.replication_progress_timeout_ns)?;
@@ -255,6 +261,12 @@ mod tests {
             ("aeron.cluster.session.timeout", "5s"),
             ("aeron.cluster.leader.heartbeat.timeout", "2s"),
             ("aeron.cluster.leader.heartbeat.interval", "100ms"),
+            ("aeron.cluster.startup.canvass.timeout", "20s"),
+            ("aeron.cluster.election.timeout", "700ms"),
+            ("aeron.cluster.election.status.interval", "70ms"),
+            ("aeron.cluster.follower.catchup.channel", "aeron:udp?mtu=4k"),
+            ("aeron.cluster.consensus.control.enable", "false"),
+            ("aeron.cluster.log.control.enable", "false"),
             ("aeron.cluster.termination.timeout", "3s"),
             ("aeron.cluster.service.ack.timeout", "30s"),
             ("aeron.cluster.cycle.threshold", "7ms"),
@@ -294,6 +306,16 @@ mod tests {
             (context.session_timeout_ns, context.service_ack_timeout_ns),
             (5_000_000_000, 30_000_000_000)
         );
+        assert_eq!(
+            [
+                context.startup_canvass_timeout_ns,
+                context.election_timeout_ns,
+                context.election_status_interval_ns
+            ],
+            [20_000_000_000, 700_000_000, 70_000_000]
+        );
+        assert_eq!(context.follower_catchup_channel, "aeron:udp?mtu=4k");
+        assert!(!context.is_consensus_control_enabled && !context.is_log_control_enabled);
         assert_eq!((context.error_buffer_length, context.time_unit), (64 << 10, TimeUnit::Nanos));
         assert_eq!(context.file_sync_level, Some(SyncLevel::Data));
         assert_eq!(context.authorisation.name(), "allow-all");
