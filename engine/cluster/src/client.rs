@@ -1,5 +1,6 @@
 //! Non-blocking client of a cluster: everything is polled (spec 04 §3.1, §3.2).
 
+mod attempt;
 mod connect;
 mod context;
 mod egress;
@@ -20,6 +21,7 @@ use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
 
 use crate::codec::{Ingress, SESSION_HEADER_LENGTH, SessionHeader};
+use attempt::Attempt;
 use ingress::{IngressPublication, IngressStream};
 
 /// State of a client (spec 04 §3.2).
@@ -74,6 +76,7 @@ pub struct ClusterClient {
     endpoints: BTreeMap<i32, String>,
     stage: Stage,
     deadline_ns: Option<i64>,
+    attempt: Attempt,
     egress: Option<Subscription>,
     ingress: Vec<IngressStream>,
     leader: usize,
@@ -102,6 +105,7 @@ impl ClusterClient {
             context,
             stage: Stage::Begin,
             deadline_ns: None,
+            attempt: Attempt::default(),
             egress: None,
             ingress: Vec::new(),
             leader: 0,
@@ -316,6 +320,9 @@ impl ClusterClient {
             Stage::Closed => Err(ClusterClientError::NotConnected),
             stage => {
                 self.check_deadline()?;
+                if self.attempt.is_over(self.now_ns) && attempt::has_alternatives(&self.endpoints) {
+                    return self.try_next_member(aeron);
+                }
                 self.connect_step(stage, aeron, listener)
             }
         }

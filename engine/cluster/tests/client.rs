@@ -362,6 +362,30 @@ fn a_follower_sends_the_client_to_the_leader() {
 }
 
 #[test]
+fn a_redirect_to_a_dead_leader_does_not_take_the_whole_time() {
+    let ports = harrier_platform::free_ports(3).unwrap();
+    let channels: Vec<String> =
+        ports.iter().map(|port| format!("aeron:udp?endpoint=127.0.0.1:{port}")).collect();
+    let endpoints = format!("0=127.0.0.1:{},1=127.0.0.1:{},2=127.0.0.1:{}", ports[0], ports[1], ports[2]);
+    let context = ClusterClientContext {
+        ingress_endpoints: endpoints.clone(),
+        ingress_channel: "aeron:udp?term-length=64k".into(),
+        egress_channel: "aeron:udp?endpoint=127.0.0.1:0".into(),
+        ..context()
+    };
+    // Member 1 was the leader and is dead.
+    let mut world = World::new(context, &[&channels[0], &channels[2]]);
+    let begin_ns = PausingClock.now().ns;
+    let first = world.request();
+    world.answers(&first);
+    world.event(first.correlation_id, -1, EventCode::Redirect, &endpoints);
+    let second = world.request();
+    world.accept(&second, SESSION);
+    world.state(ClientState::Connected);
+    assert!(PausingClock.now().ns - begin_ns < PATIENCE_NS / 2);
+}
+
+#[test]
 fn a_redirect_to_nowhere_is_an_error() {
     let mut world = World::ipc();
     let request = world.request();

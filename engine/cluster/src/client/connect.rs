@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use harrier_client::Aeron;
 use harrier_protocol::uri::{ChannelUri, key};
 
+use super::attempt::Attempt;
 use super::egress::SessionNews;
 use super::ingress::IngressStream;
 use super::{ClusterClient, ClusterClientError, EgressListener, Stage};
@@ -80,9 +81,9 @@ impl ClusterClient {
                 self.stage = Stage::AwaitConnected;
             }
             Stage::AwaitConnected => {
-                let Some(index) = self.ingress.iter().position(IngressStream::is_connected) else {
-                    return Ok(0);
-                };
+                let connected = self.ingress.iter().enumerate().filter(|(_, stream)| stream.is_connected());
+                let members = connected.map(|(index, stream)| (index, stream.member_id));
+                let Some(index) = self.attempt.choose(self.now_ns, members) else { return Ok(0) };
                 self.leader = index;
                 self.stage = Stage::SendConnect;
             }
@@ -101,6 +102,7 @@ impl ClusterClient {
                 if !self.send(&request)? {
                     return Ok(0);
                 }
+                self.attempt.begin_waiting(self.now_ns, self.context.message_timeout_ns);
                 self.stage = Stage::AwaitResponse { correlation_id };
             }
             _ => {}
@@ -111,6 +113,7 @@ impl ClusterClient {
     pub(super) fn add_ingress(&mut self, aeron: &mut Aeron) -> Result<(), ClusterClientError> {
         self.ingress.clear();
         self.leader = 0;
+        self.attempt.begin_connecting(self.now_ns, self.context.message_timeout_ns);
         let template = ChannelUri::parse(&self.context.ingress_channel)?;
         let mut channels: Vec<(i32, String)> = self
             .endpoints
@@ -158,7 +161,23 @@ impl ClusterClient {
         if !self.send(&request)? {
             return Ok(0);
         }
+        self.attempt.begin_waiting(self.now_ns, self.context.message_timeout_ns);
         self.stage = Stage::AwaitResponse { correlation_id };
+        Ok(1)
+    }
+
+    /// Gives up the member that does not connect or answer, and tries all of them again, this one last.
+    pub(super) fn try_next_member(&mut self, aeron: &mut Aeron) -> Result<usize, ClusterClientError> {
+        let is_asked = matches!(
+            self.stage,
+            Stage::SendConnect | Stage::AwaitResponse { .. } | Stage::SendChallengeResponse
+        );
+        let tried = self.ingress.get(self.leader).filter(|_| is_asked || self.ingress.len() == 1);
+        let member_id = tried.map(|stream| stream.member_id);
+        self.attempt.fail(member_id);
+        self.leader_member_id = -1;
+        self.add_ingress(aeron)?;
+        self.stage = Stage::AwaitIngress;
         Ok(1)
     }
 
@@ -182,6 +201,7 @@ impl ClusterClient {
                 });
                 self.leader = 0;
                 self.last_sent_ns = self.now_ns;
+                self.attempt = Attempt::default();
                 self.stage = Stage::Connected;
                 Ok(())
             }

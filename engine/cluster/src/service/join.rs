@@ -50,6 +50,13 @@ impl<T: ClusteredService, M: Memory> ServiceContainer<T, M> {
     }
 
     pub(super) fn go_on_joining(&mut self) -> Result<usize, ContainerError> {
+        // The image of a log whose leader died between the request and the subscription never comes. The consensus module
+        // then asks for another log (spec 07 §9).
+        if self.wanted.is_some()
+            && matches!(self.joining, Joining::AwaitSubscription { .. } | Joining::AwaitImage { .. })
+        {
+            self.joining = Joining::Idle;
+        }
         if matches!(self.joining, Joining::Idle) && (self.wanted.is_none() || self.log.is_some()) {
             return Ok(0);
         }
