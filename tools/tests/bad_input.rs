@@ -77,6 +77,41 @@ fn a_second_node_on_the_same_directories_is_refused() {
 }
 
 #[test]
+fn a_node_without_its_recording_log_is_told_the_commands_that_help() {
+    let mut node = OurNode::start(&["--idle", "backoff"]);
+    node.echo(10, 100);
+    let stop = |node: &mut OurNode| {
+        node.process.signal("TERM");
+        assert_eq!(node.process.wait().code(), Some(0), "{}", node.process.errors());
+    };
+    stop(&mut node);
+    let cluster = node.directory().join("node/cluster");
+    let (log, seal) = (cluster.join("recording.log"), cluster.join("recording.log.seal"));
+    for source in ["recording.log.seal", "recording 0 of "] {
+        std::fs::remove_file(&log).unwrap();
+        if source != "recording.log.seal" {
+            std::fs::remove_file(&seal).unwrap();
+        }
+        let error = fails(&mut node_command(node.directory(), node.members(), &backoff()));
+        assert!(error.contains("rebuild-recording-log") && error.contains("--start-anew"), "{error}");
+        let mut command = crate::support::binaries::harrier();
+        let (output, _) =
+            Process::run("rebuild", command.arg("cluster").arg(&cluster).arg("rebuild-recording-log"));
+        assert!(output.contains(&format!("recording.log was written from {source}")), "{output}");
+        node.restart();
+        node.echo(10, 100);
+        stop(&mut node);
+    }
+    std::fs::remove_file(&log).unwrap();
+    let arguments = [&backoff()[..], &["--start-anew".to_owned()]].concat();
+    let mut command = node_command(node.directory(), node.members(), &arguments);
+    let mut process = Process::start("harrier node", &mut command);
+    assert!(process.line().contains("\"ready\":true"));
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0), "{}", process.errors());
+}
+
+#[test]
 fn a_second_driver_on_the_same_directory_is_refused() {
     let driver = OurDriver::start(&[]);
     let error = fails(harrier_driver().arg(format!("-Daeron.dir={}", driver.directory.display())));
