@@ -137,6 +137,9 @@ pub enum ModuleError {
         /// Unit in the log.
         log: TimeUnit,
     },
+    /// The archive answered something that does not fit the request.
+    #[error("archive gave an unexpected answer to the request to {0}; do its version and this member's fit?")]
+    UnexpectedAnswer(&'static str),
     /// The log could not be replayed.
     #[error("log replay: {0}")]
     Replay(String),
