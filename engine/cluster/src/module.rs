@@ -35,6 +35,7 @@ mod snapshot;
 mod standby;
 mod starting;
 mod state;
+mod step_down;
 mod terminating;
 mod toggles;
 mod validation;

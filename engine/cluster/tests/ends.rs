@@ -1,7 +1,9 @@
 //! Conditions that end a member without a command (spec 04 §4.11, §5.6).
 
+use crate::rig::client::{Heard, RawClient};
 use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 use harrier_archive::client::{ArchiveClient, ArchiveClientContext};
+use harrier_cluster::codec::EventCode;
 use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::{Agent, Clock};
@@ -21,13 +23,8 @@ fn a_full_disk() {
     node.until_leading();
 }
 
-#[test]
-fn a_log_that_is_not_recorded_any_more() {
-    let (directory, ports) = (directory(), ports());
-    let mut node = Node::start(directory.path(), &ports, &Plan::default());
-    node.until_leading();
-    let client = node.connect(ports[0]);
-    node.exchange(client, "safe");
+/// Stops the recording of the log by a second client of the archive.
+fn stop_recording(node: &mut Node) {
     let settings = ArchiveClientContext { control_response_stream_id: 999, ..ArchiveClientContext::ipc() };
     let mut archive = ArchiveClient::new(settings);
     node.until("the archive", |node| {
@@ -35,13 +32,56 @@ fn a_log_that_is_not_recorded_any_more() {
         archive.is_connected().then_some(())
     });
     archive.stop_recording_by_identity(&node.tool, 0).unwrap();
-    let text = node.until_end(ROLE);
-    assert!(text.contains("recording of the log has stopped at position"), "{text}");
-    node.until("the end of the service", |node| node.has_seen("0 terminate").then_some(()));
+    archive.close();
+}
+
+/// Term that a client was told of last.
+fn new_term(client: &RawClient) -> Option<i64> {
+    client.heard.iter().rev().find_map(|heard| match heard {
+        Heard::NewLeader { term_id, .. } => Some(*term_id),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_member_whose_log_is_no_longer_recorded_is_elected_again() {
+    let (directory, ports) = (directory(), ports());
+    let mut node = Node::start(directory.path(), &ports, &Plan::default());
+    node.until_leading();
+    let client = node.connect(ports[0]);
+    node.exchange(client, "safe");
+    for round in 1..=2 {
+        stop_recording(&mut node);
+        let told = node.until("the next term", |node| {
+            new_term(&node.clients[client]).filter(|term_id| *term_id == round)
+        });
+        node.clients[client].follow(told, ports[0]);
+        node.exchange(client, &format!("after {round}"));
+        assert!(node.is_at(counter::STATE, value::ACTIVE) && node.is_at(counter::TOGGLE, value::NEUTRAL));
+        assert_eq!(node.clients[client].event(EventCode::Closed), None, "the session lives on");
+    }
+    let warnings = node.logged_errors();
+    assert!(
+        warnings.iter().any(|text| text.contains("WARN: election: log recording stopped")),
+        "{warnings:?}"
+    );
+    node.take_snapshot();
+    node.exchange(client, "after the snapshot");
+    let terms: Vec<(i64, i64)> = node
+        .entries()
+        .iter()
+        .filter(|entry| entry.is_term())
+        .map(|entry| (entry.leadership_term_id, entry.recording_id))
+        .collect();
+    assert_eq!(terms, [(0, 0), (1, 0), (2, 0)], "the recording is extended");
+    let events = node.clients[client].heard.iter();
+    let opened = events.filter(|heard| matches!(heard, Heard::Event { code: EventCode::Ok, .. })).count();
+    assert_eq!(opened, 1, "the client is told once that its session is open");
     node.kill();
     let mut node = Node::start(directory.path(), &ports, &Plan::default());
     node.until_leading();
-    assert!(node.has_seen("0 message safe"));
+    assert!(node.has_seen("0 message after the snapshot"));
+    assert!(node.errors.borrow().is_empty());
 }
 
 #[test]

@@ -12,9 +12,11 @@ use super::context::ConsensusModuleContext;
 use super::core::{Core, Life, ModuleState};
 use super::error::ModuleError;
 use super::files;
+use super::requests::Notice;
 use super::role::Role;
 use crate::mark::{MarkFile, MarkOptions};
 use crate::members;
+use crate::service::EXPECTED_TERMINATION;
 
 /// Error code of an archive whose disk is full (spec 03 §1.2).
 const STORAGE_SPACE: i64 = 11;
@@ -211,8 +213,10 @@ impl<M: Memory, S: Storage> Module<M, S> {
             return Ok(());
         }
         match answer {
-            ArchiveAnswer::Signal { recording_id, position, signal, .. } => {
-                role.on_signal(recording_id, position, signal);
+            ArchiveAnswer::Signal { correlation_id, recording_id, position, signal, .. } => {
+                let is_taken = role.on_signal(recording_id, position, signal);
+                core.requests
+                    .keep_unless(is_taken, Notice { correlation_id, recording_id, position, signal });
             }
             ArchiveAnswer::Error { code, message, .. } if role.is_leading() => {
                 core.record_error(&format!("archive error {code}: {message}"));
@@ -256,7 +260,7 @@ impl<M: Memory, S: Storage> Agent for ConsensusModule<M, S> {
 
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
         if self.is_closed() {
-            return Err(AgentError::terminated("expected termination"));
+            return Err(AgentError::Ended(EXPECTED_TERMINATION));
         }
         let outcome = self.work(now);
         self.last_cycle_ns = Some(now.ns);

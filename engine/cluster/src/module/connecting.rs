@@ -1,5 +1,7 @@
 //! A member before its driver has given it all that it needs (spec 04 §2.4, §4.12).
 
+use std::collections::BTreeSet;
+
 use harrier_archive::client::ArchiveClient;
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_ringbuf::storage::Storage;
@@ -191,6 +193,7 @@ impl<M: Memory, S: Storage> Connecting<M, S> {
             leadership_term_id: -1,
             append_position: 0,
             commit_position: 0,
+            told_sessions: BTreeSet::new(),
             termination_position: None,
             snapshot: None,
             validation: None,

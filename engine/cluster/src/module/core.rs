@@ -1,5 +1,7 @@
 //! The parts of a consensus module that outlive its roles (spec 04 §4.1).
 
+use std::collections::BTreeSet;
+
 use harrier_archive::client::ArchiveClient;
 use harrier_client::Aeron;
 use harrier_ringbuf::planted::{Bug, is_planted};
@@ -118,14 +120,16 @@ pub(super) struct Core<M: Memory, S: Storage> {
     /// End of the member's own log at the last election, bytes.
     pub(super) append_position: i64,
     pub(super) commit_position: i64,
-    /// Log position at which the member ends, once an operator has asked for it (07 §16).
+    /// Sessions whose clients this member has told that they are open, kept while it does not lead.
+    pub(super) told_sessions: BTreeSet<i64>,
+    /// Log position at which the member ends, once an operator has asked for it (spec 07 §16).
     pub(super) termination_position: Option<i64>,
-    /// A snapshot that is being taken outlives an election (07 §28).
+    /// A snapshot that is being taken outlives an election (spec 07 §28).
     pub(super) snapshot: Option<Box<ModuleSnapshot>>,
     pub(super) validation: Option<Validation>,
     /// The stream of other members, backups and standbys, once it is there.
     pub(super) consensus: Option<ConsensusStream>,
-    /// Sessions of backups outlive an election (07 §8).
+    /// Sessions of backups outlive an election (spec 07 §8).
     pub(super) backup_sessions: Vec<BackupSession>,
     /// Snapshots of standbys at positions that the log has not reached.
     pub(super) standby_notices: Vec<StandbyNotice>,

@@ -20,6 +20,7 @@ use super::log::{self, LogPublisher, LogShape};
 use super::replay::Replay;
 use super::requests::Kind;
 use super::role::{Role, Step};
+use super::starting::extent_in;
 use super::state::{LoggedState, Origin};
 use crate::codec::{self, LogMessage, ModuleMessage};
 use crate::recording_log::{LogExtent, RecoveryPlan};
@@ -43,16 +44,44 @@ pub(super) struct Electing {
 }
 
 enum Stage {
+    /// The recording of a leadership that was lost must have stopped.
+    ListRecording {
+        recording_id: i64,
+    },
+    AwaitDescriptor {
+        recording_id: i64,
+        correlation_id: i64,
+    },
+    AwaitStop {
+        recording_id: i64,
+        correlation_id: i64,
+    },
     Stand,
-    AwaitPublication { id: i64, channel_tag: i64 },
-    Replay { log: LogPublisher, replay: Replay },
-    Record { log: LogPublisher },
-    AwaitRecording { log: LogPublisher, correlation_id: i64 },
-    AwaitCounter { log: LogPublisher },
+    AwaitPublication {
+        id: i64,
+        channel_tag: i64,
+    },
+    Replay {
+        log: LogPublisher,
+        replay: Replay,
+    },
+    Record {
+        log: LogPublisher,
+    },
+    AwaitRecording {
+        log: LogPublisher,
+        correlation_id: i64,
+    },
+    AwaitCounter {
+        log: LogPublisher,
+    },
     JoinServices(LogPublisher, LogRecording),
     AwaitJoin(LogPublisher, LogRecording),
     AppendTerm(LogPublisher, LogRecording),
-    AwaitIngress { leading: Box<Leading>, ids: VecDeque<i64> },
+    AwaitIngress {
+        leading: Box<Leading>,
+        ids: VecDeque<i64>,
+    },
 }
 
 /// Stage after a step, and whether the step has changed anything.
@@ -68,10 +97,28 @@ impl Electing {
         }
     }
 
+    /// Starts the election of a member that has lost the lead. Its log ends where the archive has stopped the recording.
+    pub(super) fn again<M: Memory, S: Storage>(core: &mut Core<M, S>, recording_id: i64) -> Self {
+        core.requests.begin_epoch();
+        show(core, state::INIT);
+        let stage = Stage::ListRecording { recording_id };
+        Self { extent: None, last_term_id: core.leadership_term_id, stage }
+    }
+
     /// Takes one step.
     pub(super) fn step<M: Memory, S: Storage>(self, core: &mut Core<M, S>) -> Step {
-        let Self { extent, last_term_id, stage } = self;
+        let Self { mut extent, last_term_id, stage } = self;
         let (stage, is_step) = match stage {
+            Stage::ListRecording { recording_id } => list_recording(core, recording_id)?,
+            Stage::AwaitDescriptor { recording_id, correlation_id } => {
+                await_descriptor(core, recording_id, correlation_id, &mut extent)?
+            }
+            Stage::AwaitStop { recording_id, correlation_id } => {
+                match core.requests.take_answer(correlation_id) {
+                    Some(_) => (Stage::ListRecording { recording_id }, true),
+                    None => (Stage::AwaitStop { recording_id, correlation_id }, false),
+                }
+            }
             Stage::Stand => stand(core, extent, last_term_id)?,
             Stage::AwaitPublication { id, channel_tag } => await_publication(core, id, channel_tag, extent)?,
             Stage::Replay { log, replay } => self::replay(core, log, replay, extent)?,
@@ -107,6 +154,41 @@ fn show<M: Memory, S: Storage>(core: &Core<M, S>, state: i64) {
     core.counters.election_state.set_ordered(state);
 }
 
+/// Asks for the recording of the log, once no snapshot is running: its acks and those of the next join would be at the same
+/// position (spec 07 §28).
+fn list_recording<M: Memory, S: Storage>(core: &mut Core<M, S>, recording_id: i64) -> Progress {
+    if core.snapshot.is_some() {
+        return Ok((Stage::ListRecording { recording_id }, false));
+    }
+    let outcome = core.archive.list_recording(&core.aeron, recording_id);
+    Ok(match core.begin_archive_request(Kind::Answer, outcome)? {
+        Some(correlation_id) => (Stage::AwaitDescriptor { recording_id, correlation_id }, true),
+        None => (Stage::ListRecording { recording_id }, false),
+    })
+}
+
+fn await_descriptor<M: Memory, S: Storage>(
+    core: &mut Core<M, S>,
+    recording_id: i64,
+    correlation_id: i64,
+    extent: &mut Option<LogExtent>,
+) -> Progress {
+    let Some(answer) = core.requests.take_answer(correlation_id) else {
+        return Ok((Stage::AwaitDescriptor { recording_id, correlation_id }, false));
+    };
+    let found = extent_in(answer, recording_id)?;
+    if found.stop_position != -1 {
+        core.append_position = found.stop_position;
+        *extent = Some(found);
+        return Ok((Stage::Stand, true));
+    }
+    let outcome = core.archive.stop_recording_by_identity(&core.aeron, recording_id);
+    Ok(match core.begin_archive_request(Kind::Answer, outcome)? {
+        Some(correlation_id) => (Stage::AwaitStop { recording_id, correlation_id }, true),
+        None => (Stage::ListRecording { recording_id }, false),
+    })
+}
+
 /// Stands for the next term. The term is durable before anything is done in it (spec 04 §5.2, state 0).
 fn stand<M: Memory, S: Storage>(
     core: &mut Core<M, S>,
@@ -114,7 +196,6 @@ fn stand<M: Memory, S: Storage>(
     last_term_id: i64,
 ) -> Progress {
     show(core, state::INIT);
-    core.requests.begin_epoch();
     let term_id = core.node_state.candidate_term_id().max(last_term_id) + 1;
     core.node_state.propose(term_id, core.append_position, core.now.epoch_ms)?;
     core.leadership_term_id = term_id;

@@ -106,11 +106,13 @@ impl Leading {
         is_recorded.then(|| counters.value(id))
     }
 
-    /// Takes note of a signal of the archive.
-    pub(super) fn on_signal(&mut self, recording_id: i64, position: i64, signal: Signal) {
-        if signal == Signal::Stop && recording_id == self.recording.recording_id {
+    /// Takes note of a signal of the archive; returns true when it is about the recording of the log.
+    pub(super) fn on_signal(&mut self, recording_id: i64, position: i64, signal: Signal) -> bool {
+        let is_own = recording_id == self.recording.recording_id;
+        if is_own && signal == Signal::Stop {
             self.stopped_position = Some(position);
         }
+        is_own
     }
 
     fn fire_timers<M: Memory, S: Storage>(&mut self, core: &mut Core<M, S>) -> Result<usize, ModuleError> {
@@ -168,9 +170,6 @@ impl Leading {
         &mut self,
         core: &mut Core<M, S>,
     ) -> Result<usize, ModuleError> {
-        if self.recorded_position(core).is_none() {
-            return Err(ModuleError::RecordingStopped(self.stopped_position.unwrap_or(core.commit_position)));
-        }
         let mut work_count = self.check_toggle(core)?;
         work_count += core.check_node_toggle();
         work_count += core.advance_validation()?;

@@ -3,7 +3,10 @@
 //! Each request belongs to the epoch in which it was sent; each election starts an epoch. What a request of an earlier
 //! epoch brings is released and never used.
 
+use std::collections::VecDeque;
+
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientError};
+use harrier_archive::codec::Signal;
 use harrier_client::{Aeron, ClientError};
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
@@ -13,6 +16,8 @@ use super::error::ModuleError;
 
 /// Requests for which there is room without allocation.
 const CAPACITY: usize = 32;
+/// Limit of the signals that are kept.
+const MAX_NOTICES: usize = 64;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,16 +72,32 @@ struct Request {
     answer: Option<ArchiveAnswer>,
 }
 
-/// All requests on their way.
+/// A signal of the archive that nobody has taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Notice {
+    /// Id of the request or replication that the signal belongs to.
+    pub(super) correlation_id: i64,
+    pub(super) recording_id: i64,
+    /// Position of the recording, bytes.
+    pub(super) position: i64,
+    pub(super) signal: Signal,
+}
+
+/// All requests that are not complete, and signals that have come before somebody asked for them.
 #[derive(Debug)]
 pub(super) struct Requests {
     epoch: u64,
     requests: Vec<Request>,
+    notices: VecDeque<Notice>,
 }
 
 impl Requests {
     pub(super) fn new() -> Self {
-        Self { epoch: 0, requests: Vec::with_capacity(CAPACITY) }
+        Self {
+            epoch: 0,
+            requests: Vec::with_capacity(CAPACITY),
+            notices: VecDeque::with_capacity(MAX_NOTICES),
+        }
     }
 
     /// Adds a request: the registration id of the driver, the correlation id of the archive, or the log position of a
@@ -95,6 +116,28 @@ impl Requests {
     /// Makes all requests stale.
     pub(super) fn begin_epoch(&mut self) {
         self.epoch += 1;
+    }
+
+    /// True while a request of this epoch is not complete.
+    pub(super) fn is_waiting(&self, id: i64) -> bool {
+        self.requests.iter().any(|request| (request.id, request.epoch) == (id, self.epoch))
+    }
+
+    /// Keeps a signal that is not taken, until somebody takes it. The oldest one is dropped when there is no room.
+    pub(super) fn keep_unless(&mut self, is_taken: bool, notice: Notice) {
+        if is_taken {
+            return;
+        }
+        if self.notices.len() == MAX_NOTICES {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(notice);
+    }
+
+    /// Takes the oldest signal of a request or replication.
+    pub(super) fn take_notice(&mut self, correlation_id: i64) -> Option<Notice> {
+        let index = self.notices.iter().position(|notice| notice.correlation_id == correlation_id)?;
+        self.notices.remove(index)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -286,6 +329,23 @@ mod tests {
         requests.end(5);
         assert!(!requests.is_idle());
         assert!(requests.check_deadlines(1_000).is_ok(), "nobody waits for it");
+    }
+
+    #[test]
+    fn signals_wait_for_whoever_asks_for_them() {
+        let mut requests = Requests::new();
+        let notice = |correlation_id, signal| Notice { correlation_id, recording_id: 1, position: 0, signal };
+        requests.keep_unless(false, notice(5, Signal::Replicate));
+        requests.keep_unless(false, notice(6, Signal::Stop));
+        requests.keep_unless(false, notice(5, Signal::Sync));
+        assert_eq!(requests.take_notice(5), Some(notice(5, Signal::Replicate)));
+        assert_eq!(requests.take_notice(5), Some(notice(5, Signal::Sync)));
+        assert_eq!(requests.take_notice(5), None);
+        for _ in 0..100 {
+            requests.keep_unless(false, notice(7, Signal::Extend));
+        }
+        assert_eq!(requests.take_notice(6), None, "there was no room for it");
+        assert_eq!(requests.notices.len(), MAX_NOTICES);
     }
 
     #[test]

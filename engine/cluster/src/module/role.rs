@@ -16,6 +16,7 @@ use super::terminating::Terminating;
 const WAITING_NS: i64 = 1_000_000;
 
 /// What the member does now. A member that follows a leader will be one more variant.
+#[expect(clippy::large_enum_variant, reason = "a box would be allocated anew at each step of an election")]
 pub(super) enum Role {
     Starting(Starting),
     Electing(Electing),
@@ -48,6 +49,10 @@ impl Role {
         let Self::Leading(leading) = self else { return self.step(core) };
         let mut work_count = 0;
         if is_slow_tick {
+            if leading.has_lost_recording(core) {
+                self.lose_leadership(core, "log recording stopped");
+                return Ok(1);
+            }
             work_count += leading.slow_tick(core)?;
         }
         work_count += leading.work(core)?;
@@ -78,6 +83,13 @@ impl Role {
         is_told
     }
 
+    fn lose_leadership<M: Memory, S: Storage>(&mut self, core: &mut Core<M, S>, reason: &str) {
+        *self = match std::mem::replace(self, Self::Ended) {
+            Self::Leading(leading) => Self::Electing(leading.step_down(core, reason)),
+            role => role,
+        };
+    }
+
     fn end_leadership<M: Memory, S: Storage>(&mut self, core: &Core<M, S>) {
         *self = match std::mem::replace(self, Self::Ended) {
             Self::Leading(leading) => {
@@ -96,12 +108,12 @@ impl Role {
         }
     }
 
-    /// Hands over a signal of the archive.
-    pub(super) fn on_signal(&mut self, recording_id: i64, position: i64, signal: Signal) {
+    /// Hands over a signal of the archive; returns true when it is about the recording of the role's log.
+    pub(super) fn on_signal(&mut self, recording_id: i64, position: i64, signal: Signal) -> bool {
         match self {
             Self::Leading(leading) => leading.on_signal(recording_id, position, signal),
             Self::Terminating(terminating) => terminating.leading.on_signal(recording_id, position, signal),
-            Self::Starting(_) | Self::Electing(_) | Self::Ended => {}
+            Self::Starting(_) | Self::Electing(_) | Self::Ended => false,
         }
     }
 

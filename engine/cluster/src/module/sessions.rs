@@ -68,10 +68,12 @@ pub(super) fn link_sessions<M: Memory, S: Storage>(core: &mut Core<M, S>) -> BTr
             if link.response.connect(&mut core.aeron, &recipient).is_err() {
                 link.response.disconnect();
             }
+            link.owes_open_event = !core.told_sessions.contains(&session.id);
             link.owes_new_leader_event = true;
         }
         links.insert(session.id, link);
     }
+    core.told_sessions.clear();
     links
 }
 

@@ -78,9 +78,9 @@ impl<M: Memory, S: Storage> Core<M, S> {
 
     /// Takes one step of the running snapshot. Returns the work done, and true when the snapshot has ended.
     pub(super) fn advance_snapshot(&mut self) -> Result<(usize, bool), ModuleError> {
-        let Some(own) = self.snapshot.take() else { return Ok((0, false)) };
-        let ModuleSnapshot { mut position, started_ns, stage } = *own;
-        let outcome = match stage {
+        let Some(mut own) = self.snapshot.take() else { return Ok((0, false)) };
+        let (mut position, started_ns) = (own.position, own.started_ns);
+        let outcome = match std::mem::replace(&mut own.stage, Stage::AwaitFiles) {
             Stage::AwaitServices { deadline_ns } => self.await_snapshots(&mut position, deadline_ns)?,
             Stage::Write { taker, next, recordings } => self.write_on(&position, taker, next, recordings)?,
             Stage::AwaitFiles if self.files.poll()? => Outcome::Taken,
@@ -99,7 +99,8 @@ impl<M: Memory, S: Storage> Core<M, S> {
                 return Ok((1, true));
             }
         };
-        self.snapshot = Some(Box::new(ModuleSnapshot { position, started_ns, stage }));
+        (own.position, own.stage) = (position, stage);
+        self.snapshot = Some(own);
         Ok((work_count, false))
     }
 

@@ -11,7 +11,7 @@ use harrier_ringbuf::storage::Storage;
 use super::core::Core;
 use super::error::ModuleError;
 use super::log;
-use super::requests::sent;
+use super::requests::{Kind, sent};
 use crate::codec::SnapshotRecording;
 use crate::recording_log::{Entry, EntryType, SnapshotPosition, standby_snapshots};
 
@@ -132,23 +132,6 @@ impl StandbyFetch {
     pub(super) fn on_answer(&mut self, answer: &ArchiveAnswer) -> bool {
         let wanted = answer.correlation_id();
         match (&mut self.copy, answer) {
-            (Copy::AwaitId { correlation_id }, ArchiveAnswer::Ok { relevant_id, .. })
-                if *correlation_id == wanted =>
-            {
-                self.copy = Copy::Running {
-                    replication_id: *relevant_id,
-                    is_synced: false,
-                    has_ended: false,
-                    has_stopped: false,
-                };
-                true
-            }
-            (Copy::AwaitId { correlation_id }, ArchiveAnswer::Error { message, .. })
-                if *correlation_id == wanted =>
-            {
-                self.failure = Some(message.clone());
-                true
-            }
             (Copy::Discard { asked }, _) if *asked == Some(wanted) => {
                 let is_signal = matches!(answer, ArchiveAnswer::Signal { .. });
                 if !is_signal {
@@ -166,16 +149,20 @@ impl StandbyFetch {
     }
 
     fn on_news(&mut self, answer: &ArchiveAnswer) {
-        let Copy::Running { is_synced, has_ended, has_stopped, .. } = &mut self.copy else { return };
         match answer {
             ArchiveAnswer::Error { message, .. } => self.failure = Some(message.clone()),
-            ArchiveAnswer::Signal { signal, recording_id, .. } => match signal {
-                Signal::Replicate => self.targets.push(*recording_id),
-                Signal::Sync => *is_synced = true,
-                Signal::ReplicateEnd => *has_ended = true,
-                Signal::Stop => *has_stopped = true,
-                _ => {}
-            },
+            ArchiveAnswer::Signal { signal, recording_id, .. } => self.on_signal(*signal, *recording_id),
+            _ => {}
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal, recording_id: i64) {
+        let Copy::Running { is_synced, has_ended, has_stopped, .. } = &mut self.copy else { return };
+        match signal {
+            Signal::Replicate => self.targets.push(recording_id),
+            Signal::Sync => *is_synced = true,
+            Signal::ReplicateEnd => *has_ended = true,
+            Signal::Stop => *has_stopped = true,
             _ => {}
         }
     }
@@ -262,7 +249,7 @@ impl<M: Memory, S: Storage> Core<M, S> {
         }
         match own.copy.clone() {
             Copy::Ask => self.ask_for_copy(own, &set)?,
-            Copy::AwaitId { .. } => self.check_progress(own),
+            Copy::AwaitId { correlation_id } => self.await_replication(own, correlation_id),
             Copy::Running { replication_id, is_synced, has_ended, has_stopped } => {
                 if has_ended && !is_synced {
                     own.failure = Some("the copy ended before its source did".to_owned());
@@ -305,12 +292,33 @@ impl<M: Memory, S: Storage> Core<M, S> {
         let stream_id = self.context.archive.control_request_stream_id;
         let (id, source) = (entry.recording_id, source.to_string());
         let outcome = self.archive.replicate(&self.aeron, id, stream_id, &source, &params);
-        if let Some(correlation_id) = sent(outcome)? {
+        if let Some(correlation_id) = self.begin_archive_request(Kind::Replication, outcome)? {
             own.copy = Copy::AwaitId { correlation_id };
             own.deadline_ns = self.now.ns + self.context.replication_progress_timeout_ns;
             own.last_position = -1;
         }
         Ok(())
+    }
+
+    /// Takes the id of a replication that was requested. An election makes the request stale, and it is sent again.
+    fn await_replication(&mut self, own: &mut StandbyFetch, correlation_id: i64) {
+        match self.requests.take_answer(correlation_id) {
+            Some(ArchiveAnswer::Ok { relevant_id, .. }) => {
+                own.copy = Copy::Running {
+                    replication_id: relevant_id,
+                    is_synced: false,
+                    has_ended: false,
+                    has_stopped: false,
+                };
+                while let Some(notice) = self.requests.take_notice(relevant_id) {
+                    own.on_signal(notice.signal, notice.recording_id);
+                }
+            }
+            Some(ArchiveAnswer::Error { message, .. }) => own.failure = Some(message),
+            Some(_) => own.failure = Some("the archive gave an unexpected answer".to_owned()),
+            None if !self.requests.is_waiting(correlation_id) => own.copy = Copy::Ask,
+            None => self.check_progress(own),
+        }
     }
 
     /// Makes a copy fail that receives nothing for too long.
@@ -381,9 +389,9 @@ mod tests {
     #[test]
     fn only_what_concerns_the_copy_is_taken() {
         let mut fetch = StandbyFetch::new(Vec::new());
-        fetch.copy = Copy::AwaitId { correlation_id: 5 };
         assert!(!fetch.on_answer(&ArchiveAnswer::Ok { correlation_id: 4, relevant_id: 1 }));
-        assert!(fetch.on_answer(&ArchiveAnswer::Ok { correlation_id: 5, relevant_id: 70 }));
+        fetch.copy =
+            Copy::Running { replication_id: 70, is_synced: false, has_ended: false, has_stopped: false };
         let signal = |correlation_id, signal| ArchiveAnswer::Signal {
             correlation_id,
             recording_id: 9,

@@ -1,6 +1,5 @@
 //! Where a member begins: archive, recovery plan, snapshot, services (spec 04 §4.12, §6.2).
 
-use harrier_archive::RecordingDescriptor;
 use harrier_archive::client::ArchiveAnswer;
 use harrier_client::Counter;
 use harrier_ringbuf::Memory;
@@ -88,21 +87,15 @@ fn await_descriptor<M: Memory, S: Storage>(
     correlation_id: i64,
     recording_id: i64,
 ) -> Progress {
-    match core.requests.take_answer(correlation_id) {
-        None => Ok((Starting::AwaitDescriptor { correlation_id, recording_id }, false)),
-        Some(ArchiveAnswer::Descriptor { descriptor, .. }) => {
-            if descriptor.stop_position == -1 {
-                return stop_recording(core, recording_id);
-            }
-            let extent = extent_of(&descriptor);
-            core.begin_standby_fetch(extent.stop_position);
-            Ok((Starting::FetchStandby { extent: Some(extent) }, true))
-        }
-        Some(ArchiveAnswer::Error { code, message, .. }) => {
-            Err(ModuleError::ArchiveRefused { request: "list the log's recording", code, message })
-        }
-        Some(_) => Err(ModuleError::LogRecordingUnknown(recording_id)),
+    let Some(answer) = core.requests.take_answer(correlation_id) else {
+        return Ok((Starting::AwaitDescriptor { correlation_id, recording_id }, false));
+    };
+    let extent = extent_in(answer, recording_id)?;
+    if extent.stop_position == -1 {
+        return stop_recording(core, recording_id);
     }
+    core.begin_standby_fetch(extent.stop_position);
+    Ok((Starting::FetchStandby { extent: Some(extent) }, true))
 }
 
 /// An archive that outlived the last run of its member may still record the log.
@@ -258,15 +251,21 @@ fn await_services<M: Memory, S: Storage>(
     Ok((Role::Electing(Electing::new(&recovery.plan)), true))
 }
 
-/// Returns the part of a recording that the plan needs.
-pub(super) fn extent_of(descriptor: &RecordingDescriptor) -> LogExtent {
-    LogExtent {
-        recording_id: descriptor.recording_id,
-        start_position: descriptor.start_position,
-        stop_position: descriptor.stop_position,
-        initial_term_id: descriptor.initial_term_id,
-        term_buffer_length: descriptor.term_buffer_length,
-        mtu_length: descriptor.mtu_length,
-        session_id: descriptor.session_id,
+/// Returns the extent of the log's recording from the archive's answer.
+pub(super) fn extent_in(answer: ArchiveAnswer, recording_id: i64) -> Result<LogExtent, ModuleError> {
+    match answer {
+        ArchiveAnswer::Descriptor { descriptor, .. } => Ok(LogExtent {
+            recording_id: descriptor.recording_id,
+            start_position: descriptor.start_position,
+            stop_position: descriptor.stop_position,
+            initial_term_id: descriptor.initial_term_id,
+            term_buffer_length: descriptor.term_buffer_length,
+            mtu_length: descriptor.mtu_length,
+            session_id: descriptor.session_id,
+        }),
+        ArchiveAnswer::Error { code, message, .. } => {
+            Err(ModuleError::ArchiveRefused { request: "list the log's recording", code, message })
+        }
+        _ => Err(ModuleError::LogRecordingUnknown(recording_id)),
     }
 }

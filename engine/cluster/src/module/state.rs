@@ -153,7 +153,7 @@ impl ClusterState {
         self.pending_messages.get(service_id)?.next_to_append()
     }
 
-    /// Returns a new session id. Ids are not given back, so a rollback leaves gaps (07 §8).
+    /// Returns a new session id. Ids are not given back, so a rollback leaves gaps (spec 07 §8).
     pub(super) fn take_session_id(&mut self) -> i64 {
         let id = self.next_session_id;
         self.next_session_id += 1;
@@ -383,7 +383,7 @@ impl ClusterState {
                 Undo::SessionOpened(session_id) => {
                     self.sessions.remove(&session_id);
                 }
-                // A session that was opened behind the position has never existed (07 §8).
+                // A session that was opened behind the position has never existed (spec 07 §8).
                 Undo::SessionClosed => {
                     if let Some(session) = closed.filter(|session| session.opened_position <= position) {
                         self.sessions.insert(session.id, session);

@@ -1,4 +1,4 @@
-//! How a leader takes back what it has appended and nobody has committed (spec 04 §4.8, 07 §8, 07 §28).
+//! How a leader takes back what it has appended and nobody has committed (spec 04 §4.8, spec 07 §8, spec 07 §28).
 
 use std::collections::VecDeque;
 
