@@ -128,7 +128,7 @@ pub(super) struct Core<M: Memory, S: Storage> {
     pub(super) snapshot: Option<Box<ModuleSnapshot>>,
     pub(super) validation: Option<Validation>,
     /// The stream of other members, backups and standbys, once it is there.
-    pub(super) consensus: Option<ConsensusStream>,
+    pub(super) consensus: Option<Box<ConsensusStream>>,
     /// Sessions of backups outlive an election (spec 07 §8).
     pub(super) backup_sessions: Vec<BackupSession>,
     /// Snapshots of standbys at positions that the log has not reached.

@@ -398,7 +398,7 @@ fn await_ingress<M: Memory, S: Storage>(
         };
         core.requests.end(id);
         match core.consensus {
-            None => core.consensus = Some(ConsensusStream::new(subscription)),
+            None => core.consensus = Some(Box::new(ConsensusStream::new(subscription))),
             Some(_) => leading.add_ingress(IngressStream {
                 subscription,
                 assembler: FragmentAssembler::new(),
