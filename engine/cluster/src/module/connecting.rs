@@ -13,20 +13,20 @@ use super::context::ConsensusModuleContext;
 use super::core::{Core, Files, Life, ModuleState, SLOW_TICK_NS};
 use super::counters::{ModuleCounters, PendingCounters, has_other_module, node_toggle, toggle};
 use super::error::ModuleError;
+use super::files::TermFile;
 use super::link::{PendingLink, ServiceLink};
 use super::requests::Requests;
 use super::services::ServiceClient;
 use super::state::ClusterState;
 use crate::mark::{Component, MarkFacts, MarkFile};
 use crate::members::Member;
-use crate::node_state::NodeState;
 use crate::recording_log::RecordingLog;
 
 /// Pause between two attempts, ns.
 const WAITING_NS: i64 = 1_000_000;
 
 /// The files of a member: memory, storage, mark file, node-state.dat, recording.log.
-pub(super) type OpenFiles<M, S> = (M, S, MarkFile<M>, NodeState<M>, RecordingLog);
+pub(super) type OpenFiles<M, S> = (M, S, MarkFile<M>, TermFile<M>, RecordingLog);
 
 /// A member that connects to its driver.
 pub(super) struct Connecting<M: Memory, S: Storage> {

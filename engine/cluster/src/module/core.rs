@@ -15,6 +15,7 @@ use super::consensus::ConsensusStream;
 use super::context::ConsensusModuleContext;
 use super::counters::ModuleCounters;
 use super::error::ModuleError;
+use super::files::TermFile;
 use super::link::ServiceLink;
 use super::requests::Requests;
 use super::response::LeaderFacts;
@@ -26,7 +27,6 @@ use super::state::{ClusterState, LoggedState};
 use super::validation::Validation;
 use crate::mark::MarkFile;
 use crate::members::Member;
-use crate::node_state::NodeState;
 use crate::recording_log::RecordingLog;
 
 /// Time between two slow ticks, ns.
@@ -99,7 +99,7 @@ pub(super) struct Core<M: Memory, S: Storage> {
     pub(super) next_slow_tick_ns: i64,
     pub(super) clock: ClusterClock,
     pub(super) mark: MarkFile<M>,
-    pub(super) node_state: NodeState<M>,
+    pub(super) node_state: TermFile<M>,
     pub(super) recording_log: RecordingLog,
     pub(super) files: Files<S>,
     pub(super) aeron: Aeron,

@@ -57,6 +57,10 @@ enum Stage {
         correlation_id: i64,
     },
     Stand,
+    /// node-state.dat is being synced.
+    AwaitTerm {
+        term_id: i64,
+    },
     AwaitPublication {
         id: i64,
         channel_tag: i64,
@@ -120,6 +124,8 @@ impl Electing {
                 }
             }
             Stage::Stand => stand(core, extent, last_term_id)?,
+            Stage::AwaitTerm { term_id } if core.files.poll()? => lead(core, extent, term_id)?,
+            Stage::AwaitTerm { term_id } => (Stage::AwaitTerm { term_id }, false),
             Stage::AwaitPublication { id, channel_tag } => await_publication(core, id, channel_tag, extent)?,
             Stage::Replay { log, replay } => self::replay(core, log, replay, extent)?,
             Stage::Record { log } => record(core, log)?,
@@ -189,7 +195,7 @@ fn await_descriptor<M: Memory, S: Storage>(
     })
 }
 
-/// Stands for the next term. The term is durable before anything is done in it (spec 04 §5.2, state 0).
+/// Stands for the next term, which is stored first (spec 04 §5.2, state 0).
 fn stand<M: Memory, S: Storage>(
     core: &mut Core<M, S>,
     extent: Option<LogExtent>,
@@ -197,7 +203,13 @@ fn stand<M: Memory, S: Storage>(
 ) -> Progress {
     show(core, state::INIT);
     let term_id = core.node_state.candidate_term_id().max(last_term_id) + 1;
-    core.node_state.propose(term_id, core.append_position, core.now.epoch_ms)?;
+    let operations = core.node_state.store(term_id, core.append_position, core.now.epoch_ms);
+    core.files.submit(operations);
+    if core.files.poll()? { lead(core, extent, term_id) } else { Ok((Stage::AwaitTerm { term_id }, true)) }
+}
+
+/// Begins the leadership of a term that is stored durably.
+fn lead<M: Memory, S: Storage>(core: &mut Core<M, S>, extent: Option<LogExtent>, term_id: i64) -> Progress {
     core.leadership_term_id = term_id;
     core.counters.election_count.increment();
     core.counters.role.set_ordered(codec::Role::Leader as i64);
