@@ -33,6 +33,12 @@ impl Leading {
             "WARN: election: {reason} at {stopped}; the log was appended up to {appended} and committed up to {}",
             core.commit_position
         ));
+        // The recording counter has gone. What was recorded until then is committed, because a single member is its own
+        // quorum (spec 07 §49).
+        let recorded = stopped.min(appended);
+        if recorded > core.commit_position {
+            core.commit(recorded);
+        }
         self.end_uncommitted_sessions(core);
         let told = self.links.iter().filter(|(_, link)| !link.owes_open_event);
         core.told_sessions.extend(told.map(|(session_id, _)| *session_id));
