@@ -4,7 +4,7 @@ use crate::rig::client::{Heard, RawClient};
 use crate::rig::{Node, Plan, counter, directory, members, ports, value};
 use harrier_archive::client::{ArchiveClient, ArchiveClientContext};
 use harrier_cluster::codec::EventCode;
-use harrier_cluster::module::{ConsensusModule, ConsensusModuleContext};
+use harrier_cluster::module::{AuthenticatorSupplier, ConsensusModule, ConsensusModuleContext};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::{Agent, Clock};
 
@@ -82,6 +82,48 @@ fn a_member_whose_log_is_no_longer_recorded_is_elected_again() {
     node.until_leading();
     assert!(node.has_seen("0 message after the snapshot"));
     assert!(node.errors.borrow().is_empty());
+}
+
+#[test]
+fn a_client_whose_session_is_not_in_the_log_is_told_of_the_election() {
+    let (directory, ports) = (directory(), ports());
+    let challenge = || AuthenticatorSupplier::challenge("who?", "me");
+    let plan =
+        Plan { change: Box::new(move |context| context.authenticator = challenge()), ..Plan::default() };
+    let mut node = Node::start(directory.path(), &ports, &plan);
+    node.until_leading();
+    let client = node.add_client(ports[0]);
+    node.until("the request", |node| node.clients[client].connect_normally().then_some(()));
+    node.until("the challenge", |node| {
+        let heard = &node.clients[client].heard;
+        heard.iter().any(|heard| matches!(heard, Heard::Challenge { .. })).then_some(())
+    });
+    stop_recording(&mut node);
+    let (_, detail) = node.until("the close", |node| node.clients[client].event(EventCode::Closed));
+    assert_eq!(detail, "election");
+    node.await_value(counter::ELECTIONS, 2);
+    node.await_value(counter::TOGGLE, value::NEUTRAL);
+}
+
+#[test]
+fn a_suspended_member_that_is_elected_again_stays_suspended() {
+    let (directory, ports) = (directory(), ports());
+    let mut node = Node::start(directory.path(), &ports, &Plan::default());
+    node.until_leading();
+    let client = node.connect(ports[0]);
+    node.exchange(client, "before");
+    node.set(counter::TOGGLE, value::SUSPEND);
+    node.await_value(counter::STATE, value::SUSPENDED);
+    stop_recording(&mut node);
+    node.await_value(counter::ELECTIONS, 2);
+    node.await_value(counter::TOGGLE, value::SUSPEND);
+    assert!(node.is_at(counter::STATE, value::SUSPENDED));
+    node.set(counter::TOGGLE, value::RESUME);
+    node.await_value(counter::STATE, value::ACTIVE);
+    let told = node.until("the next term", |node| new_term(&node.clients[client]));
+    node.clients[client].follow(told, ports[0]);
+    node.exchange(client, "after");
+    node.take_snapshot();
 }
 
 #[test]

@@ -240,7 +240,9 @@ impl<M: Memory, S: Storage> Module<M, S> {
     fn advance_snapshot(&mut self) -> Result<usize, ModuleError> {
         let Self { core, role } = self;
         if core.snapshot.is_none() {
-            let Some(position) = core.termination_position else { return Ok(0) };
+            // A member that has lost the lead meanwhile ends once it leads again.
+            let position = core.termination_position.filter(|_| role.is_leading());
+            let Some(position) = position else { return Ok(0) };
             return Ok(usize::from(role.terminate(core, position)));
         }
         let (work_count, is_ended) = core.advance_snapshot()?;
