@@ -1,6 +1,6 @@
 //! Keeps a terminated container in its thread until the node ends.
 
-use harrier_cluster::service::{ClusteredService, EXPECTED_TERMINATION, ServiceContainer};
+use harrier_cluster::service::{ClusteredService, ServiceContainer};
 use harrier_ringbuf::{Agent, AgentError, Memory, Now};
 
 /// Keeps a terminated container from ending its thread, because the consensus module terminates after all services.
@@ -23,7 +23,7 @@ impl<T: ClusteredService, M: Memory> Agent for Lasting<T, M> {
     fn do_work(&mut self, now: &Now) -> Result<usize, AgentError> {
         let Some(container) = &mut self.container else { return Ok(0) };
         match container.do_work(now) {
-            Err(AgentError::Terminated(text)) if text == EXPECTED_TERMINATION => {
+            Err(AgentError::Ended(_)) => {
                 container.on_close(now);
                 self.container = None;
                 Ok(1)

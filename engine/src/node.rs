@@ -9,9 +9,7 @@ use harrier_archive::{ArchiveError, FileClock, SyncLevel};
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_cluster::control::{self, ClusterCommand, CommandError};
 use harrier_cluster::module::{ModuleError, StampClock};
-use harrier_cluster::service::{
-    ClusteredService, ContainerError, EXPECTED_TERMINATION, ServiceContainer, ServiceContainerContext,
-};
+use harrier_cluster::service::{ClusteredService, ContainerError, ServiceContainer, ServiceContainerContext};
 use harrier_driver::configuration::Properties;
 use harrier_driver::{Driver, DriverHandle, ErrorInbox, ExecutorMode, StartError};
 use harrier_platform::{FileStorage, HostTransport, MappedMemory, SystemClock, core_count};
@@ -186,9 +184,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     pub(crate) fn note(&self, role: &str, error: &AgentError) {
         match error {
-            AgentError::Terminated(text) if text == EXPECTED_TERMINATION => {
-                self.is_expected.store(true, Ordering::Release);
-            }
+            AgentError::Ended(_) => self.is_expected.store(true, Ordering::Release),
             _ => self.failures.push(format!("{role}: {error}")),
         }
     }

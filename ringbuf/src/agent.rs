@@ -15,7 +15,9 @@ pub struct Now {
 /// Reason why a duty cycle did not end normally.
 #[derive(Debug)]
 pub enum AgentError {
-    /// The agent has ended, normally or not, and must be closed; the text says why.
+    /// The agent has ended as it was asked to, and must be closed; the text names the request.
+    Ended(&'static str),
+    /// The agent cannot go on and must be closed; the text states the reason.
     Terminated(String),
     /// This cycle failed; the runner records the error and goes on with the next cycle.
     Failed(Box<dyn Error + Send + Sync>),
@@ -31,11 +33,17 @@ impl AgentError {
     pub fn terminated(reason: impl Into<String>) -> Self {
         Self::Terminated(reason.into())
     }
+
+    /// True when the agent must be closed.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Terminated(_))
+    }
 }
 
 impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ended(reason) => write!(f, "terminated: {reason}"),
             Self::Terminated(reason) => write!(f, "terminated: {reason}"),
             Self::Failed(error) => write!(f, "{error}"),
         }
@@ -45,7 +53,7 @@ impl fmt::Display for AgentError {
 impl Error for AgentError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Terminated(_) => None,
+            Self::Ended(_) | Self::Terminated(_) => None,
             Self::Failed(error) => Some(error.as_ref()),
         }
     }

@@ -132,7 +132,7 @@ impl SharedThread {
                 Ok(Ok(work)) => work_count += work,
                 Ok(Err(error)) => {
                     (self.inner.on_error)(agent.role_name(), &error);
-                    if matches!(error, AgentError::Terminated(_)) {
+                    if error.is_end() {
                         self.end(agent);
                         continue;
                     }

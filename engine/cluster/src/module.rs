@@ -1,34 +1,42 @@
 //! The consensus module: sessions of clients, the log, timers, services, snapshots (spec 04 §3–§6).
+//!
+//! A module is a core, which lives as long as the connection to the driver, and a role. Each role owns what only it needs
+//! and returns the next role. The state that all members share ([`state`]) changes by entries of the log and by requests of
+//! services only.
 
 mod acks;
-mod adapter;
 mod agent;
 mod backup;
 mod clock;
+mod connecting;
+mod consensus;
 mod context;
+mod core;
 mod counters;
-mod election;
+mod electing;
 mod error;
+mod files;
 mod ingress;
-mod leader;
+mod leading;
 mod link;
-mod load;
 mod log;
 mod origin;
-mod pending_messages;
-mod pending_sessions;
+mod pending;
 mod properties;
-mod recovery;
+mod reader;
 mod replay;
+mod requests;
+mod response;
+mod role;
 mod security;
 mod services;
-mod session;
 mod sessions;
 mod snapshot;
 mod standby;
-mod start;
-mod termination;
-mod timers;
+mod starting;
+mod state;
+mod step_down;
+mod terminating;
 mod toggles;
 mod validation;
 

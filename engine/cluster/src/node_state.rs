@@ -143,22 +143,29 @@ impl<M: Memory> NodeState<M> {
         self.buffer.load_i64(CANDIDATE_TERM, Ordering::Acquire)
     }
 
-    /// Stores a term before the member acts on it.
+    /// Stores a term before the member acts on it, and syncs the file if the settings require it. Blocks, so only the
+    /// start calls it.
     ///
     /// # Errors
-    /// A file that cannot be written through.
+    /// A file that cannot be synced.
     pub fn propose(&self, term_id: i64, log_position: i64, epoch_ms: i64) -> Result<(), NodeStateError> {
+        if self.store(term_id, log_position, epoch_ms) && self.is_synced {
+            self.memory.flush(&self.buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a term without a sync; returns true when the file has changed. The caller syncs the file before it acts on
+    /// the term.
+    pub fn store(&self, term_id: i64, log_position: i64, epoch_ms: i64) -> bool {
         if term_id <= self.candidate_term_id() {
-            return Ok(());
+            return false;
         }
         self.write_seal(term_id);
         self.buffer.store_i64(LOG_POSITION, log_position, Ordering::Relaxed);
         self.buffer.store_i64(TIMESTAMP, epoch_ms, Ordering::Relaxed);
         self.buffer.store_i64(CANDIDATE_TERM, term_id, Ordering::Release);
-        if self.is_synced {
-            self.memory.flush(&self.buffer)?;
-        }
-        Ok(())
+        true
     }
 }
 
@@ -203,6 +210,7 @@ mod tests {
         assert_eq!(state.candidate_term_id(), -1);
         state.propose(1, 5_504, 9).unwrap();
         state.propose(0, 0, 10).unwrap();
+        assert!(!state.store(1, 6_000, 11), "the term is stored already");
         let again = NodeState::open(&memory, Path::new("/c"), true, true).unwrap();
         assert_eq!(again.candidate_term_id(), 1);
     }

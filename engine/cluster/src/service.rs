@@ -32,7 +32,7 @@ pub use harrier_ringbuf::image_reader::Header;
 use crate::codec::{CloseReason, Role, TimeUnit};
 
 /// Text of the error with which the agents of a node end on request.
-pub const EXPECTED_TERMINATION: &str = "expected termination";
+pub(crate) const EXPECTED_TERMINATION: &str = "expected termination";
 
 /// Error of a service's start or snapshot; every error type converts with `?`, texts with `into()`.
 pub type ServiceFailure = Box<dyn std::error::Error>;

@@ -7,6 +7,7 @@ mod container;
 mod ends;
 mod golden;
 mod golden_start;
+mod members;
 mod node_snapshots;
 mod operator;
 mod rig;

@@ -92,6 +92,9 @@ struct RunArguments {
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
+    /// Prints each seed with the hash of its trace, to show that a change keeps the behaviour.
+    #[arg(long)]
+    hashes: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -164,6 +167,9 @@ fn run_seeds(arguments: &RunArguments, begin: Instant, next: &AtomicU64) -> Summ
             if again.trace_hash != outcome.trace_hash {
                 summary.divergent.push(seed);
             }
+        }
+        if arguments.hashes {
+            println!("{seed} {:016x}", outcome.trace_hash);
         }
         summary.add(&outcome);
     }

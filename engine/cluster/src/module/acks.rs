@@ -1,41 +1,41 @@
-//! Acks of services: where each stands (spec 04 §4.14).
+//! Acks, by which services report the log positions that they have reached (spec 04 §4.14).
 
 use std::collections::VecDeque;
 
-/// One ack.
+/// An ack of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ack {
     pub(super) ack_id: i64,
     pub(super) log_position: i64,
     /// Cluster time at the service.
     pub(super) timestamp: i64,
-    /// The client's id, a snapshot's recording, or -1.
+    /// Id of the service's client, recording of a snapshot, or -1.
     pub(super) relevant_id: i64,
 }
 
-/// What a set of acks answers.
+/// What all services are to do before their acks are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// All services have started.
+    /// To start.
     Start,
-    /// All have joined a log, or have come to the position where they end: their relevant id is -1.
+    /// To join a log, or to reach the position at which they end. The relevant id of these acks is -1.
     Arrival,
-    /// All have taken a snapshot.
+    /// To take a snapshot.
     Snapshot,
 }
 
-/// Why an ack is not taken.
+/// Reason for which an ack is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No such service.
+    /// The node does not have the service.
     UnknownService,
-    /// The service has said already that it has started.
+    /// The service has already reported its start.
     RepeatedStart,
     /// Too many acks wait.
     Flood,
 }
 
-/// An ack of a position that the log has not come to: its service is out of step.
+/// An ack of a position that the log has not reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OutOfSequence {
     pub(super) service_id: usize,
@@ -45,7 +45,7 @@ pub(super) struct OutOfSequence {
 #[derive(Debug, Default)]
 struct Queue {
     acks: VecDeque<Ack>,
-    /// Least id that the service's next ack can have.
+    /// Lowest id that the service's next ack can have.
     next_id: i64,
     has_started: bool,
 }
@@ -57,7 +57,7 @@ pub(super) struct Acks {
     strays: Vec<(usize, Ack)>,
 }
 
-/// Acks that a service may have waiting; more are a service gone wild.
+/// Limit of the acks of one service that wait.
 const MAX_WAITING: usize = 1_024;
 
 impl Acks {
@@ -65,7 +65,7 @@ impl Acks {
         Self { queues: (0..services).map(|_| Queue::default()).collect(), strays: Vec::new() }
     }
 
-    /// Takes an ack.
+    /// Adds an ack.
     pub(super) fn on_ack(&mut self, service_id: i32, ack: Ack) -> Result<(), Refusal> {
         let queue = usize::try_from(service_id).ok().and_then(|id| self.queues.get_mut(id));
         let queue = queue.ok_or(Refusal::UnknownService)?;
@@ -79,8 +79,8 @@ impl Acks {
         Ok(())
     }
 
-    /// Takes one ack of each service once all have reached a position. Acks of positions before it, repeated ones and
-    /// those that answer something else belong to nothing that is waited for and are put aside (spec 04 §10.3, DECISION).
+    /// Takes one ack of each service once all have reached a position. Acks of lower positions, repeated ones and acks for
+    /// another purpose are put aside (spec 04 §10.3, DECISION).
     pub(super) fn take_set(
         &mut self,
         log_position: i64,
@@ -111,12 +111,12 @@ impl Acks {
         Ok(self.queues.iter_mut().map(take).collect())
     }
 
-    /// Acks that were put aside since the last call.
+    /// Returns the acks that were put aside since the last call.
     pub(super) fn take_strays(&mut self) -> Vec<(usize, Ack)> {
         std::mem::take(&mut self.strays)
     }
 
-    /// Services whose ack is missing.
+    /// Returns the services whose acks are missing.
     pub(super) fn missing(&self) -> Vec<usize> {
         let queues = self.queues.iter().enumerate();
         queues.filter(|(_, queue)| queue.acks.is_empty()).map(|(service_id, _)| service_id).collect()

@@ -1,27 +1,23 @@
-//! What backups and standbys ask on the consensus stream, and what they are answered (spec 04 §8.1, §8.2).
+//! Requests of backups and standbys, and their answers (spec 04 §8.1, §8.2).
 
 use harrier_protocol::semantic_version_major;
 use harrier_protocol::uri::ChannelUri;
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
-use super::agent::{ConsensusModule, ModuleState};
-use super::error::ModuleError;
-use super::pending_sessions::decide;
-use super::session::{Session, SessionState};
+use super::core::{Core, ModuleState};
+use super::pending::{PendingSession, PendingState, decide};
 use super::standby::StandbyNotice;
 use crate::codec::{BackupAnswer, BackupRequest, EventCode, PROTOCOL_VERSION, SnapshotRecording};
 use crate::recording_log::{Entry, backup_snapshots};
 use crate::snapshot::version_text;
 
-/// Requests taken from the consensus stream per slow tick.
-const FRAGMENT_LIMIT: usize = 10;
-/// Requests that wait at most; more are not answered.
+/// Limit of the requests that wait; further ones are not answered.
 const MAX_WAITING: usize = 64;
 /// The request type of requests that have none.
 const NO_REQUEST_TYPE: i32 = -1;
 
-/// What was asked.
+/// Content of a request.
 pub(super) enum Asked {
     Backup { log_position: i64 },
     Heartbeat,
@@ -29,7 +25,7 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    /// Template of the request, and its name in refusals and in labels of counters.
+    /// Template of the request, its name in refusals, and its name in labels of counters.
     fn names(&self) -> (i32, &'static str, &'static str) {
         match self {
             Self::Backup { .. } => (77, "BackupQuery", "BACKUP"),
@@ -41,11 +37,11 @@ impl Asked {
 
 /// A backup or standby that waits for its answer.
 pub(super) struct BackupSession {
-    session: Session,
+    session: PendingSession,
     asked: Asked,
 }
 
-/// The part of a request that all share.
+/// Fields that all requests have.
 struct Origin<'a> {
     correlation_id: i64,
     response_stream_id: i32,
@@ -54,11 +50,12 @@ struct Origin<'a> {
     version: Option<i32>,
 }
 
-impl<M: Memory, S: Storage> ConsensusModule<M, S> {
-    /// Takes requests, and answers those that can be answered.
-    pub(super) fn serve_backups(&mut self) -> Result<usize, ModuleError> {
-        let mut work_count = self.poll_consensus()?;
-        if self.state == ModuleState::Active {
+impl<M: Memory, S: Storage> Core<M, S> {
+    /// Answers the requests that can be answered now.
+    pub(super) fn serve_backups(&mut self) -> usize {
+        self.check_consensus_stream();
+        let mut work_count = 0;
+        if self.module_state() == ModuleState::Active {
             let mut index = 0;
             while index < self.backup_sessions.len() {
                 let before = self.backup_sessions.len();
@@ -66,45 +63,10 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 index += usize::from(self.backup_sessions.len() == before);
             }
         }
-        Ok(work_count)
+        work_count
     }
 
-    fn poll_consensus(&mut self) -> Result<usize, ModuleError> {
-        let is_open =
-            matches!(self.state, ModuleState::Active | ModuleState::Suspended | ModuleState::Snapshot);
-        let Some(stream) = self.consensus.as_mut().filter(|_| is_open) else { return Ok(0) };
-        let assembler = &mut stream.assembler;
-        let mut messages: Vec<Vec<u8>> = Vec::new();
-        let work_count = stream.subscription.poll(FRAGMENT_LIMIT, &mut |payload, header| {
-            assembler.on_fragment(payload, header, &mut |message, _| messages.push(message.to_vec()));
-        });
-        let present: Vec<i32> = stream.subscription.images().iter().map(|image| image.session_id()).collect();
-        for gone in stream.known_sessions.iter().filter(|known| !present.contains(known)) {
-            stream.assembler.free_session(*gone);
-        }
-        stream.known_sessions = present;
-        for message in messages {
-            match BackupRequest::decode(&message) {
-                Ok(Some(request)) => self.on_backup_request(request),
-                Ok(None) => self.refuse_consensus(),
-                Err(error) => {
-                    self.refuse_consensus();
-                    let kind = "undecodable consensus message";
-                    self.record_peer_error(kind, &format!("{kind}: {error}"));
-                }
-            }
-        }
-        Ok(work_count)
-    }
-
-    /// Counts a message on the consensus stream that was refused.
-    fn refuse_consensus(&self) {
-        if let Some(counters) = &self.counters {
-            counters.refused_consensus.increment();
-        }
-    }
-
-    fn on_backup_request(&mut self, request: BackupRequest<'_>) {
+    pub(super) fn on_backup_request(&mut self, request: BackupRequest<'_>) {
         match request {
             BackupRequest::Query {
                 correlation_id,
@@ -155,11 +117,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             }
             BackupRequest::ChallengeResponse { correlation_id, session_id, credentials } => {
                 let found = self.backup_sessions.iter_mut().find(|entry| entry.session.id == session_id);
-                if let Some(own) = found
-                    && own.session.state == SessionState::Challenged
+                if let Some(BackupSession { session, .. }) = found
+                    && session.state == PendingState::Challenged
                 {
-                    own.session.correlation_id = correlation_id;
-                    own.session.last_activity_ns = self.now.ns;
+                    session.correlation_id = correlation_id;
+                    session.last_activity_ns = self.now.ns;
                     self.authenticator.on_challenge_response(session_id, credentials, self.now.epoch_ms);
                 }
             }
@@ -177,12 +139,12 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             let kind = "response channel of a backup or standby";
             return self.record_peer_error(kind, &format!("response channel of a {name}: {error}"));
         }
-        // They all are -1 to peers, but two that wait at a time must be told apart.
+        // All of them have id -1 for peers, but the authenticator must tell those that wait apart.
         let is_free = |id: &i64| self.backup_sessions.iter().all(|entry| entry.session.id != *id);
         let id = (1..).map(|number: i64| -number).find(is_free).unwrap_or(-1);
         let channel = origin.response_channel.to_owned();
         let (correlation_id, stream_id) = (origin.correlation_id, origin.response_stream_id);
-        let mut session = Session::new(id, correlation_id, stream_id, channel, self.now.ns);
+        let mut session = PendingSession::new(id, correlation_id, stream_id, channel, self.now.ns);
         let own_major = semantic_version_major(PROTOCOL_VERSION);
         let refusal = match origin.version.filter(|version| semantic_version_major(*version) != own_major) {
             Some(version) => {
@@ -192,13 +154,10 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             None => refusal,
         };
         session.rejection = refusal.map(|reason| (EventCode::Error, reason));
-        let Some(aeron) = &mut self.aeron else { return };
         let cluster_id = self.context.cluster_id;
-        // Answers to backups are short: their streams keep the small log.
-        let connected = match self.context.log_allocator {
-            Some(_) => session.connect_preliminarily(aeron, cluster_id, label),
-            None => session.connect(aeron, cluster_id, label),
-        };
+        // Answers to backups are short, so their streams keep the small log.
+        let is_preliminary = self.context.log_allocator.is_some();
+        let connected = session.connect(&mut self.aeron, cluster_id, label, is_preliminary);
         if let Err(error) = connected {
             self.refuse_consensus();
             let kind = "response channel of a backup or standby";
@@ -213,16 +172,15 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     fn check_backup_session(&mut self, index: usize) -> bool {
         let leader = self.leader_facts();
         let timeout_ns = self.context.session_timeout_ns;
-        let Some(aeron) = &mut self.aeron else { return false };
         let BackupSession { session, asked } = &mut self.backup_sessions[index];
-        let is_connected = session.is_connected(aeron);
-        if session.state == SessionState::Init {
-            session.state = SessionState::Connected;
+        let is_connected = session.is_connected(&mut self.aeron);
+        if session.state == PendingState::Init {
+            session.state = PendingState::Connected;
         }
         let is_late = self.now.ns > session.last_activity_ns.saturating_add(timeout_ns);
-        if session.state == SessionState::Invalid || is_late {
-            if is_late && let Some(counters) = &self.counters {
-                counters.timed_out_clients.increment();
+        if session.state == PendingState::Invalid || is_late {
+            if is_late {
+                self.counters.timed_out_clients.increment();
             }
             return self.end_backup_session(index);
         }
@@ -232,7 +190,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         if session.rejection.is_none() {
             decide(self.authenticator.as_mut(), session, self.now.epoch_ms);
         }
-        if session.state == SessionState::Authenticated && session.rejection.is_none() {
+        if session.state == PendingState::Authenticated && session.rejection.is_none() {
             let (template_id, name, _) = asked.names();
             let principal = &session.principal;
             if !self.context.authorisation.is_authorised(template_id, NO_REQUEST_TYPE, principal) {
@@ -247,11 +205,11 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             session.rejection = Some((code, detail));
             return false;
         }
-        session.state == SessionState::Authenticated && self.answer_backup(index)
+        session.state == PendingState::Authenticated && self.answer_backup(index)
     }
 
     fn end_backup_session(&mut self, index: usize) -> bool {
-        self.backup_sessions.remove(index).session.disconnect();
+        self.backup_sessions.remove(index).session.response.disconnect();
         true
     }
 
@@ -259,7 +217,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         let BackupSession { session, asked } = &mut self.backup_sessions[index];
         let correlation_id = session.correlation_id;
         let is_answered = match asked {
-            Asked::Heartbeat => session.send_answer(&BackupAnswer::Heartbeat { correlation_id }),
+            Asked::Heartbeat => session.response.send_answer(&BackupAnswer::Heartbeat { correlation_id }),
             Asked::StandbySnapshot(notice) => {
                 let notice = std::mem::take(notice);
                 self.on_standby_notice(notice);
@@ -279,23 +237,20 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                     log_term_base_log_position: base,
                     last_leadership_term_id: term_id,
                     last_term_base_log_position: base,
-                    commit_position_counter_id: self
-                        .counters
-                        .as_ref()
-                        .map_or(-1, |counters| counters.commit_position.counter_id()),
+                    commit_position_counter_id: self.counters.commit_position.counter_id(),
                     leader_member_id: self.context.member_id,
                     member_id: self.context.member_id,
                     snapshots: snapshots.iter().map(named).collect(),
                     cluster_members: &self.context.members,
                 };
-                session.send_answer(&answer)
+                session.response.send_answer(&answer)
             }
         };
         is_answered && self.end_backup_session(index)
     }
 }
 
-/// A snapshot as answers name it.
+/// Returns a snapshot as answers hold it.
 fn named(entry: &Entry) -> SnapshotRecording<'_> {
     SnapshotRecording {
         recording_id: entry.recording_id,

@@ -17,41 +17,41 @@ use crate::members::{self, Member, MembersError};
 /// Invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidSetting {
-    /// The member string.
+    /// Invalid member string.
     #[error(transparent)]
     Members(#[from] MembersError),
-    /// A setting with its rule.
+    /// Value that breaks a rule.
     #[error("cluster setting {setting} {rule}")]
     Value {
         /// Name and value.
         setting: String,
-        /// What would be valid.
+        /// The rule.
         rule: String,
     },
 }
 
 /// Most services of a node.
 const MAX_SERVICES: usize = 10;
-/// Parameters of a channel that say where its stream begins.
+/// Parameters of a channel that define the initial position of its stream.
 const POSITION_PARAMETERS: [&str; 3] = ["init-term-id", "term-id", "term-offset"];
 
-/// All settings of a consensus module. Times are ns; names and defaults are those of spec 04 §9.1, and
-/// [`apply`](Self::apply) takes them by their names.
+/// All settings of a consensus module. Times are ns. Names and defaults are those of spec 04 §9.1;
+/// [`apply`](Self::apply) reads the settings by these names.
 #[derive(Debug, Clone)]
 pub struct ConsensusModuleContext {
     /// `aeron.dir`: directory of the media driver.
     pub aeron_directory: PathBuf,
-    /// `aeron.cluster.dir`: recording.log, node-state.dat and, unless told otherwise, the mark file.
+    /// `aeron.cluster.dir`: directory of recording.log, node-state.dat and, by default, the mark file.
     pub cluster_directory: PathBuf,
-    /// `aeron.cluster.services.dir`: where services have their mark files; the cluster's directory when it is not set.
+    /// `aeron.cluster.services.dir`: directory of the services' mark files; by default the cluster's directory.
     pub services_directory: Option<PathBuf>,
-    /// `aeron.cluster.mark.file.dir`: where the mark file is; the cluster's directory when it is not set.
+    /// `aeron.cluster.mark.file.dir`: directory of the mark file; by default the cluster's directory.
     pub mark_file_directory: Option<PathBuf>,
     /// `aeron.cluster.member.id`.
     pub member_id: i32,
     /// `aeron.cluster.members`: all members (spec 04 §2.2).
     pub members: String,
-    /// `aeron.cluster.member.endpoints`: what the member's own entry must be; empty for no check.
+    /// `aeron.cluster.member.endpoints`: expected entry of the member itself; empty for no check.
     pub member_endpoints: String,
     /// `aeron.cluster.appointed.leader.id`: the only member that may lead; -1 for any.
     pub appointed_leader_id: i32,
@@ -91,13 +91,13 @@ pub struct ConsensusModuleContext {
     pub snapshot_stream_id: i32,
     /// `aeron.cluster.consensus.channel`: template; the member's endpoint is added.
     pub consensus_channel: String,
-    /// `aeron.cluster.consensus.stream.id`: where backups and standbys ask.
+    /// `aeron.cluster.consensus.stream.id`: stream of members, backups and standbys.
     pub consensus_stream_id: i32,
-    /// `aeron.cluster.replication.channel`: where snapshots of standbys are received; a port of the archive's host when it
-    /// is not set.
+    /// `aeron.cluster.replication.channel`: channel on which snapshots of standbys are received; by default a free port of
+    /// the archive's host.
     pub replication_channel: Option<String>,
-    /// `aeron.cluster.follower.catchup.channel`: template of the channel on which a follower receives what it lacks of the
-    /// current term; the member's catch-up endpoint is added.
+    /// `aeron.cluster.follower.catchup.channel`: template of the channel on which a follower receives the missing part of
+    /// the current term; the member's catch-up endpoint is added.
     pub follower_catchup_channel: String,
     /// `aeron.cluster.consensus.control.enable`: the member sends to others from the host of its consensus endpoint.
     pub is_consensus_control_enabled: bool,
@@ -105,13 +105,13 @@ pub struct ConsensusModuleContext {
     pub is_log_control_enabled: bool,
     /// `aeron.cluster.leader.archive.control.channel`: template of the channel to other archives; their endpoint is added.
     pub leader_archive_control_channel: String,
-    /// `aeron.cluster.replication.progress.timeout`: how long a copy may get nothing, ns.
+    /// `aeron.cluster.replication.progress.timeout`: time without progress after which a copy fails, ns.
     pub replication_progress_timeout_ns: i64,
-    /// `aeron.cluster.accept.standby.snapshots`: standbys may say what snapshots they have.
+    /// `aeron.cluster.accept.standby.snapshots`: standbys may report their snapshots.
     pub accepts_standby_snapshots: bool,
-    /// `aeron.cluster.standby.snapshot.notification.processing.delay`: time before what they say is written down, ns.
+    /// `aeron.cluster.standby.snapshot.notification.processing.delay`: delay before such a report is written, ns.
     pub standby_snapshot_delay_ns: i64,
-    /// `aeron.cluster.max.sessions`: sessions at most, connecting ones included.
+    /// `aeron.cluster.max.sessions`: limit of the sessions, with connecting ones.
     pub max_sessions: usize,
     /// `aeron.cluster.session.timeout`: time without a sign of life after which a session is closed, ns.
     pub session_timeout_ns: i64,
@@ -119,17 +119,17 @@ pub struct ConsensusModuleContext {
     pub leader_heartbeat_timeout_ns: i64,
     /// `aeron.cluster.leader.heartbeat.interval`, ns.
     pub leader_heartbeat_interval_ns: i64,
-    /// `aeron.cluster.startup.canvass.timeout`: how long a member that has just started waits for the others before a quorum
-    /// of them suffices for a candidacy, ns.
+    /// `aeron.cluster.startup.canvass.timeout`: time for which a member that has just started waits for all others before a
+    /// quorum is enough for a candidacy, ns.
     pub startup_canvass_timeout_ns: i64,
-    /// `aeron.cluster.election.timeout`: how long a ballot may take, ns.
+    /// `aeron.cluster.election.timeout`: time limit of a ballot, ns.
     pub election_timeout_ns: i64,
     /// `aeron.cluster.election.status.interval`: time between two reports of a member in an election, ns.
     pub election_status_interval_ns: i64,
-    /// `aeron.cluster.termination.timeout`: how long services may take to end, ns.
+    /// `aeron.cluster.termination.timeout`: time limit for the end of the services, ns.
     pub termination_timeout_ns: i64,
-    /// How long services may take to a snapshot, ns. Without this limit a service that never answers would hold its node
-    /// for ever (spec 04 §10.3, DECISION). By name: `aeron.cluster.service.ack.timeout`.
+    /// `aeron.cluster.service.ack.timeout`: time limit of the services' snapshots, ns. Without it a service that never
+    /// answers would stop its node for ever (spec 04 §10.3, DECISION).
     pub service_ack_timeout_ns: i64,
     /// `aeron.cluster.error.buffer.length`: bytes of the error log in the mark file.
     pub error_buffer_length: usize,

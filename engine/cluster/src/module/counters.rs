@@ -8,7 +8,7 @@ use harrier_ringbuf::counters::CountersReader;
 use super::context::ConsensusModuleContext;
 use crate::recording_log::Entry;
 
-/// Type ids that others look for.
+/// Type ids by which others find the counters.
 pub(crate) mod type_id {
     pub(crate) const MODULE_STATE: i32 = 200;
     pub(crate) const NODE_ROLE: i32 = 201;
@@ -30,7 +30,7 @@ pub(crate) mod type_id {
     pub(crate) const SESSION: i32 = 241;
 }
 
-/// Value of the control toggle (spec 04 §2.4).
+/// Values of the cluster's control toggle (spec 04 §2.4).
 pub(super) mod toggle {
     pub(in crate::module) const INACTIVE: i64 = 0;
     pub(in crate::module) const NEUTRAL: i64 = 1;
@@ -42,7 +42,7 @@ pub(super) mod toggle {
     pub(in crate::module) const STANDBY_SNAPSHOT: i64 = 7;
 }
 
-/// Value of the node's toggle (spec 04 §2.4).
+/// Values of the node's control toggle (spec 04 §2.4).
 pub(super) mod node_toggle {
     pub(in crate::module) const INACTIVE: i64 = 0;
     pub(in crate::module) const NEUTRAL: i64 = 1;
@@ -50,7 +50,7 @@ pub(super) mod node_toggle {
     pub(in crate::module) const VALIDATE_RECORDING_LOG: i64 = 3;
 }
 
-/// A maximum of times and how often they were longer than they should be.
+/// Longest duration, and the number of durations above a threshold.
 pub(super) struct DurationCounters {
     max: Counter,
     exceeded: Counter,
@@ -67,7 +67,7 @@ impl DurationCounters {
     }
 }
 
-/// The counters, once the driver has given them.
+/// The counters of a module.
 pub(super) struct ModuleCounters {
     pub(super) errors: Counter,
     pub(super) state: Counter,
@@ -86,11 +86,11 @@ pub(super) struct ModuleCounters {
     pub(super) refused_consensus: Counter,
     pub(super) cycle_time: DurationCounters,
     pub(super) snapshot_duration: DurationCounters,
-    /// Only of members that accept snapshots of standbys.
+    /// `None` unless the member accepts snapshots of standbys.
     pub(super) standby_snapshots: Option<Counter>,
 }
 
-/// The counters on their way.
+/// Counters that the driver has not made yet.
 #[derive(Debug)]
 pub(super) struct PendingCounters {
     ids: Vec<i64>,
@@ -100,7 +100,7 @@ pub(super) struct PendingCounters {
 }
 
 impl PendingCounters {
-    /// Asks the driver for all counters.
+    /// Requests all counters from the driver.
     pub(super) fn add(aeron: &mut Aeron, context: &ConsensusModuleContext) -> Result<Self, ClientError> {
         let cluster_id = context.cluster_id;
         let key = cluster_id.to_le_bytes();
@@ -143,7 +143,7 @@ impl PendingCounters {
         Ok(Self { ids, ready: Vec::new(), cycle_threshold_ns: cycle, snapshot_threshold_ns: snapshot })
     }
 
-    /// Collects what has come; all of them once they are there.
+    /// Collects the counters that the driver has made; returns all of them once they are complete.
     pub(super) fn poll(&mut self, aeron: &mut Aeron) -> Result<Option<ModuleCounters>, ClientError> {
         while let Some(id) = self.ids.get(self.ready.len()).copied() {
             let Some(counter) = aeron.counter(id)? else { return Ok(None) };
@@ -181,7 +181,7 @@ impl PendingCounters {
     }
 }
 
-/// A duration as the labels write it: in the largest unit that divides it.
+/// Returns a duration as labels hold it: in the largest unit that divides it.
 fn duration_text(ns: i64) -> String {
     for (unit, name) in [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
         if ns >= unit && ns % unit == 0 {
@@ -191,7 +191,7 @@ fn duration_text(ns: i64) -> String {
     format!("{ns}ns")
 }
 
-/// True when another consensus module of the cluster lives on the driver.
+/// Returns true when another consensus module of the cluster runs on the driver.
 pub(super) fn has_other_module(counters: &CountersReader, cluster_id: i32) -> bool {
     counters.find(&mut |_, type_id, key| is_module_state(type_id, key, cluster_id)).is_some()
 }
@@ -200,7 +200,7 @@ fn is_module_state(type_id: i32, key: &[u8], cluster_id: i32) -> bool {
     type_id == type_id::MODULE_STATE && key.first_chunk() == Some(&cluster_id.to_le_bytes())
 }
 
-/// Key of the recovery counter; `snapshots` are the consensus module's and those of services 0, 1, …, or none.
+/// Returns the key of the recovery counter; `snapshots` are the consensus module's and those of services 0, 1, …, or none.
 pub(super) fn recovery_key(snapshots: &[Entry], cluster_id: i32) -> Vec<u8> {
     let module = snapshots.first();
     let mut key = Vec::with_capacity(32 + snapshots.len() * 8);
@@ -220,14 +220,14 @@ pub(super) fn recovery_key(snapshots: &[Entry], cluster_id: i32) -> Vec<u8> {
     key
 }
 
-/// Label of the recovery counter.
+/// Returns the label of the recovery counter.
 pub(super) fn recovery_label(snapshots: &[Entry], cluster_id: i32) -> String {
     let term_id = snapshots.first().map_or(-1, |entry| entry.leadership_term_id);
     let log_position = snapshots.first().map_or(0, |entry| entry.log_position);
     format!("Cluster recovery: leadershipTermId={term_id} logPosition={log_position} clusterId={cluster_id}")
 }
 
-/// The counter by which a client of the driver shows that it lives.
+/// Counter that a client of the driver has while it lives.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heartbeat {
     client_id: i64,
@@ -235,13 +235,13 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// The heartbeat of a client, once the driver has a counter for it.
+    /// Returns the heartbeat of a client, once the driver has a counter for it.
     pub(super) fn find(counters: &CountersReader, client_id: i64) -> Option<Self> {
         let counter_id = counters.find_by_registration(CLIENT_HEARTBEAT, client_id)?;
         Some(Self { client_id, counter_id })
     }
 
-    /// False once the driver has given the client up, or the client has closed.
+    /// Returns false once the driver has given up the client, or the client has closed.
     pub(super) fn is_alive(&self, counters: &CountersReader) -> bool {
         counters.is_allocated(self.counter_id)
             && counters.type_id(self.counter_id) == CLIENT_HEARTBEAT

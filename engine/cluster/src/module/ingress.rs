@@ -1,24 +1,30 @@
-//! What clients send (spec 04 §3.3).
+//! Messages of clients (spec 04 §3.3).
 
+use harrier_client::Subscription;
 use harrier_protocol::semantic_version_major;
 use harrier_protocol::uri::{ChannelUri, UriError};
 use harrier_ringbuf::Memory;
+use harrier_ringbuf::assembly::FragmentAssembler;
 use harrier_ringbuf::image_reader::Action;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use harrier_ringbuf::storage::Storage;
 
-use super::agent::{ConsensusModule, IngressStream};
+use super::core::Core;
+use super::counters::toggle;
 use super::error::ModuleError;
+use super::leading::Leading;
 use super::origin::Admission;
-use super::session::{IngressLink, Session, SessionState};
-use crate::codec::{CloseReason, Egress, EventCode, Ingress, PROTOCOL_VERSION, SessionHeader};
+use super::pending::{PendingSession, PendingState};
+use super::state::Origin;
+use crate::codec::{CloseReason, Egress, EventCode, Ingress, LogMessage, PROTOCOL_VERSION, SessionHeader};
 use crate::snapshot::version_text;
 
-/// The only kind of admin request.
+/// The only type of admin requests.
 const ADMIN_SNAPSHOT: i32 = 0;
 /// Template of admin requests.
 const ADMIN_REQUEST: i32 = 26;
-/// Sessions that are not authenticated at most, of all clients and of those at one address. Beyond that the oldest is dropped.
+/// Limits of the sessions that are not authenticated: of all clients, and of those at one address. The oldest session is
+/// dropped when a limit is exceeded.
 const MAX_PENDING: usize = 64;
 const MAX_PENDING_OF_ADDRESS: usize = 16;
 
@@ -29,7 +35,42 @@ mod admin {
     pub(super) const UNAUTHORISED_ACCESS: i32 = 2;
 }
 
-/// What a client that connects says.
+/// Image on which a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IngressLink {
+    /// Index of the ingress stream.
+    pub(super) stream: usize,
+    /// Session id of the client's stream.
+    pub(super) session_id: i32,
+}
+
+/// A stream on which clients send.
+pub(super) struct IngressStream {
+    pub(super) subscription: Subscription,
+    pub(super) assembler: FragmentAssembler,
+    /// Session ids of the images at the last check.
+    pub(super) known_sessions: Vec<i32>,
+}
+
+impl IngressStream {
+    /// Frees what is kept for images that have gone, and calls `on_gone` with their session ids.
+    pub(super) fn free_gone_sessions(&mut self, mut on_gone: impl FnMut(i32)) {
+        let images = self.subscription.images();
+        let is_same = images.len() == self.known_sessions.len()
+            && images.iter().zip(&self.known_sessions).all(|(image, known)| image.session_id() == *known);
+        if is_same {
+            return;
+        }
+        let present: Vec<i32> = images.iter().map(|image| image.session_id()).collect();
+        for session_id in self.known_sessions.iter().filter(|known| !present.contains(known)) {
+            self.assembler.free_session(*session_id);
+            on_gone(*session_id);
+        }
+        self.known_sessions = present;
+    }
+}
+
+/// Request of a client for a session.
 struct Connect<'a> {
     correlation_id: i64,
     response_stream_id: i32,
@@ -39,21 +80,24 @@ struct Connect<'a> {
     client_info: &'a str,
 }
 
-impl<M: Memory, S: Storage> ConsensusModule<M, S> {
-    /// Takes messages of clients; one that the log does not take now stays where it is.
+impl Leading {
+    /// Takes messages of clients. A message that the log does not take now stays in its image.
     #[inline]
-    pub(super) fn poll_ingress(&mut self) -> Result<usize, ModuleError> {
+    pub(super) fn poll_ingress<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+    ) -> Result<usize, ModuleError> {
         let mut streams = std::mem::take(&mut self.ingress);
-        let limit = self.context.ingress_fragment_limit;
+        let limit = core.context.ingress_fragment_limit;
         let mut failure = None;
         let mut work_count = 0;
-        let pending = self.pending_sessions.len();
+        let pending = self.pending.len();
         for (index, stream) in streams.iter_mut().enumerate() {
             let assembler = &mut stream.assembler;
             work_count += stream.subscription.controlled_poll(limit, &mut |payload, header| {
                 let link = IngressLink { stream: index, session_id: header.session_id() };
                 assembler.on_controlled_fragment(payload, header, &mut |message, _| {
-                    self.on_ingress(message, link).unwrap_or_else(|error| {
+                    self.on_ingress(core, message, link).unwrap_or_else(|error| {
                         failure.get_or_insert(error);
                         Action::Break
                     })
@@ -61,26 +105,27 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             });
         }
         if let Some(stranger) = self.origins.decide(|bound| is_alive(&mut streams, bound))
-            && let Some(session) = self.sessions.get_mut(&stranger.session_id)
+            && let Some(session) = self.links.get_mut(&stranger.session_id)
         {
-            session.ingress_link = Some(stranger.link);
+            session.ingress = Some(stranger.link);
         }
-        if failure.is_none() && self.pending_sessions.len() > pending {
-            failure = self.connect_new_sessions(pending, &mut streams).err();
+        if failure.is_none() && self.pending.len() > pending {
+            self.connect_new_sessions(core, pending, &mut streams);
         }
         self.ingress = streams;
         failure.map_or(Ok(work_count), Err)
     }
 
-    /// Asks for the streams to clients that have just come.
-    fn connect_new_sessions(
+    /// Requests the streams to clients that have just come.
+    fn connect_new_sessions<M: Memory, S: Storage>(
         &mut self,
+        core: &mut Core<M, S>,
         first: usize,
         streams: &mut [IngressStream],
-    ) -> Result<(), ModuleError> {
-        for index in first..self.pending_sessions.len() {
-            let session = &mut self.pending_sessions[index];
-            let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
+    ) {
+        let is_preliminary = core.context.log_allocator.is_some();
+        for session in &mut self.pending[first..] {
+            let Some(IngressLink { stream, session_id }) = session.ingress else { continue };
             let image =
                 streams.get_mut(stream).and_then(|entry| entry.subscription.image_by_session_id(session_id));
             let source = image.map_or(String::new(), |image| image.source_identity().to_owned());
@@ -91,127 +136,138 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 .rsplit_once(':')
                 .map_or(source.as_str(), |(host, _)| host)
                 .clone_into(&mut session.address);
-            let Some(aeron) = &mut self.aeron else { return Ok(()) };
-            let cluster_id = self.context.cluster_id;
-            let connected = match self.context.log_allocator {
-                Some(_) => session.connect_preliminarily(aeron, cluster_id, &info),
-                None => session.connect(aeron, cluster_id, &info),
-            };
+            let cluster_id = core.context.cluster_id;
             // An invalid channel is a problem of that client only.
-            if connected.is_err() {
-                session.state = SessionState::Invalid;
+            if session.connect(&mut core.aeron, cluster_id, &info, is_preliminary).is_err() {
+                session.state = PendingState::Invalid;
             }
         }
-        while let Some(index) = excess(self.pending_sessions.iter().map(|session| session.address.as_str())) {
-            self.pending_sessions.remove(index).disconnect();
-            self.refuse_ingress();
+        while let Some(index) = excess(self.pending.iter().map(|session| session.address.as_str())) {
+            self.pending.remove(index).response.disconnect();
+            core.refuse_ingress();
         }
-        self.next_slow_tick_ns = self.now.ns;
-        Ok(())
+        core.hasten_slow_tick();
     }
 
     #[inline]
-    fn on_ingress(&mut self, message: &[u8], link: IngressLink) -> Result<Action, ModuleError> {
+    fn on_ingress<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        message: &[u8],
+        link: IngressLink,
+    ) -> Result<Action, ModuleError> {
         match Ingress::decode(message) {
-            Ok(Some(Ingress::Message { header, payload })) => self.on_message(header, payload, link),
-            Ok(Some(request)) => self.on_request(&request, link),
+            Ok(Some(Ingress::Message { header, payload })) => self.on_message(core, header, payload, link),
+            Ok(Some(request)) => self.on_request(core, &request, link),
             Ok(None) => {
-                self.refuse_ingress();
+                core.refuse_ingress();
                 Ok(Action::Continue)
             }
             Err(error) => {
-                self.refuse_ingress();
+                core.refuse_ingress();
                 let kind = "undecodable ingress message";
-                self.record_peer_error(kind, &format!("{kind}: {error}"));
+                core.record_peer_error(kind, &format!("{kind}: {error}"));
                 Ok(Action::Continue)
             }
         }
     }
 
     #[inline]
-    fn on_message(
+    fn on_message<M: Memory, S: Storage>(
         &mut self,
+        core: &mut Core<M, S>,
         header: SessionHeader,
         payload: &[u8],
         link: IngressLink,
     ) -> Result<Action, ModuleError> {
-        let timestamp = match &self.context.stamp_clock {
-            Some(clock) => self.clock.time(&clock.now()),
-            None => self.clock.time(&self.now),
+        let timestamp = match &core.context.stamp_clock {
+            Some(clock) => core.clock.time(&clock.now(), core.state.time()),
+            None => core.time(),
         };
-        let leadership_term_id = self.leadership_term_id;
-        let known = self.sessions.get_mut(&header.session_id);
+        let leadership_term_id = core.leadership_term_id;
+        let known = self.links.get_mut(&header.session_id);
         let is_current = header.leadership_term_id == leadership_term_id;
         let Some(session) = known.filter(|session| is_current && session.is_open()) else {
-            self.refuse_ingress();
+            core.refuse_ingress();
             return Ok(Action::Continue);
         };
-        match self.origins.admit(header.session_id, &mut session.ingress_link, link) {
+        match self.origins.admit(header.session_id, &mut session.ingress, link) {
             Admission::Admit => {}
             Admission::Ask => return Ok(Action::Abort),
             Admission::Refuse => {
-                self.refuse_ingress();
+                core.refuse_ingress();
                 return Ok(Action::Continue);
             }
         }
-        let Some(log) = &mut self.log else { return Ok(Action::Abort) };
         let header = SessionHeader { leadership_term_id, session_id: header.session_id, timestamp };
-        if log.append_session(header, payload)?.is_none() {
-            return Ok(Action::Abort);
-        }
-        session.last_activity_ns = self.now.ns;
-        self.clock.observe(timestamp);
+        let Some(position) = self.log.append_session(header, payload)? else { return Ok(Action::Abort) };
+        session.last_activity_ns = core.now.ns;
+        core.state.apply(&LogMessage::Session { header, payload }, position, Origin::Appended);
         Ok(Action::Continue)
     }
 
-    /// A client wants a session; its streams are asked for when all messages of this poll are taken.
-    fn on_connect(&mut self, request: &Connect<'_>, link: IngressLink) {
-        let id = self.next_session_id;
-        self.next_session_id += 1;
-        let channel = match self.egress_channel(request.response_channel) {
+    /// Adds a session for a client. Its streams are requested when all messages of this poll are taken.
+    fn on_connect<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        request: &Connect<'_>,
+        link: IngressLink,
+    ) {
+        let id = core.state.take_session_id();
+        let channel = match egress_channel(core, request.response_channel) {
             Ok(channel) => channel,
             Err(error) => {
-                self.refuse_ingress();
+                core.refuse_ingress();
                 let kind = "response channel of a client";
-                self.record_peer_error(kind, &format!("{kind}: {error}"));
+                core.record_peer_error(kind, &format!("{kind}: {error}"));
                 return;
             }
         };
-        let rejection = self.refusal(request.version);
+        let rejection = self.refusal(core, request.version);
         let is_rejected = rejection.is_some();
         if is_rejected {
-            self.refuse_ingress();
+            core.refuse_ingress();
         }
         let (correlation_id, stream_id) = (request.correlation_id, request.response_stream_id);
-        let mut session = Session::new(id, correlation_id, stream_id, channel, self.now.ns);
-        session.ingress_link = Some(link);
+        let mut session = PendingSession::new(id, correlation_id, stream_id, channel, core.now.ns);
+        session.ingress = Some(link);
         session.rejection = rejection;
         request.client_info.clone_into(&mut session.client_info);
-        self.pending_sessions.push(session);
+        self.pending.push(session);
         if !is_rejected {
-            self.authenticator.on_connect_request(id, request.credentials, self.now.epoch_ms);
+            core.authenticator.on_connect_request(id, request.credentials, core.now.epoch_ms);
         }
     }
 
     /// Judges a request of an open session by the image that it came from.
-    fn admit(&mut self, leadership_term_id: i64, session_id: i64, link: IngressLink) -> Admission {
-        let is_current = leadership_term_id == self.leadership_term_id;
-        let session = self.sessions.get_mut(&session_id).filter(|session| is_current && session.is_open());
-        let admission = session.map_or(Admission::Refuse, |session| {
-            self.origins.admit(session_id, &mut session.ingress_link, link)
-        });
+    fn admit<M: Memory, S: Storage>(
+        &mut self,
+        core: &Core<M, S>,
+        leadership_term_id: i64,
+        session_id: i64,
+        link: IngressLink,
+    ) -> Admission {
+        let is_current = leadership_term_id == core.leadership_term_id;
+        let session = self.links.get_mut(&session_id).filter(|session| is_current && session.is_open());
+        let admission = session
+            .map_or(Admission::Refuse, |session| self.origins.admit(session_id, &mut session.ingress, link));
         if admission == Admission::Refuse {
-            self.refuse_ingress();
+            core.refuse_ingress();
         }
         admission
     }
 
-    fn on_request(&mut self, request: &Ingress<'_>, link: IngressLink) -> Result<Action, ModuleError> {
+    fn on_request<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        request: &Ingress<'_>,
+        link: IngressLink,
+    ) -> Result<Action, ModuleError> {
         if let Ingress::KeepAlive { leadership_term_id, session_id }
         | Ingress::Close { leadership_term_id, session_id }
         | Ingress::Admin { leadership_term_id, session_id, .. } = *request
         {
-            match self.admit(leadership_term_id, session_id, link) {
+            match self.admit(core, leadership_term_id, session_id, link) {
                 Admission::Admit => {}
                 Admission::Ask => return Ok(Action::Abort),
                 Admission::Refuse => return Ok(Action::Continue),
@@ -234,95 +290,89 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                     credentials,
                     client_info,
                 };
-                self.on_connect(&request, link);
+                self.on_connect(core, &request, link);
             }
             Ingress::KeepAlive { session_id, .. } => {
-                if let Some(session) = self.sessions.get_mut(&session_id) {
-                    session.last_activity_ns = self.now.ns;
+                if let Some(session) = self.links.get_mut(&session_id) {
+                    session.last_activity_ns = core.now.ns;
                 }
             }
             Ingress::Close { session_id, .. } => {
-                if let Some(session) = self.sessions.get_mut(&session_id)
+                if let Some(session) = self.links.get_mut(&session_id)
                     && !is_planted(Bug::LostClose)
                 {
                     session.begin_closing(CloseReason::ClientAction);
-                    session.disconnect();
-                    self.close_session(session_id)?;
+                    session.response.disconnect();
+                    self.close_session(core, session_id)?;
                 }
             }
             Ingress::ChallengeResponse { correlation_id, session_id, credentials } => {
-                let found = self
-                    .pending_sessions
-                    .iter_mut()
-                    .find(|session| session.id == session_id && session.ingress_link == Some(link));
-                if let Some(session) = found
-                    && session.state == SessionState::Challenged
-                {
-                    session.correlation_id = correlation_id;
-                    session.last_activity_ns = self.now.ns;
-                    self.authenticator.on_challenge_response(session_id, credentials, self.now.epoch_ms);
-                    self.next_slow_tick_ns = self.now.ns;
-                } else {
-                    self.refuse_ingress();
-                }
+                self.on_challenge_response(core, (session_id, link), correlation_id, credentials);
             }
             Ingress::Admin { session_id, correlation_id, request_type, .. } => {
-                self.on_admin(session_id, correlation_id, request_type);
+                self.on_admin(core, session_id, correlation_id, request_type);
             }
             Ingress::Message { .. } => {}
         }
         Ok(Action::Continue)
     }
 
-    /// Why a client that connects is turned away.
-    fn refusal(&self, version: i32) -> Option<(EventCode, String)> {
+    fn on_challenge_response<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        (session_id, link): (i64, IngressLink),
+        correlation_id: i64,
+        credentials: &[u8],
+    ) {
+        let is_wanted = |session: &&mut PendingSession| {
+            session.id == session_id
+                && session.ingress == Some(link)
+                && session.state == PendingState::Challenged
+        };
+        let Some(session) = self.pending.iter_mut().find(is_wanted) else { return core.refuse_ingress() };
+        session.correlation_id = correlation_id;
+        session.last_activity_ns = core.now.ns;
+        core.authenticator.on_challenge_response(session_id, credentials, core.now.epoch_ms);
+        core.hasten_slow_tick();
+    }
+
+    /// Returns the answer to a client that must be refused.
+    fn refusal<M: Memory, S: Storage>(&self, core: &Core<M, S>, version: i32) -> Option<(EventCode, String)> {
         if semantic_version_major(version) != semantic_version_major(PROTOCOL_VERSION) {
             let (client, own) = (version_text(version), version_text(PROTOCOL_VERSION));
             return Some((EventCode::Error, format!("invalid client version {client}, cluster is {own}")));
         }
-        let pending = self.pending_sessions.len() - self.rejected_count();
-        if self.sessions.len() + pending >= self.context.max_sessions {
+        let pending = self.pending.iter().filter(|session| session.rejection.is_none()).count();
+        if core.state.session_count() + pending >= core.context.max_sessions {
             return Some((EventCode::Error, "concurrent session limit".to_owned()));
         }
         None
     }
 
-    fn rejected_count(&self) -> usize {
-        self.pending_sessions.iter().filter(|session| session.rejection.is_some()).count()
-    }
-
-    /// Where a client is answered: its own channel with what the member's settings say of it (spec 04 §2.3).
-    fn egress_channel(&self, response_channel: &str) -> Result<String, UriError> {
-        let mut uri = ChannelUri::parse(response_channel)?;
-        let Some(own) = &self.context.egress_channel else { return Ok(response_channel.to_owned()) };
-        if uri.is_ipc() {
-            let is_allowed = self.context.is_ipc_ingress_allowed;
-            return Ok(if is_allowed { response_channel } else { own.as_str() }.to_owned());
-        }
-        for (key, value) in ChannelUri::parse(own)?.parameters() {
-            uri.put(key, value);
-        }
-        Ok(uri.to_string())
-    }
-
-    fn on_admin(&mut self, session_id: i64, correlation_id: i64, request_type: i32) {
-        let Some(session) = self.sessions.get(&session_id) else { return };
+    fn on_admin<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        session_id: i64,
+        correlation_id: i64,
+        request_type: i32,
+    ) {
+        let Some(session) = core.state.session(session_id) else { return };
         let is_authorised =
-            self.context.authorisation.is_authorised(ADMIN_REQUEST, request_type, &session.principal);
+            core.context.authorisation.is_authorised(ADMIN_REQUEST, request_type, &session.principal);
         let (code, message) = if !is_authorised {
             let name = if request_type == ADMIN_SNAPSHOT { "SNAPSHOT" } else { "NULL_VAL" };
             (admin::UNAUTHORISED_ACCESS, format!("Execution of the {name} request was not authorised"))
         } else if request_type != ADMIN_SNAPSHOT {
             (admin::ERROR, format!("Unknown request type: {request_type}"))
-        } else if self.toggle_snapshot() {
-            self.next_slow_tick_ns = self.now.ns;
+        } else if core.counters.control_toggle.compare_and_set(toggle::NEUTRAL, toggle::SNAPSHOT) {
+            core.hasten_slow_tick();
             (admin::OK, String::new())
         } else {
             let text = "Failed to switch ClusterControl to the ToggleState.SNAPSHOT state";
             (admin::ERROR, text.to_owned())
         };
-        if let Some(session) = self.sessions.get_mut(&session_id) {
-            session.send(&Egress::AdminResponse {
+        if let Some(link) = self.links.get_mut(&session_id) {
+            link.response.send(&Egress::AdminResponse {
                 session_id,
                 correlation_id,
                 request_type,
@@ -333,7 +383,26 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
     }
 }
 
-/// The oldest pending session that there is no room for, given the addresses of all from the oldest to the newest.
+/// Returns the channel on which a client is answered: its own one with the parameters of the member's settings (spec 04
+/// §2.3).
+fn egress_channel<M: Memory, S: Storage>(
+    core: &Core<M, S>,
+    response_channel: &str,
+) -> Result<String, UriError> {
+    let mut uri = ChannelUri::parse(response_channel)?;
+    let Some(own) = &core.context.egress_channel else { return Ok(response_channel.to_owned()) };
+    if uri.is_ipc() {
+        let is_allowed = core.context.is_ipc_ingress_allowed;
+        return Ok(if is_allowed { response_channel } else { own.as_str() }.to_owned());
+    }
+    for (key, value) in ChannelUri::parse(own)?.parameters() {
+        uri.put(key, value);
+    }
+    Ok(uri.to_string())
+}
+
+/// Returns the oldest pending session that exceeds a limit; `addresses` are those of all sessions from the oldest to the
+/// newest.
 fn excess<'a>(
     addresses: impl DoubleEndedIterator<Item = &'a str> + ExactSizeIterator + Clone,
 ) -> Option<usize> {
@@ -344,7 +413,7 @@ fn excess<'a>(
     addresses.clone().position(|address| count(address) > MAX_PENDING_OF_ADDRESS)
 }
 
-/// True while an image is there and has not been read to its end.
+/// True while an image exists and has not been read to its end.
 fn is_alive(streams: &mut [IngressStream], link: IngressLink) -> bool {
     let stream = streams.get_mut(link.stream);
     let image = stream.and_then(|stream| stream.subscription.image_by_session_id(link.session_id));

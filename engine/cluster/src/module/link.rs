@@ -1,15 +1,16 @@
 //! The streams between the consensus module and its services (spec 04 §1.5, §2.1).
 
 use harrier_client::{Aeron, ClientError, ExclusivePublication, Subscription};
+use harrier_protocol::sbe::SbeError;
 use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::assembly::FragmentAssembler;
 
 use crate::codec::{ModuleMessage, ServiceMessage};
 
-/// Fragments taken from services per duty cycle.
+/// Fragments taken from services in one duty cycle.
 const FRAGMENT_LIMIT: usize = 25;
 
-/// The control streams on their way.
+/// The control streams before the driver has made them.
 #[derive(Debug)]
 pub(super) struct PendingLink {
     publication_id: i64,
@@ -49,7 +50,7 @@ impl PendingLink {
     }
 }
 
-/// The control streams.
+/// The control streams between the module and its services.
 pub(super) struct ServiceLink {
     publication: ExclusivePublication,
     subscription: Subscription,
@@ -58,7 +59,7 @@ pub(super) struct ServiceLink {
 }
 
 impl ServiceLink {
-    /// Tells all services; false when the stream takes nothing now.
+    /// Sends a message to all services; returns false when the stream takes nothing now.
     pub(super) fn send(&mut self, message: &ModuleMessage<'_>) -> bool {
         let Ok(length) = message.encode(&mut self.buffer) else { return false };
         for _ in 0..3 {
@@ -71,19 +72,18 @@ impl ServiceLink {
         false
     }
 
-    /// Takes messages of services; those that cannot be read are handed to `on_error`.
+    /// Takes messages of services, and the errors of undecodable ones.
     #[inline]
     pub(super) fn poll(
         &mut self,
-        on_message: &mut impl FnMut(&ServiceMessage<'_>),
-        on_error: &mut impl FnMut(String),
+        on_message: &mut impl FnMut(Result<ServiceMessage<'_>, SbeError>),
     ) -> usize {
         let assembler = &mut self.assembler;
         self.subscription.poll(FRAGMENT_LIMIT, &mut |payload, header| {
             assembler.on_fragment(payload, header, &mut |message, _| match ServiceMessage::decode(message) {
-                Ok(Some(message)) => on_message(&message),
+                Ok(Some(message)) => on_message(Ok(message)),
                 Ok(None) => {}
-                Err(error) => on_error(format!("undecodable message of a service: {error}")),
+                Err(error) => on_message(Err(error)),
             });
         })
     }

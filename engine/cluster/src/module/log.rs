@@ -6,17 +6,30 @@ use harrier_ringbuf::append::OfferError;
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH, align};
 
 use crate::codec::{LogMessage, SessionHeader};
+use crate::recording_log::LogExtent;
 
 /// Attempts of one append.
 const ATTEMPTS: usize = 3;
 
-/// Shape of a log that exists: what continues it must be equal.
+/// Shape of a log that exists. Its next publication must have the same shape.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogShape {
     pub(super) position: i64,
     pub(super) initial_term_id: i32,
     pub(super) term_length: i32,
     pub(super) mtu_length: i32,
+}
+
+impl LogShape {
+    /// Returns the shape of a recorded log, at its stop position.
+    pub(super) fn of(extent: &LogExtent) -> Self {
+        Self {
+            position: extent.stop_position,
+            initial_term_id: extent.initial_term_id,
+            term_length: extent.term_buffer_length,
+            mtu_length: extent.mtu_length,
+        }
+    }
 }
 
 /// Channel of a leader's log publication.
@@ -49,7 +62,7 @@ pub(super) fn publication_channel(
 }
 
 /// Channel on which the archive records the log.
-pub(super) fn recording_channel(template: &str, channel_tag: i64, session_id: i32) -> String {
+fn recording_channel(template: &str, channel_tag: i64, session_id: i32) -> String {
     let media = if template.starts_with("aeron:ipc") { "ipc" } else { "udp" };
     format!("aeron:{media}?tags={channel_tag}|session-id={session_id}|alias=log")
 }
@@ -68,28 +81,39 @@ pub(super) fn host_of(endpoint: &str) -> &str {
     endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host)
 }
 
-/// Appends to the log.
+/// The publication of the log. Dropping it ends the log's stream.
 pub(super) struct LogPublisher {
     publication: ExclusivePublication,
+    channel_tag: i64,
     buffer: Vec<u8>,
 }
 
-/// The log takes nothing any more.
+/// The publication of the log is closed, or at its last position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log publication is lost: {0}")]
 pub struct LogLost(OfferError);
 
 impl LogPublisher {
-    pub(super) fn new(publication: ExclusivePublication) -> Self {
-        Self { publication, buffer: vec![0; 16 << 10] }
+    pub(super) fn new(publication: ExclusivePublication, channel_tag: i64) -> Self {
+        Self { publication, channel_tag, buffer: vec![0; 16 << 10] }
     }
 
-    /// Position after everything appended.
+    pub(super) fn session_id(&self) -> i32 {
+        self.publication.session_id()
+    }
+
+    /// Returns the channel on which the archive records the log.
+    pub(super) fn recording_channel(&self, template: &str) -> String {
+        recording_channel(template, self.channel_tag, self.session_id())
+    }
+
+    /// Position after everything that was appended, bytes.
+    #[inline]
     pub(super) fn position(&self) -> i64 {
         self.publication.position()
     }
 
-    /// Appends a session's or service's message; `None` when the log takes nothing now.
+    /// Appends a message of a session or service. Returns the position after it, or `None` when the log takes nothing now.
     #[inline]
     pub(super) fn append_session(
         &mut self,
@@ -108,13 +132,13 @@ impl LogPublisher {
         Ok(None)
     }
 
-    /// Appends an event; `None` when the log takes nothing now.
+    /// Appends an event. Returns the position after it, or `None` when the log takes nothing now.
     pub(super) fn append(&mut self, message: &LogMessage<'_>) -> Result<Option<i64>, LogLost> {
         self.append_positioned(|_| *message)
     }
 
-    /// Appends an event that names the position after itself; `message` gets that position anew at every attempt
-    /// (spec 04 §1.4).
+    /// Appends an event that holds the position after itself; `message` is called with that position for each attempt (spec
+    /// 04 §1.4).
     pub(super) fn append_positioned<'a>(
         &mut self,
         message: impl Fn(i64) -> LogMessage<'a>,

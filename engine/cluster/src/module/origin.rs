@@ -1,16 +1,16 @@
-//! The image that a session's messages come from (spec 04 §3.5).
+//! Which image may send the messages of a session (spec 04 §3.5).
 //!
 //! A session is bound to the image of its connect request, or to that of its first message after a restart or a change of
-//! leader. While that image is alive, nobody else can send in the session's name.
+//! leader. While that image is alive, no other image can send messages of the session.
 
-use super::session::IngressLink;
+use super::ingress::IngressLink;
 
-/// What becomes of a message of a session.
+/// Decision about a message of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// The message comes from the session's image.
     Admit,
-    /// The session's image may have ended. The message stays where it is until the next poll knows.
+    /// The session's image may have ended. The message stays in its image until the next poll decides.
     Ask,
     /// The message comes from another image while the session's own is alive.
     Refuse,
@@ -28,7 +28,7 @@ pub(super) struct Stranger {
 
 /// Decisions about messages from images that sessions are not bound to.
 ///
-/// Images cannot be looked at while they are polled, so a poll only asks and the decision holds for the next one.
+/// Images cannot be inspected while they are polled, so a poll only asks, and the decision holds for the next poll.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     asked: Option<Stranger>,
@@ -63,7 +63,7 @@ impl Origins {
         Admission::Ask
     }
 
-    /// Ends a poll. Returns the session that is to be bound to another image because its own has ended.
+    /// Ends a poll. Returns the session that must be bound to another image, because its own one has ended.
     pub(super) fn decide(&mut self, is_alive: impl FnOnce(IngressLink) -> bool) -> Option<Stranger> {
         self.refused = None;
         let stranger = self.asked.take()?;

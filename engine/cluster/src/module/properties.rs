@@ -9,10 +9,10 @@ use super::context::{ConsensusModuleContext, InvalidSetting};
 use super::security::{AuthenticatorSupplier, Authorisation};
 use crate::codec::TimeUnit;
 
-/// Before the names of all settings but those of driver and archive.
+/// Prefix of all names except those of driver and archive.
 const PREFIX: &str = "aeron.cluster.";
 
-/// Last part of a Java class's name: settings that name a supplier name its class.
+/// Returns the last part of a Java class's name. Settings of suppliers hold the names of classes.
 fn simple_name(text: &str) -> &str {
     text.rsplit(['.', '$']).next().unwrap_or(text)
 }
@@ -67,9 +67,9 @@ impl<F: Fn(&str) -> Option<String>> Reader<'_, F> {
 }
 
 impl ConsensusModuleContext {
-    /// Takes the settings that `lookup` knows by their dotted names, e.g. `aeron.cluster.session.timeout`: from
-    /// properties, variables of the environment or a file. Suppliers are named as the released cluster's classes are, with
-    /// or without their package.
+    /// Takes the settings for whose dotted names, such as `aeron.cluster.session.timeout`, `lookup` returns a value. The
+    /// values may come from properties, environment variables or a file. Suppliers have the names of the released
+    /// cluster's classes, with or without the package.
     ///
     /// ```
     /// use harrier_cluster::module::ConsensusModuleContext;
@@ -81,7 +81,7 @@ impl ConsensusModuleContext {
     /// ```
     ///
     /// # Errors
-    /// The first value that cannot be read, with its name and what it should be.
+    /// The first invalid value, with its name and what is valid.
     pub fn apply(&mut self, lookup: &impl Fn(&str) -> Option<String>) -> Result<(), InvalidSetting> {
         let reader = Reader { lookup };
         self.apply_identity(&reader)?;
@@ -168,7 +168,7 @@ impl ConsensusModuleContext {
             "2" => Some(Some(SyncLevel::All)),
             _ => None,
         };
-        // The released cluster takes its archive's level unless it has its own.
+        // The released cluster has the level of its archive by default.
         let rule = "must be 0, 1 or 2";
         reader.read("aeron.archive.file.sync.level", rule, &mut self.file_sync_level, level)?;
         reader.read("file.sync.level", rule, &mut self.file_sync_level, level)
@@ -201,8 +201,8 @@ impl ConsensusModuleContext {
                 _ => None,
             },
         )?;
-        // Both kinds of the released cluster are kept by one: timers fire in the order of their deadlines, at once.
-        // A wheel's sizes change nothing then; what could not be is refused all the same.
+        // One kind of timers serves both settings: timers fire at once, in the order of their deadlines. The sizes of a
+        // wheel change nothing, but invalid ones are refused.
         let tick = |text: &str| parse_duration_ns(text).filter(|ns| *ns > 0).map(|_| ());
         reader.read("wheel.tick.resolution", "must be a time such as 8ms", &mut (), tick)?;
         let ticks = |text: &str| text.parse::<u32>().ok().filter(|ticks| ticks.is_power_of_two()).map(|_| ());

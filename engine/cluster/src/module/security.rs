@@ -1,11 +1,11 @@
-//! Who may open a session, and what a client may ask of the cluster (spec 04 §3.3, §8.3).
+//! Authentication of clients, and authorisation of their requests (spec 04 §3.3, §8.3).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Decides who may open a session. Called on the consensus module's duty cycle: it must not block.
+/// Decides who may open a session. The consensus module calls it on its duty cycle, so it must not block.
 pub trait Authenticator {
-    /// A client wants a session.
+    /// A client has requested a session.
     fn on_connect_request(&mut self, session_id: i64, credentials: &[u8], now_ms: i64) {
         let _ = (session_id, credentials, now_ms);
     }
@@ -15,14 +15,14 @@ pub trait Authenticator {
         let _ = (session_id, credentials, now_ms);
     }
 
-    /// The client can be told something; called until something is decided.
+    /// The client can be answered. Called until the session is decided.
     fn on_connected_session(&mut self, session: &mut SessionProxy, now_ms: i64);
 
-    /// The client was challenged; called until something is decided, also before its answer has come.
+    /// The client was challenged. Called until the session is decided, also before the client has answered.
     fn on_challenged_session(&mut self, session: &mut SessionProxy, now_ms: i64);
 }
 
-/// What becomes of a client.
+/// Decision about a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Authenticated { principal: Vec<u8> },
@@ -46,28 +46,28 @@ impl SessionProxy {
         self.verdict
     }
 
-    /// The session.
+    /// Session id.
     pub fn session_id(&self) -> i64 {
         self.session_id
     }
 
-    /// Asks the client something.
+    /// Sends a challenge to the client.
     pub fn challenge(&mut self, challenge: &[u8]) {
         self.verdict = Some(Verdict::Challenged { challenge: challenge.to_vec() });
     }
 
-    /// Lets the client in. A principal of more than 4096 bytes is a rejection.
+    /// Admits the client. A principal longer than 4096 bytes rejects it.
     pub fn authenticate(&mut self, principal: &[u8]) {
         self.verdict = Some(Verdict::Authenticated { principal: principal.to_vec() });
     }
 
-    /// Turns the client away.
+    /// Rejects the client.
     pub fn reject(&mut self) {
         self.verdict = Some(Verdict::Rejected);
     }
 }
 
-/// Makes authenticators; kept in settings.
+/// Setting that creates authenticators.
 #[derive(Clone)]
 pub struct AuthenticatorSupplier {
     name: String,
@@ -75,7 +75,7 @@ pub struct AuthenticatorSupplier {
 }
 
 impl AuthenticatorSupplier {
-    /// A supplier of authenticators; its name stands in the mark file.
+    /// Creates a supplier. Its name is written into the mark file.
     pub fn new<A: Authenticator + Send + 'static>(
         name: impl Into<String>,
         make: impl Fn() -> A + Send + Sync + 'static,
@@ -83,17 +83,17 @@ impl AuthenticatorSupplier {
         Self { name: name.into(), make: Arc::new(move || Box::new(make())) }
     }
 
-    /// Everybody, with an empty principal.
+    /// Admits everybody with an empty principal.
     pub fn allow_all() -> Self {
         Self::new("allow-all", || AllowAll)
     }
 
-    /// Whoever shows one of these credentials; the credentials become the principal.
+    /// Admits clients with one of these credentials, which become the principal.
     pub fn credentials(known: Vec<Vec<u8>>) -> Self {
         Self::new("credentials", move || Credentials { known: known.clone(), shown: Vec::new() })
     }
 
-    /// Whoever answers a challenge with the right bytes; the answer becomes the principal.
+    /// Admits clients that answer a challenge with these bytes, which become the principal.
     pub fn challenge(challenge: impl Into<Vec<u8>>, answer: impl Into<Vec<u8>>) -> Self {
         let (challenge, answer) = (challenge.into(), answer.into());
         Self::new("challenge", move || Challenge {
@@ -103,7 +103,7 @@ impl AuthenticatorSupplier {
         })
     }
 
-    /// Name of what is supplied.
+    /// Name of the authenticators.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -131,7 +131,7 @@ impl Authenticator for AllowAll {
     }
 }
 
-/// What clients have shown, until it is decided about.
+/// Credentials of sessions that are not decided.
 type Shown = Vec<(i64, Vec<u8>)>;
 
 fn take(shown: &mut Shown, session_id: i64) -> Option<Vec<u8>> {
@@ -139,7 +139,7 @@ fn take(shown: &mut Shown, session_id: i64) -> Option<Vec<u8>> {
     Some(shown.swap_remove(index).1)
 }
 
-/// Clients that go before they are decided about leave what they have shown; no more than this is kept.
+/// Limit of the credentials that are kept. Clients that have gone leave theirs behind.
 const MAX_SHOWN: usize = 1_024;
 
 fn keep(shown: &mut Shown, session_id: i64, credentials: &[u8]) {
@@ -195,13 +195,13 @@ impl Authenticator for Challenge {
     }
 }
 
-/// Decides what a client may ask of the cluster itself.
+/// Decides which requests to the cluster itself a client may send.
 pub trait AuthorisationService: Send + Sync {
-    /// True when a client may do something: `action_id` is the template of its request, `request_type` what it asks for.
+    /// Returns true when a client may send a request; `action_id` is its template, `request_type` its type.
     fn is_authorised(&self, protocol_id: i32, action_id: i32, request_type: i32, principal: &[u8]) -> bool;
 }
 
-/// An authorisation service in settings.
+/// Setting that holds an authorisation service.
 #[derive(Clone)]
 pub struct Authorisation {
     name: String,
@@ -220,22 +220,22 @@ impl<F: Fn(i32) -> bool + Send + Sync> AuthorisationService for Actions<F> {
 }
 
 impl Authorisation {
-    /// A service of one's own.
+    /// Wraps a service.
     pub fn new(name: impl Into<String>, service: impl AuthorisationService + 'static) -> Self {
         Self { name: name.into(), service: Arc::new(service) }
     }
 
-    /// Requests of backups and standbys only: the default.
+    /// Allows only requests of backups and standbys. This is the default.
     pub fn backups_only() -> Self {
         Self::new("backups-only", Actions(|action_id| BACKUP_REQUESTS.contains(&action_id)))
     }
 
-    /// Everything.
+    /// Allows everything.
     pub fn allow_all() -> Self {
         Self::new("allow-all", Actions(|_| true))
     }
 
-    /// Nothing.
+    /// Allows nothing.
     pub fn deny_all() -> Self {
         Self::new("deny-all", Actions(|_| false))
     }

@@ -1,23 +1,24 @@
-//! What services and tools say, and whether services live (spec 04 §1.5, §4.6, §4.11, §4.14).
+//! Messages of services and tools, and whether the services live (spec 04 §1.5, §4.6, §4.11, §4.14).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::counters::CountersReader;
 use harrier_ringbuf::storage::Storage;
 
 use super::acks::{Ack, Purpose, Refusal};
-use super::agent::{ConsensusModule, ModuleState};
+use super::core::{Core, Life};
 use super::counters::Heartbeat;
 use super::error::ModuleError;
-use crate::codec::{ActiveMember, CloseReason, ModuleMessage, ServiceMessage};
+use super::state::{ServiceCommand, ServiceEffect};
+use crate::codec::{ActiveMember, ModuleMessage, ServiceMessage};
 
-/// A question for the members of the cluster.
+/// A question of a tool for the members of the cluster.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MembersQuery {
     correlation_id: i64,
     is_extended: bool,
 }
 
-/// Questions that wait at most; who asks more is a tool gone wild.
+/// Limit of the questions that wait.
 const MAX_QUERIES: usize = 64;
 
 /// The driver's client of a service.
@@ -28,83 +29,56 @@ pub(super) struct ServiceClient {
 }
 
 impl ServiceClient {
-    /// The service has started and named its client, which lives as long as its heartbeat: looked for at once, for one
-    /// that dies before it was ever found would not be missed.
-    pub(super) fn on_started(&mut self, client_id: i64, counters: Option<&CountersReader>) {
+    /// Takes note of the client of a service that has started; the client lives as long as its heartbeat. The heartbeat is
+    /// looked up at once, because the end of a client whose heartbeat was never found would go unnoticed.
+    pub(super) fn on_started(&mut self, client_id: i64, counters: &CountersReader) {
         self.client_id = Some(client_id);
-        self.heartbeat = counters.and_then(|counters| Heartbeat::find(counters, client_id));
+        self.heartbeat = Heartbeat::find(counters, client_id);
     }
 }
 
-impl<M: Memory, S: Storage> ConsensusModule<M, S> {
-    /// Takes what services say.
+impl<M: Memory, S: Storage> Core<M, S> {
+    /// Takes messages of services. Calls `on_closing` with each session that a service closes.
     #[inline]
-    pub(super) fn poll_services(&mut self) -> usize {
-        let Some(mut link) = self.link.take() else { return 0 };
-        let mut errors = Vec::new();
-        let work_count =
-            link.poll(&mut |message| self.on_service_message(message), &mut |error| errors.push(error));
-        self.link = Some(link);
-        for error in errors {
-            self.record_error(&error);
-        }
-        if !self.members_queries.is_empty() {
-            self.answer_members_queries();
-        }
-        work_count
-    }
-
-    fn on_service_message(&mut self, message: &ServiceMessage<'_>) {
-        match *message {
-            ServiceMessage::Offer { header, payload } => {
-                // aeron-go's services name themselves by negative ids (spec 04 §10.3, DECISION).
-                let service = usize::try_from(header.session_id.unsigned_abs()).unwrap_or(usize::MAX);
-                let is_taken =
-                    self.pending_messages.get_mut(service).is_some_and(|messages| messages.enqueue(payload));
-                if !is_taken {
-                    let text = format!("message of service {} was not taken", header.session_id);
-                    self.record_error(&text);
-                }
-            }
-            ServiceMessage::CloseSession { session_id } => {
-                if let Some(session) = self.sessions.get_mut(&session_id) {
-                    session.begin_closing(CloseReason::ServiceAction);
-                    self.next_slow_tick_ns = self.now.ns;
-                }
-            }
-            ServiceMessage::ScheduleTimer { correlation_id, deadline } => {
-                self.timers.schedule(correlation_id, deadline);
-            }
-            ServiceMessage::CancelTimer { correlation_id } => {
-                self.timers.cancel(correlation_id);
-            }
-            ServiceMessage::Ack { log_position, timestamp, ack_id, relevant_id, service_id } => {
-                self.on_ack(service_id, Ack { ack_id, log_position, timestamp, relevant_id });
-            }
-            ServiceMessage::MembersQuery { correlation_id, is_extended } => {
-                if self.members_queries.len() < MAX_QUERIES {
-                    self.members_queries.push(MembersQuery { correlation_id, is_extended });
-                }
-            }
-        }
-    }
-
-    fn on_ack(&mut self, service_id: i32, ack: Ack) {
-        let Err(refusal) = self.acks.on_ack(service_id, ack) else { return };
-        let Ack { ack_id, log_position, .. } = ack;
-        let text = match refusal {
-            Refusal::UnknownService => {
-                format!(
-                    "ack {ack_id} at {log_position} of service {service_id}, which this node does not have"
-                )
-            }
-            Refusal::RepeatedStart => format!("initial ack already received from service {service_id}"),
-            Refusal::Flood => format!("service {service_id} sends acks that nobody waits for"),
+    pub(super) fn poll_services(&mut self, mut on_closing: impl FnMut(i64)) -> usize {
+        let Self { link, state, acks, members_queries, mark, counters, now, next_slow_tick_ns, .. } = self;
+        let mut report = |text: &str| {
+            mark.errors.record(now.epoch_ms, text);
+            counters.errors.increment();
         };
-        self.record_error(&text);
+        link.poll(&mut |message| {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return report(&format!("undecodable message of a service: {error}")),
+            };
+            let effect = match message {
+                ServiceMessage::Ack { log_position, timestamp, ack_id, relevant_id, service_id } => {
+                    let ack = Ack { ack_id, log_position, timestamp, relevant_id };
+                    if let Err(refusal) = acks.on_ack(service_id, ack) {
+                        report(&refusal_text(refusal, service_id, &ack));
+                    }
+                    return;
+                }
+                ServiceMessage::MembersQuery { correlation_id, is_extended } => {
+                    if members_queries.len() < MAX_QUERIES {
+                        members_queries.push(MembersQuery { correlation_id, is_extended });
+                    }
+                    return;
+                }
+                _ => command(&message).map_or(ServiceEffect::None, |command| state.on_service(command)),
+            };
+            match effect {
+                ServiceEffect::None => {}
+                ServiceEffect::SessionClosing { session_id } => {
+                    on_closing(session_id);
+                    *next_slow_tick_ns = now.ns;
+                }
+                ServiceEffect::Refused => report(&untaken_text(&message)),
+            }
+        })
     }
 
-    /// One ack of each service, once all have reached a position.
+    /// Takes one ack of each service once all of them have reached a position, bytes.
     pub(super) fn take_acks(
         &mut self,
         log_position: i64,
@@ -122,35 +96,36 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         })
     }
 
-    /// The first service whose ack has not come in time.
+    /// Returns the error of the first service whose ack has not come in time.
     pub(super) fn missing_service(&self, reason: &str) -> ModuleError {
         let service_id = self.acks.missing().first().copied().unwrap_or(0);
         ModuleError::Service { service_id, reason: reason.to_owned() }
     }
 
-    /// All services have come to a position: those that have sent fewer messages than the log has of them go on behind it.
-    pub(super) fn correct_pending_messages(&mut self) {
-        for service_id in 0..self.pending_messages.len() {
-            if self.pending_messages[service_id].catch_up_with_log() {
-                let text = format!(
-                    "service {service_id} sent fewer messages than the log has of it: is it deterministic?"
-                );
-                self.record_error(&text);
-            }
-        }
+    /// Lets services that have sent fewer messages than the log has of them continue behind the log. All services have
+    /// reached the end of what they read.
+    pub(super) fn skip_logged_messages(&mut self) {
+        let Self { state, mark, counters, now, .. } = self;
+        state.skip_logged_messages(|service_id| {
+            let text = format!(
+                "service {service_id} sent fewer messages than the log has of it: is it deterministic?"
+            );
+            mark.errors.record(now.epoch_ms, &text);
+            counters.errors.increment();
+        });
     }
 
-    /// A service whose client the driver has given up is gone, and with it the node's state (spec 04 §4.11).
+    /// Returns an error when a service has gone, because its state has gone with it (spec 04 §4.11).
     pub(super) fn check_service_clients(&mut self) -> Result<(), ModuleError> {
-        let Some(aeron) = &self.aeron else { return Ok(()) };
-        if self.state == ModuleState::Terminating {
+        if self.life == Life::Terminating {
             return Ok(());
         }
+        let counters = self.aeron.counters();
         for (service_id, client) in self.service_clients.iter_mut().enumerate() {
             let Some(client_id) = client.client_id else { continue };
             match client.heartbeat {
-                None => client.heartbeat = Heartbeat::find(aeron.counters(), client_id),
-                Some(heartbeat) if heartbeat.is_alive(aeron.counters()) => {}
+                None => client.heartbeat = Heartbeat::find(counters, client_id),
+                Some(heartbeat) if heartbeat.is_alive(counters) => {}
                 Some(_) => {
                     let reason =
                         format!("Aeron client in service closed unexpectedly: serviceId={service_id}");
@@ -161,13 +136,13 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(())
     }
 
-    fn answer_members_queries(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let leader_member_id = if self.is_leading() { self.context.member_id } else { -1 };
+    /// Answers the questions of tools; `recorded` is the position up to which the log is recorded, bytes.
+    pub(super) fn answer_members_queries(&mut self, is_leading: bool, recorded: Option<i64>) {
+        let leader_member_id = if is_leading { self.context.member_id } else { -1 };
         let current_time_ns = self.time().saturating_mul(self.clock.unit().nanos());
         let member = ActiveMember {
             leadership_term_id: self.leadership_term_id,
-            log_position: self.recorded_position().unwrap_or(self.append_position),
+            log_position: recorded.unwrap_or(self.append_position),
             time_of_last_append_ns: current_time_ns,
             member_id: self.member.id,
             ingress_endpoint: &self.member.ingress,
@@ -176,9 +151,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             catchup_endpoint: &self.member.catchup,
             archive_endpoint: &self.member.archive,
         };
-        // One that the stream does not take now is answered later.
-        let (mut answered, queries) = (0, &self.members_queries);
-        for query in queries {
+        // A question whose answer the stream does not take now is answered later.
+        let mut answered = 0;
+        for query in &self.members_queries {
             let correlation_id = query.correlation_id;
             let answer = if query.is_extended {
                 ModuleMessage::MembersExtendedResponse {
@@ -192,18 +167,54 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                 let active_members = &self.context.members;
                 ModuleMessage::MembersResponse { correlation_id, leader_member_id, active_members }
             };
-            if !link.send(&answer) {
+            if !self.link.send(&answer) {
                 break;
             }
             answered += 1;
         }
-        self.link = Some(link);
         self.members_queries.drain(..answered);
     }
 
-    /// Tells the services at which position to end.
+    /// Tells the services at which position to end, bytes; returns false when they cannot be told now.
     pub(super) fn tell_termination(&mut self, log_position: i64) -> bool {
         let message = ModuleMessage::TerminationPosition { log_position };
-        self.link.as_mut().is_some_and(|link| link.send(&message))
+        self.link.send(&message)
+    }
+}
+
+/// Returns the message as a request for the shared state.
+fn command<'a>(message: &ServiceMessage<'a>) -> Option<ServiceCommand<'a>> {
+    Some(match *message {
+        ServiceMessage::Offer { header, payload } => {
+            ServiceCommand::Enqueue { service_id: sender(header.session_id), payload }
+        }
+        ServiceMessage::CloseSession { session_id } => ServiceCommand::CloseSession { session_id },
+        ServiceMessage::ScheduleTimer { correlation_id, deadline } => {
+            ServiceCommand::ScheduleTimer { correlation_id, deadline }
+        }
+        ServiceMessage::CancelTimer { correlation_id } => ServiceCommand::CancelTimer { correlation_id },
+        ServiceMessage::Ack { .. } | ServiceMessage::MembersQuery { .. } => return None,
+    })
+}
+
+/// Returns the service that has sent a message; aeron-go's services name themselves by negative ids (spec 04 §10.3,
+/// DECISION).
+fn sender(session_id: i64) -> usize {
+    usize::try_from(session_id.unsigned_abs()).unwrap_or(usize::MAX)
+}
+
+fn untaken_text(message: &ServiceMessage<'_>) -> String {
+    let ServiceMessage::Offer { header, .. } = message else { return "request was not taken".into() };
+    format!("message of service {} was not taken", header.session_id)
+}
+
+fn refusal_text(refusal: Refusal, service_id: i32, ack: &Ack) -> String {
+    let Ack { ack_id, log_position, .. } = ack;
+    match refusal {
+        Refusal::UnknownService => {
+            format!("ack {ack_id} at {log_position} of service {service_id}, which this node does not have")
+        }
+        Refusal::RepeatedStart => format!("initial ack already received from service {service_id}"),
+        Refusal::Flood => format!("service {service_id} sends acks that nobody waits for"),
     }
 }

@@ -1,31 +1,113 @@
-//! Sessions that are in the log: events they are owed, time-outs, closes (spec 04 §3.5).
+//! What a leader owns for each session of the log: streams, events that are owed, time-outs (spec 04 §3.5).
+
+use std::collections::BTreeMap;
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
-use super::agent::ConsensusModule;
+use super::core::Core;
 use super::error::ModuleError;
-use super::session::{IngressLink, SessionState};
+use super::ingress::IngressLink;
+use super::leading::Leading;
+use super::response::{Event, Recipient, Response};
+use super::state::LoggedSession;
 use crate::codec::{CloseReason, Egress, EventCode, LogMessage};
 
-impl<M: Memory, S: Storage> ConsensusModule<M, S> {
-    /// All of them, newest first.
-    pub(super) fn check_sessions(&mut self) -> Result<usize, ModuleError> {
+/// A leader's link to the client of a session. Dropping it closes the stream to the client.
+#[derive(Debug)]
+pub(super) struct SessionLink {
+    pub(super) last_activity_ns: i64,
+    /// Reason of a close that is to be appended.
+    pub(super) closing: Option<CloseReason>,
+    /// True until the client was told that the session is open.
+    pub(super) owes_open_event: bool,
+    /// True until the client was told of the new term.
+    pub(super) owes_new_leader_event: bool,
+    /// Image on which the client sends; `None` until its first message of the term.
+    pub(super) ingress: Option<IngressLink>,
+    /// Image whose log has been allocated completely.
+    pub(super) allocated: Option<IngressLink>,
+    pub(super) response: Response,
+}
+
+impl SessionLink {
+    /// Creates the link of a session that was just opened.
+    pub(super) fn new(now_ns: i64, ingress: Option<IngressLink>, response: Response) -> Self {
+        Self {
+            last_activity_ns: now_ns,
+            closing: None,
+            owes_open_event: true,
+            owes_new_leader_event: false,
+            ingress,
+            allocated: None,
+            response,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.closing.is_none()
+    }
+
+    /// Ends the session at its next check.
+    pub(super) fn begin_closing(&mut self, reason: CloseReason) {
+        self.closing.get_or_insert(reason);
+    }
+}
+
+/// Creates the links of all sessions of the log for a new leader. Their clients hear of the new term once their streams
+/// are back.
+pub(super) fn link_sessions<M: Memory, S: Storage>(core: &mut Core<M, S>) -> BTreeMap<i64, SessionLink> {
+    let mut links = BTreeMap::new();
+    for session in core.state.sessions() {
+        let mut link = SessionLink::new(core.now.ns, None, Response::default());
+        link.closing = session.close_reason;
+        if link.is_open() {
+            let recipient = recipient(session, core.context.cluster_id);
+            // A session whose client cannot be answered ends by its time-out.
+            if link.response.connect(&mut core.aeron, &recipient).is_err() {
+                link.response.disconnect();
+            }
+            link.owes_open_event = !core.told_sessions.contains(&session.id);
+            link.owes_new_leader_event = true;
+        }
+        links.insert(session.id, link);
+    }
+    core.told_sessions.clear();
+    links
+}
+
+fn recipient(session: &LoggedSession, cluster_id: i32) -> Recipient<'_> {
+    Recipient {
+        session_id: session.id,
+        cluster_id,
+        channel: &session.response_channel,
+        stream_id: session.response_stream_id,
+        info: &session.response_channel,
+    }
+}
+
+impl Leading {
+    /// Checks all sessions, the newest first.
+    pub(super) fn check_sessions<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+    ) -> Result<usize, ModuleError> {
         let mut work_count = 0;
         let mut end = i64::MAX;
-        while let Some(id) = self.sessions.range(..end).next_back().map(|(id, _)| *id) {
+        while let Some(id) = self.links.range(..end).next_back().map(|(id, _)| *id) {
             end = id;
-            work_count += usize::from(self.check_session(id)?);
+            work_count += usize::from(self.check_session(core, id)?);
         }
         Ok(work_count)
     }
 
-    /// Has the ingress logs of open sessions allocated whole; those of other senders have their first bytes only.
-    pub(super) fn allocate_ingress_logs(&mut self) {
-        let Some(allocator) = &self.context.log_allocator else { return };
-        for session in self.sessions.values_mut().filter(|entry| entry.allocated_link != entry.ingress_link) {
-            session.allocated_link = session.ingress_link;
-            let Some(IngressLink { stream, session_id }) = session.ingress_link else { continue };
+    /// Has the ingress logs of open sessions allocated completely. Until then a log has only its first bytes.
+    pub(super) fn allocate_ingress_logs<M: Memory, S: Storage>(&mut self, core: &Core<M, S>) {
+        let Some(allocator) = &core.context.log_allocator else { return };
+        for link in self.links.values_mut().filter(|link| link.allocated != link.ingress) {
+            link.allocated = link.ingress;
+            let Some(IngressLink { stream, session_id }) = link.ingress else { continue };
             let stream = self.ingress.get_mut(stream);
             if let Some(image) = stream.and_then(|entry| entry.subscription.image_by_session_id(session_id)) {
                 allocator.allocate(image.correlation_id());
@@ -33,95 +115,92 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
     }
 
-    fn check_session(&mut self, id: i64) -> Result<bool, ModuleError> {
-        let leader = self.leader_facts();
-        let (Some(aeron), Some(session)) = (&mut self.aeron, self.sessions.get_mut(&id)) else {
+    fn check_session<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        id: i64,
+    ) -> Result<bool, ModuleError> {
+        let leader = core.leader_facts();
+        let (Some(link), Some(session)) = (self.links.get_mut(&id), core.state.session(id)) else {
             return Ok(false);
         };
-        let is_connected = session.has_streams() && session.is_connected(aeron);
-        if session.state == SessionState::Invalid {
-            session.state = SessionState::Open;
+        let is_connected = link.response.has_streams() && link.response.is_connected(&mut core.aeron, id);
+        let deadline_ns = link.last_activity_ns.saturating_add(core.context.session_timeout_ns);
+        if link.is_open() && core.now.ns > deadline_ns {
+            link.begin_closing(CloseReason::Timeout);
         }
-        let deadline_ns = session.last_activity_ns.saturating_add(self.context.session_timeout_ns);
-        if session.is_open() && self.now.ns > deadline_ns {
-            session.begin_closing(CloseReason::Timeout);
-        }
-        if session.state == SessionState::Closing {
-            return self.close_session(id);
+        if !link.is_open() {
+            return self.close_session(core, id);
         }
         if !is_connected {
             return Ok(false);
         }
-        if session.owes_open_event {
-            if session.opened_log_position > self.commit_position {
+        if link.owes_open_event {
+            if session.opened_position > core.commit_position {
                 return Ok(false);
             }
-            session.owes_open_event = !session.send_event(leader, EventCode::Ok, "");
+            let correlation_id = session.correlation_id;
+            let event = Event { session_id: id, correlation_id, code: EventCode::Ok, detail: "" };
+            link.owes_open_event = !link.response.send_event(leader, &event);
             return Ok(true);
         }
-        if session.owes_new_leader_event {
+        if link.owes_new_leader_event {
             let event = Egress::NewLeader {
                 leadership_term_id: leader.leadership_term_id,
                 session_id: id,
                 leader_member_id: leader.member_id,
-                ingress_endpoints: &self.ingress_endpoints,
+                ingress_endpoints: &core.ingress_endpoints,
             };
-            session.owes_new_leader_event = !session.send(&event);
+            link.owes_new_leader_event = !link.response.send(&event);
             return Ok(true);
         }
         Ok(false)
     }
 
-    /// Ends a session in the log, tells its client, and forgets it.
-    pub(super) fn close_session(&mut self, id: i64) -> Result<bool, ModuleError> {
-        let timestamp = self.time();
-        let leader = self.leader_facts();
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(false) };
-        let reason = session.close_reason.unwrap_or(CloseReason::Timeout);
+    /// Ends a session in the log, tells its client, and drops the link. Returns false when the log takes nothing now.
+    pub(super) fn close_session<M: Memory, S: Storage>(
+        &mut self,
+        core: &mut Core<M, S>,
+        id: i64,
+    ) -> Result<bool, ModuleError> {
+        let timestamp = core.time();
+        let leader = core.leader_facts();
+        let closing = self.links.get(&id).map(|link| link.closing);
+        let (Some(closing), Some(session)) = (closing, core.state.session(id)) else { return Ok(false) };
+        let correlation_id = session.correlation_id;
+        let reason = closing.unwrap_or(CloseReason::Timeout);
         let event = LogMessage::SessionClose {
             leadership_term_id: leader.leadership_term_id,
             session_id: id,
             timestamp,
             reason,
         };
-        let Some(log) = &mut self.log else { return Ok(false) };
-        if log.append(&event)?.is_none() {
+        if self.append(core, &event)?.is_none() {
             return Ok(false);
         }
-        self.clock.observe(timestamp);
-        // A client that closes has no stream left; one whose close was not appended at once has, and is told.
-        session.send_event(leader, EventCode::Closed, reason.name());
-        session.disconnect();
-        self.sessions.remove(&id);
-        if reason == CloseReason::Timeout
-            && let Some(counters) = &self.counters
-        {
-            counters.timed_out_clients.increment();
+        if let Some(mut link) = self.links.remove(&id) {
+            // A client that has closed its session has no stream, unless the close could not be appended at once.
+            let detail = reason.name();
+            let event = Event { session_id: id, correlation_id, code: EventCode::Closed, detail };
+            link.response.send_event(leader, &event);
+            link.response.disconnect();
+        }
+        if reason == CloseReason::Timeout {
+            core.counters.timed_out_clients.increment();
         }
         Ok(true)
     }
 
-    /// A session whose client's stream has gone ends at once.
+    /// Ends the sessions whose clients' images have gone.
     pub(super) fn check_ingress_streams(&mut self) {
+        let links = &mut self.links;
         for (index, stream) in self.ingress.iter_mut().enumerate() {
-            let images = stream.subscription.images();
-            let is_same = images.len() == stream.known_sessions.len()
-                && images
-                    .iter()
-                    .zip(&stream.known_sessions)
-                    .all(|(image, known)| image.session_id() == *known);
-            if is_same {
-                continue;
-            }
-            let present: Vec<i32> = images.iter().map(|image| image.session_id()).collect();
-            for session_id in stream.known_sessions.iter().filter(|known| !present.contains(known)) {
-                stream.assembler.free_session(*session_id);
-                let gone = Some(IngressLink { stream: index, session_id: *session_id });
-                for session in self.sessions.values_mut().filter(|session| session.ingress_link == gone) {
-                    session.begin_closing(CloseReason::Timeout);
+            stream.free_gone_sessions(|session_id| {
+                let gone = Some(IngressLink { stream: index, session_id });
+                for link in links.values_mut().filter(|link| link.ingress == gone) {
+                    link.begin_closing(CloseReason::Timeout);
                 }
-            }
-            stream.known_sessions = present;
+            });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Snapshots that standbys have taken: noticed, and fetched (spec 04 §8.2).
+//! Snapshots that standbys have taken: the notices of them, and their copies (spec 04 §8.2).
 
 use std::collections::VecDeque;
 
@@ -8,21 +8,21 @@ use harrier_protocol::uri::{ChannelUri, Endpoint, key};
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
-use super::agent::ConsensusModule;
+use super::core::Core;
 use super::error::ModuleError;
 use super::log;
-use super::start::sent;
+use super::requests::{Kind, sent};
 use crate::codec::SnapshotRecording;
 use crate::recording_log::{Entry, EntryType, SnapshotPosition, standby_snapshots};
 
-/// Snapshots that one message names at most.
+/// Limit of the snapshots in one message.
 const MAX_SNAPSHOTS: usize = 128;
-/// Longest endpoint; recording.log has room for longer ones.
+/// Longest endpoint, bytes.
 const MAX_ENDPOINT_LENGTH: usize = 1_024;
-/// Messages that wait for their position at most.
+/// Limit of the messages that wait for their log position.
 const MAX_NOTICES: usize = 64;
 
-/// A snapshot that a standby has.
+/// A snapshot of a standby.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Noticed {
     position: SnapshotPosition,
@@ -31,7 +31,7 @@ struct Noticed {
     archive_endpoint: String,
 }
 
-/// What one message of a standby names.
+/// The snapshots in one message of a standby.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StandbyNotice {
     snapshots: Vec<Noticed>,
@@ -39,7 +39,7 @@ pub(super) struct StandbyNotice {
 }
 
 impl StandbyNotice {
-    /// Takes a message over, unless it cannot be.
+    /// Checks the snapshots of a message and takes them over.
     pub(super) fn new(
         snapshots: &[SnapshotRecording<'_>],
         service_count: usize,
@@ -84,7 +84,7 @@ impl StandbyNotice {
     }
 }
 
-/// Where the copy of one recording stands.
+/// Progress of the copy of one recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Copy {
     Ask,
@@ -97,19 +97,19 @@ enum Copy {
         has_ended: bool,
         has_stopped: bool,
     },
-    /// What was copied of a set that failed goes.
+    /// The recordings that were copied for a failed set are purged.
     Discard {
         asked: Option<i64>,
     },
 }
 
-/// Snapshots of standbys on their way into this member's archive.
+/// Snapshots of standbys that are copied into this member's archive.
 #[derive(Debug)]
 pub(super) struct StandbyFetch {
-    /// Sets to try, the best first; the first one is being copied.
+    /// Sets to try, the best first. The first one is being copied.
     sets: VecDeque<Vec<Entry>>,
     copy: Copy,
-    /// Recordings of the set that are copied, or begun.
+    /// Recordings in this archive of the set that is copied; the last one may be incomplete.
     targets: Vec<i64>,
     failure: Option<String>,
     deadline_ns: i64,
@@ -128,27 +128,10 @@ impl StandbyFetch {
         }
     }
 
-    /// Hands over an answer of the archive; true when it was for this.
+    /// Hands over an answer of the archive; returns true when this copy waits for it.
     pub(super) fn on_answer(&mut self, answer: &ArchiveAnswer) -> bool {
         let wanted = answer.correlation_id();
         match (&mut self.copy, answer) {
-            (Copy::AwaitId { correlation_id }, ArchiveAnswer::Ok { relevant_id, .. })
-                if *correlation_id == wanted =>
-            {
-                self.copy = Copy::Running {
-                    replication_id: *relevant_id,
-                    is_synced: false,
-                    has_ended: false,
-                    has_stopped: false,
-                };
-                true
-            }
-            (Copy::AwaitId { correlation_id }, ArchiveAnswer::Error { message, .. })
-                if *correlation_id == wanted =>
-            {
-                self.failure = Some(message.clone());
-                true
-            }
             (Copy::Discard { asked }, _) if *asked == Some(wanted) => {
                 let is_signal = matches!(answer, ArchiveAnswer::Signal { .. });
                 if !is_signal {
@@ -166,22 +149,26 @@ impl StandbyFetch {
     }
 
     fn on_news(&mut self, answer: &ArchiveAnswer) {
-        let Copy::Running { is_synced, has_ended, has_stopped, .. } = &mut self.copy else { return };
         match answer {
             ArchiveAnswer::Error { message, .. } => self.failure = Some(message.clone()),
-            ArchiveAnswer::Signal { signal, recording_id, .. } => match signal {
-                Signal::Replicate => self.targets.push(*recording_id),
-                Signal::Sync => *is_synced = true,
-                Signal::ReplicateEnd => *has_ended = true,
-                Signal::Stop => *has_stopped = true,
-                _ => {}
-            },
+            ArchiveAnswer::Signal { signal, recording_id, .. } => self.on_signal(*signal, *recording_id),
+            _ => {}
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal, recording_id: i64) {
+        let Copy::Running { is_synced, has_ended, has_stopped, .. } = &mut self.copy else { return };
+        match signal {
+            Signal::Replicate => self.targets.push(recording_id),
+            Signal::Sync => *is_synced = true,
+            Signal::ReplicateEnd => *has_ended = true,
+            Signal::Stop => *has_stopped = true,
             _ => {}
         }
     }
 }
 
-impl<M: Memory, S: Storage> ConsensusModule<M, S> {
+impl<M: Memory, S: Storage> Core<M, S> {
     pub(super) fn on_standby_notice(&mut self, notice: StandbyNotice) {
         if self.standby_notices.len() >= MAX_NOTICES {
             return self.record_error(&format!("too many StandbySnapshots wait: at most {MAX_NOTICES}"));
@@ -189,7 +176,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         self.standby_notices.push(notice);
     }
 
-    /// Snapshots of standbys that the log has come to are written down.
+    /// Writes snapshots of standbys into recording.log once the log has reached their position.
     pub(super) fn take_standby_notices(&mut self) -> usize {
         let (commit_position, now_ns) = (self.commit_position, self.now.ns);
         let is_due = |own: &StandbyNotice| own.last_position() <= commit_position && now_ns >= own.due_ns;
@@ -210,17 +197,17 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                     own.service_id,
                     &own.archive_endpoint,
                 );
-                self.write_files(operations);
+                self.files.submit(operations);
             }
         }
-        if let Some(received) = self.counters.as_ref().and_then(|own| own.standby_snapshots.as_ref()) {
+        if let Some(received) = &self.counters.standby_snapshots {
             received.increment();
         }
         1
     }
 
-    /// Begins to fetch sets that are newer than the member's own snapshot, up to a position of its log; false when there
-    /// are none.
+    /// Starts to copy sets that are newer than the member's own snapshot, up to a position of its log, bytes. Returns false
+    /// when there are none.
     pub(super) fn begin_standby_fetch(&mut self, up_to_position: i64) -> bool {
         if self.standby_fetch.is_some() {
             return true;
@@ -237,8 +224,8 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         true
     }
 
-    /// One step; false once there is nothing to fetch any more.
-    pub(super) fn go_on_with_standby_fetch(&mut self) -> Result<bool, ModuleError> {
+    /// Takes one step; returns false once nothing is left to copy.
+    pub(super) fn advance_standby_fetch(&mut self) -> Result<bool, ModuleError> {
         let Some(mut own) = self.standby_fetch.take() else { return Ok(false) };
         let is_going_on = self.fetch_step(&mut own)?;
         if is_going_on {
@@ -262,7 +249,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
         match own.copy.clone() {
             Copy::Ask => self.ask_for_copy(own, &set)?,
-            Copy::AwaitId { .. } => self.check_progress(own),
+            Copy::AwaitId { correlation_id } => self.await_replication(own, correlation_id),
             Copy::Running { replication_id, is_synced, has_ended, has_stopped } => {
                 if has_ended && !is_synced {
                     own.failure = Some("the copy ended before its source did".to_owned());
@@ -274,21 +261,20 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
                     own.copy = Copy::Ask;
                 } else {
                     self.check_progress(own);
-                    if own.failure.is_some()
-                        && let Some(aeron) = &self.aeron
-                    {
-                        sent(self.archive.stop_replication(aeron, replication_id))?;
+                    if own.failure.is_some() {
+                        sent(self.archive.stop_replication(&self.aeron, replication_id))?;
                     }
                 }
             }
             Copy::Discard { asked: Some(_) } => {}
             Copy::Discard { asked: None } => {
-                let (Some(recording_id), Some(aeron)) = (own.targets.last().copied(), &self.aeron) else {
+                let Some(recording_id) = own.targets.last().copied() else {
                     own.sets.pop_front();
                     own.copy = Copy::Ask;
                     return Ok(true);
                 };
-                own.copy = Copy::Discard { asked: sent(self.archive.purge_recording(aeron, recording_id))? };
+                let asked = sent(self.archive.purge_recording(&self.aeron, recording_id))?;
+                own.copy = Copy::Discard { asked };
             }
         }
         Ok(true)
@@ -304,10 +290,9 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             .source_response_channel(default.clone())
             .replication_channel(self.context.replication_channel.clone().unwrap_or(default));
         let stream_id = self.context.archive.control_request_stream_id;
-        let Some(aeron) = &self.aeron else { return Ok(()) };
-        let sent =
-            sent(self.archive.replicate(aeron, entry.recording_id, stream_id, &source.to_string(), &params))?;
-        if let Some(correlation_id) = sent {
+        let (id, source) = (entry.recording_id, source.to_string());
+        let outcome = self.archive.replicate(&self.aeron, id, stream_id, &source, &params);
+        if let Some(correlation_id) = self.begin_archive_request(Kind::Replication, outcome)? {
             own.copy = Copy::AwaitId { correlation_id };
             own.deadline_ns = self.now.ns + self.context.replication_progress_timeout_ns;
             own.last_position = -1;
@@ -315,9 +300,30 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         Ok(())
     }
 
-    /// A copy that gets nothing more has failed.
+    /// Takes the id of a replication that was requested. An election makes the request stale, and it is sent again.
+    fn await_replication(&mut self, own: &mut StandbyFetch, correlation_id: i64) {
+        match self.requests.take_answer(correlation_id) {
+            Some(ArchiveAnswer::Ok { relevant_id, .. }) => {
+                own.copy = Copy::Running {
+                    replication_id: relevant_id,
+                    is_synced: false,
+                    has_ended: false,
+                    has_stopped: false,
+                };
+                while let Some(notice) = self.requests.take_notice(relevant_id) {
+                    own.on_signal(notice.signal, notice.recording_id);
+                }
+            }
+            Some(ArchiveAnswer::Error { message, .. }) => own.failure = Some(message),
+            Some(_) => own.failure = Some("the archive gave an unexpected answer".to_owned()),
+            None if !self.requests.is_waiting(correlation_id) => own.copy = Copy::Ask,
+            None => self.check_progress(own),
+        }
+    }
+
+    /// Makes a copy fail that receives nothing for too long.
     fn check_progress(&self, own: &mut StandbyFetch) {
-        let Some(counters) = self.aeron.as_ref().map(|aeron| aeron.counters()) else { return };
+        let counters = self.aeron.counters();
         let archive_id = Some(self.archive.archive_id());
         let counter = own
             .targets
@@ -333,7 +339,7 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
         }
     }
 
-    /// All of a set is here: it is a snapshot of this member now.
+    /// Writes a set that is copied completely into recording.log as a snapshot of this member.
     fn on_fetched(&mut self, set: &[Entry], targets: &[i64]) {
         let module = &set[0];
         let position = SnapshotPosition {
@@ -343,10 +349,8 @@ impl<M: Memory, S: Storage> ConsensusModule<M, S> {
             timestamp: module.timestamp,
         };
         let operations = self.recording_log.append_snapshot(&position, &targets[1..], targets[0]);
-        self.write_files(operations);
-        if let Some(counters) = &self.counters {
-            counters.snapshots.increment();
-        }
+        self.files.submit(operations);
+        self.counters.snapshots.increment();
     }
 }
 
@@ -385,9 +389,9 @@ mod tests {
     #[test]
     fn only_what_concerns_the_copy_is_taken() {
         let mut fetch = StandbyFetch::new(Vec::new());
-        fetch.copy = Copy::AwaitId { correlation_id: 5 };
         assert!(!fetch.on_answer(&ArchiveAnswer::Ok { correlation_id: 4, relevant_id: 1 }));
-        assert!(fetch.on_answer(&ArchiveAnswer::Ok { correlation_id: 5, relevant_id: 70 }));
+        fetch.copy =
+            Copy::Running { replication_id: 70, is_synced: false, has_ended: false, has_stopped: false };
         let signal = |correlation_id, signal| ArchiveAnswer::Signal {
             correlation_id,
             recording_id: 9,

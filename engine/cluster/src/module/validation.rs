@@ -1,14 +1,14 @@
-//! Whether the archive still has the snapshots that recording.log names (spec 04 §6.6).
+//! Check that the archive still has the snapshots in recording.log (spec 04 §6.6).
 
 use harrier_archive::client::ArchiveAnswer;
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
-use super::agent::ConsensusModule;
+use super::core::Core;
 use super::error::ModuleError;
-use super::start::sent;
+use super::requests::sent;
 
-/// The recordings on their way: each is asked for its begin.
+/// A check in progress: the archive is asked for the start position of each recording.
 #[derive(Debug, Default)]
 pub(super) struct Validation {
     /// Recordings to ask for, the next one last.
@@ -18,7 +18,7 @@ pub(super) struct Validation {
 }
 
 impl Validation {
-    /// Hands over an answer of the archive; true when it was for this.
+    /// Hands over an answer of the archive; returns true when the check waits for it.
     pub(super) fn on_answer(&mut self, answer: &ArchiveAnswer) -> bool {
         let Some((correlation_id, recording_id)) = self.asked else { return false };
         if answer.correlation_id() != correlation_id {
@@ -32,36 +32,38 @@ impl Validation {
     }
 }
 
-impl<M: Memory, S: Storage> ConsensusModule<M, S> {
+impl<M: Memory, S: Storage> Core<M, S> {
+    /// Starts to ask for all snapshots of recording.log.
     pub(super) fn begin_validation(&mut self) {
         if self.validation.is_none() {
-            let entries = self.recording_log.entries().iter();
-            let to_ask =
-                entries.filter(|entry| entry.is_snapshot()).map(|entry| entry.recording_id).collect();
+            let snapshots = self.recording_log.entries().iter().filter(|entry| entry.is_snapshot());
+            let to_ask = snapshots.map(|entry| entry.recording_id).collect();
             self.validation = Some(Validation { to_ask, ..Validation::default() });
         }
     }
 
-    pub(super) fn go_on_with_validation(&mut self) -> Result<usize, ModuleError> {
-        let (Some(own), Some(aeron)) = (&mut self.validation, &self.aeron) else { return Ok(0) };
-        if own.asked.is_some() {
+    /// Takes one step; returns the work done.
+    pub(super) fn advance_validation(&mut self) -> Result<usize, ModuleError> {
+        let Some(validation) = &mut self.validation else { return Ok(0) };
+        if validation.asked.is_some() {
             return Ok(0);
         }
-        if let Some(recording_id) = own.to_ask.last().copied() {
-            if let Some(correlation_id) = sent(self.archive.start_position(aeron, recording_id))? {
-                own.asked = Some((correlation_id, recording_id));
-                own.to_ask.pop();
+        if let Some(recording_id) = validation.to_ask.last().copied() {
+            let outcome = self.archive.start_position(&self.aeron, recording_id);
+            if let Some(correlation_id) = sent(outcome)? {
+                validation.asked = Some((correlation_id, recording_id));
+                validation.to_ask.pop();
             }
             return Ok(1);
         }
-        let unknown = std::mem::take(&mut own.unknown);
+        let unknown = std::mem::take(&mut validation.unknown);
         self.validation = None;
         let operations = self.recording_log.invalidate_recordings(&unknown);
-        self.write_files(operations);
+        self.files.submit(operations);
         for recording_id in unknown {
-            let text =
-                format!("snapshot in recording {recording_id} is invalid: the archive does not know it");
-            self.record_error(&text);
+            self.record_error(&format!(
+                "snapshot in recording {recording_id} is invalid: the archive does not know it"
+            ));
         }
         Ok(1)
     }

@@ -256,7 +256,7 @@ impl<T: ClusteredService, M: Memory> Agent for ServiceContainer<T, M> {
         }
         self.now = *now;
         if let Phase::Terminated(termination) = self.phase {
-            return Err(AgentError::terminated(termination.text()));
+            return Err(termination.error());
         }
         let outcome = self.work();
         match (outcome, self.failure.take()) {
@@ -300,10 +300,11 @@ impl<T: ClusteredService, M: Memory> Agent for ServiceContainer<T, M> {
 }
 
 impl Termination {
-    fn text(self) -> &'static str {
+    /// Returns the error with which the container ends.
+    fn error(self) -> AgentError {
         match self {
-            Self::Expected => EXPECTED_TERMINATION,
-            Self::Unexpected => "unexpected termination",
+            Self::Expected => AgentError::Ended(EXPECTED_TERMINATION),
+            Self::Unexpected => AgentError::terminated("unexpected termination"),
         }
     }
 }

@@ -37,8 +37,10 @@ pub mod counter {
     pub const TIMED_OUT: i32 = 213;
     pub const STANDBY_SNAPSHOTS: i32 = 232;
     pub const NODE_TOGGLE: i32 = 233;
+    pub const ELECTIONS: i32 = 238;
     pub const TERM: i32 = 239;
     pub const INGRESS_REFUSED: i32 = 18_001;
+    pub const CONSENSUS_REFUSED: i32 = harrier_protocol::counter_types::type_id::CONSENSUS_REFUSED;
 }
 
 /// Values of the counters of states and toggles.
