@@ -21,7 +21,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, Actions, Delay, MAX_ACTIONS, Reason};
+pub use action::{Action, Actions, Delay, MAX_ACTIONS, MAX_ATTEMPT, Reason};
 pub use follow::{Course, LogEnd, course};
 pub use input::{CatchupRequest, Completion, Done, Input, MemberMessage, Observation, TimerKind, Trigger};
 pub use reports::{Catchup, MAX_MEMBERS, Own, Report, ReportKind, Reports};
@@ -129,6 +129,8 @@ pub struct Election {
     has_deadline_passed: bool,
     is_trusted: bool,
     is_guard_lifted: bool,
+    /// Ballots lost in a row.
+    attempt: u8,
     candidate_term: i64,
     voted_term: i64,
     durable: NodeTerms,
@@ -187,6 +189,7 @@ impl Election {
             has_deadline_passed: false,
             is_trusted: settings.is_log_trusted,
             is_guard_lifted: false,
+            attempt: 0,
             candidate_term: node.candidate.max(node.voted),
             voted_term: node.voted,
             durable: node,
@@ -276,7 +279,7 @@ impl Election {
             (Wait::TermWritten, Completion::TermWritten { .. }) => self.on_term_written(turn),
             (Wait::TermClosed, Completion::TermWritten { .. }) => self.enter(State::Canvass, turn),
             (Wait::Replicated, Completion::Replicated { position }) => self.on_replicated(position, turn),
-            (Wait::Replicated, Completion::SourceStartsAbove { position }) => {
+            (Wait::Replicated | Wait::Subscribed | Wait::Image, Completion::SourceStartsAbove { position }) => {
                 self.on_source_starts_above(position, turn);
             }
             (Wait::Replayed, Completion::Replayed { position }) => self.on_replayed(position, turn),
@@ -423,6 +426,7 @@ impl Election {
         self.enter(State::Closed, turn);
         self.is_node_startup = false;
         self.is_guard_lifted = false;
+        self.attempt = 0;
         self.graceful_leader = None;
         turn.push(Action::Complete { role, leader, term_id: self.leadership_term });
     }

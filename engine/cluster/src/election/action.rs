@@ -4,6 +4,8 @@ use crate::codec::Role;
 
 use super::{MemberMessage, State, TimerKind};
 
+/// Largest [`Delay::Nomination`] attempt.
+pub const MAX_ATTEMPT: u8 = 4;
 /// Largest number of actions of one input.
 pub const MAX_ACTIONS: usize = 40;
 
@@ -47,7 +49,8 @@ pub enum Action {
         /// Epoch of the request.
         epoch: u32,
     },
-    /// Cut the recording of the log, and end the term there in recording.log.
+    /// Cut the recording of the log, end the last term there in recording.log, and invalidate the entries of terms that
+    /// begin above it (spec 07 §3).
     Truncate {
         /// Last term of the log.
         term_id: i64,
@@ -56,7 +59,8 @@ pub enum Action {
         /// Epoch of the request.
         epoch: u32,
     },
-    /// Write an open TERM entry and sync it, before the first byte of the term is recorded (spec 07 §4).
+    /// Make recording.log contain an open TERM entry and sync it, before the first byte of the term is recorded (spec 07
+    /// §4). An entry that was closed is opened again.
     WriteTerm {
         /// The term.
         term_id: i64,
@@ -186,10 +190,13 @@ pub enum Delay {
     StartupCanvass,
     /// leaderHeartbeatTimeout after the last [`Action::LeaderHeard`]; none yet: at once.
     SinceLeaderHeard,
-    /// Before a nomination: rank × electionTimeout / (2 × members), and a random part of the same length.
+    /// Before a nomination. With `part` = electionTimeout / (2 × members): rank × part, and a random time below
+    /// part × 2^attempt.
     Nomination {
-        /// Number of members whose logs are better.
+        /// Number of members that should stand first: their logs are better, or as good and their ids lower.
         rank: u8,
+        /// Number of ballots that this member lost in a row, at most [`MAX_ATTEMPT`].
+        attempt: u8,
     },
     /// electionTimeout.
     ElectionTimeout,

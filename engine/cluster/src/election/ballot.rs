@@ -4,6 +4,7 @@ use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::codec::{RequestVote, Role, Vote};
 
+use super::action::MAX_ATTEMPT;
 use super::{Action, Delay, Election, Intent, MemberMessage, Reason, State, Terms, TimerKind, Turn};
 
 /// What a member does about a RequestVote.
@@ -66,6 +67,7 @@ impl Election {
         }
         self.count_votes(true, turn);
         if self.state == State::CandidateBallot {
+            self.attempt = (self.attempt + 1).min(MAX_ATTEMPT);
             self.enter(State::Canvass, turn);
         }
     }

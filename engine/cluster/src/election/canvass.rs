@@ -79,7 +79,7 @@ impl Election {
     pub(super) fn enter_nominate<T: Terms + ?Sized>(&mut self, turn: &mut Turn<'_, T>) {
         self.intent = Intent::Nothing;
         let rank = turn.reports.rank(self.log(turn));
-        self.arm(TimerKind::Nomination, Delay::Nomination { rank }, turn);
+        self.arm(TimerKind::Nomination, Delay::Nomination { rank, attempt: self.attempt }, turn);
         self.arm(TimerKind::Status, Delay::StatusInterval, turn);
     }
 

@@ -118,18 +118,21 @@ impl Election {
                     commit: log.fixed,
                 }));
             }
+            Course::Replay | Course::Replicate { .. }
+                if self.unreachable == Some((member_id, own.append)) && message.log_position > own.append =>
+            {
+                self.stay(message, turn);
+            }
             Course::Replay => {
                 self.adopt(message, turn);
                 self.enter(State::FollowerReplay, turn);
             }
             Course::Replicate { term, base, stop } => {
                 self.stay(message, turn);
-                if self.unreachable != Some((member_id, own.append)) {
-                    let known = turn.terms.get(term).and_then(|known| known.base);
-                    let base = known.or(base).unwrap_or(own.append);
-                    self.replication = Replication { term, base, stop };
-                    self.enter(State::FollowerLogReplication, turn);
-                }
+                let known = turn.terms.get(term).and_then(|known| known.base);
+                let base = known.or(base).unwrap_or(own.append);
+                self.replication = Replication { term, base, stop };
+                self.enter(State::FollowerLogReplication, turn);
             }
             Course::StartsAbove { start } => {
                 self.stay(message, turn);

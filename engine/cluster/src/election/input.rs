@@ -131,7 +131,8 @@ pub enum Completion {
         /// End of the own recording, bytes.
         position: i64,
     },
-    /// [`Replicate`](super::Action::Replicate): the leader's recording begins above the end of the own one.
+    /// [`Replicate`](super::Action::Replicate) or [`SubscribeLog`](super::Action::SubscribeLog) with catch-up: the leader's
+    /// recording begins above the end of the own one.
     SourceStartsAbove {
         /// Begin of the leader's recording, bytes.
         position: i64,

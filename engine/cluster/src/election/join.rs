@@ -81,9 +81,8 @@ impl Election {
         }
         if is_planted(Bug::EndlessAfterPurge) {
             self.unreachable = None;
-            return self.restart(false, turn);
         }
-        self.enter(State::Canvass, turn);
+        self.restart(false, turn);
     }
 
     /// State 10. The TERM entry comes first: the member vouches for the leader's log by it (spec 07 §2, §4).

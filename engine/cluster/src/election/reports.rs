@@ -327,9 +327,14 @@ impl Reports {
         counted[self.quorum() - 1].min(self.own.append)
     }
 
-    /// Number of other members whose logs are known to be better.
+    /// Number of other members that should stand first: their logs are better, or as good and their ids lower.
     pub(super) fn rank(&self, log: (i64, i64)) -> u8 {
-        self.others().filter(|report| (report.term, report.position) > log).count() as u8
+        let own_id = self.all()[usize::from(self.own_index)].member_id;
+        let is_first = |report: &&Report| {
+            let theirs = (report.term, report.position);
+            theirs > log || (theirs == log && report.member_id < own_id)
+        };
+        self.others().filter(is_first).count() as u8
     }
 
     /// Number of members, the own one included, whose known log is not better than the own one (spec 04 §5.3).
