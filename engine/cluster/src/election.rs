@@ -237,6 +237,11 @@ impl Election {
         match kind {
             TimerKind::Status => self.on_status(turn),
             TimerKind::Canvass => self.on_canvass_deadline(turn),
+            TimerKind::Stand if self.state.is_leading() => {
+                if matches!(self.wait, Wait::Nothing | Wait::Commit) {
+                    self.on_time_out(kind, turn);
+                }
+            }
             TimerKind::Stand | TimerKind::Nomination => self.stand(turn),
             TimerKind::Ballot => self.on_ballot_end(turn),
             TimerKind::Heartbeat if self.state.is_leading() => self.lead_heartbeat(turn),

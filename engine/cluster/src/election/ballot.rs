@@ -111,7 +111,7 @@ impl Election {
             }
             return;
         }
-        if term_id >= self.voted_term {
+        if term_id >= self.voted_term && self.state == State::Canvass {
             self.disarm(TimerKind::Stand, turn);
         }
         match self.verdict(request, turn) {
@@ -121,6 +121,7 @@ impl Election {
                 self.refuse(request, turn);
                 if self.state.is_leading() {
                     self.tell_term(member_id, request.log_leadership_term_id, turn);
+                    self.doubt_leadership(turn);
                 }
             }
             Verdict::LacksCommitted => {
@@ -134,6 +135,14 @@ impl Election {
             }
             Verdict::Yes => self.promise(request, turn),
             Verdict::Silent => {}
+        }
+    }
+
+    /// A candidate of a higher term may be bound not to follow this leader-elect, whatever its log. Without progress the
+    /// leader-elect gives way, and stands in a higher term itself (spec 07 §5).
+    fn doubt_leadership<T: Terms + ?Sized>(&mut self, turn: &mut Turn<'_, T>) {
+        if !self.is_armed(TimerKind::Stand) && !is_planted(Bug::LeaderElectStays) {
+            self.arm(TimerKind::Stand, Delay::ElectionTimeout, turn);
         }
     }
 

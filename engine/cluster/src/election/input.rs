@@ -60,7 +60,8 @@ pub enum TimerKind {
     Status,
     /// The canvass has a deadline after which a quorum suffices (spec 04 §5.2, state 1).
     Canvass,
-    /// Nobody of an adequate term was heard after a leader was refused (spec 07 §1).
+    /// Nobody of an adequate term was heard after a leader was refused (spec 07 §1), or a leader-elect made no progress after
+    /// it had refused a candidate of a higher term (spec 07 §5).
     Stand,
     /// The delay before a nomination is over.
     Nomination,

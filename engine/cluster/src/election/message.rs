@@ -3,7 +3,9 @@
 use harrier_protocol::semantic_version_major;
 use harrier_ringbuf::planted::{Bug, is_planted};
 
-use crate::codec::{AppendPosition, CanvassPosition, CommitPosition, NewLeadershipTerm, StopCatchup};
+use crate::codec::{
+    AppendPosition, CanvassPosition, CommitPosition, NewLeadershipTerm, RequestVote, StopCatchup,
+};
 use crate::recording_log::MAX_TERM_GAP;
 
 use super::{
@@ -42,6 +44,11 @@ impl Election {
                 return turn.record(Reason::OwnIdUsed);
             }
             turn.reports.on_heard(member_id);
+        }
+        if let MemberMessage::CanvassPosition(CanvassPosition { follower_member_id: id, protocol_version, .. })
+        | MemberMessage::RequestVote(RequestVote { candidate_member_id: id, protocol_version, .. }) = message
+        {
+            turn.reports.on_version(id, protocol_version);
         }
         if self.state == State::Init {
             return;
@@ -190,7 +197,9 @@ impl Election {
             return;
         }
         turn.push(Action::LeaderHeard);
-        self.disarm(TimerKind::Stand, turn);
+        if self.state == State::Canvass {
+            self.disarm(TimerKind::Stand, turn);
+        }
         if self.state == State::Canvass && !self.is_extended_canvass {
             self.has_deadline_passed = false;
             self.arm(TimerKind::Canvass, Delay::SinceLeaderHeard, turn);

@@ -56,8 +56,8 @@ pub struct Report {
     pub flags: u8,
     /// True while the member was heard within leaderHeartbeatTimeout.
     pub is_active: bool,
-    /// True for a member of ours: it reports a term only when its TERM entry is durable (spec 07 §2).
-    pub is_ours: bool,
+    /// True for a member of another make. Members of ours report a term only when its TERM entry is durable (spec 07 §2).
+    pub is_foreign: bool,
     /// Its vote in the current ballot.
     pub vote: Option<bool>,
     /// Term and position of its latest CanvassPosition or Vote.
@@ -81,7 +81,7 @@ impl Report {
             position: -1,
             flags: 0,
             is_active: false,
-            is_ours: false,
+            is_foreign: false,
             vote: None,
             canvassed: (-1, -1),
             asked_for_catchup: false,
@@ -183,6 +183,13 @@ impl Reports {
         }
     }
 
+    /// Learns the make of a member from the version of the protocol that it tells (spec 07, F1).
+    pub(super) fn on_version(&mut self, member_id: i32, version: i32) {
+        if let Some(report) = self.of_mut(member_id) {
+            report.is_foreign = semantic_version_patch(version) < FIRST_OWN_PATCH;
+        }
+    }
+
     /// Marks a member as silent for leaderHeartbeatTimeout.
     pub fn on_silent(&mut self, member_id: i32) {
         if let Some(report) = self.of_mut(member_id) {
@@ -194,8 +201,8 @@ impl Reports {
     pub(super) fn reset(&mut self, log_term: i64) {
         let count = usize::from(self.count);
         for report in &mut self.members[..count] {
-            let (is_active, is_ours) = (report.is_active, report.is_ours);
-            *report = Report { is_active, is_ours, ..Report::new(report.member_id) };
+            let (is_active, is_foreign) = (report.is_active, report.is_foreign);
+            *report = Report { is_active, is_foreign, ..Report::new(report.member_id) };
         }
         let append = self.own.append;
         let own = &mut self.members[usize::from(self.own_index)];
@@ -215,7 +222,6 @@ impl Reports {
     /// Stores a CanvassPosition.
     pub(super) fn on_canvass(&mut self, message: &CanvassPosition) {
         let Some(report) = self.of_mut(message.follower_member_id) else { return };
-        report.is_ours |= semantic_version_patch(message.protocol_version) >= FIRST_OWN_PATCH;
         report.asked_for_catchup = false;
         let (term, position) = (message.log_leadership_term_id, message.log_position);
         report.take_canvass(ReportKind::Canvass, term, position);
@@ -234,7 +240,7 @@ impl Reports {
         let publication = self.own.publication;
         let Some(report) = self.of_mut(message.follower_member_id) else { return false };
         report.is_active = true;
-        report.is_ours |= message.flags & JOINED_FLAG != 0;
+        report.is_foreign &= message.flags & JOINED_FLAG == 0;
         (report.kind, report.flags) = (ReportKind::Append, message.flags);
         (report.term, report.position) = (message.leadership_term_id, message.log_position);
         report.is_of_new_leader = is_new_leader;
@@ -303,7 +309,7 @@ impl Reports {
             return self.quorum_position(term, terms);
         }
         let count = |report: &Report| {
-            if report.is_ours && report.term != term {
+            if !report.is_foreign && report.term != term {
                 return 0;
             }
             counted_position(report, term, terms, self.own.append)
@@ -424,7 +430,7 @@ fn is_ready<T: Terms + ?Sized>(report: &Report, term: i64, base: i64, terms: &T,
         return report.position >= base;
     }
     let is_append = report.kind == ReportKind::Append && report.term == term && report.position >= base;
-    if report.flags & JOINED_FLAG != 0 || report.is_ours {
+    if report.flags & JOINED_FLAG != 0 || !report.is_foreign {
         return is_append && report.flags & JOINED_FLAG != 0;
     }
     let (t, p) = report.canvassed;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use harrier_cluster::codec::Role;
-use harrier_cluster::election::{Election, Reports, Settings, State, TimerKind};
+use harrier_cluster::election::{Done, Election, Reports, Settings, State, TimerKind};
 use harrier_protocol::semantic_version;
 
 use super::model_log::{Disk, Entry};
@@ -74,7 +74,8 @@ pub(super) struct Member {
     pub(super) life: u32,
     pub(super) paused_until: u64,
     pub(super) disk_free: u64,
-    pub(super) writes: VecDeque<Write>,
+    /// Writes under way and their ends, in order.
+    pub(super) writes: VecDeque<(Write, Done)>,
     pub(super) election: Election,
     pub(super) reports: Reports,
     pub(super) timers: [u32; TimerKind::COUNT],

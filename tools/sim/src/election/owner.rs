@@ -191,9 +191,9 @@ impl World {
         let time = 1 + self.rng.below(self.plan.disk);
         let member = &mut self.members[index];
         member.disk_free = member.disk_free.max(self.now) + time;
-        member.writes.push_back(write);
+        member.writes.push_back((write, Done { epoch, completion }));
         let (at, life) = (member.disk_free, member.life);
-        self.at(at, Event::Written { index, life, done: Done { epoch, completion } });
+        self.at(at, Event::Written { index, life });
     }
 
     pub(super) fn later(&mut self, index: usize, epoch: u32, completion: Completion) {
@@ -202,10 +202,10 @@ impl World {
         self.at(at, Event::Done { index, life, done: Done { epoch, completion } });
     }
 
-    /// A write ended.
-    pub(super) fn on_written(&mut self, index: usize, mut done: Done) {
+    /// The oldest write ended.
+    pub(super) fn on_written(&mut self, index: usize) {
         let member = &mut self.members[index];
-        let Some(write) = member.writes.pop_front() else { return };
+        let Some((write, mut done)) = member.writes.pop_front() else { return };
         if !member.apply(write) {
             let text = format!("member {index}: {write:?} contradicts {:?}", member.disk.terms);
             if !self.truth.is_void {

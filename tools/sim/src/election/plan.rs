@@ -79,7 +79,7 @@ impl Scenario {
     /// rounds of election time-out and longest replay.
     pub fn progress_bound(&self) -> u64 {
         let slowest = self.startup.max(self.timeout) + self.timeout;
-        let round = self.election + 2 * self.timeout + 6 * self.disk;
+        let round = self.election + 2 * self.timeout + 10 * (self.disk + self.delay);
         (slowest + 3 * round) * 112 / 100
     }
 }

@@ -20,7 +20,7 @@ const CYCLE: u64 = 4;
 pub(super) enum Event {
     Deliver { to: usize, message: MemberMessage },
     Timer { index: usize, life: u32, kind: TimerKind, generation: u32 },
-    Written { index: usize, life: u32, done: Done },
+    Written { index: usize, life: u32 },
     Done { index: usize, life: u32, done: Done },
     Work { index: usize, life: u32 },
     Start { index: usize },
@@ -131,7 +131,7 @@ impl World {
         let place = match event {
             Event::Deliver { to, .. } => Some((to, None)),
             Event::Timer { index, life, .. }
-            | Event::Written { index, life, .. }
+            | Event::Written { index, life }
             | Event::Done { index, life, .. }
             | Event::Work { index, life } => Some((index, Some(life))),
             _ => None,
@@ -153,7 +153,7 @@ impl World {
                     self.feed(index, Input::Timer(kind));
                 }
             }
-            Event::Written { index, done, .. } => self.on_written(index, done),
+            Event::Written { index, .. } => self.on_written(index),
             Event::Done { index, done, .. } => self.on_done(index, done),
             Event::Work { index, life } => {
                 self.work(index);
@@ -193,7 +193,7 @@ impl World {
         // Some of the writes under way reach the disk.
         let finished = self.rng.below(member.writes.len() as u64 + 1);
         for _ in 0..finished {
-            if let Some(write) = member.writes.pop_front() {
+            if let Some((write, _)) = member.writes.pop_front() {
                 member.apply(write);
             }
         }

@@ -311,7 +311,10 @@ impl World {
                 if let MemberMessage::RequestVote(request) = &message {
                     let commit = member.reports.own.known_commit();
                     let facts = (request.candidate_term_id, request.log_position, commit);
-                    member.asked[request.candidate_member_id as usize] = facts;
+                    let known = &mut member.asked[request.candidate_member_id as usize];
+                    if known.0 != facts.0 {
+                        *known = facts;
+                    }
                 }
                 self.feed(index, Input::Message(message));
             }
