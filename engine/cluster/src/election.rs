@@ -129,6 +129,8 @@ pub struct Election {
     has_deadline_passed: bool,
     is_trusted: bool,
     is_guard_lifted: bool,
+    /// The ballot only serves to end a lower term (spec 07 §1).
+    is_prodding: bool,
     /// Ballots lost in a row.
     attempt: u8,
     candidate_term: i64,
@@ -189,6 +191,7 @@ impl Election {
             has_deadline_passed: false,
             is_trusted: settings.is_log_trusted,
             is_guard_lifted: false,
+            is_prodding: false,
             attempt: 0,
             candidate_term: node.candidate.max(node.voted),
             voted_term: node.voted,
@@ -242,7 +245,8 @@ impl Election {
                     self.on_time_out(kind, turn);
                 }
             }
-            TimerKind::Stand | TimerKind::Nomination => self.stand(turn),
+            TimerKind::Stand => self.stand_against_lower(turn),
+            TimerKind::Nomination => self.stand(turn),
             TimerKind::Ballot => self.on_ballot_end(turn),
             TimerKind::Heartbeat if self.state.is_leading() => self.lead_heartbeat(turn),
             TimerKind::Heartbeat => self.follow_heartbeat(turn),

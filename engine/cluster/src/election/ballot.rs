@@ -77,7 +77,7 @@ impl Election {
         let (yes, no) = turn.reports.votes();
         let quorum = turn.reports.quorum() - usize::from(is_planted(Bug::MinorityElected));
         let is_complete = is_over || turn.reports.are_silent_inactive(self.graceful_leader);
-        if yes >= quorum && no == 0 && is_complete {
+        if yes >= quorum && no == 0 && is_complete && !self.is_prodding {
             self.enter(State::LeaderLogReplication, turn);
         }
     }

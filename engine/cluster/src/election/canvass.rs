@@ -83,16 +83,29 @@ impl Election {
         self.arm(TimerKind::Status, Delay::StatusInterval, turn);
     }
 
-    /// Stands at the end of the delay, or because only a leader was heard whom this member must not follow (spec 07 §1).
+    /// Stands at the end of the delay.
     pub(super) fn stand<T: Terms + ?Sized>(&mut self, turn: &mut Turn<'_, T>) {
-        if !self.may_stand(turn) {
-            return self.enter(State::Canvass, turn);
+        if self.may_stand(turn) {
+            self.raise_term(false, turn);
+        } else {
+            self.enter(State::Canvass, turn);
         }
+    }
+
+    /// Only a leader was heard whom this member must not follow: it stands, which ends the lower term. A member that may not
+    /// lead asks for votes all the same, and never counts them (spec 07 §1).
+    pub(super) fn stand_against_lower<T: Terms + ?Sized>(&mut self, turn: &mut Turn<'_, T>) {
+        let is_prodding = !self.may_stand(turn);
+        self.raise_term(is_prodding, turn);
+    }
+
+    fn raise_term<T: Terms + ?Sized>(&mut self, is_prodding: bool, turn: &mut Turn<'_, T>) {
         let Some(term) = self.candidate_term.checked_add(1) else {
             return turn.push(Action::Fatal(Reason::TermsExhausted));
         };
         self.enter(State::Nominate, turn);
         self.disarm(TimerKind::Nomination, turn);
+        self.is_prodding = is_prodding;
         self.candidate_term = term;
         self.persist(Intent::Stand, turn.reports.own.commit, turn);
     }

@@ -65,6 +65,18 @@ pub(super) struct Replaying {
     pub(super) epoch: u32,
 }
 
+/// A RequestVote as its receiver judges it when it decides to vote YES.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) term: i64,
+    /// Log position of the candidate.
+    pub(super) position: i64,
+    /// What the receiver knows as committed.
+    pub(super) commit: i64,
+    /// The receiver's log is better.
+    pub(super) is_worse: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) disk: Disk,
@@ -93,8 +105,8 @@ pub(super) struct Member {
     pub(super) last_commit_sent: i64,
     /// Last YES of this life.
     pub(super) last_yes: Option<(i64, i32)>,
-    /// Term and log position of the last RequestVote of each member, and what this member knew as committed then.
-    pub(super) asked: [(i64, i64, i64); MEMBERS],
+    /// The RequestVote of each member that this member decided to answer with YES.
+    pub(super) asked: [Asked; MEMBERS],
     /// Elections since the last completed one.
     pub(super) rounds: u32,
 }
@@ -126,7 +138,7 @@ impl Member {
             next_beat: 0,
             last_commit_sent: 0,
             last_yes: None,
-            asked: [(-1, -1, 0); MEMBERS],
+            asked: [Asked { term: -1, position: -1, commit: 0, is_worse: false }; MEMBERS],
             rounds: 0,
         }
     }

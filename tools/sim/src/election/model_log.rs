@@ -96,6 +96,12 @@ impl Disk {
                 return Some(format!("terms {:?} and {:?} do not join", pair[0], pair[1]));
             }
         }
+        let end = self.end();
+        if let Some(last) = self.terms.last()
+            && last.end.is_some_and(|closed| closed != end)
+        {
+            return Some(format!("the log ends at {end}, but its last term is {last:?}"));
+        }
         for (index, entry) in self.log.iter().enumerate() {
             let position = index as i64 * ENTRY;
             let Some(own) = self.term(entry.term) else {

@@ -48,6 +48,7 @@ impl World {
         match action {
             Action::Send { to, message } => self.send(index, to as usize, message),
             Action::Broadcast(message) => {
+                self.check_told(index, &message);
                 for to in (0..self.plan.members).filter(|to| *to != index) {
                     self.send(index, to, message);
                 }
@@ -84,6 +85,9 @@ impl World {
             Action::State(State::CandidateBallot) => {
                 let term = self.members[index].election.candidate_term();
                 self.truth.on_yes(index, term, index as i32, &self.members[index]);
+            }
+            Action::State(State::FollowerReplay | State::FollowerLogReplication) => {
+                self.truth.on_follow(index, &self.members[index]);
             }
             Action::LeaderHeard => self.members[index].leader_heard = Some(self.now),
             Action::Fatal(reason) => {
@@ -197,7 +201,8 @@ impl World {
     }
 
     pub(super) fn later(&mut self, index: usize, epoch: u32, completion: Completion) {
-        let at = self.now + 1 + self.rng.below(if self.rng.clone().chance(1, 30) { 40 } else { 6 });
+        let longest = if self.rng.chance(1, 20) { 2 * self.plan.timeout } else { 6 };
+        let at = self.now + 1 + self.rng.below(longest);
         let life = self.members[index].life;
         self.at(at, Event::Done { index, life, done: Done { epoch, completion } });
     }
@@ -245,7 +250,12 @@ impl World {
                 _ => {}
             }
         }
+        let before = (!is_current).then(|| self.members[index].election.clone());
         self.feed(index, Input::Done(done));
+        if before.is_some_and(|before| before != self.members[index].election) {
+            let text = format!("member {index} uses {:?} of epoch {}", done.completion, done.epoch);
+            self.truth.fail("late completions are ignored", text);
+        }
     }
 
     fn on_complete(&mut self, index: usize, role: Role, term: i64) {
@@ -289,21 +299,20 @@ impl World {
     }
 
     fn check_sent(&mut self, from: usize, message: &MemberMessage) {
-        match message {
-            MemberMessage::Vote(vote) => {
-                let (term, candidate) = (vote.candidate_term_id, vote.candidate_member_id);
-                if vote.vote {
-                    self.truth.on_yes(from, term, candidate, &self.members[from]);
-                    self.members[from].last_yes = Some((term, candidate));
-                } else {
-                    self.truth.on_no(from, term, candidate, &self.members[from]);
-                }
-            }
-            MemberMessage::CommitPosition(commit) => {
-                let (term, position) = (commit.leadership_term_id, commit.log_position);
-                self.truth.on_leader_commit(from, term, position, &self.members);
-            }
-            _ => {}
+        let MemberMessage::Vote(vote) = message else { return };
+        let (term, candidate) = (vote.candidate_term_id, vote.candidate_member_id);
+        if vote.vote {
+            self.truth.on_yes(from, term, candidate, &self.members[from]);
+            self.members[from].last_yes = Some((term, candidate));
+        } else {
+            self.truth.on_no(from, term, candidate, &self.members[from]);
+        }
+    }
+
+    fn check_told(&mut self, from: usize, message: &MemberMessage) {
+        if let MemberMessage::CommitPosition(commit) = message {
+            let (term, position) = (commit.leadership_term_id, commit.log_position);
+            self.truth.on_leader_commit(from, term, position, &self.members);
         }
     }
 

@@ -66,10 +66,10 @@ impl Scenario {
             doubling: if is_calm { 0 } else { rng.below(100) },
             delay,
             fault_gap: 30 + rng.below(150),
-            healing: 1_000 + rng.below(600),
+            healing: 800 + rng.below(500),
             rates: std::array::from_fn(|_| 90 + rng.below(21)),
-            has_wipes: members > 1 && rng.chance(1, 12),
-            has_purges: rng.chance(1, 6),
+            has_wipes: members > 1 && rng.chance(1, 5),
+            has_purges: rng.chance(1, 4),
             disk,
             appointed: rng.chance(1, 40).then(|| rng.below(members as u64) as i32),
         }

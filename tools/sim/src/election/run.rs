@@ -14,7 +14,7 @@ use crate::report::Outcome;
 use crate::trace::Trace;
 
 /// Time between two duty cycles of a member.
-const CYCLE: u64 = 4;
+const CYCLE: u64 = 5;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event {
@@ -211,7 +211,7 @@ impl World {
         }
         let count = self.plan.members as u64;
         let index = self.rng.below(count) as usize;
-        match self.rng.below(if self.plan.has_wipes { 11 } else { 10 }) {
+        match self.rng.below(if self.plan.has_wipes { 13 } else { 10 }) {
             0..=2 => self.crash(index),
             3 => (0..self.plan.members).for_each(|index| {
                 if self.rng.chance(1, 2) {
@@ -242,7 +242,13 @@ impl World {
                 let leader = self.members.iter().position(Member::leads).unwrap_or(index);
                 self.crash(leader);
             }
-            _ => self.wipe(index),
+            _ => {
+                for other in (0..self.plan.members).filter(|other| *other != index) {
+                    if self.rng.chance(2, 3) {
+                        self.wipe(other);
+                    }
+                }
+            }
         }
         let gap = 1 + self.rng.below(2 * self.plan.fault_gap);
         self.at(self.now + gap, Event::Fault);
@@ -281,18 +287,25 @@ impl World {
         }
     }
 
+    /// The leader of the highest term; one of a lower term may not know yet that it was deposed.
+    fn leader(&self) -> Option<usize> {
+        let leading = (0..self.members.len()).filter(|index| self.members[*index].leads());
+        leading.max_by_key(|index| self.members[*index].election.leadership_term())
+    }
+
     /// True when the cluster has made progress since it healed.
     fn has_progress(&self, committed: i64) -> bool {
-        let leads_on = |member: &Member| member.leads() && member.reports.own.commit > committed;
-        self.members.iter().any(leads_on)
+        self.leader().is_some_and(|leader| self.members[leader].reports.own.commit > committed)
     }
 
     /// True when every member that can follow follows.
     fn is_whole(&self) -> bool {
-        let leader = self.members.iter().find(|member| member.leads());
-        let Some(leader) = leader else { return false };
+        let Some(index) = self.leader() else { return false };
+        let leader = &self.members[index];
+        let term = leader.election.leadership_term();
         self.members.iter().all(|member| {
-            member.leads() || member.follows() || member.disk.end() < leader.disk.start || member.has_ended
+            let is_in = member.leads() || member.follows();
+            (is_in && member.election.leadership_term() == term) || member.disk.end() < leader.disk.start
         })
     }
 
@@ -341,7 +354,7 @@ impl World {
     }
 
     fn judge_end(&mut self) {
-        let Some(leader) = self.members.iter().position(Member::leads) else { return };
+        let Some(leader) = self.leader() else { return };
         let log = &self.members[leader].disk.log;
         let kept = self.truth.acknowledged;
         if log.len() < kept || log[..kept] != self.truth.committed[..kept] {
@@ -351,7 +364,7 @@ impl World {
         for index in 0..self.members.len() {
             self.truth.on_quiet(index, &self.members[index]);
             let rounds = self.members[index].rounds;
-            if rounds > 60 {
+            if rounds > 30 {
                 let text = format!("member {index} began {rounds} rounds without an end");
                 self.truth.fail("elections end", text);
             }

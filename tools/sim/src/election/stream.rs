@@ -6,6 +6,7 @@ use harrier_cluster::election::{
 };
 
 use super::ENTRY;
+use super::member::Asked;
 use super::model_log::Entry;
 use super::run::World;
 
@@ -48,7 +49,7 @@ impl World {
             self.coverage.hit("07 §31 leader's log starts above");
             return self.on_done(index, done);
         }
-        let is_cut_short = self.rng.chance(1, 60);
+        let is_cut_short = self.rng.chance(1, 25);
         for _ in 0..1 + self.rng.below(4) {
             if position >= stop || is_cut_short {
                 break;
@@ -307,17 +308,22 @@ impl World {
                     self.feed(index, Input::Observed(Observation::CatchupFailed { member_id }));
                 }
             }
-            message => {
-                if let MemberMessage::RequestVote(request) = &message {
-                    let commit = member.reports.own.known_commit();
-                    let facts = (request.candidate_term_id, request.log_position, commit);
-                    let known = &mut member.asked[request.candidate_member_id as usize];
-                    if known.0 != facts.0 {
-                        *known = facts;
-                    }
-                }
+            MemberMessage::RequestVote(request) => {
+                let theirs = (request.log_leadership_term_id, request.log_position);
+                let asked = Asked {
+                    term: request.candidate_term_id,
+                    position: request.log_position,
+                    commit: member.reports.own.known_commit(),
+                    is_worse: (member.election.log_term(), member.disk.end()) > theirs,
+                };
+                let voted = member.election.voted_term();
                 self.feed(index, Input::Message(message));
+                let member = &mut self.members[index];
+                if member.election.voted_term() != voted {
+                    member.asked[request.candidate_member_id as usize] = asked;
+                }
             }
+            message => self.feed(index, Input::Message(message)),
         }
     }
 }

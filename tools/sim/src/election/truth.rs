@@ -14,6 +14,8 @@ pub(super) struct Truth {
     pub(super) committed: Vec<Entry>,
     /// Number of entries that clients know to be committed.
     pub(super) acknowledged: usize,
+    /// Highest commit position that a leader has told, bytes.
+    told: i64,
     leaders: BTreeMap<i64, usize>,
     votes: BTreeMap<(i64, usize), i32>,
     /// A member has lost its disk: facts about the cluster no longer bind.
@@ -47,6 +49,10 @@ impl Truth {
         if self.is_void {
             return;
         }
+        if to > self.told {
+            let text = format!("member {member} applies up to {to}, leaders have told {}", self.told);
+            return self.fail("only what is committed is applied", text);
+        }
         for index in (from / ENTRY) as usize..(to / ENTRY) as usize {
             let Some(entry) = node.disk.log.get(index).copied() else {
                 let text = format!("member {member} commits {to}, but its log ends at {}", node.disk.end());
@@ -69,6 +75,7 @@ impl Truth {
         if self.is_void || position <= 0 {
             return;
         }
+        self.told = self.told.max(position);
         let count = (position / ENTRY) as usize;
         let log = &members[leader].disk.log;
         let holds = |node: &&Member| {
@@ -124,16 +131,34 @@ impl Truth {
             });
         }
         if voter as i32 == candidate {
+            if node.disk.node.candidate < term {
+                let text = format!("member {voter} stands in term {term}, of which its disk knows nothing");
+                self.fail("candidacies are durable", text);
+            }
             return;
         }
         if node.disk.node.voted < term {
             let text = format!("member {voter} votes in term {term}, of which its disk knows nothing");
             self.fail("votes are durable", text);
         }
-        let (asked_term, position, commit) = node.asked[candidate as usize];
-        if asked_term == term && position < commit {
+        let asked = node.asked[candidate as usize];
+        let (position, commit) = (asked.position, asked.commit);
+        if asked.term == term && asked.is_worse {
+            let text = format!("member {voter} votes for {candidate}, whose log is worse than its own");
+            self.fail("votes go to logs that are not worse", text);
+        }
+        if asked.term == term && position < commit {
             let text = format!("member {voter} votes for {candidate}, whose log ends at {position}, below {commit}");
             self.fail("candidates hold all committed", text);
+        }
+    }
+
+    /// A member follows a leader: no lower one than the term that its vote binds it to (spec 07 §1).
+    pub(super) fn on_follow(&mut self, member: usize, node: &Member) {
+        let (term, bound) = (node.election.leadership_term(), node.disk.node.voted);
+        if term < bound {
+            let text = format!("member {member} follows a leader of term {term}, and is bound to {bound}");
+            self.fail("votes bind", text);
         }
     }
 
