@@ -56,11 +56,51 @@ pub enum Bug {
     StaleMemberCounts,
     /// Each NAK of a group is answered, even while a retransmission of the range is under way.
     EveryNakAnswered,
+    /// A member follows a leader of a lower term than the one that it voted in (spec 07 §1).
+    LowerLeaderFollowed,
+    /// A vote is sent before it is durable (spec 07 §1).
+    VoteBeforeDisk,
+    /// A candidate asks for votes before its term is durable (spec 07 §1).
+    StandBeforeDisk,
+    /// Positions on another branch of the log count for the quorum (spec 07 §2).
+    BranchCounted,
+    /// A leader-elect tells entries of older terms as committed before a quorum knows its term (spec 07 §2).
+    OldTermCommitted,
+    /// A member truncates what it has applied (spec 07 §3).
+    CommittedTruncated,
+    /// The entry of a term is written after entries of the term were recorded (spec 07 §4).
+    LateTermEntry,
+    /// A leader-elect ignores leaders and candidates of higher terms (spec 07 §5).
+    LeaderElectStays,
+    /// A member votes for a candidate that lacks what is committed (spec 07 §6).
+    LackingCandidateElected,
+    /// A repeated request for a vote that was given is answered with NO (spec 07 §7).
+    RepeatedVoteRefused,
+    /// A follower reads the log before its services have joined it (spec 07 §9).
+    LogReadBeforeJoin,
+    /// A follower waits for a commit position without a time-out (spec 07 §11).
+    ReplayWaitsForEver,
+    /// A replication that ended early counts as complete (spec 07 §12).
+    ReplicationCutShort,
+    /// Members that have not joined the log count as ready (spec 07 §21).
+    ReadyWithoutJoin,
+    /// A follower joins a log that begins above its own end.
+    JoinGapAccepted,
+    /// A follower replays its log past the commit position.
+    ReplayPastCommit,
+    /// A member whose log ends below the begin of the leader's starts election after election (spec 07 §31).
+    EndlessAfterPurge,
+    /// A candidate leads without the votes of a quorum.
+    MinorityElected,
+    /// A member votes for a candidate whose log is worse than its own.
+    WorseLogElected,
+    /// The end of a request of an earlier election is used.
+    StaleCompletionUsed,
 }
 
 impl Bug {
     /// All planted bugs.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 45] = [
         Self::SkippedNak,
         Self::EarlyCommit,
         Self::UnsyncedRecordingLog,
@@ -86,6 +126,26 @@ impl Bug {
         Self::BackOffIgnored,
         Self::StaleMemberCounts,
         Self::EveryNakAnswered,
+        Self::LowerLeaderFollowed,
+        Self::VoteBeforeDisk,
+        Self::StandBeforeDisk,
+        Self::BranchCounted,
+        Self::OldTermCommitted,
+        Self::CommittedTruncated,
+        Self::LateTermEntry,
+        Self::LeaderElectStays,
+        Self::LackingCandidateElected,
+        Self::RepeatedVoteRefused,
+        Self::LogReadBeforeJoin,
+        Self::ReplayWaitsForEver,
+        Self::ReplicationCutShort,
+        Self::ReadyWithoutJoin,
+        Self::JoinGapAccepted,
+        Self::ReplayPastCommit,
+        Self::EndlessAfterPurge,
+        Self::MinorityElected,
+        Self::WorseLogElected,
+        Self::StaleCompletionUsed,
     ];
 
     /// Name of the bug in reports.
@@ -116,6 +176,26 @@ impl Bug {
             Self::BackOffIgnored => "back-off-ignored",
             Self::StaleMemberCounts => "stale-member-counts",
             Self::EveryNakAnswered => "every-nak-answered",
+            Self::LowerLeaderFollowed => "lower-leader-followed",
+            Self::VoteBeforeDisk => "vote-before-disk",
+            Self::StandBeforeDisk => "stand-before-disk",
+            Self::BranchCounted => "branch-counted",
+            Self::OldTermCommitted => "old-term-committed",
+            Self::CommittedTruncated => "committed-truncated",
+            Self::LateTermEntry => "late-term-entry",
+            Self::LeaderElectStays => "leader-elect-stays",
+            Self::LackingCandidateElected => "lacking-candidate-elected",
+            Self::RepeatedVoteRefused => "repeated-vote-refused",
+            Self::LogReadBeforeJoin => "log-read-before-join",
+            Self::ReplayWaitsForEver => "replay-waits-for-ever",
+            Self::ReplicationCutShort => "replication-cut-short",
+            Self::ReadyWithoutJoin => "ready-without-join",
+            Self::JoinGapAccepted => "join-gap-accepted",
+            Self::ReplayPastCommit => "replay-past-commit",
+            Self::EndlessAfterPurge => "endless-after-purge",
+            Self::MinorityElected => "minority-elected",
+            Self::WorseLogElected => "worse-log-elected",
+            Self::StaleCompletionUsed => "stale-completion-used",
         }
     }
 }

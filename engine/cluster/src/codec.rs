@@ -79,7 +79,7 @@ pub enum TimeUnit {
 }
 
 /// Role of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Follows a leader.
     Follower = 0,

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod codec;
 pub mod control;
+pub mod election;
 pub mod mark;
 pub mod members;
 pub mod module;

@@ -4,7 +4,7 @@ use harrier_archive::SyncLevel;
 
 use crate::node::Scenario;
 use crate::report::Outcome;
-use crate::{callback, lease, node, streams};
+use crate::{callback, election, lease, node, streams};
 
 /// An area of simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Area {
     Lease,
     /// Media drivers that exchange streams.
     Streams,
+    /// Pure elections over a model log and a model network.
+    Election,
 }
 
 impl Area {
@@ -26,6 +28,7 @@ impl Area {
             Self::Node | Self::Callback => &[],
             Self::Lease => &lease::EXPECTED,
             Self::Streams => &streams::EXPECTED,
+            Self::Election => &election::EXPECTED,
         }
     }
 
@@ -36,6 +39,7 @@ impl Area {
             Self::Callback => callback::run(seed, sync_level, keep_lines),
             Self::Lease => lease::run(seed, lease::Scenario::draw(seed, sync_level, keep_lines)),
             Self::Streams => streams::run(seed, streams::Scenario::draw(seed, keep_lines)),
+            Self::Election => election::run(seed, election::Scenario::draw(seed, keep_lines)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::history::Violation;
 pub const ARE_COMPILED_IN: bool = planted::IS_AVAILABLE;
 
 /// All bugs.
-pub const ALL: [Bug; 25] = Bug::ALL;
+pub const ALL: [Bug; 45] = Bug::ALL;
 
 /// Result of a search for a planted bug.
 #[derive(Debug, Clone)]
@@ -48,7 +48,27 @@ pub fn sync_level_of(bug: Bug) -> SyncLevel {
         | Bug::ImageOutlivesSender
         | Bug::BackOffIgnored
         | Bug::StaleMemberCounts
-        | Bug::EveryNakAnswered => SyncLevel::None,
+        | Bug::EveryNakAnswered
+        | Bug::LowerLeaderFollowed
+        | Bug::VoteBeforeDisk
+        | Bug::StandBeforeDisk
+        | Bug::BranchCounted
+        | Bug::OldTermCommitted
+        | Bug::CommittedTruncated
+        | Bug::LateTermEntry
+        | Bug::LeaderElectStays
+        | Bug::LackingCandidateElected
+        | Bug::RepeatedVoteRefused
+        | Bug::LogReadBeforeJoin
+        | Bug::ReplayWaitsForEver
+        | Bug::ReplicationCutShort
+        | Bug::ReadyWithoutJoin
+        | Bug::JoinGapAccepted
+        | Bug::ReplayPastCommit
+        | Bug::EndlessAfterPurge
+        | Bug::MinorityElected
+        | Bug::WorseLogElected
+        | Bug::StaleCompletionUsed => SyncLevel::None,
     }
 }
 
@@ -67,6 +87,26 @@ pub fn area_of(bug: Bug) -> Area {
         | Bug::BackOffIgnored
         | Bug::StaleMemberCounts
         | Bug::EveryNakAnswered => Area::Streams,
+        Bug::LowerLeaderFollowed
+        | Bug::VoteBeforeDisk
+        | Bug::StandBeforeDisk
+        | Bug::BranchCounted
+        | Bug::OldTermCommitted
+        | Bug::CommittedTruncated
+        | Bug::LateTermEntry
+        | Bug::LeaderElectStays
+        | Bug::LackingCandidateElected
+        | Bug::RepeatedVoteRefused
+        | Bug::LogReadBeforeJoin
+        | Bug::ReplayWaitsForEver
+        | Bug::ReplicationCutShort
+        | Bug::ReadyWithoutJoin
+        | Bug::JoinGapAccepted
+        | Bug::ReplayPastCommit
+        | Bug::EndlessAfterPurge
+        | Bug::MinorityElected
+        | Bug::WorseLogElected
+        | Bug::StaleCompletionUsed => Area::Election,
         _ => Area::Node,
     }
 }

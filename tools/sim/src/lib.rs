@@ -9,6 +9,7 @@ pub mod bugs;
 pub mod callback;
 pub mod client;
 pub mod disk;
+pub mod election;
 pub mod faults;
 pub mod history;
 pub mod inside;

@@ -111,6 +111,9 @@ enum AreaName {
     /// through losses, partitions, stalls, deaths and restarts. There are no disks, so the sync level does not
     /// matter.
     Streams,
+    /// The pure elections of one, three or five members over a model log and a model network, with crashes, pauses,
+    /// partitions, and loss, delay, doubling and reordering of messages (spec 07). The sync level does not matter.
+    Election,
 }
 
 impl AreaName {
@@ -120,6 +123,7 @@ impl AreaName {
             Self::Callback => "callback",
             Self::Lease => "lease",
             Self::Streams => "streams",
+            Self::Election => "election",
         }
     }
 
@@ -134,6 +138,7 @@ impl AreaName {
             Self::Callback => area::Area::Callback,
             Self::Lease => area::Area::Lease,
             Self::Streams => area::Area::Streams,
+            Self::Election => area::Area::Election,
         }
     }
 }
