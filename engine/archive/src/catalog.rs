@@ -185,10 +185,13 @@ impl Catalog {
         let unreadable = Vec::new();
         if let Some(error) = damage {
             // Only the entry being added at the crash may be damaged; the header may or may not count it.
-            if next > after_last + 1 {
+            if next > after_last + 1 || has_entry_behind(bytes, offset) {
                 return Err(error);
             }
             let catalog = Self { entries, unreadable, next_recording_id: after_last, capacity, checksum };
+            if !(next == 0 || catalog.may_be_newer_than_header(next)) {
+                return Err(error);
+            }
             return Ok((catalog, Some(DamagedEntry { recording_id: after_last, error })));
         }
         let next_recording_id = match next {
@@ -407,6 +410,12 @@ impl Catalog {
             checksum.of(&body) == entry.checksum
         })
     }
+}
+
+/// True when an entry can be read behind an offset.
+fn has_entry_behind(bytes: &[u8], offset: usize) -> bool {
+    let mut places = (offset + ALIGNMENT..bytes.len()).step_by(ALIGNMENT);
+    places.any(|at| matches!(read_entry(bytes, at), Ok(Some(_))))
 }
 
 /// Checks the file's header; returns the next recording id.

@@ -319,7 +319,8 @@ fn write_link<M: Memory>(
     let path = directory.join(LINK_FILE);
     memory.remove(&path)?;
     let Some(target) = mark_directory else { return Ok(()) };
-    let text = memory.resolve(target).to_string_lossy().into_owned();
+    let target: PathBuf = memory.resolve(target).components().collect();
+    let text = target.to_string_lossy();
     let link = memory.create(&path, text.len(), false)?;
     link.copy_in(0, text.as_bytes());
     memory.flush(&link)
