@@ -283,7 +283,7 @@ impl FileTask {
         match self.steps.front() {
             Some(Step::CheckFrame { recording, position, .. }) => {
                 let is_frame = is_frame_of(bytes, recording, *position);
-                let refused = format!("position {position} is not the start of a frame");
+                let refused = format!("{position} position not aligned to a data header");
                 io.submit_and_forget(Operation::Close { file });
                 if is_frame { self.step_taken() } else { Progress::Refused(refused) }
             }

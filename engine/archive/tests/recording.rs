@@ -137,7 +137,7 @@ fn segments_are_detached_attached_and_deleted() {
         let request = world.client.start_position(&world.aeron, id).unwrap();
         world.ok(request)
     };
-    for (position, text) in [(SEGMENT + 64, "multiples"), (0, "first segment"), (4 * SEGMENT, "last segment")]
+    for (position, text) in [(SEGMENT + 64, "invalid segment start: newStartPosition="), (0, "lowerBound="), (4 * SEGMENT, "upperBound=")]
     {
         let bad = world.client.detach_segments(&world.aeron, id, position).unwrap();
         let message = refused(&mut world, bad, 0);
@@ -196,7 +196,7 @@ fn segments_move_to_a_recording_that_goes_on_where_they_end() {
     let later = format!("{CHANNEL}|init-term-id=7|term-id=11|term-offset=0");
     let (second, end) = record(&mut world, &later, 2_048..2_560);
     let apart = world.client.migrate_segments(&world.aeron, first, first).unwrap();
-    assert!(refused(&mut world, apart, 0).contains("same"));
+    assert!(refused(&mut world, apart, 0).contains("not contiguous"));
     let migrate = world.client.migrate_segments(&world.aeron, first, second).unwrap();
     assert_eq!(world.ok(migrate), 2);
     assert_eq!(world.signal(Signal::Delete), (first, -1));

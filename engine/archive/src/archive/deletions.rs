@@ -12,14 +12,12 @@ use crate::segment;
 use crate::task::{Change, FileTask, Progress, Step, Wanted};
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// Refuses to `verb` a recording that is recorded or whose files another request changes.
-    fn check_stopped(&self, recording_id: i64, verb: &str) -> Result<RecordingDescriptor, Refusal> {
+    /// Refuses, with `text`, a recording that is recorded, and one whose files another request changes. Programs compare
+    /// the texts.
+    fn check_stopped(&self, recording_id: i64, text: &str) -> Result<RecordingDescriptor, Refusal> {
         let recording = self.recording(recording_id)?;
         if self.is_active(recording_id) || recording.is_active() {
-            return refusal(
-                ArchiveErrorCode::ActiveRecording,
-                format!("cannot {verb} active recording {recording_id}"),
-            );
+            return refusal(ArchiveErrorCode::ActiveRecording, text);
         }
         self.check_no_task(recording_id)?;
         Ok(recording)
@@ -33,7 +31,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         recording_id: i64,
         position: i64,
     ) -> Result<(), Refusal> {
-        let recording = self.check_stopped(recording_id, "truncate")?;
+        let recording = self.check_stopped(recording_id, "cannot truncate active recording")?;
         let (start, stop) = (recording.start_position, recording.stop_position);
         if position < start || position > stop || position % 32 != 0 {
             return refusal(
@@ -83,7 +81,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 format!("cannot purge recording with active replay {recording_id}"),
             );
         }
-        self.check_stopped(recording_id, "purge")?;
+        self.check_stopped(recording_id, &format!("cannot purge active recording {recording_id}"))?;
         let write = self.catalog.delete(recording_id);
         let ticket = self.write_catalog(write.into_iter().collect());
         self.background.push(ticket);

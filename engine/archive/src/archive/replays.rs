@@ -267,7 +267,11 @@ fn check_position(request: &ReplayRequest<'_>, recording: &RecordingDescriptor) 
     if stop != -1 && position >= stop && request.length != REPLAY_ALL_AND_STOP {
         return refusal(
             ArchiveErrorCode::InvalidPosition,
-            format!("requested replay start position={position} must be less than the limit position={stop}"),
+            format!(
+                "requested replay start position={position} must be less than the limit position={stop} for \
+                 recording {}",
+                recording.recording_id
+            ),
         );
     }
     Ok(position)

@@ -46,7 +46,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let target_id = request.target_recording_id;
         if target_id != -1 {
             let Some(target) = self.catalog.get(target_id) else {
-                let message = format!("unknown destination recording id: {target_id}");
+                let message = format!("unknown destination recording id {target_id}");
                 return refusal(ArchiveErrorCode::UnknownRecording, message);
             };
             if target.is_active() || self.is_active(target_id) {

@@ -33,35 +33,34 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// Checks that the recording may begin at a later segment.
+    /// Checks that the recording may begin at a later segment (spec 03 §3.9).
     fn check_detach(&self, recording: &RecordingDescriptor, new_start: i64) -> Result<(), Refusal> {
         let id = recording.recording_id;
-        let invalid = |reason: String| {
-            refusal(
-                ArchiveErrorCode::Generic,
-                format!("cannot detach recording {id} to {new_start}: {reason}"),
-            )
-        };
+        let invalid = |reason: String| refusal(ArchiveErrorCode::Generic, reason);
+        if new_start != recording.segment_base(new_start) {
+            return invalid(format!("invalid segment start: newStartPosition={new_start}"));
+        }
         let lowest =
             recording.segment_base(recording.start_position) + i64::from(recording.segment_file_length);
         if new_start < lowest {
-            return invalid(format!("the first segment that can begin it is at {lowest}"));
-        }
-        if new_start != recording.segment_base(new_start) {
-            return invalid(format!("segments begin at multiples of {}", recording.segment_file_length));
+            return invalid(format!("invalid detach: newStartPosition={new_start} lowerBound={lowest}"));
         }
         let end = self.active_position(id).unwrap_or(recording.stop_position);
         let highest = recording.segment_base(end);
         if new_start > highest {
-            return invalid(format!("the last segment begins at {highest}"));
+            return invalid(format!("invalid detach: in use, newStartPosition={new_start} upperBound={highest}"));
         }
-        let reads_below = |replay: &ReplaySession| {
+        let reads_below = |replay: &&ReplaySession| {
             replay.setup.recording.recording_id == id && replay.segment_position() < new_start
         };
-        if self.replays.iter().any(reads_below) {
-            return invalid("a replay reads a segment below".into());
+        match self.replays.iter().find(reads_below) {
+            None => Ok(()),
+            Some(replay) => invalid(format!(
+                "invalid detach: replay in progress - newStartPosition={new_start} upperBound={} streamId={}",
+                replay.segment_position(),
+                replay.setup.stream_id
+            )),
         }
-        Ok(())
     }
 
     pub(super) fn detach_segments(&mut self, recording_id: i64, new_start: i64) -> Result<(), Refusal> {
@@ -172,9 +171,6 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     ) -> Result<i64, Refusal> {
         let (from, to) = (source.recording_id, target.recording_id);
         let invalid = |reason: String| refusal(ArchiveErrorCode::Generic, format!("invalid migrate: {reason}"));
-        if from == to {
-            return invalid(format!("src and dst are the same recording {from}"));
-        }
         if self.is_active(from) || source.is_active() {
             return refusal(ArchiveErrorCode::Generic, format!("recording {from} is still active"));
         }
@@ -189,9 +185,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 return invalid(format!("src{what}={of_source} dst{what}={of_target}"));
             }
         }
-        let join = if source.stop_position == target.start_position {
+        let join = if from != to && source.stop_position == target.start_position {
             source.stop_position
-        } else if source.start_position == target.stop_position {
+        } else if from != to && source.start_position == target.stop_position {
             source.start_position
         } else {
             return invalid(format!(
