@@ -196,7 +196,7 @@ fn check_log<M: Memory, S: Storage>(
 }
 
 /// Adds the parameter that allocates an image's whole log only after authentication.
-fn with_hint(channel: &str) -> String {
+pub(crate) fn with_hint(channel: &str) -> String {
     match ChannelUri::parse(channel) {
         Ok(mut uri) => {
             uri.put_if_absent("log-allocation", "hint");

@@ -14,6 +14,8 @@ mod tokens;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use harrier_client::{Aeron, ClientError, Counter, Subscription};
 use harrier_ringbuf::assembly::FragmentAssembler;
@@ -140,6 +142,8 @@ pub struct Archive<M: Memory, S: Storage> {
     io: Io<S>,
     catalog: Catalog,
     catalog_file: FileId,
+    /// True once the archive serves clients.
+    ready: Arc<AtomicBool>,
     /// Damage that the start has found.
     warnings: Vec<String>,
     phase: Phase,
@@ -176,6 +180,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     /// True once the archive serves clients.
     pub fn is_ready(&self) -> bool {
         self.phase == Phase::Running
+    }
+
+    /// Returns a flag that becomes true once the archive serves clients, for the thread that does not run it.
+    pub fn ready_flag(&self) -> Arc<AtomicBool> {
+        self.ready.clone()
     }
 
     /// Id of the archive; -1 before it is ready and when it was not set.

@@ -559,12 +559,7 @@ impl ReplaySession {
         self.close(file, io);
     }
 
-    fn fail<S: Storage>(
-        &mut self,
-        failed: ReplayEvent,
-        io: &mut Io<S>,
-        event: &mut Option<ReplayEvent>,
-    ) {
+    fn fail<S: Storage>(&mut self, failed: ReplayEvent, io: &mut Io<S>, event: &mut Option<ReplayEvent>) {
         if let Stage::OpeningSeal { file, .. }
         | Stage::ReadingSeal { file, .. }
         | Stage::Checking { file, .. }

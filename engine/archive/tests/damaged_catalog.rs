@@ -59,7 +59,10 @@ fn one_damaged_entry_is_marked_and_reported_and_all_others_are_served() {
             let others: Vec<i64> = (0..3).filter(|id| *id != damaged as i64).collect();
             assert_eq!(listed(&mut world), others, "{what}");
             let errors = world.errors();
-            assert!(errors.len() == 1 && errors[0].contains(&format!("entry at offset {at} ")), "{what}: {errors:?}");
+            assert!(
+                errors.len() == 1 && errors[0].contains(&format!("entry at offset {at} ")),
+                "{what}: {errors:?}"
+            );
             assert_eq!(world.counter(type_id::ARCHIVE_ERROR_COUNT), 1, "{what}");
             // New recordings get new ids, and a grown entry moves what is behind it.
             let (id, _) = world.record(CHANNEL, 0..10);
@@ -76,7 +79,8 @@ fn one_damaged_entry_is_marked_and_reported_and_all_others_are_served() {
             let left: Vec<i64> = others.iter().copied().chain([3]).collect();
             assert_eq!(listed(&mut world), left, "{what}");
             assert_eq!(world.errors(), Vec::<String>::new(), "{what}: reported once");
-            let kept = Catalog::salvage(&std::fs::read(folder.join("archive.catalog")).unwrap(), None).unwrap();
+            let kept =
+                Catalog::salvage(&std::fs::read(folder.join("archive.catalog")).unwrap(), None).unwrap();
             assert!(kept.damage.is_empty() && kept.writes.is_empty(), "{what}: {:?}", kept.damage);
             let states = kept.catalog.entries().iter().filter(|entry| entry.state == RecordingState::Valid);
             assert_eq!(states.count(), 3, "{what}");

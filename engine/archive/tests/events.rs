@@ -30,7 +30,14 @@ fn recordings_announce_start_progress_and_stop() {
     let (mut started, mut positions, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
     world.until("the last event", |_| {
         subscription.poll(100, &mut |message, _| match RecordingEvent::decode(message).unwrap().unwrap() {
-            RecordingEvent::Started { recording_id, start_position, session_id, stream_id, channel, source_identity } => {
+            RecordingEvent::Started {
+                recording_id,
+                start_position,
+                session_id,
+                stream_id,
+                channel,
+                source_identity,
+            } => {
                 let texts = (channel.to_owned(), source_identity.to_owned());
                 started.push((recording_id, start_position, session_id, stream_id, texts));
             }

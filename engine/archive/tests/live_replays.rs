@@ -44,8 +44,8 @@ fn a_replay_follows_a_recording_that_is_still_empty() {
         }
         (accepted > 0).then_some(())
     });
-    let mut publication = world
-        .until("the publication", |world| world.aeron.exclusive_publication(publication_id).unwrap());
+    let mut publication =
+        world.until("the publication", |world| world.aeron.exclusive_publication(publication_id).unwrap());
     world.publish(&mut publication, 0..100, 200);
     world.until("the messages", |_| {
         let mut count = 0;

@@ -137,8 +137,11 @@ fn segments_are_detached_attached_and_deleted() {
         let request = world.client.start_position(&world.aeron, id).unwrap();
         world.ok(request)
     };
-    for (position, text) in [(SEGMENT + 64, "invalid segment start: newStartPosition="), (0, "lowerBound="), (4 * SEGMENT, "upperBound=")]
-    {
+    for (position, text) in [
+        (SEGMENT + 64, "invalid segment start: newStartPosition="),
+        (0, "lowerBound="),
+        (4 * SEGMENT, "upperBound="),
+    ] {
         let bad = world.client.detach_segments(&world.aeron, id, position).unwrap();
         let message = refused(&mut world, bad, 0);
         assert!(message.contains(text), "{message}");

@@ -9,7 +9,8 @@ use crate::rig::{CHANNEL, STREAM_ID, World, catalog_of, descriptor};
 
 #[test]
 fn refusals_answer_the_client_and_are_no_errors_of_the_archive() {
-    let mut world = World::new(|context| context.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into()));
+    let mut world =
+        World::new(|context| context.replication_channel = Some("aeron:udp?endpoint=127.0.0.1:0".into()));
     let (id, stop) = world.record(CHANNEL, 0..10);
     let World { aeron, client, .. } = &mut world;
     let (local, options) = (SourceLocation::Local, ReplayOptions::default());
@@ -79,7 +80,8 @@ fn a_recording_in_use_is_not_purged() {
 fn migrations_are_refused_in_the_words_of_the_released_archive() {
     let segment = 128_i64 << 10;
     let source = descriptor();
-    let target = RecordingDescriptor { start_position: 2 * segment, stop_position: 2 * segment + 64, ..descriptor() };
+    let target =
+        RecordingDescriptor { start_position: 2 * segment, stop_position: 2 * segment + 64, ..descriptor() };
     let inside = RecordingDescriptor { stop_position: segment + 64, ..descriptor() };
     let recordings = [
         source.clone(),

@@ -119,7 +119,10 @@ fn a_session_hears_only_the_image_that_opened_it() {
     assert_eq!(world.refused(request).0, 5);
     assert!(world.client.poll_answer().is_none());
     let errors = world.errors();
-    assert!(errors.len() == 1 && errors[0].starts_with("WARN: request of unknown control session"), "{errors:?}");
+    assert!(
+        errors.len() == 1 && errors[0].starts_with("WARN: request of unknown control session"),
+        "{errors:?}"
+    );
 }
 
 #[test]
@@ -152,7 +155,9 @@ fn recordings_are_counted_when_they_start() {
     world.signal(Signal::Start);
     let _second = world.publication("aeron:ipc?term-length=64k");
     let refusal = world.until("the refusal", |world| world.client.poll_answer());
-    assert!(matches!(refusal, ArchiveAnswer::Error { code: 8, correlation_id, .. } if correlation_id == start));
+    assert!(
+        matches!(refusal, ArchiveAnswer::Error { code: 8, correlation_id, .. } if correlation_id == start)
+    );
     assert_eq!(world.counter(type_id::ARCHIVE_RECORDING_SESSIONS), 1);
 }
 

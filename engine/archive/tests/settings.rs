@@ -99,7 +99,10 @@ fn invalid_settings_are_named() {
         ("id", "x"),
     ] {
         let error = apply(&[(name, value)]).unwrap_err();
-        assert!(error.starts_with("archive setting aeron.archive.") && error.contains(" must be "), "{error}");
+        assert!(
+            error.starts_with("archive setting aeron.archive.") && error.contains(" must be "),
+            "{error}"
+        );
     }
 }
 
@@ -118,7 +121,10 @@ fn the_mark_file_may_be_elsewhere_and_is_found_there() {
     let mark = ArchiveMark::read(&MappedMemory, &folder).unwrap().unwrap();
     assert_eq!(mark.path, elsewhere.join("archive-mark.dat"));
     assert_eq!(mark.events_channel, "aeron:udp?control-mode=dynamic|control=localhost:8030");
-    assert_eq!(std::fs::read_to_string(folder.join("archive-mark.lnk")).unwrap(), elsewhere.to_str().unwrap());
+    assert_eq!(
+        std::fs::read_to_string(folder.join("archive-mark.lnk")).unwrap(),
+        elsewhere.to_str().unwrap()
+    );
     drop(launch(false));
     assert!(!folder.join("archive-mark.lnk").exists());
     let mark = ArchiveMark::read(&MappedMemory, &folder).unwrap().unwrap();

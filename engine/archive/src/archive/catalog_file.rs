@@ -56,8 +56,9 @@ pub(super) fn open_catalog<S: Storage>(
     };
     let mut catalog = match recovered {
         _ if is_damaged && context.torn_tail == TornTail::Refuse => {
-            let Salvaged { catalog, writes, damage: found } = Catalog::salvage(&bytes, context.record_checksum)
-                .map_err(|error| ArchiveError::Catalog { path: path.clone(), error })?;
+            let Salvaged { catalog, writes, damage: found } =
+                Catalog::salvage(&bytes, context.record_checksum)
+                    .map_err(|error| ArchiveError::Catalog { path: path.clone(), error })?;
             for write in writes {
                 write_blocking(io, file, write)?;
             }

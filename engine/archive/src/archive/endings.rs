@@ -33,7 +33,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.write_stop(&setup, position, failure);
     }
 
-    pub(super) fn write_stop(&mut self, setup: &RecordingSetup, position: i64, failure: Option<RecordingFailure>) {
+    pub(super) fn write_stop(
+        &mut self,
+        setup: &RecordingSetup,
+        position: i64,
+        failure: Option<RecordingFailure>,
+    ) {
         let now_ms = self.now.epoch_ms;
         assert!(position >= setup.recording.start_position, "a recording ends behind its start");
         let write = self.catalog.update(setup.recording_id, |recording| {

@@ -245,7 +245,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
 fn encoded(control_session_id: i64, correlation_id: i64, request: ReplayRequest<'_>) -> Vec<u8> {
     let mut bytes = vec![0; REPLAY_REQUEST_LENGTH + request.channel.len()];
     let request = Request { control_session_id, correlation_id, body: RequestBody::Replay(request) };
-    let length = request.encode(&mut bytes).expect("the buffer has room for the fixed fields and the channel");
+    let length =
+        request.encode(&mut bytes).expect("the buffer has room for the fixed fields and the channel");
     bytes.truncate(length);
     bytes
 }

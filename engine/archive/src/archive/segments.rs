@@ -48,7 +48,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let end = self.active_position(id).unwrap_or(recording.stop_position);
         let highest = recording.segment_base(end);
         if new_start > highest {
-            return invalid(format!("invalid detach: in use, newStartPosition={new_start} upperBound={highest}"));
+            return invalid(format!(
+                "invalid detach: in use, newStartPosition={new_start} upperBound={highest}"
+            ));
         }
         let reads_below = |replay: &&ReplaySession| {
             replay.setup.recording.recording_id == id && replay.segment_position() < new_start
@@ -170,7 +172,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         target: &RecordingDescriptor,
     ) -> Result<i64, Refusal> {
         let (from, to) = (source.recording_id, target.recording_id);
-        let invalid = |reason: String| refusal(ArchiveErrorCode::Generic, format!("invalid migrate: {reason}"));
+        let invalid =
+            |reason: String| refusal(ArchiveErrorCode::Generic, format!("invalid migrate: {reason}"));
         if self.is_active(from) || source.is_active() {
             return refusal(ArchiveErrorCode::Generic, format!("recording {from} is still active"));
         }

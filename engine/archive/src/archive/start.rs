@@ -1,5 +1,8 @@
 //! Starting: directory, catalog, driver, counters, control streams (spec 03 §4.5, §6.1).
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, key};
@@ -48,6 +51,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let context_seed = context.seed;
         let first_session_id = i64::from(Rng::new(context.seed).next_i32() & i32::MAX);
         Ok(Self {
+            ready: Arc::default(),
             warnings: damage,
             phase: Phase::Connecting { deadline_ns: now.ns + context.driver_timeout_ns },
             archive_id: context.archive_id.unwrap_or(-1),
@@ -173,6 +177,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             self.phase = Phase::Running;
             self.add_to(ERRORS, self.warnings.len() as i64);
             self.mark.signal_ready(&self.now);
+            self.ready.store(true, Ordering::Release);
         }
         Ok(1)
     }

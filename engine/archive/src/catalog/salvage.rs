@@ -1,8 +1,8 @@
 //! Reading a catalog with damaged entries: they are set aside, all others are served (spec 03 §4.3).
 
 use super::{
-    Catalog, CatalogEntry, CatalogError, CatalogWrite, Checksum, HEADER_LENGTH, RecordingState, check_positions,
-    int, read_entry, read_header,
+    Catalog, CatalogEntry, CatalogError, CatalogWrite, Checksum, HEADER_LENGTH, RecordingState,
+    check_positions, int, read_entry, read_header,
 };
 use crate::descriptor::{ALIGNMENT, ENTRY_HEADER_LENGTH};
 
@@ -44,12 +44,14 @@ impl Catalog {
     /// A damaged header: it may belong to another version of the format.
     pub fn salvage(bytes: &[u8], checksum: Option<Checksum>) -> Result<Salvaged, CatalogError> {
         let next = read_header(bytes)?;
-        let mut reader = Reader { bytes, next, entries: Vec::new(), unreadable: Vec::new(), damage: Vec::new() };
+        let mut reader =
+            Reader { bytes, next, entries: Vec::new(), unreadable: Vec::new(), damage: Vec::new() };
         let mut writes = reader.read();
         writes.extend(reader.check_last()?);
         let Reader { entries, mut unreadable, damage, .. } = reader;
         for frame in &mut unreadable {
-            let id_at = |entry: &CatalogEntry| (entry.offset > frame.offset).then_some(entry.descriptor.recording_id);
+            let id_at =
+                |entry: &CatalogEntry| (entry.offset > frame.offset).then_some(entry.descriptor.recording_id);
             frame.before = entries.iter().find_map(id_at).unwrap_or(i64::MAX);
         }
         let last = entries.last().map_or(-1, |entry| entry.descriptor.recording_id);
@@ -146,7 +148,9 @@ impl Reader<'_> {
         let id = entry.descriptor.recording_id;
         // Of two entries out of order the first one is wrong when the second fits without it.
         match follows {
-            Some(next) if next.descriptor.recording_id <= id => Err(format!("recording id {id} does not ascend")),
+            Some(next) if next.descriptor.recording_id <= id => {
+                Err(format!("recording id {id} does not ascend"))
+            }
             _ => Ok(entry),
         }
     }

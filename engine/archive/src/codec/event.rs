@@ -73,16 +73,21 @@ impl<'a> RecordingEvent<'a> {
     /// A buffer that is too small.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, SbeError> {
         match *self {
-            Self::Started { recording_id, start_position, session_id, stream_id, channel, source_identity } => {
-                Encoder::new(buffer, header(101, 24))
-                    .i64(0, recording_id)
-                    .i64(8, start_position)
-                    .i32(16, session_id)
-                    .i32(20, stream_id)
-                    .text(channel)
-                    .text(source_identity)
-                    .finish()
-            }
+            Self::Started {
+                recording_id,
+                start_position,
+                session_id,
+                stream_id,
+                channel,
+                source_identity,
+            } => Encoder::new(buffer, header(101, 24))
+                .i64(0, recording_id)
+                .i64(8, start_position)
+                .i32(16, session_id)
+                .i32(20, stream_id)
+                .text(channel)
+                .text(source_identity)
+                .finish(),
             Self::Progress { recording_id, start_position, position } => {
                 Encoder::new(buffer, header(102, 24))
                     .i64(0, recording_id)

@@ -82,7 +82,9 @@ impl Setting<'_> {
                 let size = parse_size(text).and_then(|size| u64::try_from(size).ok());
                 (put(*target, size), LENGTH_RULE)
             }
-            Self::Time(target) => (put(*target, parse_duration_ns(text)), "must be a time such as 10s or 200ms"),
+            Self::Time(target) => {
+                (put(*target, parse_duration_ns(text)), "must be a time such as 10s or 200ms")
+            }
             Self::Level(target) => {
                 let level = text.parse().ok().and_then(SyncLevel::from_level);
                 (put(*target, level), "must be 0, 1 or 2")
@@ -206,7 +208,8 @@ impl ArchiveContext {
     /// Formats the effective configuration: one line for each setting, by its name.
     pub fn printed(&self) -> String {
         let mut context = self.clone();
-        let mut text = format!("aeron_archive_context {{\n    aeron.dir={}\n", self.aeron_directory.display());
+        let mut text =
+            format!("aeron_archive_context {{\n    aeron.dir={}\n", self.aeron_directory.display());
         let is_enabled = self.control_channel.is_some();
         for (name, setting) in context.settings() {
             let _infallible = writeln!(text, "    aeron.archive.{name}={}", setting.text());

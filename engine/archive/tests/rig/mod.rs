@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use harrier_archive::catalog::{Catalog, CatalogWrite};
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext, ReplayOptions};
 use harrier_archive::codec::Signal;
-use harrier_archive::catalog::{Catalog, CatalogWrite};
 use harrier_archive::{Archive, ArchiveContext, ArchiveMark, RecordingDescriptor, SourceLocation};
 use harrier_client::{Aeron, Context, ExclusivePublication};
 use harrier_driver::context::DriverContext;
