@@ -135,14 +135,16 @@ impl Catalog {
         }
     }
 
-    /// Reads a catalog file for a tool. Accepts invalid positions so that a verification can report them.
+    /// Reads a catalog file for a tool. Accepts invalid positions so that a verification can report them, and sets
+    /// entries that cannot be read aside ([`unreadable`](Self::unreadable)).
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn inspect(bytes: &[u8]) -> Result<Self, CatalogError> {
-        match Self::read_entries(bytes, None, &|_| Ok(()))? {
-            (catalog, None) => Ok(catalog),
-            (_, Some(damaged)) => Err(damaged.error),
+        match Self::read_entries(bytes, None, &|_| Ok(())) {
+            Ok((catalog, None)) if !catalog.hides_entries(bytes) => Ok(catalog),
+            Ok(_) | Err(CatalogError::Entry { .. }) => Ok(Self::salvage(bytes, None)?.catalog),
+            Err(error) => Err(error),
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Unreadable {
     pub(super) offset: usize,
     /// The whole entry.
     pub(super) bytes: Vec<u8>,
+    /// Reason why it cannot be read.
+    reason: String,
     /// Recording ids before and after the entry; its own is between them.
     after: i64,
     before: i64,
@@ -60,6 +62,11 @@ impl Catalog {
         let next_recording_id = next.max(last + 1 + behind);
         let catalog = Catalog { entries, unreadable, next_recording_id, capacity: bytes.len(), checksum };
         Ok(Salvaged { catalog, writes, damage })
+    }
+
+    /// Entries that cannot be read. They are INVALID, and their bytes are kept.
+    pub fn unreadable(&self) -> impl Iterator<Item = Damage> {
+        self.unreadable.iter().map(|frame| Damage { offset: frame.offset, reason: frame.reason.clone() })
     }
 
     /// True when the recording's entry may be one of the unreadable ones.
@@ -195,10 +202,10 @@ impl Reader<'_> {
             bytes[4..8].copy_from_slice(&(RecordingState::Invalid as i32).to_le_bytes());
             if bytes[..8] != before {
                 write = Some(CatalogWrite { offset: offset as u64, bytes: bytes[..8].to_vec() });
-                self.damage.push(Damage { offset, reason });
+                self.damage.push(Damage { offset, reason: reason.clone() });
             }
         }
-        self.unreadable.push(Unreadable { offset, bytes, after, before: i64::MAX });
+        self.unreadable.push(Unreadable { offset, bytes, reason, after, before: i64::MAX });
         write
     }
 }
