@@ -14,7 +14,7 @@ use crate::checksum::{Checksum, frame_length, is_padding};
 use crate::codec::ArchiveErrorCode;
 use crate::descriptor::RecordingDescriptor;
 use crate::io::{Io, Ticket, Transfer};
-use crate::seal::SegmentSeal;
+use crate::seal::{BadFrame, SegmentSeal};
 use crate::segment;
 
 /// A counter that limits a replay.
@@ -509,10 +509,8 @@ impl ReplaySession {
             self.stage = Stage::Idle(file);
             return 1;
         }
-        let message = format!(
-            "no frame at position {} of recording {}",
-            self.position, self.setup.recording.recording_id
-        );
+        let offset = (self.position - self.file_base) as usize;
+        let message = self.describe(&BadFrame { offset, reason: "it has no length" });
         self.fail_file(file, ReplayEvent::fault(message), io, event);
         1
     }
@@ -532,8 +530,9 @@ impl ReplaySession {
             if let Some(checksum) = self.setup.checksum {
                 let stored = i32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]);
                 if stored != checksum.of_frame(frame) && stored != session_id {
-                    let position = self.position + (end - self.offered) as i64;
-                    return Err(format!("checksum mismatch at position {position}"));
+                    let offset = self.read_offset + end;
+                    let reason = "it does not match its checksum";
+                    return Err(self.describe(&BadFrame { offset, reason }));
                 }
             }
             frame[12..16].copy_from_slice(&session_id.to_le_bytes());

@@ -3,6 +3,7 @@
 
 mod damaged_catalog;
 mod events;
+mod flips;
 mod golden;
 mod live_replays;
 mod recording;

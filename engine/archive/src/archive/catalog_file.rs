@@ -67,11 +67,24 @@ pub(super) fn open_catalog<S: Storage>(
         }
         recovered => recovered?,
     };
-    for (recording_id, found) in check_seals(context, io, &catalog, was_ours)? {
+    let mut unconfirmed = check_checksums(context, &catalog, &bytes);
+    if !was_ours {
+        // Aeron's archive leaves wrong checksums behind a recovery, so they count from now on.
+        for (recording_id, _) in unconfirmed.drain(..) {
+            if let Some(write) = catalog.update(recording_id, |_| ()) {
+                write_blocking(io, file, write)?;
+            }
+        }
+    }
+    unconfirmed.extend(check_seals(context, io, &catalog, was_ours)?);
+    for (recording_id, found) in unconfirmed {
         if let Some(write) = catalog.invalidate(recording_id) {
             write_blocking(io, file, write)?;
         }
-        damage.push(describe(&path, &found));
+        let text = describe(&path, &found);
+        if !damage.contains(&text) {
+            damage.push(text);
+        }
     }
     if let Some(write) = catalog.clear_rest(&bytes) {
         write_blocking(io, file, write)?;
@@ -96,6 +109,20 @@ pub(super) fn open_catalog<S: Storage>(
     }
     sync_blocking(io, file, context)?;
     Ok(OpenedCatalog { catalog, file, damage })
+}
+
+/// Finds the valid entries that their checksums do not confirm. The archive of a node recovers them
+/// ([`may_be_torn`]), so only an archive on its own asks.
+fn check_checksums(context: &ArchiveContext, catalog: &Catalog, bytes: &[u8]) -> Vec<(i64, Damage)> {
+    if context.torn_tail == TornTail::Cut || context.record_checksum.is_none() {
+        return Vec::new();
+    }
+    let entries = catalog.entries().iter().filter(|entry| entry.state == RecordingState::Valid);
+    let wrong = entries.filter(|entry| entry.checksum != 0 && !entry.is_confirmed(bytes));
+    let reason = "it does not match its checksum".to_owned();
+    wrong
+        .map(|entry| (entry.descriptor.recording_id, Damage { offset: entry.offset, reason: reason.clone() }))
+        .collect()
 }
 
 /// Describes a damaged entry for the error log.
