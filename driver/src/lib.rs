@@ -32,6 +32,7 @@ mod network_publication;
 mod network_tests;
 mod params;
 mod port_manager;
+pub mod program;
 mod publication_image;
 mod receiver;
 mod resolver;

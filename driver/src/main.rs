@@ -1,31 +1,40 @@
 //! `harrier-driver`, a media driver as a separate process (spec 02 §6.3).
 #![forbid(unsafe_code)]
 
-mod command_line;
-
-use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use harrier_driver::context::{DriverContext, ThreadingMode};
-use harrier_driver::{Driver, ExecutorMode, PreviousError, StartError, heartbeat_age_ms};
+use harrier_driver::program::{
+    Arguments, CommandLine, Signals, Wish, failure, invalid, meaning, save_errors, say, warn,
+};
+use harrier_driver::{Driver, ExecutorMode, StartError, heartbeat_age_ms};
 use harrier_platform::{
     HostTransport, MappedMemory, SystemClock, default_aeron_directory, pin_current_thread,
 };
-use harrier_ringbuf::date::Date;
 use harrier_ringbuf::{Clock, MemoryError, Now, TransportError};
 
-use command_line::{Arguments, Wish};
+const HELP: &str = "\
+harrier-driver: an Aeron-compatible media driver
 
-/// Interval at which the main thread checks for a signal.
-const SIGNAL_PERIOD: Duration = Duration::from_millis(20);
+usage: harrier-driver [-v] [--ready] [-Dname=value]... [properties-file or file:// or http:// URL]...
+
+  -Dname=value   sets a setting, e.g. -Daeron.threading.mode=SHARED; overrides AERON_* variables
+  --ready        prints one line of JSON once clients can connect
+  -v             prints the version
+
+Settings are Aeron's: see tuning.md. The driver runs until SIGINT or SIGTERM, whose number is then its exit code, or until an
+allowed terminate command, with exit code 0.
+
+example: harrier-driver --ready -Daeron.dir=/dev/shm/aeron-demo -Daeron.threading.mode=SHARED
+";
+
+const READY: &str = "--ready";
+const UNKNOWN: &str = "generic error, see message";
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_else(|| "harrier-driver".into());
-    let outcome = match command_line::parse(&program, words) {
+    let outcome = match (CommandLine { program: &program, help: HELP, flags: &[READY] }).parse(words) {
         Ok(Wish::Print(text)) => {
             say(&text);
             return ExitCode::SUCCESS;
@@ -42,34 +51,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes to standard output. It is no error when nobody reads it.
-fn say(text: &str) {
-    let mut output = std::io::stdout().lock();
-    let _nobody_listens = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-}
-
-/// Writes a line to standard error. It is no error when nobody reads it.
-fn warn(line: &str) {
-    let _nobody_listens = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// Formats an error as Aeron's driver does: a code with its meaning, then place and text.
-macro_rules! failure {
-    ($stage:literal, $code:expr, $meaning:expr, $text:expr) => {
-        format!("ERROR: {} ({}) {}\n[run, {}:{}] {}", $stage, $code, $meaning, file!(), line!(), $text)
-    };
-}
-
-fn invalid(stage: &str, error: &dyn std::fmt::Display) -> String {
-    let (file, line) = (file!(), line!());
-    format!("ERROR: {stage} (22) Invalid argument\n[run, {file}:{line}] {error}")
-}
-
-/// Returns the system's text of an error, without its number.
-fn meaning(error: &std::io::Error) -> String {
-    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
-}
-
 fn refused(context: &DriverContext, error: &StartError) -> String {
     let system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     match error {
@@ -83,13 +64,13 @@ fn refused(context: &DriverContext, error: &StartError) -> String {
         ),
         StartError::Setting(error) => invalid("driver init", error),
         StartError::Memory(MemoryError::Space { .. }) => {
-            failure!("driver init", 28, "No space left on device", error)
+            failure("driver init", 28, "No space left on device", error)
         }
         other => match system {
             Some(source) => {
-                failure!("driver init", source.raw_os_error().unwrap_or(-1), meaning(source), other)
+                failure("driver init", source.raw_os_error().unwrap_or(-1), &meaning(source), other)
             }
-            None => failure!("driver init", -1, "generic error, see message", other),
+            None => failure("driver init", -1, UNKNOWN, other),
         },
     }
 }
@@ -109,30 +90,23 @@ fn run(arguments: Arguments) -> Result<u8, String> {
         (ThreadingMode::Invoker, _) | (_, false) => ExecutorMode::Inline,
         _ => ExecutorMode::Queued,
     };
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_usize(number, signal.clone(), number as usize).map_err(|error| {
-            failure!("context init", error.raw_os_error().unwrap_or(-1), meaning(&error), "signal handler")
-        })?;
-    }
+    let signals = Signals::catch().map_err(|error| {
+        failure("context init", error.raw_os_error().unwrap_or(-1), &meaning(&error), &"signal handler")
+    })?;
     warn_if_exists(&context, &now);
     let transport = HostTransport::new(&context.transport)
-        .map_err(|error: TransportError| failure!("context init", -1, "generic error, see message", error))?;
+        .map_err(|error: TransportError| failure("context init", -1, UNKNOWN, &error))?;
     let driver = Driver::build(context.clone(), MappedMemory, transport, mode, &now)
         .map_err(|error| refused(&context, &error))?;
     if context.print_configuration {
         say(&context.printed());
     }
-    save_errors(&context, &driver.previous_errors, now.epoch_ms);
+    save_errors(&context.directory, &driver.previous_errors, now.epoch_ms);
     let running = driver.launch(clock, pin_current_thread).map_err(|error| {
-        failure!(
-            "driver start",
-            error.raw_os_error().unwrap_or(-1),
-            meaning(&error),
-            "no thread for an agent"
-        )
+        let code = error.raw_os_error().unwrap_or(-1);
+        failure("driver start", code, &meaning(&error), &"no thread for an agent")
     })?;
-    if arguments.prints_ready {
+    if arguments.has(READY) {
         let directory = context.directory.display().to_string();
         say(&format!(
             "{{\"ready\":true,\"aeron_dir\":{directory:?},\"threading_mode\":\"{}\",\"pid\":{}}}\n",
@@ -140,17 +114,10 @@ fn run(arguments: Arguments) -> Result<u8, String> {
             std::process::id()
         ));
     }
-    while signal.load(Ordering::Relaxed) == 0 && !running.is_ending() {
-        rest();
-    }
+    signals.wait(|| running.is_ending());
     say("Shutting down driver...\n");
-    running.stop().map_err(|error| failure!("driver close", -1, "generic error, see message", error))?;
-    Ok(u8::try_from(signal.load(Ordering::Relaxed)).unwrap_or(u8::MAX))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the main thread only waits for signals")]
-fn rest() {
-    std::thread::sleep(SIGNAL_PERIOD);
+    running.stop().map_err(|error| failure("driver close", -1, UNKNOWN, &error))?;
+    Ok(signals.number())
 }
 
 fn warn_if_exists(context: &DriverContext, now: &Now) {
@@ -160,20 +127,5 @@ fn warn_if_exists(context: &DriverContext, now: &Now) {
     warn(&format!("WARNING: {} exists", context.directory.display()));
     if let Some(age_ms) = heartbeat_age_ms(&MappedMemory, &context.directory, now) {
         warn(&format!("INFO: Aeron driver heartbeat is {age_ms} ms old"));
-    }
-}
-
-/// Saves the errors of the previous driver next to the directory, in the form of the released driver (spec 02 §5.14).
-fn save_errors(context: &DriverContext, errors: &[PreviousError], epoch_ms: i64) {
-    if errors.is_empty() {
-        return;
-    }
-    let name = context.directory.file_name().unwrap_or_default().to_string_lossy();
-    let date = Date::of(epoch_ms).in_file_name();
-    let path = context.directory.with_file_name(format!("{name}-{date}-error.log"));
-    let text: String = errors.iter().map(|error| format!("\n{error}\n")).collect();
-    match std::fs::write(&path, format!("{text}\n{} distinct errors observed.\n", errors.len())) {
-        Ok(()) => warn(&format!("WARNING: Existing errors saved to: {}", path.display())),
-        Err(error) => warn(&format!("WARNING: cannot save existing errors to {}: {error}", path.display())),
     }
 }

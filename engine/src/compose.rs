@@ -65,8 +65,22 @@ impl PartContexts {
 }
 
 /// Settings that the node's own context determines.
-const OF_THE_NODE: [&str; 8] = [
+const OF_THE_NODE: [&str; 22] = [
     "aeron.dir",
+    "aeron.archive.dir",
+    "aeron.archive.dir.delete.on.start",
+    "aeron.archive.mark.file.dir",
+    "aeron.archive.control.channel",
+    "aeron.archive.control.channel.enabled",
+    "aeron.archive.control.stream.id",
+    "aeron.archive.local.control.channel",
+    "aeron.archive.local.control.stream.id",
+    "aeron.archive.segment.file.length",
+    "aeron.archive.file.sync.level",
+    "aeron.archive.catalog.file.sync.level",
+    "aeron.archive.record.checksum",
+    "aeron.archive.replay.checksum",
+    "aeron.archive.authenticator.supplier",
     "aeron.cluster.dir",
     "aeron.cluster.services.dir",
     "aeron.cluster.id",
@@ -182,7 +196,7 @@ fn check_log<M: Memory, S: Storage>(
 }
 
 /// Adds the parameter that allocates an image's whole log only after authentication.
-fn with_hint(channel: &str) -> String {
+pub(crate) fn with_hint(channel: &str) -> String {
     match ChannelUri::parse(channel) {
         Ok(mut uri) => {
             uri.put_if_absent("log-allocation", "hint");

@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod archive_node;
 mod cluster_client;
 pub mod compose;
 mod fused;
@@ -23,6 +24,7 @@ mod node;
 mod service_node;
 pub mod services;
 
+pub use archive_node::{ArchiveNode, ArchiveNodeContext};
 pub use cluster_client::{BlockingClientError, BlockingClusterClient};
 pub use harrier_cluster::control::ClusterCommand;
 pub use harrier_driver::configuration::Properties;

@@ -391,7 +391,7 @@ fn container(
         .map_err(|error| error.to_string())
 }
 
-fn background(name: &str, agent: Box<dyn Agent + Send>) -> std::io::Result<AgentRunner> {
+pub(crate) fn background(name: &str, agent: Box<dyn Agent + Send>) -> std::io::Result<AgentRunner> {
     AgentRunner::start(name, move || {
         let idle = IdleStrategy::Sleep { period_ns: 1_000_000 };
         let thread = SharedThread::new(Box::new(ThreadPace::new(SystemClock, idle)), Box::new(|_, _| ()));

@@ -1,6 +1,7 @@
 //! Integration tests of whole nodes and leases, as a program embeds them.
 
 mod abuse;
+mod archive_process;
 mod directories;
 mod examples;
 mod lease_clients;

@@ -1,6 +1,9 @@
 //! The archive: one agent that records streams and replays them (spec 03).
 
 mod catalog_file;
+mod deletions;
+mod endings;
+mod events;
 mod recordings;
 mod replays;
 mod replications;
@@ -11,6 +14,8 @@ mod tokens;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use harrier_client::{Aeron, ClientError, Counter, Subscription};
 use harrier_ringbuf::assembly::FragmentAssembler;
@@ -25,14 +30,17 @@ use crate::catalog::{Catalog, CatalogError, CatalogWrite};
 use crate::codec::Request;
 use crate::context::{ArchiveContext, InvalidSetting, SyncLevel};
 use crate::io::{Io, Ticket};
-use crate::mark_file::{MarkFile, MarkFileError};
+use crate::mark_file::{MarkFile, MarkFileError, PreviousError};
 use crate::recorder::RecordingSession;
 use crate::recovery::RecoveryError;
 use crate::replay::ReplaySession;
 use crate::replication::Replication;
 use crate::session::{ControlSession, SessionState};
 use crate::task::FileTask;
-use recordings::{EndingRecording, RecordingSubscription, SpaceCheck, StartingRecording};
+use endings::EndingRecording;
+use events::RecordingEvents;
+use recordings::{RecordingSubscription, SpaceCheck, StartingRecording};
+use replays::WaitingReplay;
 use start::Phase;
 use tokens::ReplayToken;
 
@@ -123,8 +131,6 @@ const CYCLE_TIME_EXCEEDED: usize = 5;
 const CONTROL_REFUSED: usize = 6;
 /// First of the recorder's counters: longest write, bytes, time. The replayer's follow.
 const TRANSFERS: usize = 7;
-/// Duty cycles longer than this are counted, ns.
-const CYCLE_THRESHOLD_NS: i64 = 100_000_000;
 
 /// An archive: conductor, recorder and replayer as one agent.
 ///
@@ -136,6 +142,10 @@ pub struct Archive<M: Memory, S: Storage> {
     io: Io<S>,
     catalog: Catalog,
     catalog_file: FileId,
+    /// True once the archive serves clients.
+    ready: Arc<AtomicBool>,
+    /// Damage that the start has found.
+    warnings: Vec<String>,
     phase: Phase,
     aeron: Option<Aeron>,
     archive_id: i64,
@@ -144,8 +154,11 @@ pub struct Archive<M: Memory, S: Storage> {
     last_cycle_ns: Option<i64>,
     counters: ArchiveCounters,
     control: Vec<ControlStream>,
+    events: Option<RecordingEvents>,
     incoming: VecDeque<Incoming>,
     sessions: Vec<ControlSession>,
+    /// Commands in progress that reject the images of aborted sessions.
+    rejections: Vec<i64>,
     next_session_id: i64,
     subscriptions: Vec<RecordingSubscription>,
     space_checks: Vec<SpaceCheck>,
@@ -153,6 +166,7 @@ pub struct Archive<M: Memory, S: Storage> {
     recordings: Vec<RecordingSession>,
     ending: Vec<EndingRecording>,
     replays: Vec<ReplaySession>,
+    waiting_replays: Vec<WaitingReplay>,
     next_replay: i64,
     replications: Vec<Replication>,
     replay_tokens: Vec<ReplayToken>,
@@ -168,6 +182,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.phase == Phase::Running
     }
 
+    /// Returns a flag that becomes true once the archive serves clients, for the thread that does not run it.
+    pub fn ready_flag(&self) -> Arc<AtomicBool> {
+        self.ready.clone()
+    }
+
     /// Id of the archive; -1 before it is ready and when it was not set.
     pub fn archive_id(&self) -> i64 {
         self.archive_id
@@ -176,6 +195,16 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     /// Returns the catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// Descriptions of the damage that the start has found; the error log holds them too.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Errors that the last archive on this directory recorded. The mark file no longer holds them.
+    pub fn previous_errors(&self) -> &[PreviousError] {
+        &self.mark.previous_errors
     }
 
     fn aeron(&mut self) -> &mut Aeron {
@@ -209,7 +238,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         if let Some(counter) = self.counters.ready.get(MAX_CYCLE_TIME) {
             counter.propose_max(cycle_ns);
         }
-        if cycle_ns > CYCLE_THRESHOLD_NS {
+        if cycle_ns > self.context.conductor_cycle_threshold_ns {
             self.add_to(CYCLE_TIME_EXCEEDED, 1);
         }
     }
@@ -245,6 +274,16 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         };
         tickets.push(self.io.submit(Operation::Sync { file, level }));
         CatalogTicket(tickets)
+    }
+
+    /// Makes the catalog survive a crash of the machine, whatever its sync level. Blocks, so only the closing archive
+    /// calls it.
+    fn sync_catalog(&mut self) {
+        self.io.poll();
+        let sync = Operation::Sync { file: self.catalog_file, level: FileSync::All };
+        if let Err(error) = self.io.blocking(sync) {
+            self.record_error(&error.to_string());
+        }
     }
 
     /// True once all writes have finished; failures are recorded.
@@ -327,6 +366,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         work_count += self.continue_listings();
         while let Some(index) = self.sessions.iter().position(|session| session.state == SessionState::Done) {
             let mut session = self.sessions.swap_remove(index);
+            if let Some(reason) = session.abort_reason.take() {
+                self.reject_client(&session, &reason);
+            }
             self.replay_tokens.retain(|token| token.control_session_id != session.id);
             session.close();
             self.add_to(CONTROL_SESSIONS, -1);
@@ -334,15 +376,39 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         work_count
     }
 
+    /// Warns that the archive has ended a session, and rejects the image of its client, which so learns the reason.
+    fn reject_client(&mut self, session: &ControlSession, reason: &str) {
+        let text = format!("WARN: controlSessionId={} terminated: {reason}", session.id);
+        self.mark.errors.record(self.now.epoch_ms, &text);
+        let id = session.image_correlation_id;
+        let mut images = self
+            .control
+            .iter_mut()
+            .filter_map(|stream| stream.subscription.as_mut())
+            .flat_map(|subscription| subscription.images());
+        let Some(position) = images.find(|image| image.correlation_id() == id).map(|image| image.position())
+        else {
+            return;
+        };
+        if let Ok(command_id) = self.aeron().reject_image(id, position, reason) {
+            self.rejections.push(command_id);
+        }
+    }
+
+    /// Forgets the rejections that the driver has carried out or refused.
+    fn take_rejections(&mut self) {
+        let Some(aeron) = &mut self.aeron else { return };
+        self.rejections.retain(|id| matches!(aeron.command_done(*id), Ok(false)));
+    }
+
     /// Ends sessions whose client image is gone.
     fn check_images(&mut self) {
         for session in &mut self.sessions {
-            let id = session.image_session_id;
+            let id = session.image_correlation_id;
             let is_there = self.control.iter_mut().any(|stream| {
-                stream
-                    .subscription
-                    .as_mut()
-                    .is_some_and(|subscription| subscription.image_by_session_id(id).is_some())
+                stream.subscription.as_mut().is_some_and(|subscription| {
+                    subscription.images().iter().any(|image| image.correlation_id() == id)
+                })
             });
             if !is_there {
                 session.state = SessionState::Done;
@@ -382,6 +448,7 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
         work_count += self.take_requests();
         self.check_images();
         work_count += self.serve_sessions();
+        self.take_rejections();
         work_count += self.serve_replications();
         work_count += self.serve_recordings();
         work_count += self.serve_replays();
@@ -404,6 +471,7 @@ impl<M: Memory, S: Storage> Agent for Archive<M, S> {
         for session in &mut self.sessions {
             session.close();
         }
+        self.sync_catalog();
         if let Some(aeron) = &mut self.aeron {
             aeron.close();
         }

@@ -2,12 +2,16 @@
 //!
 //! The file is kept whole in memory; every change names the bytes to write, and the caller submits them.
 
+mod salvage;
+
 use harrier_protocol::semantic_version_major;
 use harrier_ringbuf::planted::{Bug, is_planted};
 use thiserror::Error;
 
 use crate::checksum::Checksum;
 use crate::descriptor::{ALIGNMENT, ENTRY_HEADER_LENGTH, RecordingDescriptor};
+use salvage::Unreadable;
+pub use salvage::{Damage, Salvaged};
 
 /// Name of the catalog file.
 pub const CATALOG_FILE: &str = "archive.catalog";
@@ -99,6 +103,8 @@ pub struct DamagedEntry {
 #[derive(Debug, Clone)]
 pub struct Catalog {
     entries: Vec<CatalogEntry>,
+    /// Entries that cannot be read, by ascending offset. Their bytes are kept.
+    unreadable: Vec<Unreadable>,
     next_recording_id: i64,
     capacity: usize,
     checksum: Option<Checksum>,
@@ -109,6 +115,7 @@ impl Catalog {
     pub fn create(capacity: usize, checksum: Option<Checksum>) -> (Self, CatalogWrite) {
         let catalog = Self {
             entries: Vec::new(),
+            unreadable: Vec::new(),
             next_recording_id: 0,
             capacity: capacity.max(HEADER_LENGTH),
             checksum,
@@ -128,14 +135,16 @@ impl Catalog {
         }
     }
 
-    /// Reads a catalog file for a tool. Accepts invalid positions so that a verification can report them.
+    /// Reads a catalog file for a tool. Accepts invalid positions so that a verification can report them, and sets
+    /// entries that cannot be read aside ([`unreadable`](Self::unreadable)).
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn inspect(bytes: &[u8]) -> Result<Self, CatalogError> {
-        match Self::read_entries(bytes, None, &|_| Ok(()))? {
-            (catalog, None) => Ok(catalog),
-            (_, Some(damaged)) => Err(damaged.error),
+        match Self::read_entries(bytes, None, &|_| Ok(())) {
+            Ok((catalog, None)) if !catalog.hides_entries(bytes) => Ok(catalog),
+            Ok(_) | Err(CatalogError::Entry { .. }) => Ok(Self::salvage(bytes, None)?.catalog),
+            Err(error) => Err(error),
         }
     }
 
@@ -156,17 +165,7 @@ impl Catalog {
         checksum: Option<Checksum>,
         check: &dyn Fn(&RecordingDescriptor) -> Result<(), String>,
     ) -> Result<(Self, Option<DamagedEntry>), CatalogError> {
-        if bytes.len() < HEADER_LENGTH {
-            return Err(CatalogError::Short(bytes.len()));
-        }
-        let version = int(bytes, 0);
-        if semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
-            return Err(CatalogError::Version(version));
-        }
-        let alignment = int(bytes, 16);
-        if alignment != ALIGNMENT as i32 {
-            return Err(CatalogError::Header { field: "alignment", value: i64::from(alignment) });
-        }
+        let next = read_header(bytes)?;
         let mut entries: Vec<CatalogEntry> = Vec::new();
         let mut offset = HEADER_LENGTH;
         let mut damage = None;
@@ -184,20 +183,24 @@ impl Catalog {
             }
         }
         let after_last = entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
-        let next = long(bytes, 8);
+        let capacity = bytes.len();
+        let unreadable = Vec::new();
         if let Some(error) = damage {
             // Only the entry being added at the crash may be damaged; the header may or may not count it.
-            if next > after_last + 1 {
+            if next > after_last + 1 || has_entry_behind(bytes, offset) {
                 return Err(error);
             }
-            let catalog = Self { entries, next_recording_id: after_last, capacity: bytes.len(), checksum };
+            let catalog = Self { entries, unreadable, next_recording_id: after_last, capacity, checksum };
+            if !(next == 0 || catalog.may_be_newer_than_header(next)) {
+                return Err(error);
+            }
             return Ok((catalog, Some(DamagedEntry { recording_id: after_last, error })));
         }
         let next_recording_id = match next {
             0 => after_last,
             next => next.max(after_last),
         };
-        let catalog = Self { entries, next_recording_id, capacity: bytes.len(), checksum };
+        let catalog = Self { entries, unreadable, next_recording_id, capacity, checksum };
         if !(next == 0 || catalog.may_be_newer_than_header(next)) {
             return Err(CatalogError::Header { field: "nextRecordingId", value: next });
         }
@@ -223,6 +226,13 @@ impl Catalog {
         let rest = bytes.get(end..)?;
         let last = rest.iter().rposition(|byte| *byte != 0)?;
         Some(CatalogWrite { offset: end as u64, bytes: vec![0; last + 1] })
+    }
+
+    /// True when the file has bytes behind the last entry and its header counts more entries: the length of an entry is
+    /// damaged.
+    pub(crate) fn hides_entries(&self, bytes: &[u8]) -> bool {
+        let after_last = self.entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
+        self.next_recording_id > after_last && self.clear_rest(bytes).is_some()
     }
 
     /// All entries in any state, by ascending recording id.
@@ -289,7 +299,8 @@ impl Catalog {
     }
 
     fn end(&self) -> usize {
-        self.entries.last().map_or(HEADER_LENGTH, |last| last.offset + last.length)
+        let end = self.entries.last().map_or(HEADER_LENGTH, |last| last.offset + last.length);
+        self.unreadable.last().map_or(end, |last| end.max(last.offset + last.bytes.len()))
     }
 
     /// Changes a valid recording without its strings; `None` when it does not exist.
@@ -327,16 +338,24 @@ impl Catalog {
         self.entries[index] = entry;
         if growth > 0 {
             // One write, so that another process never reads half-moved entries.
+            let first = self.entries[index].offset;
+            let mut moved = Vec::new();
             for at in index + 1..self.entries.len() {
-                let mut moved = self.entries[at].clone();
-                moved.offset += growth;
-                let checksum = moved.checksum;
-                let mut bytes = self.entry_write(&mut moved).bytes;
+                let mut entry = self.entries[at].clone();
+                entry.offset += growth;
+                let checksum = entry.checksum;
+                let mut bytes = self.entry_write(&mut entry).bytes;
                 bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
-                moved.checksum = checksum;
-                replaced.bytes.extend_from_slice(&bytes);
-                self.entries[at] = moved;
+                entry.checksum = checksum;
+                moved.push((entry.offset, bytes));
+                self.entries[at] = entry;
             }
+            for unreadable in self.unreadable.iter_mut().filter(|frame| frame.offset > first) {
+                unreadable.offset += growth;
+                moved.push((unreadable.offset, unreadable.bytes.clone()));
+            }
+            moved.sort_by_key(|(offset, _)| *offset);
+            moved.iter().for_each(|(_, bytes)| replaced.bytes.extend_from_slice(bytes));
         }
         writes.push(replaced);
         Ok(writes)
@@ -393,6 +412,28 @@ impl Catalog {
             checksum.of(&body) == entry.checksum
         })
     }
+}
+
+/// True when an entry can be read behind an offset.
+fn has_entry_behind(bytes: &[u8], offset: usize) -> bool {
+    let mut places = (offset + ALIGNMENT..bytes.len()).step_by(ALIGNMENT);
+    places.any(|at| matches!(read_entry(bytes, at), Ok(Some(_))))
+}
+
+/// Checks the file's header; returns the next recording id.
+fn read_header(bytes: &[u8]) -> Result<i64, CatalogError> {
+    if bytes.len() < HEADER_LENGTH {
+        return Err(CatalogError::Short(bytes.len()));
+    }
+    let version = int(bytes, 0);
+    if semantic_version_major(version) != semantic_version_major(FILE_VERSION) {
+        return Err(CatalogError::Version(version));
+    }
+    let alignment = int(bytes, 16);
+    if alignment != ALIGNMENT as i32 {
+        return Err(CatalogError::Header { field: "alignment", value: i64::from(alignment) });
+    }
+    Ok(long(bytes, 8))
 }
 
 fn int(bytes: &[u8], offset: usize) -> i32 {

@@ -27,6 +27,14 @@ impl Checksum {
         }
     }
 
+    /// Name of the algorithm.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crc32 => "CRC-32",
+            Self::Crc32c => "CRC-32C",
+        }
+    }
+
     /// Computes the checksum of bytes.
     pub fn of(self, bytes: &[u8]) -> i32 {
         match self {

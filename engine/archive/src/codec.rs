@@ -1,8 +1,10 @@
 //! Messages of the archive's control protocol (spec 03 §1, §2).
 
+mod event;
 mod request;
 mod response;
 
+pub use event::RecordingEvent;
 pub use request::{ReplayRequest, ReplicateRequest, Request, RequestBody};
 pub use response::{ControlCode, Response, Signal};
 

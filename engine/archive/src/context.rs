@@ -1,10 +1,12 @@
 //! Settings of an archive (spec 03 §6.2).
 
+mod settings;
+mod validation;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use harrier_protocol::uri::{parse_duration_ns, parse_size};
 use harrier_ringbuf::Clock;
 use thiserror::Error;
 
@@ -78,6 +80,10 @@ pub struct ArchiveContext {
     pub aeron_directory: PathBuf,
     /// Directory of the catalog and the segments.
     pub archive_directory: PathBuf,
+    /// Directory of the mark file; `None` for the archive's directory.
+    pub mark_file_directory: Option<PathBuf>,
+    /// True to remove the archive's directory with all recordings at the start.
+    pub delete_directory_on_start: bool,
     /// Id of the archive; `None` uses an id from the driver.
     pub archive_id: Option<i64>,
     /// UDP channel for requests of remote clients; `None` serves local clients only.
@@ -94,6 +100,10 @@ pub struct ArchiveContext {
     pub control_mtu_length: i32,
     /// True when the logs of response publications are sparse files.
     pub control_term_buffer_sparse: bool,
+    /// True to publish recording events.
+    pub recording_events_enabled: bool,
+    /// Channel of recording events.
+    pub recording_events_channel: String,
     /// Stream of recording events.
     pub recording_events_stream_id: i32,
     /// Channel on which other archives replay to replications; requests may name another one.
@@ -136,6 +146,14 @@ pub struct ArchiveContext {
     pub authorisation: AuthorisationService,
     /// Time after which the start fails without a driver, ns.
     pub driver_timeout_ns: i64,
+    /// Length of the mark file's error log, bytes.
+    pub error_buffer_length: usize,
+    /// Duty cycles longer than this are counted, ns.
+    pub conductor_cycle_threshold_ns: i64,
+    /// As the conductor's; recorder, replayer and conductor are one agent, so only the conductor's has an effect.
+    pub recorder_cycle_threshold_ns: i64,
+    /// As the conductor's; see `recorder_cycle_threshold_ns`.
+    pub replayer_cycle_threshold_ns: i64,
     /// Maximum number of control sessions.
     pub max_control_sessions: usize,
     /// Clock that times reads and writes of segments for their counters; `None` uses the duty cycle's time.
@@ -153,6 +171,8 @@ impl ArchiveContext {
         Self {
             aeron_directory: aeron_directory.into(),
             archive_directory: archive_directory.into(),
+            mark_file_directory: None,
+            delete_directory_on_start: false,
             archive_id: None,
             control_channel: None,
             control_stream_id: 10,
@@ -161,6 +181,8 @@ impl ArchiveContext {
             control_term_buffer_length: 64 << 10,
             control_mtu_length: 1_408,
             control_term_buffer_sparse: true,
+            recording_events_enabled: false,
+            recording_events_channel: "aeron:udp?control-mode=dynamic|control=localhost:8030".into(),
             recording_events_stream_id: 30,
             replication_channel: None,
             replication_response_channel: None,
@@ -182,107 +204,14 @@ impl ArchiveContext {
             authenticator: Authenticator::AllowAll,
             authorisation: AuthorisationService::AllowAll,
             driver_timeout_ns: 10_000_000_000,
+            error_buffer_length: 1 << 20,
+            conductor_cycle_threshold_ns: 100_000_000,
+            recorder_cycle_threshold_ns: 100_000_000,
+            replayer_cycle_threshold_ns: 100_000_000,
             max_control_sessions: 1_024,
             file_clock: None,
             log_allocator: None,
             seed: 0,
         }
-    }
-
-    /// Reads settings by name; directories, control channels and sync levels are not read.
-    ///
-    /// # Errors
-    /// The first value that cannot be read.
-    pub fn apply(&mut self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(), InvalidSetting> {
-        let invalid =
-            |name: &str, text: &str, rule| InvalidSetting { setting: format!("{name}={text}"), rule };
-        let channels = [
-            ("aeron.archive.replication.channel", &mut self.replication_channel),
-            ("aeron.archive.control.response.channel", &mut self.replication_response_channel),
-        ];
-        for (name, setting) in channels {
-            if let Some(text) = lookup(name) {
-                *setting = Some(text);
-            }
-        }
-        let times = [
-            ("aeron.archive.message.timeout", &mut self.replication_message_timeout_ns),
-            ("aeron.archive.connect.timeout", &mut self.connect_timeout_ns),
-            ("aeron.archive.session.liveness.check.interval", &mut self.session_liveness_check_interval_ns),
-            ("aeron.archive.replay.linger.timeout", &mut self.replay_linger_timeout_ns),
-        ];
-        for (name, setting) in times {
-            if let Some(text) = lookup(name) {
-                *setting = parse_duration_ns(&text)
-                    .ok_or_else(|| invalid(name, &text, "must be a time such as 10s or 200ms"))?;
-            }
-        }
-        let counts = [
-            ("aeron.archive.max.concurrent.recordings", &mut self.max_concurrent_recordings),
-            ("aeron.archive.max.concurrent.replays", &mut self.max_concurrent_replays),
-        ];
-        for (name, setting) in counts {
-            if let Some(text) = lookup(name) {
-                *setting = text.parse().map_err(|_| invalid(name, &text, "must be a number"))?;
-            }
-        }
-        let name = "aeron.archive.low.storage.space.threshold";
-        if let Some(text) = lookup(name) {
-            let size = parse_size(&text).and_then(|size| u64::try_from(size).ok());
-            self.low_storage_space_threshold =
-                size.ok_or_else(|| invalid(name, &text, "must be a size such as 64k or 128m"))?;
-        }
-        self.validate()
-    }
-
-    /// Checks the settings against each other.
-    ///
-    /// # Errors
-    /// The first invalid setting.
-    pub fn validate(&self) -> Result<(), InvalidSetting> {
-        let invalid = |setting: String, rule| Err(InvalidSetting { setting, rule });
-        let length = self.segment_file_length;
-        if length.count_ones() != 1 || !(64 << 10..=1 << 30).contains(&length) {
-            return invalid(
-                format!("aeron.archive.segment.file.length={length}"),
-                "must be a power of two in 64 KiB..1 GiB",
-            );
-        }
-        if !self.file_io_max_length.is_power_of_two() || self.file_io_max_length < 64 << 10 {
-            return invalid(
-                format!("aeron.archive.file.io.max.length={}", self.file_io_max_length),
-                "must be a power of two of at least 64 KiB",
-            );
-        }
-        if self.catalog_file_sync_level < self.file_sync_level {
-            return invalid(
-                format!("aeron.archive.catalog.file.sync.level={:?}", self.catalog_file_sync_level),
-                "must be at least aeron.archive.file.sync.level",
-            );
-        }
-        if self.control_channel.as_ref().is_some_and(|channel| !channel.starts_with("aeron:udp")) {
-            return invalid(
-                format!("aeron.archive.control.channel={:?}", self.control_channel),
-                "must be a UDP channel",
-            );
-        }
-        if !self.local_control_channel.starts_with("aeron:ipc") {
-            return invalid(
-                format!("aeron.archive.local.control.channel={}", self.local_control_channel),
-                "must be an IPC channel",
-            );
-        }
-        let channels = [
-            ("aeron.archive.replication.channel", &self.replication_channel),
-            ("aeron.archive.control.response.channel", &self.replication_response_channel),
-        ];
-        for (name, channel) in channels {
-            if let Some(channel) = channel
-                && harrier_protocol::uri::ChannelUri::parse(channel).is_err()
-            {
-                return invalid(format!("{name}={channel}"), "must be an Aeron channel");
-            }
-        }
-        Ok(())
     }
 }

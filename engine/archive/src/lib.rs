@@ -35,6 +35,6 @@ pub use codec::SourceLocation;
 pub use context::{ArchiveContext, FileClock, InvalidSetting, SyncLevel, TornTail};
 pub use descriptor::RecordingDescriptor;
 pub use log_allocator::LogAllocator;
-pub use mark_file::{ArchiveMark, MARK_FILE, MarkFileError};
+pub use mark_file::{ArchiveMark, MARK_FILE, MarkFileError, PreviousError};
 pub use owner::{OWNER_OFFSET, is_owned, write_owner};
 pub use recovery::{RecoveryError, cut_torn_tail, find_stop_position};

@@ -1,12 +1,14 @@
 //! The archive's mark file, which identifies the owner of the directory (spec 03 §4.6).
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use harrier_protocol::record::UnknownVersion;
 use harrier_protocol::sbe::{Decoder, Encoder, MessageHeader};
 use harrier_protocol::semantic_version_major;
-use harrier_ringbuf::error_log::DistinctErrorLog;
+use harrier_ringbuf::date::Date;
+use harrier_ringbuf::error_log::{self, DistinctErrorLog};
 use harrier_ringbuf::memory::MapMode;
 use harrier_ringbuf::{AtomicBuffer, Memory, MemoryError, Now, Region};
 use thiserror::Error;
@@ -18,9 +20,11 @@ use crate::owner::{OWNER_OFFSET, is_owned, write_owner};
 /// Name of the mark file.
 pub const MARK_FILE: &str = "archive-mark.dat";
 const HEADER_LENGTH: usize = 8_192;
-const ERROR_BUFFER_LENGTH: usize = 1 << 20;
 const VERSION: usize = 8;
 const ACTIVITY: usize = 16;
+/// Offsets of the lengths of header and error log.
+const HEADER_LENGTH_AT: usize = 52;
+const ERROR_LENGTH_AT: usize = 56;
 /// A younger mark belongs to a running archive, ms.
 pub(crate) const ACTIVITY_TIMEOUT_MS: i64 = 10_000;
 
@@ -66,8 +70,49 @@ pub(crate) struct MarkFile<M: Memory> {
     pub(crate) errors: DistinctErrorLog,
     /// True when the directory is new or this implementation was the last to start on it.
     pub(crate) was_ours: bool,
+    /// Errors that the last archive on this mark file recorded.
+    pub(crate) previous_errors: Vec<PreviousError>,
     next_update_ms: i64,
-    _lock: M::Lock,
+    _locks: Vec<M::Lock>,
+}
+
+/// An error that an earlier archive recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousError {
+    /// Number of observations.
+    pub count: i32,
+    /// Time of the first observation, epoch ms.
+    pub first_ms: i64,
+    /// Time of the last observation, epoch ms.
+    pub last_ms: i64,
+    /// Text of the error.
+    pub text: String,
+}
+
+/// Formats the error as the released programs do in their files of saved errors (spec 02 §5.15).
+impl fmt::Display for PreviousError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, last] = [self.first_ms, self.last_ms].map(Date::of);
+        write!(f, "{} observations from {first} to {last} for:\n{}", self.count, self.text.trim_end())
+    }
+}
+
+/// Removes the archive's directory with all recordings. An archive that runs on it is left alone.
+///
+/// # Errors
+/// [`MarkFileError::Active`], or a file that cannot be removed.
+pub(crate) fn clear_directory<M: Memory>(
+    context: &ArchiveContext,
+    memory: &M,
+    now: &Now,
+) -> Result<(), MarkFileError> {
+    let directory = &context.archive_directory;
+    memory.create_directory(directory)?;
+    let mark = ArchiveMark::read(memory, directory)?;
+    let lock = lock_out(memory, directory, mark.as_ref(), now.epoch_ms)?;
+    memory.remove_directory(directory)?;
+    drop(lock);
+    Ok(())
 }
 
 impl<M: Memory> MarkFile<M> {
@@ -75,20 +120,32 @@ impl<M: Memory> MarkFile<M> {
     pub(crate) fn take(context: &ArchiveContext, memory: &M, now: &Now) -> Result<Self, MarkFileError> {
         let directory = &context.archive_directory;
         memory.create_directory(directory)?;
-        let path = directory.join(MARK_FILE);
-        let lock = match memory.lock(&lock_path(directory)) {
-            Ok(lock) => lock,
-            Err(MemoryError::Locked { .. }) => return Err(MarkFileError::Active { path }),
-            Err(error) => return Err(error.into()),
+        let mark_directory = context.mark_file_directory.as_ref().unwrap_or(directory);
+        memory.create_directory(mark_directory)?;
+        let path = mark_directory.join(MARK_FILE);
+        let lock = |directory: &Path| match memory.lock(&lock_path(directory)) {
+            Ok(lock) => Ok(lock),
+            Err(MemoryError::Locked { .. }) => Err(MarkFileError::Active { path: path.clone() }),
+            Err(error) => Err(error.into()),
         };
-        let length = (HEADER_LENGTH + ERROR_BUFFER_LENGTH).next_multiple_of(4_096);
+        let mut locks = vec![lock(directory)?];
+        let is_elsewhere = memory.resolve(mark_directory) != memory.resolve(directory);
+        if is_elsewhere {
+            locks.push(lock(mark_directory)?);
+        }
+        let error_length = context.error_buffer_length;
+        let length = (HEADER_LENGTH + error_length).next_multiple_of(4_096);
+        let mut previous_errors = Vec::new();
         let mut was_ours = false;
         let buffer = match memory.map(&path, MapMode::ReadWrite) {
             Ok(buffer) if buffer.capacity() >= length => {
                 was_ours = check_previous(&buffer, &path, now)?;
+                previous_errors = errors_of(&buffer);
                 buffer
             }
-            Ok(_) => {
+            Ok(buffer) => {
+                check_previous(&buffer, &path, now)?;
+                previous_errors = errors_of(&buffer);
                 memory.remove(&path)?;
                 memory.create(&path, length, false)?
             }
@@ -100,11 +157,12 @@ impl<M: Memory> MarkFile<M> {
         write_owner(&buffer, i64::from(std::process::id()), now.epoch_ms);
         memory.flush(&buffer)?;
         buffer.zero(0, OWNER_OFFSET);
-        buffer.zero(HEADER_LENGTH, ERROR_BUFFER_LENGTH);
+        buffer.zero(HEADER_LENGTH, buffer.capacity() - HEADER_LENGTH);
         write_header(&buffer, context, now)?;
         memory.flush(&buffer)?;
-        let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, ERROR_BUFFER_LENGTH));
-        Ok(Self { buffer, errors, was_ours, next_update_ms: 0, _lock: lock })
+        write_link(memory, directory, is_elsewhere.then_some(mark_directory))?;
+        let errors = DistinctErrorLog::new(buffer.slice(HEADER_LENGTH, error_length));
+        Ok(Self { buffer, errors, was_ours, previous_errors, next_update_ms: 0, _locks: locks })
     }
 
     pub(crate) fn set_archive_id(&self, archive_id: i64) {
@@ -238,6 +296,36 @@ fn linked<M: Memory>(memory: &M, directory: &Path) -> Result<PathBuf, MarkFileEr
     Ok(PathBuf::from(String::from_utf8_lossy(&bytes).trim()))
 }
 
+/// Reads the errors that an archive has recorded in its mark file.
+fn errors_of(buffer: &AtomicBuffer) -> Vec<PreviousError> {
+    let [header, length] = [HEADER_LENGTH_AT, ERROR_LENGTH_AT]
+        .map(|at| usize::try_from(buffer.load_i32(at, Ordering::Acquire)).unwrap_or(0));
+    let mut errors = Vec::new();
+    if header == HEADER_LENGTH && length > 0 && header + length <= buffer.capacity() {
+        error_log::read(&buffer.slice(header, length), 0, &mut |count, first_ms, last_ms, text| {
+            errors.push(PreviousError { count, first_ms, last_ms, text: text.to_owned() });
+        });
+    }
+    errors
+}
+
+/// Names the mark file's directory for readers of the archive's directory, or removes the name of an earlier one
+/// (spec 03 §4.1).
+fn write_link<M: Memory>(
+    memory: &M,
+    directory: &Path,
+    mark_directory: Option<&Path>,
+) -> Result<(), MemoryError> {
+    let path = directory.join(LINK_FILE);
+    memory.remove(&path)?;
+    let Some(target) = mark_directory else { return Ok(()) };
+    let target: PathBuf = memory.resolve(target).components().collect();
+    let text = target.to_string_lossy();
+    let link = memory.create(&path, text.len(), false)?;
+    link.copy_in(0, text.as_bytes());
+    memory.flush(&link)
+}
+
 /// Excludes every archive from the directory while the lock is held.
 ///
 /// # Errors
@@ -282,6 +370,8 @@ fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> R
     let mut bytes = vec![0; OWNER_OFFSET];
     let (control_channel, control_stream_id) =
         (context.control_channel.as_deref().unwrap_or_default(), context.control_stream_id);
+    let events_channel =
+        if context.recording_events_enabled { context.recording_events_channel.as_str() } else { "" };
     Encoder::new(&mut bytes, BLOCK)
         .i64(8, -1)
         .i64(16, now.epoch_ms)
@@ -290,11 +380,11 @@ fn write_header(buffer: &AtomicBuffer, context: &ArchiveContext, now: &Now) -> R
         .i32(36, context.local_control_stream_id)
         .i32(40, context.recording_events_stream_id)
         .i32(44, HEADER_LENGTH as i32)
-        .i32(48, ERROR_BUFFER_LENGTH as i32)
+        .i32(48, context.error_buffer_length as i32)
         .i64(56, context.archive_id.unwrap_or(-1))
         .text(control_channel)
         .text(&context.local_control_channel)
-        .text("")
+        .text(events_channel)
         .text(&context.aeron_directory.to_string_lossy())
         .finish()
         .map_err(|_| MarkFileError::Header)?;

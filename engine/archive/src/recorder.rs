@@ -81,7 +81,10 @@ pub(crate) struct RecordingSession {
     pub(crate) setup: RecordingSetup,
     image: Image,
     counter: Counter,
+    join_position: i64,
     position: i64,
+    /// Position that the last recording event named.
+    pub(crate) published_position: i64,
     stage: Stage,
     is_aborted: bool,
     is_first_segment: bool,
@@ -107,7 +110,9 @@ impl RecordingSession {
             setup,
             image,
             counter,
+            join_position: position,
             position,
+            published_position: position,
             stage: Stage::Open,
             is_aborted: false,
             is_first_segment: true,
@@ -118,6 +123,11 @@ impl RecordingSession {
     /// Position up to which everything is written.
     pub(crate) fn position(&self) -> i64 {
         self.position
+    }
+
+    /// Position at which the archive joined the image.
+    pub(crate) fn join_position(&self) -> i64 {
+        self.join_position
     }
 
     pub(crate) fn counter_id(&self) -> i32 {

@@ -14,7 +14,7 @@ use crate::checksum::{Checksum, frame_length, is_padding};
 use crate::codec::ArchiveErrorCode;
 use crate::descriptor::RecordingDescriptor;
 use crate::io::{Io, Ticket, Transfer};
-use crate::seal::SegmentSeal;
+use crate::seal::{BadFrame, SegmentSeal};
 use crate::segment;
 
 /// A counter that limits a replay.
@@ -43,13 +43,24 @@ pub(crate) struct ReplaySetup {
     /// True when this archive is recording the stream and stamps every frame after the start of a segment's seal.
     pub(crate) is_stamped_live: bool,
     pub(crate) deadline_ns: i64,
+    /// True when the recording was active at the request, so that its next segment may not exist yet.
+    pub(crate) is_live: bool,
+    /// Time that the replay waits for a segment that the recorder is about to create, ns.
+    pub(crate) connect_timeout_ns: i64,
 }
+
+/// Interval at which a replay looks for a segment that does not exist yet, ns.
+const SEGMENT_RETRY_NS: i64 = 1_000_000;
 
 #[derive(Debug)]
 enum Stage {
     /// The publication is being added and the first header checked.
     AwaitPublication,
     Opening(Ticket),
+    /// The recorder has not created the segment yet.
+    AwaitSegment {
+        retry_ns: i64,
+    },
     /// The segment's seal is being opened or read.
     OpeningSeal {
         file: FileId,
@@ -82,7 +93,22 @@ pub(crate) enum ReplayEvent {
     /// The replay has begun, with its session id.
     Started(i64),
     /// The replay has failed.
-    Failed(ArchiveErrorCode, String),
+    Failed {
+        code: ArchiveErrorCode,
+        message: String,
+        /// True for a fault of the archive or its files, false when the client or its subscriber is the cause.
+        is_fault: bool,
+    },
+}
+
+impl ReplayEvent {
+    fn refused(code: ArchiveErrorCode, message: impl Into<String>) -> Self {
+        Self::Failed { code, message: message.into(), is_fault: false }
+    }
+
+    fn fault(message: impl Into<String>) -> Self {
+        Self::Failed { code: ArchiveErrorCode::Generic, message: message.into(), is_fault: true }
+    }
 }
 
 /// A replay in progress.
@@ -105,6 +131,10 @@ pub(crate) struct ReplaySession {
     offered: usize,
     is_aborted: bool,
     has_started: bool,
+    /// Time of the duty cycle, ns.
+    now_ns: i64,
+    /// Time until which a missing segment may still appear, ns; `None` when none is missing.
+    segment_deadline_ns: Option<i64>,
 }
 
 impl ReplaySession {
@@ -124,6 +154,8 @@ impl ReplaySession {
             stage: Stage::AwaitPublication,
             is_aborted: false,
             has_started: false,
+            now_ns: 0,
+            segment_deadline_ns: None,
             setup,
         }
     }
@@ -138,6 +170,11 @@ impl ReplaySession {
         self.publication
             .as_ref()
             .map_or(0, |publication| (self.setup.sequence << 32) | i64::from(publication.session_id() as u32))
+    }
+
+    /// True while the replay reads, or will read, beyond a position.
+    pub(crate) fn reads_beyond(&self, position: i64) -> bool {
+        !self.has_ended() && (self.replay_limit > position || self.position > position)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -157,8 +194,10 @@ impl ReplaySession {
         now_ns: i64,
         event: &mut Option<ReplayEvent>,
     ) -> usize {
+        self.now_ns = now_ns;
         match self.stage {
             Stage::Ended => 0,
+            Stage::AwaitSegment { retry_ns } => self.await_segment(retry_ns, io),
             Stage::AwaitPublication => self.await_publication(io, aeron, event),
             Stage::Opening(ticket)
             | Stage::OpeningSeal { ticket, .. }
@@ -176,7 +215,7 @@ impl ReplaySession {
                 }
                 None => 0,
             },
-            Stage::AwaitConnection(file) => self.await_connection(file, io, now_ns, event),
+            Stage::AwaitConnection(file) => self.await_connection(file, io, event),
             Stage::Idle(file) => self.read_next(file, io, aeron.counters()),
             Stage::Offering(file) => self.offer(file, io, event),
         }
@@ -196,11 +235,33 @@ impl ReplaySession {
                 1
             }
             Err(error) => {
-                *event = Some(ReplayEvent::Failed(ArchiveErrorCode::Generic, error.to_string()));
+                *event = Some(ReplayEvent::refused(ArchiveErrorCode::Generic, error.to_string()));
                 self.stage = Stage::Ended;
                 1
             }
         }
+    }
+
+    /// Opens the segment again once it may exist.
+    fn await_segment<S: Storage>(&mut self, retry_ns: i64, io: &mut Io<S>) -> usize {
+        if self.is_aborted {
+            self.end();
+            return 1;
+        }
+        if self.now_ns < retry_ns {
+            return 0;
+        }
+        self.open(io);
+        1
+    }
+
+    /// Revokes the publication and ends the replay.
+    fn end(&mut self) {
+        if let Some(publication) = &mut self.publication {
+            publication.revoke_on_close();
+        }
+        self.publication = None;
+        self.stage = Stage::Ended;
     }
 
     fn open<S: Storage>(&mut self, io: &mut Io<S>) {
@@ -212,6 +273,7 @@ impl ReplaySession {
         match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Opening(_) => {
                 let Output::Opened(file, _) = output else { return };
+                self.segment_deadline_ns = None;
                 self.seal = None;
                 let (directory, id) = (&self.setup.directory, self.setup.recording.recording_id);
                 let path = segment::seal_path(directory, id, self.file_base);
@@ -232,10 +294,7 @@ impl ReplaySession {
                         self.take_seal(seal);
                         self.begin_segment(file, io);
                     }
-                    Err(error) => {
-                        let code = ArchiveErrorCode::Generic;
-                        self.fail_file(file, code, error.to_string(), io, event);
-                    }
+                    Err(error) => self.fail_file(file, ReplayEvent::fault(error.to_string()), io, event),
                 }
             }
             Stage::Checking { file, .. } => {
@@ -248,7 +307,7 @@ impl ReplaySession {
                 self.buffer = bytes;
                 if let Err(bad) = self.verify() {
                     let message = self.describe(&bad);
-                    return self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+                    return self.fail_file(file, ReplayEvent::fault(message), io, event);
                 }
                 self.stage = Stage::Offering(file);
                 self.offer(file, io, event);
@@ -286,11 +345,26 @@ impl ReplaySession {
         io: &mut Io<S>,
         event: &mut Option<ReplayEvent>,
     ) {
+        let may_appear = error.is_not_found() && self.may_appear();
         match self.stage {
             // Only segments stamped by this implementation have a seal.
             Stage::OpeningSeal { file, .. } if error.is_not_found() => self.begin_segment(file, io),
-            _ => self.fail(ArchiveErrorCode::Generic, error.to_string(), io, event),
+            Stage::Opening(_) if may_appear => {
+                self.stage = Stage::AwaitSegment { retry_ns: self.now_ns + SEGMENT_RETRY_NS };
+            }
+            _ => self.fail(ReplayEvent::fault(error.to_string()), io, event),
         }
+    }
+
+    /// True while the recorder may still create the segment: it does so after it has announced the recording, and after
+    /// it has filled the segment before.
+    fn may_appear(&mut self) -> bool {
+        if !matches!(self.stage, Stage::Opening(_)) {
+            return false;
+        }
+        let deadline_ns =
+            *self.segment_deadline_ns.get_or_insert(self.now_ns + self.setup.connect_timeout_ns);
+        self.setup.is_live && !self.is_aborted && self.now_ns <= deadline_ns
     }
 
     /// Checks that the replay starts at the start of a frame (spec 03 §5.1).
@@ -301,7 +375,8 @@ impl ReplaySession {
             && self.position < self.stop_position;
         if needs_check && !is_frame_of(&self.buffer, recording, self.position) {
             let message = format!("position {} is not the start of a frame", self.position);
-            return self.fail_file(file, ArchiveErrorCode::InvalidPosition, message, io, event);
+            let refused = ReplayEvent::refused(ArchiveErrorCode::InvalidPosition, message);
+            return self.fail_file(file, refused, io, event);
         }
         self.has_started = true;
         *event = Some(ReplayEvent::Started(self.session_id()));
@@ -312,7 +387,6 @@ impl ReplaySession {
         &mut self,
         file: FileId,
         io: &mut Io<S>,
-        now_ns: i64,
         event: &mut Option<ReplayEvent>,
     ) -> usize {
         if self.publication.as_ref().is_some_and(ExclusivePublication::is_connected) {
@@ -321,9 +395,10 @@ impl ReplaySession {
         }
         if self.is_aborted {
             self.close(file, io);
-        } else if now_ns > self.setup.deadline_ns {
-            let message = "no subscriber connected to the replay within the connect timeout".to_owned();
-            self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+        } else if self.now_ns > self.setup.deadline_ns {
+            let message = "no subscriber connected to the replay within the connect timeout";
+            let refused = ReplayEvent::refused(ArchiveErrorCode::Generic, message);
+            self.fail_file(file, refused, io, event);
         }
         0
     }
@@ -396,7 +471,7 @@ impl ReplaySession {
                     publication.offer_block(bytes).map(|_| block)
                 }
                 Err(message) => {
-                    self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+                    self.fail_file(file, ReplayEvent::fault(message), io, event);
                     return 1;
                 }
             }
@@ -434,11 +509,9 @@ impl ReplaySession {
             self.stage = Stage::Idle(file);
             return 1;
         }
-        let message = format!(
-            "no frame at position {} of recording {}",
-            self.position, self.setup.recording.recording_id
-        );
-        self.fail_file(file, ArchiveErrorCode::Generic, message, io, event);
+        let offset = (self.position - self.file_base) as usize;
+        let message = self.describe(&BadFrame { offset, reason: "it has no length" });
+        self.fail_file(file, ReplayEvent::fault(message), io, event);
         1
     }
 
@@ -457,8 +530,9 @@ impl ReplaySession {
             if let Some(checksum) = self.setup.checksum {
                 let stored = i32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]);
                 if stored != checksum.of_frame(frame) && stored != session_id {
-                    let position = self.position + (end - self.offered) as i64;
-                    return Err(format!("checksum mismatch at position {position}"));
+                    let offset = self.read_offset + end;
+                    let reason = "it does not match its checksum";
+                    return Err(self.describe(&BadFrame { offset, reason }));
                 }
             }
             frame[12..16].copy_from_slice(&session_id.to_le_bytes());
@@ -475,36 +549,25 @@ impl ReplaySession {
     fn fail_file<S: Storage>(
         &mut self,
         file: FileId,
-        code: ArchiveErrorCode,
-        message: String,
+        failed: ReplayEvent,
         io: &mut Io<S>,
         event: &mut Option<ReplayEvent>,
     ) {
-        *event = Some(ReplayEvent::Failed(code, message));
+        *event = Some(failed);
         self.is_aborted = true;
         self.close(file, io);
     }
 
-    fn fail<S: Storage>(
-        &mut self,
-        code: ArchiveErrorCode,
-        message: String,
-        io: &mut Io<S>,
-        event: &mut Option<ReplayEvent>,
-    ) {
+    fn fail<S: Storage>(&mut self, failed: ReplayEvent, io: &mut Io<S>, event: &mut Option<ReplayEvent>) {
         if let Stage::OpeningSeal { file, .. }
         | Stage::ReadingSeal { file, .. }
         | Stage::Checking { file, .. }
         | Stage::Reading { file, .. } = self.stage
         {
-            return self.fail_file(file, code, message, io, event);
+            return self.fail_file(file, failed, io, event);
         }
-        *event = Some(ReplayEvent::Failed(code, message));
-        if let Some(publication) = &mut self.publication {
-            publication.revoke_on_close();
-        }
-        self.publication = None;
-        self.stage = Stage::Ended;
+        *event = Some(failed);
+        self.end();
     }
 }
 

@@ -43,7 +43,10 @@ pub(crate) struct ControlSession {
     pub(crate) id: i64,
     pub(crate) state: SessionState,
     pub(crate) listing: Option<Listing>,
-    pub(crate) image_session_id: i32,
+    /// Image of the client's requests. Only this image may use the session.
+    pub(crate) image_correlation_id: i64,
+    /// Reason why the archive ended the session; `None` when the client or its streams ended it.
+    pub(crate) abort_reason: Option<String>,
     /// Image of the client's requests until its whole log has been allocated.
     pub(crate) image_to_allocate: Option<i64>,
     correlation_id: i64,
@@ -60,6 +63,9 @@ pub(crate) struct ControlSession {
     next_ping_ns: i64,
     connect_timeout_ns: i64,
     ping_interval_ns: i64,
+    /// True when an answer or ping was sent, or was refused, since the deadline was last set.
+    was_sent: bool,
+    was_refused: bool,
 }
 
 /// Parameters of a new session.
@@ -68,7 +74,6 @@ pub(crate) struct SessionSetup {
     pub(crate) correlation_id: i64,
     pub(crate) client_version: i32,
     pub(crate) credentials: Vec<u8>,
-    pub(crate) image_session_id: i32,
     pub(crate) image_correlation_id: i64,
     pub(crate) publication_id: i64,
     pub(crate) counter_id: i64,
@@ -82,7 +87,8 @@ impl ControlSession {
             id: setup.id,
             state: SessionState::Init,
             listing: None,
-            image_session_id: setup.image_session_id,
+            image_correlation_id: setup.image_correlation_id,
+            abort_reason: None,
             image_to_allocate: Some(setup.image_correlation_id),
             correlation_id: setup.correlation_id,
             client_version: setup.client_version,
@@ -98,12 +104,19 @@ impl ControlSession {
             next_ping_ns: now_ns + setup.ping_interval_ns,
             connect_timeout_ns: setup.connect_timeout_ns,
             ping_interval_ns: setup.ping_interval_ns,
+            was_sent: false,
+            was_refused: false,
         }
     }
 
     /// Advances the session.
     pub(crate) fn do_work(&mut self, aeron: &mut Aeron, authenticator: &Authenticator, now_ns: i64) -> usize {
         if self.deadline_ns.is_some_and(|deadline_ns| now_ns > deadline_ns) {
+            if self.state == SessionState::Active {
+                let timeout_ms = self.connect_timeout_ns / 1_000_000;
+                self.abort_reason =
+                    Some(format!("failed to send response for more than connectTimeoutMs={timeout_ms}"));
+            }
             self.state = SessionState::Done;
             return 1;
         }
@@ -163,8 +176,9 @@ impl ControlSession {
         if self.publication.is_none() || self.counter.is_none() {
             return 0;
         }
-        if let Some(counter) = &self.counter {
+        if let (Some(counter), Some(publication)) = (&self.counter, &self.publication) {
             counter.set_ordered(self.id);
+            aeron.counters().set_reference_id(counter.counter_id(), publication.registration_id());
         }
         self.state = SessionState::Connecting;
         self.deadline_ns = Some(now_ns + self.connect_timeout_ns);
@@ -246,11 +260,6 @@ impl ControlSession {
             }
             work_count += 1;
         }
-        if !self.queue.is_empty() && self.deadline_ns.is_none() {
-            self.deadline_ns = Some(now_ns + self.connect_timeout_ns);
-        } else if self.queue.is_empty() {
-            self.deadline_ns = None;
-        }
         if now_ns > self.next_ping_ns {
             self.next_ping_ns = now_ns + self.ping_interval_ns;
             let mut bytes = [0; PING_CAPACITY];
@@ -258,7 +267,18 @@ impl ControlSession {
                 self.try_send(&bytes[..length]);
             }
         }
+        self.set_deadline(now_ns);
         work_count
+    }
+
+    /// Limits the time in which nothing can be sent (spec 03 §2.5).
+    fn set_deadline(&mut self, now_ns: i64) {
+        if std::mem::take(&mut self.was_sent) {
+            self.deadline_ns = None;
+        }
+        if std::mem::take(&mut self.was_refused) && self.deadline_ns.is_none() {
+            self.deadline_ns = Some(now_ns + self.connect_timeout_ns);
+        }
     }
 
     /// True while no answer is queued, so that a listing may continue.
@@ -326,6 +346,7 @@ impl ControlSession {
             return;
         }
         if self.queue.len() >= MAX_QUEUED {
+            self.abort_reason = Some(format!("more than {MAX_QUEUED} responses are queued"));
             self.state = SessionState::Done;
             return;
         }
@@ -340,15 +361,19 @@ impl ControlSession {
         let Some(publication) = &mut self.publication else { return false };
         for _ in 0..3 {
             match publication.offer(bytes) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    self.was_sent = true;
+                    return true;
+                }
                 Err(OfferError::AdminAction) => {}
-                Err(OfferError::BackPressured) => return false,
+                Err(OfferError::BackPressured) => break,
                 Err(_) => {
                     self.state = SessionState::Done;
                     return false;
                 }
             }
         }
+        self.was_refused = true;
         false
     }
 

@@ -1,7 +1,8 @@
 //! Multi-step work on segment files: truncating, deleting, attaching, moving (spec 03 §3.8–3.10).
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 
 use harrier_ringbuf::position::{FRAME_ALIGNMENT, HEADER_LENGTH};
 use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, StorageError};
@@ -9,17 +10,42 @@ use harrier_ringbuf::storage::{FileId, OpenMode, Operation, Output, Storage, Sto
 use crate::descriptor::RecordingDescriptor;
 use crate::io::{Io, Ticket};
 use crate::replay::is_frame_of;
-use crate::segment;
+use crate::segment::{self, FileKind};
+
+/// Files of a recording that a step removes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All files, including those whose names hold no position.
+    All,
+    /// Files whose names hold a position in a range.
+    Positions(Range<i64>),
+}
+
+impl Wanted {
+    /// Files at or beyond a position.
+    pub(crate) fn from(position: i64) -> Self {
+        Self::Positions(position..i64::MAX)
+    }
+
+    fn includes(&self, position: Option<i64>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Positions(range) => position.is_some_and(|position| range.contains(&position)),
+        }
+    }
+}
 
 /// One step of a task.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Checks that the bytes at an offset are a frame of the recording at a position.
     CheckFrame { path: PathBuf, offset: u64, recording: Box<RecordingDescriptor>, position: i64 },
-    /// Checks that a file exists, or that it does not.
-    Exists { path: PathBuf, is_wanted: bool },
-    /// Finds the segments before a recording's start; each is removed.
-    FindDetached { directory: PathBuf, recording: Box<RecordingDescriptor> },
+    /// Checks that a segment to migrate exists.
+    Present { path: PathBuf },
+    /// Checks that a segment does not exist where another one shall be migrated to.
+    Absent { path: PathBuf },
+    /// Lists the directory and adds a step for each file to remove. Files that a later step moves are left out.
+    Find { directory: PathBuf, recording_id: i64, wanted: Wanted, is_counted: bool },
     /// Attaches the segment at `base` and all contiguous ones before it.
     Attach { directory: PathBuf, recording: Box<RecordingDescriptor>, base: i64 },
     /// Renames a file.
@@ -41,14 +67,6 @@ impl Step {
     fn is_counted(&self) -> bool {
         matches!(self, Self::Remove { .. } | Self::Move { .. })
     }
-}
-
-/// Steps that remove a segment and its seal.
-pub(crate) fn removal(directory: &Path, recording_id: i64, base: i64) -> [Step; 2] {
-    [
-        Step::Clear { path: segment::seal_path(directory, recording_id, base) },
-        Step::Remove { path: segment::path(directory, recording_id, base) },
-    ]
 }
 
 /// Change to a recording's start or stop position, applied when the task is accepted.
@@ -83,8 +101,10 @@ pub(crate) enum Progress {
     Checked,
     /// All steps are done, with an error text for each file that could not be removed.
     Done(Vec<String>),
-    /// A step that the answer depends on has failed.
+    /// A check has found that the request cannot be carried out.
     Refused(String),
+    /// The storage has failed in a step that the answer depends on.
+    Failed(String),
 }
 
 /// Sequence of steps.
@@ -97,6 +117,8 @@ pub(crate) struct FileTask {
     /// Changes applied once the task is accepted.
     pub(crate) changes: Vec<Change>,
     pub(crate) file_count: i64,
+    /// Position at which the recording is cut: the task begins when no replay reads beyond it.
+    pub(crate) cut_position: Option<i64>,
     /// True when the client gets a signal at the end.
     pub(crate) has_signal: bool,
     steps: VecDeque<Step>,
@@ -119,6 +141,7 @@ impl FileTask {
             correlation_id,
             changes: Vec::new(),
             file_count,
+            cut_position: None,
             has_signal: true,
             steps: steps.into(),
             stage: Stage::Next,
@@ -156,7 +179,7 @@ impl FileTask {
         let open = |path: PathBuf, mode: OpenMode| Operation::Open { path, mode };
         self.stage = match self.steps.front() {
             None => return Progress::Done(std::mem::take(&mut self.failures)),
-            Some(Step::CheckFrame { path, .. } | Step::Exists { path, .. }) => {
+            Some(Step::CheckFrame { path, .. } | Step::Present { path } | Step::Absent { path }) => {
                 Stage::Opening(io.submit(open(path.clone(), OpenMode::Read)))
             }
             Some(Step::Attach { directory, recording, base }) => {
@@ -169,7 +192,7 @@ impl FileTask {
             Some(Step::Cut { path, .. }) => {
                 Stage::Opening(io.submit(open(path.clone(), OpenMode::ReadWrite)))
             }
-            Some(Step::FindDetached { directory, .. }) => {
+            Some(Step::Find { directory, .. }) => {
                 Stage::Last(io.submit(Operation::List { path: directory.clone() }))
             }
             Some(Step::Move { from, to }) => {
@@ -191,10 +214,12 @@ impl FileTask {
 
     fn on_failed(&mut self, error: &StorageError) -> Progress {
         match self.steps.front() {
-            Some(Step::Exists { is_wanted: false, .. } | Step::Attach { .. }) if error.is_not_found() => {
-                self.step_taken()
+            Some(Step::Absent { .. } | Step::Attach { .. }) if error.is_not_found() => self.step_taken(),
+            Some(Step::Present { path }) if error.is_not_found() => {
+                Progress::Refused(format!("missing src segment file {}", path.display()))
             }
-            Some(step) if step.is_awaited() => Progress::Refused(error.to_string()),
+            Some(Step::CheckFrame { .. }) if error.is_not_found() => Progress::Refused(error.to_string()),
+            Some(step) if step.is_awaited() => Progress::Failed(error.to_string()),
             _ => {
                 self.failures.push(error.to_string());
                 self.step_taken()
@@ -239,8 +264,8 @@ impl FileTask {
                 self.stage = Stage::Shortening { file, ticket };
                 return Progress::Waiting;
             }
-            Some(Step::Exists { path, is_wanted: false }) => {
-                let refused = Progress::Refused(format!("{} is there already", path.display()));
+            Some(Step::Absent { path }) => {
+                let refused = Progress::Refused(format!("preexisting dst segment file {}", path.display()));
                 io.submit_and_forget(Operation::Close { file });
                 return refused;
             }
@@ -258,7 +283,7 @@ impl FileTask {
         match self.steps.front() {
             Some(Step::CheckFrame { recording, position, .. }) => {
                 let is_frame = is_frame_of(bytes, recording, *position);
-                let refused = format!("position {position} is not the start of a frame");
+                let refused = format!("{position} position not aligned to a data header");
                 io.submit_and_forget(Operation::Close { file });
                 if is_frame { self.step_taken() } else { Progress::Refused(refused) }
             }
@@ -304,16 +329,22 @@ impl FileTask {
     }
 
     fn on_names(&mut self, names: &[String]) -> Progress {
-        let Some(Step::FindDetached { directory, recording }) = self.steps.front() else {
+        let Some(Step::Find { directory, recording_id, wanted, is_counted }) = self.steps.front() else {
             return self.step_taken();
         };
-        let id = recording.recording_id;
-        let first = recording.segment_base(recording.start_position);
-        let lowest = names.iter().filter_map(|name| segment::parse(name, id)).min().unwrap_or(first);
-        let removals: Vec<Step> = (lowest..first)
-            .step_by(recording.segment_file_length as usize)
-            .flat_map(|base| removal(directory, id, base))
-            .collect();
+        let mut removals = Vec::new();
+        for name in names {
+            let Some((kind, position)) = segment::classify(name, *recording_id) else { continue };
+            let path = directory.join(name);
+            let is_moved = |step: &Step| matches!(step, Step::Move { from, .. } if *from == path);
+            if !wanted.includes(position) || self.steps.iter().any(is_moved) {
+                continue;
+            }
+            removals.push(match kind {
+                FileKind::Segment if *is_counted => Step::Remove { path },
+                _ => Step::Clear { path },
+            });
+        }
         self.file_count += removals.iter().filter(|step| step.is_counted()).count() as i64;
         self.steps.extend(removals);
         self.step_taken()

@@ -1,11 +1,19 @@
 //! Integration tests of the archive.
 #![forbid(unsafe_code)]
 
+mod damaged_catalog;
+mod events;
+mod flips;
 mod golden;
+mod live_replays;
 mod recording;
+mod refusals;
+mod removals;
 mod replication;
 mod requests;
 mod rig;
 mod seals;
+mod sessions;
+mod settings;
 mod tool;
 mod torn;

@@ -137,8 +137,11 @@ fn segments_are_detached_attached_and_deleted() {
         let request = world.client.start_position(&world.aeron, id).unwrap();
         world.ok(request)
     };
-    for (position, text) in [(SEGMENT + 64, "multiples"), (0, "first segment"), (4 * SEGMENT, "last segment")]
-    {
+    for (position, text) in [
+        (SEGMENT + 64, "invalid segment start: newStartPosition="),
+        (0, "lowerBound="),
+        (4 * SEGMENT, "upperBound="),
+    ] {
         let bad = world.client.detach_segments(&world.aeron, id, position).unwrap();
         let message = refused(&mut world, bad, 0);
         assert!(message.contains(text), "{message}");
@@ -196,7 +199,7 @@ fn segments_move_to_a_recording_that_goes_on_where_they_end() {
     let later = format!("{CHANNEL}|init-term-id=7|term-id=11|term-offset=0");
     let (second, end) = record(&mut world, &later, 2_048..2_560);
     let apart = world.client.migrate_segments(&world.aeron, first, first).unwrap();
-    assert!(refused(&mut world, apart, 0).contains("same"));
+    assert!(refused(&mut world, apart, 0).contains("not contiguous"));
     let migrate = world.client.migrate_segments(&world.aeron, first, second).unwrap();
     assert_eq!(world.ok(migrate), 2);
     assert_eq!(world.signal(Signal::Delete), (first, -1));
@@ -215,12 +218,16 @@ fn segments_move_to_a_recording_that_goes_on_where_they_end() {
     let (third, _) = record(&mut world, &third, 0..1_024);
     let detach = world.client.detach_segments(&world.aeron, second, SEGMENT).unwrap();
     assert_eq!(world.ok(detach), 0);
+    // The recorder has begun the segment behind the boundary; a truncation to the stop position removes it.
+    let truncate = world.client.truncate_recording(&world.aeron, third, SEGMENT).unwrap();
+    assert_eq!(world.ok(truncate), 1);
+    world.signal(Signal::Delete);
     let migrate = world.client.migrate_segments(&world.aeron, second, third).unwrap();
     assert_eq!(world.ok(migrate), 2);
     world.signal(Signal::Delete);
     assert!(world.replay(third, 0, -1, 2_560).iter().copied().eq(0..2_560));
     let apart = world.client.migrate_segments(&world.aeron, second, third).unwrap();
-    assert!(refused(&mut world, apart, 0).contains("do not meet"));
+    assert!(refused(&mut world, apart, 0).contains("not contiguous"));
 }
 
 #[test]

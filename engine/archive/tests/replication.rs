@@ -413,6 +413,36 @@ fn a_source_that_does_not_answer_is_an_error() {
 }
 
 #[test]
+fn connections_to_a_source_draw_their_own_session_ids() {
+    let mut world = World::new();
+    let (source_id, stop) = world.record_all(10);
+    world.control_channel.push_str("|session-id=4711");
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let id = world.replicate(source_id, &ReplicationParams::default());
+        world.until("the copy", |world| {
+            world.source.aeron.counters().for_each(&mut |_, type_id, _, label| {
+                let is_session = type_id == harrier_protocol::counter_types::type_id::ARCHIVE_CONTROL_SESSION;
+                if is_session && label.contains("replicationSessionId=") {
+                    let (_, session) = label.split_once(" sessionId=").unwrap();
+                    seen.insert(session.split(' ').next().unwrap().to_owned());
+                }
+            });
+            match world.target.client.poll_answer()? {
+                ArchiveAnswer::Signal { signal: Signal::Sync, correlation_id, position, .. } => {
+                    assert_eq!((correlation_id, position), (id, stop));
+                    None
+                }
+                ArchiveAnswer::Signal { signal: Signal::Stop, .. } => Some(()),
+                ArchiveAnswer::Error { message, .. } => panic!("{message}"),
+                _ => None,
+            }
+        });
+    }
+    assert!(seen.len() == 2 && !seen.contains("4711"), "{seen:?}");
+}
+
+#[test]
 fn a_source_asks_for_credentials() {
     let accepts = |source: &mut ArchiveContext| {
         source.authenticator = Authenticator::Credentials(vec![b"source".to_vec()]);

@@ -338,15 +338,27 @@ fn a_segment_that_is_shorter_than_the_recording_is_reported_with_what_is_missing
 }
 
 #[test]
-fn a_damaged_catalog_says_that_no_command_repairs_it() {
-    for (offset, value) in [(16, 7_u8), (36, 9)] {
-        let directory = copy("plain/extended");
-        let mut bytes = catalog(&directory);
-        bytes[offset] = value;
-        std::fs::write(directory.path().join("archive.catalog"), bytes).unwrap();
-        let now = SystemClock.now();
-        let opened = Editor::take(directory.path(), &MappedMemory, FileStorage::inline(), &now);
-        let text = opened.err().unwrap().to_string();
-        assert!(text.contains("no command can repair it: restore the catalog from a backup"), "{text}");
-    }
+fn a_damaged_header_says_that_no_command_repairs_it() {
+    let directory = copy("plain/extended");
+    let mut bytes = catalog(&directory);
+    bytes[16] = 7;
+    std::fs::write(directory.path().join("archive.catalog"), bytes).unwrap();
+    let now = SystemClock.now();
+    let opened = Editor::take(directory.path(), &MappedMemory, FileStorage::inline(), &now);
+    let text = opened.err().unwrap().to_string();
+    assert!(text.contains("no command can repair it: restore the catalog from a backup"), "{text}");
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_named_and_all_others_are() {
+    let directory = copy("plain/final");
+    let mut bytes = catalog(&directory);
+    let readable = Catalog::inspect(&bytes).unwrap().entries().len();
+    bytes[36] = 9;
+    std::fs::write(directory.path().join("archive.catalog"), bytes).unwrap();
+    let mut editor = edit(&directory);
+    let found = editor.files().catalog();
+    assert_eq!(found.entries().len(), readable - 1);
+    let unreadable: Vec<_> = found.unreadable().map(|damage| (damage.offset, damage.reason)).collect();
+    assert_eq!(unreadable, [(32, "state 9 is unknown".to_owned())]);
 }

@@ -44,6 +44,19 @@ pub(super) fn verify(
             print::text(&format!("(recordingId={id}) {}\n", to_text(&verdict)))?;
         }
     }
+    if recording_id.is_none() {
+        for damage in editor.files().catalog().unreadable() {
+            is_faulty = true;
+            let (offset, reason) = (damage.offset, damage.reason);
+            if wanted.json {
+                print::json(
+                    &json!({ "entry_offset": offset, "verdict": "unreadable", "detail": { "reason": reason } }),
+                )?;
+            } else {
+                print::text(&format!("(entryOffset={offset}) ERR: the entry cannot be read: {reason}\n"))?;
+            }
+        }
+    }
     if is_faulty { Err(CommandError::Answer(1)) } else { Ok(()) }
 }
 

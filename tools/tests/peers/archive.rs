@@ -1,4 +1,4 @@
-//! The released Java archive client against our archive, and the released ArchiveTool on our archive's files.
+//! The released Java archive client against our archive, in this process or as `harrier-archive`, and the released ArchiveTool on our archive's files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::peers::java;
 use crate::peers::peer::{Kind, Peer};
+use crate::support::binaries::harrier_archive;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{PATIENCE_NS, directory};
@@ -23,14 +24,56 @@ const FRAME: i64 = 256;
 
 const NOT_KNOWN: i64 = 5;
 
-/// Our archive on a thread of this process, with or without our driver.
+/// Our archive, with or without our driver.
 pub struct OurArchive {
-    runner: Option<AgentRunner>,
+    runner: Option<Runner>,
     pub directory: PathBuf,
     pub control_endpoint: String,
 }
 
+/// Where the archive runs.
+enum Runner {
+    /// On a thread of this process.
+    Thread(AgentRunner),
+    /// As `harrier-archive`.
+    Process(Process),
+}
+
 impl OurArchive {
+    /// Starts `harrier-archive` with a driver in `directory`/aeron.
+    pub fn start_process(directory: &Path, settings: &[&str]) -> Self {
+        let control_endpoint = format!("127.0.0.1:{}", free_port());
+        let mut command = harrier_archive();
+        command.args(["--with-driver", "--ready"]);
+        let patience = PATIENCE_NS.to_string();
+        let own = [
+            ("aeron.dir", directory.join("aeron").display().to_string()),
+            ("aeron.threading.mode", "SHARED".to_owned()),
+            ("aeron.timer.interval", "20ms".to_owned()),
+            ("aeron.publication.linger.timeout", "200ms".to_owned()),
+            ("aeron.publication.connection.timeout", patience.clone()),
+            ("aeron.client.liveness.timeout", patience.clone()),
+            ("aeron.publication.unblock.timeout", (2 * PATIENCE_NS).to_string()),
+            ("aeron.archive.dir", directory.join("archive").display().to_string()),
+            ("aeron.archive.control.channel", format!("aeron:udp?endpoint={control_endpoint}")),
+            ("aeron.archive.replication.channel", "aeron:udp?endpoint=127.0.0.1:0".to_owned()),
+            ("aeron.archive.local.control.stream.id", "11".to_owned()),
+            ("aeron.archive.segment.file.length", "128k".to_owned()),
+            ("aeron.archive.catalog.capacity", "4096".to_owned()),
+            ("aeron.archive.id", "42".to_owned()),
+            ("aeron.archive.low.storage.space.threshold", "0".to_owned()),
+            ("aeron.archive.idle.strategy", "backoff".to_owned()),
+            ("aeron.archive.connect.timeout", patience),
+        ];
+        command.args(own.iter().map(|(name, value)| format!("-D{name}={value}")));
+        command.args(settings.iter().map(|setting| format!("-D{setting}")));
+        let mut process = Process::start("harrier-archive", &mut command);
+        let line = process.line();
+        assert!(line.starts_with("{\"ready\":true"), "{line}");
+        let runner = Some(Runner::Process(process));
+        Self { runner, directory: directory.to_owned(), control_endpoint }
+    }
+
     /// Starts the archive beside our driver in `directory`/aeron.
     pub fn start(directory: &Path, checksum: Option<Checksum>) -> Self {
         let mut driver = DriverContext::new(directory.join("aeron"));
@@ -81,11 +124,19 @@ impl OurArchive {
             thread.install(agents).map_err(|error| error.to_string())?;
             Ok(thread)
         });
-        Self { runner: Some(runner.unwrap()), directory: directory.to_owned(), control_endpoint }
+        let runner = Some(Runner::Thread(runner.unwrap()));
+        Self { runner, directory: directory.to_owned(), control_endpoint }
     }
 
     pub fn stop(&mut self) {
-        self.runner.take().unwrap().stop().unwrap();
+        match self.runner.take().unwrap() {
+            Runner::Thread(runner) => runner.stop().unwrap(),
+            Runner::Process(mut process) => {
+                process.signal("TERM");
+                assert_eq!(process.wait().code(), Some(15));
+                assert_eq!(process.errors(), "");
+            }
+        }
     }
 
     fn connect_ipc(&self, java: &mut Peer) -> Value {
@@ -264,6 +315,8 @@ fn bounded_and_live(java: &mut Peer) {
     send(java, 500, 100);
     java.call(&format!("receive name=live length={LENGTH} from=500 count=100"));
     assert_eq!(refused(java, "archive-truncate recording=1 position=0"), 2);
+    let reply = java.refused("archive-purge recording=1");
+    assert!(reply["error"].as_str().unwrap().ends_with("cannot purge active recording 1"), "{reply}");
     java.call("archive-stop-replays recording=1");
     java.call("images name=live count=0");
     java.call("close name=live");
@@ -384,12 +437,28 @@ fn a_java_client_over_udp_records_what_its_own_driver_sends() {
         return;
     }
     let home = directory("archive");
-    let mut archive = OurArchive::start(home.path(), None);
+    let events = format!("aeron:udp?control-mode=dynamic|control=127.0.0.1:{}", free_port());
+    let mut archive = OurArchive::start_process(
+        home.path(),
+        &[
+            "aeron.archive.recording.events.enabled=true",
+            &format!("aeron.archive.recording.events.channel={events}"),
+        ],
+    );
     let mut java =
         Kind::Java.with_driver(&home.path().join("java"), &["aeron.publication.connection.timeout=60s"]);
     assert_eq!(number(&archive.connect_udp(&mut java), "archiveId"), 42);
     let channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
+    java.call(&format!("archive-events-open channel={events}|endpoint=127.0.0.1:0 stream=30"));
     let recording = record_and_extend(&mut java, &channel, "REMOTE", 700);
+    let heard = java.call("archive-events");
+    let (started, stopped) = (&heard["started"][0], &heard["stopped"][0]);
+    assert_eq!(
+        (number(started, "recording"), number(started, "start"), number(started, "stream")),
+        (0, 0, 1_001)
+    );
+    assert_eq!((&started["channel"], number(stopped, "stop")), (&Value::from(channel), 700 * FRAME));
+    assert!(number(&heard, "progress") >= 700 * FRAME, "{heard}");
     let replay_channel = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
     replay_and_check(&mut java, &replay_channel, recording, 0, 1_400);
     java.call(&format!("archive-truncate recording={recording} position={}", 600 * FRAME));

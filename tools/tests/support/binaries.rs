@@ -20,31 +20,41 @@ pub fn harrier() -> Command {
 /// The `harrier-driver` command with a clean environment.
 pub fn harrier_driver() -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let mut command = Command::new(BINARY.get_or_init(driver_binary));
+    clean(Command::new(BINARY.get_or_init(|| binary("harrier-driver", "harrier-driver", &["driver"]))))
+}
+
+/// The `harrier-archive` command with a clean environment.
+pub fn harrier_archive() -> Command {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    clean(Command::new(BINARY.get_or_init(|| binary("harrier-archive", "harrier", &["driver", "engine"]))))
+}
+
+fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AERON_")) {
         command.env_remove(name);
     }
     command
 }
 
-/// `cargo test --workspace` builds the driver's binary; a test of only this package may have to build it here.
-fn driver_binary() -> PathBuf {
+/// Path of a program of another package with sources in `folders`. `cargo test --workspace` builds it; a test of only this
+/// package may have to build it here.
+fn binary(name: &str, package: &str, folders: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_harrier")).parent().unwrap();
-    let binary = folder.join("harrier-driver");
+    let binary = folder.join(name);
     let built = std::fs::metadata(&binary).and_then(|data| data.modified()).ok();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let changed =
-        [root.join("driver"), root.join("ringbuf/src")].iter().filter_map(|path| newest_source(path)).max();
+    let folders = folders.iter().chain(&["ringbuf/src"]);
+    let changed = folders.filter_map(|folder| newest_source(&root.join(folder))).max();
     if built < changed {
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             name => name,
         };
-        let arguments = ["build", "--quiet", "--package", "harrier-driver", "--bin", "harrier-driver"];
+        let arguments = ["build", "--quiet", "--package", package, "--bin", name];
         let mut command = Command::new(env!("CARGO"));
         command.args(arguments).args(["--profile", profile, "--target-dir"]).arg(folder.parent().unwrap());
         let status = command.current_dir(root).status().unwrap();
-        assert!(status.success(), "building harrier-driver: {status}");
+        assert!(status.success(), "building {name}: {status}");
     }
     binary
 }

@@ -10,7 +10,9 @@ use harrier_ringbuf::storage::{
 };
 
 use super::ArchiveError;
-use crate::catalog::{self, CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, RecordingState};
+use crate::catalog::{
+    self, CATALOG_FILE, Catalog, CatalogEntry, CatalogWrite, Damage, RecordingState, Salvaged,
+};
 use crate::checksum::Checksum;
 use crate::context::{ArchiveContext, SyncLevel, TornTail};
 use crate::descriptor::RecordingDescriptor;
@@ -19,6 +21,14 @@ use crate::recovery::{cut_sealed_tail, cut_torn_tail, find_stop_position, read_s
 use crate::seal::{SegmentSeal, shape_of};
 use crate::segment;
 
+/// A catalog and its file.
+pub(super) struct OpenedCatalog {
+    pub(super) catalog: Catalog,
+    pub(super) file: FileId,
+    /// Descriptions of damaged entries.
+    pub(super) damage: Vec<String>,
+}
+
 /// Reads or creates the catalog and ends the recordings that a crash has cut off. `was_ours` is true when no other
 /// implementation has run on the directory since. Blocks.
 pub(super) fn open_catalog<S: Storage>(
@@ -26,7 +36,7 @@ pub(super) fn open_catalog<S: Storage>(
     io: &mut Io<S>,
     was_ours: bool,
     now: &Now,
-) -> Result<(Catalog, FileId), ArchiveError> {
+) -> Result<OpenedCatalog, ArchiveError> {
     let path = context.archive_directory.join(CATALOG_FILE);
     let opened = io.blocking(Operation::Open { path: path.clone(), mode: OpenMode::CreateOrOpen })?;
     let Output::Opened(file, length) = opened else { unreachable!("opening a file opens it") };
@@ -38,8 +48,44 @@ pub(super) fn open_catalog<S: Storage>(
     if is_unborn(context, io, &bytes)? {
         return create_catalog(context, io, file);
     }
-    let mut catalog = recover_catalog(context, io, &path, &bytes)?;
-    check_seals(context, io, &catalog, was_ours)?;
+    let mut damage = Vec::new();
+    let recovered = recover_catalog(context, io, &path, &bytes);
+    let is_damaged = match &recovered {
+        Ok(catalog) => catalog.hides_entries(&bytes),
+        Err(error) => matches!(error, ArchiveError::Catalog { .. }),
+    };
+    let mut catalog = match recovered {
+        _ if is_damaged && context.torn_tail == TornTail::Refuse => {
+            let Salvaged { catalog, writes, damage: found } =
+                Catalog::salvage(&bytes, context.record_checksum)
+                    .map_err(|error| ArchiveError::Catalog { path: path.clone(), error })?;
+            for write in writes {
+                write_blocking(io, file, write)?;
+            }
+            damage.extend(found.iter().map(|found| describe(&path, found)));
+            catalog
+        }
+        recovered => recovered?,
+    };
+    let mut unconfirmed = check_checksums(context, &catalog, &bytes);
+    if !was_ours {
+        // Aeron's archive leaves wrong checksums behind a recovery, so they count from now on.
+        for (recording_id, _) in unconfirmed.drain(..) {
+            if let Some(write) = catalog.update(recording_id, |_| ()) {
+                write_blocking(io, file, write)?;
+            }
+        }
+    }
+    unconfirmed.extend(check_seals(context, io, &catalog, was_ours)?);
+    for (recording_id, found) in unconfirmed {
+        if let Some(write) = catalog.invalidate(recording_id) {
+            write_blocking(io, file, write)?;
+        }
+        let text = describe(&path, &found);
+        if !damage.contains(&text) {
+            damage.push(text);
+        }
+    }
     if let Some(write) = catalog.clear_rest(&bytes) {
         write_blocking(io, file, write)?;
     }
@@ -62,19 +108,43 @@ pub(super) fn open_catalog<S: Storage>(
         }
     }
     sync_blocking(io, file, context)?;
-    Ok((catalog, file))
+    Ok(OpenedCatalog { catalog, file, damage })
+}
+
+/// Finds the valid entries that their checksums do not confirm. The archive of a node recovers them
+/// ([`may_be_torn`]), so only an archive on its own asks.
+fn check_checksums(context: &ArchiveContext, catalog: &Catalog, bytes: &[u8]) -> Vec<(i64, Damage)> {
+    if context.torn_tail == TornTail::Cut || context.record_checksum.is_none() {
+        return Vec::new();
+    }
+    let entries = catalog.entries().iter().filter(|entry| entry.state == RecordingState::Valid);
+    let wrong = entries.filter(|entry| entry.checksum != 0 && !entry.is_confirmed(bytes));
+    let reason = "it does not match its checksum".to_owned();
+    wrong
+        .map(|entry| (entry.descriptor.recording_id, Damage { offset: entry.offset, reason: reason.clone() }))
+        .collect()
+}
+
+/// Describes a damaged entry for the error log.
+fn describe(path: &Path, damage: &Damage) -> String {
+    format!(
+        "{}: entry at offset {} is damaged: {}; it is marked INVALID, all others are served",
+        path.display(),
+        damage.offset,
+        damage.reason
+    )
 }
 
 fn create_catalog<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
     file: FileId,
-) -> Result<(Catalog, FileId), ArchiveError> {
+) -> Result<OpenedCatalog, ArchiveError> {
     let (catalog, write) = Catalog::create(context.catalog_capacity, context.record_checksum);
     write_blocking(io, file, write)?;
     io.blocking(Operation::SetLength { file, length: catalog.capacity() as u64 })?;
     sync_blocking(io, file, context)?;
-    Ok((catalog, file))
+    Ok(OpenedCatalog { catalog, file, damage: Vec::new() })
 }
 
 /// True when the machine crashed while the catalog was being created: the header is incomplete and no other file
@@ -145,17 +215,19 @@ fn end_recording<S: Storage>(
 }
 
 /// Checks the catalog against the segment seals (docs/protocol/own-files.md). A recording that another implementation
-/// may have changed loses its seals. An entry that neither its checksum nor its seal confirms is refused.
+/// may have changed loses its seals. Returns the entries that neither their checksum nor their seal confirms; the archive
+/// of a node refuses them.
 fn check_seals<S: Storage>(
     context: &ArchiveContext,
     io: &mut Io<S>,
     catalog: &Catalog,
     was_ours: bool,
-) -> Result<(), ArchiveError> {
+) -> Result<Vec<(i64, Damage)>, ArchiveError> {
     let directory = &context.archive_directory;
+    let mut unconfirmed = Vec::new();
     let damaged = |reason: String| ArchiveError::Damaged { path: directory.join(CATALOG_FILE), reason };
     let Output::Names(names) = io.blocking(Operation::List { path: directory.clone() })? else {
-        return Ok(());
+        return Ok(unconfirmed);
     };
     let mut seals: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
     for (recording_id, base) in names.iter().filter_map(|name| segment::parse_seal(name)) {
@@ -165,6 +237,9 @@ fn check_seals<S: Storage>(
     }
     for (recording_id, bases) in seals {
         let Some(entry) = catalog.entry(recording_id) else {
+            if catalog.may_be_unreadable(recording_id) {
+                continue;
+            }
             return Err(damaged(format!(
                 "it has no entry of recording {recording_id}, whose segments are there"
             )));
@@ -185,12 +260,14 @@ fn check_seals<S: Storage>(
         let Some(seal) = seal.filter(|_| !catalog.is_checksum_right(entry)) else { continue };
         if seal.shape != shape_of(recording) {
             let offset = entry.offset;
-            return Err(damaged(format!(
-                "the entry of recording {recording_id}, at {offset}, matches neither its checksum nor the seal of its segment"
-            )));
+            let text = "matches neither its checksum nor the seal of its segment";
+            if context.torn_tail == TornTail::Cut {
+                return Err(damaged(format!("the entry of recording {recording_id}, at {offset}, {text}")));
+            }
+            unconfirmed.push((recording_id, Damage { offset, reason: format!("it {text}") }));
         }
     }
-    Ok(())
+    Ok(unconfirmed)
 }
 
 fn write_blocking<S: Storage>(io: &mut Io<S>, file: FileId, write: CatalogWrite) -> Result<(), ArchiveError> {

@@ -7,7 +7,7 @@ use harrier_ringbuf::storage::{Operation, Output, Storage};
 
 use super::{Archive, CatalogTicket, RECORDING_SESSIONS};
 use crate::channel;
-use crate::codec::{ArchiveErrorCode, Signal, SourceLocation};
+use crate::codec::{ArchiveErrorCode, RecordingEvent, Signal, SourceLocation};
 use crate::counters;
 use crate::descriptor::RecordingDescriptor;
 use crate::io::Ticket;
@@ -24,12 +24,13 @@ pub(super) struct RecordingSubscription {
     correlation_id: i64,
     original_channel: String,
     stripped_channel: String,
-    auto_stop: bool,
+    pub(super) auto_stop: bool,
     extends: Option<i64>,
     /// Replication that requested this recording; `None` for a client's.
     pub(super) replication_id: Option<i64>,
     pub(super) is_requested: bool,
-    active: usize,
+    /// Number of active recordings.
+    pub(super) active: usize,
 }
 
 /// A start or extend request that waits for the free space of the file system.
@@ -59,22 +60,16 @@ pub(super) struct StartingRecording {
     counter_id: Option<i64>,
 }
 
-/// A recording whose stop position is being written.
-pub(super) struct EndingRecording {
-    ticket: CatalogTicket,
-    recording_id: i64,
-    control_session_id: i64,
-    correlation_id: i64,
-    subscription_id: i64,
-    position: i64,
-    failure: Option<RecordingFailure>,
-}
-
 impl<M: Memory, S: Storage> Archive<M, S> {
     /// True while the recording is active.
     pub(super) fn is_active(&self, recording_id: i64) -> bool {
         self.recordings.iter().any(|entry| entry.setup.recording_id == recording_id)
-            || self.starting.iter().any(|entry| entry.setup.recording_id == recording_id)
+            || self.is_starting(recording_id)
+    }
+
+    /// True while the recording is active but has no position counter yet.
+    pub(super) fn is_starting(&self, recording_id: i64) -> bool {
+        self.starting.iter().any(|entry| entry.setup.recording_id == recording_id)
     }
 
     /// Returns the recorded position of an active recording.
@@ -157,8 +152,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         });
     }
 
-    /// Refuses a request.
-    pub(super) fn refuse(
+    /// Answers a request after a fault of the archive, which its error log and counter report.
+    pub(super) fn fail(
         &mut self,
         session_id: i64,
         correlation_id: i64,
@@ -166,6 +161,17 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         message: &str,
     ) {
         self.record_error(message);
+        self.refuse(session_id, correlation_id, code, message);
+    }
+
+    /// Refuses a request. Only the client is told: a refusal is no fault of the archive.
+    pub(super) fn refuse(
+        &mut self,
+        session_id: i64,
+        correlation_id: i64,
+        code: ArchiveErrorCode,
+        message: &str,
+    ) {
         if let Some(session) = self.session(session_id) {
             session.send_error(correlation_id, code, message);
         }
@@ -184,6 +190,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 work_count += recording.do_work(&mut self.io);
             }
         }
+        self.publish_progress();
         while let Some(index) = self.recordings.iter().position(RecordingSession::has_ended) {
             let recording = self.recordings.swap_remove(index);
             self.end_recording(recording);
@@ -205,7 +212,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                     let message = other.err().map_or_else(String::new, |error| error.to_string());
                     let start = check.start;
                     let code = ArchiveErrorCode::Generic;
-                    self.refuse(start.control_session_id, start.correlation_id, code, &message);
+                    self.fail(start.control_session_id, start.correlation_id, code, &message);
                     work_count += 1;
                 }
             }
@@ -254,7 +261,13 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
         let Some(id) = subscription.images().first().map(Image::correlation_id) else { return 0 };
         let Some(image) = subscription.take_image(id) else { return 0 };
-        match entry.extends {
+        if let Err((code, message)) = self.check_count() {
+            // The image is closed: nobody records it.
+            let entry = &self.subscriptions[index];
+            self.refuse(entry.control_session_id, entry.correlation_id, code, &message);
+            return 1;
+        }
+        match self.subscriptions[index].extends {
             Some(recording_id) => self.extend(index, image, recording_id),
             None => self.start_new(index, image),
         }
@@ -289,7 +302,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.begin(index, image, recording_id, ticket, false);
             }
             Err(error) => {
-                self.refuse(session_id, correlation_id, ArchiveErrorCode::Generic, &error.to_string());
+                self.fail(session_id, correlation_id, ArchiveErrorCode::Generic, &error.to_string());
             }
         }
     }
@@ -403,6 +416,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                         .subscriptions
                         .iter()
                         .any(|entry| entry.registration_id == subscription_id && entry.is_requested);
+                    self.publish_started(&starting);
                     let mut recording = RecordingSession::new(starting.setup, starting.image, counter);
                     if !is_wanted {
                         recording.abort();
@@ -422,6 +436,19 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         work_count
     }
 
+    fn publish_started(&mut self, starting: &StartingRecording) {
+        let Some(events) = &mut self.events else { return };
+        let Some(recording) = self.catalog.get(starting.setup.recording_id) else { return };
+        events.publish(&RecordingEvent::Started {
+            recording_id: recording.recording_id,
+            start_position: starting.image.join_position(),
+            session_id: starting.image.session_id(),
+            stream_id: recording.stream_id,
+            channel: &recording.original_channel,
+            source_identity: starting.image.source_identity(),
+        });
+    }
+
     fn add_position_counter(&mut self, starting: &StartingRecording) -> Option<i64> {
         let archive_id = self.archive_id;
         let recording_id = starting.setup.recording_id;
@@ -437,126 +464,5 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             archive_id,
         );
         self.aeron().add_counter(type_id::RECORDING_POSITION, key.as_bytes(), &label).ok()
-    }
-
-    fn end_recording(&mut self, recording: RecordingSession) {
-        self.add_to(RECORDING_SESSIONS, -1);
-        let position = recording.position();
-        let RecordingSession { setup, failure, .. } = recording;
-        self.write_stop(&setup, position, failure);
-    }
-
-    fn write_stop(&mut self, setup: &RecordingSetup, position: i64, failure: Option<RecordingFailure>) {
-        let now_ms = self.now.epoch_ms;
-        assert!(position >= setup.recording.start_position, "a recording ends behind its start");
-        let write = self.catalog.update(setup.recording_id, |recording| {
-            recording.stop_position = position;
-            recording.stop_timestamp = now_ms;
-        });
-        let ticket = self.write_catalog(write.into_iter().collect());
-        self.ending.push(EndingRecording {
-            ticket,
-            recording_id: setup.recording_id,
-            control_session_id: setup.control_session_id,
-            correlation_id: setup.correlation_id,
-            subscription_id: setup.subscription_id,
-            position,
-            failure,
-        });
-        let subscription_id = setup.subscription_id;
-        if let Some(subscription) =
-            self.subscriptions.iter_mut().find(|subscription| subscription.registration_id == subscription_id)
-        {
-            subscription.active = subscription.active.saturating_sub(1);
-            if subscription.auto_stop {
-                subscription.is_requested = false;
-                self.abort_recordings_of(subscription_id);
-            }
-        }
-    }
-
-    fn serve_ending(&mut self) -> usize {
-        let mut work_count = 0;
-        for mut ending in std::mem::take(&mut self.ending) {
-            if !self.is_written(&mut ending.ticket) {
-                self.ending.push(ending);
-                continue;
-            }
-            work_count += 1;
-            if let Some(failure) = &ending.failure {
-                self.refuse(ending.control_session_id, ending.correlation_id, failure.code, &failure.message);
-            }
-            if let Some(session) = self.session(ending.control_session_id) {
-                session.send_signal(
-                    ending.correlation_id,
-                    ending.recording_id,
-                    ending.subscription_id,
-                    ending.position,
-                    Signal::Stop,
-                );
-            }
-        }
-        work_count
-    }
-
-    /// Stops all recordings of a subscription.
-    pub(super) fn abort_recordings_of(&mut self, subscription_id: i64) {
-        for recording in &mut self.recordings {
-            if recording.setup.subscription_id == subscription_id {
-                recording.abort();
-            }
-        }
-    }
-
-    /// Cancels the recording request of a subscription. Returns false when none matches.
-    pub(super) fn stop_subscription(&mut self, matches: impl Fn(&RecordingSubscription) -> bool) -> bool {
-        let found = self.subscriptions.iter_mut().find(|entry| entry.is_requested && matches(entry));
-        let Some(subscription) = found else { return false };
-        subscription.is_requested = false;
-        let id = subscription.registration_id;
-        self.abort_recordings_of(id);
-        true
-    }
-
-    /// Stops one recording. Returns false when it is not active.
-    pub(super) fn stop_recording_by_id(&mut self, recording_id: i64) -> bool {
-        let Some(recording) =
-            self.recordings.iter_mut().find(|entry| entry.setup.recording_id == recording_id)
-        else {
-            return false;
-        };
-        recording.abort();
-        let id = recording.setup.subscription_id;
-        match self.subscriptions.iter_mut().find(|entry| entry.registration_id == id && entry.is_requested) {
-            Some(subscription) => {
-                subscription.is_requested = false;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Writes the current positions of all recordings as their stop positions. Blocks, so only the closing archive
-    /// calls it.
-    pub(super) fn end_all_recordings(&mut self) {
-        let now_ms = self.now.epoch_ms;
-        for mut recording in std::mem::take(&mut self.recordings) {
-            let position = recording.position();
-            if let Err(error) = recording.seal_blocking(&mut self.io) {
-                self.record_error(&error.to_string());
-            }
-            let write = self.catalog.update(recording.setup.recording_id, |entry| {
-                entry.stop_position = position;
-                entry.stop_timestamp = now_ms;
-            });
-            if let Some(write) = write {
-                let bytes = harrier_ringbuf::storage::WriteBuffer::Owned(write.bytes);
-                let file = self.catalog_file;
-                let done = self.io.blocking(Operation::Write { file, offset: write.offset, bytes });
-                if let Err(error) = done {
-                    self.record_error(&error.to_string());
-                }
-            }
-        }
     }
 }

@@ -1,22 +1,34 @@
-//! Replays and work on segment files (spec 03 §3.8, §5.1).
+//! Requests for replays, and the replays in progress (spec 03 §5.1).
 
 use harrier_protocol::uri::{ChannelUri, key};
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;
 
-use super::{Archive, REPLAY_SESSIONS};
+use super::{Archive, ERRORS, REPLAY_SESSIONS};
 use crate::channel;
 use crate::checksum::Checksum;
-use crate::codec::{ArchiveErrorCode, ReplayRequest, Signal};
+use crate::codec::{ArchiveErrorCode, ReplayRequest, Request, RequestBody};
 use crate::descriptor::RecordingDescriptor;
 use crate::replay::{LimitCounter, ReplayEvent, ReplaySession, ReplaySetup};
-use crate::segment;
-use crate::task::{Change, FileTask, Progress, Step, removal};
 
 /// Requested length that replays everything and follows a live recording.
 const REPLAY_ALL_AND_FOLLOW: i64 = -1;
 /// Requested length that replays up to the current recorded position.
 const REPLAY_ALL_AND_STOP: i64 = -2;
+/// Bytes of a replay request without its channel, at most.
+const REPLAY_REQUEST_LENGTH: usize = 128;
+/// Maximum number of replay requests that wait for a recording.
+const MAX_WAITING: usize = 1_024;
+
+/// A replay request for a recording whose position counter does not exist yet.
+pub(super) struct WaitingReplay {
+    control_session_id: i64,
+    correlation_id: i64,
+    /// The request, as a message of its own because it outlives the received one.
+    request: Vec<u8>,
+    responds_to: Option<i64>,
+    recording_id: i64,
+}
 
 pub(super) type Refusal = (ArchiveErrorCode, String);
 
@@ -25,7 +37,8 @@ pub(super) fn refusal<V>(code: ArchiveErrorCode, message: impl Into<String>) -> 
 }
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    /// Starts a replay. `responds_to` is the image that a response channel answers.
+    /// Starts a replay. `responds_to` is the image that a response channel answers. A recording that is being started is
+    /// replayed once it has its position counter, which the replay follows.
     pub(super) fn on_replay(
         &mut self,
         session_id: i64,
@@ -33,6 +46,16 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         request: &ReplayRequest<'_>,
         responds_to: Option<i64>,
     ) {
+        if self.is_starting(request.recording_id) && self.waiting_replays.len() < MAX_WAITING {
+            self.waiting_replays.push(WaitingReplay {
+                control_session_id: session_id,
+                correlation_id,
+                request: encoded(session_id, correlation_id, *request),
+                responds_to,
+                recording_id: request.recording_id,
+            });
+            return;
+        }
         if let Err((code, message)) = self.start_replay(session_id, correlation_id, request, responds_to) {
             self.refuse(session_id, correlation_id, code, &message);
         }
@@ -103,14 +126,35 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             directory: self.context.archive_directory.clone(),
             io_max_length,
             checksum: self.context.replay_checksum,
+            connect_timeout_ns: self.context.connect_timeout_ns,
             is_stamped_live: self.is_active(request.recording_id)
                 && self.context.record_checksum == Some(Checksum::Crc32c),
             deadline_ns: self.now.ns + self.context.connect_timeout_ns,
+            is_live: self.is_active(request.recording_id),
             recording,
         };
         self.replays.push(ReplaySession::new(setup));
         self.add_to(REPLAY_SESSIONS, 1);
         Ok(())
+    }
+
+    /// Starts the replays that waited for the position counter of their recording.
+    fn start_waiting_replays(&mut self) -> usize {
+        if self.waiting_replays.is_empty() {
+            return 0;
+        }
+        let before = self.waiting_replays.len();
+        for waiting in std::mem::take(&mut self.waiting_replays) {
+            if self.is_starting(waiting.recording_id) {
+                self.waiting_replays.push(waiting);
+            } else if let Ok(Some(Request { body: RequestBody::Replay(replay), .. })) =
+                Request::decode(&waiting.request)
+            {
+                let (session_id, correlation_id) = (waiting.control_session_id, waiting.correlation_id);
+                self.on_replay(session_id, correlation_id, &replay, waiting.responds_to);
+            }
+        }
+        before - self.waiting_replays.len()
     }
 
     fn limit_counter(&mut self, id: i32) -> Result<LimitCounter, Refusal> {
@@ -154,8 +198,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     }
 
     pub(super) fn serve_replays(&mut self) -> usize {
-        let Some(aeron) = &mut self.aeron else { return 0 };
-        let mut work_count = 0;
+        let mut work_count = self.start_waiting_replays();
+        let Some(aeron) = &mut self.aeron else { return work_count };
+        let mut faults = 0;
         for replay in &mut self.replays {
             let mut event = None;
             work_count += replay.do_work(&mut self.io, aeron, self.now.ns, &mut event);
@@ -165,8 +210,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 (Some(ReplayEvent::Started(replay_id)), Some(session)) => {
                     session.send_ok(correlation_id, replay_id);
                 }
-                (Some(ReplayEvent::Failed(code, message)), session) => {
-                    self.mark.errors.record(self.now.epoch_ms, &message);
+                (Some(ReplayEvent::Failed { code, message, is_fault }), session) => {
+                    if is_fault {
+                        self.mark.errors.record(self.now.epoch_ms, &message);
+                        faults += 1;
+                    }
                     if let Some(session) = session {
                         session.send_error(correlation_id, code, &message);
                     }
@@ -174,6 +222,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 _ => {}
             }
         }
+        self.add_to(ERRORS, faults);
         let before = self.replays.len();
         self.replays.retain(|replay| !replay.has_ended());
         let ended = before - self.replays.len();
@@ -190,163 +239,16 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             }
         }
     }
+}
 
-    /// Refuses changes to the files of a recording that is recorded, replayed or worked on.
-    pub(super) fn check_idle(&self, recording_id: i64) -> Result<RecordingDescriptor, Refusal> {
-        let Some(recording) = self.catalog.get(recording_id) else {
-            return refusal(
-                ArchiveErrorCode::UnknownRecording,
-                format!("unknown recording id: {recording_id}"),
-            );
-        };
-        if self.replays.iter().any(|replay| replay.setup.recording.recording_id == recording_id) {
-            return refusal(
-                ArchiveErrorCode::ActiveRecording,
-                format!("recording {recording_id} has an active replay"),
-            );
-        }
-        if self.is_active(recording_id) || recording.is_active() {
-            return refusal(ArchiveErrorCode::ActiveRecording, format!("recording {recording_id} is active"));
-        }
-        if self.tasks.iter().any(|task| task.concerns(recording_id)) {
-            return refusal(
-                ArchiveErrorCode::Generic,
-                format!("another delete operation in progress for recording {recording_id}"),
-            );
-        }
-        Ok(recording.clone())
-    }
-
-    pub(super) fn truncate(
-        &mut self,
-        session_id: i64,
-        correlation_id: i64,
-        recording_id: i64,
-        position: i64,
-    ) -> Result<(), Refusal> {
-        let recording = self.check_idle(recording_id)?;
-        let (start, stop) = (recording.start_position, recording.stop_position);
-        if position < start || position > stop || position % 32 != 0 {
-            return refusal(
-                ArchiveErrorCode::InvalidPosition,
-                format!("invalid position {position}: start={start} stop={stop} alignment=32"),
-            );
-        }
-        let directory = self.context.archive_directory.clone();
-        let segment_length = i64::from(recording.segment_file_length);
-        let mut steps = Vec::new();
-        let base = recording.segment_base(position);
-        let mut next = base;
-        if position > start && position != base {
-            let path = segment::path(&directory, recording_id, base);
-            let offset = (position - base) as u64;
-            if position != stop {
-                let recording = Box::new(recording.clone());
-                steps.push(Step::CheckFrame { path: path.clone(), offset, recording, position });
-                steps.push(Step::Cut { path, offset, length: segment_length as u64 });
-            }
-            next = base + segment_length;
-        }
-        while next <= recording.segment_base(stop) {
-            steps.extend(removal(&directory, recording_id, next));
-            next += segment_length;
-        }
-        let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
-        task.changes.push(Change::Stop { recording_id, position });
-        self.begin_task(task);
-        Ok(())
-    }
-
-    pub(super) fn purge(
-        &mut self,
-        session_id: i64,
-        correlation_id: i64,
-        recording_id: i64,
-    ) -> Result<(), Refusal> {
-        let recording = self.check_idle(recording_id)?;
-        let write = self.catalog.delete(recording_id);
-        let ticket = self.write_catalog(write.into_iter().collect());
-        self.background.push(ticket);
-        let directory = self.context.archive_directory.clone();
-        let mut steps = Vec::new();
-        let mut base = recording.segment_base(recording.start_position);
-        while base <= recording.segment_base(recording.stop_position) {
-            steps.extend(removal(&directory, recording_id, base));
-            base += i64::from(recording.segment_file_length);
-        }
-        self.begin_task(FileTask::new(recording_id, session_id, correlation_id, steps));
-        Ok(())
-    }
-
-    /// Starts a task. A task without checks is accepted immediately.
-    pub(super) fn begin_task(&mut self, mut task: FileTask) {
-        if !task.has_check() {
-            self.on_task_checked(&mut task);
-        }
-        self.tasks.push(task);
-    }
-
-    /// Applies the task's catalog changes and answers the client once all checks have passed.
-    fn on_task_checked(&mut self, task: &mut FileTask) {
-        for change in std::mem::take(&mut task.changes) {
-            self.apply(change);
-        }
-        let (correlation_id, count) = (task.correlation_id, task.file_count);
-        if let Some(session) = self.session(task.control_session_id) {
-            session.send_ok(correlation_id, count);
-        }
-    }
-
-    /// Changes the start or stop position of a recording in the catalog.
-    pub(super) fn apply(&mut self, change: Change) {
-        let write = match change {
-            Change::Start { recording_id, position } => {
-                self.catalog.update(recording_id, |entry| entry.start_position = position)
-            }
-            Change::Stop { recording_id, position } => {
-                self.catalog.update(recording_id, |entry| entry.stop_position = position)
-            }
-        };
-        let ticket = self.write_catalog(write.into_iter().collect());
-        self.background.push(ticket);
-    }
-
-    pub(super) fn serve_tasks(&mut self) -> usize {
-        let mut work_count = 0;
-        for mut ticket in std::mem::take(&mut self.background) {
-            if !self.is_written(&mut ticket) {
-                self.background.push(ticket);
-            }
-        }
-        for mut task in std::mem::take(&mut self.tasks) {
-            match task.do_work(&mut self.io) {
-                Progress::Waiting => self.tasks.push(task),
-                Progress::Checked => {
-                    self.on_task_checked(&mut task);
-                    self.tasks.push(task);
-                    work_count += 1;
-                }
-                Progress::Refused(message) => {
-                    let code = ArchiveErrorCode::Generic;
-                    self.refuse(task.control_session_id, task.correlation_id, code, &message);
-                    work_count += 1;
-                }
-                Progress::Done(failures) => {
-                    for failure in failures {
-                        let code = ArchiveErrorCode::Generic;
-                        self.refuse(task.control_session_id, task.correlation_id, code, &failure);
-                    }
-                    if task.has_signal
-                        && let Some(session) = self.session(task.control_session_id)
-                    {
-                        session.send_signal(task.correlation_id, task.recording_id, -1, -1, Signal::Delete);
-                    }
-                    work_count += 1;
-                }
-            }
-        }
-        work_count
-    }
+/// Encodes a replay request.
+fn encoded(control_session_id: i64, correlation_id: i64, request: ReplayRequest<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; REPLAY_REQUEST_LENGTH + request.channel.len()];
+    let request = Request { control_session_id, correlation_id, body: RequestBody::Replay(request) };
+    let length =
+        request.encode(&mut bytes).expect("the buffer has room for the fixed fields and the channel");
+    bytes.truncate(length);
+    bytes
 }
 
 fn check_position(request: &ReplayRequest<'_>, recording: &RecordingDescriptor) -> Result<i64, Refusal> {
@@ -366,7 +268,11 @@ fn check_position(request: &ReplayRequest<'_>, recording: &RecordingDescriptor) 
     if stop != -1 && position >= stop && request.length != REPLAY_ALL_AND_STOP {
         return refusal(
             ArchiveErrorCode::InvalidPosition,
-            format!("requested replay start position={position} must be less than the limit position={stop}"),
+            format!(
+                "requested replay start position={position} must be less than the limit position={stop} for \
+                 recording {}",
+                recording.recording_id
+            ),
         );
     }
     Ok(position)

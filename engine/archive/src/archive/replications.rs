@@ -46,7 +46,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         let target_id = request.target_recording_id;
         if target_id != -1 {
             let Some(target) = self.catalog.get(target_id) else {
-                let message = format!("unknown destination recording id: {target_id}");
+                let message = format!("unknown destination recording id {target_id}");
                 return refusal(ArchiveErrorCode::UnknownRecording, message);
             };
             if target.is_active() || self.is_active(target_id) {
@@ -63,7 +63,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
 
     /// Creates the client of the source archive.
     fn source_client(
-        &self,
+        &mut self,
         request: &ReplicateRequest<'_>,
         id: i64,
     ) -> Result<ArchiveClientContext, Refusal> {
@@ -80,7 +80,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         context.client_name = format!("archive archiveId={} replicationSessionId={id}", self.archive_id);
         context.control_term_buffer_length = self.context.control_term_buffer_length;
         context.control_mtu_length = self.context.control_mtu_length;
-        context.seed = self.context.seed ^ (id as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        context.seed = self.rng.next_u64();
         Ok(context)
     }
 
@@ -222,8 +222,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             None => Ok(Turn::Waiting),
             Some(ArchiveAnswer::Descriptor { descriptor, .. }) => self.on_source(replication, *descriptor),
             Some(_) => {
-                let message =
-                    format!("unknown source recording id: {}", replication.setup.source_recording_id);
+                let message = format!("unknown src recording id {}", replication.setup.source_recording_id);
                 refusal(ArchiveErrorCode::UnknownRecording, message)
             }
         }

@@ -41,13 +41,13 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 return;
             }
             RequestBody::CloseSession => {
-                if let Some(session) = self.session(id) {
+                if let Some(session) = self.session_of(id, origin) {
                     session.state = crate::session::SessionState::Done;
                 }
                 return;
             }
             RequestBody::ChallengeResponse { credentials } => {
-                if let Some(session) = self.session(id) {
+                if let Some(session) = self.session_of(id, origin) {
                     session.on_challenge_response(correlation_id, credentials);
                 }
                 return;
@@ -59,7 +59,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             }
             _ => {}
         }
-        let Some(session) = self.session(id) else {
+        let Some(session) = self.session_of(id, origin) else {
             return self.refuse_message("WARN: request of unknown control session", &id.to_string());
         };
         // Two requests ignore the session's state (spec 03 §2.5).
@@ -73,6 +73,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             return self.refuse(id, correlation_id, ArchiveErrorCode::UnauthorisedAction, &message);
         }
         self.on_authorised(id, correlation_id, &body);
+    }
+
+    /// Returns a session that the request's image has opened. Images of other clients cannot use it.
+    fn session_of(&mut self, id: i64, origin: Origin<'_>) -> Option<&mut ControlSession> {
+        self.session(id).filter(|session| session.image_correlation_id == origin.image_correlation_id)
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: one arm for each request")]
@@ -259,18 +264,21 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Err((ArchiveErrorCode::UnknownRecording, format!("unknown recording id: {recording_id}")))
     }
 
+    /// Checks that one more recording may be active. Requests are checked, and each recording again when it starts.
+    pub(super) fn check_count(&self) -> Result<(), (ArchiveErrorCode, String)> {
+        let max = self.context.max_concurrent_recordings;
+        if self.recordings.len() + self.starting.len() < max {
+            return Ok(());
+        }
+        Err((ArchiveErrorCode::MaxRecordings, format!("max concurrent recordings reached {max}")))
+    }
+
     pub(super) fn check_start(
         &self,
         extends: Option<i64>,
         stream_id: i32,
     ) -> Result<(), (ArchiveErrorCode, String)> {
-        let max = self.context.max_concurrent_recordings;
-        if self.recordings.len() + self.starting.len() >= max {
-            return Err((
-                ArchiveErrorCode::MaxRecordings,
-                format!("max concurrent recordings reached {max}"),
-            ));
-        }
+        self.check_count()?;
         let Some(recording_id) = extends else { return Ok(()) };
         self.known(recording_id)?;
         let actual = self.catalog.get(recording_id).map(|recording| recording.stream_id);
@@ -434,7 +442,6 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             correlation_id: connect.correlation_id,
             client_version: connect.version,
             credentials: connect.credentials.to_vec(),
-            image_session_id: connect.origin.image_session_id,
             image_correlation_id: connect.origin.image_correlation_id,
             publication_id,
             counter_id,

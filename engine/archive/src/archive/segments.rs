@@ -10,10 +10,10 @@ use crate::codec::{ArchiveErrorCode, ControlCode};
 use crate::descriptor::RecordingDescriptor;
 use crate::replay::ReplaySession;
 use crate::segment;
-use crate::task::{Change, FileTask, Step, removal};
+use crate::task::{Change, FileTask, Step, Wanted};
 
 impl<M: Memory, S: Storage> Archive<M, S> {
-    fn recording(&self, recording_id: i64) -> Result<RecordingDescriptor, Refusal> {
+    pub(super) fn recording(&self, recording_id: i64) -> Result<RecordingDescriptor, Refusal> {
         match self.catalog.get(recording_id) {
             Some(recording) => Ok(recording.clone()),
             None => {
@@ -22,7 +22,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    fn check_no_task(&self, recording_id: i64) -> Result<(), Refusal> {
+    /// Refuses a change of files while another request changes files of the recording.
+    pub(super) fn check_no_task(&self, recording_id: i64) -> Result<(), Refusal> {
         if self.tasks.iter().any(|task| task.concerns(recording_id)) {
             return refusal(
                 ArchiveErrorCode::Generic,
@@ -32,35 +33,36 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// Checks that the recording may begin at a later segment.
+    /// Checks that the recording may begin at a later segment (spec 03 §3.9).
     fn check_detach(&self, recording: &RecordingDescriptor, new_start: i64) -> Result<(), Refusal> {
         let id = recording.recording_id;
-        let invalid = |reason: String| {
-            refusal(
-                ArchiveErrorCode::Generic,
-                format!("cannot detach recording {id} to {new_start}: {reason}"),
-            )
-        };
+        let invalid = |reason: String| refusal(ArchiveErrorCode::Generic, reason);
+        if new_start != recording.segment_base(new_start) {
+            return invalid(format!("invalid segment start: newStartPosition={new_start}"));
+        }
         let lowest =
             recording.segment_base(recording.start_position) + i64::from(recording.segment_file_length);
         if new_start < lowest {
-            return invalid(format!("the first segment that can begin it is at {lowest}"));
-        }
-        if new_start != recording.segment_base(new_start) {
-            return invalid(format!("segments begin at multiples of {}", recording.segment_file_length));
+            return invalid(format!("invalid detach: newStartPosition={new_start} lowerBound={lowest}"));
         }
         let end = self.active_position(id).unwrap_or(recording.stop_position);
         let highest = recording.segment_base(end);
         if new_start > highest {
-            return invalid(format!("the last segment begins at {highest}"));
+            return invalid(format!(
+                "invalid detach: in use, newStartPosition={new_start} upperBound={highest}"
+            ));
         }
-        let reads_below = |replay: &ReplaySession| {
+        let reads_below = |replay: &&ReplaySession| {
             replay.setup.recording.recording_id == id && replay.segment_position() < new_start
         };
-        if self.replays.iter().any(reads_below) {
-            return invalid("a replay reads a segment below".into());
+        match self.replays.iter().find(reads_below) {
+            None => Ok(()),
+            Some(replay) => invalid(format!(
+                "invalid detach: replay in progress - newStartPosition={new_start} upperBound={} streamId={}",
+                replay.segment_position(),
+                replay.setup.stream_id
+            )),
         }
-        Ok(())
     }
 
     pub(super) fn detach_segments(&mut self, recording_id: i64, new_start: i64) -> Result<(), Refusal> {
@@ -81,12 +83,8 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.check_detach(&recording, new_start)?;
         self.check_no_task(recording_id)?;
         let directory = self.context.archive_directory.clone();
-        let mut steps = Vec::new();
-        let mut base = recording.segment_base(recording.start_position);
-        while base < new_start {
-            steps.extend(removal(&directory, recording_id, base));
-            base += i64::from(recording.segment_file_length);
-        }
+        let wanted = Wanted::Positions(recording.segment_base(recording.start_position)..new_start);
+        let steps = vec![Step::Find { directory, recording_id, wanted, is_counted: true }];
         let mut task = FileTask::new(recording_id, session_id, correlation_id, steps);
         task.changes.push(Change::Start { recording_id, position: new_start });
         self.begin_task(task);
@@ -99,10 +97,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         correlation_id: i64,
         recording_id: i64,
     ) -> Result<(), Refusal> {
-        let recording = Box::new(self.recording(recording_id)?);
+        let recording = self.recording(recording_id)?;
         self.check_no_task(recording_id)?;
         let directory = self.context.archive_directory.clone();
-        let steps = vec![Step::FindDetached { directory, recording }];
+        let wanted = Wanted::Positions(0..recording.segment_base(recording.start_position));
+        let steps = vec![Step::Find { directory, recording_id, wanted, is_counted: true }];
         self.begin_task(FileTask::new(recording_id, session_id, correlation_id, steps));
         Ok(())
     }
@@ -138,27 +137,24 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         self.check_no_task(target_id)?;
         let directory = self.context.archive_directory.clone();
         let is_prepended = join == target.start_position;
-        let (mut checks, mut moves, mut seals) = (Vec::new(), Vec::new(), Vec::new());
-        let mut base = source.segment_base(source.start_position);
+        let first = source.segment_base(source.start_position);
+        // What is not moved is removed last: the empty segment behind a stop on a boundary, and the seals. A seal names
+        // its recording, so migrated frames count as unstamped.
+        let wanted = Wanted::from(first);
+        let find =
+            Step::Find { directory: directory.clone(), recording_id: source_id, wanted, is_counted: false };
+        let (mut steps, mut moves) = (vec![find], Vec::new());
+        let mut base = first;
         while base < source.stop_position {
             let from = segment::path(&directory, source_id, base);
             let to = segment::path(&directory, target_id, base);
-            checks.push(Step::Exists { path: from.clone(), is_wanted: true });
-            // The recorder rolls over as soon as a segment is full, so the segment that begins at the join is empty.
-            if is_prepended || base != join {
-                checks.push(Step::Exists { path: to.clone(), is_wanted: false });
-            }
+            steps.push(Step::Present { path: from.clone() });
+            steps.push(Step::Absent { path: to.clone() });
             moves.push(Step::Move { from, to });
-            // A seal names its recording, so migrated frames count as unstamped.
-            seals.push(Step::Clear { path: segment::seal_path(&directory, source_id, base) });
             base += i64::from(source.segment_file_length);
         }
-        checks.extend(moves);
-        checks.extend(seals);
-        if is_prepended {
-            checks.push(Step::Clear { path: segment::path(&directory, source_id, join) });
-        }
-        let mut task = FileTask::new(source_id, session_id, correlation_id, checks);
+        steps.extend(moves);
+        let mut task = FileTask::new(source_id, session_id, correlation_id, steps);
         task.other_recording_id = Some(target_id);
         task.changes.push(match is_prepended {
             true => Change::Start { recording_id: target_id, position: source.start_position },
@@ -169,45 +165,51 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         Ok(())
     }
 
-    /// Finds the position where the two recordings join.
+    /// Finds the position where the two recordings join (spec 03 §3.10). Programs compare the texts of refusals.
     fn check_migration(
         &self,
         source: &RecordingDescriptor,
         target: &RecordingDescriptor,
     ) -> Result<i64, Refusal> {
         let (from, to) = (source.recording_id, target.recording_id);
-        let invalid = |reason: String| {
-            refusal(ArchiveErrorCode::Generic, format!("cannot migrate segments of {from} to {to}: {reason}"))
-        };
-        if from == to {
-            return invalid("they are the same recording".into());
-        }
+        let invalid =
+            |reason: String| refusal(ArchiveErrorCode::Generic, format!("invalid migrate: {reason}"));
         if self.is_active(from) || source.is_active() {
-            return invalid(format!("recording {from} is active"));
+            return refusal(ArchiveErrorCode::Generic, format!("recording {from} is still active"));
         }
-        for (what, actual, wanted) in [
-            ("segment length", source.segment_file_length, target.segment_file_length),
-            ("term length", source.term_buffer_length, target.term_buffer_length),
-            ("initial term id", source.initial_term_id, target.initial_term_id),
-            ("stream id", source.stream_id, target.stream_id),
-            ("mtu", source.mtu_length, target.mtu_length),
+        for (what, of_source, of_target) in [
+            ("StreamId", source.stream_id, target.stream_id),
+            ("InitialTermId", source.initial_term_id, target.initial_term_id),
+            ("MtuLength", source.mtu_length, target.mtu_length),
+            ("TermBufferLength", source.term_buffer_length, target.term_buffer_length),
+            ("SegmentFileLength", source.segment_file_length, target.segment_file_length),
         ] {
-            if actual != wanted {
-                return invalid(format!("{what} {actual} is not {wanted}"));
+            if of_source != of_target {
+                return invalid(format!("src{what}={of_source} dst{what}={of_target}"));
             }
         }
-        let join = if source.stop_position == target.start_position {
+        let join = if from != to && source.stop_position == target.start_position {
             source.stop_position
-        } else if source.start_position == target.stop_position {
+        } else if from != to && source.start_position == target.stop_position {
             source.start_position
         } else {
             return invalid(format!(
-                "{}..{} and {}..{} do not meet",
+                "src and dst are not contiguous srcStartPosition={} srcStopPosition={} dstStartPosition={} \
+                 dstStopPosition={}",
                 source.start_position, source.stop_position, target.start_position, target.stop_position
             ));
         };
-        if join != source.segment_base(join) || join != target.segment_base(join) {
-            return invalid(format!("they meet at {join}, inside a segment"));
+        for (whose, recording) in [("src", source), ("dst", target)] {
+            if join != recording.segment_base(join) {
+                return invalid(format!(
+                    "join position is not on segment boundary of {whose} recording seamPosition={join} \
+                     startPosition={} stopPosition={} termBufferLength={} segmentFileLength={}",
+                    recording.start_position,
+                    recording.stop_position,
+                    recording.term_buffer_length,
+                    recording.segment_file_length
+                ));
+            }
         }
         Ok(join)
     }

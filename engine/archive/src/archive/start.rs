@@ -1,5 +1,8 @@
 //! Starting: directory, catalog, driver, counters, control streams (spec 03 §4.5, §6.1).
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use harrier_client::{Aeron, ClientError, Context};
 use harrier_protocol::counter_types::{Key, type_id};
 use harrier_protocol::uri::{ChannelUri, key};
@@ -8,12 +11,13 @@ use harrier_ringbuf::memory::check_apart;
 use harrier_ringbuf::storage::{Operation, Storage};
 use harrier_ringbuf::{Memory, Now, Rng};
 
-use super::catalog_file::open_catalog;
-use super::{Archive, ArchiveCounters, ArchiveError, ControlStream};
+use super::catalog_file::{OpenedCatalog, open_catalog};
+use super::events::RecordingEvents;
+use super::{Archive, ArchiveCounters, ArchiveError, ControlStream, ERRORS};
 use crate::context::ArchiveContext;
 use crate::counters;
 use crate::io::Io;
-use crate::mark_file::MarkFile;
+use crate::mark_file::{MarkFile, clear_directory};
 
 /// Stage of the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +37,22 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         context.validate()?;
         let driver = ("driver directory", context.aeron_directory.as_path());
         check_apart(&memory, driver, &[("archive directory", &context.archive_directory)])?;
-        let mark = MarkFile::take(&context, &memory, now)?;
+        if context.delete_directory_on_start {
+            clear_directory(&context, &memory, now)?;
+        }
+        let mut mark = MarkFile::take(&context, &memory, now)?;
         let mut io = Io::new(storage, context.file_clock.clone());
         io.blocking(Operation::CreateDirectory { path: context.archive_directory.clone() })?;
-        let (catalog, catalog_file) = open_catalog(&context, &mut io, mark.was_ours, now)?;
+        let OpenedCatalog { catalog, file: catalog_file, damage } =
+            open_catalog(&context, &mut io, mark.was_ours, now)?;
+        for text in &damage {
+            mark.errors.record(now.epoch_ms, text);
+        }
         let context_seed = context.seed;
         let first_session_id = i64::from(Rng::new(context.seed).next_i32() & i32::MAX);
         Ok(Self {
+            ready: Arc::default(),
+            warnings: damage,
             phase: Phase::Connecting { deadline_ns: now.ns + context.driver_timeout_ns },
             archive_id: context.archive_id.unwrap_or(-1),
             next_session_id: first_session_id,
@@ -54,14 +67,17 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             last_cycle_ns: None,
             counters: ArchiveCounters::default(),
             control: Vec::new(),
+            events: None,
             incoming: Default::default(),
             sessions: Vec::new(),
+            rejections: Vec::new(),
             subscriptions: Vec::new(),
             space_checks: Vec::new(),
             starting: Vec::new(),
             recordings: Vec::new(),
             ending: Vec::new(),
             replays: Vec::new(),
+            waiting_replays: Vec::new(),
             next_replay: 1,
             replications: Vec::new(),
             replay_tokens: Vec::new(),
@@ -90,6 +106,9 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             self.archive_id = aeron.next_correlation_id();
         }
         let id = self.archive_id;
+        let threshold = duration_text(self.context.conductor_cycle_threshold_ns);
+        let exceeded =
+            format!("archive-conductor work cycle time exceeded count: threshold={threshold} SHARED");
         let simple = [
             (type_id::ARCHIVE_ERROR_COUNT, "Archive Errors"),
             (type_id::ARCHIVE_CONTROL_SESSIONS, "Archive Control Sessions"),
@@ -97,10 +116,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             (type_id::ARCHIVE_REPLAY_SESSIONS, "Archive Replay Sessions"),
             // Conductor, recorder and replayer form one agent; Aeron calls this mode SHARED.
             (type_id::ARCHIVE_MAX_CYCLE_TIME, "archive-conductor max cycle time in ns: SHARED"),
-            (
-                type_id::ARCHIVE_CYCLE_TIME_EXCEEDED,
-                "archive-conductor work cycle time exceeded count: threshold=100ms SHARED",
-            ),
+            (type_id::ARCHIVE_CYCLE_TIME_EXCEEDED, &exceeded),
             (type_id::ARCHIVE_CONTROL_REFUSED, "Archive Refused Control Messages"),
             (type_id::ARCHIVE_RECORDER_MAX_WRITE_TIME, "archive-recorder max write time in ns"),
             (type_id::ARCHIVE_RECORDER_TOTAL_WRITE_BYTES, "archive-recorder total write bytes"),
@@ -125,6 +141,11 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             let assembler = FragmentAssembler::new();
             self.control.push(ControlStream { registration_id, subscription: None, assembler });
         }
+        if self.context.recording_events_enabled {
+            let (channel, stream_id) =
+                (&self.context.recording_events_channel, self.context.recording_events_stream_id);
+            self.events = Some(RecordingEvents::new(aeron.add_exclusive_publication(channel, stream_id)?));
+        }
         self.mark.set_archive_id(id);
         self.aeron = Some(aeron);
         self.phase = Phase::AwaitingResources;
@@ -144,11 +165,30 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 stream.subscription = aeron.subscription(stream.registration_id)?;
             }
         }
+        if let Some(events) = &mut self.events
+            && events.publication.is_none()
+        {
+            events.publication = aeron.exclusive_publication(events.registration_id)?;
+            if events.publication.is_none() {
+                return Ok(0);
+            }
+        }
         if self.control.iter().all(|stream| stream.subscription.is_some()) {
             self.phase = Phase::Running;
+            self.add_to(ERRORS, self.warnings.len() as i64);
             self.mark.signal_ready(&self.now);
+            self.ready.store(true, Ordering::Release);
         }
         Ok(1)
+    }
+}
+
+/// Formats a time with the longest unit that keeps it whole.
+fn duration_text(ns: i64) -> String {
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+    match units.into_iter().find(|(unit, _)| ns != 0 && ns % unit == 0) {
+        Some((unit, name)) => format!("{}{name}", ns / unit),
+        None => format!("{ns}ns"),
     }
 }
 

@@ -118,8 +118,8 @@ impl ArchiveClient {
         }
     }
 
-    /// Adds the response subscription. Both streams share one random session id (spec 03 §2.6, DECISION). Over a
-    /// response channel the request stream names the response subscription instead.
+    /// Adds the response subscription. Both streams share one random session id, whatever id the given channels have
+    /// (spec 03 §2.6, DECISION). Over a response channel the request stream names the response subscription instead.
     fn add_subscription(&mut self, aeron: &mut Aeron) -> Result<usize, ArchiveClientError> {
         let session_id = loop {
             let id = self.rng.next_i32();
@@ -140,9 +140,11 @@ impl ArchiveClient {
         let mut response = complete(&self.context.control_response_channel)?;
         let mut request = complete(&self.context.control_request_channel)?;
         let is_response = response.control_mode() == Some(ControlMode::Response);
-        if !is_response {
-            response.put_if_absent(key::SESSION_ID, session_id);
-            request.put_if_absent(key::SESSION_ID, session_id);
+        if is_response {
+            request.remove(key::SESSION_ID);
+        } else {
+            response.put(key::SESSION_ID, session_id);
+            request.put(key::SESSION_ID, session_id);
         }
         let subscription_id =
             aeron.add_subscription(&response.to_string(), self.context.control_response_stream_id)?;

@@ -1,10 +1,11 @@
 //! An archive with its driver and client on one thread.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use harrier_archive::catalog::{Catalog, CatalogWrite};
 use harrier_archive::client::{ArchiveAnswer, ArchiveClient, ArchiveClientContext, ReplayOptions};
 use harrier_archive::codec::Signal;
-use harrier_archive::{Archive, ArchiveContext};
+use harrier_archive::{Archive, ArchiveContext, ArchiveMark, RecordingDescriptor, SourceLocation};
 use harrier_client::{Aeron, Context, ExclusivePublication};
 use harrier_driver::context::DriverContext;
 use harrier_driver::{ExecutorMode, HostDriver};
@@ -32,10 +33,66 @@ pub fn archive_context(directory: &Path) -> ArchiveContext {
     context
 }
 
+/// Descriptor of a stopped recording of two segments.
+pub fn descriptor() -> RecordingDescriptor {
+    RecordingDescriptor {
+        control_session_id: 0,
+        correlation_id: 0,
+        recording_id: 0,
+        start_timestamp: 1,
+        stop_timestamp: 2,
+        start_position: 0,
+        stop_position: 256 << 10,
+        initial_term_id: 7,
+        segment_file_length: 128 << 10,
+        term_buffer_length: 64 << 10,
+        mtu_length: 1_408,
+        session_id: 9,
+        stream_id: STREAM_ID,
+        stripped_channel: "aeron:ipc".into(),
+        original_channel: CHANNEL.into(),
+        source_identity: "aeron:ipc".into(),
+    }
+}
+
+pub fn put(bytes: &mut [u8], write: &CatalogWrite) {
+    bytes[write.offset as usize..][..write.bytes.len()].copy_from_slice(&write.bytes);
+}
+
+/// Builds the catalog file of some recordings.
+pub fn catalog_of(recordings: &[RecordingDescriptor]) -> Vec<u8> {
+    let (mut catalog, header) = Catalog::create(4_096, None);
+    let mut bytes = vec![0; 4_096];
+    put(&mut bytes, &header);
+    for recording in recordings {
+        for write in catalog.add(recording.clone()).unwrap().1 {
+            put(&mut bytes, &write);
+        }
+    }
+    bytes
+}
+
+pub fn directory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("harrier-archive-").tempdir_in("/dev/shm").unwrap()
+}
+
 impl World {
+    /// Starts an archive on a catalog and on empty files with the given names.
+    pub fn on_files(catalog: &[u8], names: &[&str]) -> Self {
+        let directory = directory();
+        let folder = directory.path().join("archive");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("archive.catalog"), catalog).unwrap();
+        for name in names {
+            std::fs::write(folder.join(name), []).unwrap();
+        }
+        let mut world = Self::start(directory, |_| ());
+        world.connect();
+        world
+    }
+
     pub fn new(change: impl FnOnce(&mut ArchiveContext)) -> Self {
-        let directory = tempfile::Builder::new().prefix("harrier-archive-").tempdir_in("/dev/shm").unwrap();
-        let mut world = Self::start(directory, change);
+        let mut world = Self::start(directory(), change);
         world.connect();
         world
     }
@@ -57,6 +114,47 @@ impl World {
         let mut agents = driver.into_agents();
         agents.push(Box::new(archive));
         Self { agents, aeron, client: ArchiveClient::new(ArchiveClientContext::ipc()), directory }
+    }
+
+    /// Texts in the archive's error log.
+    pub fn errors(&self) -> Vec<String> {
+        let mark = ArchiveMark::read(&MappedMemory, &self.archive_directory()).unwrap().unwrap();
+        let mut texts = Vec::new();
+        harrier_ringbuf::error_log::read(&mark.errors, 0, &mut |_, _, _, text| texts.push(text.to_owned()));
+        texts
+    }
+
+    /// Value of the archive's counter of a type.
+    pub fn counter(&self, wanted: i32) -> i64 {
+        let counters = self.aeron.counters();
+        counters.value(counters.find(&mut |_, type_id, _| type_id == wanted).unwrap())
+    }
+
+    pub fn archive_directory(&self) -> PathBuf {
+        self.directory.path().join("archive")
+    }
+
+    /// Awaits the refusal of a request; returns code and text.
+    pub fn refused(&mut self, correlation_id: i64) -> (i64, String) {
+        match self.answer(correlation_id) {
+            ArchiveAnswer::Error { code, message, .. } => (code, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Records messages of 200 bytes on a channel; returns the recording id and stop position.
+    pub fn record(&mut self, channel: &str, range: std::ops::Range<u64>) -> (i64, i64) {
+        let location = SourceLocation::Local;
+        let start = self.client.start_recording(&self.aeron, channel, STREAM_ID, location, true).unwrap();
+        self.ok(start);
+        let mut publication = self.publication(channel);
+        self.publish(&mut publication, range, 200);
+        let position = publication.position();
+        let (id, _) = self.signal(Signal::Start);
+        self.recorded(id, position);
+        drop(publication);
+        assert_eq!(self.signal(Signal::Stop), (id, position));
+        (id, position)
     }
 
     pub fn step(&mut self) {

@@ -29,6 +29,7 @@ final class Recordings
     private final Streams streams;
     private final Map<String, Session> sessions = new ConcurrentHashMap<>();
     private final Map<String, Counter> limits = new ConcurrentHashMap<>();
+    private volatile Events events;
 
     Recordings(final Aeron aeron, final Streams streams)
     {
@@ -54,6 +55,15 @@ final class Recordings
         if ("connect".equals(verb))
         {
             return connect(command);
+        }
+        if ("events-open".equals(verb))
+        {
+            events = new Events(aeron, command);
+            return new Reply();
+        }
+        if ("events".equals(verb))
+        {
+            return events.untilStopped();
         }
         final Session session = sessions.get(command.text("archive", "archive"));
         synchronized (session)

@@ -1,63 +1,76 @@
-//! Command line of `harrier-driver` (spec 02 §6.3).
+//! Command line of the standalone programs (spec 02 §6.3).
 
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use harrier_driver::configuration::Properties;
-
-const HELP: &str = "\
-harrier-driver: an Aeron-compatible media driver
-
-usage: harrier-driver [-v] [--ready] [-Dname=value]... [properties-file or file:// or http:// URL]...
-
-  -Dname=value   sets a setting, e.g. -Daeron.threading.mode=SHARED; overrides AERON_* variables
-  --ready        prints one line of JSON once clients can connect
-  -v             prints the version
-
-Settings are Aeron's: see tuning.md. The driver runs until SIGINT or SIGTERM, whose number is then its exit code, or until an
-allowed terminate command, with exit code 0.
-
-example: harrier-driver --ready -Daeron.dir=/dev/shm/aeron-demo -Daeron.threading.mode=SHARED
-";
+use crate::configuration::Properties;
 
 /// Longest wait for the server of a URL.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Arguments of a driver.
+/// What a program's command line may contain.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandLine<'a> {
+    /// Name by which the program was called.
+    pub program: &'a str,
+    /// Text of `--help`.
+    pub help: &'static str,
+    /// Flags besides `-v`, `-D` and `--help`.
+    pub flags: &'static [&'static str],
+}
+
+/// Arguments of a program.
+#[derive(Debug, Clone)]
 pub struct Arguments {
+    /// Settings of the environment, the properties files and the command line.
     pub properties: Properties,
-    pub prints_ready: bool,
+    flags: Vec<String>,
+}
+
+impl Arguments {
+    /// True when the command line has a flag.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|given| given == flag)
+    }
 }
 
 /// Action that the command line requests.
+#[derive(Debug, Clone)]
 pub enum Wish {
+    /// Run the program.
     Run(Box<Arguments>),
+    /// Print a text and end.
     Print(String),
 }
 
-/// Parses the command line of `program`, which overrides settings of the environment. An error is a text for the user.
-pub fn parse(program: &str, arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut properties = Properties::from_environment(variables);
-    let mut prints_ready = false;
-    for argument in arguments {
-        if let Some(definition) = argument.strip_prefix("-D") {
-            properties.define(definition).map_err(|error| error.to_string())?;
-        } else if argument == "-v" {
-            return Ok(Wish::Print(version(program)));
-        } else if argument == "--help" || argument == "-h" {
-            return Ok(Wish::Print(HELP.to_owned()));
-        } else if argument == "--ready" {
-            prints_ready = true;
-        } else if argument.starts_with('-') {
-            return Err(format!("Usage: {program} [-v][-Dname=value]"));
-        } else {
-            load(&argument, &mut properties)?;
+impl CommandLine<'_> {
+    /// Parses the arguments, which override settings of the environment. A later argument overrides an earlier one.
+    ///
+    /// # Errors
+    /// A text for the user.
+    pub fn parse(&self, arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut properties = Properties::from_environment(variables);
+        let mut flags = Vec::new();
+        for argument in arguments {
+            if let Some(definition) = argument.strip_prefix("-D") {
+                properties.define(definition).map_err(|error| error.to_string())?;
+            } else if argument == "-v" {
+                return Ok(Wish::Print(version(self.program)));
+            } else if argument == "--help" || argument == "-h" {
+                return Ok(Wish::Print(self.help.to_owned()));
+            } else if self.flags.contains(&argument.as_str()) {
+                flags.push(argument);
+            } else if argument.starts_with('-') {
+                return Err(format!("Usage: {} [-v][-Dname=value]", self.program));
+            } else {
+                load(&argument, &mut properties)?;
+            }
         }
+        Ok(Wish::Run(Box::new(Arguments { properties, flags })))
     }
-    Ok(Wish::Run(Box::new(Arguments { properties, prints_ready })))
 }
 
 fn version(program: &str) -> String {
