@@ -5,6 +5,7 @@ mod damaged_catalog;
 mod events;
 mod flips;
 mod golden;
+mod impossible;
 mod live_replays;
 mod recording;
 mod refusals;

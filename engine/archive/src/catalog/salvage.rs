@@ -71,7 +71,9 @@ impl Catalog {
 
     /// True when the recording's entry may be one of the unreadable ones.
     pub(crate) fn may_be_unreadable(&self, recording_id: i64) -> bool {
-        self.unreadable.iter().any(|frame| (frame.after.saturating_add(1)..frame.before).contains(&recording_id))
+        self.unreadable
+            .iter()
+            .any(|frame| (frame.after.saturating_add(1)..frame.before).contains(&recording_id))
     }
 
     /// Marks a valid entry as invalid.
