@@ -4,6 +4,7 @@
 mod damaged_catalog;
 mod events;
 mod flips;
+mod full_disk;
 mod golden;
 mod impossible;
 mod live_replays;
