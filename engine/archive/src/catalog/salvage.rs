@@ -88,15 +88,18 @@ impl CatalogEntry {
     /// True when a checksum of the entry's bytes in a file is the one in its header. An archive that ends a recording at
     /// its start, and a tool that verifies it, change the stop position without the checksum (spec 03 §4.3).
     pub(crate) fn is_confirmed(&self, bytes: &[u8]) -> bool {
-        let Some(body) = bytes.get(self.offset + ENTRY_HEADER_LENGTH..self.offset + self.length) else {
-            return false;
-        };
+        self.algorithm(bytes).is_some()
+    }
+
+    /// Algorithm of the entry's checksum; `None` when no algorithm confirms it.
+    pub(crate) fn algorithm(&self, bytes: &[u8]) -> Option<Checksum> {
+        let body = bytes.get(self.offset + ENTRY_HEADER_LENGTH..self.offset + self.length)?;
         let mut descriptor = self.descriptor.clone();
         (descriptor.stop_position, descriptor.stop_timestamp) = (-1, -1);
         let unstopped = descriptor.to_entry_body(body.len());
         [Checksum::Crc32, Checksum::Crc32c]
-            .iter()
-            .any(|checksum| [body, &unstopped].iter().any(|body| checksum.of(body) == self.checksum))
+            .into_iter()
+            .find(|checksum| [body, &unstopped].iter().any(|body| checksum.of(body) == self.checksum))
     }
 }
 
