@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod archive_client;
 mod archive_node;
 mod cluster_client;
 pub mod compose;
@@ -24,6 +25,7 @@ mod node;
 mod service_node;
 pub mod services;
 
+pub use archive_client::{ArchiveSignal, BlockingArchiveClient, BlockingArchiveError};
 pub use archive_node::{ArchiveNode, ArchiveNodeContext};
 pub use cluster_client::{BlockingClientError, BlockingClusterClient};
 pub use harrier_cluster::control::ClusterCommand;
@@ -50,6 +52,11 @@ struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/embedding.md")]
 struct GuideExamples;
+
+/// Compiles the examples of the guide to recordings.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/recording.md")]
+struct RecordingGuideExamples;
 
 /// Compiles the examples of the guide to streams.
 #[cfg(doctest)]

@@ -19,6 +19,8 @@ mod multicast;
 mod names;
 #[path = "../examples/publish_subscribe.rs"]
 mod publish_subscribe;
+#[path = "../examples/recording.rs"]
+mod recording;
 #[path = "../examples/request_response.rs"]
 mod request_response;
 #[path = "../examples/resume.rs"]
@@ -38,6 +40,20 @@ mod windows;
 
 fn base() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("harrier-example-").tempdir_in("/dev/shm").unwrap()
+}
+
+#[test]
+fn a_recording_is_replayed_followed_shortened_copied_and_purged() {
+    let expected = [
+        "recording 0 has 1000 messages",
+        "replayed (100, 149)",
+        "followed (1000, 1099)",
+        "1 recording of aeron:ipc?term-length=64k|alias=orders, 140800 bytes",
+        "purged 1 segment; the recording starts at 65536",
+        "the copy has (512, 1049)",
+        "unknown recording id: 0",
+    ];
+    assert_eq!(recording::run(base().path()).unwrap(), expected);
 }
 
 #[test]

@@ -125,6 +125,17 @@ pub enum ArchiveCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Removes whole segments before a position; the last one stays. Asks first. For a stopped archive; a running one takes
+    /// the request to purge segments.
+    PurgeTo {
+        /// The recording.
+        recording_id: i64,
+        /// First position to keep, bytes; the segment that holds it stays.
+        position: i64,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Makes an invalid recording valid.
     MarkValid {
         /// The recording.
@@ -202,6 +213,9 @@ pub fn run(arguments: &ArchiveArguments) -> Result<(), CommandError> {
         ArchiveCommand::Compact { yes } => change::compact(directory, *yes),
         ArchiveCommand::DeleteOrphanedSegments { recording_id, yes } => {
             change::delete_orphaned(directory, *recording_id, *yes)
+        }
+        ArchiveCommand::PurgeTo { recording_id, position, yes } => {
+            change::purge_to(directory, *recording_id, *position, *yes)
         }
         ArchiveCommand::MarkValid { recording_id } => change::mark(directory, *recording_id, true),
         ArchiveCommand::MarkInvalid { recording_id } => change::mark(directory, *recording_id, false),

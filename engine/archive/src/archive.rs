@@ -31,7 +31,7 @@ use crate::codec::Request;
 use crate::context::{ArchiveContext, InvalidSetting, SyncLevel};
 use crate::io::{Io, Ticket};
 use crate::mark_file::{MarkFile, MarkFileError, PreviousError};
-use crate::recorder::RecordingSession;
+use crate::recorder::{RecordingFailure, RecordingSession};
 use crate::recovery::RecoveryError;
 use crate::replay::ReplaySession;
 use crate::replication::Replication;
@@ -88,7 +88,11 @@ pub enum ArchiveError {
 
 /// Catalog writes in flight.
 #[derive(Debug)]
-pub(crate) struct CatalogTicket(Vec<Ticket>);
+pub(crate) struct CatalogTicket {
+    tickets: Vec<Ticket>,
+    /// First failure of a write.
+    failure: Option<RecordingFailure>,
+}
 
 /// A control stream on which clients send requests.
 struct ControlStream {
@@ -268,12 +272,12 @@ impl<M: Memory, S: Storage> Archive<M, S> {
             })
             .collect();
         let level = match self.context.catalog_file_sync_level {
-            SyncLevel::None => return CatalogTicket(tickets),
+            SyncLevel::None => return CatalogTicket { tickets, failure: None },
             SyncLevel::Data => FileSync::Data,
             SyncLevel::All => FileSync::All,
         };
         tickets.push(self.io.submit(Operation::Sync { file, level }));
-        CatalogTicket(tickets)
+        CatalogTicket { tickets, failure: None }
     }
 
     /// Makes the catalog survive a crash of the machine, whatever its sync level. Blocks, so only the closing archive
@@ -286,21 +290,22 @@ impl<M: Memory, S: Storage> Archive<M, S> {
         }
     }
 
-    /// True once all writes have finished; failures are recorded.
+    /// True once all writes have finished; failures are recorded, and the first one stays in the ticket.
     fn is_written(&mut self, ticket: &mut CatalogTicket) -> bool {
         let mut failures = Vec::new();
-        ticket.0.retain(|operation| match self.io.take(*operation) {
+        ticket.tickets.retain(|operation| match self.io.take(*operation) {
             None => true,
             Some(Ok(_)) => false,
             Some(Err(error)) => {
-                failures.push(error.to_string());
+                failures.push(RecordingFailure::of(&error));
                 false
             }
         });
         for failure in failures {
-            self.record_error(&failure);
+            self.record_error(&failure.message);
+            ticket.failure.get_or_insert(failure);
         }
-        ticket.0.is_empty()
+        ticket.tickets.is_empty()
     }
 
     fn poll_control(&mut self) -> usize {

@@ -182,12 +182,12 @@ impl Catalog {
                 }
             }
         }
-        let after_last = entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
+        let after_last = entries.last().map_or(0, |last| last.descriptor.recording_id.saturating_add(1));
         let capacity = bytes.len();
         let unreadable = Vec::new();
         if let Some(error) = damage {
             // Only the entry being added at the crash may be damaged; the header may or may not count it.
-            if next > after_last + 1 || has_entry_behind(bytes, offset) {
+            if next > after_last.saturating_add(1) || has_entry_behind(bytes, offset) {
                 return Err(error);
             }
             let catalog = Self { entries, unreadable, next_recording_id: after_last, capacity, checksum };
@@ -231,7 +231,7 @@ impl Catalog {
     /// True when the file has bytes behind the last entry and its header counts more entries: the length of an entry is
     /// damaged.
     pub(crate) fn hides_entries(&self, bytes: &[u8]) -> bool {
-        let after_last = self.entries.last().map_or(0, |last| last.descriptor.recording_id + 1);
+        let after_last = self.entries.last().map_or(0, |last| last.descriptor.recording_id.saturating_add(1));
         self.next_recording_id > after_last && self.clear_rest(bytes).is_some()
     }
 

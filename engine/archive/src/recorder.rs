@@ -76,6 +76,15 @@ pub(crate) struct RecordingFailure {
     pub(crate) message: String,
 }
 
+impl RecordingFailure {
+    /// Creates the failure of a file operation; a full disk has a code of its own.
+    pub(crate) fn of(error: &StorageError) -> Self {
+        let is_full = error.source.kind() == std::io::ErrorKind::StorageFull;
+        let code = if is_full { ArchiveErrorCode::StorageSpace } else { ArchiveErrorCode::Generic };
+        Self { code, message: error.to_string() }
+    }
+}
+
 /// A recording in progress.
 pub(crate) struct RecordingSession {
     pub(crate) setup: RecordingSetup,
@@ -371,9 +380,8 @@ impl RecordingSession {
     }
 
     fn on_failure(&mut self, error: &StorageError) {
-        let is_full = error.source.kind() == std::io::ErrorKind::StorageFull;
-        let code = if is_full { ArchiveErrorCode::StorageSpace } else { ArchiveErrorCode::Generic };
-        self.fail(code, error.to_string());
+        let RecordingFailure { code, message } = RecordingFailure::of(error);
+        self.fail(code, message);
     }
 
     fn fail(&mut self, code: ArchiveErrorCode, message: String) {

@@ -146,6 +146,7 @@ fn damaged_catalogs_are_errors_not_panics() {
             let mut damaged = bytes.clone();
             damaged[offset] = value;
             drop(Catalog::read(&damaged, None));
+            drop(Catalog::salvage(&damaged, None));
         }
     }
 }

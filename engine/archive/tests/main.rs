@@ -4,7 +4,9 @@
 mod damaged_catalog;
 mod events;
 mod flips;
+mod full_disk;
 mod golden;
+mod impossible;
 mod live_replays;
 mod recording;
 mod refusals;

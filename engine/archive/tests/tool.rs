@@ -362,3 +362,21 @@ fn an_entry_that_cannot_be_read_is_named_and_all_others_are() {
     let unreadable: Vec<_> = found.unreadable().map(|damage| (damage.offset, damage.reason)).collect();
     assert_eq!(unreadable, [(32, "state 9 is unknown".to_owned())]);
 }
+
+#[test]
+fn whole_segments_before_a_position_are_purged() {
+    for (stage, checksum) in [("plain/extended", None), ("crc32c/extended", Some(Checksum::Crc32c))] {
+        let directory = copy(stage);
+        let mut editor = edit(&directory);
+        assert_eq!(editor.purge_to(0, 131_000).unwrap(), Vec::<String>::new());
+        assert_eq!(editor.purge_to(0, 140_000).unwrap(), ["0-0.rec"]);
+        assert_eq!(editor.files().entry(0).unwrap().descriptor.start_position, 131_072);
+        assert!(!directory.path().join("0-0.rec").exists());
+        // The last segment stays, whatever the position is.
+        assert_eq!(editor.purge_to(0, i64::MAX).unwrap(), Vec::<String>::new());
+        assert_eq!(editor.purge_to(0, i64::MIN).unwrap(), Vec::<String>::new());
+        let options = VerifyOptions { checksum, ..PLAIN };
+        assert_eq!(editor.verify(0, &options).unwrap(), GOOD);
+        assert!(matches!(editor.purge_to(9, 0), Err(ToolError::Unknown(9))));
+    }
+}

@@ -158,6 +158,27 @@ pub(super) fn delete_orphaned(
     print::text(&format!("deleted {}\n", orphans.join(" ")))
 }
 
+pub(super) fn purge_to(
+    directory: &Path,
+    recording_id: i64,
+    position: i64,
+    yes: bool,
+) -> Result<(), CommandError> {
+    let mut editor = editor(directory)?;
+    let question = format!(
+        "Segments of recording {recording_id} before position {position} will be gone for good. Go on?"
+    );
+    if !yes && !is_confirmed(&question)? {
+        return Err(not_done());
+    }
+    let removed = editor.purge_to(recording_id, position)?;
+    let start = editor.files().entry(recording_id)?.descriptor.start_position;
+    print::text(&format!(
+        "(recordingId={recording_id}) startPosition={start}, deleted {} segment files\n",
+        removed.len()
+    ))
+}
+
 pub(super) fn mark(directory: &Path, recording_id: i64, is_valid: bool) -> Result<(), CommandError> {
     let has_changed = editor(directory)?.set_valid(recording_id, is_valid)?;
     let state = if is_valid { "VALID" } else { "INVALID" };

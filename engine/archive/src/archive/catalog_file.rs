@@ -48,44 +48,8 @@ pub(super) fn open_catalog<S: Storage>(
     if is_unborn(context, io, &bytes)? {
         return create_catalog(context, io, file);
     }
-    let mut damage = Vec::new();
-    let recovered = recover_catalog(context, io, &path, &bytes);
-    let is_damaged = match &recovered {
-        Ok(catalog) => catalog.hides_entries(&bytes),
-        Err(error) => matches!(error, ArchiveError::Catalog { .. }),
-    };
-    let mut catalog = match recovered {
-        _ if is_damaged && context.torn_tail == TornTail::Refuse => {
-            let Salvaged { catalog, writes, damage: found } =
-                Catalog::salvage(&bytes, context.record_checksum)
-                    .map_err(|error| ArchiveError::Catalog { path: path.clone(), error })?;
-            for write in writes {
-                write_blocking(io, file, write)?;
-            }
-            damage.extend(found.iter().map(|found| describe(&path, found)));
-            catalog
-        }
-        recovered => recovered?,
-    };
-    let mut unconfirmed = check_checksums(context, &catalog, &bytes);
-    if !was_ours {
-        // Aeron's archive leaves wrong checksums behind a recovery, so they count from now on.
-        for (recording_id, _) in unconfirmed.drain(..) {
-            if let Some(write) = catalog.update(recording_id, |_| ()) {
-                write_blocking(io, file, write)?;
-            }
-        }
-    }
-    unconfirmed.extend(check_seals(context, io, &catalog, was_ours)?);
-    for (recording_id, found) in unconfirmed {
-        if let Some(write) = catalog.invalidate(recording_id) {
-            write_blocking(io, file, write)?;
-        }
-        let text = describe(&path, &found);
-        if !damage.contains(&text) {
-            damage.push(text);
-        }
-    }
+    let (mut catalog, mut damage) = read_catalog(context, io, &path, file, &bytes)?;
+    damage.extend(confirm_entries(context, io, &mut catalog, file, &bytes, was_ours)?);
     if let Some(write) = catalog.clear_rest(&bytes) {
         write_blocking(io, file, write)?;
     }
@@ -108,7 +72,66 @@ pub(super) fn open_catalog<S: Storage>(
         }
     }
     sync_blocking(io, file, context)?;
+    let damage = damage.iter().map(|found| describe(&path, found)).collect();
     Ok(OpenedCatalog { catalog, file, damage })
+}
+
+/// Reads the catalog. An archive on its own sets damaged entries aside, marks them and returns them; the archive of a node
+/// refuses them, because it must not lose its log.
+fn read_catalog<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    path: &Path,
+    file: FileId,
+    bytes: &[u8],
+) -> Result<(Catalog, Vec<Damage>), ArchiveError> {
+    let recovered = recover_catalog(context, io, path, bytes);
+    let is_damaged = match &recovered {
+        Ok(catalog) => catalog.hides_entries(bytes),
+        Err(error) => matches!(error, ArchiveError::Catalog { .. }),
+    };
+    if !is_damaged || context.torn_tail == TornTail::Cut {
+        return Ok((recovered?, Vec::new()));
+    }
+    let Salvaged { catalog, writes, damage } = Catalog::salvage(bytes, context.record_checksum)
+        .map_err(|error| ArchiveError::Catalog { path: path.to_owned(), error })?;
+    for write in writes {
+        write_blocking(io, file, write)?;
+    }
+    Ok((catalog, damage))
+}
+
+/// Marks the entries that neither their checksums nor the seals of their segments confirm, and returns them.
+fn confirm_entries<S: Storage>(
+    context: &ArchiveContext,
+    io: &mut Io<S>,
+    catalog: &mut Catalog,
+    file: FileId,
+    bytes: &[u8],
+    was_ours: bool,
+) -> Result<Vec<Damage>, ArchiveError> {
+    let mut unconfirmed = check_checksums(context, catalog, bytes);
+    if !was_ours {
+        // Aeron's archive leaves wrong checksums behind a recovery, so they count from now on.
+        for (recording_id, _) in unconfirmed.drain(..) {
+            if let Some(write) = catalog.update(recording_id, |_| ()) {
+                write_blocking(io, file, write)?;
+            }
+        }
+    }
+    for found in check_seals(context, io, catalog, was_ours)? {
+        if unconfirmed.iter().all(|(recording_id, _)| *recording_id != found.0) {
+            unconfirmed.push(found);
+        }
+    }
+    let mut damage = Vec::new();
+    for (recording_id, found) in unconfirmed {
+        if let Some(write) = catalog.invalidate(recording_id) {
+            write_blocking(io, file, write)?;
+        }
+        damage.push(found);
+    }
+    Ok(damage)
 }
 
 /// Finds the valid entries that their checksums do not confirm. The archive of a node recovers them

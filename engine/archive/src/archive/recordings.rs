@@ -389,6 +389,13 @@ impl<M: Memory, S: Storage> Archive<M, S> {
                 self.starting.push(starting);
                 continue;
             }
+            if let Some(failure) = starting.ticket.failure.take() {
+                // Without its catalog entry the recording would be lost at the next start.
+                let position = starting.image.join_position();
+                self.write_stop(&starting.setup, position, Some(failure));
+                work_count += 1;
+                continue;
+            }
             let Some(counter_id) = starting.counter_id else {
                 starting.counter_id = self.add_position_counter(&starting);
                 self.starting.push(starting);

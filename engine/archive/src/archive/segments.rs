@@ -37,7 +37,7 @@ impl<M: Memory, S: Storage> Archive<M, S> {
     fn check_detach(&self, recording: &RecordingDescriptor, new_start: i64) -> Result<(), Refusal> {
         let id = recording.recording_id;
         let invalid = |reason: String| refusal(ArchiveErrorCode::Generic, reason);
-        if new_start != recording.segment_base(new_start) {
+        if new_start < 0 || new_start != recording.segment_base(new_start) {
             return invalid(format!("invalid segment start: newStartPosition={new_start}"));
         }
         let lowest =

@@ -59,7 +59,7 @@ impl Catalog {
         let last = entries.last().map_or(-1, |entry| entry.descriptor.recording_id);
         // An unreadable entry behind the last one had an id that must not be given again.
         let behind = unreadable.iter().filter(|frame| frame.before == i64::MAX).count() as i64;
-        let next_recording_id = next.max(last + 1 + behind);
+        let next_recording_id = next.max(last.saturating_add(1 + behind));
         let catalog = Catalog { entries, unreadable, next_recording_id, capacity: bytes.len(), checksum };
         Ok(Salvaged { catalog, writes, damage })
     }
@@ -71,7 +71,9 @@ impl Catalog {
 
     /// True when the recording's entry may be one of the unreadable ones.
     pub(crate) fn may_be_unreadable(&self, recording_id: i64) -> bool {
-        self.unreadable.iter().any(|frame| (frame.after + 1..frame.before).contains(&recording_id))
+        self.unreadable
+            .iter()
+            .any(|frame| (frame.after.saturating_add(1)..frame.before).contains(&recording_id))
     }
 
     /// Marks a valid entry as invalid.
@@ -86,15 +88,18 @@ impl CatalogEntry {
     /// True when a checksum of the entry's bytes in a file is the one in its header. An archive that ends a recording at
     /// its start, and a tool that verifies it, change the stop position without the checksum (spec 03 §4.3).
     pub(crate) fn is_confirmed(&self, bytes: &[u8]) -> bool {
-        let Some(body) = bytes.get(self.offset + ENTRY_HEADER_LENGTH..self.offset + self.length) else {
-            return false;
-        };
+        self.algorithm(bytes).is_some()
+    }
+
+    /// Algorithm of the entry's checksum; `None` when no algorithm confirms it.
+    pub(crate) fn algorithm(&self, bytes: &[u8]) -> Option<Checksum> {
+        let body = bytes.get(self.offset + ENTRY_HEADER_LENGTH..self.offset + self.length)?;
         let mut descriptor = self.descriptor.clone();
         (descriptor.stop_position, descriptor.stop_timestamp) = (-1, -1);
         let unstopped = descriptor.to_entry_body(body.len());
         [Checksum::Crc32, Checksum::Crc32c]
-            .iter()
-            .any(|checksum| [body, &unstopped].iter().any(|body| checksum.of(body) == self.checksum))
+            .into_iter()
+            .find(|checksum| [body, &unstopped].iter().any(|body| checksum.of(body) == self.checksum))
     }
 }
 
@@ -115,8 +120,9 @@ impl Reader<'_> {
     /// Reads all entries; returns the writes that mark the damaged ones.
     fn read(&mut self) -> Vec<CatalogWrite> {
         let mut writes = Vec::new();
+        let end = self.end_of_entries();
         let mut offset = HEADER_LENGTH;
-        while let Some(end) = self.end_of_entries(offset) {
+        while offset < end {
             let read = self.readable(offset);
             match read {
                 Ok(mut entry) => {
@@ -157,11 +163,11 @@ impl Reader<'_> {
         Ok(write)
     }
 
-    /// Returns the end of the last entry when one begins at or behind an offset.
-    fn end_of_entries(&self, offset: usize) -> Option<usize> {
-        let last = self.bytes.get(offset..)?.iter().rposition(|byte| *byte != 0)?;
-        let end = (offset + last + 1 - HEADER_LENGTH).next_multiple_of(ALIGNMENT) + HEADER_LENGTH;
-        Some(end.min(self.bytes.len()))
+    /// Returns the end of the last entry.
+    fn end_of_entries(&self) -> usize {
+        let entries = &self.bytes[HEADER_LENGTH..];
+        let length = entries.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        (HEADER_LENGTH + length.next_multiple_of(ALIGNMENT)).min(self.bytes.len())
     }
 
     /// Reads the entry at an offset.

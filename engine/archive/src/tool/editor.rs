@@ -19,6 +19,7 @@ use crate::seal::{SEAL_SUFFIX, SegmentSeal};
 const STATE: usize = 4;
 const CHECKSUM: usize = 8;
 const STOP_TIMESTAMP: usize = 64;
+const START_POSITION: usize = 72;
 const STOP_POSITION: usize = 80;
 const SESSION_ID: usize = 12;
 
@@ -66,13 +67,60 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
         Ok(true)
     }
 
-    /// Writes the stop position of a recording. Keeps the entry's checksum (spec 03 §4.3).
-    pub(super) fn set_stop(&mut self, offset: usize, position: i64) -> Result<(), ToolError> {
+    /// Writes the stop position of a recording. The checksum of an entry that had none yet stays (spec 03 §4.3); that of
+    /// another entry is computed again, because an archive of ours checks it.
+    pub(super) fn set_stop(&mut self, entry: &CatalogEntry, position: i64) -> Result<(), ToolError> {
         let timestamp = self.now_ms.to_le_bytes().to_vec();
-        self.write_catalog(&[
-            (offset + STOP_TIMESTAMP, timestamp),
-            (offset + STOP_POSITION, position.to_le_bytes().to_vec()),
-        ])
+        let writes = [(STOP_TIMESTAMP, timestamp), (STOP_POSITION, position.to_le_bytes().to_vec())];
+        self.change_entry(entry, &writes, !entry.descriptor.is_active())
+    }
+
+    /// Changes fields of an entry, given by their offsets in it, and its checksum if it has one and `is_confirmed`.
+    fn change_entry(
+        &mut self,
+        entry: &CatalogEntry,
+        changes: &[(usize, Vec<u8>)],
+        is_confirmed: bool,
+    ) -> Result<(), ToolError> {
+        let offset = entry.offset;
+        let algorithm = entry.algorithm(&self.files.bytes).filter(|_| is_confirmed && entry.checksum != 0);
+        let mut writes: Vec<_> =
+            changes.iter().map(|(field, bytes)| (offset + field, bytes.clone())).collect();
+        if let Some(checksum) = algorithm {
+            let mut bytes = self.files.bytes[offset..offset + entry.length].to_vec();
+            for (field, change) in changes {
+                bytes[*field..field + change.len()].copy_from_slice(change);
+            }
+            let sum = checksum.of(&bytes[ENTRY_HEADER_LENGTH..]);
+            writes.push((offset + CHECKSUM, sum.to_le_bytes().to_vec()));
+        }
+        self.write_catalog(&writes)
+    }
+
+    /// Moves the start of a recording to the segment that holds `position`, but not beyond its last segment, and removes
+    /// the segments before it. Returns the names of the removed files.
+    ///
+    /// # Errors
+    /// [`ToolError::Unknown`], [`ToolError::Deleted`], or a file that cannot be written or removed.
+    pub fn purge_to(&mut self, recording_id: i64, position: i64) -> Result<Vec<String>, ToolError> {
+        let entry = self.files.entry(recording_id)?.clone();
+        if entry.state == RecordingState::Deleted {
+            return Err(ToolError::Deleted(recording_id));
+        }
+        let recording = &entry.descriptor;
+        let segments = self.files.segments(recording_id)?;
+        let last = segments.iter().filter_map(|segment| segment.base_position).max();
+        let wanted = position.max(recording.start_position);
+        let new_start = recording.segment_base(wanted).min(last.unwrap_or(0));
+        if new_start <= recording.start_position {
+            return Ok(Vec::new());
+        }
+        // A crash in between leaves files before the start, which delete-orphaned-segments finds.
+        self.change_entry(&entry, &[(START_POSITION, new_start.to_le_bytes().to_vec())], true)?;
+        let is_before = |segment: &SegmentFile| segment.base_position.is_some_and(|base| base < new_start);
+        let names: Vec<String> = segments.into_iter().filter(is_before).map(|segment| segment.name).collect();
+        self.remove(&names)?;
+        Ok(names)
     }
 
     /// Computes and writes the checksums of catalog entries, and of the data frames in the last segment of each

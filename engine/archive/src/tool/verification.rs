@@ -119,7 +119,7 @@ impl<M: Memory, S: Storage> ArchiveEditor<M, S> {
     fn accept(&mut self, entry: &CatalogEntry, stop: i64, has_segments: bool) -> Result<Verdict, ToolError> {
         let corrected_stop = (stop != entry.descriptor.stop_position).then_some(stop);
         if let Some(stop) = corrected_stop {
-            self.set_stop(entry.offset, stop)?;
+            self.set_stop(entry, stop)?;
         }
         let became_valid = has_segments && self.set_valid(entry.descriptor.recording_id, true)?;
         Ok(Verdict::Good { corrected_stop, became_valid })

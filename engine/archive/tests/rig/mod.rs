@@ -11,6 +11,7 @@ use harrier_driver::context::DriverContext;
 use harrier_driver::{ExecutorMode, HostDriver};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
 use harrier_ringbuf::append::OfferError;
+use harrier_ringbuf::storage::Storage;
 use harrier_ringbuf::{Agent, Clock};
 
 const PATIENCE_NS: i64 = 60_000_000_000;
@@ -98,6 +99,14 @@ impl World {
     }
 
     pub fn start(directory: tempfile::TempDir, change: impl FnOnce(&mut ArchiveContext)) -> Self {
+        Self::start_on(directory, FileStorage::inline(), change)
+    }
+
+    pub fn start_on(
+        directory: tempfile::TempDir,
+        storage: impl Storage + 'static,
+        change: impl FnOnce(&mut ArchiveContext),
+    ) -> Self {
         let mut driver_context = DriverContext::new(directory.path().join("aeron"));
         driver_context.timer_interval_ns = 20_000_000;
         driver_context.counters_buffer_length = 1 << 20;
@@ -109,7 +118,7 @@ impl World {
         let driver = HostDriver::on_host(driver_context, ExecutorMode::Inline, &now).unwrap();
         let mut context = archive_context(directory.path());
         change(&mut context);
-        let archive = Archive::launch(context, MappedMemory, FileStorage::inline(), &now).unwrap();
+        let archive = Archive::launch(context, MappedMemory, storage, &now).unwrap();
         let aeron = Aeron::connect(Context::new(directory.path().join("aeron")), MappedMemory, &now).unwrap();
         let mut agents = driver.into_agents();
         agents.push(Box::new(archive));
