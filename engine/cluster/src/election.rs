@@ -288,7 +288,10 @@ impl Election {
             (Wait::TermWritten, Completion::TermWritten { .. }) => self.on_term_written(turn),
             (Wait::TermClosed, Completion::TermWritten { .. }) => self.enter(State::Canvass, turn),
             (Wait::Replicated, Completion::Replicated { position }) => self.on_replicated(position, turn),
-            (Wait::Replicated | Wait::Subscribed | Wait::Image, Completion::SourceStartsAbove { position }) => {
+            (
+                Wait::Replicated | Wait::Subscribed | Wait::Image,
+                Completion::SourceStartsAbove { position },
+            ) => {
                 self.on_source_starts_above(position, turn);
             }
             (Wait::Replayed, Completion::Replayed { position }) => self.on_replayed(position, turn),

@@ -358,7 +358,8 @@ impl World {
         let log = &self.members[leader].disk.log;
         let kept = self.truth.acknowledged;
         if log.len() < kept || log[..kept] != self.truth.committed[..kept] {
-            let text = format!("leader {leader} ends at {}, acknowledged is {}", log.len(), kept as i64 * ENTRY);
+            let text =
+                format!("leader {leader} ends at {}, acknowledged is {}", log.len(), kept as i64 * ENTRY);
             self.truth.fail("acknowledged entries are kept", text);
         }
         for index in 0..self.members.len() {
