@@ -89,6 +89,14 @@ impl Disk {
         }
     }
 
+    /// Goes back to the first half of the log, as a backup from long ago does.
+    pub(super) fn restore_half(&mut self) {
+        let position = (self.log.len() / 2) as i64 * ENTRY;
+        self.truncate(position);
+        self.snapshot = self.snapshot.min(position);
+        self.start = self.start.min(position);
+    }
+
     /// Describes the first contradiction between recording.log and the log.
     pub(super) fn contradiction(&self) -> Option<String> {
         for pair in self.terms.windows(2) {

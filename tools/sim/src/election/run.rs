@@ -267,14 +267,20 @@ impl World {
         self.at(at, Event::Unblock);
     }
 
-    /// A member loses its disk, and an operator starts it anew.
+    /// A member loses its disk. An operator starts it anew, or with half of its log from an old backup.
     fn wipe(&mut self, index: usize) {
         self.crash(index);
         self.truth.is_void = true;
-        self.members[index].disk = super::model_log::Disk::new();
-        self.members[index].writes.clear();
-        self.coverage.hit("fault: lost disk");
-        self.note(|| format!("member {index} loses its disk"));
+        let is_restored = self.rng.chance(1, 3);
+        let member = &mut self.members[index];
+        member.writes.clear();
+        if is_restored {
+            member.disk.restore_half();
+        } else {
+            member.disk = super::model_log::Disk::new();
+        }
+        self.coverage.hit(if is_restored { "fault: old backup" } else { "fault: lost disk" });
+        self.note(|| format!("member {index} loses its disk, restored: {is_restored}"));
     }
 
     fn heal(&mut self) {

@@ -99,11 +99,14 @@ impl Walker {
         let mut rng = Rng::new(1);
         for _ in 0..2_000 {
             let choices = walker.choices();
-            let is_fair = |choice: &&Choice| match choice {
-                Choice::Deliver(_) | Choice::Receive(_) => true,
-                Choice::Fire(0, TimerKind::Nomination) => true,
-                Choice::Fire(_, TimerKind::Status | TimerKind::Heartbeat) => true,
-                _ => false,
+            let is_fair = |choice: &&Choice| {
+                matches!(
+                    choice,
+                    Choice::Deliver(_)
+                        | Choice::Receive(_)
+                        | Choice::Fire(0, TimerKind::Nomination)
+                        | Choice::Fire(_, TimerKind::Status | TimerKind::Heartbeat)
+                )
             };
             let fair: Vec<&Choice> = choices.iter().filter(is_fair).collect();
             if fair.is_empty() {
