@@ -322,7 +322,8 @@ impl Election {
 
     fn on_trigger<T: Terms + ?Sized>(&mut self, trigger: Trigger, turn: &mut Turn<'_, T>) {
         match trigger {
-            Trigger::NodeStarted => self.start(turn),
+            Trigger::NodeStarted if self.epoch == 0 => self.start(turn),
+            Trigger::NodeStarted => {}
             Trigger::LeaderSilent => self.leave_steady(Reason::LeaderHeartbeatTimeout, turn),
             Trigger::QuorumLost => self.leave_steady(Reason::InactiveFollowerQuorum, turn),
             Trigger::LogClosed { end_of_stream } => self.on_log_closed(end_of_stream, turn),
