@@ -243,6 +243,8 @@ impl World {
                 self.crash(leader);
             }
             _ => {
+                // The survivor stands still while the others begin anew.
+                self.members[index].paused_until = self.now + 4 * self.plan.timeout;
                 for other in (0..self.plan.members).filter(|other| *other != index) {
                     if self.rng.chance(2, 3) {
                         self.wipe(other);

@@ -84,7 +84,7 @@ fn completion(rng: &mut Rng, rig: &Rig) -> Completion {
 /// A message that helps a member of this state on.
 fn helpful(rng: &mut Rng, rig: &Rig) -> MemberMessage {
     let from = 1 + rng.below(2) as i32;
-    let (term_id, append_position) = (rig.election.leadership_term(), rig.reports.own.append);
+    let (term_id, append_position) = (rig.election.leadership_term(), rig.reports.own.append.min(1 << 40));
     match rng.below(6) {
         0 => canvass(from, rig.election.log_term(), append_position),
         1 => vote(from, rig.election.candidate_term(), true, (rig.election.log_term(), append_position)),
