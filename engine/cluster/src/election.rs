@@ -5,6 +5,18 @@
 //! it decides what messages of other members mean for a steady leader or follower. Two kinds of messages bypass it then:
 //! AppendPosition at the leader, which goes to [`Reports::on_append_position`], and CommitPosition of the own leader and
 //! term, which raises [`Own::notified`].
+//!
+//! The owner
+//! - brings [`Own`] up to date before each input: end of the recording, commit counter, publication, notified commit;
+//! - carries out actions in their order, and reports the end of each request once, with the epoch of the request. Writes of
+//!   node-state.dat and recording.log end in their order, and before [`Completion::Prepared`];
+//! - on a new epoch ends what requests of older ones hold, and never adopts it;
+//! - keeps the time of each member's last message, and says once when it has passed leaderHeartbeatTimeout;
+//! - reads the log only up to [`Election::consume_limit`];
+//! - as steady leader calls [`Reports::on_append_position`] and [`Reports::on_heartbeat`], commits
+//!   [`Reports::quorum_position`], and tests [`Reports::has_active_quorum`];
+//! - as steady follower reports its append position with the flag
+//!   [`JOINED_FLAG`](crate::codec::JOINED_FLAG) (spec 07 §21).
 
 mod action;
 mod ballot;

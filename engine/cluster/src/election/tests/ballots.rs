@@ -97,7 +97,8 @@ fn a_higher_candidate_replaces_a_vote_that_is_not_durable() {
 #[test]
 fn a_voter_refuses_what_is_stale_worse_or_incomplete() {
     // Request, answer, candidate term afterwards.
-    let cases: [(MemberMessage, Vec<(i32, bool)>, i64); 5] = [
+    type Case = (MemberMessage, Vec<(i32, bool)>, i64);
+    let cases: [Case; 5] = [
         (request(1, 1, (1, 640)), vec![(1, false)], 1),
         (request(1, 0, (5, 9_600)), vec![(1, false)], 1),
         (request(1, 2, (1, 608)), vec![(1, false)], 2),
