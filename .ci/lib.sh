@@ -5,7 +5,7 @@ export CARGO_TERM_COLOR=never
 # Tests against the released peers must run: a missing tool is a failure here.
 export HARRIER_REQUIRE_PEERS=1
 
-FUZZ_TARGETS=(frames driver uri commands events cluster_messages archive_messages catalog segment recording_log mapped_files texts leases)
+FUZZ_TARGETS=(frames driver uri commands events cluster_messages archive_messages catalog segment recording_log mapped_files texts leases election)
 
 step() {
   local name=$1 begin=$SECONDS

@@ -5,6 +5,18 @@
 //! it decides what messages of other members mean for a steady leader or follower. Two kinds of messages bypass it then:
 //! AppendPosition at the leader, which goes to [`Reports::on_append_position`], and CommitPosition of the own leader and
 //! term, which raises [`Own::notified`].
+//!
+//! The owner
+//! - brings [`Own`] up to date before each input: end of the recording, commit counter, publication, notified commit;
+//! - carries out actions in their order, and reports the end of each request once, with the epoch of the request. Writes of
+//!   node-state.dat and recording.log end in their order, and before [`Completion::Prepared`];
+//! - on a new epoch ends what requests of older ones hold, and never adopts it;
+//! - keeps the time of each member's last message, and says once when it has passed leaderHeartbeatTimeout;
+//! - reads the log only up to [`Election::consume_limit`];
+//! - as steady leader calls [`Reports::on_append_position`] and [`Reports::on_heartbeat`], commits
+//!   [`Reports::quorum_position`], and tests [`Reports::has_active_quorum`];
+//! - as steady follower reports its append position with the flag
+//!   [`JOINED_FLAG`](crate::codec::JOINED_FLAG) (spec 07 §21).
 
 mod action;
 mod ballot;
@@ -288,7 +300,10 @@ impl Election {
             (Wait::TermWritten, Completion::TermWritten { .. }) => self.on_term_written(turn),
             (Wait::TermClosed, Completion::TermWritten { .. }) => self.enter(State::Canvass, turn),
             (Wait::Replicated, Completion::Replicated { position }) => self.on_replicated(position, turn),
-            (Wait::Replicated | Wait::Subscribed | Wait::Image, Completion::SourceStartsAbove { position }) => {
+            (
+                Wait::Replicated | Wait::Subscribed | Wait::Image,
+                Completion::SourceStartsAbove { position },
+            ) => {
                 self.on_source_starts_above(position, turn);
             }
             (Wait::Replayed, Completion::Replayed { position }) => self.on_replayed(position, turn),
@@ -319,7 +334,8 @@ impl Election {
 
     fn on_trigger<T: Terms + ?Sized>(&mut self, trigger: Trigger, turn: &mut Turn<'_, T>) {
         match trigger {
-            Trigger::NodeStarted => self.start(turn),
+            Trigger::NodeStarted if self.epoch == 0 => self.start(turn),
+            Trigger::NodeStarted => {}
             Trigger::LeaderSilent => self.leave_steady(Reason::LeaderHeartbeatTimeout, turn),
             Trigger::QuorumLost => self.leave_steady(Reason::InactiveFollowerQuorum, turn),
             Trigger::LogClosed { end_of_stream } => self.on_log_closed(end_of_stream, turn),

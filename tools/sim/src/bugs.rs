@@ -111,9 +111,11 @@ pub fn area_of(bug: Bug) -> Area {
     }
 }
 
-/// Runs seeds with a planted bug until a checker finds it; returns `None` when no checker does.
+/// Runs seeds with a planted bug until a checker finds it; returns `None` when no checker does. Seeds of area election are
+/// short, so it gets four times as many.
 pub fn find(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
     let sync_level = sync_level_of(bug);
+    let seeds = if area_of(bug) == Area::Election { seeds.saturating_mul(4) } else { seeds };
     for seed in from..from.saturating_add(seeds) {
         planted::plant(Some(bug));
         let outcome = area_of(bug).run(seed, sync_level, false);

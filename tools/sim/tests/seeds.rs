@@ -1,9 +1,10 @@
 //! A few seeds of every area, the same trace for the same seed, and planted bugs that are found.
 
 use harrier_archive::SyncLevel;
-use harrier_ringbuf::planted::Bug;
+use harrier_ringbuf::planted::{self, Bug};
 use harrier_sim::area::Area;
 use harrier_sim::bugs;
+use harrier_sim::election::walk::{Bounds, walk};
 use harrier_sim::report::Summary;
 
 fn run(area: Area, sync_level: SyncLevel, seeds: std::ops::Range<u64>) -> Summary {
@@ -68,12 +69,37 @@ fn streams_flow_whatever_befalls_them() {
 }
 
 #[test]
+fn elections_keep_what_is_committed() {
+    let summary = run(Area::Election, SyncLevel::None, 1..1_001);
+    for name in ["07 §1 lower leader refused", "07 §31 leader's log starts above", "LEADER_READY to CLOSED"]
+    {
+        assert!(summary.coverage.get(name) > 0, "no {name}");
+    }
+    assert!(summary.coverage.get("inputs") >= 200 * summary.seeds);
+    assert!(summary.coverage.get("elections") >= 2 * summary.seeds);
+    assert_eq!(summary.coverage.get("transition that no rule names"), 0);
+}
+
+#[test]
+fn a_walk_finds_two_leaders_of_a_term() {
+    let bounds = Bounds { states: 20_000, depth: 8 };
+    let walked = walk(&bounds);
+    assert_eq!(walked.failure, None);
+    assert!(walked.states > 10_000 && walked.depth >= 4, "{}", walked.line());
+    planted::plant(Some(Bug::MinorityElected));
+    let walked = walk(&bounds);
+    planted::plant(None);
+    assert!(walked.failure.is_some(), "{}", walked.line());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for (area, level) in [
         (Area::Node, SyncLevel::Data),
         (Area::Callback, SyncLevel::None),
         (Area::Lease, SyncLevel::None),
         (Area::Streams, SyncLevel::None),
+        (Area::Election, SyncLevel::None),
     ] {
         for seed in 20..23 {
             let (first, second) = (area.run(seed, level, false), area.run(seed, level, false));
@@ -89,7 +115,8 @@ fn planted_bugs_are_found() {
     let takes_long = |bug: &Bug| matches!(bug, Bug::TornCatalogEntry | Bug::ImageOutlivesSender);
     for bug in Bug::ALL.into_iter().filter(|bug| !takes_long(bug)) {
         // A queue that is not empty at a snapshot is rare.
-        let found = bugs::find(bug, 1, 300);
+        let seeds = if bugs::area_of(bug) == Area::Election { 500 } else { 300 };
+        let found = bugs::find(bug, 1, seeds);
         assert!(found.is_some(), "{} was not found", bug.name());
     }
 }

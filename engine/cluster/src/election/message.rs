@@ -45,8 +45,13 @@ impl Election {
             }
             turn.reports.on_heard(member_id);
         }
-        if let MemberMessage::CanvassPosition(CanvassPosition { follower_member_id: id, protocol_version, .. })
-        | MemberMessage::RequestVote(RequestVote { candidate_member_id: id, protocol_version, .. }) = message
+        if let MemberMessage::CanvassPosition(CanvassPosition {
+            follower_member_id: id,
+            protocol_version,
+            ..
+        })
+        | MemberMessage::RequestVote(RequestVote { candidate_member_id: id, protocol_version, .. }) =
+            message
         {
             turn.reports.on_version(id, protocol_version);
         }

@@ -89,6 +89,14 @@ impl Disk {
         }
     }
 
+    /// Goes back to the first half of the log, as a backup from long ago does.
+    pub(super) fn restore_half(&mut self) {
+        let position = (self.log.len() / 2) as i64 * ENTRY;
+        self.truncate(position);
+        self.snapshot = self.snapshot.min(position);
+        self.start = self.start.min(position);
+    }
+
     /// Describes the first contradiction between recording.log and the log.
     pub(super) fn contradiction(&self) -> Option<String> {
         for pair in self.terms.windows(2) {
@@ -105,10 +113,16 @@ impl Disk {
         for (index, entry) in self.log.iter().enumerate() {
             let position = index as i64 * ENTRY;
             let Some(own) = self.term(entry.term) else {
-                return Some(format!("entry at {position} is of term {}, which has no TERM entry", entry.term));
+                return Some(format!(
+                    "entry at {position} is of term {}, which has no TERM entry",
+                    entry.term
+                ));
             };
             if own.base.is_some_and(|base| base > position) {
-                return Some(format!("entry at {position} of term {} lies before its base {:?}", entry.term, own.base));
+                return Some(format!(
+                    "entry at {position} of term {} lies before its base {:?}",
+                    entry.term, own.base
+                ));
             }
             let range = self.terms.iter().rfind(|term| term.base.is_some_and(|base| base <= position));
             if range.is_some_and(|range| range.leadership_term_id < entry.term) {

@@ -302,6 +302,9 @@ impl World {
         let MemberMessage::Vote(vote) = message else { return };
         let (term, candidate) = (vote.candidate_term_id, vote.candidate_member_id);
         if vote.vote {
+            if self.members[from].last_yes == Some((term, candidate)) {
+                self.coverage.hit("07 §7 vote repeated");
+            }
             self.truth.on_yes(from, term, candidate, &self.members[from]);
             self.members[from].last_yes = Some((term, candidate));
         } else {

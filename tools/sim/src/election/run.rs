@@ -243,6 +243,8 @@ impl World {
                 self.crash(leader);
             }
             _ => {
+                // The survivor stands still while the others begin anew.
+                self.members[index].paused_until = self.now + 4 * self.plan.timeout;
                 for other in (0..self.plan.members).filter(|other| *other != index) {
                     if self.rng.chance(2, 3) {
                         self.wipe(other);
@@ -267,14 +269,20 @@ impl World {
         self.at(at, Event::Unblock);
     }
 
-    /// A member loses its disk, and an operator starts it anew.
+    /// A member loses its disk. An operator starts it anew, or with half of its log from an old backup.
     fn wipe(&mut self, index: usize) {
         self.crash(index);
         self.truth.is_void = true;
-        self.members[index].disk = super::model_log::Disk::new();
-        self.members[index].writes.clear();
-        self.coverage.hit("fault: lost disk");
-        self.note(|| format!("member {index} loses its disk"));
+        let is_restored = self.rng.chance(1, 3);
+        let member = &mut self.members[index];
+        member.writes.clear();
+        if is_restored {
+            member.disk.restore_half();
+        } else {
+            member.disk = super::model_log::Disk::new();
+        }
+        self.coverage.hit(if is_restored { "fault: old backup" } else { "fault: lost disk" });
+        self.note(|| format!("member {index} loses its disk, restored: {is_restored}"));
     }
 
     fn heal(&mut self) {
@@ -358,7 +366,8 @@ impl World {
         let log = &self.members[leader].disk.log;
         let kept = self.truth.acknowledged;
         if log.len() < kept || log[..kept] != self.truth.committed[..kept] {
-            let text = format!("leader {leader} ends at {}, acknowledged is {}", log.len(), kept as i64 * ENTRY);
+            let text =
+                format!("leader {leader} ends at {}, acknowledged is {}", log.len(), kept as i64 * ENTRY);
             self.truth.fail("acknowledged entries are kept", text);
         }
         for index in 0..self.members.len() {

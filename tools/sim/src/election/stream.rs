@@ -1,9 +1,7 @@
 //! The model's log streams, archives, services and steady members.
 
 use harrier_cluster::codec::{AppendPosition, CommitPosition, JOINED_FLAG, StopCatchup};
-use harrier_cluster::election::{
-    Completion, Done, Input, MemberMessage, Observation, State, Trigger,
-};
+use harrier_cluster::election::{Completion, Done, Input, MemberMessage, Observation, State, Trigger};
 
 use super::ENTRY;
 use super::member::Asked;
@@ -200,8 +198,10 @@ impl World {
             false => from.catchups[index],
         };
         let Some(join_position) = join_position else { return };
-        let is_waiting =
-            matches!(self.members[index].election.state(), State::FollowerCatchupAwait | State::FollowerLogAwait);
+        let is_waiting = matches!(
+            self.members[index].election.state(),
+            State::FollowerCatchupAwait | State::FollowerLogAwait
+        );
         if !is_waiting || !self.rng.chance(1, 3) {
             return;
         }
@@ -218,6 +218,9 @@ impl World {
         if subscription.image.is_some() && self.now > subscription.last_data + self.plan.timeout / 2 {
             self.members[index].subscription = None;
             let end_of_stream = self.rng.chance(1, 4);
+            if end_of_stream {
+                self.coverage.hit("07 §18 log ended by its leader");
+            }
             self.feed(index, Input::Trigger(Trigger::LogClosed { end_of_stream }));
         }
     }
@@ -285,6 +288,7 @@ impl World {
                 if has_caught_up {
                     let (to, leadership_term_id) = (append.follower_member_id, append.leadership_term_id);
                     member.catchups[to as usize] = None;
+                    self.coverage.hit("07 §13 catch-up ended");
                     let stop = StopCatchup { leadership_term_id, follower_member_id: to };
                     self.send(index, to as usize, MemberMessage::StopCatchup(stop));
                 }

@@ -64,7 +64,10 @@ fn describe(message: &MemberMessage) -> String {
             own.follower_member_id, own.leadership_term_id, own.log_position, own.flags
         ),
         MemberMessage::CommitPosition(own) => {
-            format!("CommitPosition of {}: ({}, {})", own.leader_member_id, own.leadership_term_id, own.log_position)
+            format!(
+                "CommitPosition of {}: ({}, {})",
+                own.leader_member_id, own.leadership_term_id, own.log_position
+            )
         }
         other => format!("{other:?}"),
     }

@@ -61,7 +61,8 @@ impl Truth {
             match self.committed.get(index) {
                 Some(known) if *known != entry => {
                     let position = index as i64 * ENTRY;
-                    let text = format!("member {member} has {entry:?} at {position}, where {known:?} is committed");
+                    let text =
+                        format!("member {member} has {entry:?} at {position}, where {known:?} is committed");
                     return self.fail("committed prefix equal", text);
                 }
                 Some(_) => {}
@@ -86,7 +87,9 @@ impl Truth {
         };
         let holders = members.iter().filter(holds).count();
         if holders < members.len() / 2 + 1 {
-            let text = format!("leader {leader} of term {term} commits {position}, which {holders} members recorded");
+            let text = format!(
+                "leader {leader} of term {term} commits {position}, which {holders} members recorded"
+            );
             self.fail("recorded by a quorum in that term", text);
         }
     }
@@ -102,11 +105,15 @@ impl Truth {
         }
         self.last_term = self.last_term.max(term);
         let log = &node.disk.log;
-        let is_complete = log.len() >= self.committed.len() && log[..self.committed.len()] == self.committed[..];
+        let is_complete =
+            log.len() >= self.committed.len() && log[..self.committed.len()] == self.committed[..];
         if !is_complete && term >= self.last_term {
             let committed = self.committed.len() as i64 * ENTRY;
             self.fail_unless_void("leader holds all committed", || {
-                format!("leader {member} of term {term} ends at {}, committed is {committed}", node.disk.end())
+                format!(
+                    "leader {member} of term {term} ends at {}, committed is {committed}",
+                    node.disk.end()
+                )
             });
         }
     }
@@ -148,7 +155,8 @@ impl Truth {
             self.fail("votes go to logs that are not worse", text);
         }
         if asked.term == term && position < commit {
-            let text = format!("member {voter} votes for {candidate}, whose log ends at {position}, below {commit}");
+            let text =
+                format!("member {voter} votes for {candidate}, whose log ends at {position}, below {commit}");
             self.fail("candidates hold all committed", text);
         }
     }
