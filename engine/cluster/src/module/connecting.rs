@@ -22,9 +22,6 @@ use crate::mark::{Component, MarkFacts, MarkFile};
 use crate::members::Member;
 use crate::recording_log::RecordingLog;
 
-/// Pause between two attempts, ns.
-const WAITING_NS: i64 = 1_000_000;
-
 /// The files of a member: memory, storage, mark file, node-state.dat, recording.log.
 pub(super) type OpenFiles<M, S> = (M, S, MarkFile<M>, TermFile<M>, RecordingLog);
 
@@ -82,7 +79,7 @@ impl<M: Memory, S: Storage> Connecting<M, S> {
     }
 
     pub(super) fn next_deadline_ns(&self) -> i64 {
-        self.now.ns + WAITING_NS
+        self.next_slow_tick_ns
     }
 
     /// Takes one step; returns the work done.

@@ -12,9 +12,6 @@ use super::leading::Leading;
 use super::starting::Starting;
 use super::terminating::Terminating;
 
-/// Pause between two duty cycles of a member that waits, ns.
-const WAITING_NS: i64 = 1_000_000;
-
 /// What the member does now. A member that follows a leader will be one more variant.
 #[expect(clippy::large_enum_variant, reason = "a box would be allocated anew at each step of an election")]
 pub(super) enum Role {
@@ -152,16 +149,15 @@ impl Role {
         }
     }
 
-    /// Time at which the next duty cycle has something to do, ns.
+    /// Time at which the next duty cycle has something to do although nothing has arrived, ns. Time limits of requests are
+    /// checked in slow ticks.
     pub(super) fn next_deadline_ns<M: Memory, S: Storage>(&self, core: &Core<M, S>) -> i64 {
-        if !self.is_leading() || core.snapshot.is_some() {
-            return core.now.ns + WAITING_NS;
-        }
-        // Timers that are due wait while the member is suspended.
-        let timer = core.state.timers().next_deadline();
-        let timer = timer.filter(|_| core.module_state() == ModuleState::Active);
-        let until_ns = |deadline| core.clock.until_ns(deadline, &core.now, core.state.time());
-        let timer_ns = timer.map_or(i64::MAX, |deadline| core.now.ns.saturating_add(until_ns(deadline)));
-        timer_ns.min(core.next_slow_tick_ns)
+        // Only an active leader fires timers.
+        let fires = self.is_leading() && core.module_state() == ModuleState::Active;
+        let Some(deadline) = core.state.timers().next_deadline().filter(|_| fires) else {
+            return core.next_slow_tick_ns;
+        };
+        let until_ns = core.clock.until_ns(deadline, &core.now, core.state.time());
+        core.now.ns.saturating_add(until_ns).min(core.next_slow_tick_ns)
     }
 }
