@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harrier_archive::{Archive, ArchiveContext, ArchiveMark, Checksum, SyncLevel};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
-use harrier_ringbuf::Clock;
+use harrier_ringbuf::{Clock, Region};
 
 use crate::rig::{archive_context, catalog_of, descriptor, directory};
 
