@@ -275,7 +275,7 @@ fn damaged_files_of_a_node_are_errors_that_name_them() {
         ("archive/archive.catalog", FLIPPED, "archive.catalog: catalog has version"),
         ("archive/archive.catalog", EMPTY, "archive has no recording 0 of the log"),
         ("archive/archive-mark.dat", FLIPPED, "archive-mark.dat has version"),
-        ("archive/0-0.rec", CUT, "the archive says: no frame at position 0 of recording 0"),
+        ("archive/0-0.rec", CUT, "0-0.rec: frame at offset 0 (position 0 of recording 0): it has no length"),
         ("cluster/recording.log", CUT, "recording.log entry at 0: cut after 40 bytes"),
         ("cluster/recording.log", FLIPPED, "recording.log entry at 0: unknown type"),
         ("cluster/cluster-mark.dat", FLIPPED, "cluster-mark.dat has version"),

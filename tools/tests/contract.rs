@@ -328,3 +328,28 @@ fn the_doctor_ends_with_3_when_something_costs() {
     let (code, output, _) = doctor(&["--busy-threads", "4"]);
     assert!(code == 3 && output.contains("COSTS Cores for busy threads"), "{output}");
 }
+
+#[test]
+fn segments_of_a_stopped_archive_are_purged_when_asked_twice() {
+    let home = directory("purge-to");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/archive/testdata/plain/extended");
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::write(home.path().join(path.file_name().unwrap()), std::fs::read(&path).unwrap()).unwrap();
+    }
+    let purge = |arguments: &[&str]| {
+        let mut command = harrier();
+        command.arg("archive").arg(home.path()).args(["purge-to", "0", "140000"]).args(arguments);
+        finish(&mut command)
+    };
+    let (code, _, errors) = purge(&[]);
+    assert!(code != 0 && errors.contains("nothing was changed"), "{code} {errors}");
+    assert!(home.path().join("0-0.rec").exists());
+    let (code, output, errors) = purge(&["--yes"]);
+    assert_eq!(
+        (code, output.as_str()),
+        (0, "(recordingId=0) startPosition=131072, deleted 1 segment files\n"),
+        "{errors}"
+    );
+    assert!(!home.path().join("0-0.rec").exists() && home.path().join("0-131072.rec").exists());
+}

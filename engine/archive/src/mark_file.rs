@@ -144,8 +144,11 @@ impl<M: Memory> MarkFile<M> {
                 buffer
             }
             Ok(buffer) => {
-                check_previous(&buffer, &path, now)?;
-                previous_errors = errors_of(&buffer);
+                // A cut file says nothing; a whole one is replaced when the error log has become longer.
+                if buffer.capacity() >= HEADER_LENGTH {
+                    was_ours = check_previous(&buffer, &path, now)?;
+                    previous_errors = errors_of(&buffer);
+                }
                 memory.remove(&path)?;
                 memory.create(&path, length, false)?
             }

@@ -21,6 +21,9 @@ const NUMBERS: [i64; 12] = [
     i64::MAX,
 ];
 
+/// Sends a request; returns its correlation id.
+type Ask = dyn Fn(&mut World) -> Result<i64, ArchiveClientError>;
+
 /// Sends the request until there is room for it; returns its correlation id.
 fn send(world: &mut World, ask: &dyn Fn(&mut World) -> Result<i64, ArchiveClientError>) -> i64 {
     world.until("room", |world| match ask(world) {
@@ -31,11 +34,10 @@ fn send(world: &mut World, ask: &dyn Fn(&mut World) -> Result<i64, ArchiveClient
 }
 
 /// Requests with the number at each place of an id or a position.
-fn requests(id: i64, number: i64) -> Vec<Box<dyn Fn(&mut World) -> Result<i64, ArchiveClientError>>> {
+fn requests(id: i64, number: i64) -> Vec<Box<Ask>> {
     let options = move |limit: Option<i32>| ReplayOptions {
         limit_counter_id: limit,
         file_io_max_length: Some(number as i32),
-        ..ReplayOptions::default()
     };
     vec![
         Box::new(move |w| w.client.start_position(&w.aeron, number)),

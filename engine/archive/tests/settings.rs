@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harrier_archive::{Archive, ArchiveContext, ArchiveMark, Checksum, SyncLevel};
 use harrier_platform::{FileStorage, MappedMemory, PausingClock};
-use harrier_ringbuf::Clock;
+use harrier_ringbuf::{Clock, Region};
 
 use crate::rig::{archive_context, catalog_of, descriptor, directory};
 
@@ -148,4 +148,21 @@ fn a_directory_is_deleted_on_start_unless_an_archive_runs_on_it() {
     std::fs::write(folder.join("0-0.rec"), []).unwrap();
     assert!(launch().is_err());
     assert!(folder.join("0-0.rec").exists(), "a running archive keeps its files");
+}
+
+#[test]
+fn a_mark_file_is_replaced_when_it_is_cut_or_its_error_log_grows() {
+    let directory = directory();
+    let folder = directory.path().join("archive");
+    std::fs::create_dir(&folder).unwrap();
+    let mark = folder.join("archive-mark.dat");
+    std::fs::write(&mark, [1, 2, 3]).unwrap();
+    for (error_length, length) in [(1 << 20, 1_056_768), (2 << 20, 2_105_344), (1 << 20, 2_105_344)] {
+        let mut context = archive_context(directory.path());
+        context.error_buffer_length = error_length;
+        drop(Archive::launch(context, MappedMemory, FileStorage::inline(), &PausingClock.now()).unwrap());
+        assert_eq!(std::fs::metadata(&mark).unwrap().len(), length);
+        let read = ArchiveMark::read(&MappedMemory, &folder).unwrap().unwrap();
+        assert_eq!(read.errors.capacity(), error_length);
+    }
 }
