@@ -152,6 +152,8 @@ pub struct Election {
     /// Term and candidate that got this member's last YES in this life.
     chosen: Option<(i64, i32)>,
     log_term: i64,
+    /// Log term of the last canvass.
+    canvassed_term: i64,
     leadership_term: i64,
     leader: Option<i32>,
     adopted: Adopted,
@@ -211,6 +213,7 @@ impl Election {
             intent: Intent::Nothing,
             chosen: None,
             log_term: -1,
+            canvassed_term: -1,
             leadership_term: -1,
             leader: None,
             adopted: NO_LEADER,

@@ -23,6 +23,7 @@ impl Election {
     /// Tells the other members where the own log ends.
     pub(super) fn send_canvass<T: Terms + ?Sized>(&mut self, turn: &mut Turn<'_, T>) {
         let message = self.canvass_position(turn);
+        self.canvassed_term = message.log_leadership_term_id;
         turn.push(Action::Broadcast(MemberMessage::CanvassPosition(message)));
     }
 

@@ -290,13 +290,17 @@ impl Election {
     }
 
     /// Repeats a follower's sign of life. Before the join it is a CanvassPosition, which never counts as ready
-    /// (spec 07 §5, §21).
+    /// (spec 07 §5, §21). A leader of another make would count one of its own term as ready, so it gets the term of the
+    /// last canvass.
     pub(super) fn follow_heartbeat<T: Terms + ?Sized>(&mut self, turn: &mut Turn<'_, T>) {
         let Some(leader) = self.leader else { return };
         match self.state {
             State::FollowerCatchup => self.report(CATCHUP_FLAG, turn),
             State::FollowerLogReplication | State::FollowerReplay => {
-                let message = self.canvass_position(turn);
+                let mut message = self.canvass_position(turn);
+                if turn.reports.of(leader).is_some_and(|report| report.is_foreign) {
+                    message.log_leadership_term_id = self.canvassed_term;
+                }
                 turn.send(leader, MemberMessage::CanvassPosition(message));
             }
             _ => return,

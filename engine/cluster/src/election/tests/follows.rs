@@ -152,6 +152,22 @@ fn a_term_is_written_before_its_first_byte() {
 }
 
 #[test]
+fn a_leader_of_another_make_does_not_take_a_sign_of_life_for_a_join() {
+    // spec 07 §21
+    let mut rig = Rig::canvassing();
+    rig.hear(foreign_canvass(1, 1, 640));
+    rig.hear(term(1, 2, 640));
+    let actions = rig.term_written(2);
+    assert!(has(&actions, |action| matches!(
+        action,
+        Action::Send {
+            to: 1,
+            message: MemberMessage::CanvassPosition(CanvassPosition { log_leadership_term_id: 1, .. })
+        }
+    )));
+}
+
+#[test]
 fn a_replication_that_ends_early_or_stalls_begins_anew() {
     // spec 07 §12
     for is_stalled in [false, true] {
