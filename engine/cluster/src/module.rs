@@ -1,8 +1,8 @@
 //! The consensus module: sessions of clients, the log, timers, services, snapshots (spec 04 §3–§6).
 //!
 //! A module is a core, which lives as long as the connection to the driver, and a role. Each role owns what only it needs
-//! and returns the next role. The state that all members share ([`state`]) changes by entries of the log and by requests of
-//! services only.
+//! and returns the next role. The state that all members share (`module/state.rs`) changes by entries of the log and by
+//! requests of services only.
 
 mod acks;
 mod agent;
