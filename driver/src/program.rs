@@ -1,4 +1,4 @@
-//! What the standalone programs have in common: their command line, their words and their signals (spec 02 §6.3).
+//! Shared parts of the standalone programs: command line, messages and signals (spec 02 §6.3).
 
 mod command_line;
 

@@ -9,7 +9,7 @@ use crate::configuration::Properties;
 /// Longest wait for the server of a URL.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a program's command line may contain.
+/// Contents of a program's command line.
 #[derive(Debug, Clone, Copy)]
 pub struct CommandLine<'a> {
     /// Name by which the program was called.

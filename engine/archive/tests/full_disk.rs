@@ -1,4 +1,4 @@
-//! A disk that is full at one of the writes: the client gets the error, and the archive goes on.
+//! A disk that is full at one of the writes: the client gets the error, and the archive keeps serving.
 
 use std::cell::Cell;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Requests with impossible arguments: each gets one answer, nothing changes, and the archive goes on.
+//! Requests with impossible arguments: each gets one answer, nothing changes, and the archive keeps serving.
 
 use harrier_archive::SourceLocation;
 use harrier_archive::client::{ArchiveAnswer, ArchiveClientError, ReplayOptions, ReplicationParams};

@@ -44,7 +44,7 @@ use harrier_ringbuf::planted::{Bug, is_planted};
 
 use crate::codec::{NewLeadershipTerm, Role};
 
-/// What does not change during a member's life.
+/// Settings that stay the same for the life of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// Own id.
@@ -71,7 +71,7 @@ pub struct NodeTerms {
     pub voted: i64,
 }
 
-/// What a state waits for beside messages and timers.
+/// Completion that a state awaits, besides messages and timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Wait {
     Nothing,
@@ -91,7 +91,7 @@ enum Wait {
     LiveDestination,
 }
 
-/// What a pair of durable terms is for.
+/// Reason for which two terms are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Intent {
     Nothing,
@@ -169,7 +169,7 @@ pub struct Election {
     unreachable: Option<(i32, i64)>,
 }
 
-/// What one input may use.
+/// State that the handling of one input reads and changes.
 struct Turn<'a, T: ?Sized> {
     terms: &'a T,
     reports: &'a mut Reports,

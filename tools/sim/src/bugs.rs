@@ -27,48 +27,7 @@ pub struct Found {
 pub fn sync_level_of(bug: Bug) -> SyncLevel {
     match bug {
         Bug::UnsyncedRecordingLog | Bug::TornCatalogEntry | Bug::EarlyCommit => SyncLevel::Data,
-        Bug::SkippedNak
-        | Bug::TimerFiresTwice
-        | Bug::LostClose
-        | Bug::SnapshotWithoutTimers
-        | Bug::SnapshotWithoutQueue
-        | Bug::SnapshotWithoutSessions
-        | Bug::TrackerNotRestored
-        | Bug::SnapshotWhileOpen
-        | Bug::SuspendedGoesOn
-        | Bug::LeaseNotExtended
-        | Bug::TokenNotMonotonic
-        | Bug::WakeUpLost
-        | Bug::SnapshotWithoutWaiters
-        | Bug::NakNotRepeated
-        | Bug::ReliableGapFilled
-        | Bug::SlowestReceiverIgnored
-        | Bug::LaggardHoldsBack
-        | Bug::ResentOnlyOnce
-        | Bug::ImageOutlivesSender
-        | Bug::BackOffIgnored
-        | Bug::StaleMemberCounts
-        | Bug::EveryNakAnswered
-        | Bug::LowerLeaderFollowed
-        | Bug::VoteBeforeDisk
-        | Bug::StandBeforeDisk
-        | Bug::BranchCounted
-        | Bug::OldTermCommitted
-        | Bug::CommittedTruncated
-        | Bug::LateTermEntry
-        | Bug::LeaderElectStays
-        | Bug::LackingCandidateElected
-        | Bug::RepeatedVoteRefused
-        | Bug::LogReadBeforeJoin
-        | Bug::ReplayWaitsForEver
-        | Bug::ReplicationCutShort
-        | Bug::ReadyWithoutJoin
-        | Bug::JoinGapAccepted
-        | Bug::ReplayPastCommit
-        | Bug::EndlessAfterPurge
-        | Bug::MinorityElected
-        | Bug::WorseLogElected
-        | Bug::StaleCompletionUsed => SyncLevel::None,
+        _ => SyncLevel::None,
     }
 }
 

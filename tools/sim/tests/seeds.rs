@@ -53,7 +53,7 @@ fn what_must_hold_of_leases_holds() {
 }
 
 #[test]
-fn streams_flow_whatever_befalls_them() {
+fn streams_flow_under_all_faults() {
     let summary = run(Area::Streams, SyncLevel::None, 1..25);
     for name in [
         "data sent again",

@@ -31,7 +31,7 @@ pub struct OurArchive {
     pub control_endpoint: String,
 }
 
-/// Where the archive runs.
+/// Arrangement of archive and driver.
 enum Runner {
     /// On a thread of this process.
     Thread(AgentRunner),

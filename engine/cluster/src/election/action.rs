@@ -1,4 +1,4 @@
-//! What an election asks its owner to do.
+//! Actions: requests of an election to its owner.
 
 use crate::codec::Role;
 
@@ -206,7 +206,7 @@ pub enum Delay {
     HeartbeatTimeout,
 }
 
-/// What an election reports to people.
+/// Event or refusal that an election reports in the error log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The node starts.
@@ -270,7 +270,7 @@ pub enum Reason {
         term_id: i64,
         /// Own log term.
         own_term_id: i64,
-        /// Where the leader's log differs, bytes.
+        /// Position at which the leader's log differs, bytes.
         position: i64,
         /// Own commit position, or the begin of what the member can restore, bytes.
         commit: i64,
@@ -337,14 +337,14 @@ pub enum Reason {
     },
     /// A replication ended before its stop position (spec 07 §12).
     ReplicationCutShort {
-        /// Where it ended, bytes.
+        /// Position at which it ended, bytes.
         position: i64,
-        /// Where it should have ended, bytes.
+        /// Position at which it should have ended, bytes.
         stop: i64,
     },
     /// The image of the log does not begin at the own log position.
     JoinPositionDiffers {
-        /// Where it begins, bytes.
+        /// Position at which it begins, bytes.
         join_position: i64,
         /// Own log position, bytes.
         log_position: i64,

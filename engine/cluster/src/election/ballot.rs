@@ -7,7 +7,7 @@ use crate::codec::{RequestVote, Role, Vote};
 use super::action::MAX_ATTEMPT;
 use super::{Action, Delay, Election, Intent, MemberMessage, Reason, State, Terms, TimerKind, Turn};
 
-/// What a member does about a RequestVote.
+/// Answer of a member to a RequestVote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// Repeats the YES that it gave.

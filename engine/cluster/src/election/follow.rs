@@ -1,4 +1,5 @@
-//! What a NewLeadershipTerm means for a member that may follow it (spec 04 §5.4, spec 07 §1, §3, §12, §20, §31).
+//! Decision of a member about a NewLeadershipTerm: follow, truncate, replicate or refuse (spec 04 §5.4, spec 07 §1, §3,
+//! §12, §20, §31).
 
 use harrier_ringbuf::planted::{Bug, is_planted};
 
@@ -19,7 +20,7 @@ pub struct LogEnd {
     pub fixed: i64,
 }
 
-/// What to do about a leader.
+/// Decision about a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
     /// It answers another log term: canvass again.
@@ -31,7 +32,7 @@ pub enum Course {
     },
     /// Its log differs below what is committed or restorable: do not truncate.
     RefuseTruncation {
-        /// Where it differs, bytes.
+        /// Position at which it differs, bytes.
         at: i64,
     },
     /// The own log reaches its term: replay it.
@@ -40,14 +41,14 @@ pub enum Course {
     Replicate {
         /// The term.
         term: i64,
-        /// Where it begins, bytes; `None` for the own log term.
+        /// Position at which it begins, bytes; `None` for the own log term.
         base: Option<i64>,
-        /// Where it ends, bytes.
+        /// Position at which it ends, bytes.
         stop: i64,
     },
     /// Its log starts above the end of the own one.
     StartsAbove {
-        /// Where it starts, bytes.
+        /// Position at which it starts, bytes.
         start: i64,
     },
     /// It does not tell what comes next.

@@ -1,4 +1,4 @@
-//! What an election is told: messages of members, timers, ends of requests, positions, and reasons to begin.
+//! Inputs of an election: messages of members, timers, completed requests, positions, and triggers.
 
 use crate::codec::{
     AppendPosition, CanvassPosition, CommitPosition, NewLeadershipTerm, RequestVote, StopCatchup, Vote,
@@ -195,7 +195,7 @@ pub enum Observation {
     },
 }
 
-/// Why a member enters an election, or what the operator allows.
+/// Event that makes a member enter an election, or a permission of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
     /// The node has recovered: its first election begins.

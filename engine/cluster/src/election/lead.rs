@@ -139,7 +139,7 @@ impl Election {
         turn.reports.on_new_leadership_term_sent(member_id, message.commit_position, base);
     }
 
-    /// What a leader-elect may tell as committed (spec 07 §2), bytes.
+    /// Commit position that a leader-elect may send (spec 07 §2), bytes.
     fn told_commit<T: Terms + ?Sized>(&self, turn: &Turn<'_, T>) -> i64 {
         let has_term = self.log_term == self.leadership_term;
         turn.reports.commit_position(self.leadership_term, has_term, turn.terms)

@@ -41,7 +41,7 @@ pub struct Catchup {
     last_publication: i64,
 }
 
-/// What is known of one member.
+/// Latest reports of one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Report {
     /// The member.

@@ -112,8 +112,8 @@ impl Rig {
         self.election.state()
     }
 
-    /// Becomes leader-elect of term 2 with the vote of both others; its log is published.
-    fn elected() -> Self {
+    /// Has the vote of both others for term 2.
+    fn voted_for() -> Self {
         let mut rig = Self::canvassing();
         rig.hear(canvass(1, 1, 640));
         rig.hear(canvass(2, 1, 640));
@@ -121,6 +121,12 @@ impl Rig {
         rig.persisted();
         rig.hear(vote(1, 2, true, (1, 640)));
         rig.hear(vote(2, 2, true, (1, 640)));
+        rig
+    }
+
+    /// Becomes leader-elect of term 2 with the vote of both others; its log is published.
+    fn elected() -> Self {
+        let mut rig = Self::voted_for();
         assert_eq!(rig.state(), State::LeaderLogReplication);
         rig.persisted();
         rig.reports.own.publication = 640;

@@ -13,7 +13,7 @@ pub(super) struct Ack {
     pub(super) relevant_id: i64,
 }
 
-/// What all services are to do before their acks are taken.
+/// Work of the services that an ack confirms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To start.

@@ -43,7 +43,7 @@ pub(super) enum ModuleState {
     Closed = 6,
 }
 
-/// How far the module is in its life.
+/// Phase of the module's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     /// The member has not stood for election since its start.

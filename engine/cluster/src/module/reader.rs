@@ -1,4 +1,4 @@
-//! How a member that does not lead carries out the messages of a log (spec 04 §4.5–§4.7, §4.13).
+//! Reader of a log: applies its messages on a member that does not lead (spec 04 §4.5–§4.7, §4.13).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::image_reader::Action;

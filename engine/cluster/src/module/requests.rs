@@ -19,7 +19,7 @@ const CAPACITY: usize = 32;
 /// Limit of the signals that are kept.
 const MAX_NOTICES: usize = 64;
 
-/// What a request asks for.
+/// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An exclusive publication of the driver.

@@ -16,7 +16,7 @@ const LONG_LENGTH: usize = 64 << 10;
 const PRELIMINARY_TERM_LENGTH: i32 = 64 << 10;
 const PRELIMINARY_MTU: i32 = 1_408;
 
-/// Where a client is answered, and what the counter of its session says.
+/// Response stream of a client, and the label of its session's counter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recipient<'a> {
     pub(super) session_id: i64,

@@ -12,7 +12,7 @@ use super::leading::Leading;
 use super::starting::Starting;
 use super::terminating::Terminating;
 
-/// What the member does now. A member that follows a leader will be one more variant.
+/// Role that the member has now.
 #[expect(clippy::large_enum_variant, reason = "a box would be allocated anew at each step of an election")]
 pub(super) enum Role {
     Starting(Starting),

@@ -1,4 +1,4 @@
-//! What a leader owns for each session of the log: streams, events that are owed, time-outs (spec 04 §3.5).
+//! State that a leader keeps for each session of the log: streams, events to send, time-outs (spec 04 §3.5).
 
 use std::collections::BTreeMap;
 

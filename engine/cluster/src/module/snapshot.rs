@@ -33,7 +33,7 @@ enum Stage {
     AwaitFiles,
 }
 
-/// What is written next.
+/// Part of the snapshot that is written next.
 #[derive(Debug, Clone, Copy)]
 enum Next {
     Begin,
@@ -42,7 +42,7 @@ enum Next {
     Nothing,
 }
 
-/// How a step has ended.
+/// Outcome of a step.
 enum Outcome {
     Waits(Stage),
     Goes(Stage, usize),

@@ -1,4 +1,4 @@
-//! Where a member begins: archive, recovery plan, snapshot, services (spec 04 §4.12, §6.2).
+//! Start of a member: archive, recovery plan, snapshot, services (spec 04 §4.12, §6.2).
 
 use harrier_archive::client::ArchiveAnswer;
 use harrier_client::Counter;
@@ -254,15 +254,7 @@ fn await_services<M: Memory, S: Storage>(
 /// Returns the extent of the log's recording from the archive's answer.
 pub(super) fn extent_in(answer: ArchiveAnswer, recording_id: i64) -> Result<LogExtent, ModuleError> {
     match answer {
-        ArchiveAnswer::Descriptor { descriptor, .. } => Ok(LogExtent {
-            recording_id: descriptor.recording_id,
-            start_position: descriptor.start_position,
-            stop_position: descriptor.stop_position,
-            initial_term_id: descriptor.initial_term_id,
-            term_buffer_length: descriptor.term_buffer_length,
-            mtu_length: descriptor.mtu_length,
-            session_id: descriptor.session_id,
-        }),
+        ArchiveAnswer::Descriptor { descriptor, .. } => Ok(LogExtent::from(&*descriptor)),
         ArchiveAnswer::Error { code, message, .. } => {
             Err(ModuleError::ArchiveRefused { request: "list the log's recording", code, message })
         }

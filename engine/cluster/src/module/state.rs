@@ -22,7 +22,7 @@ pub(super) use session::LoggedSession;
 use timers::Timers;
 use undo::{Undo, UndoLog};
 
-/// How the log lets the cluster work (spec 04 §4.9, §4.10).
+/// State of the cluster that the log determines (spec 04 §4.9, §4.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LoggedState {
     Active,
@@ -39,7 +39,7 @@ pub(super) struct Term {
     pub(super) base: i64,
 }
 
-/// How an entry of the log came to this member.
+/// Origin of an entry of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// This member leads and has appended the entry. The entry may still be rolled back.

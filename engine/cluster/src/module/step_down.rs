@@ -1,4 +1,4 @@
-//! How a leader loses the lead (spec 04 §4.8, §5.6; spec 07 §27, §28).
+//! Loss of the lead (spec 04 §4.8, §5.6; spec 07 §27, §28).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;

@@ -1,4 +1,4 @@
-//! How a member ends on request (spec 04 §4.11).
+//! Termination of a member on request (spec 04 §4.11).
 
 use harrier_ringbuf::Memory;
 use harrier_ringbuf::storage::Storage;

@@ -1,5 +1,6 @@
 //! Recovery plan of a member after a restart (spec 04 §6.2).
 
+use harrier_archive::RecordingDescriptor;
 use thiserror::Error;
 
 use super::entry::{Entry, EntryType, compare};
@@ -37,6 +38,20 @@ pub struct LogExtent {
     pub mtu_length: i32,
     /// Session id of the recorded stream.
     pub session_id: i32,
+}
+
+impl From<&RecordingDescriptor> for LogExtent {
+    fn from(descriptor: &RecordingDescriptor) -> Self {
+        Self {
+            recording_id: descriptor.recording_id,
+            start_position: descriptor.start_position,
+            stop_position: descriptor.stop_position,
+            initial_term_id: descriptor.initial_term_id,
+            term_buffer_length: descriptor.term_buffer_length,
+            mtu_length: descriptor.mtu_length,
+            session_id: descriptor.session_id,
+        }
+    }
 }
 
 /// The log to replay.

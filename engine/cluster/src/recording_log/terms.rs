@@ -41,11 +41,11 @@ pub enum IncoherentTerm {
     BaseDiffers {
         /// The new term.
         leadership_term_id: i64,
-        /// Where it begins, bytes.
+        /// Position at which it begins, bytes.
         base: i64,
         /// Last term of the file.
         previous: i64,
-        /// Where that one ended, bytes.
+        /// Position at which that one ended, bytes.
         end: i64,
     },
     /// The term is further ahead than any number of ballots explains.
@@ -125,7 +125,7 @@ impl RecordingLog {
     }
 }
 
-/// Where a new term begins: at the end of the last one, which must be what the caller says.
+/// Returns the base position of a new term: the end of the last one. An error if the caller expects another.
 fn base_of(term: TermRange, last: Option<(i64, i64)>, initial: i64) -> Result<i64, IncoherentTerm> {
     let leadership_term_id = term.leadership_term_id;
     match (last, term.base) {

@@ -115,15 +115,7 @@ impl PlanQuery {
             self.correlation_id = None;
             match answer {
                 ArchiveAnswer::Descriptor { descriptor, .. } => {
-                    let extent = LogExtent {
-                        recording_id: descriptor.recording_id,
-                        start_position: descriptor.start_position,
-                        stop_position: descriptor.stop_position,
-                        initial_term_id: descriptor.initial_term_id,
-                        term_buffer_length: descriptor.term_buffer_length,
-                        mtu_length: descriptor.mtu_length,
-                        session_id: descriptor.session_id,
-                    };
+                    let extent = LogExtent::from(&*descriptor);
                     if extent.stop_position != -1 {
                         return self.plan(Some(extent));
                     }

@@ -71,7 +71,7 @@ pub(super) struct Asked {
     pub(super) term: i64,
     /// Log position of the candidate.
     pub(super) position: i64,
-    /// What the receiver knows as committed.
+    /// Commit position that the receiver knows.
     pub(super) commit: i64,
     /// The receiver's log is better.
     pub(super) is_worse: bool,

@@ -1,4 +1,4 @@
-//! What a member keeps on its disk: its log, recording.log and node-state.dat.
+//! Disk of a member: its log, recording.log and node-state.dat.
 
 use harrier_cluster::election::NodeTerms;
 use harrier_cluster::recording_log::TermRange;

@@ -319,7 +319,7 @@ impl World {
         }
     }
 
-    /// What a steady member does at each heartbeat, and what every owner notices about silence.
+    /// Sends heartbeats of a steady member, and detects silent members.
     pub(super) fn beat(&mut self, index: usize) {
         let (now, timeout) = (self.now, self.plan.timeout * self.plan.rates[index] / 100);
         let interval = self.plan.interval;

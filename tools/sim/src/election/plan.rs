@@ -1,4 +1,4 @@
-//! What a seed decides.
+//! Plan of a run, drawn from its seed.
 
 use harrier_ringbuf::Rng;
 

@@ -1,4 +1,4 @@
-//! What must hold of all members together.
+//! Rules that must hold across all members.
 
 use std::collections::BTreeMap;
 

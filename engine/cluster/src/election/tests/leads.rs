@@ -134,13 +134,7 @@ fn a_leader_elect_gives_way() {
         rig.hear(message);
         assert_eq!(rig.state() == State::Init, gives_way, "{message:?}");
     }
-    let mut rig = Rig::canvassing();
-    rig.hear(canvass(1, 1, 640));
-    rig.hear(canvass(2, 1, 640));
-    rig.fire(TimerKind::Nomination);
-    rig.persisted();
-    rig.hear(vote(1, 2, true, (1, 640)));
-    rig.hear(vote(2, 2, true, (1, 640)));
+    let mut rig = Rig::voted_for();
     rig.on(Input::Observed(Observation::MemberSilent { member_id: 1 }));
     assert_eq!(rig.state(), State::LeaderLogReplication);
     rig.on(Input::Observed(Observation::MemberSilent { member_id: 2 }));

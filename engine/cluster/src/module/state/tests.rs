@@ -194,7 +194,7 @@ type Facts = (
     Vec<(pending_messages::Tracker, Vec<i64>)>,
 );
 
-/// What all members must agree on.
+/// State that must be equal on all members.
 fn facts(state: &ClusterState) -> Facts {
     let sessions = state.sessions().map(|session| {
         let LoggedSession { id, correlation_id, opened_position, response_channel, principal, .. } = session;

@@ -1,4 +1,4 @@
-//! How a leader takes back what it has appended and nobody has committed (spec 04 §4.8, spec 07 §8, spec 07 §28).
+//! Undo log: a leader takes back entries that it has appended and that are not committed (spec 04 §4.8, spec 07 §8, §28).
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ const CAPACITY: usize = 4_096;
 /// Closed sessions for which there is room without allocation.
 const CLOSED_CAPACITY: usize = 64;
 
-/// What restores the state before one entry of the log.
+/// Change that restores the state before one entry of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undo {
     SessionOpened(i64),

@@ -332,7 +332,7 @@ impl Walker {
         node.reports.own.commit = node.reports.own.commit.max(to);
     }
 
-    /// What happens by itself: images appear, and services read what is committed.
+    /// Events without a message or timer: images appear, and services read committed entries.
     fn settle(&mut self) {
         for index in 0..MEMBERS {
             self.find_image(index);
